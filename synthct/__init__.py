@@ -1,0 +1,40 @@
+"""synthct: versioned datasets of CT scans in which diffusion models have painted.
+
+The names below are loaded when they are first used, so that importing the package stays fast.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from synthct.version import __version__
+
+if TYPE_CHECKING:
+    from synthct.api import inpaint
+    from synthct.build import build
+    from synthct.models.palette import PaletteInpaintPipeline, PaletteUNet
+    from synthct.recipe import load_recipe
+
+#: Public name to the module it lives in. The two classes are here because diffusers looks for
+#: them by the name of the package that a checkpoint's model_index.json gives.
+_HOMES = {
+    "PaletteInpaintPipeline": "synthct.models.palette",
+    "PaletteUNet": "synthct.models.palette",
+    "build": "synthct.build",
+    "inpaint": "synthct.api",
+    "load_recipe": "synthct.recipe",
+}
+
+__all__ = [
+    "PaletteInpaintPipeline",
+    "PaletteUNet",
+    "__version__",
+    "build",
+    "inpaint",
+    "load_recipe",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'synthct' has no attribute '{name}'")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,399 @@
+"""The dataset card: what a finished dataset says about itself, as README.md and attribution.md.
+
+The YAML header is dumped, never templated, and every name or text that comes from recipes, scans
+or people is made inert: in a page it is text, whatever it contains.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from synthct.dataset.manifest import Release
+from synthct.dataset.records import yaml_text
+from synthct.dataset.summary import Summary
+
+#: Licences that the Hub knows by an id of its own (SPDX in lower case).
+_HUB_LICENCES = frozenset(
+    {
+        "apache-2.0",
+        "cc-by-4.0",
+        "cc-by-nc-4.0",
+        "cc-by-nc-nd-4.0",
+        "cc-by-nc-sa-4.0",
+        "cc-by-sa-4.0",
+        "cc0-1.0",
+        "mit",
+    }
+)
+
+_LICENCE_LINKS = {
+    "apache-2.0": "https://www.apache.org/licenses/LICENSE-2.0",
+    "cc0-1.0": "https://creativecommons.org/publicdomain/zero/1.0/",
+    "mit": "https://opensource.org/license/mit",
+    **{
+        f"cc-{kind}-4.0": f"https://creativecommons.org/licenses/{kind}/4.0/"
+        for kind in ("by", "by-nc", "by-nc-nd", "by-nc-sa", "by-sa")
+    },
+}
+
+#: Value of the label map where nobody knows what was painted.
+_IGNORE = 255
+
+#: Signs that mean something anywhere in a line of Markdown or HTML.
+_ACTIVE = frozenset("\\`*_[]<>&|~$#@!{}")
+
+#: Longest list of cases in a card.
+_MAX_CASES = 40
+
+_SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"))
+
+_MEASURES = {
+    "outside_max_abs_diff": ("greatest change outside of the mask", "HU"),
+    "painted_mean_hu": ("mean of what was painted", "HU"),
+    "painted_std_hu": ("standard deviation of what was painted", "HU"),
+    "replaced_mean_hu": ("mean of the tissue that was there", "HU"),
+    "replaced_std_hu": ("standard deviation of the tissue that was there", "HU"),
+    "seam_ratio": ("step across the mask's border, painted / original", ""),
+    "texture_ratio": ("fine texture inside, painted / original", ""),
+    "clipped_fraction": ("share of values outside of the model's range", ""),
+    "mask_area_mm2": ("area of the mask", "mm²"),
+    "painted_fraction": ("share of the slice that was painted", ""),
+}
+
+
+@dataclass(frozen=True)
+class SourceNote:
+    """What is owed to a source.
+
+    Attributes:
+        name: Its name in the recipe.
+        layout: Kind of folder it was.
+        licence: SPDX id; None if unknown.
+        attribution: Whom to name, and how; None if nothing is asked for.
+        cases: Number of cases that were used.
+    """
+
+    name: str
+    layout: str
+    licence: str | None
+    attribution: str | None
+    cases: int
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What a card needs beside the release and its summary.
+
+    Attributes:
+        title: Title of the page.
+        licence: SPDX id of the dataset; None if it is not known that all sources allow one.
+        view: The plane of the slices.
+        preview_window: What the preview shows, such as ``level 50 HU, width 400 HU``.
+        sources: In the order of the recipe.
+        labels: Values of the label map by name.
+        checkpoint: What painted, in the order to be shown: repository, revision, scheduler, ...
+        description: A paragraph of the recipe's author.
+        picture: File name of a picture in the dataset's folder.
+        keep_original: Whether there is a column ``original``.
+        ignore: Whether label maps hold 255 where it is unknown what was painted.
+        notes: Notes of the plan, such as too few patients for three splits.
+        tags: More tags for the Hub.
+    """
+
+    title: str
+    licence: str | None
+    view: str
+    preview_window: str
+    sources: Sequence[SourceNote]
+    labels: Mapping[str, int]
+    checkpoint: Mapping[str, str]
+    description: str | None = None
+    picture: str | None = None
+    keep_original: bool = False
+    ignore: bool = False
+    notes: Sequence[str] = ()
+    tags: Sequence[str] = ()
+
+
+def dataset_card(release: Release, summary: Summary, facts: CardFacts) -> str:
+    """README.md: the YAML header that the Hub and ``load_dataset`` read, and the page."""
+    sections = (
+        _introduction(release, summary, facts),
+        _contents(summary, facts),
+        _usage(release, facts),
+        _method(facts),
+        _quality(summary),
+        _limits(summary),
+        _origin(release, facts),
+    )
+    header = yaml_text(_header(release, summary, facts))
+    return f"---\n{header}---\n\n" + "\n\n".join(sections) + "\n"
+
+
+def attribution(sources: Sequence[SourceNote]) -> str:
+    """attribution.md: sources, licences, and what is owed to whom."""
+    blocks = [
+        f"## {code(source.name)}\n\n"
+        f"Layout {code(source.layout)}, {source.cases} cases, "
+        f"licence {_licence(source.licence)}.\n\n"
+        f"{inert(source.attribution) if source.attribution else 'No attribution is asked for.'}"
+        for source in sources
+    ]
+    return "# Attribution\n\n" + "\n\n".join(blocks) + "\n"
+
+
+def inert(text: str) -> str:
+    """Text as one line of Markdown that shows it and does nothing else (a plain URL may link).
+
+    Control and direction characters go, white space becomes single spaces, and signs of Markdown
+    and HTML become character references, which are never taken for signs. So do those that only
+    mean something at the start of a line, such as in ``1.`` and ``-``.
+    """
+    line = _one_line(text)
+    start = len(line) - len(line.lstrip(string.digits + string.punctuation + " "))
+    return "".join(
+        f"&#{ord(char)};" if char in (string.punctuation if n < start else _ACTIVE) else char
+        for n, char in enumerate(line)
+    )
+
+
+def code(text: str) -> str:
+    """Text as a code span, in which nothing is interpreted; a bar is broken, to fit in tables."""
+    line = _one_line(text).replace("|", "\N{BROKEN BAR}")
+    longest = max((len(run) for run in re.findall(r"`+", line)), default=0)
+    fence, pad = "`" * (longest + 1), " " if longest or not line else ""
+    return f"{fence}{pad}{line}{pad}{fence}"
+
+
+def _one_line(text: str) -> str:
+    spaced = " ".join(text.split())
+    return "".join(char for char in spaced if not unicodedata.category(char).startswith("C"))
+
+
+def _header(release: Release, summary: Summary, facts: CardFacts) -> dict[str, Any]:
+    splits = [split for split, rows in summary.splits.items() if rows]
+    licence = (facts.licence or "").lower()
+    known = licence in _HUB_LICENCES
+    name = {} if known or not licence else {"license_name": _one_line(facts.licence or "")}
+    size = next((size for limit, size in _SIZES if release.rows < limit), "1M<n<10M")
+    tags = ["medical", "ct", "radiology", "synthetic", "inpainting", "diffusion", "synthct"]
+    files = [{"split": split, "path": f"data/{split}-*.parquet"} for split in splits]
+    return {
+        "pretty_name": _one_line(facts.title),
+        "license": licence if known else "other" if licence else "unknown",
+        **name,
+        "task_categories": ["image-segmentation", "unconditional-image-generation"],
+        "tags": list(dict.fromkeys([*tags, *map(_one_line, facts.tags)])),
+        "size_categories": [size],
+        "configs": [{"config_name": "default", "data_files": files}],
+    }
+
+
+def _introduction(release: Release, summary: Summary, facts: CardFacts) -> str:
+    parts = [f"# {inert(facts.title)}"]
+    if facts.description:
+        parts.append(inert(facts.description))
+    parts.append(
+        f"{summary.samples:,} {facts.view} CT slices of {summary.hosts:,} patients, in each of "
+        "which a diffusion model has painted a region anew, with the label map that goes with it. "
+        "**Inside of the mask the picture is synthetic; outside of it every voxel is the real "
+        "patient's.**"
+    )
+    if facts.picture:
+        parts.append(f"![Samples of the dataset](./{quote(facts.picture)})")
+    parts.append(
+        f"Version {code(release.label)} of {code(release.name)}, in format "
+        f"{release.format_version}, made by synthct {release.package_version}."
+    )
+    return "\n\n".join(parts)
+
+
+def _contents(summary: Summary, facts: CardFacts) -> str:
+    splits = list(summary.splits)
+    by_mask = [
+        [
+            code(name),
+            kind,
+            code(label) if label is not None else "whatever fits",
+            *(counts.get(split, 0) for split in splits),
+            sum(counts.values()),
+        ]
+        for (name, kind, label), counts in summary.by_mask.items()
+    ]
+    total = ["all", "", "", *summary.splits.values(), summary.samples]
+    head = ["mask", "kind", "painted as", *map(code, splits), "all"]
+    donors = f", {summary.donors:,} donor patients" if summary.donors else ""
+    parts = [
+        "## What is in it",
+        _table(head, [*by_mask, total]),
+        f"{summary.masks:,} different masks in {len(summary.by_case):,} host cases of "
+        f"{summary.hosts:,} patients{donors}. A sample's host and donor are in the same split.",
+        _table(["host case", "samples"], _longest(summary.by_case)),
+        "Values of the label map:",
+        _table(["value", "name"], _labels(facts)),
+    ]
+    if facts.notes:
+        parts.append("Notes of the plan:\n\n" + _bullets(inert(note) for note in facts.notes))
+    return "\n\n".join(parts)
+
+
+def _usage(release: Release, facts: CardFacts) -> str:
+    columns = [
+        ["`preview`", "8-bit, windowed, the mask outlined: for eyes, not for computing"],
+        ["`image`", "16-bit; HU + 1024"],
+        ["`mask`", "8-bit; 255 where painted, else 0"],
+        ["`label_map`", "label values after painting"],
+        ["`affine`", "4 x 4 by rows; picture index (row, column, 0, 1) to RAS+ millimetres"],
+        ["`spacing_mm`", "size of a pixel along the row index and along the column index"],
+        ["`slice_index`", "of the host's scan in closest-canonical (RAS+) orientation, from 0"],
+        ["`provenance`", "host, donor, mask, seeds, checkpoint and settings of the sample"],
+    ]
+    if facts.keep_original:
+        columns.insert(4, ["`original`", "16-bit; HU + 1024 of the host before painting"])
+    name = re.sub(r"[^\w./-]", "_", release.name)
+    return f"""## How to use it
+
+```python
+import numpy as np
+from datasets import load_dataset
+
+dataset = load_dataset("<folder or user>/{name}")
+sample = next(iter(dataset.values()))[0]
+hu = np.asarray(sample["image"]).astype(np.int16) - 1024
+painted = np.asarray(sample["mask"]) > 0
+labels = np.asarray(sample["label_map"])
+affine = np.array(sample["affine"]).reshape(4, 4)
+```
+
+{_table(["column", "what it holds"], columns)}
+
+Pictures are shown as radiologists do: anterior (axial) or superior (coronal, sagittal) is up, the
+patient's right (axial, coronal) or front (sagittal) is on the left. `hu[:, :, None]` with `affine`
+is a correct NIfTI volume as it is; the host's canonical voxels are `hu.T[::-1, ::-1]`.
+
+Parquet readers do not check for damage unless asked to:
+
+```python
+import pyarrow.dataset
+
+options = pyarrow.dataset.ParquetFragmentScanOptions(page_checksum_verification=True)
+dataset = load_dataset("<folder or user>/{name}", fragment_scan_options=options)
+```
+
+`manifest.json` has size and SHA-256 of every file. Measures are columns too, to filter by:
+`dataset.filter(lambda ratio: ratio < 1.15, input_columns="seam_ratio")`."""
+
+
+def _method(facts: CardFacts) -> str:
+    settings = [[inert(key), code(value)] for key, value in facts.checkpoint.items()]
+    return "\n\n".join(
+        [
+            "## How it was made",
+            "For each sample a mask was drawn on a real scan, a diffusion model painted the region "
+            "from its surroundings on the scan's own grid (the column `provenance` says where it "
+            "had to be resampled), and only voxels inside of the mask were pasted back. That all "
+            "others are unchanged was checked for every sample. "
+            f"The preview shows {inert(facts.preview_window)}.",
+            _table(["setting", "value"], settings),
+            "`recipe.yaml` is the whole recipe, `synthct.lock` names every input by hash.",
+        ]
+    )
+
+
+def _quality(summary: Summary) -> str:
+    rows = [
+        [f"`{name}`", what, *(_figure(x) for x in (s.low, s.median, s.high)), unit, s.count]
+        for name, (what, unit) in _MEASURES.items()
+        for s in [summary.measures.get(name)]
+        if s is not None
+    ]
+    head = ["column", "measure", "5 %", "median", "95 %", "unit", "samples"]
+    rejected = sum(summary.rejected.values())
+    parts = ["## How good it is", _table(head, rows)]
+    parts.append(f"{rejected:,} planned samples were rejected (`rejected.parquet`).")
+    if rejected:
+        reasons = [[inert(reason), count] for reason, count in summary.rejected.items()]
+        parts.append(_table(["reason", "rejected"], reasons))
+    if summary.in_training:
+        parts.append(
+            f"The checkpoint was trained on the hosts of {summary.in_training:,} samples "
+            "(`host_in_training`): leave them out where you judge the model."
+        )
+    return "\n\n".join(parts)
+
+
+def _limits(summary: Summary) -> str:
+    lines = [
+        "This dataset is not anonymous. Outside of the masks its voxels are real patients', as "
+        "they are in the sources, and all that binds a user of the sources binds you.",
+        "Several samples show the same patient: split by `patient_id`, never by row.",
+        "What was painted is plausible, not true: it says nothing about the patient, and is not "
+        "for diagnosis.",
+        "A model trained on this can be no better than what painted it; judge it on real scans.",
+    ]
+    if summary.donors:
+        lines.append("The shape of a transplanted structure is that of a real donor patient.")
+    return "## Limits\n\n" + _bullets(lines)
+
+
+def _origin(release: Release, facts: CardFacts) -> str:
+    rows = [
+        [code(s.name), code(s.layout), s.cases, _licence(s.licence), inert(s.attribution or "")]
+        for s in facts.sources
+    ]
+    head = ["source", "layout", "cases", "licence", "attribution"]
+    return "\n\n".join(
+        [
+            "## Where it comes from",
+            _table(head, rows),
+            f"Licence of this dataset: {_licence(facts.licence)}. `attribution.md` has the texts.",
+            f"Content: {code(release.content_id)}, the Merkle root over the samples' digests, "
+            f"which names the content whatever files hold it. Plan: {code(release.plan_id)}.",
+        ]
+    )
+
+
+def _labels(facts: CardFacts) -> list[list[Any]]:
+    rows: list[list[Any]] = [[0, "background"]]
+    rows += sorted([value, code(name)] for name, value in facts.labels.items())
+    if facts.ignore:
+        rows.append([_IGNORE, "ignore: painted, and nobody knows as what"])
+    return rows
+
+
+def _longest(by_case: Mapping[str, int]) -> list[list[Any]]:
+    cases = sorted(by_case.items())
+    rows: list[list[Any]] = [[code(case), count] for case, count in cases[:_MAX_CASES]]
+    if rest := cases[_MAX_CASES:]:
+        rows.append([f"{len(rest):,} more", sum(count for _, count in rest)])
+    return rows
+
+
+def _licence(licence: str | None) -> str:
+    if licence is None:
+        return "**unknown: ask before you pass it on**"
+    link = _LICENCE_LINKS.get(licence.lower())
+    return f"[{inert(licence)}]({link})" if link else code(licence)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    numeric = [bool(rows) and isinstance(cell, int) for cell in (rows[-1] if rows else head)]
+    rule = ["---:" if number else "---" for number in numeric]
+    cells = [[f"{c:,}" if isinstance(c, int) else str(c) for c in row] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [list(head), rule, *cells])
+
+
+def _bullets(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _figure(value: float) -> str:
+    if value == 0 or abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3g}"

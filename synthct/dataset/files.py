@@ -1,0 +1,137 @@
+"""Files that are there whole or not at all, whenever the process dies or the disk fills.
+
+A file is written beside its place under a temporary name, flushed to the disk, renamed, and the
+rename itself is flushed. What a killed process leaves behind are temporary files, which
+``remove_leftovers`` deletes; they never carry the name of a finished file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import secrets
+import shutil
+from pathlib import Path
+
+from synthct.errors import ResourceError
+
+_TEMPORARY = ".part"
+
+
+def atomic_write(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path``, durably, replacing a file of that name in one step.
+
+    Raises:
+        ResourceError: If the disk is full or the folder cannot be written; nothing is left behind.
+    """
+    temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}{_TEMPORARY}")
+    try:
+        try:
+            _write_new(temporary, data)
+            temporary.replace(path)
+            sync_folder(path.parent)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+    except OSError as err:
+        raise resource_error(path, err, needed=len(data)) from err
+
+
+def append_durably(path: Path, data: bytes) -> None:
+    """Append ``data`` to an existing file and flush it to the disk.
+
+    Raises:
+        ResourceError: If the disk is full or the file cannot be written; a part may be written.
+    """
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
+        try:
+            _write_all(descriptor, data)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as err:
+        raise resource_error(path, err, needed=len(data)) from err
+
+
+def make_folder(folder: Path) -> None:
+    """Create ``folder`` and its parents, durably; one that exists is fine.
+
+    Raises:
+        ResourceError: If it cannot be created, or its name is taken by a file.
+    """
+    try:
+        missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+        for made in missing:
+            sync_folder(made.parent)
+    except OSError as err:
+        raise resource_error(folder, err) from err
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush the entries of ``folder``, so that a rename in it survives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_leftovers(folder: Path) -> int:
+    """Delete the temporary files of killed processes below ``folder``; how many there were."""
+    leftovers = [path for path in folder.rglob(f".*{_TEMPORARY}") if path.is_file()]
+    for path in leftovers:
+        path.unlink(missing_ok=True)
+    return len(leftovers)
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's bytes in hex.
+
+    Raises:
+        ResourceError: If it cannot be read.
+    """
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as err:
+        raise resource_error(path, err) from err
+
+
+def resource_error(path: Path, err: OSError, *, needed: int | None = None) -> ResourceError:
+    """The error to show for a failing disk: what failed, where, and what there is to do."""
+    what = f"{path}: {err.strerror or err}"
+    if err.errno in (errno.ENOSPC, errno.EDQUOT):
+        free = _free_bytes(path)
+        sizes = [f"needs {needed:,} bytes"] if needed is not None else []
+        sizes += [f"{free:,} are free"] if free is not None else []
+        return ResourceError(
+            f"{what} ({', '.join(sizes)}); free some space and run the same command again, "
+            "finished shards are kept"
+        )
+    return ResourceError(f"{what}; mend it and run the same command again")
+
+
+def _write_new(path: Path, data: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        _write_all(descriptor, data)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def _free_bytes(path: Path) -> int | None:
+    with contextlib.suppress(OSError):
+        return shutil.disk_usage(path.parent).free
+    return None

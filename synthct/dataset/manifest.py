@@ -1,0 +1,223 @@
+"""The manifest: every file of a version with its size and hash, and the version's identity.
+
+It is written last, so a folder with a manifest is complete. Files are named by their hashes, the
+content by ``content_id``, which does not depend on what wrote the files.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from synthct.dataset.digest import merkle_root
+from synthct.dataset.files import atomic_write, remove_leftovers, resource_error, sha256_of
+from synthct.dataset.schema import FORMAT_VERSION
+from synthct.dataset.writer import ShardRecord, read_shard
+from synthct.errors import VerifyError
+from synthct.version import __version__
+
+MANIFEST = "manifest.json"
+
+
+def _relative(path: str) -> str:
+    parts = PurePosixPath(path).parts
+    if not parts or ".." in parts or path.startswith("/") or "\\" in path or not path.isprintable():
+        raise ValueError(f"'{path}' does not lie inside of the dataset")
+    return path
+
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class SplitSize(_Model):
+    """How much a split holds.
+
+    Attributes:
+        name: Of the split.
+        rows: Number of samples.
+        shards: Number of files.
+    """
+
+    name: str
+    rows: Annotated[int, Field(ge=0)]
+    shards: Annotated[int, Field(ge=0)]
+
+
+class FileEntry(_Model):
+    """A file of the dataset.
+
+    Attributes:
+        path: Relative to the dataset's folder, with forward slashes.
+        bytes: Its size.
+        sha256: Hash of its bytes in hex.
+        rows: Number of samples, if it is a shard.
+    """
+
+    path: Annotated[str, AfterValidator(_relative)]
+    bytes: Annotated[int, Field(ge=0)]
+    sha256: Sha256
+    rows: Annotated[int, Field(ge=0)] | None = None
+
+
+class Release(_Model):
+    """What a version is, apart from its files.
+
+    Attributes:
+        name: Of the dataset.
+        version: Semantic version of the data.
+        content_id: Merkle root over the sample digests in the order of the plan.
+        plan_id: Hash of the plan that the build followed.
+        splits: In the order of the plan.
+        format_version: Layout of the dataset.
+        package_version: Version of synthct that wrote it.
+    """
+
+    name: str
+    version: str
+    content_id: Sha256
+    plan_id: str
+    splits: Annotated[tuple[SplitSize, ...], Field(strict=False)]
+    format_version: str = FORMAT_VERSION
+    package_version: str = __version__
+
+    @property
+    def label(self) -> str:
+        """How a version prints: ``1.4.0+c3f9a1b2c4d5``."""
+        return f"{self.version}+{self.content_id[:12]}"
+
+    @property
+    def rows(self) -> int:
+        """Number of samples in all splits."""
+        return sum(split.rows for split in self.splits)
+
+
+class Manifest(_Model):
+    """A release and its files.
+
+    Attributes:
+        release: What the version is.
+        files: All files but the manifest itself, sorted by path.
+    """
+
+    release: Release
+    files: Annotated[tuple[FileEntry, ...], Field(strict=False)]
+
+
+def release_of(
+    folder: Path, *, name: str, version: str, plan_id: str, shards: Sequence[ShardRecord]
+) -> Release:
+    """Name what a build has made, from the sample digests in its shards.
+
+    Args:
+        folder: The dataset's folder.
+        name: Of the dataset.
+        version: Of the data.
+        plan_id: Hash of the plan.
+        shards: All of them, in the order of the plan.
+
+    Raises:
+        VerifyError: If a shard is damaged, or holds another number of rows than recorded.
+    """
+    digests: list[str] = []
+    sizes: dict[str, tuple[int, int]] = {}
+    for shard in shards:
+        found = read_shard(folder / shard.path, ["sample_digest"])["sample_digest"].to_pylist()
+        if len(found) != shard.rows:
+            raise VerifyError(
+                f"{shard.path} holds {len(found)} rows, not {shard.rows}; delete it and build again"
+            )
+        digests += found
+        rows, files = sizes.get(shard.split, (0, 0))
+        sizes[shard.split] = (rows + shard.rows, files + 1)
+    return Release(
+        name=name,
+        version=version,
+        content_id=merkle_root(digests),
+        plan_id=plan_id,
+        splits=tuple(SplitSize(name=s, rows=r, shards=n) for s, (r, n) in sizes.items()),
+    )
+
+
+def write_manifest(folder: Path, release: Release, shards: Sequence[ShardRecord]) -> Manifest:
+    """List and hash every file of ``folder``, and write ``manifest.json``: the last file.
+
+    Args:
+        folder: The dataset's folder, complete but for the manifest.
+        release: What the version is.
+        shards: All of them; their hashes are taken as they are, since they were just computed.
+
+    Raises:
+        VerifyError: If a shard is missing, or something in the folder is no plain file.
+        ResourceError: If a file cannot be read or the manifest not be written.
+    """
+    remove_leftovers(folder)
+    known = {
+        shard.path: FileEntry(
+            path=shard.path, bytes=shard.bytes, sha256=shard.sha256, rows=shard.rows
+        )
+        for shard in shards
+    }
+    paths = _files_of(folder)
+    if missing := known.keys() - paths.keys():
+        raise VerifyError(f"{folder}: {min(missing)} is missing; build again")
+    entries = [known.get(path) or _entry(path, file) for path, file in sorted(paths.items())]
+    manifest = Manifest(release=release, files=tuple(entries))
+    text = json.dumps(manifest.model_dump(exclude_none=True), indent=2, ensure_ascii=False)
+    atomic_write(folder / MANIFEST, f"{text}\n".encode())
+    return manifest
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """The manifest of a folder; None if there is none, so the folder is not a finished dataset.
+
+    Raises:
+        VerifyError: If it is damaged, or written by a newer synthct than this.
+    """
+    path = folder / MANIFEST
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except UnicodeDecodeError as err:
+        raise VerifyError(f"{path} is damaged ({err}); take the dataset from its source") from err
+    except OSError as err:
+        raise resource_error(path, err) from err
+    try:
+        content = json.loads(text)
+        _check_format(path, content)
+        return Manifest.model_validate(content)
+    except (ValidationError, ValueError, RecursionError) as err:
+        raise VerifyError(f"{path} is damaged ({err}); take the dataset from its source") from err
+
+
+def _check_format(path: Path, content: object) -> None:
+    release = content.get("release") if isinstance(content, dict) else None
+    found = release.get("format_version") if isinstance(release, dict) else None
+    major = str(found).partition(".")[0]
+    if major.isdecimal() and int(major) > int(FORMAT_VERSION.partition(".")[0]):
+        raise VerifyError(
+            f"{path} has format {found}, this synthct reads up to {FORMAT_VERSION}; "
+            "install a newer synthct"
+        )
+
+
+def _files_of(folder: Path) -> dict[str, Path]:
+    files = {}
+    for path in folder.rglob("*"):
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise VerifyError(f"{path} is no plain file; a dataset holds nothing else")
+        if path.is_file() and path != folder / MANIFEST:
+            files[path.relative_to(folder).as_posix()] = path
+    return files
+
+
+def _entry(path: str, file: Path) -> FileEntry:
+    return FileEntry(path=path, bytes=file.stat().st_size, sha256=sha256_of(file))

@@ -1,0 +1,66 @@
+"""The files beside the shards: the resolved recipe, the lock, and what was rejected."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from synthct.dataset.digest import canonical_json
+from synthct.dataset.files import atomic_write
+from synthct.dataset.writer import Rejection
+
+RECIPE, LOCK, REJECTED = "recipe.yaml", "synthct.lock", "rejected.parquet"
+
+
+def write_recipe(folder: Path, recipe: Mapping[str, Any]) -> None:
+    """Write ``recipe.yaml``: the resolved recipe, as JSON-able values, keys in their order."""
+    head = "# The recipe as it was resolved: defaults filled in, comments gone.\n"
+    atomic_write(folder / RECIPE, (head + yaml_text(recipe)).encode())
+
+
+def write_lock(folder: Path, lock: Mapping[str, Any]) -> None:
+    """Write ``synthct.lock``: JSON of all that the content depends on beside the recipe."""
+    plain = json.loads(canonical_json(lock))
+    text = json.dumps(plain, indent=2, sort_keys=True, ensure_ascii=False)
+    atomic_write(folder / LOCK, f"{text}\n".encode())
+
+
+def write_rejected(folder: Path, rejections: Sequence[Rejection]) -> None:
+    """Write ``rejected.parquet``: the planned samples that were not accepted, and why."""
+    columns = {
+        "sample_id": pa.array([r.sample_id for r in rejections], pa.string()),
+        "reason": pa.array([r.reason for r in rejections], pa.string()),
+        "measure": pa.array([r.measure for r in rejections], pa.float64()),
+    }
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns), sink, compression="zstd", write_page_checksum=True)
+    atomic_write(folder / REJECTED, sink.getvalue().to_pybytes())
+
+
+def yaml_text(value: Mapping[str, Any]) -> str:
+    """JSON-able values as YAML, in block style, keys in their order."""
+    from ruamel.yaml import YAML
+
+    dumper = YAML(typ="safe", pure=True)
+    dumper.default_flow_style = False
+    dumper.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    dumper.allow_unicode = True
+    dumper.width = 100
+    stream = io.StringIO()
+    dumper.dump(_plain(value), stream)
+    return stream.getvalue()
+
+
+def _plain(value: Any) -> Any:
+    """The value in the types that YAML writes without tags."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

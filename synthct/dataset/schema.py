@@ -1,0 +1,288 @@
+"""What a row of a dataset is: its columns, their types, and how a sample becomes one.
+
+A new column is a field of ``Facts`` or ``Metrics``, one line in ``_columns``, and a higher
+``FORMAT_VERSION`` (minor, if readers of the old layout can ignore it).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from synthct.dataset.digest import canonical_json, sample_digest
+from synthct.dataset.picture import View, picture_affine, to_picture
+from synthct.dataset.png import encode_hu, encode_labels, encode_mask, encode_preview
+from synthct.intensity import SOFT_TISSUE, Window
+from synthct.volume import Array, Volume
+
+if TYPE_CHECKING:
+    from datasets import Features
+
+#: Version of the layout of datasets: of columns, files and their meaning.
+FORMAT_VERSION = "1.0.0"
+
+
+@dataclass(frozen=True, eq=False)
+class Slices:
+    """The voxels of one sample: arrays on one canonical grid, one voxel thick along the view.
+
+    Attributes:
+        painted: int16 HU (I, J, K) within -1024..3071, and the affine of the slice.
+        original: int16 HU (I, J, K) of the host, equal to ``painted`` outside of the mask.
+        mask: bool (I, J, K); what was painted.
+        labels: uint8 or uint16 (I, J, K); the label map after painting.
+    """
+
+    painted: Volume
+    original: npt.NDArray[np.int16]
+    mask: npt.NDArray[np.bool_]
+    labels: npt.NDArray[Any]
+
+    def __post_init__(self) -> None:
+        for name in ("original", "mask", "labels"):
+            array: Array = getattr(self, name)
+            if array.shape != self.painted.shape:
+                raise ValueError(f"{name} is {array.shape}, the slice {self.painted.shape}")
+        if not np.array_equal(self.painted.array[~self.mask], self.original[~self.mask]):
+            raise ValueError("voxels outside of the mask differ from the original")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What people filter samples by; names and numbers of the plan.
+
+    Attributes:
+        sample_id: Unique in the dataset.
+        mask_id: Equal for the variants of one mask.
+        case_id: The host, whose voxels surround the mask.
+        patient_id: The host's patient.
+        donor_case_id: The case whose structure was carried over, if any.
+        donor_patient_id: The donor's patient, if any.
+        mask_name: Name of the recipe's mask section.
+        mask_kind: Kind of that section.
+        label: What the model was asked to paint; None is whatever fits.
+        view: The plane of the slice.
+        slice_index: Index of the slice along the view's axis of the host's canonical volume.
+        variant: 0-based number of this painting of the mask.
+        host_in_training: Whether the checkpoint was trained on the host; None if it does not say.
+    """
+
+    sample_id: str
+    mask_id: str
+    case_id: str
+    patient_id: str
+    donor_case_id: str | None
+    donor_patient_id: str | None
+    mask_name: str
+    mask_kind: str
+    label: str | None
+    view: View
+    slice_index: int
+    variant: int
+    host_in_training: bool | None
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Measures of one sample, on the grid that users see; None (or NaN) where one is undefined.
+
+    Attributes:
+        outside_max_abs_diff: Greatest change outside of the mask in HU; always 0.
+        painted_mean_hu: Mean inside of the mask.
+        painted_std_hu: Standard deviation inside of the mask.
+        replaced_mean_hu: Mean of the tissue that was there.
+        replaced_std_hu: Standard deviation of the tissue that was there.
+        seam_ratio: Step across the mask's border, painted over original.
+        texture_ratio: Fine texture inside, painted over original.
+        clipped_fraction: Share of the values around and inside the mask outside of the codec.
+        mask_area_mm2: Area of the mask.
+        painted_fraction: Share of the slice's pixels that was painted.
+    """
+
+    outside_max_abs_diff: int
+    painted_mean_hu: float | None
+    painted_std_hu: float | None
+    replaced_mean_hu: float | None
+    replaced_std_hu: float | None
+    seam_ratio: float | None
+    texture_ratio: float | None
+    clipped_fraction: float | None
+    mask_area_mm2: float
+    painted_fraction: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row as it is stored; pictures are PNG bytes (see ``make_row``).
+
+    Attributes:
+        facts: Names and numbers of the plan.
+        metrics: Measures of the sample.
+        preview: 8-bit, windowed, the mask outlined; for eyes only.
+        image: 16-bit, HU + 1024.
+        mask: 8-bit, 255 where painted.
+        label_map: 8- or 16-bit label values.
+        original: 16-bit, HU + 1024 of the host; None where the recipe does not keep it.
+        spacing_mm: Size of a pixel along rows' and along columns' index.
+        affine: (row, column, 0, 1) to RAS+ mm, 4 x 4 by rows.
+        sample_digest: SHA-256 of the content; see ``digest.sample_digest``.
+        provenance: Canonical JSON.
+    """
+
+    facts: Facts
+    metrics: Metrics
+    preview: bytes
+    image: bytes
+    mask: bytes
+    label_map: bytes
+    original: bytes | None
+    spacing_mm: tuple[float, float]
+    affine: tuple[float, ...]
+    sample_digest: str
+    provenance: str
+
+    def values(self) -> dict[str, Any]:
+        """The row by column, as ``arrow_schema`` names them."""
+        pictures = {
+            name: None if png is None else {"bytes": png, "path": None}
+            for name in ("preview", "image", "mask", "label_map", "original")
+            for png in (getattr(self, name),)
+        }
+        measures = {
+            name: None if value is None or math.isnan(value) else value
+            for name, value in asdict(self.metrics).items()
+        }
+        return {
+            **asdict(self.facts),
+            **pictures,
+            **measures,
+            "spacing_mm": list(self.spacing_mm),
+            "affine": list(self.affine),
+            "sample_digest": self.sample_digest,
+            "provenance": self.provenance,
+        }
+
+
+def make_row(
+    slices: Slices,
+    facts: Facts,
+    metrics: Metrics,
+    provenance: Mapping[str, Any],
+    *,
+    window: Window = SOFT_TISSUE,
+    keep_original: bool = False,
+) -> Row:
+    """Turn a finished sample into a row.
+
+    Args:
+        slices: The voxels, canonical and one voxel thick along ``facts.view``.
+        facts: Names and numbers of the plan.
+        metrics: Measures of the sample.
+        provenance: JSON-able; how the sample came about. Its top-level keys
+            ``digest.NOT_CONTENT`` do not count for the sample's digest.
+        window: Window of the preview.
+        keep_original: Whether the row carries the host's slice as it was.
+
+    Raises:
+        ValueError: If an array has another type than ``Slices`` says, or the provenance is not
+            JSON (says where).
+    """
+    view = facts.view
+    image = to_picture(slices.painted.array, view)
+    mask = to_picture(slices.mask, view)
+    labels = to_picture(slices.labels, view)
+    original = to_picture(slices.original, view)
+    affine = picture_affine(slices.painted.affine, slices.painted.shape, view)
+    rows_mm, columns_mm = np.linalg.norm(affine[:3, :2], axis=0)
+    return Row(
+        facts=facts,
+        metrics=metrics,
+        preview=encode_preview(image, window, mask),
+        image=encode_hu(image),
+        mask=encode_mask(mask),
+        label_map=encode_labels(labels),
+        original=encode_hu(original) if keep_original else None,
+        spacing_mm=(float(rows_mm), float(columns_mm)),
+        affine=tuple(float(x) for x in affine.ravel()),
+        sample_digest=sample_digest(image, mask, labels, affine, provenance),
+        provenance=canonical_json(provenance),
+    )
+
+
+#: Column type by the annotation of a field of ``Facts`` or ``Metrics``.
+_SCALARS = {
+    "str": "string",
+    "View": "string",
+    "int": "int32",
+    "float": "float64",
+    "bool": "bool",
+}
+
+
+class Column(NamedTuple):
+    """One column: its Arrow type, and its feature as ``datasets`` spells it in JSON."""
+
+    type: pa.DataType
+    feature: dict[str, Any]
+
+
+def columns(keep_original: bool) -> dict[str, Column]:
+    """All columns by name, in the order in which they are stored."""
+    facts, metrics = (
+        {f.name: _value(_SCALARS[str(f.type).removesuffix(" | None")]) for f in fields(group)}
+        for group in (Facts, Metrics)
+    )
+    picture = Column(pa.struct({"bytes": pa.binary(), "path": pa.string()}), {"_type": "Image"})
+    names = ["preview", "image", "mask", "label_map", *(["original"] if keep_original else [])]
+    return {
+        "sample_id": facts.pop("sample_id"),
+        **dict.fromkeys(names, picture),
+        **facts,
+        "spacing_mm": _list("float64", 2),
+        "affine": _list("float64", 16),
+        **metrics,
+        "sample_digest": _value("string"),
+        "provenance": Column(pa.json_(), {"_type": "Json"}),
+    }
+
+
+def arrow_schema(keep_original: bool) -> pa.Schema:
+    """The Arrow schema of a shard, with the metadata from which ``datasets`` decodes it."""
+    all_columns = columns(keep_original)
+    schema = pa.schema([(name, column.type) for name, column in all_columns.items()])
+    info = {"info": {"features": {name: c.feature for name, c in all_columns.items()}}}
+    return schema.with_metadata({"huggingface": json.dumps(info)})
+
+
+def features(keep_original: bool) -> Features:
+    """The columns as ``datasets.Features``."""
+    from datasets import Features
+
+    return Features.from_arrow_schema(arrow_schema(keep_original))
+
+
+def flat_columns(keep_original: bool) -> list[str]:
+    """Names of the columns that hold one string, number or truth value per row."""
+    return [
+        name
+        for name, column in columns(keep_original).items()
+        if column.feature["_type"] == "Value"
+    ]
+
+
+def _value(dtype: str) -> Column:
+    return Column(pa.type_for_alias(dtype), {"dtype": dtype, "_type": "Value"})
+
+
+def _list(dtype: str, length: int) -> Column:
+    item = _value(dtype)
+    return Column(
+        pa.list_(item.type, length), {"feature": item.feature, "length": length, "_type": "List"}
+    )

@@ -1,0 +1,121 @@
+"""Versions on disk: built aside, then put in place in one step, and never changed again.
+
+``<output>/<name>/1.0.0/`` is a finished version; it exists whole or not at all.
+``<output>/<name>/.1.0.0.building/`` is a build on its way: ``tree/`` becomes the version,
+``journal.jsonl`` says which of its shards are done.
+"""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from synthct.dataset.files import make_folder, remove_leftovers, resource_error, sync_folder
+from synthct.dataset.manifest import Manifest, Release, read_manifest
+from synthct.dataset.writer import ShardRecord, finished_shards, start_journal
+from synthct.errors import ConflictError
+
+
+@dataclass(frozen=True)
+class Staging:
+    """A build on its way.
+
+    Attributes:
+        final: Where the version will stand: ``<output>/<name>/<version>``.
+    """
+
+    final: Path
+
+    @property
+    def folder(self) -> Path:
+        """All that belongs to the build; gone when it is committed."""
+        return self.final.with_name(f".{self.final.name}.building")
+
+    @property
+    def tree(self) -> Path:
+        """The dataset's folder as it grows."""
+        return self.folder / "tree"
+
+    @property
+    def journal(self) -> Path:
+        """The journal of finished shards."""
+        return self.folder / "journal.jsonl"
+
+    def finished(self) -> dict[str, ShardRecord]:
+        """The shards that an earlier run finished and whose bytes are intact, by path."""
+        return finished_shards(self.journal, self.tree)
+
+
+def find_release(final: Path) -> Release | None:
+    """The finished version in ``final``, or None if there is nothing.
+
+    Raises:
+        ConflictError: If something else is there.
+        VerifyError: If its manifest is damaged.
+    """
+    manifest = read_manifest(final)
+    if manifest is None and final.exists() and not _is_empty_folder(final):
+        raise ConflictError(f"{final} exists and is no finished dataset; use another output folder")
+    return manifest.release if manifest else None
+
+
+def open_staging(final: Path, plan_id: str) -> Staging:
+    """Begin a build of the version ``final``, or go on with the one that was interrupted.
+
+    Not for two processes at the same time: workers use the ``Staging`` of their parent.
+
+    Raises:
+        ConflictError: If the interrupted one followed another plan.
+        ResourceError: If the folder cannot be written.
+    """
+    staging = Staging(final)
+    make_folder(staging.folder)
+    start_journal(staging.journal, plan_id)
+    make_folder(staging.tree)
+    remove_leftovers(staging.folder)
+    return staging
+
+
+def commit(staging: Staging, manifest: Manifest) -> Path:
+    """Put a complete build in its place in one step.
+
+    If the version is there already with the same content, the new one is dropped.
+
+    Raises:
+        ConflictError: If it is there with other content; that one stays as it is.
+        ResourceError: If the folder cannot be renamed.
+    """
+    final = staging.final
+    if (there := find_release(final)) is None:
+        try:
+            sync_folder(staging.tree)
+            staging.tree.rename(final)  # onto a folder that is not empty this fails
+            sync_folder(final.parent)
+        except OSError as err:
+            if err.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise resource_error(final, err) from err
+            there = find_release(final)
+    if there is not None:
+        _require_same(final, there, manifest.release)
+    discard(staging)
+    return final
+
+
+def discard(staging: Staging) -> None:
+    """Delete what a build left aside; nothing of a finished version."""
+    shutil.rmtree(staging.folder, ignore_errors=True)
+
+
+def _require_same(final: Path, there: Release, ours: Release) -> None:
+    if there.content_id != ours.content_id:
+        raise ConflictError(
+            f"{final}: version {there.version} is content {there.content_id[:12]}, "
+            f"yours is {ours.content_id[:12]}; versions never change, so give the recipe a "
+            "higher version"
+        )
+
+
+def _is_empty_folder(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())

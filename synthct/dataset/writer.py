@@ -1,0 +1,240 @@
+"""Shards: the unit of work, of resume and of checking.
+
+A shard is made whole in memory and put on disk in one step. One function seals all shards with
+fixed settings, so the same rows are the same bytes under one version of pyarrow. A line of the
+journal then says that it is done; a resumed build believes the line only if the file's bytes
+still have its hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from synthct.dataset.digest import canonical_json
+from synthct.dataset.files import append_durably, atomic_write, make_folder, sha256_of
+from synthct.dataset.schema import Row, arrow_schema, flat_columns
+from synthct.errors import ConflictError, ResourceError, VerifyError
+
+#: Few enough rows that a viewer can fetch one group, many enough that scans stay long.
+ROW_GROUP_ROWS = 64
+
+_CODEC, _CODEC_LEVEL = "zstd", 3
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """A planned sample that was not accepted.
+
+    Attributes:
+        sample_id: Its id in the plan.
+        reason: A few words, the same for all samples rejected for the same reason.
+        measure: The value that broke a limit, if one did.
+    """
+
+    sample_id: str
+    reason: str
+    measure: float | None = None
+
+
+@dataclass(frozen=True)
+class ShardRecord:
+    """A finished shard.
+
+    Attributes:
+        path: Relative to the dataset's folder, with forward slashes.
+        split: The split that its rows belong to.
+        rows: Number of rows.
+        bytes: Size of the file.
+        sha256: Hash of the file in hex.
+        rejected: The planned samples that are not among its rows.
+    """
+
+    path: str
+    split: str
+    rows: int
+    bytes: int
+    sha256: str
+    rejected: tuple[Rejection, ...] = ()
+
+
+def shard_name(split: str, index: int, count: int) -> str:
+    """Path of a shard in its dataset: ``data/train-00000-of-00012.parquet``."""
+    return f"data/{split}-{index:05d}-of-{count:05d}.parquet"
+
+
+def write_shard(
+    folder: Path,
+    path: str,
+    rows: Sequence[Row],
+    *,
+    split: str,
+    keep_original: bool,
+    rejected: Sequence[Rejection] = (),
+) -> ShardRecord:
+    """Seal rows as one shard, durably, replacing a file of that name in one step.
+
+    Args:
+        folder: The dataset's folder.
+        path: The shard's ``shard_name``.
+        rows: In the order of the plan.
+        split: The split of all rows.
+        keep_original: Whether the dataset has the column ``original``.
+        rejected: What the plan has and the rows have not.
+
+    Returns:
+        The record for ``record_shard``.
+
+    Raises:
+        ResourceError: If the disk is full or the folder cannot be written.
+    """
+    data = shard_bytes(rows, keep_original=keep_original)
+    make_folder((folder / path).parent)
+    atomic_write(folder / path, data)
+    digest = hashlib.sha256(data).hexdigest()
+    return ShardRecord(path, split, len(rows), len(data), digest, tuple(rejected))
+
+
+def shard_bytes(rows: Sequence[Row], *, keep_original: bool) -> bytes:
+    """The parquet file of some rows: fixed row groups, codec and level, and page checksums."""
+    schema = arrow_schema(keep_original)
+    values = [row.values() for row in rows]
+    arrays = [_array([value[field.name] for value in values], field.type) for field in schema]
+    flat = flat_columns(keep_original)
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        pa.Table.from_arrays(arrays, schema=schema).combine_chunks(),
+        sink,
+        row_group_size=ROW_GROUP_ROWS,
+        version="2.6",
+        data_page_version="1.0",
+        compression=_CODEC,
+        compression_level=_CODEC_LEVEL,
+        use_dictionary=flat,
+        write_statistics=flat,
+        write_page_index=True,
+        write_page_checksum=True,
+        store_schema=True,
+    )
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
+def writer_settings() -> dict[str, Any]:
+    """What decides a shard's bytes beside its rows; for the lock."""
+    return {
+        "codec": _CODEC,
+        "codec_level": _CODEC_LEVEL,
+        "page_checksums": True,
+        "pyarrow": pa.__version__,
+        "row_group_rows": ROW_GROUP_ROWS,
+    }
+
+
+def read_shard(path: Path, columns: Iterable[str] | None = None) -> pa.Table:
+    """Read a shard with its page checksums verified, which readers do not do by themselves.
+
+    Args:
+        path: The file.
+        columns: Only these; others are not read at all.
+
+    Raises:
+        VerifyError: If a page's checksum is wrong or the file is no parquet.
+        ResourceError: If it cannot be opened.
+    """
+    try:
+        with path.open("rb") as stream:
+            return pq.read_table(
+                pa.PythonFile(stream, mode="r"),
+                columns=None if columns is None else list(columns),
+                page_checksum_verification=True,
+                use_threads=False,
+            )
+    except (FileNotFoundError, PermissionError) as err:
+        raise ResourceError(f"{path}: {err.strerror}; it belongs to the dataset") from err
+    except (pa.ArrowException, OSError, ValueError) as err:
+        raise VerifyError(f"{path}: damaged ({err}); delete it and build again") from err
+
+
+def start_journal(journal: Path, plan_id: str) -> None:
+    """Begin the journal of a build, or go on with the one that is there.
+
+    Raises:
+        ConflictError: If the one that is there belongs to another plan.
+        ResourceError: If it cannot be written.
+    """
+    if not journal.exists():
+        make_folder(journal.parent)
+        atomic_write(journal, _line({"plan_id": plan_id}))
+        return
+    lines = _lines(journal)
+    found = lines[0].get("plan_id") if lines else None
+    if found != plan_id:
+        holds = f"shards of plan {found}" if found else "a journal that cannot be read"
+        raise ConflictError(
+            f"{journal.parent} holds {holds}, not of plan {plan_id}; "
+            "delete that folder, or give the recipe another version"
+        )
+
+
+def record_shard(journal: Path, record: ShardRecord) -> None:
+    """Note in the journal that a shard is done; several processes may do so at the same time."""
+    append_durably(journal, _line(asdict(record)))
+
+
+def finished_shards(journal: Path, folder: Path) -> dict[str, ShardRecord]:
+    """The shards that need not be made again, by path: those whose bytes are as recorded.
+
+    Args:
+        journal: Of the build; damaged lines count for nothing.
+        folder: The dataset's folder.
+    """
+    recorded = {}
+    for line in _lines(journal)[1:]:
+        rejected = tuple(Rejection(**rejection) for rejection in line.pop("rejected"))
+        recorded[line["path"]] = ShardRecord(**line, rejected=rejected)
+    return {path: record for path, record in recorded.items() if _is_intact(folder, record)}
+
+
+def _is_intact(folder: Path, record: ShardRecord) -> bool:
+    path = folder / record.path
+    return (
+        path.is_file()
+        and not path.is_symlink()
+        and path.stat().st_size == record.bytes
+        and sha256_of(path) == record.sha256
+    )
+
+
+def _array(values: list[Any], type_: pa.DataType) -> pa.Array:
+    if isinstance(type_, pa.BaseExtensionType):
+        return pa.ExtensionArray.from_storage(type_, pa.array(values, type_.storage_type))
+    return pa.array(values, type_)
+
+
+def _line(content: dict[str, Any]) -> bytes:
+    """A journal line, with a checksum of its own.
+
+    It begins with a line break too, so that what a killed process left of a line before it cannot
+    spoil it.
+    """
+    body = canonical_json(content)
+    return f"\n{zlib.crc32(body.encode()):08x} {body}\n".encode()
+
+
+def _lines(journal: Path) -> list[dict[str, Any]]:
+    """The intact lines of a journal."""
+    intact = []
+    for line in journal.read_bytes().split(b"\n"):
+        checksum, _, body = line.partition(b" ")
+        if body and checksum == f"{zlib.crc32(body):08x}".encode():
+            intact.append(json.loads(body))
+    return intact

@@ -1,0 +1,78 @@
+"""The exceptions a user can cause, and the exit code that each one ends the program with.
+
+    SynthCTError            1  (base class, never raised itself)
+    ├── RecipeError         2  the recipe or the command line
+    ├── SourceError         3  scans, label maps, folders of a source
+    ├── MaskError           3  a mask that cannot be made or painted
+    ├── CheckpointError     4  a checkpoint that cannot be trusted or does not fit
+    ├── ResourceError       5  disk, memory, permission
+    ├── ConflictError       6  another build, or another content under the same name
+    ├── HubError            7  the Hugging Face Hub
+    ├── VerifyError         8  a dataset that is not what its manifest says
+    └── PolicyError         9  licence, split or privacy
+
+A message says what is wrong, where, the value, the limit and what to do, in a sentence or two.
+Anything that is not a ``SynthCTError`` is a bug of ours and keeps its traceback.
+"""
+
+from typing import ClassVar
+
+
+class SynthCTError(Exception):
+    """Base of every error that a user can cause and mend."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class RecipeError(SynthCTError):
+    """The recipe (or an option of the command line) is wrong; carries ``file:line:column``."""
+
+    exit_code = 2
+
+
+class SourceError(SynthCTError):
+    """A scan, label map or folder of a source is missing, damaged or inconsistent."""
+
+    exit_code = 3
+
+
+class MaskError(SynthCTError):
+    """A mask cannot be drawn, placed or painted as the recipe asks."""
+
+    exit_code = 3
+
+
+class CheckpointError(SynthCTError):
+    """A checkpoint is damaged, untrusted, or does not fit the recipe."""
+
+    exit_code = 4
+
+
+class ResourceError(SynthCTError):
+    """Disk, memory or permissions do not suffice."""
+
+    exit_code = 5
+
+
+class ConflictError(SynthCTError):
+    """The output exists with other content, or another build holds it."""
+
+    exit_code = 6
+
+
+class HubError(SynthCTError):
+    """The Hugging Face Hub refused, or cannot be reached."""
+
+    exit_code = 7
+
+
+class VerifyError(SynthCTError):
+    """A dataset on disk is not what its manifest says."""
+
+    exit_code = 8
+
+
+class PolicyError(SynthCTError):
+    """A licence, split or privacy rule forbids what was asked."""
+
+    exit_code = 9

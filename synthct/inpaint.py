@@ -1,0 +1,201 @@
+"""Patches in, painted patches out: schedulers, fixed-shape batches, one noise stream per sample.
+
+A sample's bits depend on its own seed and on the numerics class (device, dtype, threads, batch
+shape, torch version), not on its place in a batch nor on its companions there: every batch has
+one fixed shape per patch size, padded with copies of its last patch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeVar
+
+import diffusers
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from synthct.errors import CheckpointError, MaskError
+from synthct.models.checkpoint import Checkpoint
+from synthct.models.palette import PaletteInpaintPipeline
+from synthct.patch import Patch
+
+FloatArray = npt.NDArray[np.float32]
+Key = TypeVar("Key")
+
+#: Name in a recipe to the diffusers class and the arguments that make it that scheduler.
+SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "ddpm": ("DDPMScheduler", {}),
+    "ddim": ("DDIMScheduler", {"timestep_spacing": "trailing"}),
+    "dpmsolver++": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}),
+    "sde-dpmsolver++": ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
+    "unipc": ("UniPCMultistepScheduler", {}),
+    "euler": ("EulerDiscreteScheduler", {}),
+    "euler-ancestral": ("EulerAncestralDiscreteScheduler", {}),
+    "heun": ("HeunDiscreteScheduler", {}),
+    "deis": ("DEISMultistepScheduler", {}),
+    "pndm": ("PNDMScheduler", {}),
+    "lms": ("LMSDiscreteScheduler", {}),
+}
+
+#: A batch holds ``batch_size`` patches up to this side; fewer of larger ones, for equal memory.
+FULL_BATCH_PX = 128
+
+
+@dataclass(frozen=True, eq=False)
+class Job(Generic[Key]):
+    """One patch to paint.
+
+    Attributes:
+        key: Whatever tells the caller which patch this is.
+        patch: The patch.
+        seed: Seed of its noise.
+    """
+
+    key: Key
+    patch: Patch
+    seed: int
+
+
+class Inpainter:
+    """A checkpoint with a scheduler, a number of steps and a batch shape.
+
+    Args:
+        checkpoint: The network.
+        scheduler: A name in ``SCHEDULERS``.
+        num_inference_steps: Number of denoising steps.
+        batch_size: Patches per batch up to 128 pixels; the shape that every batch is padded to.
+        dtype: Autocast type of the network; the scheduler always computes in float32.
+
+    Raises:
+        CheckpointError: If the scheduler does not fit the checkpoint's noise schedule.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        scheduler: str = "dpmsolver++",
+        num_inference_steps: int = 20,
+        batch_size: int = 4,
+        dtype: Literal["float32", "bfloat16"] = "float32",
+    ) -> None:
+        self.checkpoint = checkpoint
+        self.steps = num_inference_steps
+        self.batch_size = batch_size
+        self.dtype = torch.bfloat16 if dtype == "bfloat16" else torch.float32
+        self.device = next(checkpoint.unet.parameters()).device
+        self.pipeline = PaletteInpaintPipeline(
+            checkpoint.unet, make_scheduler(scheduler, checkpoint.files.scheduler_config)
+        )
+
+    def shape_of_batch(self, patch_size: int) -> int:
+        """Number of patches of one size in each batch."""
+        return max(1, min(self.batch_size, self.batch_size * FULL_BATCH_PX**2 // patch_size**2))
+
+    def paint(self, patches: Sequence[Patch], seeds: Sequence[int]) -> list[FloatArray]:
+        """Paint patches of any sizes.
+
+        Args:
+            patches: What ``cut_patches`` gave.
+            seeds: One per patch.
+
+        Returns:
+            One (S, S) array in -1..1 per patch, for ``paste_patches``.
+
+        Raises:
+            MaskError: If the network gives anything but finite numbers.
+        """
+        jobs = [Job(n, p, s) for n, (p, s) in enumerate(zip(patches, seeds, strict=True))]
+        painted = dict(self.stream(jobs))
+        return [painted[n] for n in range(len(jobs))]
+
+    def stream(self, jobs: Iterable[Job[Key]]) -> Iterator[tuple[Key, FloatArray]]:
+        """Paint jobs as they come; a batch leaves as soon as one patch size has enough of them.
+
+        Which jobs share a batch depends on their order only.
+        """
+        waiting: dict[int, list[Job[Key]]] = {}
+        for job in jobs:
+            queue = waiting.setdefault(job.patch.size, [])
+            queue.append(job)
+            if len(queue) == self.shape_of_batch(job.patch.size):
+                yield from self._batch(queue)
+                queue.clear()
+        for queue in waiting.values():
+            if queue:
+                yield from self._batch(queue)
+
+    def _batch(self, jobs: Sequence[Job[Key]]) -> Iterator[tuple[Key, FloatArray]]:
+        full = self.shape_of_batch(jobs[0].patch.size)
+        padded = [*jobs, *[jobs[-1]] * (full - len(jobs))]
+        patches = [job.patch for job in padded]
+        mask = np.stack([p.mask for p in patches])[:, None].astype(np.float32)
+        image = np.stack([p.image for p in patches])[:, None]
+        with torch.autocast(self.device.type, torch.bfloat16, self.dtype == torch.bfloat16):
+            out = self.pipeline(
+                image=torch.from_numpy(image).to(self.device),
+                mask_image=torch.from_numpy(mask).to(self.device),
+                label=torch.tensor([p.label for p in patches], device=self.device),
+                spacing_mm=torch.tensor([p.spacing_mm for p in patches]).to(self.device),
+                generator=[torch.Generator().manual_seed(job.seed) for job in padded],
+                num_inference_steps=self.steps,
+            )
+        painted = out[:, 0].float().cpu().numpy()
+        if not np.isfinite(painted).all():
+            raise MaskError(
+                f"checkpoint {self.checkpoint.files.name} painted values that are not finite; "
+                "try dtype float32 or another scheduler"
+            )
+        for job, pixels in zip(jobs, painted, strict=False):
+            yield job.key, pixels
+
+
+def make_scheduler(name: str, trained_with: Any) -> Any:
+    """A diffusers scheduler on the noise schedule that a checkpoint was trained with.
+
+    Args:
+        name: A name in ``SCHEDULERS``.
+        trained_with: The checkpoint's scheduler config.
+
+    Raises:
+        CheckpointError: If the scheduler is unknown or refuses the config.
+    """
+    if name not in SCHEDULERS:
+        raise CheckpointError(f"scheduler '{name}' is unknown; choose {', '.join(SCHEDULERS)}")
+    class_name, arguments = SCHEDULERS[name]
+    wanted = ("num_train_timesteps", "beta_schedule", "beta_start", "beta_end", "prediction_type")
+    config = {key: trained_with[key] for key in wanted if key in trained_with}
+    try:
+        return getattr(diffusers, class_name)(**config, **arguments)
+    except (NotImplementedError, TypeError, ValueError) as err:
+        raise CheckpointError(f"scheduler '{name}' does not fit the checkpoint: {err}") from err
+
+
+def pin_numerics(threads: int) -> None:
+    """Fix what changes low bits: number of threads, TF32, autotuning, kernel choice."""
+    torch.set_num_threads(threads)
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def numerics_class(inpainter: Inpainter) -> dict[str, Any]:
+    """Within one such class a sample's bits are promised to be the same."""
+    device = inpainter.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_isa()
+    return {
+        "device": device.type,
+        "arch": name,
+        "dtype": str(inpainter.dtype).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+        "batch_size": inpainter.batch_size,
+        "torch": torch.__version__,
+        "diffusers": diffusers.__version__,
+    }
+
+
+def _cpu_isa() -> str:
+    return torch.backends.cpu.get_cpu_capability()

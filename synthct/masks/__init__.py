@@ -1,0 +1,44 @@
+"""Masks: where the model paints. One file per kind; a new kind adds its name to `MaskKind`."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from synthct.masks.base import (
+    IGNORE,
+    VIEW_AXIS,
+    LabelPolicy,
+    Mask,
+    MaskSection,
+    Params,
+    PlacementError,
+    View,
+)
+from synthct.masks.blob import Blob
+from synthct.masks.box import BoxMask
+from synthct.masks.organ import Organ
+from synthct.masks.slicing import draw_part, draw_slice, paint_labels, take_part, take_slice
+from synthct.masks.transplant import Transplant
+
+MaskKind = Annotated[Organ | BoxMask | Transplant | Blob, Field(discriminator="kind")]
+
+__all__ = [
+    "IGNORE",
+    "VIEW_AXIS",
+    "Blob",
+    "BoxMask",
+    "LabelPolicy",
+    "Mask",
+    "MaskKind",
+    "MaskSection",
+    "Organ",
+    "Params",
+    "PlacementError",
+    "Transplant",
+    "View",
+    "draw_part",
+    "draw_slice",
+    "paint_labels",
+    "take_part",
+    "take_slice",
+]

@@ -1,0 +1,285 @@
+"""What all kinds of masks share: the fields of their recipe section, and the `Mask` they build.
+
+A kind is a frozen model with two methods: ``draw`` makes every random decision and returns it as
+JSON, ``build`` turns that JSON into the very same mask again. Coordinates in that JSON are RAS+
+millimetres of the host, so they mean the same on any grid.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field
+
+from synthct.case import Case
+from synthct.errors import MaskError
+from synthct.volume import Box, Index3, Spacing, Volume
+
+Params = dict[str, Any]
+Region = npt.NDArray[np.bool_]
+View = Literal["axial", "coronal", "sagittal"]
+LabelPolicy = Literal["paint", "keep", "ignore"]
+
+#: Value of voxels in a label map of which nobody knows any more what they are.
+IGNORE = 255
+
+#: Axis of a canonical array along which the slices of a view are stacked.
+VIEW_AXIS: dict[View, int] = {"sagittal": 0, "coronal": 1, "axial": 2}
+
+
+class PlacementError(MaskError):
+    """No legal mask was found within the allowed tries.
+
+    Attributes:
+        reasons: How often each reason, such as ``outside_tissue``, ended a try.
+    """
+
+    def __init__(self, message: str, reasons: Counter[str]) -> None:
+        super().__init__(message)
+        self.reasons = dict(reasons.most_common())
+
+    @property
+    def reason(self) -> str:
+        """The commonest reason: what the rejection is counted under."""
+        return next(iter(self.reasons), "unknown")
+
+
+class MaskSection(BaseModel):
+    """The fields that every section of ``masks`` in a recipe may have.
+
+    Attributes:
+        name: Names the section in sample ids.
+        label: What the model is asked to paint; None for whatever fits.
+        weight: Share of the draws, relative to the other sections.
+        slices: Which slice of a 3D mask a 2D sample shows: one drawn by area among those with at
+            least a quarter of the largest area, or the largest.
+        max_extent_mm: Paint only a random part of at most this extent where the whole is larger.
+        label_map: What the label map gets under the mask: the painted label, 255, or what was
+            there; by default what suits the kind.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    needs_donor: ClassVar[bool] = False
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9_-]*[a-z0-9])?$", max_length=40)]
+    label: str | None = None
+    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    slices: Literal["random", "largest"] = "random"
+    max_extent_mm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    label_map: LabelPolicy | None = None
+
+    def wanted_labels(self) -> tuple[str, ...]:
+        """The labels without which a host is of no use to this section."""
+        return ()
+
+    def useful_labels(self) -> tuple[str, ...]:
+        """Further labels that are obeyed where the host has them."""
+        return ()
+
+    def donor_labels(self) -> tuple[str, ...]:
+        """The labels that a donor must have."""
+        return ()
+
+    def label_policy(self) -> LabelPolicy:
+        """``label_map``, or what suits the kind where the recipe leaves it open."""
+        return self.label_map or "ignore"
+
+    def draw(self, host: Case, donor: Case | None, rng: np.random.Generator) -> Params:
+        """Make every random decision; the only place where ``rng`` is used.
+
+        Raises:
+            MaskError: If nothing legal can be drawn; a `PlacementError` where tries were counted.
+        """
+        raise NotImplementedError
+
+    def build(self, host: Case, donor: Case | None, params: Params) -> Mask:
+        """The mask that ``params`` of ``draw`` describe; the same voxels every time.
+
+        Raises:
+            MaskError: If host or donor are not the ones the parameters were drawn for.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, eq=False)
+class Mask:
+    """Where the model paints, and what.
+
+    Attributes:
+        region: Boolean crop on the host's grid, with the affine of the crop.
+        box: Where ``region`` lies in the host, in voxels.
+        label: What is painted; None for whatever fits.
+        facts: Measured numbers as JSON, such as ``volume_ml`` and those of ``accept``.
+    """
+
+    region: Volume
+    box: Box
+    label: str | None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.region.shape != self.box.shape or self.region.array.dtype != bool:
+            raise ValueError(
+                f"a mask of {self.region.array.dtype} {self.region.shape} is not its box's "
+                f"{self.box.shape} booleans"
+            )
+
+    @property
+    def volume_ml(self) -> float:
+        """Volume of the true voxels in ml."""
+        return int(np.count_nonzero(self.region.array)) * self.region.voxel_volume_ml
+
+    def in_host(self, shape: Index3) -> Region:
+        """The mask as a boolean array of the host's ``shape`` (I, J, K)."""
+        whole = np.zeros(shape, dtype=bool)
+        whole[self.box.slices] = self.region.array
+        return whole
+
+
+def make_mask(
+    host: Case, region: Region, start_ijk: Index3, label: str | None, facts: dict[str, Any]
+) -> Mask:
+    """A mask tightly around the true voxels of ``region``, with the facts that all masks have.
+
+    Args:
+        host: The case that is painted into.
+        region: Boolean (I, J, K), a box of the host's grid.
+        start_ijk: Host voxel of ``region[0, 0, 0]``.
+        label: What is painted.
+        facts: Numbers of the kind, added to volume and extent.
+
+    Raises:
+        MaskError: If no voxel is true.
+    """
+    tight = Box.around(region)
+    if tight is None:
+        raise MaskError(f"case {host.case_id}: the mask holds no voxel of the scan's grid")
+    box = move(tight, start_ijk)
+    crop = Volume(np.ascontiguousarray(region[tight.slices]), host.labels.crop(box).affine)
+    mask = Mask(crop, box, label, facts)
+    extent = [n * s for n, s in zip(box.shape, host.labels.spacing_mm, strict=True)]
+    common = {
+        "voxels": int(np.count_nonzero(crop.array)),
+        "volume_ml": round(mask.volume_ml, 4),
+        "extent_mm": [round(e, 2) for e in extent],
+        "touches_border": box.grow((1, 1, 1)).clip(host.labels.shape) != box.grow((1, 1, 1)),
+    }
+    facts.update(common)
+    return mask
+
+
+def structure(case: Case, labels: Iterable[str]) -> tuple[Region, Box]:
+    """Where any of ``labels`` (structures or unions) lies, cropped to its box.
+
+    Returns:
+        Boolean crop (I, J, K) and its box in the case's voxels.
+
+    Raises:
+        MaskError: If the case knows a label not, or none of them has a voxel.
+    """
+    names = list(labels)
+    whole = case.region(names[0])
+    for name in names[1:]:
+        whole |= case.region(name)
+    rows = np.flatnonzero(whole.reshape(whole.shape[0], -1).any(axis=1))
+    if rows.size == 0:
+        raise MaskError(
+            f"case {case.case_id}: label '{' + '.join(names)}' has no voxels; "
+            "choose another label or leave the case out"
+        )
+    # One axis first: the others are then looked for in a fraction of the scan.
+    first, last = int(rows[0]), int(rows[-1]) + 1
+    inner = Box.around(whole[first:last])
+    assert inner is not None
+    box = move(inner, (first, 0, 0))
+    return np.ascontiguousarray(whole[box.slices]), box
+
+
+def components(region: Region) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+    """Face-connected parts of ``region``, the largest first.
+
+    Returns:
+        (I, J, K), 0 outside and n for the n-th part; and the parts' voxel counts.
+    """
+    from scipy.ndimage import label as find_parts
+
+    parts, _ = find_parts(region)
+    counts = np.bincount(parts.ravel())
+    order = np.argsort(-counts[1:], kind="stable")
+    rank = np.zeros(counts.size, dtype=np.int32)
+    rank[order + 1] = np.arange(1, counts.size)
+    return rank[parts], counts[1:][order].astype(np.int64)
+
+
+def largest_part(region: Region) -> Region:
+    """The largest face-connected part of ``region``."""
+    parts, _ = components(region)
+    return parts == 1
+
+
+def seen_through(window: Box, region: Region, box: Box) -> Region:
+    """What of ``region``, a crop that lies at ``box``, is seen in another box; False elsewhere.
+
+    Returns:
+        Boolean of ``window``'s shape.
+    """
+    seen = np.zeros(window.shape, dtype=bool)
+    start = np.maximum(window.start_ijk, box.start_ijk)
+    stop = np.minimum(window.stop_ijk, box.stop_ijk)
+    if (stop > start).all():
+        here = [slice(a - o, b - o) for a, b, o in zip(start, stop, window.start_ijk, strict=True)]
+        there = [slice(a - o, b - o) for a, b, o in zip(start, stop, box.start_ijk, strict=True)]
+        seen[tuple(here)] = region[tuple(there)]
+    return seen
+
+
+def move(box: Box, offset_ijk: Index3) -> Box:
+    """``box`` shifted by whole voxels."""
+    i, j, k = offset_ijk
+    (a, b, c), (d, e, f) = box.start_ijk, box.stop_ijk
+    return Box((a + i, b + j, c + k), (d + i, e + j, f + k))
+
+
+def voxels_within(margin_mm: float, spacing_mm: Spacing) -> Index3:
+    """Number of voxels along i, j, k that are sure to cover ``margin_mm``."""
+    i, j, k = (int(np.ceil(margin_mm / s)) for s in spacing_mm)
+    return i, j, k
+
+
+def box_around(points_mm: npt.NDArray[np.float64], volume: Volume) -> Box:
+    """The box of voxels of ``volume`` that covers points (N, 3) in RAS+ mm; may leave it."""
+    inverse = np.linalg.inv(volume.affine)
+    ijk = points_mm @ inverse[:3, :3].T + inverse[:3, 3]
+    (i, j, k), (i2, j2, k2) = np.floor(ijk.min(axis=0)), np.ceil(ijk.max(axis=0)) + 1
+    return Box((int(i), int(j), int(k)), (int(i2), int(j2), int(k2)))
+
+
+def voxel_centres(box: Box, affine: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """RAS+ mm of the voxel centres of ``box``, as (I, J, K, 3); the box may leave the volume."""
+    axes = [
+        np.arange(a, b, dtype=np.float64) for a, b in zip(box.start_ijk, box.stop_ijk, strict=True)
+    ]
+    i, j, k = (
+        axis.reshape([-1 if n == at else 1 for n in range(3)])[..., None] * affine[:3, at]
+        for at, axis in enumerate(axes)
+    )
+    return np.asarray(i + j + k + affine[:3, 3])
+
+
+def is_same_case(params: Params, role: str, case: Case) -> None:
+    """Check that ``params`` were drawn for ``case``.
+
+    Raises:
+        MaskError: If they name another one.
+    """
+    if params.get(role) != case.case_id:
+        raise MaskError(
+            f"case {case.case_id}: these parameters were drawn for {role} {params.get(role)}; "
+            "replay them with that case"
+        )

@@ -1,0 +1,133 @@
+"""Box masks: the bounding box of a structure with random margins, so no shape is given away."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from synthct.case import Case
+from synthct.masks.base import (
+    VIEW_AXIS,
+    Mask,
+    MaskSection,
+    Params,
+    Region,
+    View,
+    components,
+    is_same_case,
+    make_mask,
+    move,
+    structure,
+)
+from synthct.volume import Box
+
+#: Parts smaller than this share of the largest are specks of a label map, not organs.
+LEAST_PART_SHARE = 0.1
+
+
+class BoxMask(MaskSection):
+    """A box around a structure, along the axes of the scan.
+
+    Attributes:
+        around: The structure or union.
+        margin_mm: Each of the six sides draws its margin from this range.
+        jitter_mm: The box is then moved by up to so much along each axis.
+        part: A box around one connected part drawn at random, such as one of two kidneys, or
+            around all of them.
+        in_plane: None for one 3D box; else every slice of this view gets a box around what the
+            structure shows in that slice.
+    """
+
+    kind: Literal["box"] = "box"
+    around: str
+    margin_mm: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(le=150)]]
+    jitter_mm: Annotated[float, Field(ge=0, le=100)] = 0.0
+    part: Literal["one", "all"] = "one"
+    in_plane: View | None = None
+
+    @field_validator("margin_mm")
+    @classmethod
+    def _range_rises(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if value[0] > value[1]:
+            raise ValueError(f"the range {list(value)} must rise: [least, greatest]")
+        return value
+
+    def wanted_labels(self) -> tuple[str, ...]:
+        """The structure that the box is put around."""
+        return (self.around,)
+
+    def draw(self, host: Case, donor: Case | None, rng: np.random.Generator) -> Params:
+        """Draw the part, the margins of the six sides and the shift."""
+        del donor
+        region, _ = structure(host, [self.around])
+        _, counts = components(region)
+        num_parts = int((counts >= LEAST_PART_SHARE * counts[0]).sum())
+        margins = rng.uniform(*self.margin_mm, 6).round(2)
+        shift = rng.uniform(-self.jitter_mm, self.jitter_mm, 3).round(2)
+        return {
+            "kind": self.kind,
+            "host": host.case_id,
+            "part": 1 + int(rng.integers(num_parts)) if self.part == "one" else 0,
+            "before_mm": margins[:3].tolist(),
+            "after_mm": margins[3:].tolist(),
+            "shift_mm": shift.tolist(),
+            "in_plane": self.in_plane,
+        }
+
+    def build(self, host: Case, donor: Case | None, params: Params) -> Mask:
+        """The box, cut off where the scan ends."""
+        del donor
+        is_same_case(params, "host", host)
+        region, box = structure(host, [self.around])
+        if params["part"]:
+            parts, _ = components(region)
+            region = parts == params["part"]
+            tight = Box.around(region)
+            assert tight is not None
+            region, box = region[tight.slices], move(tight, box.start_ijk)
+        outer = _expand(box, host, params)
+        if params["in_plane"] is None:
+            filled = np.ones(outer.shape, dtype=bool)
+        else:
+            filled = _per_slice(region, box, outer, host, params)
+        return make_mask(host, filled, outer.start_ijk, self.label, {"part": params["part"]})
+
+
+def _expand(box: Box, host: Case, params: Params) -> Box:
+    """``box`` with the drawn margins and shift, within the scan; always holds a voxel."""
+    start, stop = [], []
+    for axis, (spacing, size) in enumerate(
+        zip(host.labels.spacing_mm, host.labels.shape, strict=True)
+    ):
+        shift = params["shift_mm"][axis]
+        low = box.start_ijk[axis] + round((shift - params["before_mm"][axis]) / spacing)
+        high = box.stop_ijk[axis] + round((shift + params["after_mm"][axis]) / spacing)
+        start.append(min(max(low, 0), size - 1))
+        stop.append(max(min(high, size), start[-1] + 1))
+    return Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
+
+
+def _per_slice(region: Region, box: Box, outer: Box, host: Case, params: Params) -> Region:
+    """Boolean of ``outer``'s shape: in each slice a box around what the structure shows there."""
+    axis = VIEW_AXIS[params["in_plane"]]
+    filled = np.zeros(outer.shape, dtype=bool)
+    for n in range(box.shape[axis]):
+        thin = [slice(None)] * 3
+        thin[axis] = slice(n, n + 1)
+        tight = Box.around(region[tuple(thin)])
+        if tight is None:
+            continue
+        offset = list(box.start_ijk)
+        offset[axis] += n
+        flat = move(tight, (offset[0], offset[1], offset[2]))
+        wide = _expand(flat, host, params)
+        start, stop = list(wide.start_ijk), list(wide.stop_ijk)
+        start[axis], stop[axis] = flat.start_ijk[axis], flat.stop_ijk[axis]
+        inside = [
+            slice(max(a - o, 0), min(b - o, size))
+            for a, b, o, size in zip(start, stop, outer.start_ijk, outer.shape, strict=True)
+        ]
+        filled[tuple(inside)] = True
+    return filled

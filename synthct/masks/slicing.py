@@ -1,0 +1,191 @@
+"""From masks to what is painted of them: one slice, a part that is not too large, the label map."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from synthct.errors import MaskError
+from synthct.masks.base import (
+    IGNORE,
+    VIEW_AXIS,
+    LabelPolicy,
+    Mask,
+    Params,
+    View,
+    components,
+    move,
+    voxel_centres,
+)
+from synthct.masks.shape import WavyShape, draw_waves
+from synthct.volume import Array, Box, Index3, Volume
+
+#: A slice is worth drawing if it shows at least this share of the largest slice's area.
+LEAST_AREA_SHARE = 0.25
+
+#: Waves on the edge of a part, as a share of its radius.
+PART_ROUGHNESS = 0.15
+
+
+def draw_slice(
+    mask: Mask, view: View, rule: Literal["random", "largest"], rng: np.random.Generator
+) -> int:
+    """Choose the slice of a 3D mask that a 2D sample shows.
+
+    Args:
+        mask: The 3D mask.
+        view: Across which axis the slices lie.
+        rule: ``largest``, or ``random``: drawn by area among the slices with at least a quarter
+            of the largest one's area.
+        rng: Drawn from once for ``random``.
+
+    Returns:
+        Index of the slice along the view's axis of the host.
+    """
+    axis = VIEW_AXIS[view]
+    across = tuple(a for a in range(3) if a != axis)
+    area = np.count_nonzero(mask.region.array, axis=across)
+    if rule == "largest":
+        chosen = int(np.argmax(area))
+    else:
+        weight = np.where(area >= LEAST_AREA_SHARE * area.max(), area, 0)
+        # Not rng.choice: one uniform number per draw keeps the stream simple to replay.
+        chosen = int(np.searchsorted(np.cumsum(weight), rng.random() * weight.sum(), "right"))
+    return mask.box.start_ijk[axis] + chosen
+
+
+def take_slice(mask: Mask, view: View, index: int) -> Mask:
+    """The part of ``mask`` in one slice of the host, one voxel thick and tightly boxed.
+
+    Raises:
+        MaskError: If the mask has no voxel in that slice.
+    """
+    axis = VIEW_AXIS[view]
+    start, stop = list(mask.box.start_ijk), list(mask.box.stop_ijk)
+    if not start[axis] <= index < stop[axis]:
+        raise MaskError(
+            f"{view} slice {index} lies outside of the mask's {start[axis]}..{stop[axis] - 1}"
+        )
+    at = index - start[axis]
+    thin = [slice(0, n) for n in mask.box.shape]
+    thin[axis] = slice(at, at + 1)
+    only = np.zeros_like(mask.region.array)
+    only[tuple(thin)] = mask.region.array[tuple(thin)]
+    return _narrowed(mask, only, f"{view} slice {index}")
+
+
+def draw_part(mask: Mask, max_extent_mm: float, rng: np.random.Generator) -> Params | None:
+    """Choose a random part of a mask that is too large to paint in one go.
+
+    The part is a ball with a wavy edge around a place well inside the mask, so that the model
+    meets no straight cut.
+
+    Args:
+        mask: One voxel thick, or 3D; an axis with a single voxel is not counted.
+        max_extent_mm: Greatest extent of the part along the grid's axes.
+        rng: The stream of the mask.
+
+    Returns:
+        Parameters for ``take_part``; None where the whole mask fits.
+    """
+    from scipy.ndimage import distance_transform_edt
+
+    region, spacing = mask.region.array, mask.region.spacing_mm
+    wide = [(n, s) for n, s in zip(region.shape, spacing, strict=True) if n > 1]
+    if all(n * s <= max_extent_mm for n, s in wide):
+        return None
+    # Voxels reach half a voxel beyond their centres on either side.
+    reach_mm = max(0.0, (max_extent_mm - max(s for _, s in wide)) / 2)
+    waves = draw_waves(rng, reach_mm, PART_ROUGHNESS)
+    radius_mm = reach_mm / waves.greatest
+    flat = [s if n > 1 else 1e6 for n, s in zip(region.shape, spacing, strict=True)]
+    depth = distance_transform_edt(np.pad(region, [(int(n > 1),) * 2 for n in region.shape]), flat)
+    depth = depth[tuple(slice(int(n > 1), int(n > 1) + n) for n in region.shape)]
+    places = np.argwhere(depth >= min(radius_mm, float(depth.max())) / 2)
+    centre = places[rng.integers(len(places))] @ mask.region.affine[:3, :3].T
+    centre += mask.region.affine[:3, 3]
+    shape = WavyShape(tuple(centre.tolist()), (radius_mm,) * 3, (1.0, 0.0, 0.0, 0.0), waves)
+    return {"shape": shape.as_json(), "max_extent_mm": max_extent_mm}
+
+
+def take_part(mask: Mask, params: Params | None) -> Mask:
+    """The part that ``draw_part`` chose: connected, and around the place that was drawn.
+
+    Args:
+        mask: The mask that ``params`` were drawn for.
+        params: Of ``draw_part``; None returns the mask unchanged.
+    """
+    if params is None:
+        return mask
+    shape = WavyShape.from_json(params["shape"])
+    inverse = np.linalg.inv(mask.region.affine)
+    i, j, k = np.rint(inverse[:3, :3] @ shape.centre_mm + inverse[:3, 3]).astype(int).tolist()
+    part = shape.contains(voxel_centres(_at_origin(mask.box.shape), mask.region.affine))
+    part[i, j, k] = True
+    part &= mask.region.array
+    parts, _ = components(part)
+    return _narrowed(mask, part & (parts == parts[i, j, k]), "the drawn part")
+
+
+def paint_labels(labels: Volume, mask: Mask, policy: LabelPolicy, value: int | None) -> Array:
+    """The label map as it is after painting.
+
+    Args:
+        labels: Label map on the host's grid: the whole, a slice one voxel thick, or any crop.
+        mask: Where was painted; what lies outside of ``labels`` is left out.
+        policy: ``paint`` gives the voxels ``value``, ``ignore`` 255, ``keep`` changes nothing.
+        value: The painted label's value; needed for ``paint`` only.
+
+    Returns:
+        A copy with the type of ``labels``.
+
+    Raises:
+        MaskError: If there is no value to paint, or the grids differ.
+    """
+    out = labels.array.copy()
+    if policy == "keep":
+        return out
+    if policy == "paint" and (value is None or not 0 < value < IGNORE):
+        raise MaskError(
+            f"label_map 'paint' needs a label with a value in 1..{IGNORE - 1}, not {value}; "
+            "give the section a label, or label_map 'ignore'"
+        )
+    offset = _offset(mask.region, labels)
+    box = move(_at_origin(mask.box.shape), offset)
+    inside = box.clip(labels.shape)
+    if 0 in inside.shape:
+        return out
+    within = move(inside, (-offset[0], -offset[1], -offset[2]))
+    target = out[inside.slices]
+    target[mask.region.array[within.slices]] = value if policy == "paint" else IGNORE
+    return out
+
+
+def _offset(region: Volume, labels: Volume) -> Index3:
+    """Voxel of ``labels`` at which ``region`` starts."""
+    relative = np.linalg.inv(labels.affine) @ region.affine
+    whole = np.rint(relative[:3, 3])
+    turned = np.abs(relative[:3, :3] - np.eye(3)).max() > 1e-3
+    if turned or np.abs(relative[:3, 3] - whole).max() > 0.05:
+        raise MaskError("the label map is on another grid than the mask; cut both from one case")
+    i, j, k = (int(n) for n in whole)
+    return i, j, k
+
+
+def _at_origin(shape: Index3) -> Box:
+    return Box((0, 0, 0), shape)
+
+
+def _narrowed(mask: Mask, region: Array, what: str) -> Mask:
+    """``mask`` with fewer voxels, tightly boxed."""
+    tight = Box.around(region)
+    if tight is None:
+        raise MaskError(f"the mask has no voxel in {what}; choose another slice or part")
+    crop = Volume(region, mask.region.affine).crop(tight)
+    return Mask(
+        Volume(np.ascontiguousarray(crop.array), crop.affine),
+        move(tight, mask.box.start_ijk),
+        mask.label,
+        mask.facts,
+    )

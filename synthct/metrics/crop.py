@@ -1,0 +1,69 @@
+"""What the measures share: the surroundings of the mask, clipped, with thin axes dropped."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Region = npt.NDArray[np.bool_]
+Picture = npt.NDArray[np.float64]
+
+
+def check_shapes(original: npt.NDArray[Any], painted: npt.NDArray[Any], mask: Region) -> None:
+    """Refuse pictures and masks that do not belong together.
+
+    Raises:
+        ValueError: If a shape differs or the mask is not boolean.
+    """
+    if not original.shape == painted.shape == mask.shape:
+        raise ValueError(
+            f"original {original.shape}, painted {painted.shape} and mask {mask.shape} "
+            "must have one shape"
+        )
+    if mask.dtype != bool:
+        raise ValueError(f"the mask is {mask.dtype}, not boolean")
+
+
+def crop_to_mask(
+    original: npt.NDArray[Any],
+    painted: npt.NDArray[Any],
+    mask: Region,
+    range_hu: tuple[float, float] | None,
+    margin: int = 1,
+) -> tuple[Picture, Picture, Region]:
+    """The box around the mask and ``margin`` voxels more, as far as the picture goes.
+
+    Axes one voxel long are dropped, so that a slice of any view is (H, W).
+
+    Args:
+        original: HU of any shape.
+        painted: HU of the same shape.
+        mask: Boolean, of the same shape; the crop of an empty mask is empty.
+        range_hu: Least and greatest HU to clip both pictures to, or None.
+        margin: Voxels around the mask's box.
+
+    Returns:
+        Original and painted as float64, and the mask, all cropped alike.
+
+    Raises:
+        ValueError: If a shape differs or the mask is not boolean.
+    """
+    check_shapes(original, painted, mask)
+    original, painted, mask = original.squeeze(), painted.squeeze(), mask.squeeze()
+    window = []
+    for axis in range(mask.ndim):
+        hit = np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis)))
+        first, last = (int(hit[0]), int(hit[-1])) if hit.size else (margin, -1 - margin)
+        window.append(slice(max(0, first - margin), last + 1 + margin))
+    index = tuple(window)
+    before, after = original[index].astype(np.float64), painted[index].astype(np.float64)
+    if range_hu is not None:
+        before, after = np.clip(before, *range_hu), np.clip(after, *range_hu)
+    return before, after, mask[index]
+
+
+def ratio(painted: float, original: float) -> float:
+    """``painted / original``, or NaN where the original has nothing to compare with."""
+    return painted / original if original > 0 else float("nan")

@@ -1,0 +1,46 @@
+"""Statistics of HU values, such as those inside a mask."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+
+class HuStats(NamedTuple):
+    """Mean and spread of some voxels.
+
+    Attributes:
+        mean_hu: Mean in HU.
+        std_hu: Standard deviation of the voxels themselves (not of a sample) in HU.
+    """
+
+    mean_hu: float
+    std_hu: float
+
+
+def hu_stats(hu: npt.NDArray[Any]) -> HuStats:
+    """Mean and spread of voxels, such as ``hu_stats(ct[mask])``.
+
+    Raises:
+        ValueError: If there are no voxels.
+    """
+    _check_some(hu)
+    return HuStats(float(hu.mean(dtype=np.float64)), float(hu.std(dtype=np.float64)))
+
+
+def share_outside_range(hu: npt.NDArray[Any], range_hu: tuple[float, float]) -> float:
+    """Share (0..1) of voxels below or above ``range_hu``, whose limits are inside.
+
+    Raises:
+        ValueError: If there are no voxels.
+    """
+    _check_some(hu)
+    low, high = range_hu
+    return float(((hu < low) | (hu > high)).mean())
+
+
+def _check_some(hu: npt.NDArray[Any]) -> None:
+    if hu.size == 0:
+        raise ValueError("no voxels to measure; is the mask empty?")

@@ -1,0 +1,76 @@
+"""How visible the border of the mask is: the step between neighbours on either side of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from synthct.metrics.crop import Region, crop_to_mask, ratio
+
+
+class SeamSteps(NamedTuple):
+    """Steps across one mask's border, summed so that masks can be pooled.
+
+    Attributes:
+        painted_hu: Sum of absolute differences in the painted picture.
+        original_hu: Sum of absolute differences in the original.
+        pairs: Number of neighbouring voxel pairs, one of each inside the mask.
+    """
+
+    painted_hu: float
+    original_hu: float
+    pairs: int
+
+
+def seam_steps(
+    original: npt.NDArray[Any],
+    painted: npt.NDArray[Any],
+    mask: Region,
+    range_hu: tuple[float, float] | None = None,
+) -> SeamSteps:
+    """Absolute HU differences between face neighbours of which one is in the mask and one is not.
+
+    Args:
+        original: HU of any shape.
+        painted: HU of the same shape.
+        mask: Boolean, of the same shape.
+        range_hu: Least and greatest HU to clip both pictures to, or None.
+
+    Raises:
+        ValueError: If a shape differs or the mask is not boolean.
+    """
+    before, after, inside = crop_to_mask(original, painted, mask, range_hu)
+    painted_hu, original_hu, pairs = 0.0, 0.0, 0
+    for axis in range(inside.ndim):
+        crosses = np.diff(inside, axis=axis)
+        painted_hu += float(np.abs(np.diff(after, axis=axis))[crosses].sum())
+        original_hu += float(np.abs(np.diff(before, axis=axis))[crosses].sum())
+        pairs += int(crosses.sum())
+    return SeamSteps(painted_hu, original_hu, pairs)
+
+
+def seam_ratio(
+    original: npt.NDArray[Any],
+    painted: npt.NDArray[Any],
+    mask: Region,
+    range_hu: tuple[float, float] | None = None,
+) -> float:
+    """Mean step across the mask's border, painted over original; 1 is seamless.
+
+    Above 1 the border shows; below 1 the painting clings to its surroundings more than tissue
+    does. NaN where the mask has no border or the original does not change across it.
+    Arguments and errors as of ``seam_steps``.
+    """
+    return pooled_seam_ratio([seam_steps(original, painted, mask, range_hu)])
+
+
+def pooled_seam_ratio(seams: Iterable[SeamSteps]) -> float:
+    """The seam ratio of many masks together: all painted steps over all original ones."""
+    painted_hu, original_hu = 0.0, 0.0
+    for one in seams:
+        painted_hu += one.painted_hu
+        original_hu += one.original_hu
+    return ratio(painted_hu, original_hu)

@@ -1,0 +1,54 @@
+"""Whether a painting is as grainy as the tissue it replaced."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from synthct.metrics.crop import Picture, Region, crop_to_mask, ratio
+
+
+def texture_ratio(
+    original: npt.NDArray[Any],
+    painted: npt.NDArray[Any],
+    mask: Region,
+    range_hu: tuple[float, float] | None = None,
+    *,
+    erode: int = 2,
+) -> float:
+    """Root mean square of the Laplacian inside the mask, painted over original.
+
+    The Laplacian is that of the nearest neighbours (a 3x3 kernel on a slice); the mask is eroded
+    first, so that the border is left to the seam ratio. Below 1 the painting is too smooth.
+
+    Args:
+        original: HU of any shape.
+        painted: HU of the same shape.
+        mask: Boolean, of the same shape.
+        range_hu: Least and greatest HU to clip both pictures to, or None.
+        erode: Voxels (city-block distance) by which the mask is eroded, at least 1.
+
+    Returns:
+        The ratio, or NaN where nothing of the mask is left or the original is flat.
+
+    Raises:
+        ValueError: If a shape differs, the mask is not boolean or ``erode`` is below 1.
+    """
+    from scipy.ndimage import binary_erosion
+
+    if erode < 1:
+        raise ValueError(f"erode is {erode}; the Laplacian needs a neighbour, so at least 1")
+    before, after, inside = crop_to_mask(original, painted, mask, range_hu)
+    core = binary_erosion(inside, iterations=erode)
+    if not core.any():
+        return float("nan")
+    return ratio(_roughness(after, core), _roughness(before, core))
+
+
+def _roughness(picture: Picture, core: Region) -> float:
+    """Root mean square of the Laplacian over ``core``, in HU."""
+    from scipy.ndimage import laplace
+
+    return float(np.sqrt(np.square(laplace(picture)[core]).mean()))

@@ -1,0 +1,207 @@
+"""Loading a checkpoint: found, hashed, checked against its own config, and only then run.
+
+Nothing but safetensors and JSON is ever opened, classes come from an allow-list, and no code that
+travels with a checkpoint runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from synthct.errors import CheckpointError, HubError
+
+if TYPE_CHECKING:
+    from synthct.models.palette import PaletteUNet
+
+PACKAGE_PREFIX = "package:"
+WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
+#: Every file that takes part in painting; their hashes name the checkpoint.
+FILES = ("model_index.json", "unet/config.json", WEIGHTS, "scheduler/scheduler_config.json")
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+NETWORKS = {"PaletteUNet"}
+
+
+@dataclass(frozen=True)
+class CheckpointFiles:
+    """A checkpoint on disk whose files are there and hashed, but not yet loaded.
+
+    Attributes:
+        name: As the user wrote it; never a path of this machine.
+        folder: Where it lies.
+        revision: The Hub commit, if it came from there.
+        hashes: sha256 of each file.
+        config: The network's config.
+        scheduler_config: The noise schedule it was trained with.
+        training: What it was trained on (``training.json``), empty if it does not say.
+    """
+
+    name: str
+    folder: Path
+    revision: str | None
+    hashes: Mapping[str, str]
+    config: Mapping[str, Any]
+    scheduler_config: Mapping[str, Any]
+    training: Mapping[str, Any]
+
+    @property
+    def checkpoint_id(self) -> str:
+        """sha256 over the names and hashes of every file used."""
+        text = "\n".join(f"{name} {self.hashes[name]}" for name in sorted(self.hashes))
+        return hashlib.sha256(b"synthct/checkpoint/v1\0" + text.encode()).hexdigest()
+
+    @property
+    def trained_on(self) -> frozenset[str]:
+        """Voxel hashes of the scans it was trained on."""
+        cases = self.training.get("cases", [])
+        return frozenset(c["voxel_sha256"] for c in cases if c.get("voxel_sha256"))
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A loaded network, ready to paint.
+
+    Attributes:
+        files: Where it came from.
+        unet: The network in float32, in evaluation mode.
+    """
+
+    files: CheckpointFiles
+    unet: PaletteUNet = field(repr=False)
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The network's config: labels, codecs, patch sizes, spacing range."""
+        return self.files.config
+
+
+def find_checkpoint(name: str, *, revision: str | None = None) -> CheckpointFiles:
+    """Find a checkpoint and hash its files, without loading it.
+
+    Args:
+        name: ``package:NAME`` for one that ships with synthct, a folder, or a Hub id.
+        revision: Commit, tag or branch on the Hub; resolved to a commit once.
+
+    Raises:
+        CheckpointError: If it is missing, incomplete, or holds pickles in place of safetensors.
+        HubError: If the Hub does not deliver it.
+    """
+    commit = None
+    if name.startswith(PACKAGE_PREFIX):
+        folder = _packaged(name)
+    elif Path(name).is_dir():
+        folder = Path(name)
+        name = folder.resolve().name
+    elif name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        folder, commit = _from_hub(name, revision)
+    else:
+        raise CheckpointError(
+            f"checkpoint '{name}' is neither a folder nor 'package:NAME' nor a Hub id 'user/name'"
+        )
+    missing = [n for n in FILES if not (folder / n).is_file()]
+    if missing:
+        pickles = sorted(p.name for p in folder.rglob("*") if p.suffix in PICKLES)
+        hint = (
+            f"it holds pickles ({pickles[0]}), which can run code and are never opened; "
+            "convert it with save_pretrained(..., safe_serialization=True)"
+            if pickles
+            else "name the folder that save_pretrained wrote"
+        )
+        raise CheckpointError(f"checkpoint '{name}' lacks {', '.join(missing)}; {hint}")
+    index = _json(folder / "model_index.json", name)
+    network = index.get("unet")
+    if not isinstance(network, list) or network[-1] not in NETWORKS:
+        raise CheckpointError(
+            f"checkpoint '{name}' asks for the network {network}; synthct runs "
+            f"{', '.join(sorted(NETWORKS))} only"
+        )
+    training = folder / "training.json"
+    return CheckpointFiles(
+        name=name,
+        folder=folder,
+        revision=commit,
+        hashes={n: hashlib.sha256((folder / n).read_bytes()).hexdigest() for n in FILES},
+        config=_json(folder / "unet/config.json", name),
+        scheduler_config=_json(folder / "scheduler/scheduler_config.json", name),
+        training=_json(training, name) if training.is_file() else {},
+    )
+
+
+def load_checkpoint(
+    name: str | CheckpointFiles, *, revision: str | None = None, device: str = "cpu"
+) -> Checkpoint:
+    """Load a network whose tensors are exactly those that its config describes.
+
+    diffusers itself loads a checkpoint with a tensor missing, extra or NaN without a word; here
+    each is an error.
+
+    Raises:
+        CheckpointError: If a tensor is missing, extra, of another shape, or not finite.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from synthct.models.palette import PaletteUNet
+    from synthct.patch import PatchRules
+
+    files = find_checkpoint(name, revision=revision) if isinstance(name, str) else name
+    PatchRules.from_config(files.config)
+    try:
+        unet = PaletteUNet.from_config(dict(files.config))
+        tensors = load_file(files.folder / WEIGHTS)
+    except (SafetensorError, OSError) as err:
+        raise CheckpointError(f"checkpoint '{files.name}': {WEIGHTS} is damaged ({err})") from err
+    except (TypeError, ValueError) as err:
+        raise CheckpointError(f"checkpoint '{files.name}': its config is wrong ({err})") from err
+    expected = unet.state_dict()
+    for tensor in sorted(expected.keys() | tensors.keys()):
+        want = tuple(expected[tensor].shape) if tensor in expected else None
+        have = tuple(tensors[tensor].shape) if tensor in tensors else None
+        if want != have:
+            raise CheckpointError(
+                f"checkpoint '{files.name}': tensor {tensor} is {have}, the config expects {want}"
+            )
+        if not torch.isfinite(tensors[tensor]).all():
+            raise CheckpointError(f"checkpoint '{files.name}': tensor {tensor} is not finite")
+    unet.load_state_dict({n: t.float() for n, t in tensors.items()})
+    unet.to(device, memory_format=torch.channels_last)
+    return Checkpoint(files, unet.eval().requires_grad_(False))
+
+
+def _packaged(name: str) -> Path:
+    short = name.removeprefix(PACKAGE_PREFIX)
+    root = Path(str(resources.files("synthct"))) / "checkpoints"
+    names = sorted(p.name for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
+    if short not in names:
+        raise CheckpointError(
+            f"checkpoint '{name}' does not ship with synthct (there is: {', '.join(names) or 'none'})"
+        )
+    return root / short
+
+
+def _from_hub(name: str, revision: str | None) -> tuple[Path, str]:
+    """Download the files of a checkpoint at one commit; a branch or tag is resolved once."""
+    from huggingface_hub import snapshot_download
+
+    allowed = [*FILES, "training.json", "README.md"]
+    try:
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=allowed))
+    except OSError as err:  # every error of the Hub and of the network derives from it
+        raise HubError(f"checkpoint '{name}': the Hub did not deliver it ({err})") from err
+    return folder, folder.name  # a snapshot's folder is named after its commit
+
+
+def _json(path: Path, name: str) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError) as err:
+        raise CheckpointError(f"checkpoint '{name}': {path.name} is not JSON ({err})") from err
+    if not isinstance(value, dict):
+        raise CheckpointError(f"checkpoint '{name}': {path.name} is not an object")
+    return value

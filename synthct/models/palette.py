@@ -1,0 +1,180 @@
+"""Palette-style inpainting in 2D: the network and its diffusers pipeline.
+
+Saharia et al., "Palette: Image-to-Image Diffusion Models" (2022). The network sees the noisy
+patch, the masked patch and the mask; the known region is given clean at every step, and training
+takes the loss inside the mask only, so nothing outside ever needs blending.
+
+Everything here works on tensors in the model's range -1..1; HU and grids belong to ``patch.py``.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from diffusers import ConfigMixin, DiffusionPipeline, ModelMixin, UNet2DModel
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.embeddings import TimestepEmbedding
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor, nn
+
+#: Spacings are embedded relative to this, so that a common abdominal scan sits near zero.
+REFERENCE_SPACING_MM = 0.8
+
+
+class PaletteUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers is untyped
+    """A U-Net that predicts the noise (or velocity) of a masked CT patch.
+
+    The defaults are the thesis's Palette settings: 64 base channels, multipliers 1, 2, 4, 8, two
+    residual blocks, dropout 0.2, attention with 32 channels per head in the middle block only.
+
+    Args:
+        labels: Names of the structures that it can paint; "whatever fits" is always there.
+        codecs: Codec (as in ``synthct.intensity``) by label; ``default`` for all the others.
+        patch_sizes: Side lengths in pixels of the square patches that it was trained on.
+        spacing_range_mm: Least and greatest in-plane spacing that it was trained on.
+        block_out_channels: Channels per level.
+        layers_per_block: Residual blocks per level.
+        attention_head_dim: Channels per attention head in the middle block.
+        dropout: Dropout inside the residual blocks.
+        norm_num_groups: Groups of the group norms; divides every entry of block_out_channels.
+        fold: Side of the pixel blocks folded into channels before the first layer (space to
+            depth, as in "simple diffusion", Hoogeboom et al. 2023); 2 makes a pass four times
+            cheaper and leaves every pixel within reach of the first layer.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        labels: tuple[str, ...] = (),
+        codecs: dict[str, Any] | None = None,
+        patch_sizes: tuple[int, ...] = (256,),
+        spacing_range_mm: tuple[float, float] = (0.5, 3.0),
+        block_out_channels: tuple[int, ...] = (64, 128, 256, 512),
+        layers_per_block: int = 2,
+        attention_head_dim: int = 32,
+        dropout: float = 0.2,
+        norm_num_groups: int = 32,
+        fold: int = 1,
+    ) -> None:
+        super().__init__()
+        del codecs, patch_sizes, spacing_range_mm  # kept in the config, used by patch.py
+        levels = len(block_out_channels)
+        self.unet = UNet2DModel(
+            in_channels=3 * fold**2,
+            out_channels=fold**2,
+            down_block_types=("DownBlock2D",) * levels,
+            up_block_types=("UpBlock2D",) * levels,
+            block_out_channels=tuple(block_out_channels),
+            layers_per_block=layers_per_block,
+            attention_head_dim=attention_head_dim,
+            dropout=dropout,
+            norm_num_groups=norm_num_groups,
+            class_embed_type="identity",
+        )
+        embed_dim = block_out_channels[0] * 4
+        self.label_embedding = nn.Embedding(len(labels) + 1, embed_dim)
+        self.spacing_embedding = TimestepEmbedding(2, embed_dim)
+        nn.init.zeros_(self.label_embedding.weight)
+        self.fold = fold
+
+    def forward(
+        self, noisy: Tensor, timestep: Tensor, masked: Tensor, mask: Tensor, label: Tensor,
+        spacing_mm: Tensor,
+    ) -> Tensor:  # fmt: skip
+        """Predict what the scheduler asks for (noise or velocity).
+
+        Args:
+            noisy: (B, 1, H, W); noisy inside the mask, clean outside.
+            timestep: (B,) or scalar.
+            masked: (B, 1, H, W); the patch with 0 inside the mask.
+            mask: (B, 1, H, W); 1 where the model paints.
+            label: (B,) int64; 0 for whatever fits, n + 1 for ``labels[n]``.
+            spacing_mm: (B, 2); pixel size along rows and columns.
+
+        Returns:
+            (B, 1, H, W); meaningful inside the mask only.
+        """
+        x = torch.cat([noisy, masked, mask], dim=1)
+        x = nn.functional.pixel_unshuffle(x, self.fold)
+        relative = torch.log(spacing_mm / REFERENCE_SPACING_MM)
+        condition = self.label_embedding(label) + self.spacing_embedding(relative)
+        out = self.unet(x, timestep, class_labels=condition).sample
+        return nn.functional.pixel_shuffle(out, self.fold)
+
+    @property
+    def size_multiple(self) -> int:
+        """Patch sides must be multiples of this."""
+        return int(self.fold * 2 ** (len(self.config.block_out_channels) - 1))
+
+
+class PaletteInpaintPipeline(DiffusionPipeline):  # type: ignore[misc]
+    """Paints the masked part of 2D CT patches: a ``PaletteUNet`` and any scheduler that fits.
+
+    Saved and loaded like every diffusers pipeline. It takes and gives tensors in the range -1..1;
+    ``synthct.inpaint`` does the same for scans in HU.
+    """
+
+    def __init__(self, unet: PaletteUNet, scheduler: SchedulerMixin) -> None:
+        super().__init__()
+        self.register_modules(unet=unet, scheduler=scheduler)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        image: Tensor,
+        mask_image: Tensor,
+        label: Tensor,
+        spacing_mm: Tensor,
+        generator: list[torch.Generator],
+        num_inference_steps: int = 20,
+    ) -> Tensor:
+        """Paint a batch.
+
+        Args:
+            image: (B, 1, H, W) in -1..1; what lies inside the mask is not looked at.
+            mask_image: (B, 1, H, W); 1 where the model paints, 0 elsewhere.
+            label: (B,) int64; 0 for whatever fits, n + 1 for ``unet.config.labels[n]``.
+            spacing_mm: (B, 2); pixel size along rows and columns.
+            generator: One CPU generator per sample, so that a sample's noise does not depend on
+                its companions in the batch.
+            num_inference_steps: Number of denoising steps.
+
+        Returns:
+            (B, 1, H, W) in -1..1, equal to ``image`` outside the mask.
+
+        Raises:
+            ValueError: If shapes, number of generators or the patch size do not fit.
+        """
+        multiple = self.unet.size_multiple
+        if image.ndim != 4 or image.shape != mask_image.shape or image.shape[1] != 1:
+            raise ValueError(f"image {image.shape} and mask {mask_image.shape} must be (B, 1, H, W)")
+        if image.shape[2] % multiple or image.shape[3] % multiple:
+            raise ValueError(f"patch sides {tuple(image.shape[2:])} must be multiples of {multiple}")
+        if len(generator) != image.shape[0]:
+            raise ValueError(f"{len(generator)} generators for a batch of {image.shape[0]}")
+
+        # Multistep schedulers keep state from one batch to the next unless told anew.
+        self.scheduler.set_timesteps(num_inference_steps, device=image.device)
+        takes_generator = "generator" in self.scheduler.step.__code__.co_varnames
+        extra = {"generator": generator} if takes_generator else {}
+
+        paint = mask_image > 0.5
+        masked = torch.where(paint, torch.zeros_like(image), image)
+        noisy = randn_tensor(image.shape, generator=generator, device=image.device)
+        noisy = noisy * self.scheduler.init_noise_sigma
+        for t in self.scheduler.timesteps:
+            # The network knows the clean surroundings at every noise level.
+            model_input = self.scheduler.scale_model_input(noisy, t)
+            model_input = torch.where(paint, model_input, image)
+            steps = t.expand(image.shape[0]).to(image.device)
+            out = self.unet(model_input, steps, masked, mask_image, label, spacing_mm)
+            noisy = self.scheduler.step(out, t, noisy, **extra).prev_sample
+        return torch.where(paint, noisy.clamp(-1, 1), image)
+
+
+def num_parameters(model: nn.Module) -> int:
+    """Number of trainable numbers of a model."""
+    return sum(math.prod(p.shape) for p in model.parameters())

@@ -1,0 +1,336 @@
+"""The box around a mask, on the model's grid and in the model's range, and the way back.
+
+With ``inpaint.py`` this is the only file that knows that a 2D sample is a volume one voxel thick.
+A patch lies on the scan's own grid wherever its spacing is one the checkpoint was trained on;
+resampling to a coarser grid and back costs half of the tissue's texture, so it is the exception.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from synthct.errors import CheckpointError, MaskError
+from synthct.intensity import Knots, Window, parse_codec
+from synthct.volume import HU_MAX, HU_MIN, Box, Volume
+
+FloatArray = npt.NDArray[np.float32]
+BoolArray = npt.NDArray[np.bool_]
+
+#: Pixels of real tissue the model should see around what it paints, and the least it must see.
+CONTEXT_PX, LEAST_CONTEXT_PX = 16, 6
+
+
+@dataclass(frozen=True)
+class PatchRules:
+    """What a checkpoint declares about the patches it takes.
+
+    Attributes:
+        labels: Structures it can paint; None (whatever fits) is always possible.
+        codecs: Codec by label; ``default`` for all the others.
+        patch_sizes: Side lengths in pixels, rising.
+        spacing_range_mm: Least and greatest in-plane spacing.
+    """
+
+    labels: tuple[str, ...]
+    codecs: Mapping[str, Window | Knots]
+    patch_sizes: tuple[int, ...]
+    spacing_range_mm: tuple[float, float]
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> PatchRules:
+        """The rules in the config of a checkpoint's network.
+
+        Raises:
+            CheckpointError: If a field is missing or makes no sense.
+        """
+        try:
+            codecs = {str(k): parse_codec(v) for k, v in dict(config["codecs"]).items()}
+            sizes = tuple(sorted(int(n) for n in config["patch_sizes"]))
+            low, high = (float(v) for v in config["spacing_range_mm"])
+            labels = tuple(str(name) for name in config["labels"])
+        except (KeyError, TypeError, ValueError) as err:
+            raise CheckpointError(f"the checkpoint's config does not say how to use it: {err}") from err
+        if "default" not in codecs or not sizes or sizes[0] < 8 or not 0 < low <= high:
+            raise CheckpointError(
+                "the checkpoint's config needs a default codec, patch_sizes and spacing_range_mm; "
+                f"it has codecs {sorted(codecs)}, patch_sizes {sizes}, spacing {low}..{high}"
+            )
+        return cls(labels, codecs, sizes, (low, high))
+
+    def codec(self, label: str | None) -> Window | Knots:
+        """The codec in which ``label`` is painted."""
+        return self.codecs.get(label or "default", self.codecs["default"])
+
+    def label_index(self, label: str | None) -> int:
+        """The network's number for ``label``; 0 is whatever fits.
+
+        Raises:
+            CheckpointError: If the checkpoint was not trained on the label.
+        """
+        if label is None:
+            return 0
+        if label not in self.labels:
+            raise CheckpointError(
+                f"the checkpoint cannot paint '{label}' (it paints {', '.join(self.labels)}); "
+                "leave the label out to paint whatever fits, or choose another checkpoint"
+            )
+        return self.labels.index(label) + 1
+
+
+@dataclass(frozen=True, eq=False)
+class Patch:
+    """One square piece of a slice, ready for the model.
+
+    Attributes:
+        image: (S, S) in -1..1; real tissue everywhere, the model does not look inside the mask.
+        mask: Boolean (S, S); true where the model paints.
+        own: Boolean (S, S); the part of the mask that is pasted back from this patch.
+        label: Number of the structure to paint, as the network counts.
+        codec: From HU to the range of ``image``.
+        spacing_mm: Pixel size along rows and columns of the patch.
+        origin: Row and column of the patch's first pixel on its grid; may be negative.
+        scale: Pixels of the slice per pixel of the patch's grid, along rows and columns.
+    """
+
+    image: FloatArray
+    mask: BoolArray
+    own: BoolArray
+    label: int
+    codec: Window | Knots
+    spacing_mm: tuple[float, float]
+    origin: tuple[int, int]
+    scale: tuple[float, float]
+
+    @property
+    def size(self) -> int:
+        """Side length in pixels."""
+        return int(self.image.shape[0])
+
+    @property
+    def is_resampled(self) -> bool:
+        """Whether the patch lies on another grid than the scan."""
+        return self.scale != (1.0, 1.0)
+
+
+def slice_plane(volume: Volume) -> tuple[npt.NDArray[Any], tuple[float, float]]:
+    """The plane of a volume one voxel thick: a 2D view (rows, columns) and its spacing in mm.
+
+    Raises:
+        ValueError: If no axis has length 1.
+    """
+    axis = thin_axis(volume)
+    rows, columns = (s for a, s in enumerate(volume.spacing_mm) if a != axis)
+    return volume.array.take(0, axis=axis), (rows, columns)
+
+
+def thin_axis(volume: Volume) -> int:
+    """The axis along which a volume is one voxel thick (the last, if several are)."""
+    thin = [axis for axis in range(3) if volume.shape[axis] == 1]
+    if not thin:
+        raise ValueError(f"a 2D patch needs a volume one voxel thick, not {volume.shape}")
+    return thin[-1]
+
+
+def cut_patches(ct: Volume, region: Volume, label: str | None, rules: PatchRules) -> list[Patch]:
+    """The patches that cover a mask.
+
+    One patch if the mask and its context fit the largest patch size on the scan's own grid; else
+    one per connected component; a component that still does not fit goes to a coarser grid.
+
+    Args:
+        ct: HU, one voxel thick.
+        region: Boolean, on the grid of ``ct``: where to paint.
+        label: What to paint; None for whatever fits.
+        rules: What the checkpoint takes.
+
+    Raises:
+        MaskError: If the mask is empty or its extent is beyond the coarsest grid.
+        CheckpointError: If the checkpoint cannot paint the label.
+    """
+    from scipy.ndimage import label as connected_components
+
+    hu, spacing = slice_plane(ct)
+    mask = slice_plane(region)[0].astype(bool)
+    if mask.shape != hu.shape:
+        raise ValueError(f"mask {mask.shape} and slice {hu.shape} are on different grids")
+    if not mask.any():
+        raise MaskError("the mask is empty on this slice")
+    number = rules.label_index(label)
+    codec = rules.codec(label)
+
+    base = _base_scale(spacing, rules.spacing_range_mm)
+    parts = [mask]
+    if _least_extent(mask, base) > rules.patch_sizes[-1]:
+        labelled, count = connected_components(mask, structure=np.ones((3, 3)))
+        parts = [labelled == n + 1 for n in range(count)]
+    patches = []
+    for part in parts:
+        scale = _scale_to_fit(part, spacing, base, rules)
+        patches.append(_cut(hu, mask, part, spacing, scale, number, codec, rules.patch_sizes))
+    return patches
+
+
+def paste_patches(
+    ct: Volume, region: Volume, patches: Sequence[Patch], painted: Sequence[FloatArray]
+) -> Volume:
+    """The slice with the painted pixels inside the mask and every other voxel untouched.
+
+    Args:
+        ct: HU, one voxel thick, as given to ``cut_patches``.
+        region: The mask, as given to ``cut_patches``.
+        patches: Its result.
+        painted: One (S, S) array per patch, in -1..1.
+    """
+    values = np.where(slice_plane(region)[0], np.nan, slice_plane(ct)[0]).astype(np.float32)
+    for patch, x in zip(patches, painted, strict=True):
+        _put(values, patch.codec.decode(x), patch)
+    assert not np.isnan(values).any(), "the patches do not cover the mask"
+    values = np.clip(values, HU_MIN, HU_MAX)
+    axis = thin_axis(ct)
+    return ct.paste(np.expand_dims(values, axis), where=region.array.astype(bool))
+
+
+def _base_scale(
+    spacing: tuple[float, float], allowed: tuple[float, float]
+) -> tuple[float, float]:
+    """Slice pixels per patch pixel that bring each spacing into the range; 1 where it is in."""
+    low, high = allowed
+    first, second = (1.0 if low <= s <= high else float(np.clip(s, low, high)) / s for s in spacing)
+    return first, second
+
+
+def _extent(mask: BoolArray, scale: tuple[float, float]) -> tuple[float, float]:
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return (
+        float(rows[-1] - rows[0] + 1) / scale[0],
+        float(columns[-1] - columns[0] + 1) / scale[1],
+    )
+
+
+def _least_extent(mask: BoolArray, scale: tuple[float, float]) -> float:
+    return max(_extent(mask, scale)) + 2 * LEAST_CONTEXT_PX
+
+
+def _scale_to_fit(
+    part: BoolArray,
+    spacing: tuple[float, float],
+    base: tuple[float, float],
+    rules: PatchRules,
+) -> tuple[float, float]:
+    """The finest scale at which a component and its least context fit the largest patch."""
+    room = rules.patch_sizes[-1] - 2 * LEAST_CONTEXT_PX
+    factors = [max(1.0, extent / room) for extent in _extent(part, base)]
+    scale = (base[0] * factors[0], base[1] * factors[1])
+    coarse = [s * k for s, k in zip(spacing, scale, strict=True)]
+    # A hair's breadth of tolerance: the limit itself is allowed.
+    if max(factors) > 1 and max(coarse) > rules.spacing_range_mm[1] * (1 + 1e-6):
+        extents = [e * s for e, s in zip(_extent(part, (1.0, 1.0)), spacing, strict=True)]
+        limit = room * rules.spacing_range_mm[1]
+        raise MaskError(
+            f"the mask spans {extents[0]:.0f} x {extents[1]:.0f} mm, more than the {limit:.0f} mm "
+            "that the checkpoint can paint at once; set max_extent_mm in its mask section"
+        )
+    return scale
+
+
+def _cut(
+    hu: npt.NDArray[Any],
+    mask: BoolArray,
+    part: BoolArray,
+    spacing: tuple[float, float],
+    scale: tuple[float, float],
+    number: int,
+    codec: Window | Knots,
+    sizes: tuple[int, ...],
+) -> Patch:
+    plane, grid_mask, grid_part = hu.astype(np.float32), mask, part
+    if scale != (1.0, 1.0):
+        shape = tuple(max(1, round(n / s)) for n, s in zip(hu.shape, scale, strict=True))
+        plane = _to_grid(plane, shape, scale)
+        grid_mask, grid_part = (_cover(m, shape, scale) for m in (mask, part))
+    rows, columns = np.flatnonzero(grid_part.any(axis=1)), np.flatnonzero(grid_part.any(axis=0))
+    bounds = ((int(rows[0]), int(rows[-1]) + 1), (int(columns[0]), int(columns[-1]) + 1))
+    extent = max(stop - start for start, stop in bounds)
+    size = next((n for n in sizes if n >= extent + 2 * CONTEXT_PX), sizes[-1])
+    origin = tuple(
+        _origin(start, stop, size, n) for (start, stop), n in zip(bounds, plane.shape, strict=True)
+    )
+    return Patch(
+        image=codec.encode(_window(plane, origin, size, HU_MIN)),
+        mask=_window(grid_mask, origin, size, False),
+        own=_window(grid_part, origin, size, False),
+        label=number,
+        codec=codec,
+        spacing_mm=(spacing[0] * scale[0], spacing[1] * scale[1]),
+        origin=(origin[0], origin[1]),
+        scale=scale,
+    )
+
+
+def _origin(start: int, stop: int, size: int, length: int) -> int:
+    """First pixel of a patch centred on start..stop and kept inside the slice where it fits."""
+    centred = (start + stop - size) // 2
+    return (length - size) // 2 if size >= length else int(np.clip(centred, 0, length - size))
+
+
+def _window(array: npt.NDArray[Any], origin: Sequence[int], size: int, fill: Any) -> Any:
+    out = np.full((size, size), fill, dtype=array.dtype)
+    source, target = [], []
+    for start, n in zip(origin, array.shape, strict=True):
+        low, high = max(0, start), min(n, start + size)
+        source.append(slice(low, high))
+        target.append(slice(low - start, high - start))
+    out[tuple(target)] = array[tuple(source)]
+    return out
+
+
+def _to_grid(
+    array: FloatArray, shape: Sequence[int], scale: tuple[float, float]
+) -> FloatArray:
+    """Resample to pixels ``scale`` times as large, averaging where they are larger."""
+    from scipy.ndimage import affine_transform, gaussian_filter
+
+    blur = [max(0.0, 0.5 * (s - 1.0)) for s in scale]
+    smooth = gaussian_filter(array, blur, mode="nearest") if max(blur) > 0 else array
+    # Pixel edges coincide: centre of new pixel n lies at (n + 0.5) * scale - 0.5.
+    offset = [0.5 * s - 0.5 for s in scale]
+    out = affine_transform(smooth, np.asarray(scale), offset, tuple(shape), order=1, mode="nearest")
+    return np.asarray(out, dtype=np.float32)
+
+
+def _cover(mask: BoolArray, shape: Sequence[int], scale: tuple[float, float]) -> BoolArray:
+    """The pixels of the other grid nearest to any pixel of the mask: none is left unpainted."""
+    from scipy.ndimage import affine_transform, maximum_filter
+
+    wide = maximum_filter(mask, size=[2 * int(np.ceil(s / 2)) + 1 for s in scale])
+    offset = [0.5 * s - 0.5 for s in scale]
+    out = affine_transform(
+        wide.astype(np.uint8), np.asarray(scale), offset, tuple(shape), order=0, mode="nearest"
+    )
+    return np.asarray(out, dtype=bool)
+
+
+def _put(values: FloatArray, hu: FloatArray, patch: Patch) -> None:
+    """Write a painted patch into the plane of its slice, inside the patch's own mask only."""
+    from scipy.ndimage import map_coordinates
+
+    if not patch.is_resampled:
+        rows, columns = np.nonzero(patch.own)
+        values[rows + patch.origin[0], columns + patch.origin[1]] = hu[rows, columns]
+        return
+    (r0, c0), (sr, sc) = patch.origin, patch.scale
+    box = Box(
+        (int(np.floor(r0 * sr)), int(np.floor(c0 * sc)), 0),
+        (int(np.ceil((r0 + patch.size) * sr)), int(np.ceil((c0 + patch.size) * sc)), 1),
+    ).clip((values.shape[0], values.shape[1], 1))
+    rows, columns = np.mgrid[box.slices[:2]]
+    at = np.stack([(rows + 0.5) / sr - 0.5 - r0, (columns + 0.5) / sc - 0.5 - c0])
+    fine = map_coordinates(hu, at, order=1, mode="nearest")
+    own = map_coordinates(patch.own.astype(np.float32), at, order=0, mode="constant")
+    target = values[box.slices[:2]]
+    target[own > 0] = fine[own > 0]

@@ -1,0 +1,414 @@
+"""The plan: which samples a recipe comes to, from the index alone.
+
+Every sample gets its host, split, mask section, donors and id here, and its place in a shard, so
+that any number of processes can share the work. No voxel is read and no mask drawn.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import pairwise
+
+from synthct.errors import RecipeError, SourceError
+from synthct.masks import MaskKind
+from synthct.recipe import SPLITS, Recipe, Split, donor_source
+from synthct.seeds import derive_seed
+from synthct.sources import CaseEntry, Index
+from synthct.yaml_errors import nearest
+
+#: Donors named for a mask: the one to take, and what to fall back on if it cannot be placed.
+DONORS_PER_MASK = 4
+
+
+@dataclass(frozen=True, eq=False)
+class SampleSpec:
+    """One sample to be made.
+
+    Attributes:
+        sample_id: ``<host>.<section>.d<draw>.s<slice>.v<variant>``.
+        mask_id: The same without the variant: samples that share it share their mask.
+        split: The split of the host's patient, and so of the donor's.
+        host: The case that is painted into.
+        section: Name of the recipe's section of ``masks``.
+        draw: Number of the mask among those of this host and section, from 0.
+        slice_ordinal: Number of the slice among those of this mask, from 0.
+        variant: Number of the painting of this mask, from 0.
+        donors: Cases to take the shape from, the first unless it cannot be placed; empty for
+            kinds without a donor.
+    """
+
+    sample_id: str
+    mask_id: str
+    split: Split
+    host: CaseEntry
+    section: str
+    draw: int
+    slice_ordinal: int
+    variant: int
+    donors: tuple[CaseEntry, ...] = ()
+
+    @property
+    def donor(self) -> CaseEntry | None:
+        """The case to take the shape from; None for kinds without a donor."""
+        return self.donors[0] if self.donors else None
+
+
+@dataclass(frozen=True, eq=False)
+class Shard:
+    """The samples of one file, the unit of work; they are of one split.
+
+    Attributes:
+        split: Their split.
+        index: Number of the shard within its split, from 0.
+        specs: The samples in order.
+    """
+
+    split: Split
+    index: int
+    specs: tuple[SampleSpec, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """All samples of a recipe, in the order of the dataset.
+
+    Attributes:
+        specs: The samples: by split, host, section, draw, slice and variant.
+        shards: The same samples in files.
+        notes: What the user should know, such as hosts without a label.
+        splits: Patient to split, of hosts and donors.
+    """
+
+    specs: tuple[SampleSpec, ...]
+    shards: tuple[Shard, ...]
+    notes: tuple[str, ...]
+    splits: Mapping[str, Split]
+
+    @property
+    def plan_id(self) -> str:
+        """sha256 of the samples with their cases, donors and shards; free of paths."""
+        rows = [
+            [shard.split, shard.index, spec.sample_id, spec.host.patient_id, _names(spec.donors)]
+            for shard in self.shards
+            for spec in shard.specs
+        ]
+        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+    def count(self, field: str) -> dict[str, int]:
+        """Samples by ``split``, ``section``, ``host`` or ``donor``, in the order of the plan."""
+        found = (getattr(spec, field) for spec in self.specs)
+        names = (name.case_id if isinstance(name, CaseEntry) else name for name in found)
+        return dict(Counter(str(name) for name in names if name is not None))
+
+    def limit(self, samples: int) -> Plan:
+        """The plan cut to its first ``samples``; what remains keeps its ids and seeds."""
+        shards = []
+        left = samples
+        for shard in self.shards:
+            specs = shard.specs[: max(0, left)]
+            left -= len(specs)
+            if specs:
+                shards.append(replace(shard, specs=specs))
+        kept = tuple(spec for shard in shards for spec in shard.specs)
+        return replace(self, specs=kept, shards=tuple(shards))
+
+
+def plan_samples(recipe: Recipe, index: Index) -> Plan:
+    """The samples that ``recipe`` comes to with the cases of ``index``.
+
+    Raises:
+        SourceError: If no host has an image.
+        RecipeError: If a section of ``masks`` can be drawn in no host, or has no donor.
+    """
+    hosts = tuple(entry for entry in index.entries("hosts") if entry.image is not None)
+    if not hosts:
+        raise SourceError("source 'hosts': no case has an image to paint into; add scans")
+    able = {s.name: _able_hosts(recipe, n, hosts) for n, s in enumerate(recipe.masks)}
+    pools = {s.name: _donor_pool(recipe, n, index) for n, s in enumerate(recipe.masks)}
+
+    donors = {donor.patient_id for pool in pools.values() for donor in pool}
+    splits, notes = _split_patients(recipe, {host.patient_id for host in hosts}, donors)
+    notes += _unknown_notes(recipe, hosts)
+    notes += [
+        _lack_note(section.name, lacking, hosts)
+        for section in recipe.masks
+        if (lacking := [host for host in hosts if host.case_id not in able[section.name]])
+    ]
+    choosers = {
+        section.name: _DonorChooser(recipe.seed, section.name, pools[section.name], splits)
+        for section in recipe.masks
+        if section.needs_donor
+    }
+    for number, section in enumerate(recipe.masks):
+        if section.name not in choosers:
+            continue
+        chooser, ids = choosers[section.name], able[section.name]
+        bereft = [h for h in hosts if h.case_id in ids and not chooser.has_donor_for(h)]
+        ids -= {host.case_id for host in bereft}
+        if not ids:
+            message = (
+                "no host has a donor of another patient in its own split; "
+                "add donors, or share the patients out to fewer splits"
+            )
+            raise recipe.error(("masks", number, "donors"), message)
+        if bereft:
+            notes.append(_bereft_note(section.name, bereft, splits))
+
+    specs: list[SampleSpec] = []
+    for split in SPLITS:
+        for host in hosts:
+            if splits[host.patient_id] == split:
+                specs += _specs_of_host(recipe, host, split, able, choosers)
+    idle = [host.case_id for host in hosts if not any(host.case_id in ids for ids in able.values())]
+    if idle:
+        notes.append(f"{_some(idle)} of {len(hosts)} hosts can take no mask and are left out")
+    return Plan(tuple(specs), tuple(_shards(specs, recipe.samples_per_shard)), tuple(notes), splits)
+
+
+def share_out(weights: Sequence[float], total: int, offset: Fraction) -> list[int]:
+    """Whole counts that add up to ``total`` and are as their ``weights`` ask.
+
+    Each count is its exact share, rounded down or up; systematic sampling with ``offset`` decides
+    which, so that over many hosts even a small weight gets its share.
+
+    Args:
+        weights: Positive, of any sum.
+        total: What the counts add up to.
+        offset: 0 <= offset < 1; where the rounding falls.
+    """
+    exact = [Fraction(str(weight)) for weight in weights]
+    whole = sum(exact)
+    marks = [math.floor(sum(exact[:n]) * total / whole + offset) for n in range(len(exact) + 1)]
+    return [after - before for before, after in pairwise(marks)]
+
+
+def assign_splits(
+    patients: Iterable[str], fractions: Mapping[Split, float], seed: int
+) -> dict[str, Split]:
+    """Patients to splits, in the order of a hash, as many to each as the fractions ask.
+
+    With at least as many patients as splits no split stays empty.
+    """
+    ranked = sorted(
+        set(patients), key=lambda patient: (derive_seed(seed, "split", patient), patient)
+    )
+    sizes = _sizes(len(ranked), fractions)
+    names = [split for split in SPLITS for _ in range(sizes.get(split, 0))]
+    return dict(zip(ranked, names, strict=True))
+
+
+def _sizes(total: int, fractions: Mapping[Split, float]) -> dict[Split, int]:
+    """Largest remainders, then one from the largest split to each that got none."""
+    exact = {split: Fraction(str(share)) * total for split, share in fractions.items()}
+    sizes = {split: math.floor(share) for split, share in exact.items()}
+    by_remainder = sorted(
+        exact, key=lambda split: (sizes[split] - exact[split], SPLITS.index(split))
+    )
+    for n in range(total - sum(sizes.values())):
+        sizes[by_remainder[n % len(by_remainder)]] += 1
+    if total >= len(sizes):
+        for split in sizes:
+            if sizes[split] == 0:
+                sizes[max(sizes, key=lambda name: sizes[name])] -= 1
+                sizes[split] = 1
+    return sizes
+
+
+def _split_patients(
+    recipe: Recipe, hosts: set[str], donors: set[str]
+) -> tuple[dict[str, Split], list[str]]:
+    """Every patient's split, and what is to be said about it.
+
+    Those who are only donors are shared out by themselves, so that each split has its donors.
+    """
+    fractions = recipe.splits.fractions
+    if len(hosts) < len(fractions):
+        note = (
+            f"{len(hosts)} host patients are too few for {len(fractions)} splits; "
+            "everything is train"
+        )
+        return dict.fromkeys(sorted(hosts | donors), "train"), [note]
+    splits = assign_splits(hosts, fractions, recipe.seed)
+    splits.update(assign_splits(donors - hosts, fractions, recipe.seed))
+    return splits, []
+
+
+def _able_hosts(recipe: Recipe, number: int, hosts: Sequence[CaseEntry]) -> set[str]:
+    """The hosts that have the labels of a section.
+
+    Raises:
+        RecipeError: If none has.
+    """
+    section = recipe.masks[number]
+    able = {host.case_id for host in hosts if _suits(host, section)}
+    if not able:
+        labels = section.wanted_labels() or section.useful_labels()
+        raise _nobody_has(recipe, number, "host", labels, hosts)
+    return able
+
+
+def _suits(host: CaseEntry, section: MaskKind) -> bool:
+    """Whether a host has every wanted label or, where none in particular is wanted, any useful."""
+    wanted, useful = section.wanted_labels(), section.useful_labels()
+    if wanted or not useful:
+        return all(label in host.labels for label in wanted)
+    return any(label in host.labels for label in useful)
+
+
+def _donor_pool(recipe: Recipe, number: int, index: Index) -> tuple[CaseEntry, ...]:
+    """The cases that can lend a shape to a section.
+
+    Raises:
+        RecipeError: If there is none.
+    """
+    section = recipe.masks[number]
+    source = donor_source(section)
+    if source is None:
+        return ()
+    entries = index.entries(source)
+    wanted = section.donor_labels()
+    pool = tuple(e for e in entries if all(label in e.labels for label in wanted))
+    if not pool:
+        raise _nobody_has(recipe, number, f"case of '{source}'", wanted, entries)
+    return pool
+
+
+def _nobody_has(
+    recipe: Recipe, number: int, who: str, labels: Sequence[str], entries: Sequence[CaseEntry]
+) -> RecipeError:
+    """That no case has the labels of a section, what there is, and what was probably meant."""
+    known = sorted({name for entry in entries for name in entry.available})
+    present = sorted({name for entry in entries for name in entry.labels})
+    lacking = [label for label in labels if label not in present] or list(labels)
+    unknown = [label for label in lacking if label not in known]
+    if unknown:
+        near = nearest(unknown[0], known)
+        hint = f"; did you mean '{near}'?" if near else ""
+        message = f"no {who} knows '{unknown[0]}'{hint} (known: {_some(known)})"
+        return recipe.error_at_label(number, unknown[0], message)
+    names = ", ".join(f"'{label}'" for label in labels)
+    what = names if len(labels) == 1 else f"all of {names}"
+    message = f"no {who} has {what} (there is: {_some(present)}); choose another label or source"
+    return recipe.error_at_label(number, lacking[0], message)
+
+
+def _unknown_notes(recipe: Recipe, hosts: Sequence[CaseEntry]) -> Iterator[str]:
+    """Of masks of several organs: those that no host knows, which may be a slip of the pen."""
+    known = sorted({name for host in hosts for name in host.available})
+    for section in recipe.masks:
+        optional = () if section.wanted_labels() else section.useful_labels()
+        for label in optional:
+            if label not in known:
+                near = nearest(label, known)
+                hint = f"; did you mean '{near}'?" if near else ""
+                yield f"masks '{section.name}': no host knows '{label}'{hint}"
+
+
+def _lack_note(name: str, lacking: Sequence[CaseEntry], hosts: Sequence[CaseEntry]) -> str:
+    cases = _some([host.case_id for host in lacking])
+    return (
+        f"masks '{name}': {len(lacking)} of {len(hosts)} hosts lack its labels and are skipped: "
+        f"{cases}"
+    )
+
+
+def _bereft_note(name: str, hosts: Sequence[CaseEntry], splits: Mapping[str, Split]) -> str:
+    where = ", ".join(
+        split for split in SPLITS if any(splits[h.patient_id] == split for h in hosts)
+    )
+    cases = _some([host.case_id for host in hosts])
+    return f"masks '{name}': no donor of another patient in {where} for {cases}; skipped there"
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first names and how many there are more."""
+    more = f" and {len(names) - 12} more" if len(names) > 12 else ""
+    return ", ".join(names[:12]) + more if names else "none"
+
+
+class _DonorChooser:
+    """Deals donors out evenly over their patients, within a split, never the host's own."""
+
+    def __init__(
+        self, seed: int, section: str, pool: Sequence[CaseEntry], splits: Mapping[str, Split]
+    ) -> None:
+        self._seed, self._section, self._splits = seed, section, splits
+        self._used: Counter[str] = Counter()
+        self._patients: dict[Split, dict[str, list[CaseEntry]]] = defaultdict(dict)
+        for donor in pool:
+            cases = self._patients[splits[donor.patient_id]]
+            cases.setdefault(donor.patient_id, []).append(donor)
+
+    def has_donor_for(self, host: CaseEntry) -> bool:
+        """Whether another patient of the host's split can lend a shape."""
+        return bool(self._others(host))
+
+    def choose(self, host: CaseEntry, draw: int) -> tuple[CaseEntry, ...]:
+        """A donor from the patient used least so far, then those to fall back on."""
+        others = self._others(host)
+        ranked = sorted(
+            others, key=lambda patient: (self._used[patient], self._rank(host, draw, patient))
+        )
+        chosen = ranked[:DONORS_PER_MASK]
+        self._used[chosen[0]] += 1
+        return tuple(
+            min(others[patient], key=lambda case: self._rank(host, draw, patient, case.case_id))
+            for patient in chosen
+        )
+
+    def _others(self, host: CaseEntry) -> dict[str, list[CaseEntry]]:
+        patients = self._patients[self._splits[host.patient_id]]
+        return {name: cases for name, cases in patients.items() if name != host.patient_id}
+
+    def _rank(self, host: CaseEntry, draw: int, *names: str) -> int:
+        return derive_seed(self._seed, "donor", host.case_id, self._section, str(draw), *names)
+
+
+def _specs_of_host(
+    recipe: Recipe,
+    host: CaseEntry,
+    split: Split,
+    able: Mapping[str, set[str]],
+    choosers: Mapping[str, _DonorChooser],
+) -> Iterator[SampleSpec]:
+    """The samples of one host, by section, draw and variant."""
+    sections = [section for section in recipe.masks if host.case_id in able[section.name]]
+    if not sections:
+        return
+    offset = Fraction(derive_seed(recipe.seed, "share", host.case_id), 2**63)
+    shares = share_out([section.weight for section in sections], recipe.masks_per_case, offset)
+    for section, draws in zip(sections, shares, strict=True):
+        for draw in range(draws):
+            chooser = choosers.get(section.name)
+            donors = chooser.choose(host, draw) if chooser else ()
+            mask_id = f"{host.case_id}.{section.name}.d{draw:03d}.s0"
+            for variant in range(recipe.variants):
+                yield SampleSpec(
+                    sample_id=f"{mask_id}.v{variant}",
+                    mask_id=mask_id,
+                    split=split,
+                    host=host,
+                    section=section.name,
+                    draw=draw,
+                    slice_ordinal=0,
+                    variant=variant,
+                    donors=donors,
+                )
+
+
+def _shards(specs: Sequence[SampleSpec], size: int) -> Iterator[Shard]:
+    """Runs of at most ``size`` samples of one split."""
+    for split in SPLITS:
+        mine = [spec for spec in specs if spec.split == split]
+        for index, start in enumerate(range(0, len(mine), size)):
+            yield Shard(split, index, tuple(mine[start : start + size]))
+
+
+def _names(donors: Sequence[CaseEntry]) -> list[list[str]]:
+    return [[donor.source, donor.case_id, donor.patient_id] for donor in donors]

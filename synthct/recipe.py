@@ -1,0 +1,312 @@
+"""The recipe: what a dataset is to be, as one YAML file, checked before anything is read.
+
+Knows the fields and how they hang together, not what the scans hold: that a label is there at all
+is seen in ``plan``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePath
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
+
+from synthct.errors import RecipeError
+from synthct.masks import MaskKind
+from synthct.masks.base import View
+from synthct.sources import Source
+from synthct.yaml_errors import Problem, did_you_mean, nearest, path_text
+from synthct.yaml_model import (
+    Document,
+    dump_yaml,
+    expand_variables,
+    fail_at,
+    read_yaml,
+    validate,
+)
+
+#: Locations of the values in which environment variables are expanded.
+PATH_KEYS = ("sources.*.root", "inpaint.checkpoint")
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+Scheduler = Literal[
+    "ddpm",
+    "ddim",
+    "dpmsolver++",
+    "sde-dpmsolver++",
+    "unipc",
+    "euler",
+    "euler-ancestral",
+    "heun",
+    "deis",
+    "pndm",
+    "lms",
+]
+
+
+def _check_version(value: object) -> object:
+    if isinstance(value, str) and re.fullmatch(r"(0|[1-9]\d*)(\.(0|[1-9]\d*)){2}", value):
+        return value
+    raise ValueError(f"{value} is not a version; write three numbers such as 1.0.0")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Inpaint(_Section):
+    """How the masks are painted.
+
+    Attributes:
+        method: Painting by a diffusion model.
+        checkpoint: ``package:NAME`` for one that ships with synthct, a folder, or the id of a Hub
+            repository, which needs a ``revision``.
+        revision: Commit or tag of a Hub repository.
+        scheduler: The sampler, by its usual name.
+        num_inference_steps: Passes of the model per sample; more is slower and finer.
+        guidance_scale: How hard the label is pressed on the model; 1 is off, more needs a
+            checkpoint that was trained for it.
+        dtype: Arithmetic of the model; bfloat16 is faster and a little coarser.
+        batch_size: Samples painted together. Part of the recipe because it changes low bits.
+    """
+
+    method: Literal["diffusion"] = "diffusion"
+    checkpoint: Annotated[str, Field(min_length=1)] = "package:starter-2d"
+    revision: str | None = None
+    scheduler: Scheduler = "dpmsolver++"
+    num_inference_steps: Annotated[int, Field(ge=1, le=1000)] = 20
+    guidance_scale: Annotated[float, Field(ge=1, le=20)] = 1.0
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    batch_size: Annotated[int, Field(ge=1, le=1024)] = 8
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether ``checkpoint`` is a folder of the user's."""
+        return self.revision is None and not self.checkpoint.startswith("package:")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.revision is None:
+            return self
+        if self.checkpoint.startswith("package:"):
+            raise ValueError("revision belongs to a Hub repository, not to 'package:'; remove it")
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", self.checkpoint):
+            raise ValueError(
+                f"checkpoint '{self.checkpoint}' is no Hub repository (owner/name), "
+                "but a revision is given; remove the revision or correct the name"
+            )
+        return self
+
+
+class Splits(_Section):
+    """The share of the patients in each split; together 1."""
+
+    train: Annotated[float, Field(ge=0, le=1)] = 0.0
+    validation: Annotated[float, Field(ge=0, le=1)] = 0.0
+    test: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        total = sum(self.fractions.values())
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"the fractions add up to {total:g}, not to 1")
+        return self
+
+    @property
+    def fractions(self) -> dict[Split, float]:
+        """The splits that get patients, and their share."""
+        shares: dict[Split, float] = {
+            "train": self.train,
+            "validation": self.validation,
+            "test": self.test,
+        }
+        return {split: share for split, share in shares.items() if share > 0}
+
+
+class Recipe(_Section):
+    """What a dataset is to be.
+
+    Attributes:
+        name: Name of the dataset, lower case with dashes.
+        version: Semantic version of the data; raised when anything below changes.
+        description: A sentence or two for the dataset card.
+        licence: SPDX id of the dataset's licence; by default what follows from the sources.
+        seed: Every random decision follows from it.
+        sources: Where scans come from; ``hosts`` are painted into.
+        view: The plane of the slices.
+        masks_per_case: Masks drawn in each host, shared out over ``masks`` by weight.
+        masks: The kinds of masks.
+        inpaint: How they are painted.
+        variants: Different paintings of each mask.
+        splits: Share of the patients in each split; host and donor of a sample share one.
+        keep_original: Whether rows also hold the original slice.
+        samples_per_shard: Samples in a file, the unit of work and of resuming.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=80)]
+    version: Annotated[str, BeforeValidator(_check_version)]
+    description: str | None = None
+    licence: str | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    sources: dict[Annotated[str, Field(pattern=r"^[a-z0-9]+([_-][a-z0-9]+)*$")], Source]
+    view: View = "axial"
+    masks_per_case: Annotated[int, Field(ge=1, le=100_000)] = 1
+    masks: Annotated[tuple[MaskKind, ...], Field(min_length=1, max_length=100)]
+    inpaint: Inpaint = Inpaint()
+    variants: Annotated[int, Field(ge=1, le=10_000)] = 1
+    splits: Splits = Splits(train=0.8, validation=0.1, test=0.1)
+    keep_original: bool = False
+    samples_per_shard: Annotated[int, Field(ge=1, le=100_000)] = 256
+
+    _document: Document | None = PrivateAttr(default=None)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        problems = [*_source_problems(self), *_name_problems(self)]
+        if problems:
+            raise fail_at(problems)
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        # Where the fields stand in which file is no part of what they say.
+        return isinstance(other, Recipe) and self.model_dump() == other.model_dump()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def error(self, location: tuple[str | int, ...], message: str) -> RecipeError:
+        """An error at a field, with its place in the file if the recipe was read from one."""
+        if self._document is None:
+            return RecipeError(f"{path_text(location)}: {message}")
+        return self._document.error(location, message)
+
+    def error_at_label(self, section: int, label: str, message: str) -> RecipeError:
+        """An error at the place where ``masks[section]`` names ``label``."""
+        return self.error(("masks", section, *_key_of(self.masks[section], label)), message)
+
+    def wanted_labels(self) -> tuple[str, ...]:
+        """Every label that some section needs or can use, in hosts or donors, in recipe order."""
+        wanted: dict[str, None] = {}
+        for section in self.masks:
+            wanted.update(dict.fromkeys(section.wanted_labels()))
+            wanted.update(dict.fromkeys(section.useful_labels()))
+            wanted.update(dict.fromkeys(section.donor_labels()))
+        return tuple(wanted)
+
+    def resolved(self) -> dict[str, Any]:
+        """The recipe as JSON with defaults filled and no path of this machine in it.
+
+        Roots become ``${HOSTS_ROOT}`` and the like, so that the resolved recipe is a recipe
+        again; a checkpoint in a folder keeps the folder's name (its files are told apart by the
+        hashes in the lock).
+        """
+        data: dict[str, Any] = self.model_dump(mode="json", exclude_none=True)
+        for name, section in data["sources"].items():
+            if "root" in section:
+                section["root"] = f"${{{name.upper().replace('-', '_')}_ROOT}}"
+        if self.inpaint.is_folder:
+            data["inpaint"]["checkpoint"] = f"./{PurePath(self.inpaint.checkpoint).name}"
+        return data
+
+    def resolved_yaml(self) -> str:
+        """``resolved`` as the YAML that is stored with the dataset."""
+        return dump_yaml(self.resolved())
+
+    @property
+    def recipe_id(self) -> str:
+        """sha256 of the resolved recipe as canonical JSON: the same on every machine."""
+        text = json.dumps(
+            self.resolved(), sort_keys=True, separators=(",", ":"), ensure_ascii=False
+        )
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def load_recipe(path: str | Path, *, sources: Mapping[str, Path] | None = None) -> Recipe:
+    """Read and check a recipe.
+
+    Args:
+        path: The YAML file. Relative roots in it are relative to the working directory.
+        sources: Roots that replace those of the recipe, by name of the source (``--source``).
+
+    Raises:
+        RecipeError: With one line ``file:line:column: key: what is wrong`` for each fault.
+    """
+    document = read_yaml(Path(path))
+    _replace_roots(document, sources or {})
+    expand_variables(document, PATH_KEYS)
+    recipe = validate(document, Recipe)
+    recipe._document = document
+    return recipe
+
+
+def recipe_json_schema() -> dict[str, Any]:
+    """The JSON Schema of recipes, for editors."""
+    schema = Recipe.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _replace_roots(document: Document, roots: Mapping[str, Path]) -> None:
+    """Put the roots of the command line into the document, in place."""
+    written = document.value.get("sources")
+    sections = written if isinstance(written, dict) else {}
+    for name, root in roots.items():
+        if name not in sections:
+            hint = did_you_mean(name, list(sections))
+            raise RecipeError(f"--source {name}={root}: the recipe has no source '{name}'{hint}")
+        section = sections[name]
+        if not isinstance(section, dict) or "root" not in section:
+            message = f"--source {name}={root}: sources.{name} has no root that could be replaced"
+            raise document.error(("sources", name), message, at_key=True)
+        section["root"] = str(root)
+
+
+def _source_problems(recipe: Recipe) -> Iterator[Problem]:
+    """No hosts, or a section that takes donors from a source that is not there."""
+    names = list(recipe.sources)
+    if "hosts" not in names:
+        near = nearest("hosts", names)
+        if near is not None:
+            yield Problem(("sources", near), "unknown name for the scans; did you mean 'hosts'?")
+        else:
+            yield Problem(("sources",), "the source 'hosts' is missing: the scans to paint into")
+    for index, section in enumerate(recipe.masks):
+        donors = donor_source(section)
+        if donors is None or donors in names:
+            continue
+        others = [name for name in names if name != "hosts"] or names
+        yield Problem(
+            ("masks", index, "donors"),
+            f"kind '{section.kind}' takes shapes from the source '{donors}', which 'sources' does "
+            f"not have{did_you_mean(donors, others)}",
+        )
+
+
+def _name_problems(recipe: Recipe) -> Iterator[Problem]:
+    """Two sections of one name."""
+    first: dict[str, int] = {}
+    for index, section in enumerate(recipe.masks):
+        if section.name in first:
+            message = f"'{section.name}' is already the name of masks[{first[section.name]}]"
+            yield Problem(("masks", index, "name"), f"{message}; names must differ")
+        first.setdefault(section.name, index)
+
+
+def donor_source(section: MaskKind) -> str | None:
+    """The name of the source that a section takes donors from; None if it takes none."""
+    return str(getattr(section, "donors", "donors")) if section.needs_donor else None
+
+
+def _key_of(section: MaskKind, label: str) -> tuple[str | int, ...]:
+    """Where in its section of the recipe a label is named; empty if it is a default."""
+    for name in type(section).model_fields:
+        value = getattr(section, name)
+        if name not in {"name", "kind", "donors"} and value == label:
+            return (name,)
+        if isinstance(value, tuple) and label in value:
+            return (name, value.index(label))
+    return ()

@@ -1,0 +1,357 @@
+"""What every source layout has in common: its section of the recipe, its files, its cases.
+
+A layout finds files by name and says which structure is in which file. It reads no voxels: that
+is done in ``facts`` (once, for the index) and in ``read`` (for a case that is needed).
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from synthct.errors import SourceError
+from synthct.volume import (
+    GRID_TOLERANCE_MM,
+    Affine,
+    Box,
+    Index3,
+    Spacing,
+    corner_distance_mm,
+    spacing_of,
+)
+
+#: Compared with nothing and painted by nobody: what a training must ignore.
+IGNORE_VALUE = 255
+
+Name = Annotated[str, Field(min_length=1)]
+FolderPath = Annotated[Path, AfterValidator(Path.expanduser)]
+
+
+@dataclass(frozen=True)
+class CaseFiles:
+    """The files of one case, found by name; nothing of them is read yet.
+
+    Attributes:
+        case_id: Name of the case within its source.
+        image: The CT, or None for a donor that has only labels.
+        label_files: Structure to the file it is in; many structures may share a label map.
+        label_values: Structure to its value in its file; a structure without one is whatever is
+            not zero there.
+        unions: Union to those of its parts that the case has a file for.
+        split: The split that the source's own table gives the case, if it has one.
+    """
+
+    case_id: str
+    image: Path | None
+    label_files: Mapping[str, Path]
+    label_values: Mapping[str, int] = field(default_factory=dict)
+    unions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    split: str | None = None
+
+    def structures_of(self, label: str) -> tuple[str, ...]:
+        """The structures that make up ``label``; empty if the case knows no such label."""
+        return expand(label, self.label_files, self.unions)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a layout finds in its folder.
+
+    Attributes:
+        cases: The usable cases, by case id.
+        skipped: (case id, reason) of each folder that looks like a case but is of no use.
+        notes: What the user should know, such as an ``exclude`` that excludes nothing.
+    """
+
+    cases: tuple[CaseFiles, ...]
+    skipped: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class LabelStats:
+    """How much there is of a label, and where.
+
+    Attributes:
+        voxels: Number of voxels, more than 0.
+        volume_ml: Their volume in ml.
+        box: The smallest box around them, in voxels of the canonical grid.
+    """
+
+    voxels: int
+    volume_ml: float
+    box: Box
+
+
+@dataclass(frozen=True, eq=False)
+class CaseEntry:
+    """What the index knows of one case: enough to plan without reading a voxel.
+
+    Attributes:
+        source: Name of the source in the recipe, such as ``hosts``.
+        layout: Layout of the source, such as ``kits23``.
+        case_id: Name of the case, unique within its source.
+        patient_id: The person. The same id in two sources is taken to be the same person.
+        image: The CT, or None for a donor that has only labels.
+        label_files: Structure to the file it is in.
+        label_values: Structure to its value in its file; without one, whatever is not zero.
+        shape: Shape (I, J, K) of the canonical grid.
+        affine: (4, 4) of the canonical grid.
+        labels: Structures and unions that are indexed and not empty. A structure-per-file layout
+            indexes only those that somebody asked for. A union counts the sum of its parts.
+        available: All structures and unions that could be asked for, whether empty or not.
+        unions: Union to those of its parts that the case has a file for.
+        image_sha256: Of the bytes of the image file.
+        voxel_sha256: Of the decoded image: canonical clipped int16 HU, shape and affine.
+        label_sha256: Of the indexed label files: of the label map's bytes, or of the list of
+            structures with the sha256 of each file.
+        split: ``train``, ``validation`` or ``test`` where the source's own table says so.
+        licence: SPDX id of the licence, or None if unknown.
+    """
+
+    source: str
+    layout: str
+    case_id: str
+    patient_id: str
+    image: Path | None
+    label_files: Mapping[str, Path]
+    label_values: Mapping[str, int]
+    shape: Index3
+    affine: Affine
+    labels: Mapping[str, LabelStats]
+    available: tuple[str, ...]
+    unions: Mapping[str, tuple[str, ...]]
+    image_sha256: str | None
+    voxel_sha256: str | None
+    label_sha256: str
+    split: str | None
+    licence: str | None
+
+    @property
+    def spacing_mm(self) -> Spacing:
+        """Voxel size in mm along i, j, k."""
+        return spacing_of(self.affine)
+
+    def structures_of(self, label: str) -> tuple[str, ...]:
+        """The structures that make up ``label``; empty if the case knows no such label."""
+        return expand(label, self.label_files, self.unions)
+
+
+class SourceSection(BaseModel):
+    """The part of a source's section of the recipe that all layouts share.
+
+    Attributes:
+        layout: How the files lie; each layout narrows it to its own names.
+        cases: Only these cases; names or patterns such as ``case_000*``. None means all.
+        exclude: Not these cases; names or patterns.
+        licence: SPDX id of the licence of the data; layouts of one dataset know theirs.
+        attribution: Whom to credit, and how; layouts of one dataset know that too.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    layout: str
+    cases: tuple[Name, ...] | None = None
+    exclude: tuple[Name, ...] = ()
+    licence: str | None = None
+    attribution: str | None = None
+
+    def find(self, cache_dir: Path) -> Found:
+        """The cases of the source, by their file names.
+
+        Args:
+            cache_dir: Where a layout that makes its own data keeps it.
+
+        Raises:
+            SourceError: If there is no folder, no case, or a file that leads out of the folder.
+        """
+        raise NotImplementedError
+
+    def prepare(self, cases: Sequence[CaseFiles], *, progress: bool = False) -> None:
+        """Make sure that the files of ``cases`` exist, in a layout that makes its own data.
+
+        Args:
+            cases: The cases that are wanted.
+            progress: Show a progress bar.
+        """
+        del cases, progress
+
+    def patient_of(self, case_id: str) -> str:
+        """The person whose scan the case is; one person per case unless the recipe says more."""
+        return case_id
+
+    def native_labels(self) -> Mapping[str, int]:
+        """Structures of the source's label maps and their values there; empty if it has none."""
+        return {}
+
+    def closed_labels(self) -> bool:
+        """Whether a label map may hold no other values than ``native_labels`` and 0."""
+        return False
+
+    def expansions(self, labels: Sequence[str]) -> Mapping[str, tuple[str, ...]]:
+        """Each of ``labels`` to the structures that it comes to in any case of the source.
+
+        Asked only of sources without ``native_labels``.
+        """
+        raise NotImplementedError
+
+    def folder(self, cache_dir: Path) -> Path:
+        """The folder that all files of the source lie beneath."""
+        raise NotImplementedError
+
+    def select(self, found: Found) -> Found:
+        """Apply ``cases`` and ``exclude``.
+
+        Raises:
+            SourceError: If a name or pattern of ``cases`` matches no case.
+        """
+        ids = [case.case_id for case in found.cases]
+        known = [*ids, *(case_id for case_id, _ in found.skipped)]
+        for pattern in self.cases or ():
+            if not any(fnmatchcase(case_id, pattern) for case_id in known):
+                raise SourceError(f"cases: '{pattern}' matches no case{_near(pattern, known)}")
+        notes = [
+            f"exclude: '{pattern}' matches no case{_near(pattern, known)}"
+            for pattern in self.exclude
+            if not any(fnmatchcase(case_id, pattern) for case_id in known)
+        ]
+        return Found(
+            tuple(case for case in found.cases if self._wants(case.case_id)),
+            tuple(skip for skip in found.skipped if self._wants(skip[0])),
+            (*found.notes, *notes),
+        )
+
+    def _wants(self, case_id: str) -> bool:
+        wanted = self.cases is None or any(fnmatchcase(case_id, p) for p in self.cases)
+        return wanted and not any(fnmatchcase(case_id, p) for p in self.exclude)
+
+
+class FolderSection(SourceSection):
+    """A source that is a folder of the user's.
+
+    Attributes:
+        root: The folder.
+        patients: Case id to patient id, where one person has several cases (here or in another
+            source). A case that is not named is a person of its own, called as the case.
+    """
+
+    #: What to download from where, under which licence; and the variable that recipes use.
+    obtain: ClassVar[str] = ""
+    variable: ClassVar[str] = ""
+
+    root: FolderPath
+    patients: dict[str, str] = Field(default_factory=dict)
+
+    def patient_of(self, case_id: str) -> str:
+        """The person whose scan the case is, by ``patients``."""
+        return self.patients.get(case_id, case_id)
+
+    def select(self, found: Found) -> Found:
+        """Apply ``cases`` and ``exclude``, and tell of ``patients`` that are not there."""
+        known = [case.case_id for case in found.cases]
+        notes = [
+            f"patients: there is no case '{case_id}'{_near(case_id, known)}"
+            for case_id in self.patients
+            if case_id not in known
+        ]
+        return super().select(replace(found, notes=(*found.notes, *notes)))
+
+    def folder(self, cache_dir: Path) -> Path:
+        """``root``."""
+        del cache_dir
+        return self.root
+
+    def require_root(self) -> Path:
+        """The folder.
+
+        Raises:
+            SourceError: If it is not there; says where the data can be had.
+        """
+        if self.root.is_dir():
+            return self.root
+        what = "is not a folder" if self.root.exists() else "does not exist"
+        raise SourceError(f"root {self.root} {what}. {self.remedy()}")
+
+    def remedy(self) -> str:
+        """What a user without the data can do."""
+        variable = (
+            f" or by the variable {self.variable} if the recipe uses it" if self.variable else ""
+        )
+        return f"{self.obtain}Point to it with --source NAME=PATH{variable}".lstrip()
+
+    def inside(self, path: Path) -> Path | None:
+        """``path`` if it is there; None if not.
+
+        Raises:
+            SourceError: If it is no regular file, or a link that leads out of ``root``.
+        """
+        try:
+            mode = path.stat().st_mode
+        except FileNotFoundError:
+            return None
+        if not stat.S_ISREG(mode):
+            raise SourceError(f"{path}: not a regular file")
+        if not path.resolve().is_relative_to(self.root.resolve()):
+            raise SourceError(f"{path}: leads out of {self.root}; copy the file or move the root")
+        return path
+
+
+def expand(
+    label: str, structures: Iterable[str], unions: Mapping[str, tuple[str, ...]]
+) -> tuple[str, ...]:
+    """The structures that make up ``label``, a union or a structure; empty if it is neither."""
+    if label in unions:
+        return unions[label]
+    return (label,) if label in structures else ()
+
+
+def check_grid(
+    case_id: str,
+    path: Path | None,
+    shape: Index3,
+    affine: Affine,
+    case_shape: Index3,
+    case_affine: Affine,
+) -> None:
+    """Make sure that the file ``path`` lies on the grid of its case; nothing is resampled here.
+
+    Raises:
+        SourceError: If the shapes differ, or the corners by more than 0.01 mm.
+    """
+    name = "/".join(path.parts[-2:]) if path is not None else "the file"
+    if shape != case_shape:
+        raise SourceError(
+            f"case {case_id}: {name} is on another grid {shape} than the case {case_shape}; "
+            "resample it first"
+        )
+    distance = corner_distance_mm(shape, affine, case_affine)
+    if distance > GRID_TOLERANCE_MM:
+        raise SourceError(
+            f"case {case_id}: {name} lies {distance:.2f} mm off the grid of the case (corners; at "
+            f"most {GRID_TOLERANCE_MM} mm); mend its affine or resample it"
+        )
+
+
+def box_union(boxes: Sequence[Box]) -> Box:
+    """The smallest box around ``boxes``, of which there is at least one."""
+    start: npt.NDArray[np.int64] = np.min([box.start_ijk for box in boxes], axis=0)
+    stop: npt.NDArray[np.int64] = np.max([box.stop_ijk for box in boxes], axis=0)
+    (i, j, k), (i2, j2, k2) = start.tolist(), stop.tolist()
+    return Box((i, j, k), (i2, j2, k2))
+
+
+def _near(name: str, known: Sequence[str]) -> str:
+    """A suggestion to end a message with."""
+    close = get_close_matches(name, known, n=1)
+    if close:
+        return f"; did you mean '{close[0]}'?"
+    return f" (first of {len(known)}: {', '.join(sorted(known)[:3])})" if known else ""

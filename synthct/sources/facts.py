@@ -1,0 +1,199 @@
+"""What is known of a file after it was read once, kept on disk so that it is not read again.
+
+Facts belong to a file's content and name, not to a recipe: two sources with the same root share
+them, and a file is read again only if its size or time of change is another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import stat
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from synthct.errors import ResourceError, SourceError
+from synthct.volume import Affine, Array, Box, Index3, Volume, read_ct, read_labels
+
+#: Raise when the meaning of the facts changes: older caches are then made anew.
+_FORMAT = 1
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class FileFacts:
+    """What the index keeps of one file.
+
+    Attributes:
+        sha256: Of the bytes of the file.
+        shape: Shape (I, J, K) of the canonical grid.
+        affine: (4, 4) of the canonical grid.
+        array_sha256: Of an image's canonical clipped int16 HU and their shape; None for labels.
+        values: Value in a label file to how many voxels have it and the box around them; empty
+            for an image.
+    """
+
+    sha256: str
+    shape: Index3
+    affine: Affine
+    array_sha256: str | None
+    values: Mapping[int, tuple[int, Box]]
+
+    @property
+    def voxel_sha256(self) -> str | None:
+        """Of an image's canonical clipped int16 HU, shape and affine; None for labels."""
+        if self.array_sha256 is None:
+            return None
+        affine = self.affine.astype("<f8").tobytes()
+        digest = hashlib.sha256(b"synthct/voxels/v1\0" + bytes.fromhex(self.array_sha256) + affine)
+        return digest.hexdigest()
+
+
+class FactsStore:
+    """The facts of the files beneath one root, on disk as one JSON file.
+
+    Use it as a context manager: what was learnt is saved on the way out, also after an error or
+    an interrupt, so that a long first index is never lost.
+    """
+
+    def __init__(self, root: Path, cache_dir: Path) -> None:
+        self._root = root.resolve()
+        key = hashlib.sha256(os.fsencode(self._root)).hexdigest()[:16]
+        self._path = cache_dir / "index" / f"{key}.json"
+        self._files: dict[str, dict[str, Any]] = self._load()
+        self._changed = False
+
+    def __enter__(self) -> FactsStore:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._changed:
+            self._save()
+
+    def image(self, path: Path) -> FileFacts:
+        """The facts of a CT; reads it if it is new or changed.
+
+        Raises:
+            SourceError: If the file is missing, damaged or not a CT.
+        """
+        return self._facts(path, "image")
+
+    def labels(self, path: Path) -> FileFacts:
+        """The facts of a label map or of a structure's file; reads it if it is new or changed.
+
+        Raises:
+            SourceError: If the file is missing, damaged or not a label map.
+        """
+        return self._facts(path, "labels")
+
+    def _facts(self, path: Path, kind: str) -> FileFacts:
+        try:
+            resolved = path.resolve(strict=True)
+            state = resolved.stat()
+        except OSError as err:
+            raise SourceError(f"{path}: cannot be read ({err.strerror})") from err
+        if not resolved.is_relative_to(self._root):
+            raise SourceError(f"{path}: leads out of {self._root}; copy the file or move the root")
+        if not stat.S_ISREG(state.st_mode):
+            raise SourceError(f"{path}: not a regular file")
+        name = resolved.relative_to(self._root).as_posix()
+        stamp = [kind, state.st_size, state.st_mtime_ns]
+        known = self._files.get(name)
+        if known is None or known["stamp"] != stamp:
+            facts = _read_image(path) if kind == "image" else _read_labels(path)
+            self._files[name] = {"stamp": stamp, **_to_json(facts)}
+            self._changed = True
+            return facts
+        return _from_json(known)
+
+    def _load(self) -> dict[str, dict[str, Any]]:
+        try:
+            stored = json.loads(self._path.read_text(encoding="utf-8"))
+            if stored["format"] == _FORMAT:
+                return dict(stored["files"])
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, KeyError, TypeError) as err:
+            _log.warning("index %s is unreadable and made anew (%s)", self._path.name, err)
+        return {}
+
+    def _save(self) -> None:
+        """Write to a temporary file and rename, so that a reader never sees half of it."""
+        text = json.dumps({"format": _FORMAT, "files": self._files}, separators=(",", ":"))
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(
+                "w", dir=self._path.parent, suffix=".tmp", encoding="utf-8", delete=False
+            ) as file:
+                file.write(text)
+            Path(file.name).replace(self._path)
+        except OSError as err:
+            raise ResourceError(
+                f"cannot write the index {self._path}: {err.strerror}; choose another --cache-dir"
+            ) from err
+
+
+def _read_image(path: Path) -> FileFacts:
+    volume = read_ct(path)
+    digest = hashlib.sha256(f"synthct/array/v1 {volume.shape}\0".encode())
+    digest.update(np.ascontiguousarray(volume.array, dtype="<i2").data)
+    return FileFacts(_file_sha256(path), volume.shape, volume.affine, digest.hexdigest(), {})
+
+
+def _read_labels(path: Path) -> FileFacts:
+    volume = read_labels(path)
+    return FileFacts(_file_sha256(path), volume.shape, volume.affine, None, _count(volume))
+
+
+def _count(volume: Volume) -> dict[int, tuple[int, Box]]:
+    """Value (but 0) to its number of voxels and the box around them."""
+    from scipy.ndimage import find_objects
+
+    around = Box.around(volume.array)
+    if around is None:
+        return {}
+    inner: Array = volume.array[around.slices]
+    counts = np.bincount(inner.ravel())
+    values: dict[int, tuple[int, Box]] = {}
+    for value, place in enumerate(find_objects(inner), start=1):
+        if place is not None:
+            i, j, k = (s.start + a for s, a in zip(place, around.start_ijk, strict=True))
+            i2, j2, k2 = (s.stop + a for s, a in zip(place, around.start_ijk, strict=True))
+            values[value] = int(counts[value]), Box((i, j, k), (i2, j2, k2))
+    return values
+
+
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _to_json(facts: FileFacts) -> dict[str, Any]:
+    return {
+        "sha256": facts.sha256,
+        "shape": facts.shape,
+        "affine": facts.affine.tolist(),
+        "array_sha256": facts.array_sha256,
+        "values": {
+            str(value): [voxels, box.start_ijk, box.stop_ijk]
+            for value, (voxels, box) in facts.values.items()
+        },
+    }
+
+
+def _from_json(stored: Mapping[str, Any]) -> FileFacts:
+    i, j, k = stored["shape"]
+    values = {
+        int(value): (int(voxels), Box(tuple(start), tuple(stop)))
+        for value, (voxels, start, stop) in stored["values"].items()
+    }
+    affine = np.array(stored["affine"], dtype=np.float64)
+    return FileFacts(stored["sha256"], (i, j, k), affine, stored["array_sha256"], values)

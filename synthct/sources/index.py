@@ -1,0 +1,263 @@
+"""The index: what every case of every source holds, learnt once and kept on disk.
+
+The second run stats the files and reads no voxels. Planning needs nothing but the index.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+import numpy as np
+
+from synthct.errors import SourceError
+from synthct.sources.base import (
+    IGNORE_VALUE,
+    CaseEntry,
+    CaseFiles,
+    LabelStats,
+    SourceSection,
+    box_union,
+    check_grid,
+)
+from synthct.sources.facts import FactsStore, FileFacts
+from synthct.volume import Affine, Box
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A folder or file that looks like a case but is of no use, and why."""
+
+    source: str
+    case_id: str
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Index:
+    """All cases of all sources.
+
+    Attributes:
+        sources: Name of the source in the recipe to its cases, by case id.
+        skipped: What was left out, and why.
+        notes: What the user should know, such as an ``exclude`` that excludes nothing.
+    """
+
+    sources: Mapping[str, tuple[CaseEntry, ...]]
+    skipped: tuple[Skipped, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def entries(self, source: str) -> tuple[CaseEntry, ...]:
+        """The cases of one source, by case id.
+
+        Raises:
+            SourceError: If there is no such source.
+        """
+        if source not in self.sources:
+            close = get_close_matches(source, self.sources, n=1)
+            known = f"did you mean '{close[0]}'?" if close else f"have: {', '.join(self.sources)}"
+            raise SourceError(f"there is no source '{source}'; {known}")
+        return self.sources[source]
+
+    def entry(self, source: str, case_id: str) -> CaseEntry:
+        """One case of one source.
+
+        Raises:
+            SourceError: If there is no such source or case.
+        """
+        for entry in self.entries(source):
+            if entry.case_id == case_id:
+                return entry
+        raise SourceError(f"source '{source}' has no case '{case_id}'")
+
+
+def index_sources(
+    sources: Mapping[str, SourceSection],
+    labels: Sequence[str],
+    *,
+    cache_dir: Path,
+    progress: bool = False,
+) -> Index:
+    """Find the cases of all sources and what is in them.
+
+    Args:
+        sources: Name in the recipe to section.
+        labels: The labels (structures or unions) that somebody needs. A layout with a label map
+            indexes all of its structures anyway, one with a file per structure only these.
+        cache_dir: Where facts of files already read are kept, and phantoms once made.
+        progress: Show a progress bar, in cases.
+
+    Returns:
+        The index, the cases of each source by case id.
+
+    Raises:
+        SourceError: If a root is missing or has no cases, a file is missing or damaged, an image
+            and its labels lie on different grids, or two patients have the very same image.
+        ResourceError: If the cache cannot be written.
+    """
+    from tqdm import tqdm
+
+    found = {}
+    for name, section in sources.items():
+        with _naming(name):
+            found[name] = section.select(section.find(cache_dir))
+            if not found[name].cases:
+                raise SourceError("cases and exclude leave no case; widen them")
+            section.prepare(found[name].cases, progress=progress)
+    entries: dict[str, tuple[CaseEntry, ...]] = {}
+    seen: dict[str, CaseEntry] = {}
+    total = sum(len(one.cases) for one in found.values())
+    with tqdm(total=total, desc="index", unit="case", disable=not progress) as bar:
+        for name, section in sources.items():
+            rows = []
+            with _naming(name), FactsStore(section.folder(cache_dir), cache_dir) as store:
+                for case in found[name].cases:
+                    image = store.image(case.image) if case.image is not None else None
+                    rows.append(_entry(name, section, case, image, labels, store))
+                    if image is not None and image.array_sha256 is not None:
+                        _refuse_double(seen.setdefault(image.array_sha256, rows[-1]), rows[-1])
+                    bar.update()
+            entries[name] = tuple(rows)
+    skipped = [Skipped(name, *skip) for name, one in found.items() for skip in one.skipped]
+    notes = [f"source '{name}': {note}" for name, one in found.items() for note in one.notes]
+    return Index(entries, tuple(skipped), tuple(notes))
+
+
+def label_table(sources: Mapping[str, SourceSection], labels: Sequence[str]) -> dict[str, int]:
+    """Number the structures once for a whole dataset.
+
+    The structures of label-map sources come first and in their own order, so that KiTS keeps
+    kidney 1, tumor 2, cyst 3; then those that ``labels`` come to, in order. 255 means "ignore"
+    and is no structure's value.
+
+    Args:
+        sources: Name in the recipe to section.
+        labels: The labels (structures or unions) that somebody needs.
+
+    Returns:
+        Structure to value, from 1.
+
+    Raises:
+        SourceError: If a root is missing or has no cases.
+    """
+    names: dict[str, None] = {}
+    expansions = []
+    for name, section in sources.items():
+        native = section.native_labels()
+        names.update(dict.fromkeys(sorted(native, key=native.__getitem__)))
+        if not native:
+            with _naming(name):
+                expansions.append(section.expansions(labels))
+    for label in labels:
+        for expansion in expansions:
+            names.update(dict.fromkeys(expansion.get(label, ())))
+    return {name: n if n < IGNORE_VALUE else n + 1 for n, name in enumerate(names, start=1)}
+
+
+def _entry(
+    source: str,
+    section: SourceSection,
+    case: CaseFiles,
+    image: FileFacts | None,
+    labels: Sequence[str],
+    store: FactsStore,
+) -> CaseEntry:
+    """The index entry of one case; reads the files whose facts are not known yet."""
+    wanted = [*case.label_files, *case.unions] if case.label_values else list(labels)
+    structures = list(dict.fromkeys(part for name in wanted for part in case.structures_of(name)))
+    if image is None and not structures:  # some file must tell the grid
+        structures = sorted(case.label_files)[:1]
+    facts = {
+        path: store.labels(path) for path in {case.label_files[name]: 0 for name in structures}
+    }
+    grid = image or next(iter(facts.values()))
+    for path, one in facts.items():
+        check_grid(case.case_id, path, one.shape, one.affine, grid.shape, grid.affine)
+        if section.closed_labels() and (odd := set(one.values) - set(case.label_values.values())):
+            raise SourceError(
+                f"case {case.case_id}: {path.name} holds the value {min(odd)}, which "
+                f"{section.layout} does not have; repair it, or use layout 'nifti' with label_names"
+            )
+    return CaseEntry(
+        source=source,
+        layout=section.layout,
+        case_id=case.case_id,
+        patient_id=section.patient_of(case.case_id),
+        image=case.image,
+        label_files=case.label_files,
+        label_values=case.label_values,
+        shape=grid.shape,
+        affine=grid.affine,
+        labels=_stats(case, structures, wanted, facts, grid.affine),
+        available=(*case.label_files, *case.unions),
+        unions=case.unions,
+        image_sha256=image.sha256 if image is not None else None,
+        voxel_sha256=image.voxel_sha256 if image is not None else None,
+        label_sha256=_label_sha256(case, structures, facts),
+        split=case.split,
+        licence=section.licence,
+    )
+
+
+def _stats(
+    case: CaseFiles,
+    structures: Sequence[str],
+    wanted: Sequence[str],
+    facts: Mapping[Path, FileFacts],
+    affine: Affine,
+) -> dict[str, LabelStats]:
+    """How much there is of each structure, then of each union among ``wanted``; no empty ones."""
+    voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
+
+    def total(parts: Sequence[tuple[int, Box]]) -> LabelStats:
+        voxels = sum(count for count, _ in parts)
+        return LabelStats(voxels, voxels * voxel_ml, box_union([box for _, box in parts]))
+
+    stats: dict[str, LabelStats] = {}
+    for name in structures:
+        own = case.label_values.get(name)
+        values = facts[case.label_files[name]].values
+        parts = [part for value, part in values.items() if own is None or value == own]
+        if parts:
+            stats[name] = total(parts)
+    for union in wanted:
+        inside = [stats[part] for part in case.unions.get(union, ()) if part in stats]
+        if inside:
+            stats[union] = total([(one.voxels, one.box) for one in inside])
+    return stats
+
+
+def _label_sha256(
+    case: CaseFiles, structures: Sequence[str], facts: Mapping[Path, FileFacts]
+) -> str:
+    """The sha256 of the label map, or of the list of structures with their files' sha256."""
+    if case.label_values:
+        return next(iter(facts.values())).sha256
+    lines = [f"{name} {facts[case.label_files[name]].sha256}\n" for name in sorted(structures)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _refuse_double(first: CaseEntry, second: CaseEntry) -> None:
+    """The same image under two patients would let one person into two splits."""
+    if first.patient_id == second.patient_id:
+        return
+    raise SourceError(
+        f"case {second.case_id} (source '{second.source}', patient {second.patient_id}) has the "
+        f"very same voxels as case {first.case_id} (source '{first.source}', patient "
+        f"{first.patient_id}); "
+        f"say that they are one person with patients: {{{second.case_id}: {first.patient_id}}} in "
+        f"source '{second.source}', or exclude one"
+    )
+
+
+@contextmanager
+def _naming(source: str) -> Iterator[None]:
+    """Say in an error which source it is about."""
+    try:
+        yield
+    except SourceError as err:
+        raise SourceError(f"source '{source}': {err}") from err

@@ -1,0 +1,151 @@
+"""Any folder of NIfTI files, found by patterns for the image and for its label files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from synthct.errors import SourceError
+from synthct.sources.base import IGNORE_VALUE, CaseFiles, FolderSection, Found, Name, expand
+
+_CASE = "{case}"
+
+
+def _check_pattern(pattern: str) -> str:
+    """A pattern stays beneath the root and says where the case id stands."""
+    parts = PurePosixPath(pattern).parts
+    if pattern.startswith(("/", "~")) or ".." in parts or "\\" in pattern or ":" in pattern[1:2]:
+        raise ValueError(f"pattern '{pattern}' leads out of root; write it relative to root")
+    if _CASE not in pattern:
+        raise ValueError(f"pattern '{pattern}' has no {_CASE}, the place of the case's name")
+    if any("{" in part.replace(_CASE, "") for part in parts):
+        raise ValueError(f"pattern '{pattern}' may hold {_CASE} and *, no other {{...}}")
+    if not pattern.endswith((".nii", ".nii.gz")):
+        raise ValueError(f"pattern '{pattern}' must end with .nii or .nii.gz")
+    return pattern
+
+
+Pattern = Annotated[str, AfterValidator(_check_pattern)]
+LabelValue = Annotated[int, Field(ge=1, le=65535)]
+
+
+class Nifti(FolderSection):
+    """A folder of NIfTI files of any arrangement, such as nnU-Net's.
+
+    A pattern is a path beneath ``root`` in which ``{case}`` stands for the case's name (any
+    characters but ``/``) and ``*`` for anything but ``/``: ``imagesTr/{case}_0000.nii.gz``.
+    Give the labels as one label map (``labels`` with ``label_names``), or as one file per
+    structure (``structures``), or not at all.
+
+    Attributes:
+        layout: The name of the layout.
+        root: The folder.
+        image: Pattern of the CT; None for donors that have only labels.
+        labels: Pattern of the label map.
+        label_names: Structure to its value in the label map; other values are background.
+        structures: Structure to the pattern of its own file; whatever is not zero belongs to it.
+        unions: Name of a union to its parts, such as kidney to kidney_left and kidney_right.
+    """
+
+    layout: Literal["nifti"] = "nifti"
+    image: Pattern | None = None
+    labels: Pattern | None = None
+    label_names: dict[Name, LabelValue] = Field(default_factory=dict)
+    structures: dict[Name, Pattern] = Field(default_factory=dict)
+    unions: dict[Name, tuple[Name, ...]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _check(self) -> Nifti:
+        if self.image is None and self.labels is None and not self.structures:
+            raise ValueError("give a pattern for image, labels or structures")
+        if (self.labels is None) != (not self.label_names):
+            raise ValueError("labels (a pattern) and label_names (name: value) go together")
+        if self.labels is not None and self.structures:
+            raise ValueError("give labels (one label map) or structures (a file each), not both")
+        if IGNORE_VALUE in self.label_names.values():
+            raise ValueError(f"label value {IGNORE_VALUE} means 'ignore'; it cannot be a structure")
+        values = list(self.label_names.values())
+        if doubled := sorted({value for value in values if values.count(value) > 1}):
+            raise ValueError(f"label_names gives value {doubled[0]} to two structures")
+        known = {*self.label_names, *self.structures}
+        for union, parts in self.unions.items():
+            if union in known:
+                raise ValueError(f"unions: '{union}' is already a structure")
+            if unknown := sorted(set(parts) - known):
+                raise ValueError(f"unions: part '{unknown[0]}' of '{union}' is not a structure")
+            if not parts:
+                raise ValueError(f"unions: '{union}' has no parts")
+        return self
+
+    def native_labels(self) -> Mapping[str, int]:
+        """``label_names``."""
+        return self.label_names
+
+    def expansions(self, labels: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        """Each label to those of ``structures`` that it comes to."""
+        return {label: expand(label, self.structures, self.unions) for label in labels}
+
+    def find(self, cache_dir: Path) -> Found:
+        """The cases that the patterns match; see ``SourceSection.find``."""
+        del cache_dir
+        root = self.require_root()
+        images = self._match(root, self.image) if self.image else {}
+        maps = self._match(root, self.labels) if self.labels else {}
+        files = {name: self._match(root, pattern) for name, pattern in self.structures.items()}
+        labelled = {*maps, *(case_id for found in files.values() for case_id in found)}
+        cases, skipped = [], []
+        for case_id in sorted({*images, *labelled}):
+            if self.labels and case_id not in maps:
+                skipped.append((case_id, f"has no label map like {self.labels}"))
+                continue
+            here = {name: found[case_id] for name, found in files.items() if case_id in found}
+            here |= dict.fromkeys(self.label_names, maps[case_id]) if self.labels else {}
+            unions = {
+                union: tuple(part for part in parts if part in here)
+                for union, parts in self.unions.items()
+                if any(part in here for part in parts)
+            }
+            cases.append(CaseFiles(case_id, images.get(case_id), here, self.label_names, unions))
+        if not cases:
+            patterns = [self.image, self.labels, *self.structures.values()]
+            tried = ", ".join(pattern for pattern in patterns if pattern)
+            raise SourceError(f"root {root} has no case that matches {tried}; mend the patterns")
+        return Found(tuple(cases), tuple(skipped))
+
+    def _match(self, root: Path, pattern: str) -> dict[str, Path]:
+        """Case id to the one file that matches ``pattern`` for it.
+
+        Raises:
+            SourceError: If two files match for one case.
+        """
+        pieces = re.split(r"(\{case\}|\*)", pattern)
+        regex, named = "", False
+        for piece in pieces:
+            if piece == _CASE:
+                regex += "(?P=case)" if named else "(?P<case>[^/]+)"
+                named = True
+            else:
+                regex += "[^/]*" if piece == "*" else re.escape(piece)
+        glob = "".join(piece if piece == "*" else _literal(piece) for piece in pieces)
+        found: dict[str, Path] = {}
+        for path in sorted(root.glob(glob)):
+            match = re.fullmatch(regex, path.relative_to(root).as_posix())
+            if match is None or self.inside(path) is None:
+                continue
+            case_id = match["case"]
+            if case_id in found:
+                raise SourceError(
+                    f"pattern '{pattern}': case {case_id} has two files, "
+                    f"{found[case_id].relative_to(root)} and {path.relative_to(root)}; narrow it"
+                )
+            found[case_id] = path
+        return found
+
+
+def _literal(piece: str) -> str:
+    """A piece of a pattern for ``Path.glob``, to which ``?`` and ``[`` would mean more."""
+    return "*" if piece == _CASE else re.sub(r"([?\[])", r"[\1]", piece)

@@ -1,0 +1,87 @@
+"""Reading one case: the image, and of the labels only those that are wanted, as one label map."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from synthct.case import Case
+from synthct.sources.base import CaseEntry, check_grid
+from synthct.volume import Array, Box, Volume, read_ct, read_labels
+
+
+def read_case(entry: CaseEntry, label_names: Mapping[str, int]) -> Case:
+    """Read the image of a case, and those of its structures that ``label_names`` names.
+
+    Only the files of these structures are opened. Where structures overlap, the one that comes
+    first in ``label_names`` keeps the voxel.
+
+    Args:
+        entry: The case, from the index.
+        label_names: Structure to value, the same for the whole dataset (see ``label_table``).
+            Structures that the case has no file for are left out.
+
+    Returns:
+        The case, with those of its unions of which every part was read. Its label map is uint8,
+        or uint16 if a value of ``label_names`` exceeds 255.
+
+    Raises:
+        SourceError: If a file is missing or damaged, or lies on another grid than the image.
+    """
+    wanted = {name: value for name, value in label_names.items() if name in entry.label_files}
+    ct = read_ct(entry.image) if entry.image is not None else None
+    grid = ct.affine if ct is not None else entry.affine
+    if ct is not None:
+        check_grid(entry.case_id, entry.image, ct.shape, ct.affine, entry.shape, entry.affine)
+    dtype = np.uint8 if max(label_names.values(), default=0) <= 255 else np.uint16
+    by_file: dict[Path, list[str]] = {}
+    for name in wanted:
+        by_file.setdefault(entry.label_files[name], []).append(name)
+    array = np.zeros((0, 0, 0), dtype=dtype)
+    for path, names in by_file.items():
+        volume = read_labels(path)
+        check_grid(entry.case_id, path, volume.shape, volume.affine, entry.shape, entry.affine)
+        if names[0] in entry.label_values:
+            array = _renumber(volume.array, {entry.label_values[n]: wanted[n] for n in names})
+            array = array.astype(dtype, copy=False)
+        else:
+            array = array if array.size else np.zeros(entry.shape, dtype=dtype)
+            _add(array, volume.array, wanted[names[0]])
+    if not array.size:
+        array = np.zeros(entry.shape, dtype=dtype)
+    return Case(
+        case_id=entry.case_id,
+        patient_id=entry.patient_id,
+        source=entry.source,
+        ct=ct,
+        labels=Volume(array, grid),
+        label_names=wanted,
+        unions={
+            union: parts
+            for union, parts in entry.unions.items()
+            if all(part in wanted for part in parts)
+        },
+    )
+
+
+def _renumber(array: Array, values: Mapping[int, int]) -> Array:
+    """A label map with the values of the dataset instead of its own; others become background."""
+    largest = int(array.max())
+    if all(values.get(own) == own for own in range(1, largest + 1)):
+        return array
+    table = np.zeros(largest + 1, dtype=np.uint16)
+    for own, new in values.items():
+        if own <= largest:
+            table[own] = new
+    small = max(values.values()) <= np.iinfo(np.uint8).max
+    return (table.astype(np.uint8) if small else table)[array]
+
+
+def _add(array: Array, structure: Array, value: int) -> None:
+    """Give ``value`` to the voxels of ``structure`` that no earlier one has; in its box only."""
+    box = Box.around(structure)
+    if box is not None:
+        part = array[box.slices]
+        part[(structure[box.slices] != 0) & (part == 0)] = value

@@ -1,0 +1,168 @@
+"""TotalSegmentator, v1 and v2: one folder per case, one file per structure, named unions."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from synthct.errors import SourceError
+from synthct.sources.base import CaseFiles, FolderSection, Found
+
+_LUNG_LEFT = ("lung_upper_lobe_left", "lung_lower_lobe_left")
+_LUNG_RIGHT = ("lung_upper_lobe_right", "lung_middle_lobe_right", "lung_lower_lobe_right")
+_RIBS_LEFT = tuple(f"rib_left_{n}" for n in range(1, 13))
+_RIBS_RIGHT = tuple(f"rib_right_{n}" for n in range(1, 13))
+_GLUTEUS = tuple(
+    f"gluteus_{part}_{side}"
+    for part in ("maximus", "medius", "minimus")
+    for side in ("left", "right")
+)
+
+#: Unions of more than a left and a right part, under the file names of v1 and v2.
+NAMED_UNIONS: Mapping[str, tuple[str, ...]] = {
+    "lung": (*_LUNG_LEFT, *_LUNG_RIGHT),
+    "lung_left": _LUNG_LEFT,
+    "lung_right": _LUNG_RIGHT,
+    # v2 has one structure ``heart``, v1 has its parts
+    "heart": (
+        "heart_myocardium",
+        "heart_atrium_left",
+        "heart_ventricle_left",
+        "heart_atrium_right",
+        "heart_ventricle_right",
+    ),
+    "airways": ("trachea", "lung_trachea_bronchia"),
+    "bowel": ("duodenum", "small_bowel", "colon"),
+    "vertebrae": (
+        *(f"vertebrae_C{n}" for n in range(1, 8)),
+        *(f"vertebrae_T{n}" for n in range(1, 13)),
+        *(f"vertebrae_L{n}" for n in range(1, 6)),
+        "vertebrae_S1",
+    ),
+    "ribs": (*_RIBS_LEFT, *_RIBS_RIGHT),
+    "ribs_left": _RIBS_LEFT,
+    "ribs_right": _RIBS_RIGHT,
+    "gluteus": _GLUTEUS,
+}
+
+_SPLITS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
+_SUFFIXES = (".nii.gz", ".nii")
+
+
+class TotalSegmentator(FolderSection):
+    """A folder of the TotalSegmentator dataset: ``s0001/ct.nii.gz``, ``s0001/segmentations/*``.
+
+    Any structure is a label by its file name, and so is any union of ``NAMED_UNIONS`` or of a
+    ``_left`` and a ``_right`` (``kidney``). A union counts the parts that a case has a file for:
+    some copies leave empty structures out. Where a file has the name of a union whose parts are
+    there too (``lung.nii.gz`` in v1), the parts win, as the file overlaps them.
+
+    Attributes:
+        layout: The name of the layout.
+        root: The folder with the case folders and ``meta.csv``.
+    """
+
+    obtain: ClassVar[str] = (
+        "The TotalSegmentator dataset (CC BY 4.0) comes from "
+        "https://doi.org/10.5281/zenodo.6802613: unpack its zip file. "
+    )
+    variable: ClassVar[str] = "TOTALSEGMENTATOR_ROOT"
+
+    layout: Literal["totalsegmentator"] = "totalsegmentator"
+    licence: str | None = "CC-BY-4.0"
+    attribution: str | None = (
+        "TotalSegmentator dataset: Wasserthal et al., Radiology: Artificial Intelligence 2023, "
+        "doi:10.1148/ryai.230024 (CC BY 4.0)"
+    )
+
+    def find(self, cache_dir: Path) -> Found:
+        """The folders with a ``ct.nii.gz``; see ``SourceSection.find``."""
+        del cache_dir
+        root = self.require_root()
+        splits = _read_splits(root / "meta.csv")
+        cases, skipped = [], []
+        for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+            image = self.inside(folder / "ct.nii.gz") or self.inside(folder / "ct.nii")
+            if image is None:
+                skipped.append((folder.name, "has no ct.nii.gz"))
+                continue
+            files = self._structure_files(folder)
+            unions = _unions_of(files)
+            # the parts win over a file that has the union's name
+            files = {name: path for name, path in files.items() if name not in unions}
+            cases.append(
+                CaseFiles(folder.name, image, files, unions=unions, split=splits.get(folder.name))
+            )
+        if not cases:
+            raise SourceError(f"root {root} has no */ct.nii.gz. {self.remedy()}")
+        return Found(tuple(cases), tuple(skipped))
+
+    def expansions(self, labels: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        """Each label to its structures in any case: parts in their order, then its own file."""
+        cases = self.select(self.find(Path())).cases
+        found = {
+            label: {n for case in cases for n in case.structures_of(label)} for label in labels
+        }
+        return {
+            label: tuple(
+                dict.fromkeys(
+                    name for name in (*NAMED_UNIONS.get(label, ()), *sorted(names)) if name in names
+                )
+            )
+            for label, names in found.items()
+        }
+
+    def _structure_files(self, folder: Path) -> dict[str, Path]:
+        """Structure to file of one case; ``segmentations`` wins over ``segmentations_extra``."""
+        files: dict[str, Path] = {}
+        for place in ("segmentations", "segmentations_extra"):
+            try:
+                names = sorted(os.listdir(folder / place))  # noqa: PTH208  (130,000 files: 3x faster)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            for name in names:
+                suffix = next((s for s in _SUFFIXES if name.endswith(s)), None)
+                structure = name.removesuffix(suffix) if suffix else ""
+                if structure and not structure.startswith(".") and structure not in files:
+                    files[structure] = folder / place / name
+        return files
+
+
+def _unions_of(structures: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """The unions with at least one part among ``structures``, and the parts that are there."""
+    present = set(structures)
+    unions: dict[str, tuple[str, ...]] = {}
+    for name in sorted(present):
+        stem = name.removesuffix("_left").removesuffix("_right")
+        if stem != name:
+            unions[stem] = (*unions.get(stem, ()), name)
+    for union, parts in NAMED_UNIONS.items():
+        if here := tuple(part for part in parts if part in present):
+            unions[union] = here
+    return unions
+
+
+def _read_splits(path: Path) -> dict[str, str]:
+    """Case id to split by ``meta.csv``; empty where there is no such file or column."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as err:
+        raise SourceError(f"{path}: cannot be read as UTF-8 text ({err})") from err
+    header = text.split("\n", 1)[0]
+    rows = csv.DictReader(text.splitlines(), delimiter=";" if ";" in header else ",")
+    splits = {}
+    for row in rows:
+        split = (row.get("split") or "").strip().lower()
+        if split and split not in _SPLITS:
+            allowed = ", ".join(_SPLITS)
+            raise SourceError(
+                f"{path}: split '{split}' of {row.get('image_id')} is not of {allowed}"
+            )
+        if split and row.get("image_id"):
+            splits[row["image_id"].strip()] = _SPLITS[split]
+    return splits

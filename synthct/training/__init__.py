@@ -1,0 +1,1 @@
+"""Training of checkpoints on the same sources and masks that builds use."""

@@ -1,0 +1,253 @@
+"""Endless batches of training patches, drawn with the same masks and cut as in a build.
+
+A visit draws one 3D mask in one case and cuts patches from several of its slices; a shuffle buffer
+mixes the visits. All cases stay in memory.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import IterableDataset
+
+from synthct import seeds
+from synthct.case import Case
+from synthct.errors import MaskError, RecipeError
+from synthct.masks import VIEW_AXIS, MaskKind, View, draw_part, draw_slice, take_part, take_slice
+from synthct.patch import Patch, PatchRules, cut_patches
+from synthct.sources import CaseEntry, Index, label_table, read_case
+from synthct.training.recipe import TrainingRecipe
+from synthct.volume import Box, Volume
+
+logger = logging.getLogger(__name__)
+
+Batch = dict[str, Tensor]
+T = TypeVar("T")
+
+#: Draws that may fail in a row (no legal place, empty slice) before training gives up.
+MAX_FAILURES = 200
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingSet:
+    """What patches are drawn from.
+
+    Attributes:
+        hosts: Cases with an image, with the weight of their source.
+        donors: Cases that lend a tumour's shape.
+        facts: What was read, for the checkpoint's card (ids, hashes, licences; no paths).
+    """
+
+    hosts: tuple[tuple[Case, float], ...]
+    donors: tuple[Case, ...]
+    facts: tuple[Mapping[str, str | None], ...]
+
+
+def load_training_set(recipe: TrainingRecipe, index: Index) -> TrainingSet:
+    """Read every case of the recipe into memory, with coarser copies where it asks for them.
+
+    Raises:
+        RecipeError: If no case has an image.
+    """
+    names = label_table(recipe.sources, recipe.wanted_labels)
+    hosts: list[tuple[Case, float]] = []
+    donors: list[Case] = []
+    entries: list[CaseEntry] = []
+    for source in recipe.sources:
+        found = index.entries(source)
+        weight = recipe.data.source_weights.get(source, 1.0)
+        for entry in found:
+            case = read_case(entry, names)
+            entries.append(entry)
+            if source in recipe.donors:
+                donors.append(case)
+            if case.ct is None:
+                continue
+            coarse = [coarser(case, n) for n in (2, 3)] if recipe.data.coarsen > 0 else []
+            # A source's weight is shared by its cases; a case's by its copies.
+            share = weight / len(found)
+            fine = 1 - recipe.data.coarsen if coarse else 1.0
+            hosts.append((case, share * fine))
+            hosts += [(copy, share * (1 - fine) / len(coarse)) for copy in coarse]
+    if not hosts:
+        raise RecipeError(f"{recipe.name}: no case of its sources has an image to train on")
+    facts = tuple(
+        {
+            "source": e.source,
+            "layout": e.layout,
+            "case_id": e.case_id,
+            "patient_id": e.patient_id,
+            "licence": e.licence,
+            "voxel_sha256": e.voxel_sha256,
+        }
+        for e in entries
+    )
+    return TrainingSet(tuple(hosts), tuple(donors), facts)
+
+
+def coarser(case: Case, factor: int) -> Case:
+    """A copy at 1/factor of the in-plane resolution: block means of HU, block centres of labels."""
+    ct = case.scan()
+    stop = [n - n % factor for n in ct.shape[:2]]
+    box = Box((0, 0, 0), (stop[0], stop[1], ct.shape[2]))
+    cut, labels = ct.crop(box), case.labels.crop(box)
+    blocks = cut.array.reshape(stop[0] // factor, factor, stop[1] // factor, factor, -1)
+    affine = ct.affine.copy()
+    affine[:3, :2] *= factor
+    # The first voxel's centre moves to the middle of its block.
+    affine[:3, 3] += ct.affine[:3, :2].sum(axis=1) * (factor - 1) / 2
+    mean = np.rint(blocks.mean(axis=(1, 3), dtype=np.float32)).astype(np.int16)
+    middle = labels.array[factor // 2 :: factor, factor // 2 :: factor]
+    return Case(
+        f"{case.case_id}/{factor}",
+        case.patient_id,
+        case.source,
+        Volume(mean, affine),
+        Volume(np.ascontiguousarray(middle), affine),
+        case.label_names,
+        case.unions,
+    )
+
+
+class PatchBatches(IterableDataset[Batch]):
+    """Endless batches, every one of a single patch size.
+
+    Args:
+        recipe: What to draw.
+        data: What to draw it from.
+        rules: The checkpoint's patches.
+        stream: Names of the random stream, such as the step and the process it starts from.
+    """
+
+    def __init__(
+        self, recipe: TrainingRecipe, data: TrainingSet, rules: PatchRules, *stream: str
+    ) -> None:
+        self.recipe, self.data, self.rules, self.stream = recipe, data, rules, stream
+        self.able = {
+            section.name: [(case, weight) for case, weight in data.hosts if _offers(case, section)]
+            for section in recipe.masks
+        }
+        for section in recipe.masks:
+            if not self.able[section.name]:
+                wanted = ", ".join(section.wanted_labels())
+                raise RecipeError(
+                    f"{recipe.name}: masks '{section.name}': no case has {wanted}; "
+                    "drop the section or add a source"
+                )
+
+    def __iter__(self) -> Iterator[Batch]:
+        worker = torch.utils.data.get_worker_info()
+        name = str(worker.id if worker else 0)
+        rng = seeds.generator(self.recipe.seed, "train", *self.stream, name)
+        pools: dict[int, list[Patch]] = {}
+        size_of_batch = self.recipe.optim.batch_size
+        for patch in self._patches(rng):
+            pools.setdefault(patch.size, []).append(patch)
+            if sum(map(len, pools.values())) < self.recipe.data.shuffle_buffer:
+                continue
+            pool = max(pools.values(), key=len)
+            for _ in range(max(1, len(pool) // (2 * size_of_batch))):
+                picked = rng.choice(len(pool), size=min(size_of_batch, len(pool)), replace=False)
+                yield collate([pool[n] for n in picked])
+                for n in sorted(picked, reverse=True):
+                    pool.pop(n)
+
+    def _patches(self, rng: np.random.Generator) -> Iterator[Patch]:
+        failures = 0
+        while True:
+            try:
+                drawn = list(self._visit(rng))
+            except MaskError as err:
+                failures, reason = failures + 1, err
+                if failures > MAX_FAILURES:
+                    raise MaskError(
+                        f"{self.recipe.name}: {failures} masks in a row could not be drawn; "
+                        f"the last: {reason}"
+                    ) from err
+                continue
+            failures = 0
+            yield from drawn
+
+    def _visit(self, rng: np.random.Generator) -> Iterator[Patch]:
+        """Draw one mask in one case and cut patches from slices of it."""
+        section = _choose(rng, [(m, m.weight) for m in self.recipe.masks])
+        host = _choose(rng, self.able[section.name])
+        donor = None
+        if section.needs_donor:
+            shapes = [c for c in self.data.donors if c.patient_id != host.patient_id]
+            if not shapes:
+                raise MaskError(f"mask '{section.name}': no donor but the host itself")
+            donor = shapes[int(rng.integers(len(shapes)))]
+        mask = section.build(host, donor, section.draw(host, donor, rng))
+        view: View = _choose(rng, list(self.recipe.data.views.items()))
+        if not self._takes(host.scan(), view):
+            view = "axial"
+        for _ in range(self.recipe.data.patches_per_mask):
+            flat = take_slice(mask, view, draw_slice(mask, view, section.slices, rng))
+            if section.max_extent_mm is not None:
+                part = draw_part(flat, section.max_extent_mm, rng)
+                flat = take_part(flat, part) if part else flat
+            plane = host.scan().crop(_slab(flat.box, view, host.scan()))
+            region = np.zeros(plane.shape, dtype=bool)
+            inside = list(flat.box.slices)
+            inside[VIEW_AXIS[view]] = slice(0, 1)
+            region[tuple(inside)] = flat.region.array
+            patches = cut_patches(
+                plane, Volume(region, plane.affine), flat.label, self.rules
+            )
+            patch = patches[int(rng.integers(len(patches)))]
+            # The first axis of a sagittal slice runs from back to front: no mirror symmetry there.
+            mirrored = view != "sagittal" and rng.random() < self.recipe.data.flip
+            yield _flip(patch) if mirrored else patch
+
+    def _takes(self, ct: Volume, view: View) -> bool:
+        """Whether the scan's spacing in that view needs no resampling."""
+        low, high = self.rules.spacing_range_mm
+        plane = (s for axis, s in enumerate(ct.spacing_mm) if axis != VIEW_AXIS[view])
+        return all(low <= s <= high for s in plane)
+
+
+def collate(patches: list[Patch]) -> Batch:
+    """Stack patches of one size: image and mask (B, 1, S, S), label (B,), spacing (B, 2)."""
+    return {
+        "image": torch.from_numpy(np.stack([p.image for p in patches])[:, None]),
+        "mask": torch.from_numpy(np.stack([p.mask for p in patches])[:, None].astype(np.float32)),
+        "label": torch.tensor([p.label for p in patches], dtype=torch.int64),
+        "spacing_mm": torch.tensor([p.spacing_mm for p in patches], dtype=torch.float32),
+    }
+
+
+def _choose(rng: np.random.Generator, weighted: Sequence[tuple[T, float]]) -> T:
+    weights = np.array([w for _, w in weighted])
+    return weighted[int(rng.choice(len(weighted), p=weights / weights.sum()))][0]
+
+
+def _offers(case: Case, section: MaskKind) -> bool:
+    try:
+        return all(case.region(name).any() for name in section.wanted_labels())
+    except MaskError:
+        return False
+
+
+def _slab(box: Box, view: View, ct: Volume) -> Box:
+    """The whole slice of ``ct`` on which a one-voxel-thick box lies."""
+    axis = VIEW_AXIS[view]
+    start, stop = [0, 0, 0], list(ct.shape)
+    start[axis], stop[axis] = box.start_ijk[axis], box.stop_ijk[axis]
+    return Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
+
+
+def _flip(patch: Patch) -> Patch:
+    """Left and right swapped: the first axis of a canonical axial slice."""
+    return replace(
+        patch,
+        image=np.ascontiguousarray(patch.image[::-1]),
+        mask=np.ascontiguousarray(patch.mask[::-1]),
+        own=np.ascontiguousarray(patch.own[::-1]),
+    )

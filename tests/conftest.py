@@ -1,0 +1,91 @@
+"""Fixtures for all tests: a small case with known truth, and the real CT where it is at hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from synthct.case import Case
+from synthct.volume import Affine, Array, Index3, Volume
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+#: HU and label values of ``tiny_case``.
+AIR_HU, BODY_HU, KIDNEY_HU, TUMOR_HU = -1000, 40, 180, 90
+TINY_LABELS = {"kidney": 1, "tumor": 2}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what is marked ``realdata`` where the real CT is missing."""
+    if SHARED_DATA.is_dir():
+        return
+    skip = pytest.mark.skip(reason="the real CT of ../shared/data is not here")
+    for item in items:
+        if item.get_closest_marker("realdata"):
+            item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real CT, ``../shared/data``; for tests marked ``realdata``."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip("the real CT of ../shared/data is not here")
+    return SHARED_DATA
+
+
+def oblique_affine(spacing_mm: tuple[float, float, float] = (0.8, 0.8, 2.5)) -> Affine:
+    """An affine that is anisotropic, rotated by 12 and 7 degrees, and still closest to RAS+."""
+    a, b = np.deg2rad([12.0, 7.0])
+    about_z = np.array([[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]])
+    about_x = np.array([[1, 0, 0], [0, np.cos(b), -np.sin(b)], [0, np.sin(b), np.cos(b)]])
+    affine = np.eye(4)
+    affine[:3, :3] = about_z @ about_x @ np.diag(spacing_mm)
+    affine[:3, 3] = (-31.5, 12.25, -840.0)
+    return affine
+
+
+def ellipsoid(
+    shape: Index3,
+    spacing_mm: tuple[float, float, float],
+    center_mm: tuple[float, float, float],
+    radii_mm: tuple[float, float, float],
+) -> Array:
+    """Boolean (I, J, K): an ellipsoid, its centre measured along the axes from voxel (0, 0, 0)."""
+    axes = np.ogrid[tuple(slice(n) for n in shape)]
+    parts = zip(axes, spacing_mm, center_mm, radii_mm, strict=True)
+    return sum(((x * s - c) / r) ** 2 for x, s, c, r in parts) <= 1
+
+
+def make_tiny_case(case_id: str = "tiny", *, noise_seed: int = 0) -> Case:
+    """A 48x40x24 CT (0.8, 0.8, 2.5 mm, oblique): body, one kidney, a tumour at its edge.
+
+    Args:
+        case_id: Name of the case and of its patient.
+        noise_seed: Seed of the 5 HU of white noise, so that several cases differ.
+    """
+    shape, spacing = (48, 40, 24), (0.8, 0.8, 2.5)
+    body = ellipsoid(shape, spacing, (19.0, 16.0, 30.0), (18.0, 14.5, 60.0))
+    kidney = ellipsoid(shape, spacing, (22.0, 17.0, 30.0), (9.0, 7.0, 18.0))
+    tumor = ellipsoid(shape, spacing, (28.0, 18.0, 32.0), (3.5, 3.0, 6.0))
+    hu = np.full(shape, AIR_HU, dtype=np.float64)
+    labels = np.zeros(shape, dtype=np.uint8)
+    hu[body], hu[kidney], hu[tumor] = BODY_HU, KIDNEY_HU, TUMOR_HU
+    labels[kidney], labels[tumor] = TINY_LABELS["kidney"], TINY_LABELS["tumor"]
+    hu += np.random.default_rng(noise_seed).normal(0, 5, shape)
+    affine = oblique_affine(spacing)
+    return Case(
+        case_id=case_id,
+        patient_id=case_id,
+        source="hosts",
+        ct=Volume(np.rint(hu).clip(-1024, 3071).astype(np.int16), affine),
+        labels=Volume(labels, affine),
+        label_names=TINY_LABELS,
+    )
+
+
+@pytest.fixture
+def tiny_case() -> Case:
+    """One case of known truth; see ``make_tiny_case``."""
+    return make_tiny_case()

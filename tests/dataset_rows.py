@@ -1,0 +1,67 @@
+"""Rows for the tests of the dataset and its card."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from conftest import oblique_affine
+
+from synthct.dataset.schema import Facts, Metrics, Row, Slices, make_row
+from synthct.volume import Volume
+
+FACTS = Facts(
+    sample_id="host.boxes.d000.s0.v0",
+    mask_id="host.boxes.d000.s0",
+    case_id="host",
+    patient_id="patient",
+    donor_case_id=None,
+    donor_patient_id=None,
+    mask_name="boxes",
+    mask_kind="box",
+    label=None,
+    view="axial",
+    slice_index=7,
+    variant=0,
+    host_in_training=False,
+)
+METRICS = Metrics(
+    outside_max_abs_diff=0,
+    painted_mean_hu=41.5,
+    painted_std_hu=12.25,
+    replaced_mean_hu=40.0,
+    replaced_std_hu=11.0,
+    seam_ratio=1.02,
+    texture_ratio=float("nan"),
+    clipped_fraction=0.0,
+    mask_area_mm2=120.5,
+    painted_fraction=0.03,
+)
+PROVENANCE: dict[str, Any] = {
+    "host": {"case": "host", "slice": 7},
+    "mask": {"kind": "box", "margin_mm": [10.5, 0.1], "mirror": True},
+    "noise_seed": 2**63 - 1,
+    "versions": {"torch": "2.13.0"},
+}
+
+
+def make_slices(seed: int = 0, shape: tuple[int, int, int] = (21, 17, 1)) -> Slices:
+    """Random HU over the whole range, a small mask, and labels."""
+    rng = np.random.default_rng(seed)
+    original = rng.integers(-1024, 3072, shape, dtype=np.int16)
+    mask = np.zeros(shape, dtype=bool)
+    middle = tuple(slice(n // 3, n // 3 + max(1, n // 4)) for n in shape)
+    mask[middle] = True
+    painted = np.where(mask, rng.integers(-1024, 3072, shape, dtype=np.int16), original)
+    labels = rng.integers(0, 4, shape).astype(np.uint8)
+    return Slices(Volume(painted, oblique_affine()), original, mask, labels)
+
+
+def make_test_row(number: int = 0, *, keep_original: bool = False, **facts: Any) -> Row:
+    """The row of sample ``number``, its facts changed by ``facts``."""
+    named = replace(FACTS, sample_id=f"host.boxes.d{number:03d}.s0.v0", **facts)
+    provenance = {**PROVENANCE, "sample_id": named.sample_id}
+    return make_row(
+        make_slices(number), named, METRICS, provenance, keep_original=keep_original
+    )

@@ -1,0 +1,253 @@
+"""Rows, shards, the journal, and what datasets makes of them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from conftest import oblique_affine
+from dataset_rows import FACTS, METRICS, PROVENANCE, make_slices, make_test_row
+from synthct.dataset.digest import canonical_json
+from synthct.dataset.picture import from_picture
+from synthct.dataset.png import decode_hu, decode_labels, decode_mask
+from synthct.dataset.schema import Facts, Metrics, arrow_schema, columns, features, make_row
+from synthct.dataset.writer import (
+    Rejection,
+    finished_shards,
+    read_shard,
+    record_shard,
+    shard_bytes,
+    shard_name,
+    start_journal,
+    write_shard,
+)
+from synthct.errors import ConflictError, ResourceError, VerifyError
+from synthct.volume import Volume
+
+
+def test_row_holds_the_voxels_exactly() -> None:
+    slices = make_slices()
+    row = make_row(slices, FACTS, METRICS, PROVENANCE, keep_original=True)
+    assert np.array_equal(from_picture(decode_hu(row.image), "axial"), slices.painted.array)
+    assert np.array_equal(from_picture(decode_mask(row.mask), "axial"), slices.mask)
+    assert np.array_equal(from_picture(decode_labels(row.label_map), "axial"), slices.labels)
+    assert row.original is not None
+    assert np.array_equal(from_picture(decode_hu(row.original), "axial"), slices.original)
+
+
+def test_spacing_follows_the_picture() -> None:
+    slices = make_slices(shape=(1, 9, 7))
+    moved = replace(slices, painted=Volume(slices.painted.array, oblique_affine((0.7, 0.9, 2.5))))
+    row = make_row(moved, replace(FACTS, view="sagittal"), METRICS, PROVENANCE)
+    assert row.spacing_mm == pytest.approx((2.5, 0.9))
+
+
+def test_change_outside_of_the_mask_is_refused() -> None:
+    slices = make_slices()
+    original = slices.original.copy()
+    original[0, 0, 0] ^= 1
+    with pytest.raises(ValueError, match="outside of the mask"):
+        replace(slices, original=original)
+
+
+def test_arrays_of_another_shape_are_refused() -> None:
+    slices = make_slices()
+    with pytest.raises(ValueError, match="labels is"):
+        replace(slices, labels=slices.labels[:-1])
+
+
+@pytest.mark.parametrize("keep_original", [False, True])
+def test_schema_is_what_datasets_makes_of_its_features(keep_original: bool) -> None:
+    schema = arrow_schema(keep_original)
+    ours = features(keep_original)
+    assert list(ours) == schema.names
+    assert ours.arrow_schema.equals(schema)
+    assert ours.arrow_schema.metadata == schema.metadata
+    assert ("original" in ours) == keep_original
+
+
+def test_every_fact_and_measure_is_a_column() -> None:
+    names = [f.name for group in (Facts, Metrics) for f in fields(group)]
+    assert set(names) <= set(columns(keep_original=False))
+    row = make_test_row(keep_original=True)
+    assert set(row.values()) == set(columns(keep_original=True))
+
+
+def test_undefined_measure_is_null() -> None:
+    assert make_test_row().values()["texture_ratio"] is None
+
+
+def test_same_rows_same_bytes(tmp_path: Path) -> None:
+    rows = [make_test_row(n) for n in range(70)]
+    one = write_shard(tmp_path, "data/a.parquet", rows, split="train", keep_original=False)
+    two = write_shard(tmp_path, "data/b.parquet", rows, split="train", keep_original=False)
+    assert one.sha256 == two.sha256
+    assert (tmp_path / one.path).read_bytes() == (tmp_path / two.path).read_bytes()
+    assert (tmp_path / one.path).stat().st_size == one.bytes
+    assert one.rows == 70
+
+
+def test_order_of_rows_is_kept(tmp_path: Path) -> None:
+    rows = [make_test_row(n) for n in (3, 1, 2)]
+    record = write_shard(tmp_path, "a.parquet", rows, split="train", keep_original=False)
+    found = read_shard(tmp_path / record.path, ["sample_id", "provenance"]).to_pylist()
+    assert [row["sample_id"] for row in found] == [row.facts.sample_id for row in rows]
+    text = canonical_json({**PROVENANCE, "sample_id": rows[0].facts.sample_id})
+    assert found[0]["provenance"] == text
+
+
+def test_empty_shard_can_be_read(tmp_path: Path) -> None:
+    record = write_shard(tmp_path, "a.parquet", [], split="train", keep_original=True)
+    assert read_shard(tmp_path / record.path).num_rows == 0
+
+
+def test_row_groups_have_a_fixed_size_and_all_pages_a_checksum(tmp_path: Path) -> None:
+    data = shard_bytes([make_test_row(n) for n in range(130)], keep_original=False)
+    path = tmp_path / "a.parquet"
+    path.write_bytes(data)
+    metadata = pq.read_metadata(path)
+    assert [metadata.row_group(n).num_rows for n in range(metadata.num_row_groups)] == [64, 64, 2]
+    chunk = metadata.row_group(0).column(metadata.row_group(0).num_columns - 1)
+    assert chunk.compression == "ZSTD"
+
+
+def test_flips_inside_of_pages_are_found(tmp_path: Path) -> None:
+    record = write_shard(
+        tmp_path, "a.parquet", [make_test_row(n) for n in range(8)], split="t", keep_original=False
+    )
+    path = tmp_path / record.path
+    data = path.read_bytes()
+    whole = read_shard(path)
+    metadata = pq.read_metadata(path)
+    end = max(
+        c.data_page_offset + c.total_compressed_size
+        for g in range(metadata.num_row_groups)
+        for c in [metadata.row_group(g).column(n) for n in range(metadata.num_columns)]
+    )
+    rng = np.random.default_rng(0)
+    silent = 0
+    for _ in range(200):
+        flipped = bytearray(data)
+        flipped[int(rng.integers(4, min(end, len(data))))] ^= 1 << int(rng.integers(8))
+        path.write_bytes(flipped)
+        try:
+            silent += not read_shard(path).equals(whole)
+        except VerifyError:
+            continue
+    assert silent == 0
+
+
+def test_reading_says_what_is_wrong(tmp_path: Path) -> None:
+    with pytest.raises(ResourceError, match=r"gone\.parquet"):
+        read_shard(tmp_path / "gone.parquet")
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1 nothing PAR1")
+    with pytest.raises(VerifyError, match=r"bad\.parquet: damaged"):
+        read_shard(tmp_path / "bad.parquet")
+
+
+def test_shard_names_are_those_of_the_hub() -> None:
+    assert shard_name("train", 3, 12) == "data/train-00003-of-00012.parquet"
+
+
+def test_journal_gives_back_what_is_intact(tmp_path: Path) -> None:
+    journal = tmp_path / "journal.jsonl"
+    start_journal(journal, "plan-a")
+    rejected = (Rejection("x", "folded", -0.25), Rejection("y", "no place"))
+    records = []
+    for n in range(3):
+        record = write_shard(
+            tmp_path,
+            shard_name("train", n, 3),
+            [make_test_row(n)],
+            split="train",
+            keep_original=False,
+            rejected=rejected,
+        )
+        record_shard(journal, record)
+        records.append(record)
+    assert finished_shards(journal, tmp_path) == {record.path: record for record in records}
+    start_journal(journal, "plan-a")  # a second run of the same plan
+
+    flipped = bytearray((tmp_path / records[0].path).read_bytes())
+    flipped[len(flipped) // 2] ^= 4
+    (tmp_path / records[0].path).write_bytes(flipped)
+    (tmp_path / records[1].path).unlink()
+    assert list(finished_shards(journal, tmp_path)) == [records[2].path]
+
+
+def test_line_cut_by_a_kill_spoils_no_other(tmp_path: Path) -> None:
+    journal = tmp_path / "journal.jsonl"
+    start_journal(journal, "plan-a")
+    rows = [make_test_row()]
+    one = write_shard(tmp_path, "1.parquet", rows, split="t", keep_original=False)
+    two = write_shard(tmp_path, "2.parquet", rows, split="t", keep_original=False)
+    record_shard(journal, one)
+    whole = journal.read_bytes()
+    record_shard(journal, two)
+    line = journal.read_bytes()[len(whole) :]
+    for kept in range(len(line) - 1):
+        journal.write_bytes(whole + line[:kept])
+        assert list(finished_shards(journal, tmp_path)) == [one.path]
+        record_shard(journal, two)
+        assert list(finished_shards(journal, tmp_path)) == [one.path, two.path]
+
+
+def test_journal_of_another_plan_is_a_conflict(tmp_path: Path) -> None:
+    journal = tmp_path / "journal.jsonl"
+    start_journal(journal, "plan-a")
+    with pytest.raises(ConflictError, match=r"plan-a.*plan-b"):
+        start_journal(journal, "plan-b")
+    journal.write_bytes(b"nonsense")
+    with pytest.raises(ConflictError, match="cannot be read"):
+        start_journal(journal, "plan-a")
+
+
+KILLED = """
+    import os, signal, sys
+    from pathlib import Path
+    from synthct.dataset import files
+
+    folder, calls = Path(sys.argv[1]), ["write", "fsync", "replace", "close", "open"]
+
+    def killing(name, when):
+        real, count = getattr(os, name), 0
+        def call(*args, **kwargs):
+            nonlocal count
+            count += 1
+            if count == when:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(*args, **kwargs)
+        return call
+
+    for trial, (name, when) in enumerate((n, w) for n in calls for w in range(1, 4)):
+        place = folder / f"{trial:02d}-{name}-{when}"
+        place.mkdir()
+        child = os.fork()
+        if child == 0:
+            setattr(os, name, killing(name, when))
+            files.atomic_write(place / "shard", b"x" * 100_000)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        (place / "status").write_text(str(os.WIFSIGNALED(status)))
+"""
+
+
+def test_killed_writer_leaves_a_whole_file_or_none(tmp_path: Path) -> None:
+    script = textwrap.dedent(KILLED)
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True)
+    kills = 0
+    for place in sorted(tmp_path.iterdir()):
+        shard = place / "shard"
+        killed = (place / "status").read_text() == "True"
+        kills += killed
+        assert shard.exists() or killed
+        if shard.exists():
+            assert shard.read_bytes() == b"x" * 100_000
+    assert kills >= 8
+    assert not (tmp_path / "06-replace-1" / "shard").exists()
