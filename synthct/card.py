@@ -7,14 +7,13 @@ or people is made inert: in a page it is text, whatever it contains.
 from __future__ import annotations
 
 import re
-import string
-import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
 from synthct.dataset.manifest import Release
+from synthct.dataset.markdown import bullets, code, count, figure, inert, one_line, table
 from synthct.dataset.records import yaml_text
 from synthct.dataset.summary import Summary
 
@@ -44,9 +43,6 @@ _LICENCE_LINKS = {
 
 #: Value of the label map where nobody knows what was painted.
 _IGNORE = 255
-
-#: Signs that mean something anywhere in a line of Markdown or HTML.
-_ACTIVE = frozenset("\\`*_[]<>&|~$#@!{}")
 
 #: Longest list of cases in a card.
 _MAX_CASES = 40
@@ -129,7 +125,7 @@ def dataset_card(release: Release, summary: Summary, facts: CardFacts) -> str:
         _usage(release, facts),
         _method(facts),
         _quality(summary),
-        _limits(summary),
+        _limits(summary, facts),
         _origin(release, facts),
     )
     header = yaml_text(_header(release, summary, facts))
@@ -140,7 +136,7 @@ def attribution(sources: Sequence[SourceNote]) -> str:
     """attribution.md: sources, licences, and what is owed to whom."""
     blocks = [
         f"## {code(source.name)}\n\n"
-        f"Layout {code(source.layout)}, {source.cases} cases, "
+        f"Layout {code(source.layout)}, {count(source.cases, 'case')}, "
         f"licence {_licence(source.licence)}.\n\n"
         f"{inert(source.attribution) if source.attribution else 'No attribution is asked for.'}"
         for source in sources
@@ -148,62 +144,35 @@ def attribution(sources: Sequence[SourceNote]) -> str:
     return "# Attribution\n\n" + "\n\n".join(blocks) + "\n"
 
 
-def inert(text: str) -> str:
-    """Text as one line of Markdown that shows it and does nothing else (a plain URL may link).
-
-    Control and direction characters go, white space becomes single spaces, and signs of Markdown
-    and HTML become character references, which are never taken for signs. So do those that only
-    mean something at the start of a line, such as in ``1.`` and ``-``.
-    """
-    line = _one_line(text)
-    start = len(line) - len(line.lstrip(string.digits + string.punctuation + " "))
-    return "".join(
-        f"&#{ord(char)};" if char in (string.punctuation if n < start else _ACTIVE) else char
-        for n, char in enumerate(line)
-    )
-
-
-def code(text: str) -> str:
-    """Text as a code span, in which nothing is interpreted; a bar is broken, to fit in tables."""
-    line = _one_line(text).replace("|", "\N{BROKEN BAR}")
-    longest = max((len(run) for run in re.findall(r"`+", line)), default=0)
-    fence, pad = "`" * (longest + 1), " " if longest or not line else ""
-    return f"{fence}{pad}{line}{pad}{fence}"
-
-
-def _one_line(text: str) -> str:
-    spaced = " ".join(text.split())
-    return "".join(char for char in spaced if not unicodedata.category(char).startswith("C"))
-
-
 def _header(release: Release, summary: Summary, facts: CardFacts) -> dict[str, Any]:
     splits = [split for split, rows in summary.splits.items() if rows]
     licence = (facts.licence or "").lower()
     known = licence in _HUB_LICENCES
-    name = {} if known or not licence else {"license_name": _one_line(facts.licence or "")}
+    name = {} if known or not licence else {"license_name": one_line(facts.licence or "")}
     size = next((size for limit, size in _SIZES if release.rows < limit), "1M<n<10M")
     tags = ["medical", "ct", "radiology", "synthetic", "inpainting", "diffusion", "synthct"]
     files = [{"split": split, "path": f"data/{split}-*.parquet"} for split in splits]
     return {
-        "pretty_name": _one_line(facts.title),
+        "pretty_name": one_line(facts.title),
         "license": licence if known else "other" if licence else "unknown",
         **name,
         "task_categories": ["image-segmentation", "unconditional-image-generation"],
-        "tags": list(dict.fromkeys([*tags, *map(_one_line, facts.tags)])),
+        "tags": list(dict.fromkeys([*tags, *map(one_line, facts.tags)])),
         "size_categories": [size],
         "configs": [{"config_name": "default", "data_files": files}],
     }
 
 
 def _introduction(release: Release, summary: Summary, facts: CardFacts) -> str:
+    slices, hosts = f"{facts.view} CT slice", count(summary.hosts, "patient")
+    whose = "the real patient's" if _is_real(facts) else "that of a procedural phantom"
     parts = [f"# {inert(facts.title)}"]
     if facts.description:
         parts.append(inert(facts.description))
     parts.append(
-        f"{summary.samples:,} {facts.view} CT slices of {summary.hosts:,} patients, in each of "
-        "which a diffusion model has painted a region anew, with the label map that goes with it. "
-        "**Inside of the mask the picture is synthetic; outside of it every voxel is the real "
-        "patient's.**"
+        f"{count(summary.samples, slices)} of {hosts}, in each of which a diffusion model has "
+        "painted a region anew, with the label map that goes with it. **Inside of the mask the "
+        f"picture is synthetic; outside of it every voxel is {whose}.**"
     )
     if facts.picture:
         parts.append(f"![Samples of the dataset](./{quote(facts.picture)})")
@@ -228,18 +197,19 @@ def _contents(summary: Summary, facts: CardFacts) -> str:
     ]
     total = ["all", "", "", *summary.splits.values(), summary.samples]
     head = ["mask", "kind", "painted as", *map(code, splits), "all"]
-    donors = f", {summary.donors:,} donor patients" if summary.donors else ""
+    donors = f", {count(summary.donors, 'donor patient')}" if summary.donors else ""
     parts = [
         "## What is in it",
-        _table(head, [*by_mask, total]),
-        f"{summary.masks:,} different masks in {len(summary.by_case):,} host cases of "
-        f"{summary.hosts:,} patients{donors}. A sample's host and donor are in the same split.",
-        _table(["host case", "samples"], _longest(summary.by_case)),
+        table(head, [*by_mask, total]),
+        f"{count(summary.masks, 'mask')} in {count(len(summary.by_case), 'host case')} of "
+        f"{count(summary.hosts, 'patient')}{donors}. "
+        "A sample's host and donor are in the same split.",
+        table(["host case", "samples"], _longest(summary.by_case)),
         "Values of the label map:",
-        _table(["value", "name"], _labels(facts)),
+        table(["value", "name"], _labels(facts)),
     ]
     if facts.notes:
-        parts.append("Notes of the plan:\n\n" + _bullets(inert(note) for note in facts.notes))
+        parts.append("Notes of the plan:\n\n" + bullets(inert(note) for note in facts.notes))
     return "\n\n".join(parts)
 
 
@@ -271,7 +241,7 @@ labels = np.asarray(sample["label_map"])
 affine = np.array(sample["affine"]).reshape(4, 4)
 ```
 
-{_table(["column", "what it holds"], columns)}
+{table(["column", "what it holds"], columns)}
 
 Pictures are shown as radiologists do: anterior (axial) or superior (coronal, sagittal) is up, the
 patient's right (axial, coronal) or front (sagittal) is on the left. `hu[:, :, None]` with `affine`
@@ -286,8 +256,8 @@ options = pyarrow.dataset.ParquetFragmentScanOptions(page_checksum_verification=
 dataset = load_dataset("<folder or user>/{name}", fragment_scan_options=options)
 ```
 
-`manifest.json` has size and SHA-256 of every file. Measures are columns too, to filter by:
-`dataset.filter(lambda ratio: ratio < 1.15, input_columns="seam_ratio")`."""
+`manifest.json` has size and SHA-256 of every file. Measures are columns, so `load_dataset` can
+read a part only: `load_dataset(..., filters=[("seam_ratio", "<", 1.15)])`."""
 
 
 def _method(facts: CardFacts) -> str:
@@ -295,12 +265,12 @@ def _method(facts: CardFacts) -> str:
     return "\n\n".join(
         [
             "## How it was made",
-            "For each sample a mask was drawn on a real scan, a diffusion model painted the region "
+            "For each sample a mask was drawn on a scan, a diffusion model painted the region "
             "from its surroundings on the scan's own grid (the column `provenance` says where it "
             "had to be resampled), and only voxels inside of the mask were pasted back. That all "
             "others are unchanged was checked for every sample. "
             f"The preview shows {inert(facts.preview_window)}.",
-            _table(["setting", "value"], settings),
+            table(["setting", "value"], settings),
             "`recipe.yaml` is the whole recipe, `synthct.lock` names every input by hash.",
         ]
     )
@@ -308,38 +278,44 @@ def _method(facts: CardFacts) -> str:
 
 def _quality(summary: Summary) -> str:
     rows = [
-        [f"`{name}`", what, *(_figure(x) for x in (s.low, s.median, s.high)), unit, s.count]
+        [f"`{name}`", what, *(figure(x) for x in (s.low, s.median, s.high)), unit, s.count]
         for name, (what, unit) in _MEASURES.items()
         for s in [summary.measures.get(name)]
         if s is not None
     ]
     head = ["column", "measure", "5 %", "median", "95 %", "unit", "samples"]
     rejected = sum(summary.rejected.values())
-    parts = ["## How good it is", _table(head, rows)]
-    parts.append(f"{rejected:,} planned samples were rejected (`rejected.parquet`).")
+    parts = ["## How good it is", table(head, rows)]
+    parts.append(f"Rejected (`rejected.parquet`): {count(rejected, 'planned sample')}.")
     if rejected:
         reasons = [[inert(reason), count] for reason, count in summary.rejected.items()]
-        parts.append(_table(["reason", "rejected"], reasons))
+        parts.append(table(["reason", "rejected"], reasons))
     if summary.in_training:
         parts.append(
-            f"The checkpoint was trained on the hosts of {summary.in_training:,} samples "
+            f"The checkpoint was trained on the hosts of {count(summary.in_training, 'sample')} "
             "(`host_in_training`): leave them out where you judge the model."
         )
     return "\n\n".join(parts)
 
 
-def _limits(summary: Summary) -> str:
-    lines = [
+def _limits(summary: Summary, facts: CardFacts) -> str:
+    real = [
         "This dataset is not anonymous. Outside of the masks its voxels are real patients', as "
         "they are in the sources, and all that binds a user of the sources binds you.",
+        *(
+            ["The shape of a transplanted structure is that of a real donor patient."]
+            if summary.donors
+            else []
+        ),
+    ]
+    lines = [
         "Several samples show the same patient: split by `patient_id`, never by row.",
         "What was painted is plausible, not true: it says nothing about the patient, and is not "
         "for diagnosis.",
         "A model trained on this can be no better than what painted it; judge it on real scans.",
     ]
-    if summary.donors:
-        lines.append("The shape of a transplanted structure is that of a real donor patient.")
-    return "## Limits\n\n" + _bullets(lines)
+    phantoms = ["All scans are procedural phantoms: no patient is in this dataset."]
+    return "## Limits\n\n" + bullets([*(real if _is_real(facts) else phantoms), *lines])
 
 
 def _origin(release: Release, facts: CardFacts) -> str:
@@ -351,12 +327,16 @@ def _origin(release: Release, facts: CardFacts) -> str:
     return "\n\n".join(
         [
             "## Where it comes from",
-            _table(head, rows),
+            table(head, rows),
             f"Licence of this dataset: {_licence(facts.licence)}. `attribution.md` has the texts.",
             f"Content: {code(release.content_id)}, the Merkle root over the samples' digests, "
             f"which names the content whatever files hold it. Plan: {code(release.plan_id)}.",
         ]
     )
+
+
+def _is_real(facts: CardFacts) -> bool:
+    return any(source.layout != "phantom" for source in facts.sources)
 
 
 def _labels(facts: CardFacts) -> list[list[Any]]:
@@ -380,20 +360,3 @@ def _licence(licence: str | None) -> str:
         return "**unknown: ask before you pass it on**"
     link = _LICENCE_LINKS.get(licence.lower())
     return f"[{inert(licence)}]({link})" if link else code(licence)
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    numeric = [bool(rows) and isinstance(cell, int) for cell in (rows[-1] if rows else head)]
-    rule = ["---:" if number else "---" for number in numeric]
-    cells = [[f"{c:,}" if isinstance(c, int) else str(c) for c in row] for row in rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in [list(head), rule, *cells])
-
-
-def _bullets(lines: Iterable[str]) -> str:
-    return "\n".join(f"- {line}" for line in lines)
-
-
-def _figure(value: float) -> str:
-    if value == 0 or abs(value) >= 100:
-        return f"{value:,.0f}"
-    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3g}"

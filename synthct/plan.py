@@ -13,6 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from heapq import nsmallest
 from itertools import pairwise
 
 from synthct.errors import RecipeError, SourceError
@@ -94,7 +95,8 @@ class Plan:
     def plan_id(self) -> str:
         """sha256 of the samples with their cases, donors and shards; free of paths."""
         rows = [
-            [shard.split, shard.index, spec.sample_id, spec.host.patient_id, _names(spec.donors)]
+            [shard.split, shard.index, spec.sample_id]
+            + [[case.source, case.case_id, case.patient_id] for case in (spec.host, *spec.donors)]
             for shard in self.shards
             for spec in shard.specs
         ]
@@ -108,15 +110,12 @@ class Plan:
 
     def limit(self, samples: int) -> Plan:
         """The plan cut to its first ``samples``; what remains keeps its ids and seeds."""
-        shards = []
-        left = samples
+        shards, left = [], samples
         for shard in self.shards:
-            specs = shard.specs[: max(0, left)]
-            left -= len(specs)
-            if specs:
-                shards.append(replace(shard, specs=specs))
-        kept = tuple(spec for shard in shards for spec in shard.specs)
-        return replace(self, specs=kept, shards=tuple(shards))
+            if left > 0:
+                shards.append(replace(shard, specs=shard.specs[:left]))
+            left -= len(shard.specs)
+        return replace(self, specs=self.specs[: max(0, samples)], shards=tuple(shards))
 
 
 def plan_samples(recipe: Recipe, index: Index) -> Plan:
@@ -126,49 +125,46 @@ def plan_samples(recipe: Recipe, index: Index) -> Plan:
         SourceError: If no host has an image.
         RecipeError: If a section of ``masks`` can be drawn in no host, or has no donor.
     """
-    hosts = tuple(entry for entry in index.entries("hosts") if entry.image is not None)
-    if not hosts:
+    scans = tuple(entry for entry in index.entries("hosts") if entry.image is not None)
+    if not scans:
         raise SourceError("source 'hosts': no case has an image to paint into; add scans")
-    able = {s.name: _able_hosts(recipe, n, hosts) for n, s in enumerate(recipe.masks)}
+    able = {s.name: _able_hosts(recipe, n, scans) for n, s in enumerate(recipe.masks)}
     pools = {s.name: _donor_pool(recipe, n, index) for n, s in enumerate(recipe.masks)}
+    hosts = tuple(scan for scan in scans if any(scan.case_id in ids for ids in able.values()))
+    notes = [*_unknown_notes(recipe, scans)]
+    for name, ids in able.items():
+        if lacking := [scan.case_id for scan in scans if scan.case_id not in ids]:
+            count = f"{len(lacking)} of {len(scans)} hosts lack its labels and are skipped"
+            notes.append(f"masks '{name}': {count}: {_some(lacking)}")
 
     donors = {donor.patient_id for pool in pools.values() for donor in pool}
-    splits, notes = _split_patients(recipe, {host.patient_id for host in hosts}, donors)
-    notes += _unknown_notes(recipe, hosts)
-    notes += [
-        _lack_note(section.name, lacking, hosts)
-        for section in recipe.masks
-        if (lacking := [host for host in hosts if host.case_id not in able[section.name]])
-    ]
-    choosers = {
-        section.name: _DonorChooser(recipe.seed, section.name, pools[section.name], splits)
-        for section in recipe.masks
-        if section.needs_donor
-    }
+    splits, split_notes = _split_patients(recipe, {host.patient_id for host in hosts}, donors)
+    notes += split_notes
+    used: Counter[str] = Counter()
+    choosers: dict[str, _DonorChooser] = {}
     for number, section in enumerate(recipe.masks):
-        if section.name not in choosers:
+        if not section.needs_donor:
             continue
-        chooser, ids = choosers[section.name], able[section.name]
-        bereft = [h for h in hosts if h.case_id in ids and not chooser.has_donor_for(h)]
-        ids -= {host.case_id for host in bereft}
+        chooser = _DonorChooser(recipe.seed, section.name, pools[section.name], splits, used)
+        choosers[section.name], ids = chooser, able[section.name]
+        bereft = [h.case_id for h in hosts if h.case_id in ids and not chooser.has_donor_for(h)]
+        ids.difference_update(bereft)
         if not ids:
-            message = (
-                "no host has a donor of another patient in its own split; "
-                "add donors, or share the patients out to fewer splits"
-            )
-            raise recipe.error(("masks", number, "donors"), message)
+            message = "no host has a donor of another patient in its own split"
+            hint = "add donors, or share the patients out to fewer splits"
+            raise recipe.error(("masks", number, "donors"), f"{message}; {hint}")
         if bereft:
-            notes.append(_bereft_note(section.name, bereft, splits))
+            count = f"{len(bereft)} hosts have no donor of another patient in their split"
+            notes.append(f"masks '{section.name}': {count} and are skipped: {_some(bereft)}")
 
-    specs: list[SampleSpec] = []
-    for split in SPLITS:
-        for host in hosts:
-            if splits[host.patient_id] == split:
-                specs += _specs_of_host(recipe, host, split, able, choosers)
-    idle = [host.case_id for host in hosts if not any(host.case_id in ids for ids in able.values())]
-    if idle:
-        notes.append(f"{_some(idle)} of {len(hosts)} hosts can take no mask and are left out")
-    return Plan(tuple(specs), tuple(_shards(specs, recipe.samples_per_shard)), tuple(notes), splits)
+    specs = tuple(
+        spec
+        for split in SPLITS
+        for host in hosts
+        if splits[host.patient_id] == split
+        for spec in _specs_of_host(recipe, host, split, able, choosers)
+    )
+    return Plan(specs, tuple(_shards(specs, recipe.samples_per_shard)), tuple(notes), splits)
 
 
 def share_out(weights: Sequence[float], total: int, offset: Fraction) -> list[int]:
@@ -193,7 +189,7 @@ def assign_splits(
 ) -> dict[str, Split]:
     """Patients to splits, in the order of a hash, as many to each as the fractions ask.
 
-    With at least as many patients as splits no split stays empty.
+    With at least as many patients as splits no split is empty.
     """
     ranked = sorted(
         set(patients), key=lambda patient: (derive_seed(seed, "split", patient), patient)
@@ -205,7 +201,8 @@ def assign_splits(
 
 def _sizes(total: int, fractions: Mapping[Split, float]) -> dict[Split, int]:
     """Largest remainders, then one from the largest split to each that got none."""
-    exact = {split: Fraction(str(share)) * total for split, share in fractions.items()}
+    shares = {split: Fraction(str(share)) for split, share in fractions.items()}
+    exact = {split: share * total / sum(shares.values()) for split, share in shares.items()}
     sizes = {split: math.floor(share) for split, share in exact.items()}
     by_remainder = sorted(
         exact, key=lambda split: (sizes[split] - exact[split], SPLITS.index(split))
@@ -225,14 +222,13 @@ def _split_patients(
 ) -> tuple[dict[str, Split], list[str]]:
     """Every patient's split, and what is to be said about it.
 
-    Those who are only donors are shared out by themselves, so that each split has its donors.
+    Those who are only donors are shared out by themselves, so that each split has its donors. A
+    split that the fractions give less than half a patient cannot be had.
     """
     fractions = recipe.splits.fractions
-    if len(hosts) < len(fractions):
-        note = (
-            f"{len(hosts)} host patients are too few for {len(fractions)} splits; "
-            "everything is train"
-        )
+    if len(fractions) > 1 and len(hosts) * min(fractions.values()) < 0.5:
+        asked = ", ".join(f"{split} {share:g}" for split, share in fractions.items())
+        note = f"{len(hosts)} host patients are too few for {asked}; everything is train"
         return dict.fromkeys(sorted(hosts | donors), "train"), [note]
     splits = assign_splits(hosts, fractions, recipe.seed)
     splits.update(assign_splits(donors - hosts, fractions, recipe.seed))
@@ -310,22 +306,6 @@ def _unknown_notes(recipe: Recipe, hosts: Sequence[CaseEntry]) -> Iterator[str]:
                 yield f"masks '{section.name}': no host knows '{label}'{hint}"
 
 
-def _lack_note(name: str, lacking: Sequence[CaseEntry], hosts: Sequence[CaseEntry]) -> str:
-    cases = _some([host.case_id for host in lacking])
-    return (
-        f"masks '{name}': {len(lacking)} of {len(hosts)} hosts lack its labels and are skipped: "
-        f"{cases}"
-    )
-
-
-def _bereft_note(name: str, hosts: Sequence[CaseEntry], splits: Mapping[str, Split]) -> str:
-    where = ", ".join(
-        split for split in SPLITS if any(splits[h.patient_id] == split for h in hosts)
-    )
-    cases = _some([host.case_id for host in hosts])
-    return f"masks '{name}': no donor of another patient in {where} for {cases}; skipped there"
-
-
 def _some(names: Sequence[str]) -> str:
     """The first names and how many there are more."""
     more = f" and {len(names) - 12} more" if len(names) > 12 else ""
@@ -336,14 +316,22 @@ class _DonorChooser:
     """Deals donors out evenly over their patients, within a split, never the host's own."""
 
     def __init__(
-        self, seed: int, section: str, pool: Sequence[CaseEntry], splits: Mapping[str, Split]
+        self,
+        seed: int,
+        section: str,
+        pool: Sequence[CaseEntry],
+        splits: Mapping[str, Split],
+        used: Counter[str],
     ) -> None:
         self._seed, self._section, self._splits = seed, section, splits
         self._used: Counter[str] = Counter()
+        self._used_by_all = used
         self._patients: dict[Split, dict[str, list[CaseEntry]]] = defaultdict(dict)
         for donor in pool:
             cases = self._patients[splits[donor.patient_id]]
             cases.setdefault(donor.patient_id, []).append(donor)
+        patients = {donor.patient_id for donor in pool}
+        self._order = {name: derive_seed(seed, "donor", section, name) for name in patients}
 
     def has_donor_for(self, host: CaseEntry) -> bool:
         """Whether another patient of the host's split can lend a shape."""
@@ -352,22 +340,23 @@ class _DonorChooser:
     def choose(self, host: CaseEntry, draw: int) -> tuple[CaseEntry, ...]:
         """A donor from the patient used least so far, then those to fall back on."""
         others = self._others(host)
-        ranked = sorted(
-            others, key=lambda patient: (self._used[patient], self._rank(host, draw, patient))
-        )
-        chosen = ranked[:DONORS_PER_MASK]
+        chosen = nsmallest(DONORS_PER_MASK, others, key=self._claim)
         self._used[chosen[0]] += 1
-        return tuple(
-            min(others[patient], key=lambda case: self._rank(host, draw, patient, case.case_id))
-            for patient in chosen
-        )
+        self._used_by_all[chosen[0]] += 1
+        return tuple(self._case_of(others[patient], host, draw) for patient in chosen)
+
+    def _claim(self, patient: str) -> tuple[int, int, int]:
+        """Least first: used by this section, used by any, and a fixed random order."""
+        return self._used[patient], self._used_by_all[patient], self._order[patient]
+
+    def _case_of(self, cases: Sequence[CaseEntry], host: CaseEntry, draw: int) -> CaseEntry:
+        """One of a patient's cases, at random."""
+        names = ("donor", self._section, host.case_id, str(draw))
+        return min(cases, key=lambda case: derive_seed(self._seed, *names, case.case_id))
 
     def _others(self, host: CaseEntry) -> dict[str, list[CaseEntry]]:
         patients = self._patients[self._splits[host.patient_id]]
         return {name: cases for name, cases in patients.items() if name != host.patient_id}
-
-    def _rank(self, host: CaseEntry, draw: int, *names: str) -> int:
-        return derive_seed(self._seed, "donor", host.case_id, self._section, str(draw), *names)
 
 
 def _specs_of_host(
@@ -408,7 +397,3 @@ def _shards(specs: Sequence[SampleSpec], size: int) -> Iterator[Shard]:
         mine = [spec for spec in specs if spec.split == split]
         for index, start in enumerate(range(0, len(mine), size)):
             yield Shard(split, index, tuple(mine[start : start + size]))
-
-
-def _names(donors: Sequence[CaseEntry]) -> list[list[str]]:
-    return [[donor.source, donor.case_id, donor.patient_id] for donor in donors]

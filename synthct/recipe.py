@@ -92,6 +92,9 @@ class Inpaint(_Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        scheme, colon, rest = self.checkpoint.partition(":")
+        if colon and scheme != "package" and re.fullmatch(r"\w{2,}", scheme):
+            raise ValueError(f"checkpoint '{scheme}:' is not known; did you mean 'package:{rest}'?")
         if self.revision is None:
             return self
         if self.checkpoint.startswith("package:"):
@@ -205,7 +208,7 @@ class Recipe(_Section):
         again; a checkpoint in a folder keeps the folder's name (its files are told apart by the
         hashes in the lock).
         """
-        data: dict[str, Any] = self.model_dump(mode="json", exclude_none=True)
+        data: dict[str, Any] = self.model_dump(mode="json")
         for name, section in data["sources"].items():
             if "root" in section:
                 section["root"] = f"${{{name.upper().replace('-', '_')}_ROOT}}"

@@ -75,11 +75,12 @@ class Document:
 
     def error(self, location: Location, message: str, *, at_key: bool = False) -> RecipeError:
         """An error at ``location``, or at its nearest parent that is written in the file."""
-        marks = self.keys if at_key else self.values
         place = location
-        while place and place not in marks:
-            place, marks = place[:-1], self.keys
-        line, column = marks.get(place, (1, 1))
+        while place not in self.keys and place:
+            place, at_key = place[:-1], True
+        key, value = self.keys.get(place, (1, 1)), self.values.get(place, (1, 1))
+        # A section that starts below its key is known by its key.
+        line, column = key if at_key or value[0] > key[0] else value
         path = path_text(location)
         return _error(self.file, line, column, f"{path}: {message}" if path else message)
 

@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 
 from synthct.case import Case
-from synthct.volume import Affine, Array, Index3, Volume
+from synthct.volume import Affine, Array, Index3, Volume, restore_orientation, write_volume
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 #: HU and label values of ``tiny_case``.
 AIR_HU, BODY_HU, KIDNEY_HU, TUMOR_HU = -1000, 40, 180, 90
 TINY_LABELS = {"kidney": 1, "tumor": 2}
+
+#: KiTS stores slices first, and runs to inferior, posterior, left.
+KITS_AXES = np.array([[0.0, 0, -1, 0], [0, -1, 0, 0], [-1, 0, 0, 0], [0, 0, 0, 1]])
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -89,3 +92,70 @@ def make_tiny_case(case_id: str = "tiny", *, noise_seed: int = 0) -> Case:
 def tiny_case() -> Case:
     """One case of known truth; see ``make_tiny_case``."""
     return make_tiny_case()
+
+
+def write_kits(root: Path, case: Case, *, image: bool = True) -> Path:
+    """A case in KiTS's files and axis order."""
+    folder = root / case.case_id
+    folder.mkdir(parents=True)
+    write_volume(restore_orientation(case.labels, KITS_AXES), folder / "segmentation.nii.gz")
+    if image:
+        write_volume(restore_orientation(case.scan(), KITS_AXES), folder / "imaging.nii.gz")
+    return folder
+
+
+def write_structures(root: Path, case: Case, structures: dict[str, np.ndarray]) -> Path:
+    """A case in TotalSegmentator's files, stored LPS."""
+    folder = root / case.case_id
+    (folder / "segmentations").mkdir(parents=True)
+    lps = np.diag([-1.0, -1, 1, 1])
+    write_volume(restore_orientation(case.scan(), lps), folder / "ct.nii.gz")
+    for name, region in structures.items():
+        volume = restore_orientation(Volume(region.astype(np.uint8), case.labels.affine), lps)
+        path = folder / (name if "/" in name else f"segmentations/{name}")
+        path.parent.mkdir(exist_ok=True)
+        write_volume(volume, path.with_name(f"{path.name}.nii.gz"))
+    return folder
+
+
+def halves(region: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The left (lower i) and right part of a region."""
+    i = np.arange(region.shape[0])[:, None, None]
+    middle = int(np.argwhere(region)[:, 0].mean())
+    return region & (i < middle), region & (i >= middle)
+
+
+@pytest.fixture
+def kits_root(tmp_path: Path) -> Path:
+    """A KiTS folder of three cases; the last has no image."""
+    root = tmp_path / "dataset"
+    write_kits(root, make_tiny_case("case_00000"))
+    write_kits(root, make_tiny_case("case_00001", noise_seed=1))
+    write_kits(root, make_tiny_case("case_00002"), image=False)
+    return root
+
+
+@pytest.fixture
+def organs_root(tmp_path: Path, tiny_case: Case) -> Path:
+    """A TotalSegmentator folder of two cases; the last has no structures."""
+    kidney = tiny_case.region("kidney")
+    left, right = halves(kidney)
+    root = tmp_path / "organs"
+    write_structures(
+        root,
+        make_tiny_case("s0001"),
+        {
+            "kidney_left": left,
+            "kidney_right": right,
+            "liver": tiny_case.region("tumor"),
+            "spleen": np.zeros_like(kidney),
+            "lung": kidney,
+            "lung_upper_lobe_left": left,
+            "lung_lower_lobe_right": right,
+            "segmentations_extra/lung_nodule": tiny_case.region("tumor"),
+        },
+    )
+    bare = write_structures(root, make_tiny_case("s0002", noise_seed=1), {})
+    (bare / "segmentations").rmdir()
+    (root / "meta.csv").write_text("image_id;age;gender;split\ns0001;50;f;train\ns0002;;;val\n")
+    return root

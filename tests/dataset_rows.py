@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from conftest import oblique_affine
 
+from synthct.dataset.manifest import Manifest, release_of, write_manifest
+from synthct.dataset.records import write_lock, write_recipe, write_rejected
 from synthct.dataset.schema import Facts, Metrics, Row, Slices, make_row
+from synthct.dataset.summary import rejections
+from synthct.dataset.version import Staging, open_staging
+from synthct.dataset.writer import Rejection, ShardRecord, record_shard, shard_name, write_shard
 from synthct.volume import Volume
 
 FACTS = Facts(
@@ -62,6 +69,39 @@ def make_test_row(number: int = 0, *, keep_original: bool = False, **facts: Any)
     """The row of sample ``number``, its facts changed by ``facts``."""
     named = replace(FACTS, sample_id=f"host.boxes.d{number:03d}.s0.v0", **facts)
     provenance = {**PROVENANCE, "sample_id": named.sample_id}
-    return make_row(
-        make_slices(number), named, METRICS, provenance, keep_original=keep_original
+    return make_row(make_slices(number), named, METRICS, provenance, keep_original=keep_original)
+
+
+def stage(
+    final: Path, numbers: Sequence[int] = range(6), *, plan_id: str = "plan-a"
+) -> tuple[Staging, list[ShardRecord]]:
+    """Start a build and write its shards: a third of the samples for validation."""
+    staging = open_staging(final, plan_id)
+    cut = len(numbers) * 2 // 3
+    middle = cut // 2
+    parts = [("train", 0, 2, numbers[:middle]), ("train", 1, 2, numbers[middle:cut])]
+    parts.append(("validation", 0, 1, numbers[cut:]))
+    records = []
+    for split, index, count, part in parts:
+        record = write_shard(
+            staging.tree,
+            shard_name(split, index, count),
+            [make_test_row(n, keep_original=True) for n in part],
+            split=split,
+            keep_original=True,
+            rejected=[Rejection(f"r.{split}.{index}", "seam | too <b>high</b>", 1.5)],
+        )
+        record_shard(staging.journal, record)
+        records.append(record)
+    return staging, records
+
+
+def complete(staging: Staging, records: list[ShardRecord], *, version: str = "1.0.0") -> Manifest:
+    """Write the files beside the shards and the manifest."""
+    write_recipe(staging.tree, {"name": "tiny", "seed": 7, "splits": {"train": 0.7}})
+    write_lock(staging.tree, {"plan_id": "plan-a", "sources": {}})
+    write_rejected(staging.tree, rejections(records))
+    release = release_of(
+        staging.tree, name="tiny", version=version, plan_id="plan-a", shards=records
     )
+    return write_manifest(staging.tree, release, records)

@@ -52,7 +52,8 @@ def test_numbers_as_ecmascript_spells_them(bits: int, text: str) -> None:
 
 
 def test_keys_are_sorted_by_utf16_units() -> None:
-    assert canonical_json({"\ufb33": 1, "\U0001f600": 2, "a": 3}) == '{"a":3,"😀":2,"דּ":1}'
+    text = canonical_json({"\ufb33": 1, "\U0001f600": 2, "a": 3})
+    assert text == '{"a":3,"\U0001f600":2,"\ufb33":1}'
 
 
 def test_big_seeds_keep_all_digits() -> None:

@@ -75,9 +75,7 @@ def test_picture_with_its_affine_is_a_volume_in_the_same_place(view: View) -> No
     affine = oblique_affine()
     array = np.random.default_rng(1).integers(-1024, 3072, shape, dtype=np.int16)
     picture = to_picture(array, view)[:, :, None]
-    image = nib.as_closest_canonical(
-        nib.Nifti1Image(picture, picture_affine(affine, shape, view))
-    )
+    image = nib.as_closest_canonical(nib.Nifti1Image(picture, picture_affine(affine, shape, view)))
     assert np.array_equal(np.asarray(image.dataobj), array)
     np.testing.assert_allclose(image.affine, affine, atol=1e-9)
 
@@ -97,7 +95,7 @@ def test_every_hu_survives_the_png() -> None:
 
 
 def test_hu_outside_of_the_range_are_refused() -> None:
-    with pytest.raises(ValueError, match="-1025..0"):
+    with pytest.raises(ValueError, match=r"-1025\.\.0"):
         encode_hu(np.array([[-1025, 0]], dtype=np.int16))
 
 

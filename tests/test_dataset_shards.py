@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import oblique_affine
 from dataset_rows import FACTS, METRICS, PROVENANCE, make_slices, make_test_row
+
 from synthct.dataset.digest import canonical_json
 from synthct.dataset.picture import from_picture
 from synthct.dataset.png import decode_hu, decode_labels, decode_mask
@@ -52,12 +53,15 @@ def test_change_outside_of_the_mask_is_refused() -> None:
     slices = make_slices()
     original = slices.original.copy()
     original[0, 0, 0] ^= 1
+    assert not slices.mask[0, 0, 0]
     with pytest.raises(ValueError, match="outside of the mask"):
         replace(slices, original=original)
 
 
-def test_arrays_of_another_shape_are_refused() -> None:
+def test_arrays_of_another_shape_or_type_are_refused() -> None:
     slices = make_slices()
+    with pytest.raises(ValueError, match="int16, int16 and bool"):
+        replace(slices, mask=slices.mask.astype(np.uint8) * 255)
     with pytest.raises(ValueError, match="labels is"):
         replace(slices, labels=slices.labels[:-1])
 

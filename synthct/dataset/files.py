@@ -26,7 +26,7 @@ def atomic_write(path: Path, data: bytes) -> None:
     Raises:
         ResourceError: If the disk is full or the folder cannot be written; nothing is left behind.
     """
-    temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}{_TEMPORARY}")
+    temporary = path.with_name(f".{secrets.token_hex(8)}{_TEMPORARY}")
     try:
         try:
             _write_new(temporary, data)

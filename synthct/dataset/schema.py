@@ -50,6 +50,9 @@ class Slices:
             array: Array = getattr(self, name)
             if array.shape != self.painted.shape:
                 raise ValueError(f"{name} is {array.shape}, the slice {self.painted.shape}")
+        types = self.painted.array.dtype, self.original.dtype, self.mask.dtype
+        if types != (np.dtype(np.int16), np.dtype(np.int16), np.dtype(np.bool_)):
+            raise ValueError(f"painted, original and mask are int16, int16 and bool, not {types}")
         if not np.array_equal(self.painted.array[~self.mask], self.original[~self.mask]):
             raise ValueError("voxels outside of the mask differ from the original")
 
@@ -133,7 +136,8 @@ class Row:
         spacing_mm: Size of a pixel along rows' and along columns' index.
         affine: (row, column, 0, 1) to RAS+ mm, 4 x 4 by rows.
         sample_digest: SHA-256 of the content; see ``digest.sample_digest``.
-        provenance: Canonical JSON.
+        provenance: Canonical JSON. (``datasets`` parses it with ujson, which may miss the last
+            bit of a float; the stored text is exact.)
     """
 
     facts: Facts

@@ -184,9 +184,11 @@ def structure(case: Case, labels: Iterable[str]) -> tuple[Region, Box]:
         MaskError: If the case knows a label not, or none of them has a voxel.
     """
     names = list(labels)
-    whole = case.region(names[0])
-    for name in names[1:]:
-        whole |= case.region(name)
+    first_value, *values = dict.fromkeys(v for name in names for v in case.values_of(name))
+    # Comparing is an order of magnitude faster than looking every voxel up in a table.
+    whole: Region = case.labels.array == first_value
+    for value in values:
+        whole |= case.labels.array == value
     rows = np.flatnonzero(whole.reshape(whole.shape[0], -1).any(axis=1))
     if rows.size == 0:
         raise MaskError(
@@ -220,7 +222,7 @@ def components(region: Region) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.in
 def largest_part(region: Region) -> Region:
     """The largest face-connected part of ``region``."""
     parts, _ = components(region)
-    return parts == 1
+    return np.asarray(parts == 1)
 
 
 def seen_through(window: Box, region: Region, box: Box) -> Region:

@@ -22,7 +22,7 @@ NUM_WAVES = 6
 NUM_SQUARINGS = 6
 
 #: Cells from the centre of the grid to its edge.
-HALF_CELLS = 12
+HALF_CELLS = 10
 
 #: Tissue squeezed to less than this share of its volume is not plausible.
 LEAST_JACOBIAN = 0.15
@@ -87,8 +87,8 @@ class Displacement:
 
 def draw_velocity(
     rng: np.random.Generator, radius_mm: float, reach_mm: float, max_displacement_mm: float
-) -> Velocity | None:
-    """A random velocity field whose flow moves no point by more than ``max_displacement_mm``.
+) -> tuple[Velocity, Displacement] | None:
+    """A random velocity field, and its flow, which moves nothing further than the limit.
 
     Its waves are from 1.2 to 3 radii long. The strength is drawn, at most a third of the
     radius, and halved until the flow squeezes nothing to less than 15 % of its volume.
@@ -108,11 +108,12 @@ def draw_velocity(
     if strength <= 0:
         return None
     raw = Velocity((directions * 2 * np.pi / lengths).round(6), phases.round(5), amplitudes)
-    speed = np.linalg.norm(raw.at(_grid(reach_mm / HALF_CELLS)), axis=-1).max()
+    speed = np.linalg.norm(raw.at(_grid(max(reach_mm, 1.0) / HALF_CELLS)), axis=-1).max()
     velocity = raw.weaker(strength / float(speed))
     for _ in range(6):
-        if flow(velocity, reach_mm).jacobian_min >= LEAST_JACOBIAN:
-            return velocity
+        displacement = flow(velocity, reach_mm)
+        if displacement.jacobian_min >= LEAST_JACOBIAN:
+            return velocity, displacement
         velocity = velocity.weaker(0.5)
     return None
 
@@ -124,7 +125,7 @@ def flow(velocity: Velocity, reach_mm: float) -> Displacement:
         velocity: The field.
         reach_mm: Half the side of the cube in which the flow is wanted.
     """
-    step_mm = reach_mm / HALF_CELLS
+    step_mm = max(reach_mm, 1.0) / HALF_CELLS
     points = _grid(step_mm)
     # exp(v) = exp(v / 2^n) squared n times; squaring is u <- u + u(x + u).
     field = velocity.at(points) / 2**NUM_SQUARINGS

@@ -7,8 +7,8 @@ taken that the lesion keeps its volume.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,16 +16,20 @@ import numpy.typing as npt
 
 from synthct.case import Case
 from synthct.errors import MaskError
-from synthct.masks.base import Region, components, structure, voxel_centres
+from synthct.masks.base import Region, components, move, structure, voxel_centres
 from synthct.masks.deform import Displacement, Velocity, flow
 from synthct.masks.shape import Points, Quaternion, rotation_matrix
-from synthct.volume import Box
+from synthct.volume import Box, shifted
 
 #: Voxels of margin around the lesion within which its distances are known.
 MARGIN_VOXELS = (4, 4, 2)
 
 #: Smoothing of the distances, as a share of the coarsest spacing; hides the steps of thick slices.
 SMOOTHING = 0.35
+
+#: A carried lesion is worked out on cells of this share of its diameter, within these bounds.
+CELLS = 16
+STEP_RANGE_MM = (0.75, 3.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,26 +42,23 @@ class Lesion:
         affine: (4, 4), from voxels of ``spline`` to RAS+ mm of the donor.
         centre_mm: Centroid in RAS+ mm.
         corners_mm: (8, 3), corners of the lesion's box around ``centre_mm``.
+        reach_mm: No voxel is farther from the centre.
         volume_ml: Volume of its voxels.
-        part: 1 for the largest part of the label.
+        number: 1 for the largest part of the label.
     """
 
     spline: npt.NDArray[np.float32]
     affine: npt.NDArray[np.float64]
     centre_mm: Points
     corners_mm: Points
+    reach_mm: float
     volume_ml: float
-    part: int
+    number: int
 
     @property
     def radius_mm(self) -> float:
         """Radius of a ball of the same volume."""
         return float((self.volume_ml * 1000 * 3 / (4 * np.pi)) ** (1 / 3))
-
-    @property
-    def reach_mm(self) -> float:
-        """Somewhat more than the distance from the centre to the farthest corner of the box."""
-        return 1.25 * float(np.linalg.norm(self.corners_mm, axis=1).max())
 
     def distance(self, points_mm: Points) -> npt.NDArray[np.float32]:
         """Signed distance (...) in mm at points (..., 3) around the centre; positive inside."""
@@ -74,73 +75,99 @@ class Lesion:
         )
 
 
-def find_parts(donor: Case, label: str) -> list[tuple[int, float]]:
-    """The connected parts of a donor's label that its field of view does not cut.
+@dataclass(frozen=True, eq=False)
+class DonorParts:
+    """The connected parts of a donor's label, each of which is a lesion.
 
-    Returns:
-        Number (1 for the largest) and volume in ml of each, largest first.
-
-    Raises:
-        MaskError: If there is none.
+    Attributes:
+        donor: The case.
+        label: The label.
+        numbers: (I, J, K) crop, 0 outside and n in the n-th part, the largest first.
+        counts: Voxels of each part.
+        box: Where ``numbers`` lies in the donor, in voxels.
     """
-    region, box = structure(donor, [label])
-    parts, counts = components(region)
-    cut = _numbers_at_border(parts, box, donor)
-    volume = donor.labels.voxel_volume_ml
-    found = [(n, int(c) * volume) for n, c in enumerate(counts, start=1) if n not in cut]
-    if not found:
-        raise MaskError(
-            f"case {donor.case_id}: every part of '{label}' is cut by the field of view; "
-            "choose another donor"
+
+    donor: Case
+    label: str
+    numbers: npt.NDArray[np.int32]
+    counts: npt.NDArray[np.int64]
+    box: Box
+
+    @classmethod
+    def find(cls, donor: Case, label: str) -> DonorParts:
+        """The parts of ``label``.
+
+        Raises:
+            MaskError: If the donor knows no such label or it has no voxel.
+        """
+        region, box = structure(donor, [label])
+        return cls(donor, label, *components(region), box)
+
+    def whole(self) -> list[tuple[int, float]]:
+        """Number and volume in ml of each part that the field of view does not cut.
+
+        Raises:
+            MaskError: If there is none.
+        """
+        cut: set[int] = set()
+        for axis in range(3):
+            if self.box.start_ijk[axis] == 0:
+                cut |= set(np.unique(self.numbers.take(0, axis=axis)).tolist())
+            if self.box.stop_ijk[axis] == self.donor.labels.shape[axis]:
+                cut |= set(np.unique(self.numbers.take(-1, axis=axis)).tolist())
+        voxel_ml = self.donor.labels.voxel_volume_ml
+        parts = enumerate(self.counts.tolist(), start=1)
+        found = [(n, count * voxel_ml) for n, count in parts if n not in cut]
+        if not found:
+            raise MaskError(
+                f"case {self.donor.case_id}: every part of '{self.label}' is cut by the field of "
+                "view; choose another donor"
+            )
+        return found
+
+    def lesion(self, number: int) -> Lesion:
+        """The ``number``-th largest part.
+
+        Raises:
+            MaskError: If there are fewer.
+        """
+        from scipy.ndimage import (
+            binary_fill_holes,
+            distance_transform_edt,
+            gaussian_filter,
+            spline_filter,
         )
-    return found
 
-
-def take_lesion(donor: Case, label: str, part: int) -> Lesion:
-    """The ``part``-th largest connected part of a donor's label.
-
-    Raises:
-        MaskError: If the label has fewer parts.
-    """
-    from scipy.ndimage import (
-        binary_fill_holes,
-        distance_transform_edt,
-        gaussian_filter,
-        spline_filter,
-    )
-
-    region, box = structure(donor, [label])
-    parts, counts = components(region)
-    if not 1 <= part <= len(counts):
-        raise MaskError(
-            f"case {donor.case_id}: '{label}' has {len(counts)} parts but part {part} was asked "
-            "for; was the label map changed since the parameters were drawn?"
+        if not 1 <= number <= len(self.counts):
+            raise MaskError(
+                f"case {self.donor.case_id}: '{self.label}' has {len(self.counts)} parts but part "
+                f"{number} was asked for; was the label map changed since that was drawn?"
+            )
+        tight = Box.around(self.numbers == number)
+        assert tight is not None
+        solid = binary_fill_holes(self.numbers[tight.slices] == number)
+        start = move(tight, self.box.start_ijk).grow(MARGIN_VOXELS).start_ijk
+        affine = shifted(self.donor.labels.affine, start)
+        spacing = self.donor.labels.spacing_mm
+        padded = np.pad(solid, [(n, n) for n in MARGIN_VOXELS])
+        inner, outer = (distance_transform_edt(r, spacing) for r in (padded, ~padded))
+        sigma = [SMOOTHING * max(spacing) / s for s in spacing]
+        distance = gaussian_filter((inner - outer).astype(np.float32), sigma, mode="nearest")
+        voxels = np.argwhere(padded)
+        middle = voxels.mean(axis=0)
+        reach = np.linalg.norm((voxels - middle) @ affine[:3, :3].T, axis=1).max()
+        centre = affine[:3, :3] @ middle + affine[:3, 3]
+        ends = [(m - 0.5, m + n - 0.5) for m, n in zip(MARGIN_VOXELS, solid.shape, strict=True)]
+        corners = np.stack(np.meshgrid(*ends, indexing="ij"), axis=-1).reshape(-1, 3)
+        return Lesion(
+            spline=spline_filter(distance, order=3, output=np.float32),
+            affine=affine,
+            centre_mm=centre,
+            corners_mm=corners @ affine[:3, :3].T + affine[:3, 3] - centre,
+            reach_mm=float(reach),
+            volume_ml=len(voxels) * self.donor.labels.voxel_volume_ml,
+            number=number,
         )
-    tight = Box.around(parts == part)
-    assert tight is not None
-    solid: Region = binary_fill_holes(parts[tight.slices] == part)
-    outer = tight.grow(MARGIN_VOXELS)
-    start = [a + b for a, b in zip(outer.start_ijk, box.start_ijk, strict=True)]
-    affine = donor.labels.affine.copy()
-    affine[:3, 3] += affine[:3, :3] @ start
-    spacing = donor.labels.spacing_mm
-    padded = np.pad(solid, [(n, n) for n in MARGIN_VOXELS])
-    distance = distance_transform_edt(padded, spacing) - distance_transform_edt(~padded, spacing)
-    sigma_mm = SMOOTHING * max(spacing)
-    distance = gaussian_filter(distance, [sigma_mm / s for s in spacing], mode="nearest")
-    centre = affine[:3, :3] @ np.argwhere(padded).mean(axis=0) + affine[:3, 3]
-    ends = np.array(
-        [[m - 0.5, m + n - 0.5] for m, n in zip(MARGIN_VOXELS, solid.shape, strict=True)]
-    )
-    corners = np.stack(np.meshgrid(*ends, indexing="ij"), axis=-1).reshape(-1, 3)
-    return Lesion(
-        spline=spline_filter(distance.astype(np.float32), order=3, output=np.float32),
-        affine=affine,
-        centre_mm=centre,
-        corners_mm=corners @ affine[:3, :3].T + affine[:3, 3] - centre,
-        volume_ml=int(np.count_nonzero(solid)) * donor.labels.voxel_volume_ml,
-        part=part,
-    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,65 +201,67 @@ class Carried:
         slack = 2.0 if self.bend is None else 2.0 + float(np.abs(self.bend.field_mm).max())
         return np.stack([corners.min(axis=0) - slack, corners.max(axis=0) + slack])
 
-    def distance(self, points_mm: Points) -> npt.NDArray[np.float32]:
-        """Signed distance (...) at points (..., 3) around the origin; positive inside."""
+    @cached_property
+    def field(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64]]:
+        """Signed distances on a cubic grid around the origin, and the affine of that grid.
+
+        Turning and bending are worked out here once, so that cutting the lesion from a fine grid
+        is one linear interpolation.
+        """
+        step_mm = float(np.clip(2 * self.lesion.radius_mm * self.scale / CELLS, *STEP_RANGE_MM))
+        box, affine = grid_around(self.corners_mm, step_mm)
+        points = voxel_centres(box, affine)
         if self.bend is not None:
-            points_mm = self.bend.move(points_mm)
+            points = self.bend.move(points)
         turn = rotation_matrix(self.rotation) / self.scale
         if self.mirror:
             turn = turn * [-1.0, 1.0, 1.0]
-        return self.lesion.distance(points_mm @ turn)
+        return self.lesion.distance(points @ turn), shifted(affine, box.start_ijk)
 
-    def voxels(self, points_mm: Points, voxel_volume_ml: float) -> Region:
+    def voxels(self, box: Box, affine: npt.NDArray[np.float64]) -> Region:
         """The lesion on a grid, with its volume kept.
 
         Args:
-            points_mm: Voxel centres (I, J, K, 3) around the origin; they hold ``corners_mm``.
-            voxel_volume_ml: Volume of one voxel.
+            box: Voxels of the grid; they hold ``corners_mm``.
+            affine: (4, 4), from voxels of the grid to mm around the origin.
 
         Returns:
-            Boolean (I, J, K): the deepest voxels, as many as make up the volume.
+            Boolean of the box's shape: the deepest voxels, as many as make up the volume.
         """
-        distance = self.distance(points_mm)
-        wanted = max(1, round(self.volume_ml / voxel_volume_ml))
-        wanted = min(wanted, distance.size)
-        level = np.partition(distance.ravel(), distance.size - wanted)[distance.size - wanted]
+        from scipy.ndimage import affine_transform
+
+        values, lattice = self.field
+        to_lattice = np.linalg.inv(lattice) @ shifted(affine, box.start_ijk)
+        distance = affine_transform(
+            values, to_lattice[:3, :3], to_lattice[:3, 3], box.shape, order=1, mode="nearest"
+        )
+        voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
+        count = min(max(1, round(self.volume_ml / voxel_ml)), distance.size)
+        level = np.partition(distance.ravel(), -count)[-count]
         return np.asarray(distance >= level)
 
 
-def carry(lesion: Lesion, params: dict[str, Any]) -> Carried:
-    """The lesion as the ``scale``, ``rotation``, ``mirror`` and ``velocity`` of ``params`` say."""
+def carry(lesion: Lesion, params: dict[str, Any], bend: Displacement | None = None) -> Carried:
+    """The lesion as the ``scale``, ``rotation``, ``mirror`` and ``velocity`` of ``params`` say.
+
+    Args:
+        lesion: The donor's.
+        params: Of a transplant.
+        bend: The flow of ``velocity`` where it is known already.
+    """
     w, x, y, z = params["rotation"]
-    bend = None
-    if params["velocity"] is not None:
-        reach_mm = lesion.reach_mm * params["scale"]
-        bend = flow(Velocity.from_json(params["velocity"]), reach_mm)
+    if bend is None and params["velocity"] is not None:
+        velocity = Velocity.from_json(params["velocity"])
+        bend = flow(velocity, lesion.reach_mm * params["scale"])
     return Carried(lesion, float(params["scale"]), (w, x, y, z), bool(params["mirror"]), bend)
 
 
-def grid_around(
-    corners_mm: Points, step_mm: float
-) -> tuple[Points, tuple[int, int, int], Sequence[int]]:
-    """A cubic grid over the box of ``corners_mm`` that has a point at the origin.
+def grid_around(corners_mm: Points, step_mm: float) -> tuple[Box, npt.NDArray[np.float64]]:
+    """The box that holds ``corners_mm`` (2, 3) on a cubic grid with a point at the origin.
 
     Returns:
-        Points (X, Y, Z, 3) in mm, its shape, and the index of the origin.
+        The box, which starts at negative voxels, and the affine of the grid.
     """
-    low = np.floor(corners_mm[0] / step_mm).astype(int)
-    high = np.ceil(corners_mm[1] / step_mm).astype(int)
-    x, y, z = (int(n) for n in high - low + 1)
-    affine = np.diag([step_mm, step_mm, step_mm, 1.0])
-    affine[:3, 3] = low * step_mm
-    box = Box((0, 0, 0), (x, y, z))
-    return voxel_centres(box, affine), box.shape, (-low).tolist()
-
-
-def _numbers_at_border(parts: npt.NDArray[np.int32], box: Box, donor: Case) -> set[int]:
-    """Numbers of the parts that touch the edge of the scan."""
-    cut: set[int] = set()
-    for axis in range(3):
-        if box.start_ijk[axis] == 0:
-            cut |= set(np.unique(parts.take(0, axis=axis)).tolist())
-        if box.stop_ijk[axis] == donor.labels.shape[axis]:
-            cut |= set(np.unique(parts.take(-1, axis=axis)).tolist())
-    return cut
+    i, j, k = np.floor(corners_mm[0] / step_mm).astype(int).tolist()
+    i2, j2, k2 = (np.ceil(corners_mm[1] / step_mm).astype(int) + 1).tolist()
+    return Box((i, j, k), (i2, j2, k2)), np.diag([step_mm, step_mm, step_mm, 1.0])

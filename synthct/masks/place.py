@@ -25,11 +25,17 @@ from synthct.masks.base import (
 )
 from synthct.masks.lesion import Carried, grid_around
 from synthct.masks.shape import Points
-from synthct.volume import Array, Box, Spacing
+from synthct.volume import Affine, Array, Box, Spacing
 
 #: Why a voxel may not belong to a lesion, by its code among the obstacles; 0 is free.
 OBSTACLES = ("free", "field_of_view", "other_structure", "clearance", "outside_tissue")
 FIELD_OF_VIEW, OTHER_STRUCTURE, CLEARANCE, OUTSIDE_TISSUE = range(1, 5)
+
+#: Below this is fat or air, above it some other tissue.
+FAT_HU = -30
+
+#: A lesion of whose voxels fewer hang together has been torn on a coarse grid.
+LEAST_CONNECTED = 0.95
 
 #: The search works on cells of a tenth of the lesion, within these bounds.
 STEP_RANGE_MM = (1.5, 5.0)
@@ -47,6 +53,8 @@ class Accept(BaseModel):
         clearance_mm: Least distance to the structures of ``avoid``.
         outside_hu: HU that voxels outside of the organ may have; keeps lesions out of air, lung
             and bone where the host has no labels for them.
+        rim_mm: So near to the organ (or one voxel, where voxels are larger) the upper end of
+            ``outside_hu`` is not asked for: an enhanced organ's blurred edge is bright.
         avoid: Structures to keep clear of, where the host has them.
         clipped_fraction: Greatest share that may be cut off where an obstacle is touched.
         min_volume_ml: Least volume.
@@ -59,6 +67,7 @@ class Accept(BaseModel):
     organ_fraction: Fraction = 0.25
     clearance_mm: Annotated[float, Field(ge=0, le=50)] = 3.0
     outside_hu: tuple[float, float] = (-200.0, 200.0)
+    rim_mm: Annotated[float, Field(ge=0, le=5)] = 2.0
     avoid: tuple[str, ...] = ("tumor", "cyst", "lesion")
     clipped_fraction: Annotated[float, Field(ge=0, le=0.5)] = 0.05
     min_volume_ml: Annotated[float, Field(ge=0)] = 0.2
@@ -99,8 +108,10 @@ class Ground:
 
     def obstacles(
         self, labels: Array, hu: Array | None, in_scan: Region, spacing_mm: Spacing
-    ) -> Codes:
-        """Code of `OBSTACLES` for each voxel of a grid.
+    ) -> tuple[Codes, Region]:
+        """For each voxel of a grid its code of `OBSTACLES`, and whether it is soft tissue.
+
+        Soft tissue is what is neither the organ nor fat nor air.
 
         Args:
             labels: Label map on that grid (I, J, K); anything outside of the scan.
@@ -112,19 +123,26 @@ class Ground:
 
         organ, near = np.isin(labels, self.organ_values), np.isin(labels, self.avoid_values)
         codes = np.zeros(labels.shape, dtype=np.uint8)
+        soft = np.zeros(labels.shape, dtype=bool)
         if hu is not None:
+            soft = (hu > FAT_HU) & ~organ & in_scan
             low, high = self.accept.outside_hu
-            codes[((hu < low) | (hu > high)) & ~organ] = OUTSIDE_TISSUE
+            rim = self.accept.rim_mm
+            bright = (hu > high) & ~organ
+            if bright.any() and organ.any() and rim > 0:
+                short = [min(s, rim) for s in spacing_mm]
+                bright &= distance_transform_edt(~organ, short) > rim
+            codes[bright | ((hu < low) & ~organ)] = OUTSIDE_TISSUE
         codes[(labels != 0) & ~organ] = OTHER_STRUCTURE
         near &= in_scan
         if near.any():
             close = distance_transform_edt(~near, spacing_mm) <= self.accept.clearance_mm
             codes[close] = CLEARANCE
         codes[~in_scan] = FIELD_OF_VIEW
-        return codes
+        return codes, soft
 
-    def around(self, box: Box) -> tuple[Region, Codes]:
-        """The part and the obstacles on the host's voxels of ``box``, which may leave the scan."""
+    def around(self, box: Box) -> tuple[Region, Codes, Region]:
+        """Part, obstacles and soft tissue on the host's voxels of ``box``, even beyond the scan."""
         labels, scan = self.host.labels, self.host.ct
         wide = box.grow(voxels_within(self.accept.clearance_mm, labels.spacing_mm))
         inside = wide.clip(labels.shape)
@@ -134,7 +152,7 @@ class Ground:
                 wide.start_ijk, inside.start_ijk, inside.stop_ijk, wide.stop_ijk, strict=True
             )
         ]
-        codes = self.obstacles(
+        codes, soft = self.obstacles(
             np.pad(labels.array[inside.slices], pad),
             None if scan is None else np.pad(scan.array[inside.slices], pad),
             np.pad(np.ones(inside.shape, dtype=bool), pad),
@@ -144,43 +162,59 @@ class Ground:
             slice(a - b, c - b)
             for a, b, c in zip(box.start_ijk, wide.start_ijk, box.stop_ijk, strict=True)
         )
-        return seen_through(box, self.part, self.box), codes[inner]
+        return seen_through(box, self.part, self.box), codes[inner], soft[inner]
 
-    def sampled(self, margin_cells: npt.NDArray[np.int64], step_mm: float) -> Sampled:
-        """The part and the obstacles on a cubic grid in RAS+ mm around the part."""
+    def sampled(
+        self, before: npt.NDArray[np.int64], after: npt.NDArray[np.int64], step_mm: float
+    ) -> Sampled:
+        """The part and the obstacles on a cubic grid in RAS+ mm.
+
+        Args:
+            before: Cells along x, y, z that the grid begins before the part.
+            after: Cells that it goes on behind.
+            step_mm: Size of a cell.
+        """
         labels, scan = self.host.labels, self.host.ct
-        ends = [(a - 0.5, b - 0.5) for a, b in zip(*_corners(self.box), strict=True)]
-        corners = np.stack(np.meshgrid(*ends, indexing="ij"), axis=-1).reshape(-1, 3)
-        corners = corners @ labels.affine[:3, :3].T + labels.affine[:3, 3]
-        origin = corners.min(axis=0) - margin_cells * step_mm
-        x, y, z = np.ceil(np.ptp(corners, axis=0) / step_mm).astype(int) + 1 + 2 * margin_cells
-        affine = np.diag([step_mm, step_mm, step_mm, 1.0])
-        affine[:3, 3] = origin
-        to_voxels = np.linalg.inv(labels.affine) @ affine
+        ends = zip(self.box.start_ijk, self.box.stop_ijk, strict=True)
+        corners = np.stack(np.meshgrid(*[(a, b - 1) for a, b in ends], indexing="ij"), axis=-1)
+        corners = corners.reshape(-1, 3) @ labels.affine[:3, :3].T + labels.affine[:3, 3]
+        grid: Affine = np.diag([step_mm, step_mm, step_mm, 1.0])
+        grid[:3, 3] = corners.min(axis=0) - before * step_mm
+        x, y, z = (np.ceil(np.ptp(corners, axis=0) / step_mm) + 1 + before + after).tolist()
         cells = Box((0, 0, 0), (int(x), int(y), int(z)))
-        voxels = np.rint(voxel_centres(cells, to_voxels)).astype(np.int32)
-        in_scan = ((voxels >= 0) & (voxels < labels.shape)).all(axis=-1)
-        i, j, k = np.moveaxis(np.clip(voxels, 0, np.asarray(labels.shape) - 1), -1, 0)
-        codes = self.obstacles(
+        to_voxels: Affine = np.linalg.inv(labels.affine) @ grid
+        voxels = np.rint(np.moveaxis(voxel_centres(cells, to_voxels), -1, 0)).astype(np.int32)
+        size = np.asarray(labels.shape).reshape(3, 1, 1, 1)
+        in_scan: Region = np.all((voxels >= 0) & (voxels < size), axis=0)
+        i, j, k = np.clip(voxels, 0, size - 1)
+        codes, soft = self.obstacles(
             labels.array[i, j, k],
             None if scan is None else scan.array[i, j, k],
             in_scan,
             (step_mm, step_mm, step_mm),
         )
-        local = voxels - np.asarray(self.box.start_ijk)
-        in_box = ((local >= 0) & (local < self.part.shape)).all(axis=-1)
-        a, b, c = local[in_box].T
-        part = np.zeros(cells.shape, dtype=bool)
-        part[in_box] = self.part[a, b, c]
-        return Sampled(part, codes, origin)
+        start = np.asarray(self.box.start_ijk).reshape(3, 1, 1, 1)
+        stop = np.asarray(self.box.stop_ijk).reshape(3, 1, 1, 1)
+        part: Region = np.all((voxels >= start) & (voxels < stop), axis=0)
+        a, b, c = (voxels - start)[:, part]
+        part[part] = self.part[a, b, c]
+        return Sampled(part, codes, soft, grid[:3, 3])
 
 
 @dataclass(frozen=True, eq=False)
 class Sampled:
-    """A `Ground` on a cubic grid: the part, the codes of obstacles, and the first cell in mm."""
+    """A `Ground` on a cubic grid, which begins at ``origin_mm``.
+
+    Attributes:
+        part: The part of the organ.
+        codes: Obstacles.
+        soft: What is neither the organ nor fat.
+        origin_mm: RAS+ mm of the first cell.
+    """
 
     part: Region
     codes: Codes
+    soft: Region
     origin_mm: Points
 
 
@@ -206,39 +240,45 @@ def find_place(
 ) -> tuple[Points | None, str]:
     """Draw a legal place for the lesion's origin.
 
-    The share that shall lie inside is drawn first, evenly from the limit to 1, then a place among
-    those that come closest: most places of a small lesion are deep inside, but most real lesions
-    bulge out.
+    The share that shall lie inside is drawn first, then a place among those that come closest
+    and whose outside lies in fat: most places of a small lesion are deep inside the organ, but
+    most real lesions bulge out, and they push other organs away instead of growing into them.
 
     Returns:
         RAS+ mm and an empty reason; or None and the reason why there is no place.
     """
     accept = ground.accept
     step = float(np.clip(2 * carried.lesion.radius_mm * carried.scale / 10, *STEP_RANGE_MM))
-    points, _, zero = grid_around(carried.corners_mm, step)
-    solid = carried.voxels(points, step**3 / 1000)
-    sampled = ground.sampled(np.asarray(solid.shape), step)
-    inside, bad = _overlaps(solid, [sampled.part, sampled.codes > 0])
-    total = int(np.count_nonzero(solid))
-    centre = np.rint(np.argwhere(solid).mean(axis=0)).astype(int)
+    box, affine = grid_around(carried.corners_mm, step)
+    solid = carried.voxels(box, affine)
+    cells = np.argwhere(solid)
+    centre = np.rint(cells.mean(axis=0)).astype(int)
+    sampled = ground.sampled(centre, np.asarray(solid.shape) - 1 - centre, step)
+    beyond = sampled.codes == FIELD_OF_VIEW
+    inside, bad, soft, cut = _overlaps(
+        solid, [sampled.part, sampled.codes > 0, sampled.soft, beyond]
+    )
     ends = zip(centre, inside.shape, strict=True)
     centred = sampled.part[tuple(slice(c, c + n) for c, n in ends)]
-    share = inside / total
     # A little above the limit, since this grid is coarse.
-    fits = centred & (share >= min(accept.inside_fraction + 0.01, 1.0))
+    fits = centred & (inside >= min(accept.inside_fraction + 0.02, 1.0) * len(cells))
     if not fits.any():
         return None, "inside_fraction"
+    fits &= cut == 0
+    if not fits.any():
+        return None, OBSTACLES[FIELD_OF_VIEW]
     least = int(bad[fits].min())
-    if least > accept.clipped_fraction * total / 2:
-        at = np.argwhere(fits & (bad == least))[0]
-        codes = sampled.codes[tuple(slice(a, a + n) for a, n in zip(at, solid.shape, strict=True))]
-        worst = int(np.bincount(codes[solid], minlength=len(OBSTACLES))[1:].argmax()) + 1
-        return None, OBSTACLES[worst]
     places = np.argwhere(fits & (bad == least))
-    wanted = rng.uniform(accept.inside_fraction, 1.0)
-    miss = np.abs(share[tuple(places.T)] - wanted)
-    near = places[np.argsort(miss, kind="stable")[: max(8, int((miss < 0.02).sum()))]]
-    cell = near[rng.integers(len(near))] + np.asarray(zero) + rng.uniform(-0.5, 0.5, 3)
+    if least > accept.clipped_fraction * len(cells) / 2:
+        i, j, k = (cells + places[0]).T
+        hits = np.bincount(sampled.codes[i, j, k], minlength=len(OBSTACLES))[1:]
+        return None, OBSTACLES[int(hits.argmax()) + 1]
+    # Squared, so that bulging lesions are the commoner ones.
+    wanted = accept.inside_fraction + (1 - accept.inside_fraction) * rng.random() ** 2
+    i, j, k = places.T
+    miss = np.abs(inside[i, j, k] / len(cells) - wanted) + soft[i, j, k] / len(cells)
+    near = places[np.argsort(miss, kind="stable")[: max(8, int((miss < 0.03).sum()))]]
+    cell = near[rng.integers(len(near))] - np.asarray(box.start_ijk) + rng.uniform(-0.5, 0.5, 3)
     return (sampled.origin_mm + cell * step).round(3), ""
 
 
@@ -256,14 +296,15 @@ def settle(ground: Ground, carried: Carried, origin_mm: Points) -> Verdict:
     low, high = carried.corners_mm
     ends = np.stack(np.meshgrid(*np.stack([low, high]).T, indexing="ij"), axis=-1)
     box = box_around(ends.reshape(-1, 3) + origin_mm, host.labels).grow((1, 1, 1))
-    points = voxel_centres(box, host.labels.affine) - origin_mm
+    affine = host.labels.affine.copy()
+    affine[:3, 3] -= origin_mm
+    region = largest_part(carried.voxels(box, affine))
+    part, codes, soft = ground.around(box)
     voxel_ml = host.labels.voxel_volume_ml
-    region = largest_part(carried.voxels(points, voxel_ml))
-    part, codes = ground.around(box)
     whole = int(np.count_nonzero(region))
     hits = np.bincount(codes[region], minlength=len(OBSTACLES))[1:]
     if hits.any():
-        region = _clipped(region, codes > 0)
+        region = _clipped(region, codes > 0, int(np.argmax(host.labels.spacing_mm)))
     count = int(np.count_nonzero(region))
     inside = int(np.count_nonzero(region & part))
     edge = region & ~binary_erosion(region)
@@ -273,31 +314,40 @@ def settle(ground: Ground, carried: Carried, origin_mm: Points) -> Verdict:
         "inside_fraction": round(inside / max(count, 1), 4),
         "organ_fraction": round(count * voxel_ml / ground.volume_ml, 4),
         "clipped_fraction": round(1 - count / whole, 4),
+        "soft_tissue_fraction": round(int((soft & region).sum()) / max(count, 1), 4),
         "surface_outside_fraction": round(1 - float((part & edge).sum()) / max(edge.sum(), 1), 4),
         "slices": list(tight.shape),
     }
     limits = {
-        OBSTACLES[int(hits.argmax()) + 1]: count < (1 - accept.clipped_fraction) * whole,
+        "torn": whole < LEAST_CONNECTED * round(carried.volume_ml / voxel_ml),
+        OBSTACLES[FIELD_OF_VIEW]: bool(hits[FIELD_OF_VIEW - 1]),
+        OBSTACLES[int(hits[1:].argmax()) + 2]: count < (1 - accept.clipped_fraction) * whole,
         "organ_fraction": count * voxel_ml > accept.organ_fraction * ground.volume_ml,
         "too_small": count * voxel_ml < accept.min_volume_ml
         or min(tight.shape) < accept.min_slices,
         "inside_fraction": inside < accept.inside_fraction * count,
         "centre_outside": not part[tuple(middle)],
-        "torn": count < 0.9 * round(carried.volume_ml / voxel_ml) * (1 - accept.clipped_fraction),
     }
-    return Verdict(
-        region, box, facts, next((name for name, broken in limits.items() if broken), None)
+    reason = next((name for name, broken in limits.items() if broken), None)
+    return Verdict(region, box, facts, reason)
+
+
+def _clipped(region: Region, obstacle: Region, coarse_axis: int) -> Region:
+    """``region`` without what touches an obstacle: one part with a smooth edge and no holes."""
+    from scipy.ndimage import (
+        binary_closing,
+        binary_fill_holes,
+        binary_opening,
+        generate_binary_structure,
     )
 
-
-def _clipped(region: Region, obstacle: Region) -> Region:
-    """``region`` without what touches an obstacle: one smooth part without holes."""
-    from scipy.ndimage import binary_closing, binary_fill_holes, binary_opening
-
+    # Within slices only: across thick ones an opening would eat lesions two slices high.
+    cross = generate_binary_structure(3, 1)
+    cross[tuple(slice(None) if a != coarse_axis else slice(0, 3, 2) for a in range(3))] = False
     # Closed first: specks of noise become one piece, whose edge is then cut off as a whole.
-    wall = binary_closing(np.pad(obstacle, 1), iterations=1)[1:-1, 1:-1, 1:-1] | obstacle
-    kept = largest_part(binary_opening(region & ~wall))
-    return np.asarray(binary_fill_holes(kept) & ~obstacle)
+    wall = binary_closing(np.pad(obstacle, 1), cross)[1:-1, 1:-1, 1:-1] | obstacle
+    kept = largest_part(binary_opening(region & ~wall, cross))
+    return largest_part(binary_fill_holes(kept) & ~obstacle)
 
 
 def _overlaps(solid: Region, maps: list[Region]) -> list[npt.NDArray[np.int64]]:
@@ -320,7 +370,3 @@ def _overlaps(solid: Region, maps: list[Region]) -> list[npt.NDArray[np.int64]]:
         product = rfftn(one.astype(np.float32), size) * kernel
         counts.append(np.rint(irfftn(product, size)[valid]).astype(np.int64))
     return counts
-
-
-def _corners(box: Box) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-    return box.start_ijk, box.stop_ijk

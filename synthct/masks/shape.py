@@ -104,7 +104,7 @@ class WavyShape:
         if shell.any():
             unit = local[shell] / distance[shell][:, None]
             inside[shell] = distance[shell] <= self.waves.radius(unit)
-        return inside
+        return np.asarray(inside)
 
     def corners_mm(self) -> Points:
         """The corners (8, 3) of a cube around the solid, RAS+ mm."""

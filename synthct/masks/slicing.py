@@ -102,7 +102,7 @@ def draw_part(mask: Mask, max_extent_mm: float, rng: np.random.Generator) -> Par
     flat = [s if n > 1 else 1e6 for n, s in zip(region.shape, spacing, strict=True)]
     depth = distance_transform_edt(np.pad(region, [(int(n > 1),) * 2 for n in region.shape]), flat)
     depth = depth[tuple(slice(int(n > 1), int(n > 1) + n) for n in region.shape)]
-    places = np.argwhere(depth >= min(radius_mm, float(depth.max())) / 2)
+    places = np.argwhere(region & (depth >= min(radius_mm, float(depth.max())) / 2))
     centre = places[rng.integers(len(places))] @ mask.region.affine[:3, :3].T
     centre += mask.region.affine[:3, 3]
     shape = WavyShape(tuple(centre.tolist()), (radius_mm,) * 3, (1.0, 0.0, 0.0, 0.0), waves)

@@ -26,8 +26,8 @@ from synthct.masks.base import (
     structure,
 )
 from synthct.masks.box import LEAST_PART_SHARE
-from synthct.masks.deform import draw_velocity
-from synthct.masks.lesion import Lesion, carry, find_parts, take_lesion
+from synthct.masks.deform import Displacement, draw_velocity
+from synthct.masks.lesion import DonorParts, Lesion, carry
 from synthct.masks.place import Accept, Ground, find_place, settle
 from synthct.masks.shape import draw_rotation
 from synthct.volume import Box
@@ -119,20 +119,29 @@ class Transplant(MaskSection):
             PlacementError: If nothing legal was found; says how often each limit was in the way.
         """
         donor = self._other_patient(host, donor)
-        found = find_parts(donor, self.label)
+        parts = DonorParts.find(donor, self.label)
+        found = parts.whole()
         usable = [n for n, ml in found if ml >= LEAST_LESION_ML] or [found[0][0]]
         number = usable[int(rng.integers(len(usable)))] if self.part == "random" else found[0][0]
-        lesion = take_lesion(donor, self.label, number)
+        lesion = parts.lesion(number)
         grounds = self._grounds(host)
+        roomy = [
+            n for n, g in enumerate(grounds, 1) if self._room(lesion, g) >= self.deform.scale[0]
+        ]
+        if not roomy:
+            raise PlacementError(
+                f"case {host.case_id}: {self.label} {lesion.volume_ml:.1f} ml of donor "
+                f"{donor.case_id} is more than {self.accept.organ_fraction:g} of {self.into} "
+                f"{grounds[0].volume_ml:.1f} ml even at scale {self.deform.scale[0]:g}; "
+                "choose smaller donors or a smaller scale",
+                Counter(organ_fraction=1),
+            )
         reasons: Counter[str] = Counter()
         for attempt in range(1, self.tries + 1):
-            organ_part = 1 + int(rng.integers(len(grounds)))
+            organ_part = roomy[int(rng.integers(len(roomy)))]
             ground = grounds[organ_part - 1]
-            change = self._draw_change(lesion, ground, rng)
-            if change is None:
-                reasons["organ_fraction"] += 1
-                continue
-            carried = carry(lesion, change)
+            change, bend = self._draw_change(lesion, ground, rng)
+            carried = carry(lesion, change, bend)
             origin, reason = find_place(ground, carried, rng)
             if origin is not None:
                 verdict = settle(ground, carried, origin)
@@ -167,7 +176,7 @@ class Transplant(MaskSection):
         donor = self._other_patient(host, donor)
         is_same_case(params, "host", host)
         is_same_case(params, "donor", donor)
-        lesion = take_lesion(donor, self.label, params["part"])
+        lesion = DonorParts.find(donor, self.label).lesion(params["part"])
         carried = carry(lesion, params)
         grounds = self._grounds(host)
         if not 1 <= params["organ_part"] <= len(grounds):
@@ -231,25 +240,28 @@ class Transplant(MaskSection):
             )
         return grounds
 
+    def _room(self, lesion: Lesion, ground: Ground) -> float:
+        """The greatest scale at which the lesion is not too large for the organ."""
+        share = self.accept.organ_fraction * ground.volume_ml / lesion.volume_ml
+        # A hair below the limit, since volumes are whole voxels.
+        return 0.999 * float(share ** (1 / 3))
+
     def _draw_change(
         self, lesion: Lesion, ground: Ground, rng: np.random.Generator
-    ) -> dict[str, Any] | None:
-        """Scale, rotation, mirror and velocity as JSON; None if even the least scale is too large."""
+    ) -> tuple[dict[str, Any], Displacement | None]:
+        """Scale, rotation, mirror and velocity as JSON; and the flow of that velocity."""
         low, high = self.deform.scale
-        room = self.accept.organ_fraction * ground.volume_ml / lesion.volume_ml
-        # A hair below the limit, since volumes are whole voxels.
-        high = min(high, 0.999 * room ** (1 / 3))
-        if high < low:
-            return None
+        high = min(high, self._room(lesion, ground))
         scale = round(float(low * (high / low) ** rng.random()), 5)
         rotation = draw_rotation(rng, self.deform.rotate_deg)
         mirror = bool(rng.integers(2)) and self.deform.mirror
-        velocity = draw_velocity(
+        elastic = draw_velocity(
             rng, lesion.radius_mm * scale, lesion.reach_mm * scale, self.deform.max_displacement_mm
         )
+        velocity, bend = elastic or (None, None)
         return {
             "scale": scale,
             "rotation": list(rotation),
             "mirror": mirror,
             "velocity": None if velocity is None else velocity.as_json(),
-        }
+        }, bend

@@ -1,4 +1,4 @@
-"""The trunk: outline, fat, abdominal wall, cavity, diaphragm, muscles, table; no organs, no bones."""
+"""The trunk: outline, fat, wall, cavity, diaphragm, muscles, table; no organs, no bones."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _EVERYWHERE = (slice(None), slice(None), slice(None))
 
 # Half widths, front and back of the chest and abdominal wall along z, standard body, mm.
 _Z = np.array([-220, -150, -60, 0, 80, 150, 230, 300, 345, 380], dtype=float)
-_HALF_WIDTH = np.array([136, 128, 114, 114, 122, 126, 120, 92, 60, 55], dtype=float)
-_FRONT = np.array([88, 96, 98, 106, 114, 112, 96, 62, 35, 30], dtype=float)
+_HALF_WIDTH = np.array([136, 128, 116, 118, 127, 130, 122, 94, 60, 55], dtype=float)
+_FRONT = np.array([92, 100, 103, 112, 120, 116, 98, 64, 35, 30], dtype=float)
 _BACK = np.array([50, 50, 48, 52, 64, 72, 66, 50, 40, 40], dtype=float)
 _EXPONENT = 2.35
 
@@ -54,8 +54,14 @@ def wall_radius(scene: Scene, angle: FloatArray, z: FloatArray) -> FloatArray:
     return radius
 
 
-def _oval(x: FloatArray, y: FloatArray, half: FloatArray, front: FloatArray, back: FloatArray,
-          exponent: float = _EXPONENT) -> FloatArray:  # fmt: skip
+def _oval(
+    x: FloatArray,
+    y: FloatArray,
+    half: FloatArray,
+    front: FloatArray,
+    back: FloatArray,
+    exponent: float = _EXPONENT,
+) -> FloatArray:
     """Signed distance, roughly, to an egg-shaped outline with its centre at the spine."""
     depth = np.where(y > 0, front, back)
     level = (np.abs(x) / half) ** exponent + (np.abs(y) / depth) ** exponent
@@ -67,7 +73,7 @@ def _oval(x: FloatArray, y: FloatArray, half: FloatArray, front: FloatArray, bac
 
 def build_trunk(scene: Scene) -> Trunk:
     """Paint the trunk from the skin inward and return what organs must fit into."""
-    space, who = scene.space, scene.who
+    space = scene.space
     x, y, z = space.coarse
     half, front, back = wall_profile(scene, z)
     wall = _oval(x, y, half, front, back)
@@ -125,10 +131,11 @@ def _wall_thickness(scene: Scene, x: FloatArray, y: FloatArray, chest: FloatArra
 def _diaphragm(cavity: FloatArray, x: FloatArray, y: FloatArray) -> FloatArray:
     """Two domes that fall steeply into the sulci along the chest wall, deepest behind."""
     right = 1 / (1 + np.exp(-x / 14))
-    top = 92 + 12 * right + 26 * np.exp(-(((np.abs(x) - 60) / 40) ** 2))
+    bulge = np.exp(-(((np.abs(x) - 60) / 44) ** 2) - ((y - 12) / 62) ** 2)
+    top = 88 + 10 * right + 30 * bulge
     sulcus = 8 + 0.42 * (y + 50)
-    inward = np.maximum(-cavity, 0)
-    dome = 1 - np.exp(-inward / (30 + 0.1 * (y + 50)))
+    inward = np.clip(-cavity / (66 + 0.1 * (y + 50)), 0, 1)
+    dome = np.sqrt(1 - np.square(1 - inward))
     height: FloatArray = (sulcus + (top - sulcus) * dome).astype(np.float32)
     return height
 
@@ -147,14 +154,28 @@ def _paint_shell(
     # Fat planes between the three muscles of the flank.
     depth = -wall / np.maximum(cavity - wall, 1)
     for plane in (0.36, 0.69):
-        muscle = muscle - (1 - chest) * 75 * np.exp(-(((depth - plane) / 0.075) ** 2)) * (
-            np.abs(scene.space.x) > 74
-        )
+        thin = np.exp(-np.square((depth - plane) / 0.055)) * (np.abs(scene.space.x) > 74)
+        muscle = muscle - (1 - chest) * np.clip(45 + 40 * scene.bumps, 8, 100) * thin
     scene.fill(_EVERYWHERE, wall, muscle)
+    _paint_outer_muscles(scene, wall)
     inner = coverage(cavity)
-    visceral = hu["visceral_fat"] + 4 * scene.grain + 26 * strands
+    visceral = hu["visceral_fat"] + 4 * scene.grain + 42 * strands
     scene.paint(_EVERYWHERE, inner, visceral)
     scene.labels[inner >= 0.5] = 0
+
+
+def _paint_outer_muscles(scene: Scene, wall: FloatArray) -> None:
+    """Pectorals in front of the ribs, latissimus and serratus beside and behind them."""
+    box = scene.space.box((-170, -110, 70), (170, 150, 400))
+    if box is None:
+        return
+    x, y, z = scene.space.at(box)
+    side = np.abs(x)
+    pectoral = 13 * np.exp(-np.square((side - 62) / 46) - np.square((z - 248) / 55)) * (y > 0)
+    lateral = 12 * np.exp(-np.square((y + 32) / 44) - np.square((z - 240) / 115)) * (side > 30)
+    height = np.float32(scene.who.muscle) * np.maximum(pectoral, lateral) - 1.5
+    layer = np.maximum(wall[box] - 2.2 - height, 2.2 - wall[box])
+    scene.fill(box, layer.astype(np.float32), muscle_texture(scene, box))
 
 
 def _strands(scene: Scene) -> FloatArray:
@@ -201,16 +222,22 @@ def paint_back_muscles(scene: Scene) -> None:
         scene.fill(box, sdf.astype(np.float32), muscle)
     # The fat plane that parts multifidus from longissimus.
     cleft = np.exp(-(((side - 22 - 0.3 * (y + 54)) / 1.3) ** 2)) * np.clip(bumps + 0.9, 0, 1.6)
-    scene.paint(box, coverage(erector.astype(np.float32) + 3) * np.clip(cleft * 0.5, 0, 0.7),
-                scene.who.hu["visceral_fat"], keep_label=True)  # fmt: skip
+    scene.paint(
+        box,
+        coverage(erector.astype(np.float32) + 3) * np.clip(cleft * 0.5, 0, 0.7),
+        scene.who.hu["visceral_fat"],
+        keep_label=True,
+    )
 
 
 def muscle_texture(scene: Scene, box: Box) -> FloatArray:
     """HU of muscle with streaks of fat between its bundles, more of them in some patients."""
-    grain, fine = scene.grain[box], scene.fine[box]
-    streaks = np.exp(-np.square(fine * 3.0)) * np.clip(0.5 + 0.8 * scene.bumps[box], 0, 2)
-    sheets = np.exp(-np.square((grain + 0.4 * fine) * 5.0))
-    fat = np.float32(scene.who.marbling) * (18 * streaks + 30 * sheets)
+    grain, fine, bumps = scene.grain[box], scene.fine[box], scene.bumps[box]
+    streaks = np.exp(-np.square(fine * 3.0)) * np.clip(0.5 + 0.8 * bumps, 0, 2)
+    sheets = np.exp(-np.square((grain + 0.5 * fine) * 2.6))
+    fat = np.float32(scene.who.marbling) * (
+        16 * streaks + 22 * sheets * np.clip(0.7 + bumps, 0, 1.8)
+    )
     texture: FloatArray = np.float32(scene.who.hu["muscle"]) + 3 * grain + 2 * fine - fat
     return texture
 

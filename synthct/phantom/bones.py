@@ -60,7 +60,7 @@ def paint_spine(scene: Scene) -> None:
     bow = 1.2 - 1.6 * np.exp(-np.square(round_body / 9))
     body = smooth_max(round_body + 0.4 * bumps, np.abs(w) - (size - disc_mm) / 2 - bow, 2.0)
     disc = hu["muscle"] + 28 + 4 * scene.grain[box]
-    scene.fill(box, smooth_max(round_body, np.abs(z - 95) - 500, 1.0) + 0.5, disc)
+    scene.fill(box, round_body + 0.5, disc)
     arch = _arch(side, y, w, thoracic) + 0.4 * bumps
     canal = np.sqrt((x / (11.5 - 1.5 * thoracic)) ** 2 + ((y + 25.5 - 2 * thoracic) / 8.8) ** 2)
     canal = ((canal - 1) * 9).astype(np.float32)
@@ -97,7 +97,6 @@ def _arch(side: FloatArray, y: FloatArray, w: FloatArray, thoracic: FloatArray) 
 
 def paint_ribs(scene: Scene) -> None:
     """Twelve pairs of ribs in the wall, their cartilages and the sternum."""
-    space = scene.space
     rng = scene.rng("ribs")
     heights = vertebra_centres()[5:]
     cortex = 540.0 + 1.2 * (scene.who.hu["marrow"] - 165)
@@ -109,27 +108,33 @@ def paint_ribs(scene: Scene) -> None:
         for side in (1.0, -1.0):
             swept = np.deg2rad(np.linspace(0, min(reach, 162.0), 26))
             points, share = _on_wall(scene, side, swept, height + 6, drop)
-            head = np.array([[side * 21, -20 - 0.0 * number, height + 8]])
+            head = np.array([[side * 21, -20, height + 8]])
             points = np.concatenate([head, points[1:]])
             radii = np.full(len(points), 4.4 if number > 2 else 4.0)
             radii[:2] = 4.2
             _paint_rib(scene, points, radii, cortex)
             if number <= 10 and number > 1:
                 _paint_cartilage(scene, points[-1], side, number, float(share))
-    plate = polyline([(0, _front(scene, 130) - 6, 130), (0, _front(scene, 200) - 6, 200),
-                      (0, _front(scene, 268) - 6, 268)])  # fmt: skip
-    for offset in (-9.0, 0.0, 9.0):
-        found = tube(space, plate + np.array([offset, 0, 0]), np.full(len(plate), 6.2))
-        if found is not None:
-            box, sdf = found
-            scene.fill(box, sdf, _bone_hu(scene, box, sdf, 1.0, 420.0), "sternum")
+    _paint_sternum(scene)
 
 
-def _front(scene: Scene, z: float) -> float:
-    return float(wall_profile(scene, np.array([z], np.float32))[1][0])
+def _paint_sternum(scene: Scene) -> None:
+    space = scene.space
+    box = space.box((-34, 20, 105), (34, 150, 290))
+    if box is None:
+        return
+    x, y, z = space.at(box)
+    heights = np.linspace(100, 300, 41).astype(np.float32)
+    middle = np.interp(z, heights, wall_profile(scene, heights)[1] - 7)
+    wide = 2.4 + 1.2 * np.exp(-np.square((z - 255) / 18))
+    plate = np.hypot(x / wide, y - middle) - 6.2 + 0.4 * scene.bumps[box]
+    sdf = smooth_max(plate, np.abs(z - 198) - 72, 8.0).astype(np.float32)
+    scene.fill(box, sdf, _bone_hu(scene, box, sdf, 1.1, 400.0), "sternum")
 
 
-def _on_wall(scene: Scene, side: float, swept: FloatArray, z0: float, drop: float):  # type: ignore[no-untyped-def]
+def _on_wall(
+    scene: Scene, side: float, swept: FloatArray, z0: float, drop: float
+) -> tuple[FloatArray, float]:
     """Points along the wall, from the back (0) round the flank to the front (180 degrees)."""
     angle = (-np.pi / 2 + 0.22) + swept
     share = swept / np.deg2rad(150)
@@ -157,7 +162,9 @@ def _paint_cartilage(scene: Scene, end: FloatArray, side: float, number: int, sh
         z = end[2] * (1 - step) + target_z * step
         half, front, _ = wall_profile(scene, np.array([z], np.float32))
         rise = (1 - min(abs(x) / float(half[0]), 0.999) ** 2.35) ** (1 / 2.35)
-        knots.append((x, end[1] * max(0, 1 - 3 * step) + (float(front[0]) * rise - 6) * min(1, 3 * step), z))
+        knots.append(
+            (x, end[1] * max(0, 1 - 3 * step) + (float(front[0]) * rise - 6) * min(1, 3 * step), z)
+        )
     points = polyline(knots)
     found = tube(scene.space, points, np.full(len(points), 4.6))
     if found is None:

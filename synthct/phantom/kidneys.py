@@ -55,7 +55,7 @@ def draw_kidneys(scene: Scene) -> tuple[Kidney, Kidney]:
     """Place a right and a left kidney."""
     rng = scene.rng("kidneys")
     size = float(rng.normal(1.0, 0.06))
-    spread = 60 + 8 * scene.who.visceral
+    spread = 57 + 8 * scene.who.visceral
 
     def one(name: str, side: float, height: float) -> Kidney:
         scale = size * float(rng.normal(1.0, 0.04))
@@ -65,13 +65,15 @@ def draw_kidneys(scene: Scene) -> tuple[Kidney, Kidney]:
         turn = euler(0.0, 0.0, -side * float(rng.normal(0.5, 0.12)))
         frame = turn @ lean @ tilt
         axes = frame.T * np.array([[side], [1.0], [1.0]])
-        centre = np.array([
-            side * (spread + rng.normal(0, 2.5)),
-            -8 + 4 * scene.who.visceral + rng.normal(0, 2.5),
-            height + rng.normal(0, 6),
-        ])
+        centre = np.array(
+            [
+                side * (spread + rng.normal(0, 2.5)),
+                -8 + 4 * scene.who.visceral + rng.normal(0, 2.5),
+                height + rng.normal(0, 6),
+            ]
+        )
         radii = np.array([29.0, 25.0, 54.0]) * scale * rng.normal(1.0, 0.03, 3)
-        return Kidney(name, side, centre, radii, axes, float(rng.uniform(5.5, 7.5)) * scale)
+        return Kidney(name, side, centre, radii, axes, float(rng.uniform(4.8, 6.5)) * scale)
 
     return one("kidney_right", 1.0, -14.0), one("kidney_left", -1.0, -2.0)
 
@@ -91,7 +93,7 @@ def paint_kidney(scene: Scene, kidney: Kidney) -> None:
     # Medial flattening and the hilum, a slot that opens toward the middle.
     outer = smooth_max(outer, -(u + a * 0.80) - 0.004 * w * w, 9.0)
     slot = ellipsoid(u, v, w, (-a * 1.0, 0, 0), (a * 0.62, b * 0.30, c * 0.30))
-    outer = smooth_max(outer, -slot, 7.0) + 0.9 * bumps
+    outer = smooth_max(outer, -slot, 7.0) + 1.5 * bumps + 0.25 * grain
     sinus = ellipsoid(u, v, w, (-a * 0.22, 0, 0), (a * 0.55, b * 0.34, c * 0.60))
     sinus = smooth_min(sinus, slot, 6.0) + 1.0 * bumps + 0.7 * grain
     depth = -outer
@@ -99,7 +101,7 @@ def paint_kidney(scene: Scene, kidney: Kidney) -> None:
     medulla = smooth_max(medulla + 0.5 * grain, np.float32(kidney.cortex_mm) - depth, 3.0)
     parenchyma = np.float32(hu["kidney_cortex"]) + 2.5 * grain + 2 * bumps
     # Soft corticomedullary borders, as in life.
-    pyramid = 0.5 - 0.5 * np.tanh(medulla / 1.6)
+    pyramid = 0.5 - 0.5 * np.tanh(medulla / 0.9)
     parenchyma = parenchyma + (hu["kidney_medulla"] - hu["kidney_cortex"]) * pyramid
     alpha = coverage(outer)
     scene.paint(box, alpha, parenchyma, kidney.name)
@@ -131,10 +133,12 @@ def _pyramids(
         for angle in (-75.0, 0.0, 75.0):
             turn = np.deg2rad(angle + rng.normal(0, 9) + (25 if row % 2 else -12))
             radial = np.sqrt(1 - height**2)
-            way = np.array([np.cos(turn) * radial, np.sin(turn) * radial, height + rng.normal(0, 0.06)])
+            way = np.array(
+                [np.cos(turn) * radial, np.sin(turn) * radial, height + rng.normal(0, 0.06)]
+            )
             base = way * (np.array([a, b, c]) - kidney.cortex_mm - 3.0)
             tip = np.array([-a * 0.22, 0, 0]) + way * np.array([a * 0.55, b * 0.34, c * 0.6]) * 0.9
-            wide = float(rng.uniform(6.2, 8.4))
+            wide = float(rng.uniform(7.0, 9.6))
             cone = segment_distance(u, v, w, tip, base, 2.6, wide)
             np.minimum(medulla, cone, out=medulla)
     return medulla
@@ -146,8 +150,13 @@ def _paint_pelvis(scene: Scene, kidney: Kidney, rng: np.random.Generator) -> Non
     urine = scene.who.hu["urine"]
     full = float(rng.uniform(0.7, 1.25))
     middle = kidney.point((-a * 0.55, 0, -c * 0.04))
-    branches = [polyline([middle, kidney.point((-a * 0.3, 0, c * h)), kidney.point((a * 0.02, b * s, c * e))], 5.0)
-                for h, e, s in ((0.25, 0.46, 0.05), (0.02, 0.06, -0.1), (-0.24, -0.44, 0.05))]  # fmt: skip
+    branches = [
+        polyline(
+            [middle, kidney.point((-a * 0.3, 0, c * h)), kidney.point((a * 0.02, b * s, c * e))],
+            5.0,
+        )
+        for h, e, s in ((0.25, 0.46, 0.05), (0.02, 0.06, -0.1), (-0.24, -0.44, 0.05))
+    ]
     for branch in branches:
         _stamp(scene, branch, np.linspace(3.4, 2.2, len(branch)) * full, urine)
     way = [

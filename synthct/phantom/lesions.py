@@ -140,14 +140,16 @@ def paint_lesions(scene: Scene, lesions: list[Lesion], cavity: FloatArray) -> li
             continue
         where = np.argwhere(inside).mean(axis=0) + [s.start for s in box]
         centre = space.affine[:3, :3] @ where + space.affine[:3, 3]
-        facts.append({
-            "kind": lesion.kind,
-            "organ": lesion.organ,
-            "volume_ml": count * voxel_ml,
-            "centre_mm": [float(value) for value in centre],
-            "exophytic": lesion.exophytic,
-            "necrotic": lesion.necrotic > 0,
-        })
+        facts.append(
+            {
+                "kind": lesion.kind,
+                "organ": lesion.organ,
+                "volume_ml": count * voxel_ml,
+                "centre_mm": [float(value) for value in centre],
+                "exophytic": lesion.exophytic,
+                "necrotic": lesion.necrotic > 0,
+            }
+        )
     return facts
 
 

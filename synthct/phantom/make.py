@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from synthct.errors import SourceError
 from synthct.phantom.body import build_trunk, paint_back_muscles, paint_table
 from synthct.phantom.bones import paint_pelvis, paint_ribs, paint_spine
 from synthct.phantom.chest import paint_chest
@@ -82,7 +83,11 @@ def make_phantom(
 
     Returns:
         The phantom.
+
+    Raises:
+        SourceError: If a seed, patient, region, spacing or shape is out of range.
     """
+    _check(seed, patient, region, spacing_mm, shape)
     who = draw_patient(seed, patient)
     rng = stream(seed, patient, "scan")
     draws = rng.random(8)
@@ -133,6 +138,23 @@ def make_phantom(
         "lesions": lesions,
     }
     return Phantom(ct, labels, affine, facts)
+
+
+def _check(
+    seed: int,
+    patient: int,
+    region: str,
+    spacing_mm: Triple | None,
+    shape: tuple[int, int, int] | None,
+) -> None:
+    if seed < 0 or patient < 0:
+        raise SourceError(f"phantom: seed {seed} and patient {patient} must be 0 or more")
+    if region not in _EXTENT:
+        raise SourceError(f"phantom: region is {region!r}, not one of {', '.join(_EXTENT)}")
+    if spacing_mm is not None and not all(0.2 <= value <= 20 for value in spacing_mm):
+        raise SourceError(f"phantom: spacing_mm {spacing_mm} must lie between 0.2 and 20 mm")
+    if shape is not None and min(shape) < 8:
+        raise SourceError(f"phantom: shape {shape} must have at least 8 voxels along each axis")
 
 
 def _grid(

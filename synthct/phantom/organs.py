@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from synthct.phantom.body import Trunk
 from synthct.phantom.kidneys import Kidney
 from synthct.phantom.scene import Scene
 from synthct.phantom.shapes import carve, ellipsoid, euler, polyline, smooth_max, smooth_min, tube
-from synthct.phantom.space import Box, FloatArray, coverage
+from synthct.phantom.space import Box, FloatArray, Point, coverage
 from synthct.phantom.trees import grow, paint_tree
 from synthct.phantom.vessels import random_points
 
 
 def _room(scene: Scene, trunk: Trunk, box: Box, gap: float) -> FloatArray:
     """The abdominal cavity under the diaphragm, less ``gap`` mm."""
-    under = (scene.space.z[box] - trunk.diaphragm_z[box]) * np.float32(0.8) + np.float32(gap + 2.5)
+    under = (scene.space.z[box] - trunk.diaphragm_z[box]) * np.float32(0.8) + np.float32(gap + 0.8)
     return smooth_max(trunk.cavity[box] + np.float32(gap), under, 6.0)
 
 
@@ -33,9 +35,9 @@ def paint_liver(scene: Scene, trunk: Trunk, kidneys: tuple[Kidney, Kidney]) -> N
     left_reach = float(rng.uniform(56, 84))
     left = ellipsoid(x, y, z, (-4, 56, 66), (left_reach, 50, 40 * size), euler(0.1, -0.12, 0.12))
     liver = smooth_min(right, left, 18.0)
-    liver = smooth_max(liver, _room(scene, trunk, box, 0.8), 7.0)
+    liver = smooth_max(liver, _room(scene, trunk, box, -1.2), 5.0)
     # The visceral surface rises from the right tip toward the left lobe and faces back.
-    tip = float(rng.uniform(-74, -42))
+    tip = float(rng.uniform(-84, -48))
     under = (tip + 0.58 * (118 - x) + 0.16 * (y - 20) - z) * 0.84 + 2.5 * bumps
     liver = smooth_max(liver, under, 14.0)
     behind = (18 - y - 0.95 * (x - 26) - 0.35 * (z - 20)) * 0.7 + 1.5 * bumps
@@ -44,9 +46,13 @@ def paint_liver(scene: Scene, trunk: Trunk, kidneys: tuple[Kidney, Kidney]) -> N
     liver = carve(liver, spine, 0.0, 8.0)
     for kidney in kidneys:
         liver = carve(liver, kidney.hull(x, y, z), 4.0 + 9 * scene.who.visceral, 8.0)
-    liver = carve(liver, ellipsoid(x, y, z, (52, 62, -2), (15, 20, 30)), 0.5, 5.0)
+    has_gallbladder = bool(rng.random() < 0.88)
+    if has_gallbladder:
+        liver = carve(liver, ellipsoid(x, y, z, (51, 62, -2), (12, 17, 27)), 0.5, 5.0)
     ligament = float(rng.uniform(2, 10))
-    fissure = np.maximum(np.abs(x - ligament - 0.25 * (y - 60) + 2 * bumps) - 0.9, np.maximum(44 - y, z - 58))
+    fissure = np.maximum(
+        np.abs(x - ligament - 0.25 * (y - 60) + 2 * bumps) - 0.9, np.maximum(44 - y, z - 58)
+    )
     liver = carve(liver, fissure.astype(np.float32), 0.0, 2.0) + 0.8 * bumps
     texture = hu["liver"] + 2.2 * scene.grain[box] + 2.5 * bumps
     inside = coverage(liver.astype(np.float32))
@@ -54,22 +60,37 @@ def paint_liver(scene: Scene, trunk: Trunk, kidneys: tuple[Kidney, Kidney]) -> N
     within = np.zeros(space.shape, np.float32)
     within[box] = coverage((liver + 4).astype(np.float32))
     # The cava runs in a groove of the liver.
-    lobes = np.concatenate([random_points(rng, 95, np.array([66, 14, 36]), np.array([72, 72, 76.0])),
-                            random_points(rng, 30, np.array([-4, 56, 60]), np.array([60, 36, 28.0]))])  # fmt: skip
+    lobes = np.concatenate(
+        [
+            random_points(rng, 95, np.array([66, 14, 36]), np.array([72, 72, 76.0])),
+            random_points(rng, 30, np.array([-4, 56, 60]), np.array([60, 36, 28.0])),
+        ]
+    )
     portal = grow(np.array([32.0, 36.0, 36.0]), lobes, rng, leaf_mm=1.0, root_mm=5.4)
-    lobes = np.concatenate([random_points(rng, 70, np.array([64, 14, 44]), np.array([70, 70, 66.0])),
-                            random_points(rng, 22, np.array([-4, 56, 62]), np.array([60, 34, 26.0]))])  # fmt: skip
+    lobes = np.concatenate(
+        [
+            random_points(rng, 70, np.array([64, 14, 44]), np.array([70, 70, 66.0])),
+            random_points(rng, 22, np.array([-4, 56, 62]), np.array([60, 34, 26.0])),
+        ]
+    )
     hepatic = grow(np.array([17.0, 28.0, 86.0]), lobes, rng, leaf_mm=1.15, root_mm=5.6)
     paint_tree(scene, hepatic, hu["hepatic_vein"], within)
     paint_tree(scene, portal, hu["portal_vein"], within)
-    if rng.random() < 0.88:
+    if has_gallbladder:
         _paint_gallbladder(scene, rng)
 
 
 def _paint_gallbladder(scene: Scene, rng: np.random.Generator) -> None:
     full = float(rng.uniform(0.75, 1.15))
-    curve = polyline([(38, 48, 18, 5 * full), (46, 58, 6, 9.5 * full), (54, 68, -10, 12.5 * full),
-                      (58, 74, -22, 11 * full)], 4.0)  # fmt: skip
+    curve = polyline(
+        [
+            (38, 48, 18, 5 * full),
+            (46, 58, 6, 9.5 * full),
+            (54, 68, -10, 12.5 * full),
+            (58, 74, -22, 11 * full),
+        ],
+        4.0,
+    )
     found = tube(scene.space, curve[:, :3], curve[:, 3])
     if found is None:
         return
@@ -88,11 +109,13 @@ def paint_spleen(scene: Scene, trunk: Trunk, kidneys: tuple[Kidney, Kidney]) -> 
     if box is None:
         return
     x, y, z = space.at(box)
-    spleen = ellipsoid(x, y, z, (-80, -24, 58), (38 * size, 50 * size, 50 * size), euler(0.25, 0.2, -0.35))
-    spleen = smooth_max(spleen, _room(scene, trunk, box, 0.8), 6.0)
-    spleen = carve(spleen, ellipsoid(x, y, z, (-46, 26, 62), (36, 42, 70)), 2.0, 7.0)
+    spleen = ellipsoid(
+        x, y, z, (-78, -22, 66), (46 * size, 60 * size, 56 * size), euler(0.25, 0.2, -0.35)
+    )
+    spleen = smooth_max(spleen, _room(scene, trunk, box, -0.6), 5.0)
+    spleen = carve(spleen, ellipsoid(x, y, z, (-38, 30, 62), (34, 42, 70)), 2.0, 7.0)
     for kidney in kidneys:
-        spleen = carve(spleen, kidney.hull(x, y, z), 4.0 + 5 * scene.who.visceral, 7.0)
+        spleen = carve(spleen, kidney.hull(x, y, z), 3.0 + 4 * scene.who.visceral, 7.0)
     spleen = (spleen + 1.0 * scene.bumps[box]).astype(np.float32)
     mottled = 16.0 if scene.who.phase == "arterial" else 1.5
     texture = scene.who.hu["spleen"] + mottled * np.tanh(scene.bumps[box] + 0.6 * scene.grain[box])
@@ -103,8 +126,15 @@ def paint_pancreas(scene: Scene) -> None:
     """Pancreas, lobulated, with fat between the lobules."""
     rng = scene.rng("pancreas")
     plump = float(rng.uniform(0.8, 1.15))
-    knots = [(30, 40, -26, 9), (28, 43, -8, 12.5), (14, 55, 6, 9), (-10, 60, 16, 8.5),
-             (-36, 46, 24, 9.5), (-60, 24, 36, 9.5), (-78, 2, 44, 7)]  # fmt: skip
+    knots = [
+        (30, 40, -26, 9),
+        (28, 43, -8, 12.5),
+        (14, 55, 6, 9),
+        (-10, 60, 16, 8.5),
+        (-36, 46, 24, 9.5),
+        (-60, 24, 36, 9.5),
+        (-78, 2, 44, 7),
+    ]
     curve = polyline(knots, 5.0)
     found = tube(scene.space, curve[:, :3], curve[:, 3] * plump)
     if found is None:
@@ -123,18 +153,44 @@ def paint_stomach(scene: Scene, trunk: Trunk) -> None:
     """Stomach: fundus under the left dome, body forward, antrum across; gas over fluid."""
     rng = scene.rng("stomach")
     full = float(rng.uniform(0.72, 1.1))
-    knots = [(-54, -4, 76, 25), (-60, 18, 62, 30), (-64, 46, 40, 27), (-52, 68, 14, 22),
-             (-26, 78, 0, 18), (4, 72, 2, 14), (26, 62, 4, 8)]  # fmt: skip
-    _paint_hollow(scene, trunk, knots, full, "stomach", rng, wall=4.2, folds=1.6, gas=float(rng.uniform(0.1, 0.75)),
-                  content="food")  # fmt: skip
+    knots = [
+        (-54, -4, 76, 25),
+        (-60, 18, 62, 30),
+        (-64, 46, 40, 27),
+        (-52, 68, 14, 22),
+        (-26, 78, 0, 18),
+        (4, 72, 2, 14),
+        (26, 62, 4, 8),
+    ]
+    _paint_hollow(
+        scene,
+        trunk,
+        knots,
+        full,
+        "stomach",
+        rng,
+        wall=4.2,
+        folds=1.6,
+        gas=float(rng.uniform(0.1, 0.75)),
+        content="food",
+    )
 
 
 def paint_duodenum(scene: Scene, trunk: Trunk) -> None:
     """Duodenum around the head of the pancreas and across before the aorta."""
     rng = scene.rng("duodenum")
-    knots = [(28, 62, 4, 9), (44, 52, 2, 10), (47, 42, -20, 10.5), (42, 36, -46, 10),
-             (18, 42, -54, 9), (-14, 44, -48, 9.5), (-34, 46, -26, 9.5)]  # fmt: skip
-    _paint_hollow(scene, trunk, knots, 1.0, "duodenum", rng, wall=2.4, folds=1.3, gas=-0.4, content="fluid")
+    knots = [
+        (28, 62, 4, 9),
+        (44, 52, 2, 10),
+        (47, 42, -20, 10.5),
+        (42, 36, -46, 10),
+        (18, 42, -54, 9),
+        (-14, 44, -48, 9.5),
+        (-34, 46, -26, 9.5),
+    ]
+    _paint_hollow(
+        scene, trunk, knots, 1.0, "duodenum", rng, wall=2.4, folds=1.3, gas=-0.4, content="fluid"
+    )
 
 
 def paint_bowel(scene: Scene, trunk: Trunk) -> None:
@@ -144,13 +200,35 @@ def paint_bowel(scene: Scene, trunk: Trunk) -> None:
     out = 1 + 0.13 * v
     low, side = float(rng.normal(-14, 10)), float(rng.normal(0, 4))
     _paint_loops(scene, trunk, rng, out)
-    right = [(78, 22, -190, 24), (88, 26, -140, 27), (92, 16, -95, 24), (90, 18, -66, 22), (74, 42, -46, 21)]
-    across = [(48, 74, -40 + low, 21), (14, 84, -44 + low, 20), (-24, 84, -36 + low, 20), (-62, 66, -8, 19)]
-    left = [(-96, 26, 22, 18), (-104, 2, -12, 17), (-102, 4, -60, 16), (-97, 12, -110, 16), (-84, 22, -160, 16)]
+    right = [
+        (78, 22, -190, 24),
+        (88, 26, -140, 27),
+        (92, 16, -95, 24),
+        (90, 18, -66, 22),
+        (74, 42, -46, 21),
+    ]
+    across = [
+        (48, 74, -40 + low, 21),
+        (14, 84, -44 + low, 20),
+        (-24, 84, -36 + low, 20),
+        (-62, 66, -8, 19),
+    ]
+    left = [
+        (-96, 26, 22, 18),
+        (-104, 2, -12, 17),
+        (-102, 4, -60, 16),
+        (-97, 12, -110, 16),
+        (-84, 22, -160, 16),
+    ]
     for knots, content in ((right, "stool"), (across, "stool"), (left, "stool")):
-        placed = [(x * out + side * 0.3, y * out, z, r * float(rng.uniform(0.82, 1.08))) for x, y, z, r in knots]
+        placed = [
+            (x * out + side * 0.3, y * out, z, r * float(rng.uniform(0.82, 1.08)))
+            for x, y, z, r in knots
+        ]
         gas = float(rng.uniform(-0.5, 0.7) if knots is across else rng.uniform(-0.9, 0.35))
-        _paint_hollow(scene, trunk, placed, 1.0, "colon", rng, wall=1.9, folds=2.4, gas=gas, content=content)
+        _paint_hollow(
+            scene, trunk, placed, 1.0, "colon", rng, wall=1.9, folds=2.4, gas=gas, content=content
+        )
 
 
 def _paint_loops(scene: Scene, trunk: Trunk, rng: np.random.Generator, out: float) -> None:
@@ -168,13 +246,24 @@ def _paint_loops(scene: Scene, trunk: Trunk, rng: np.random.Generator, out: floa
             heading = np.where((start < bounds[:, 0]) | (start > bounds[:, 1]), -heading, heading)
             start = np.clip(start, bounds[:, 0], bounds[:, 1])
         gas = float(rng.uniform(-1.6, 0.2))
-        _paint_hollow(scene, trunk, knots, 1.0, "small_bowel", rng, wall=2.2, folds=1.3, gas=gas, content="fluid")
+        _paint_hollow(
+            scene,
+            trunk,
+            knots,
+            1.0,
+            "small_bowel",
+            rng,
+            wall=2.2,
+            folds=1.3,
+            gas=gas,
+            content="fluid",
+        )
 
 
 def _paint_hollow(
     scene: Scene,
     trunk: Trunk,
-    knots: list[tuple[float, float, float, float]],
+    knots: Sequence[Point],
     full: float,
     label: str,
     rng: np.random.Generator,
@@ -225,9 +314,12 @@ def _paint_hollow(
     middle = np.interp(scene.space.z[box], *_sorted_profile(points))
     mean_radius = float(radii.mean())
     level = middle - gas * mean_radius - scene.space.y[box]
-    scene.paint(box, coverage((level + 0.4 * bumps).astype(np.float32)) * filled, -985.0, keep_label=True)
+    scene.paint(
+        box, coverage((level + 0.4 * bumps).astype(np.float32)) * filled, -985.0, keep_label=True
+    )
 
 
-def _sorted_profile(points):  # type: ignore[no-untyped-def]
+def _sorted_profile(points: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Heights of a curve's points in rising order, and their y."""
     order = np.argsort(points[:, 2])
     return points[order, 2], points[order, 1]

@@ -122,8 +122,7 @@ def draw_patient(seed: int, patient: int) -> Patient:
         hu[name] = plain + (enhanced - plain) * strength + float(rng.normal(0, 2.5))
     # A fatty liver is darker in every phase.
     steatosis = float(max(rng.normal(-4, 9), -6))
-    for name in ("liver",):
-        hu[name] -= max(steatosis, 0.0)
+    hu["liver"] -= max(steatosis, 0.0)
     hu["marrow"] = float(np.clip(rng.normal(hu["marrow"], 38), 90, 270))
     size = rng.normal(1.0, 0.045)
     proportions = tuple(float(np.clip(size * rng.normal(1.0, 0.035), 0.86, 1.16)) for _ in range(3))

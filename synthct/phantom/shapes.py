@@ -63,8 +63,8 @@ def segment_distance(
 ) -> FloatArray:
     """Signed distance to a capsule whose radius goes from ``ra`` to ``rb``."""
     ax, ay, az = (np.float32(value) for value in a)
-    dx, dy, dz = (np.float32(q - p) for p, q in zip(a, b, strict=True))
-    squared = np.float32(max(dx * dx + dy * dy + dz * dz, 1e-6))
+    dx, dy, dz = (np.float32(b[axis] - a[axis]) for axis in range(3))
+    squared = np.float32(dx * dx + dy * dy + dz * dz) + np.float32(1e-6)
     px, py, pz = x - ax, y - ay, z - az
     t = np.clip((px * dx + py * dy + pz * dz) / squared, 0, 1)
     px -= t * dx
@@ -75,9 +75,7 @@ def segment_distance(
     return distance
 
 
-def tube(
-    space: Space, points: npt.NDArray[np.float64], radii: npt.NDArray[np.float64]
-) -> tuple[Box, FloatArray] | None:
+def tube(space: Space, points: FloatArray, radii: FloatArray) -> tuple[Box, FloatArray] | None:
     """Signed distance around a polyline, over the voxels that it can reach.
 
     Args:
@@ -90,28 +88,34 @@ def tube(
         if the tube lies outside the scan.
     """
     raw = space.unwarp(points)
-    box = space.box_around(raw, float(radii.max()) + 12.0)
+    low, high = raw.min(axis=0, keepdims=True), raw.max(axis=0, keepdims=True)
+    (box,) = space.boxes(low, high, radii.max(keepdims=True) + 12.0)
     if box is None:
         return None
     sdf = np.full([s.stop - s.start for s in box], FAR, np.float32)
-    for n, (a, b) in enumerate(zip(points[:-1], points[1:], strict=True)):
-        ra, rb = float(radii[n]), float(radii[n + 1])
-        part = space.box_around(raw[n : n + 2], max(ra, rb) + 10.0)
+    parts = space.boxes(raw[:-1], raw[1:], np.maximum(radii[:-1], radii[1:]) + 10.0)
+    for n, part in enumerate(parts):
         if part is None:
             continue
         inner = tuple(
             slice(p.start - o.start, p.stop - o.start) for p, o in zip(part, box, strict=True)
         )
-        near = segment_distance(*space.at(part), a, b, ra, rb)
+        x, y, z = space.at(part)
+        wide = float(radii[n]), float(radii[n + 1])
+        near = segment_distance(x, y, z, points[n], points[n + 1], *wide)
         np.minimum(sdf[inner], near, out=sdf[inner])
     return box, sdf
 
 
-def polyline(knots: Sequence[Sequence[float]], step: float = 8.0) -> npt.NDArray[np.float64]:
+def polyline(knots: Sequence[Point], step: float = 8.0) -> npt.NDArray[np.float64]:
     """Points every ``step`` mm on a smooth curve through knots; further columns go along."""
     control = np.asarray(knots, dtype=np.float64)
-    chord = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(control[:, :3], axis=0), axis=1))])
-    ends = np.concatenate([2 * control[:1] - control[1:2], control, 2 * control[-1:] - control[-2:-1]])
+    chord = np.concatenate(
+        [[0], np.cumsum(np.linalg.norm(np.diff(control[:, :3], axis=0), axis=1))]
+    )
+    ends = np.concatenate(
+        [2 * control[:1] - control[1:2], control, 2 * control[-1:] - control[-2:-1]]
+    )
     samples = np.linspace(0, chord[-1], max(2, int(chord[-1] / step) + 1))
     index = np.clip(np.searchsorted(chord, samples, side="right") - 1, 0, len(control) - 2)
     t = ((samples - chord[index]) / (chord[index + 1] - chord[index]))[:, None]

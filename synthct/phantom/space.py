@@ -16,7 +16,7 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 
 from synthct.seeds import generator
 
-FloatArray = npt.NDArray[np.float32]
+FloatArray = npt.NDArray[np.floating[Any]]
 Box = tuple[slice, slice, slice]
 Point = Sequence[float] | npt.NDArray[Any]
 
@@ -97,7 +97,8 @@ class Space:
         wide = self._steps(_WARP_STEP_MM)
         wide_nodes = self._nodes(wide)
         warped = [
-            axis + self._warp(wide_nodes, name) for axis, name in zip(wide_nodes, "xyz", strict=True)
+            axis + self._warp(wide_nodes, name)
+            for axis, name in zip(wide_nodes, "xyz", strict=True)
         ]
         self.coarse = [_interpolate(axis, wide, self._indices(self._strides)) for axis in warped]
         voxels = self._indices(None)
@@ -175,28 +176,33 @@ class Space:
     def box(self, low: Point, high: Point, margin: float = 4.0) -> Box | None:
         """Voxels that can lie between two corners in body coordinates; None if there are none."""
         reach = margin + 3.2 * self._warp_mm
-        corners = np.stack([np.asarray(low) - reach, np.asarray(high) + reach])
-        return self._voxels_between(corners)
+        return self.boxes(np.array([low]), np.array([high]), np.array([reach]))[0]
 
-    def box_around(self, unwarped: npt.NDArray[np.float64], reach: float) -> Box | None:
-        """Voxels within ``reach`` of points that ``unwarp`` has given; a tight ``box``."""
-        return self._voxels_between(
-            np.stack([unwarped.min(axis=0) - reach, unwarped.max(axis=0) + reach])
-        )
+    def boxes(self, a: FloatArray, b: FloatArray, reach: FloatArray) -> list[Box | None]:
+        """Voxels around many segments.
 
-    def _voxels_between(self, corners: npt.NDArray[np.float64]) -> Box | None:
+        Args:
+            a: (N, 3) body coordinates before the warp, as ``unwarp`` gives them.
+            b: (N, 3) the other ends.
+            reach: (N,) mm to add on all sides.
+
+        Returns:
+            A box for each segment, None where it lies outside the scan.
+        """
         matrix = self._inverse[:3, :3] * self._proportions
-        centre = matrix @ corners.mean(axis=0) + self._inverse[:3, 3]
-        half = np.abs(matrix) @ ((corners[1] - corners[0]) / 2)
+        centre = (a + b) / 2 @ matrix.T + self._inverse[:3, 3]
+        half = (np.abs(b - a) / 2 + np.asarray(reach)[:, None]) @ np.abs(matrix).T
         start = np.maximum(np.floor(centre - half).astype(int), 0)
         stop = np.minimum(np.ceil(centre + half).astype(int) + 1, self.shape)
-        if np.any(stop - start < 1):
-            return None
-        return slice(start[0], stop[0]), slice(start[1], stop[1]), slice(start[2], stop[2])
+        empty = np.any(stop <= start, axis=1)
+        return [
+            None if nothing else (slice(s[0], e[0]), slice(s[1], e[1]), slice(s[2], e[2]))
+            for s, e, nothing in zip(start.tolist(), stop.tolist(), empty.tolist(), strict=True)
+        ]
 
-    def unwarp(self, points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def unwarp(self, points: FloatArray) -> npt.NDArray[np.float64]:
         """Where body coordinates (N, 3) lie before the warp, to a fraction of a mm."""
-        raw = points.copy()
+        raw = points.astype(np.float64)
         for _ in range(3):
             columns = [raw[:, axis].astype(np.float32) for axis in range(3)]
             shift = np.stack([self._warp(columns, name) for name in "xyz"], axis=1)
@@ -225,7 +231,8 @@ def _interpolate(
     )
     rows = np.matmul(wj, coarse @ wk.T)
     flat = wi @ rows.reshape(rows.shape[0], -1)
-    return flat.reshape(len(wi), len(wj), len(wk))
+    values: FloatArray = flat.reshape(len(wi), len(wj), len(wk))
+    return values
 
 
 def _cubic_weights(position: npt.NDArray[np.float64], nodes: int) -> FloatArray:

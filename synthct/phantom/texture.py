@@ -19,7 +19,11 @@ def blur(ct: FloatArray, spacing_mm: tuple[float, float, float], fwhm_mm: float)
         spacing_mm: Voxel size.
         fwhm_mm: Full width at half maximum.
     """
-    sigma = [fwhm_mm * _SIGMA_PER_FWHM / spacing_mm[0], fwhm_mm * _SIGMA_PER_FWHM / spacing_mm[1], 0]
+    sigma = [
+        fwhm_mm * _SIGMA_PER_FWHM / spacing_mm[0],
+        fwhm_mm * _SIGMA_PER_FWHM / spacing_mm[1],
+        0,
+    ]
     blurred: FloatArray = gaussian_filter(ct, sigma, truncate=3.0)
     return blurred
 

@@ -1,4 +1,4 @@
-"""Branching vessels: trees that grow from a root to points in an organ, and how they are painted."""
+"""Branching vessels: trees that grow from a root to points in an organ, and their painting."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from synthct.phantom.scene import Scene
 from synthct.phantom.shapes import segment_distance
-from synthct.phantom.space import FloatArray
+from synthct.phantom.space import FloatArray, coverage
 
 _STEP_MM = 7.0
 # Murray's law: flow divides, radius to this power adds up.
@@ -82,25 +82,22 @@ def grow(
     return Tree(nodes[parent[1:count]], nodes[1:count], radius)
 
 
-def paint_tree(
-    scene: Scene, tree: Tree, hu: float, within: FloatArray, *, smallest_mm: float = 0.0
-) -> None:
+def paint_tree(scene: Scene, tree: Tree, hu: float, within: FloatArray) -> None:
     """Paint a tree where ``within`` (the coverage of its organ, over all voxels) allows it."""
     space = scene.space
     voxel = float(np.abs(np.linalg.det(space.affine[:3, :3])) ** (1 / 3))
-    raw_start, raw_end = space.unwarp(tree.start), space.unwarp(tree.end)
-    for n, radius in enumerate(tree.radius):
-        if radius < smallest_mm:
-            continue
-        ends = np.stack([raw_start[n], raw_end[n]])
-        box = space.box_around(ends, float(radius) * 1.2 + voxel)
+    reach = tree.radius * 1.2 + voxel
+    boxes = space.boxes(space.unwarp(tree.start), space.unwarp(tree.end), reach)
+    for box, start, end, width in zip(boxes, tree.start, tree.end, tree.radius, strict=True):
         if box is None:
             continue
-        sdf = segment_distance(
-            *space.at(box), tree.start[n], tree.end[n], float(radius), float(radius)
-        )
-        # A vessel thinner than a voxel never fills it.
-        peak = min(1.0, 1.6 * radius / voxel)
-        alpha = np.clip(0.5 - sdf / np.float32(voxel), 0, 1) * np.float32(peak) * within[box]
+        radius = float(width)
+        sdf = segment_distance(*space.at(box), start, end, radius, radius)
+        if radius > voxel:
+            alpha = coverage(sdf)
+        else:
+            # A vessel thinner than a voxel never fills it.
+            alpha = np.clip(0.5 - sdf / np.float32(voxel), 0, 1)
+            alpha *= np.float32(min(1.0, 1.6 * radius / voxel))
         region = scene.ct[box]
-        region += alpha * (hu - region)
+        region += alpha * within[box] * (hu - region)

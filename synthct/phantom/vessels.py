@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
 from synthct.phantom.kidneys import Kidney
 from synthct.phantom.scene import Scene
 from synthct.phantom.shapes import polyline, tube
-from synthct.phantom.space import FloatArray
+from synthct.phantom.space import FloatArray, Point
 from synthct.phantom.trees import grow, paint_tree
 
-Knots = list[tuple[float, ...]]
+Knots = Sequence[Point]
 
 
 def vessel(
@@ -58,50 +60,128 @@ def paint_great_vessels(scene: Scene, kidneys: tuple[Kidney, Kidney]) -> None:
     lean = float(rng.normal(0, 2.5))
     wide = float(np.clip(rng.normal(1.0, 0.12), 0.75, 1.35))
     cava = (-30.0, hu["cava_low"], 45.0, hu["cava_high"])
-    vessel(scene, [(27, 24, -200, 9), (26, 26, -120, 9), (25, 25, -60, 10), (26, 26, -10, 11),
-                   (24, 28, 30, 11.5), (19, 24, 70, 12.5), (16, 28, 100, 13)],
-           cava, "inferior_vena_cava", squeeze=0.3)  # fmt: skip
+    vessel(
+        scene,
+        [
+            (27, 24, -200, 9),
+            (26, 26, -120, 9),
+            (25, 25, -60, 10),
+            (26, 26, -10, 11),
+            (24, 28, 30, 11.5),
+            (19, 24, 70, 12.5),
+            (16, 28, 100, 13),
+        ],
+        cava,
+        "inferior_vena_cava",
+        squeeze=0.3,
+    )
     for kidney in kidneys:
         a, b, c = (float(r) for r in kidney.radii)
         hilum = kidney.point((-a * 0.75, 0, c * 0.05))
         inside = kidney.point((-a * 0.25, b * 0.1, c * 0.12))
         start = (24.0, 28.0) if kidney.side > 0 else (20.0, 36.0)
         middle = (kidney.side * 36.0, 22.0) if kidney.side > 0 else (-8.0, 44.0)
-        vein: Knots = [(*start, hilum[2] + 6, 4.5), (*middle, hilum[2] + 8, 4.8)]
+        vein: list[Point] = [(*start, hilum[2] + 6, 4.5), (*middle, hilum[2] + 8, 4.8)]
         if kidney.side < 0:
             vein.append((-30.0, 30.0, float(hilum[2]) + 5, 4.8))
         vein += [(*hilum, 4.6), (*inside, 2.4)]
         vessel(scene, vein, hu["renal_vein"], squeeze=0.6)
-        vessel(scene, [(-7, 30, hilum[2] + 12, 2.8), (kidney.side * 32, 16, hilum[2] + 6, 2.7),
-                       (*(hilum + [0, -2, 5]), 2.6), (*(inside + [0, -2, 8]), 1.6)],
-               hu["aorta"])  # fmt: skip
+        vessel(
+            scene,
+            [
+                (-7, 30, hilum[2] + 12, 2.8),
+                (kidney.side * 32, 16, hilum[2] + 6, 2.7),
+                (*(hilum + np.array([0, -2, 5])), 2.6),
+                (*(inside + np.array([0, -2, 8])), 1.6),
+            ],
+            hu["aorta"],
+        )
     _paint_portal(scene)
     bifurcation = -98.0
     aorta: Knots = [
-        (-4, 31, bifurcation - 2, 7.2 * wide), (-7 + lean, 31, -60, 8.4 * wide), (-7 + lean, 31, 0, 9.2 * wide),
-        (-6 + lean, 29, 50, 10.5 * wide), (-14, 22, 95, 11 * wide), (-24, 8, 150, 11.5 * wide),
-        (-27, 4, 200, 12 * wide), (-22, 12, 228, 12.5 * wide), (-6, 34, 242, 13 * wide),
-        (12, 52, 226, 14 * wide), (10, 54, 190, 14.5 * wide), (-8, 42, 168, 14 * wide),
-    ]  # fmt: skip
+        (-4, 31, bifurcation - 2, 7.2 * wide),
+        (-7 + lean, 31, -60, 8.4 * wide),
+        (-7 + lean, 31, 0, 9.2 * wide),
+        (-6 + lean, 29, 50, 10.5 * wide),
+        (-14, 22, 95, 11 * wide),
+        (-24, 8, 150, 11.5 * wide),
+        (-27, 4, 200, 12 * wide),
+        (-22, 12, 228, 12.5 * wide),
+        (-6, 34, 242, 13 * wide),
+        (12, 52, 226, 14 * wide),
+        (10, 54, 190, 14.5 * wide),
+        (-8, 42, 168, 14 * wide),
+    ]
     for side in (1, -1):
-        vessel(scene, [(-4, 31, bifurcation, 6.2), (side * 18 - 3, 30, bifurcation - 30, 5.4),
-                       (side * 38, 22, bifurcation - 75, 5)], hu["aorta"])  # fmt: skip
+        vessel(
+            scene,
+            [
+                (-4, 31, bifurcation, 6.2),
+                (side * 18 - 3, 30, bifurcation - 30, 5.4),
+                (side * 38, 22, bifurcation - 75, 5),
+            ],
+            hu["aorta"],
+        )
     vessel(scene, aorta, hu["aorta"], "aorta", wall_hu=hu["muscle"] + 4)
-    vessel(scene, [(-6 + lean, 38, 26, 3.6), (-5, 52, 18, 3.6), (-3, 60, -10, 3.4), (2, 60, -60, 2.8),
-                   (12, 62, -100, 2)], hu["aorta"])  # fmt: skip
-    vessel(scene, [(-6 + lean, 38, 40, 3.6), (-6, 54, 44, 3.4), (-26, 46, 34, 2.8), (-52, 24, 46, 2.6),
-                   (-70, 2, 50, 2.4), (-84, -10, 52, 2)], hu["aorta"])  # fmt: skip
-    vessel(scene, [(-6, 54, 44, 3), (10, 58, 36, 2.6), (24, 54, 32, 2.4), (36, 44, 40, 2)], hu["aorta"])
+    vessel(
+        scene,
+        [
+            (-6 + lean, 38, 26, 3.6),
+            (-5, 52, 18, 3.6),
+            (-3, 60, -10, 3.4),
+            (2, 60, -60, 2.8),
+            (12, 62, -100, 2),
+        ],
+        hu["aorta"],
+    )
+    vessel(
+        scene,
+        [
+            (-6 + lean, 38, 40, 3.6),
+            (-6, 54, 44, 3.4),
+            (-26, 46, 34, 2.8),
+            (-52, 24, 46, 2.6),
+            (-70, 2, 50, 2.4),
+            (-84, -10, 52, 2),
+        ],
+        hu["aorta"],
+    )
+    vessel(
+        scene, [(-6, 54, 44, 3), (10, 58, 36, 2.6), (24, 54, 32, 2.4), (36, 44, 40, 2)], hu["aorta"]
+    )
     _paint_calcium(scene, aorta, rng)
 
 
 def _paint_portal(scene: Scene) -> None:
     hu = scene.who.hu
     name = "portal_vein_and_splenic_vein"
-    vessel(scene, [(14, 50, -110, 3.4), (13, 58, -60, 4.6), (10, 56, -20, 5.4), (10, 50, 6, 6.5),
-                   (22, 42, 24, 6.8), (34, 34, 38, 6.4)], hu["portal_vein"], name, squeeze=0.6)  # fmt: skip
-    vessel(scene, [(10, 50, 6, 5.4), (-12, 47, 12, 4.8), (-40, 34, 22, 4.4), (-66, 10, 38, 4),
-                   (-84, -12, 46, 3.2)], hu["portal_vein"], name, squeeze=0.6)  # fmt: skip
+    vessel(
+        scene,
+        [
+            (14, 50, -110, 3.4),
+            (13, 58, -60, 4.6),
+            (10, 56, -20, 5.4),
+            (10, 50, 6, 6.5),
+            (22, 42, 24, 6.8),
+            (34, 34, 38, 6.4),
+        ],
+        hu["portal_vein"],
+        name,
+        squeeze=0.6,
+    )
+    vessel(
+        scene,
+        [
+            (10, 50, 6, 5.4),
+            (-12, 47, 12, 4.8),
+            (-40, 34, 22, 4.4),
+            (-66, 10, 38, 4),
+            (-84, -12, 46, 3.2),
+        ],
+        hu["portal_vein"],
+        name,
+        squeeze=0.6,
+    )
 
 
 def _paint_calcium(scene: Scene, aorta: Knots, rng: np.random.Generator) -> None:
@@ -128,21 +208,34 @@ def paint_mesentery(scene: Scene, free: FloatArray) -> None:
     """
     rng = scene.rng("mesentery")
     wide = 1 + 0.2 * scene.who.visceral
-    for root, hu, leaf in (((4.0, 60.0, -15.0), "hepatic_artery", 0.75),
-                           ((12.0, 58.0, -25.0), "vein", 0.95)):  # fmt: skip
-        targets = np.stack([rng.uniform(-92, 92, 130) * wide, rng.uniform(28, 92, 130) * wide,
-                            rng.uniform(-150, 45, 130)], axis=1)  # fmt: skip
+    for root, hu, leaf in (
+        ((4.0, 60.0, -15.0), "hepatic_artery", 0.85),
+        ((12.0, 58.0, -25.0), "vein", 1.05),
+    ):
+        targets = np.stack(
+            [
+                rng.uniform(-92, 92, 220) * wide,
+                rng.uniform(28, 92, 220) * wide,
+                rng.uniform(-150, 45, 220),
+            ],
+            axis=1,
+        )
         tree = grow(np.array(root), targets, rng, leaf_mm=leaf, root_mm=3.0)
         paint_tree(scene, tree, scene.who.hu[hu], free)
     for side in (1, -1):
-        targets = np.stack([side * rng.uniform(20, 105, 45), rng.uniform(-38, 15, 45),
-                            rng.uniform(-110, 60, 45)], axis=1)  # fmt: skip
+        targets = np.stack(
+            [side * rng.uniform(20, 105, 45), rng.uniform(-38, 15, 45), rng.uniform(-110, 60, 45)],
+            axis=1,
+        )
         tree = grow(np.array([side * 22.0, 24.0, -30.0]), targets, rng, leaf_mm=0.65, root_mm=1.8)
         paint_tree(scene, tree, scene.who.hu["vein"], free)
 
 
 def random_points(
-    rng: np.random.Generator, count: int, centre: npt.NDArray[np.float64], radii: npt.NDArray[np.float64]
+    rng: np.random.Generator,
+    count: int,
+    centre: npt.NDArray[np.float64],
+    radii: npt.NDArray[np.float64],
 ) -> npt.NDArray[np.float64]:
     """Points evenly spread in an ellipsoid, (count, 3)."""
     way = rng.standard_normal((count, 3))

@@ -107,12 +107,12 @@ class FactsStore:
         name = resolved.relative_to(self._root).as_posix()
         stamp = [kind, state.st_size, state.st_mtime_ns]
         known = self._files.get(name)
-        if known is None or known["stamp"] != stamp:
-            facts = _read_image(path) if kind == "image" else _read_labels(path)
-            self._files[name] = {"stamp": stamp, **_to_json(facts)}
-            self._changed = True
-            return facts
-        return _from_json(known)
+        if known is not None and known.get("stamp") == stamp:
+            return _from_json(known)
+        facts = _read_image(path) if kind == "image" else _read_labels(path)
+        self._files[name] = {"stamp": stamp, **_to_json(facts)}
+        self._changed = True
+        return facts
 
     def _load(self) -> dict[str, dict[str, Any]]:
         try:

@@ -25,7 +25,8 @@ class Kits(FolderSection):
 
     obtain: ClassVar[str] = (
         "KiTS23 (CC BY-NC-SA 4.0, no commercial use) comes from "
-        "https://github.com/neheller/kits23: clone it, run kits23_download_data, and use its folder 'dataset'. "
+        "https://github.com/neheller/kits23: clone it, run kits23_download_data, and use its "
+        "folder 'dataset'. "
     )
     variable: ClassVar[str] = "KITS23_ROOT"
 

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -108,7 +108,7 @@ class PhantomSource(Scanner, SourceSection):
         """``PHANTOM_LABELS``."""
         from synthct.phantom import PHANTOM_LABELS
 
-        return PHANTOM_LABELS
+        return dict(PHANTOM_LABELS)
 
     def closed_labels(self) -> bool:
         """The label maps are our own."""
@@ -254,6 +254,7 @@ def _in_threads(jobs: list[Callable[[], None]], progress: bool) -> None:
             pool.shutdown(cancel_futures=True)
 
 
+@cache
 def _code_sha256() -> str:
     """Of the code that makes phantoms: other code, other patients, even under one version."""
     import synthct.phantom

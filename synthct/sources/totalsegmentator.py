@@ -84,7 +84,9 @@ class TotalSegmentator(FolderSection):
         root = self.require_root()
         splits = _read_splits(root / "meta.csv")
         cases, skipped = [], []
-        for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+        for folder in sorted(root.iterdir()):
+            if folder.name.startswith(".") or not folder.is_dir():
+                continue
             image = self.inside(folder / "ct.nii.gz") or self.inside(folder / "ct.nii")
             if image is None:
                 skipped.append((folder.name, "has no ct.nii.gz"))
@@ -120,7 +122,7 @@ class TotalSegmentator(FolderSection):
         files: dict[str, Path] = {}
         for place in ("segmentations", "segmentations_extra"):
             try:
-                names = sorted(os.listdir(folder / place))  # noqa: PTH208  (130,000 files: 3x faster)
+                names = sorted(os.listdir(folder / place))  # noqa: PTH208  (no Path for each of 130,000)
             except (FileNotFoundError, NotADirectoryError):
                 continue
             for name in names:

@@ -1,0 +1,105 @@
+"""``synthct.inpaint``: paint one scan from Python, without a recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from synthct.errors import MaskError, SourceError
+from synthct.seeds import derive_seed
+from synthct.volume import HU_MAX, HU_MIN, Box, Volume, canonical, read_ct, read_labels
+from synthct.volume import restore_orientation
+
+Ct = str | Path | Volume | tuple[npt.NDArray[np.int16], npt.NDArray[np.float64]]
+
+
+def inpaint(
+    ct: Ct,
+    mask: Ct,
+    *,
+    label: str | None = None,
+    checkpoint: str = "package:starter-2d",
+    revision: str | None = None,
+    scheduler: str = "dpmsolver++",
+    num_inference_steps: int = 20,
+    seed: int = 0,
+    device: str = "cpu",
+) -> Volume:
+    """Paint the masked voxels of a scan, axial slice by axial slice.
+
+    Slices are painted one by one by a 2D checkpoint, so a mask over many slices is not coherent
+    from slice to slice.
+
+    Args:
+        ct: A NIfTI file, a ``Volume``, or an array (I, J, K) in HU with its affine (4, 4) to
+            RAS+ mm.
+        mask: The same for the mask, on the same grid; non-zero where to paint.
+        label: What to paint, such as ``kidney``; None for whatever fits.
+        checkpoint: ``package:NAME``, a folder, or a Hub id.
+        revision: Commit, tag or branch on the Hub.
+        scheduler: As in a recipe.
+        num_inference_steps: Number of denoising steps.
+        seed: Another seed, another painting.
+        device: Where the model runs.
+
+    Returns:
+        The painted scan, int16 HU, in the orientation of ``ct``; for a file, in canonical
+        (closest to RAS+) orientation. Outside the mask it equals the scan clipped to -1024..3071.
+
+    Raises:
+        SourceError: If a file is damaged or the grids differ.
+        MaskError: If the mask is empty or too large for the checkpoint.
+        CheckpointError: If the checkpoint is damaged or cannot paint the label.
+    """
+    from synthct.inpaint import Inpainter
+    from synthct.models import load_checkpoint
+    from synthct.patch import PatchRules, cut_patches, paste_patches
+
+    given = _scan(ct)
+    scan = canonical(given)
+    where = canonical(_region(mask))
+    if not where.has_grid_of(scan):
+        raise SourceError(
+            f"the mask's grid {where.shape} is not the scan's {scan.shape}; resample it first"
+        )
+    loaded = load_checkpoint(checkpoint, revision=revision, device=device)
+    rules = PatchRules.from_config(loaded.config)
+    inpainter = Inpainter(loaded, scheduler=scheduler, num_inference_steps=num_inference_steps)
+    slices = np.flatnonzero(where.array.any(axis=(0, 1)))
+    if slices.size == 0:
+        raise MaskError("the mask is empty: no voxel is to be painted")
+
+    planes, patches = [], []
+    for k in (int(n) for n in slices):
+        box = Box((0, 0, k), (scan.shape[0], scan.shape[1], k + 1))
+        plane, region = scan.crop(box), where.crop(box)
+        cut = cut_patches(plane, region, label, rules)
+        planes.append((k, plane, region, cut))
+        patches += [(k, n, patch) for n, patch in enumerate(cut)]
+    seeds = [derive_seed(seed, "inpaint", str(k), str(n)) for k, n, _ in patches]
+    painted = iter(inpainter.paint([patch for *_, patch in patches], seeds))
+    out = scan.array.copy()
+    for k, plane, region, cut in planes:
+        done = paste_patches(plane, region, cut, [next(painted) for _ in cut])
+        out[:, :, k : k + 1] = done.array
+    return restore_orientation(Volume(out, scan.affine), given.affine)
+
+
+def _scan(ct: Ct) -> Volume:
+    if isinstance(ct, str | Path):
+        return read_ct(Path(ct))
+    volume = ct if isinstance(ct, Volume) else Volume(*ct)
+    if not np.isfinite(volume.array).all():
+        raise SourceError("the scan holds values that are not finite numbers; repair it")
+    hu = np.clip(np.rint(volume.array), HU_MIN, HU_MAX).astype(np.int16)
+    return Volume(hu, volume.affine)
+
+
+def _region(mask: Ct) -> Volume:
+    if isinstance(mask, str | Path):
+        found = read_labels(Path(mask))
+    else:
+        found = mask if isinstance(mask, Volume) else Volume(*mask)
+    return Volume(found.array != 0, found.affine)

@@ -1,0 +1,38 @@
+"""The command line: one file per group of verbs, no logic, heavy imports inside the commands."""
+
+from typing import Annotated
+
+import typer
+
+from synthct.cli import data, train
+from synthct.version import __version__
+
+app = typer.Typer(
+    name="synthct",
+    help="Build versioned datasets of CT scans in which diffusion models have painted.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"synthct {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print it.")
+    ] = False,
+) -> None:
+    """Build versioned datasets of CT scans in which diffusion models have painted."""
+
+
+app.command()(data.check)
+app.command()(data.build)
+app.command()(data.phantom)
+app.command()(data.schema)
+app.command()(train.train)

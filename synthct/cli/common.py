@@ -1,0 +1,63 @@
+"""What all commands share: errors as one block without traceback, logs, the options' types."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from synthct.errors import RecipeError, SynthCTError
+
+RecipeFile = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)]
+Sources = Annotated[
+    list[str] | None,
+    typer.Option("--source", metavar="NAME=PATH", help="Root of a source; overrides the recipe's."),
+]
+CacheDir = Annotated[
+    Path | None,
+    typer.Option(help="Where indexes and phantoms are kept. [default: the user's cache folder]"),
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback with every error.")]
+
+
+@contextmanager
+def reporting(debug: bool = False) -> Iterator[None]:
+    """Print a user's error as one block and exit with its code; bugs keep their traceback."""
+    logging.basicConfig(level=logging.DEBUG if debug else logging.INFO, format="%(message)s")
+    for noisy in ("PIL", "urllib3", "httpx", "httpx2", "filelock", "matplotlib", "asyncio"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        yield
+    except SynthCTError as err:
+        if debug:
+            raise
+        typer.echo(f"{type(err).__name__}: {err}", err=True)
+        raise typer.Exit(err.exit_code) from None
+    except KeyboardInterrupt:
+        typer.echo("interrupted; run the same command again to go on", err=True)
+        raise typer.Exit(130) from None
+
+
+def roots_of(pairs: Sequence[str] | None) -> dict[str, Path]:
+    """``NAME=PATH`` options as a mapping.
+
+    Raises:
+        RecipeError: If one has no ``=`` or no name.
+    """
+    roots = {}
+    for pair in pairs or ():
+        name, sign, path = pair.partition("=")
+        if not sign or not name or not path:
+            raise RecipeError(f"--source {pair}: write NAME=PATH, such as hosts=/data/kits23/dataset")
+        roots[name] = Path(path)
+    return roots
+
+
+def on_terminal() -> bool:
+    """Whether progress bars make sense."""
+    return sys.stderr.isatty()

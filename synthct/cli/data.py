@@ -1,0 +1,134 @@
+"""``check``, ``build``, ``phantom``, ``schema``: from a recipe to a dataset."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from synthct.cli.common import CacheDir, Debug, RecipeFile, Sources, on_terminal, reporting, roots_of
+
+Output = Annotated[Path, typer.Option(help="Datasets are written to OUTPUT/name/version.")]
+Limit = Annotated[
+    int | None, typer.Option(min=1, help="Only the first so many samples, to try a recipe.")
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=0, help="Processes that prepare patches. [default: by number of cores]"),
+]
+
+
+class PhantomLayout(StrEnum):
+    """Layouts in which phantoms can be written."""
+
+    kits19 = "kits19"
+    kits21 = "kits21"
+    kits23 = "kits23"
+    totalsegmentator = "totalsegmentator"
+
+
+class Region(StrEnum):
+    """What a phantom's scan covers."""
+
+    abdomen = "abdomen"
+    chest = "chest"
+    abdomen_chest = "abdomen_chest"
+
+
+def check(
+    recipe: RecipeFile,
+    source: Sources = None,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(help="The contact sheet of planned masks. [default: NAME-masks.png]"),
+    ] = None,
+    no_sheet: Annotated[bool, typer.Option("--no-sheet", help="Draw no masks.")] = False,
+    limit: Limit = None,
+    cache_dir: CacheDir = None,
+    debug: Debug = False,
+) -> None:
+    """Check a recipe, print what it comes to, and draw its masks on the scans."""
+    with reporting(debug):
+        from synthct.recipe import load_recipe
+
+        loaded = load_recipe(recipe, sources=roots_of(source))
+        import synthct.build as building
+        from synthct.preview import describe, masks_preview
+
+        cache = cache_dir or building.default_cache_dir()
+        checked = building.check(loaded, cache_dir=cache, limit=limit, progress=on_terminal())
+        typer.echo(describe(checked))
+        if no_sheet:
+            return
+        path = sheet or Path(f"{loaded.name}-masks.png")
+        drawn, refused = masks_preview(checked, path)
+        typer.echo(f"\nmasks: {path} shows {drawn}" + (f", {len(refused)} refused" if refused else ""))
+        for reason in refused:
+            typer.echo(f"  refused: {reason}")
+
+
+def build(
+    recipe: RecipeFile,
+    output: Output = Path("out"),
+    source: Sources = None,
+    limit: Limit = None,
+    workers: Workers = None,
+    device: Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1, ...")] = "cpu",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan only.")] = False,
+    cache_dir: CacheDir = None,
+    debug: Debug = False,
+) -> None:
+    """Build the dataset of a recipe; run again to go on where it stopped."""
+    with reporting(debug):
+        from synthct.recipe import load_recipe
+
+        loaded = load_recipe(recipe, sources=roots_of(source))
+        import synthct.build as building
+
+        cache = cache_dir or building.default_cache_dir()
+        if dry_run:
+            from synthct.preview import describe
+
+            typer.echo(describe(building.check(loaded, cache_dir=cache, limit=limit)))
+            return
+        folder = building.build(
+            loaded,
+            output,
+            cache_dir=cache,
+            limit=limit,
+            workers=workers,
+            device=device,
+            progress=on_terminal(),
+        )
+        typer.echo(f"{folder}\n\n    from datasets import load_dataset\n")
+        typer.echo(f'    dataset = load_dataset("{folder}")')
+
+
+def phantom(
+    output: Annotated[Path, typer.Option(help="The folder to write; must be empty.")],
+    layout: Annotated[PhantomLayout, typer.Option(help="As which dataset.")] = PhantomLayout.kits23,
+    patients: Annotated[int, typer.Option(min=1, help="How many patients.")] = 4,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed, other patients.")] = 0,
+    region: Annotated[Region, typer.Option(help="What the scans cover.")] = Region.abdomen,
+    debug: Debug = False,
+) -> None:
+    """Write procedural CT phantoms with known truth, laid out as a real dataset."""
+    with reporting(debug):
+        from synthct.sources.phantom import Scanner, write_phantoms
+
+        scanner = Scanner(region=region.value)
+        ids = write_phantoms(
+            output, layout.value, patients, seed, scanner=scanner, progress=on_terminal()
+        )
+        typer.echo(f"{output}: {len(ids)} patients, {ids[0]} to {ids[-1]}")
+
+
+def schema() -> None:
+    """Print the JSON Schema of recipes, for editors."""
+    import json
+
+    from synthct.recipe import recipe_json_schema
+
+    typer.echo(json.dumps(recipe_json_schema(), indent=2))

@@ -1,0 +1,49 @@
+"""``train``: from a training recipe to a checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from synthct.cli.common import CacheDir, Debug, RecipeFile, reporting
+
+
+def train(
+    recipe: RecipeFile,
+    output: Annotated[
+        Path | None, typer.Option(help="States, samples, checkpoint. [default: runs/NAME]")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu to keep off a GPU. [default: what there is]")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads. [default: all cores]")
+    ] = None,
+    max_minutes: Annotated[
+        float | None, typer.Option(help="Stop after so long; the same command goes on.")
+    ] = None,
+    cache_dir: CacheDir = None,
+    debug: Debug = False,
+) -> None:
+    """Train a checkpoint; run again to go on where it stopped."""
+    with reporting(debug):
+        from synthct.training.recipe import load_training_recipe
+
+        loaded = load_training_recipe(recipe)
+        import torch
+
+        from synthct.build import default_cache_dir
+        from synthct.training.loop import train as run
+
+        if threads is not None:
+            torch.set_num_threads(threads)
+        folder = run(
+            loaded,
+            output or Path("runs") / loaded.name,
+            cache_dir=cache_dir or default_cache_dir(),
+            device=device,
+            max_seconds=None if max_minutes is None else 60 * max_minutes,
+        )
+        typer.echo(f"{folder}")

@@ -1,0 +1,179 @@
+"""Contact sheets as PNG: planned masks on the scans, and what a finished dataset looks like."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw
+
+from synthct.dataset.picture import to_picture
+from synthct.dataset.png import decode_hu, decode_mask
+from synthct.dataset.writer import read_shard
+from synthct.intensity import LUNG, SOFT_TISSUE, Window
+from synthct.masks import View
+from synthct.sample import Prepared
+
+Grey = npt.NDArray[np.uint8]
+Rgb = npt.NDArray[np.uint8]
+
+#: Side of a tile in pixels, tiles per sheet, and how much around a mask is shown.
+TILE, TILES, CONTEXT = 224, 12, 1.6
+MASK_COLOUR, ORGAN_COLOUR = (255, 196, 0), (90, 200, 255)
+
+
+def plan_sheet(masks: Sequence[Prepared], view: View) -> bytes | None:
+    """Masks on the scans before anything is painted: each whole slice, and close up with outlines.
+
+    The mask is outlined in yellow, the structures of the label map in blue; beneath stand the
+    sample, its label and the numbers of the mask.
+
+    Args:
+        masks: What ``prepare`` made.
+        view: The plane of the slices.
+
+    Returns:
+        A PNG; None if there is no mask.
+    """
+    tiles = []
+    for mask in masks[:TILES]:
+        hu = to_picture(mask.plane.array, view)
+        region = to_picture(mask.region.array, view)
+        labels = to_picture(mask.labels, view)
+        rows_mm, columns_mm = _spacing(mask, view)
+        picture = _colour(_windowed(hu, _window_for(mask)))
+        _outline(picture, region, MASK_COLOUR)
+        whole = _tile(picture, rows_mm, columns_mm)
+        for value in np.unique(labels[(labels > 0) & (labels < 255)]):
+            _outline(picture, labels == value, ORGAN_COLOUR)
+        _outline(picture, region, MASK_COLOUR)
+        close = _tile(_around(picture, region), rows_mm, columns_mm)
+        tiles.append(_captioned(np.hstack([whole, close]), _caption(mask)))
+    return _sheet(tiles, columns=3)
+
+
+def dataset_sheet(shards: Sequence[Path]) -> bytes | None:
+    """Samples from a finished dataset: what was left to the model, and what it made of it.
+
+    Args:
+        shards: The parquet files; rows are taken evenly from all of them.
+
+    Returns:
+        A PNG; None if the dataset is empty.
+    """
+    names = ["image", "mask", "label", "spacing_mm", "sample_id"]
+    counts = [len(read_shard(path, ["sample_id"])) for path in shards]
+    total = sum(counts)
+    wanted = {n * total // min(TILES, total) for n in range(min(TILES, total))} if total else set()
+    tiles, start = [], 0
+    for path, count in zip(shards, counts, strict=True):
+        chosen = sorted(n - start for n in wanted if start <= n < start + count)
+        start += count
+        if not chosen:
+            continue
+        for row in read_shard(path, names).take(chosen).to_pylist():
+            tiles.append(_before_and_after(row))
+    return _sheet(tiles, columns=3)
+
+
+def _before_and_after(row: dict[str, Any]) -> Rgb:
+    hu, mask = decode_hu(row["image"]["bytes"]), decode_mask(row["mask"]["bytes"])
+    grey = _windowed(hu, LUNG if row["label"] == "lung" else SOFT_TISSUE)
+    before = grey.copy()
+    before[mask] = 96
+    rows_mm, columns_mm = row["spacing_mm"]
+    pair = [
+        _tile(_around(_colour(picture), mask), rows_mm, columns_mm) for picture in (before, grey)
+    ]
+    return _captioned(np.hstack(pair), row["sample_id"])
+
+
+def _window_for(mask: Prepared) -> Window:
+    codec = mask.patches[0].codec
+    return codec if isinstance(codec, Window) else SOFT_TISSUE
+
+
+def _spacing(mask: Prepared, view: View) -> tuple[float, float]:
+    """Size in mm of a pixel of the picture along rows and columns."""
+    i, j, k = mask.plane.spacing_mm
+    return {"axial": (j, i), "coronal": (k, i), "sagittal": (k, j)}[view]
+
+
+def _caption(mask: Prepared) -> str:
+    numbers = ", ".join(
+        f"{name} {value:.2g}"
+        for name, value in mask.facts.items()
+        if name in ("volume_ml", "inside_fraction", "organ_fraction", "jacobian_min")
+        and isinstance(value, float | int)
+    )
+    return f"{mask.specs[0].mask_id}: {mask.label or 'whatever fits'}\n{numbers}"
+
+
+def _windowed(hu: npt.NDArray[np.int16], window: Window) -> Grey:
+    return np.rint((window.encode(hu) + 1) * 127.5).astype(np.uint8)
+
+
+def _colour(grey: Grey) -> Rgb:
+    return np.repeat(grey[:, :, None], 3, axis=2)
+
+
+def _outline(picture: Rgb, region: npt.NDArray[np.bool_], colour: tuple[int, int, int]) -> None:
+    """Draw the inner edge of a region, in place."""
+    from scipy.ndimage import binary_erosion
+
+    picture[region & ~binary_erosion(region)] = colour
+
+
+def _around(picture: Rgb, mask: npt.NDArray[np.bool_]) -> Rgb:
+    """The square around a mask, with as much context again."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    side = max(rows[-1] - rows[0], columns[-1] - columns[0]) + 1
+    side = int(min(max(48, side * CONTEXT), *picture.shape[:2]))
+    top = _start(int(rows[0] + rows[-1]) // 2, side, picture.shape[0])
+    left = _start(int(columns[0] + columns[-1]) // 2, side, picture.shape[1])
+    return picture[top : top + side, left : left + side]
+
+
+def _start(centre: int, side: int, length: int) -> int:
+    return max(0, min(centre - side // 2, length - side))
+
+
+def _tile(picture: Rgb, rows_mm: float, columns_mm: float) -> Rgb:
+    """The picture in a square of ``TILE`` pixels, its pixels as tall and wide as in the body."""
+    height, width = picture.shape[0] * rows_mm, picture.shape[1] * columns_mm
+    scale = TILE / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    small = Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS)
+    square = Image.new("RGB", (TILE, TILE))
+    square.paste(small, ((TILE - size[0]) // 2, (TILE - size[1]) // 2))
+    return np.asarray(square)
+
+
+def _captioned(picture: Rgb, text: str) -> Rgb:
+    lines = text.strip().split("\n")
+    band = Image.new("RGB", (picture.shape[1], 13 * len(lines) + 3))
+    for number, line in enumerate(lines):
+        # The built-in font knows Latin letters only; other signs become question marks.
+        plain = line.encode("latin-1", "replace").decode("latin-1")
+        ImageDraw.Draw(band).text((3, 1 + 13 * number), plain, fill=(200, 200, 200))
+    return np.vstack([picture, np.asarray(band)])
+
+
+def _sheet(tiles: Sequence[Rgb], columns: int) -> bytes | None:
+    if not tiles:
+        return None
+    height = max(tile.shape[0] for tile in tiles)
+    width = max(tile.shape[1] for tile in tiles)
+    rows = -(-len(tiles) // columns)
+    across = min(columns, len(tiles))
+    sheet = np.zeros((rows * height, across * width, 3), dtype=np.uint8)
+    for n, tile in enumerate(tiles):
+        top, left = n // columns * height, n % columns * width
+        sheet[top : top + tile.shape[0], left : left + tile.shape[1]] = tile
+    buffer = io.BytesIO()
+    Image.fromarray(sheet).save(buffer, "PNG")
+    return buffer.getvalue()

@@ -1,0 +1,262 @@
+"""Organ, box and blob masks on a small oblique phantom of known truth."""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import make_tiny_case
+from pydantic import TypeAdapter, ValidationError
+
+from synthct.case import Case
+from synthct.errors import MaskError
+from synthct.masks import Blob, BoxMask, MaskKind, Organ, PlacementError
+from synthct.masks.base import components
+from synthct.masks.organ import grow
+from synthct.volume import Volume, restore_orientation
+
+KINDS = [
+    {"kind": "organ", "label": "kidney"},
+    {"kind": "organ", "label": "kidney", "margin_mm": 3},
+    {"kind": "organ", "organs": ["kidney", "tumor"]},
+    {"kind": "box", "around": "kidney", "margin_mm": [1, 4], "jitter_mm": 2},
+    {"kind": "box", "around": "kidney", "margin_mm": [1, 4], "in_plane": "coronal"},
+    {"kind": "blob", "radius_mm": [3, 6]},
+    {"kind": "blob", "radius_mm": [3, 6], "within": "kidney"},
+]
+
+
+def section(**fields: object) -> MaskKind:
+    return TypeAdapter(MaskKind).validate_python({"name": "m", **fields})
+
+
+def two_kidneys(gap: bool = True) -> Case:
+    case = make_tiny_case()
+    labels = np.zeros((48, 40, 24), dtype=np.uint8)
+    labels[6:16, 10:20, 5:15] = 1
+    labels[26:40, 12:24, 8:18] = 1
+    if not gap:
+        labels[16:26, 14:18, 9:12] = 1
+    labels[20, 30, 20] = 1  # a speck
+    return Case(
+        case.case_id,
+        case.patient_id,
+        case.source,
+        case.ct,
+        Volume(labels, case.labels.affine),
+        {"kidney": 1},
+    )
+
+
+@pytest.mark.parametrize("fields", KINDS, ids=str)
+def test_recorded_parameters_replay_the_same_mask(fields):
+    case, kind = make_tiny_case(), section(**fields)
+    params = kind.draw(case, None, np.random.default_rng(4))
+    one = kind.build(case, None, params)
+    two = kind.build(make_tiny_case(), None, json.loads(json.dumps(params)))
+    assert one.box == two.box
+    assert np.array_equal(one.region.array, two.region.array)
+    assert one.region.array.any()
+    assert np.allclose(one.region.affine, case.labels.crop(one.box).affine)
+    assert json.loads(json.dumps(one.facts)) == two.facts
+
+
+@pytest.mark.parametrize("fields", KINDS, ids=str)
+def test_parameters_of_another_host_are_refused(fields):
+    kind = section(**fields)
+    params = kind.draw(make_tiny_case(), None, np.random.default_rng(4))
+    with pytest.raises(MaskError, match="drawn for host tiny"):
+        kind.build(make_tiny_case("other"), None, params)
+
+
+def test_organ_mask_is_the_label():
+    case = make_tiny_case()
+    mask = section(kind="organ", label="kidney").build(
+        case, None, {"host": "tiny", "organs": ["kidney"], "missing": [], "margin_mm": 0}
+    )
+    assert np.array_equal(mask.in_host(case.labels.shape), case.labels.array == 1)
+    assert mask.label == "kidney"
+    assert mask.facts["volume_ml"] == pytest.approx(mask.volume_ml, abs=1e-4)
+
+
+@pytest.mark.parametrize("margin_mm", [1.0, 3.0, 5.5])
+def test_grown_region_reaches_exactly_its_margin(margin_mm):
+    spacing = (0.8, 1.1, 2.5)
+    region = np.zeros((21, 21, 21), dtype=bool)
+    region[10, 10, 10] = True
+    away = [(np.arange(21) - 10) * s for s in spacing]
+    distance = np.sqrt(sum(x**2 for x in np.meshgrid(*away, indexing="ij")))
+    assert np.array_equal(grow(region, margin_mm, spacing), distance <= margin_mm)
+
+
+def test_shrinking_is_growing_of_the_outside():
+    region = np.zeros((20, 20, 20), dtype=bool)
+    region[3:17, 4:16, 2:18] = True
+    assert np.array_equal(grow(region, -2.6, (0.8, 1, 2.5)), ~grow(~region, 2.6, (0.8, 1, 2.5)))
+
+
+def test_organ_shrunk_to_nothing_is_refused():
+    kind = section(kind="organ", label="kidney", margin_mm=-30)
+    case = make_tiny_case()
+    with pytest.raises(MaskError, match="leaves nothing of kidney"):
+        kind.build(case, None, kind.draw(case, None, np.random.default_rng(0)))
+
+
+def test_several_organs_are_one_mask_and_missing_ones_are_recorded():
+    case = make_tiny_case()
+    kind = section(kind="organ", organs=["kidney", "spleen", "tumor"])
+    mask = kind.build(case, None, kind.draw(case, None, np.random.default_rng(0)))
+    assert np.array_equal(mask.in_host(case.labels.shape), case.labels.array > 0)
+    assert mask.label is None
+    assert mask.facts["missing"] == ["spleen"]
+    assert kind.wanted_labels() == ()
+    assert kind.useful_labels() == ("kidney", "spleen", "tumor")
+
+
+def test_organ_that_no_host_has_is_refused_with_what_there_is():
+    with pytest.raises(MaskError, match=r"none of spleen.*knows: kidney, tumor"):
+        section(kind="organ", label="spleen").draw(make_tiny_case(), None, np.random.default_rng())
+
+
+@pytest.mark.parametrize(
+    ("fields", "policy"),
+    [
+        ({"kind": "organ", "label": "kidney"}, "keep"),
+        ({"kind": "organ", "label": "kidney", "margin_mm": -2}, "keep"),
+        ({"kind": "organ", "label": "kidney", "margin_mm": 2}, "ignore"),
+        ({"kind": "organ", "label": "kidney", "margin_mm": 2, "label_map": "paint"}, "paint"),
+        ({"kind": "box", "around": "kidney", "margin_mm": [1, 2]}, "ignore"),
+        ({"kind": "blob"}, "ignore"),
+        ({"kind": "transplant", "label": "tumor", "into": "kidney"}, "paint"),
+        ({"kind": "transplant", "label": "tumor", "into": "kidney", "label_map": "keep"}, "keep"),
+    ],
+)
+def test_label_policy_suits_the_kind(fields, policy):
+    assert section(**fields).label_policy() == policy
+
+
+def test_box_holds_one_kidney_with_margins_in_range():
+    case = two_kidneys()
+    kind = section(kind="box", around="kidney", margin_mm=[2, 5])
+    inner = {(26, 12, 8): (40, 24, 18), (6, 10, 5): (16, 20, 15)}
+    seen = set()
+    for seed in range(12):
+        mask = kind.build(case, None, kind.draw(case, None, np.random.default_rng(seed)))
+        assert mask.region.array.all()
+        start = next(
+            s
+            for s in inner
+            if all(np.subtract(s, mask.box.start_ijk) >= 0)
+            and all(np.subtract(mask.box.stop_ijk, inner[s]) >= 0)
+        )
+        seen.add(start)
+        for axis, spacing in enumerate((0.8, 0.8, 2.5)):
+            before = (start[axis] - mask.box.start_ijk[axis]) * spacing
+            after = (mask.box.stop_ijk[axis] - inner[start][axis]) * spacing
+            assert 2 - spacing / 2 <= before <= 5 + spacing / 2
+            assert 2 - spacing / 2 <= after <= 5 + spacing / 2
+    assert len(seen) == 2
+
+
+def test_box_around_all_parts_and_clipped_to_the_scan():
+    case = two_kidneys()
+    kind = section(kind="box", around="kidney", margin_mm=[60, 60], part="all")
+    mask = kind.build(case, None, kind.draw(case, None, np.random.default_rng(0)))
+    assert mask.box.shape == case.labels.shape
+    assert mask.facts["touches_border"]
+
+
+def test_box_in_plane_follows_every_slice():
+    case = make_tiny_case()
+    kind = section(kind="box", around="kidney", margin_mm=[2, 2], in_plane="axial")
+    mask = kind.build(case, None, kind.draw(case, None, np.random.default_rng(0)))
+    inside, kidney = mask.in_host(case.labels.shape), case.labels.array == 1
+    widths = []
+    for k in range(inside.shape[2]):
+        if not inside[..., k].any():
+            continue
+        rows = np.flatnonzero(inside[..., k].any(axis=1))
+        columns = np.flatnonzero(inside[..., k].any(axis=0))
+        assert inside[np.ix_(rows, columns, [k])].all()
+        assert rows.size == np.ptp(rows) + 1
+        widths.append(rows.size)
+        if kidney[..., k].any():
+            assert inside[..., k][kidney[..., k]].all()
+    assert len(set(widths)) > 2
+
+
+def test_blobs_lie_in_tissue_and_keep_their_radii():
+    case = make_tiny_case()
+    kind = section(kind="blob", radius_mm=[3, 5], tissue_fraction=0.9)
+    for seed in range(25):
+        mask = kind.build(case, None, kind.draw(case, None, np.random.default_rng(seed)))
+        hu = case.scan().crop(mask.box).array[mask.region.array]
+        assert (hu > -200).mean() >= 0.9
+        assert len(components(mask.region.array)[1]) == 1
+        extent = np.multiply(mask.box.shape, (0.8, 0.8, 2.5)) - (0.8, 0.8, 2.5)
+        assert extent.max() <= 2 * 5 * 1.3 + 0.01
+
+
+def test_blob_within_an_organ_never_leaves_it():
+    case = make_tiny_case()
+    kind = section(kind="blob", radius_mm=[4, 8], within="kidney")
+    for seed in range(10):
+        mask = kind.build(case, None, kind.draw(case, None, np.random.default_rng(seed)))
+        assert (case.labels.crop(mask.box).array[mask.region.array] == 1).all()
+
+
+def test_plain_blob_has_the_volume_of_its_ellipsoid():
+    case = make_tiny_case()
+    kind = section(kind="blob", radius_mm=[6, 6], flatness=1, roughness=0, tissue_fraction=0)
+    volumes = []
+    for seed in range(20):
+        mask = kind.build(case, None, kind.draw(case, None, np.random.default_rng(seed)))
+        if not mask.facts["touches_border"]:
+            volumes.append(mask.volume_ml)
+    assert np.mean(volumes) == pytest.approx(4 / 3 * np.pi * 6**3 / 1000, rel=0.05)
+
+
+def test_blob_without_a_place_is_counted():
+    case = make_tiny_case()
+    kind = section(kind="blob", radius_mm=[20, 20], tissue_fraction=1, tries=3)
+    with pytest.raises(PlacementError) as error:
+        kind.draw(case, None, np.random.default_rng(0))
+    assert error.value.reasons == {"outside_tissue": 3}
+    case.scan().array[:] = -1000
+    with pytest.raises(PlacementError, match="no_tissue 3"):
+        kind.draw(case, None, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"kind": "organ"},
+        {"kind": "box", "around": "kidney", "margin_mm": [5, 1]},
+        {"kind": "blob", "radius_mm": [5, 1]},
+        {"kind": "organ", "label": "kidney", "name": "Not A Slug"},
+        {"kind": "organ", "label": "kidney", "weight": 0},
+        {"kind": "organ", "label": "kidney", "weight": float("inf")},
+        {"kind": "organ", "label": "kidney", "margn_mm": 1},
+        {"kind": "transplant", "label": "tumor", "into": "kidney", "deform": {"scale": [2, 1]}},
+        {"kind": "transplant", "label": "t", "into": "k", "accept": {"outside_hu": [9, 1]}},
+    ],
+    ids=str,
+)
+def test_senseless_sections_are_refused(fields):
+    with pytest.raises(ValidationError):
+        section(**fields)
+
+
+def test_masks_do_not_depend_on_how_the_scan_was_stored():
+    case = make_tiny_case()
+    stored = restore_orientation(case.labels, np.diag([-1.0, -1, 1, 1]))
+    kind = Organ(name="m", label="kidney", margin_mm=2)
+    other = Case("tiny", "tiny", "hosts", None, stored, case.label_names)
+    params = kind.draw(case, None, np.random.default_rng(0))
+    one, two = (kind.build(c, None, params) for c in (case, other))
+    assert one.facts["voxels"] == two.facts["voxels"]
+
+
+def test_box_and_blob_say_which_labels_they_need():
+    assert BoxMask(name="b", around="liver", margin_mm=(1, 2)).wanted_labels() == ("liver",)
+    assert Blob(name="b").wanted_labels() == ()
+    assert Blob(name="b", within="lung").wanted_labels() == ("lung",)

@@ -1,0 +1,315 @@
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from synthct.errors import RecipeError, SourceError
+from synthct.plan import Plan, assign_splits, plan_samples, share_out
+from synthct.recipe import Recipe, load_recipe
+from synthct.sources import CaseEntry, Index, LabelStats, index_sources
+from synthct.volume import Box
+
+RECIPES = Path(__file__).resolve().parents[1] / "recipes"
+STATS = LabelStats(8, 0.1, Box((0, 0, 0), (2, 2, 2)))
+KIDNEY: dict[str, Any] = {"name": "kidneys", "kind": "organ", "label": "kidney"}
+TUMOR: dict[str, Any] = {"name": "tumors", "kind": "transplant", "label": "tumor", "into": "kidney"}
+ORGANS: dict[str, Any] = {"name": "organs", "kind": "organ", "organs": ["kidney", "liver"]}
+
+
+def entry(
+    case_id: str,
+    labels: Sequence[str] = ("kidney",),
+    *,
+    patient: str | None = None,
+    source: str = "hosts",
+    image: bool = True,
+) -> CaseEntry:
+    return CaseEntry(
+        source=source,
+        layout="kits23",
+        case_id=case_id,
+        patient_id=patient or case_id,
+        image=Path("ct.nii.gz") if image else None,
+        label_files={},
+        label_values={},
+        shape=(8, 8, 8),
+        affine=np.eye(4),
+        labels=dict.fromkeys(labels, STATS),
+        available=("kidney", "tumor", "cyst", "liver"),
+        unions={},
+        image_sha256=None,
+        voxel_sha256=None,
+        label_sha256="0",
+        split=None,
+        licence=None,
+    )
+
+
+def recipe(masks: Sequence[Mapping[str, Any]], **fields: Any) -> Recipe:
+    sources = {"hosts": {"layout": "phantom"}, "donors": {"layout": "phantom", "seed": 1}}
+    data = {"name": "a", "version": "1.0.0", "sources": sources, "masks": masks, **fields}
+    return Recipe.model_validate(data)
+
+
+def plan(
+    masks: Sequence[Mapping[str, Any]],
+    hosts: Sequence[CaseEntry],
+    donors: Sequence[CaseEntry] = (),
+    **fields: Any,
+) -> Plan:
+    index = Index({"hosts": tuple(hosts), "donors": tuple(donors)})
+    return plan_samples(recipe(masks, **fields), index)
+
+
+def cases(count: int, prefix: str = "case", **fields: Any) -> list[CaseEntry]:
+    return [entry(f"{prefix}_{n:03d}", **fields) for n in range(count)]
+
+
+def assert_safe(made: Plan) -> None:
+    """No patient on both sides of a split, as host or donor, and no host its own donor."""
+    seen: dict[str, str] = {}
+    for spec in made.specs:
+        for case in (spec.host, *spec.donors):
+            assert seen.setdefault(case.patient_id, spec.split) == spec.split
+        assert spec.host.patient_id not in [donor.patient_id for donor in spec.donors]
+    for shard in made.shards:
+        assert {spec.split for spec in shard.specs} == {shard.split}
+
+
+def test_no_patient_leaks_between_splits_in_random_universes() -> None:
+    rng = np.random.default_rng(0)
+    planned = 0
+    for trial in range(300):
+        people = [f"p{n}" for n in range(rng.integers(1, 40))]
+
+        def draw(source: str, count: int, trial: int = trial, people: Any = people) -> Any:
+            return [
+                entry(
+                    f"{source}{n}",
+                    [name for name in ("kidney", "tumor", "liver") if rng.random() < 0.7],
+                    patient=str(rng.choice(people)),
+                    source=source,
+                    image=source == "donors" or rng.random() < 0.8,
+                )
+                for n in range(count)
+            ]
+
+        fractions = rng.dirichlet([1, 1, 1]).round(3)
+        splits = {"train": 1 - fractions[1] - fractions[2], "validation": fractions[1]}
+        splits = {**splits, "test": fractions[2]}
+        hosts, donors = (draw(name, int(rng.integers(1, 30))) for name in ("hosts", "donors"))
+        try:
+            made = plan(
+                [TUMOR, KIDNEY, ORGANS],
+                hosts,
+                donors,
+                splits=splits,
+                seed=trial,
+                masks_per_case=int(rng.integers(1, 9)),
+                samples_per_shard=int(rng.integers(1, 20)),
+            )
+        except (RecipeError, SourceError):
+            continue
+        planned += 1
+        assert_safe(made)
+        assert [s for shard in made.shards for s in shard.specs] == list(made.specs)
+    assert planned > 200
+
+
+def test_splits_are_as_large_as_the_fractions_ask() -> None:
+    splits = assign_splits([f"p{n}" for n in range(100)], {"train": 0.8, "test": 0.2}, 0)
+    assert Counter(splits.values()) == {"train": 80, "test": 20}
+    other = assign_splits([f"p{n}" for n in reversed(range(100))], {"train": 0.8, "test": 0.2}, 0)
+    assert other == splits
+    assert assign_splits(splits, {"train": 0.8, "test": 0.2}, 1) != splits
+
+
+@pytest.mark.parametrize("count", [5, 6, 7, 12])
+def test_no_split_is_empty_that_is_due_half_a_patient(count: int) -> None:
+    made = plan([TUMOR], cases(count), cases(count, "donor", labels=["tumor"]), masks_per_case=2)
+    assert {spec.split for spec in made.specs} == {"train", "validation", "test"}
+    assert not made.notes
+
+
+def test_too_few_hosts_for_the_splits_are_all_train_and_the_plan_says_so() -> None:
+    made = plan([KIDNEY], cases(3))
+    assert {spec.split for spec in made.specs} == {"train"}
+    assert made.notes == (
+        "3 host patients are too few for train 0.8, validation 0.1, test 0.1; everything is train",
+    )
+
+
+def test_two_scans_of_one_person_share_a_split() -> None:
+    hosts = [entry(f"c{n}", patient=f"p{n // 2}") for n in range(20)]
+    made = plan([KIDNEY], hosts)
+    assert_safe(made)
+    assert len(made.count("split")) == 3
+
+
+def test_donors_are_balanced_over_patients() -> None:
+    donors = cases(7, "donor", labels=["tumor"])
+    donors += [entry(f"more_{n}", ["tumor"], patient="donor_000") for n in range(20)]
+    made = plan([TUMOR], cases(5), donors, masks_per_case=7, splits={"train": 1})
+    used = Counter(spec.donor.patient_id for spec in made.specs if spec.donor)
+    assert set(used.values()) == {5}
+    assert len(used) == 7
+
+
+def test_fallback_donors_are_other_patients_each() -> None:
+    donors = cases(9, "donor", labels=["tumor"])
+    made = plan([TUMOR], cases(5), donors, masks_per_case=3, splits={"train": 1})
+    assert all(len({d.patient_id for d in spec.donors}) == 4 for spec in made.specs)
+
+
+def test_variants_share_their_mask_and_donor() -> None:
+    made = plan([TUMOR], cases(5), cases(5, "d", labels=["tumor"]), variants=3, masks_per_case=2)
+    for mask_id in {spec.mask_id for spec in made.specs}:
+        group = [spec for spec in made.specs if spec.mask_id == mask_id]
+        assert [spec.variant for spec in group] == [0, 1, 2]
+        assert [spec.sample_id for spec in group] == [f"{mask_id}.v{n}" for n in range(3)]
+        assert len({spec.donor.case_id for spec in group if spec.donor}) == 1
+
+
+def test_samples_are_ordered_by_split_host_section_draw_and_variant() -> None:
+    made = plan([KIDNEY, ORGANS], cases(9), masks_per_case=4, variants=2)
+    order = ["train", "validation", "test"], ["kidneys", "organs"]
+    keys = [
+        (order[0].index(s.split), s.host.case_id, order[1].index(s.section), s.draw, s.variant)
+        for s in made.specs
+    ]
+    assert keys == sorted(keys)
+    assert len({spec.sample_id for spec in made.specs}) == 9 * 4 * 2
+    assert made.specs[0].sample_id.endswith(".kidneys.d000.s0.v0")
+
+
+def test_masks_are_shared_out_by_weight() -> None:
+    made = plan([{**KIDNEY, "weight": 3}, ORGANS], cases(5), masks_per_case=8)
+    per_host = Counter((spec.host.case_id, spec.section) for spec in made.specs)
+    assert set(per_host.values()) == {6, 2}
+    assert made.count("section") == {"kidneys": 30, "organs": 10}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_shares_add_up_and_are_never_off_by_one_or_more(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    weights = [float(w) for w in rng.uniform(0.01, 5, rng.integers(1, 9)).round(2)]
+    total = int(rng.integers(0, 50))
+    counts = share_out(weights, total, Fraction(int(rng.integers(1000)), 1000))
+    assert sum(counts) == total
+    exact = [weight * total / sum(weights) for weight in weights]
+    assert all(abs(n - e) < 1 + 1e-9 for n, e in zip(counts, exact, strict=True))
+
+
+def test_a_small_weight_gets_its_share_over_many_hosts() -> None:
+    made = plan([{**KIDNEY, "weight": 3}, ORGANS], cases(400), masks_per_case=1)
+    assert 70 <= made.count("section")["organs"] <= 130
+
+
+def test_hosts_without_the_label_are_skipped_and_counted() -> None:
+    hosts = [*cases(3), entry("bare", []), entry("liver", ["liver"])]
+    made = plan([KIDNEY, ORGANS], hosts, masks_per_case=4, splits={"train": 1})
+    assert made.count("host") == {"case_000": 4, "case_001": 4, "case_002": 4, "liver": 4}
+    assert {spec.section for spec in made.specs if spec.host.case_id == "liver"} == {"organs"}
+    assert made.notes == (
+        "masks 'kidneys': 2 of 5 hosts lack its labels and are skipped: bare, liver",
+        "masks 'organs': 1 of 5 hosts lack its labels and are skipped: bare",
+    )
+
+
+def test_a_host_for_no_mask_takes_no_place_in_a_split() -> None:
+    made = plan([KIDNEY], [*cases(5), *cases(30, "bare", labels=[])])
+    assert made.count("split") == {"train": 3, "validation": 1, "test": 1}
+
+
+def test_a_label_that_no_host_knows_is_an_error_with_a_suggestion() -> None:
+    masks = [KIDNEY, {"name": "x", "kind": "box", "around": "livr", "margin_mm": [1, 2]}]
+    with pytest.raises(RecipeError, match=r"masks\[1\].around: no host knows 'livr'; did you mean"):
+        plan(masks, cases(3))
+
+
+def test_a_label_that_no_host_has_names_what_there_is() -> None:
+    with pytest.raises(RecipeError, match=r"no host has 'liver' \(there is: cyst, kidney\)"):
+        plan([{**KIDNEY, "label": "liver"}], [entry("a"), entry("b", ["cyst"])])
+    with pytest.raises(RecipeError, match=r"masks\[0\].label: no case of 'donors' has 'tumor'"):
+        plan([TUMOR], cases(3), cases(2))
+
+
+def test_an_unknown_organ_among_several_is_noted() -> None:
+    made = plan([{**ORGANS, "organs": ["kidny", "liver", "kidney"]}], cases(5))
+    assert made.notes == ("masks 'organs': no host knows 'kidny'; did you mean 'kidney'?",)
+
+
+def test_a_file_and_line_go_with_the_errors_of_a_loaded_recipe(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(
+        "name: a\nversion: 1.0.0\nsources: {hosts: {layout: phantom}}\nmasks:\n"
+        "  - {name: a, kind: organ, organs: [kidny]}\n"
+    )
+    with pytest.raises(RecipeError, match=r"x.yaml:5:37: masks\[0\].organs\[0\]: no host knows"):
+        plan_samples(load_recipe(path), Index({"hosts": tuple(cases(3))}))
+
+
+def test_cases_without_an_image_are_no_hosts() -> None:
+    made = plan([KIDNEY], [*cases(3), *cases(5, "blind", image=False)])
+    assert len(made.specs) == 3
+    with pytest.raises(SourceError, match="no case has an image"):
+        plan([KIDNEY], cases(3, image=False))
+
+
+def test_hosts_whose_split_has_no_donor_are_skipped_and_counted() -> None:
+    made = plan([TUMOR, KIDNEY], cases(10), cases(1, "d", labels=["tumor"]), masks_per_case=2)
+    assert_safe(made)
+    (note,) = made.notes
+    assert note.startswith("masks 'tumors': 2 hosts have no donor of another patient")
+    with pytest.raises(RecipeError, match=r"masks\[0\].donors: no host has a donor of another"):
+        plan([TUMOR], cases(1), [entry("case_000", ["tumor"])], splits={"train": 1})
+
+
+def test_shards_are_fixed_and_cover_the_plan() -> None:
+    made = plan([KIDNEY], cases(10), masks_per_case=3, samples_per_shard=7)
+    sizes = [(shard.split, shard.index, len(shard.specs)) for shard in made.shards]
+    assert sizes[:4] == [("train", 0, 7), ("train", 1, 7), ("train", 2, 7), ("train", 3, 3)]
+    assert sizes[4:] == [("validation", 0, 3), ("test", 0, 3)]
+
+
+def test_a_limited_plan_is_the_beginning_of_the_whole() -> None:
+    whole = plan([KIDNEY], cases(10), masks_per_case=3, samples_per_shard=7)
+    part = whole.limit(10)
+    assert part.specs == whole.specs[:10]
+    assert [len(shard.specs) for shard in part.shards] == [7, 3]
+
+
+def test_a_plan_depends_on_neither_order_nor_path() -> None:
+    donors = cases(9, "d", labels=["tumor"])
+    first = plan([TUMOR], cases(5), donors, masks_per_case=3)
+    again = plan([TUMOR], cases(5), donors[::-1], masks_per_case=3)
+    assert first.plan_id == again.plan_id
+    assert plan([TUMOR], cases(5), donors, masks_per_case=3, seed=1).plan_id != first.plan_id
+
+
+def test_adding_a_host_leaves_the_masks_of_the_others() -> None:
+    sections = [{**KIDNEY, "weight": 2}, ORGANS]
+    few = {spec.sample_id for spec in plan(sections, cases(6), masks_per_case=4).specs}
+    more = {spec.sample_id for spec in plan(sections, cases(7), masks_per_case=4).specs}
+    assert few < more
+
+
+@pytest.mark.realdata
+def test_kits_tumors_plans_at_least_64_samples_with_the_three_real_hosts(
+    shared_data: Path, tmp_path: Path
+) -> None:
+    root = shared_data / "kits23" / "dataset"
+    kits = load_recipe(RECIPES / "kits_tumors.yaml", sources={"hosts": root, "donors": root})
+    index = index_sources(kits.sources, kits.wanted_labels(), cache_dir=tmp_path)
+    made = plan_samples(kits, index)
+    assert len(made.specs) >= 64
+    assert len(made.count("host")) == 3
+    assert_safe(made)
+    used = Counter(spec.donor.patient_id for spec in made.specs if spec.donor)
+    assert len(used) == 40
+    assert max(used.values()) <= 4
+    assert made.notes[0].startswith("3 host patients are too few for train 0.8, validation 0.1")
