@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from synthct.errors import MaskError, SourceError
 from synthct.seeds import derive_seed
-from synthct.volume import HU_MAX, HU_MIN, Box, Volume, canonical, read_ct, read_labels
-from synthct.volume import restore_orientation
+from synthct.volume import (
+    HU_MAX,
+    HU_MIN,
+    Box,
+    Volume,
+    canonical,
+    corner_distance_mm,
+    read_ct,
+    read_labels,
+    restore_orientation,
+)
 
-Ct = str | Path | Volume | tuple[npt.NDArray[np.int16], npt.NDArray[np.float64]]
+Ct = str | Path | Volume | tuple[npt.NDArray[Any], npt.NDArray[np.float64]]
 
 
 def inpaint(
@@ -49,7 +59,7 @@ def inpaint(
         (closest to RAS+) orientation. Outside the mask it equals the scan clipped to -1024..3071.
 
     Raises:
-        SourceError: If a file is damaged or the grids differ.
+        SourceError: If a file is damaged, a value or an affine is not finite, or the grids differ.
         MaskError: If the mask is empty or too large for the checkpoint.
         CheckpointError: If the checkpoint is damaged or cannot paint the label.
     """
@@ -61,21 +71,28 @@ def inpaint(
     scan = canonical(given)
     where = canonical(_region(mask))
     if not where.has_grid_of(scan):
+        away = ""
+        if where.shape == scan.shape:
+            distance = corner_distance_mm(scan.shape, where.affine, scan.affine)
+            away = f", {distance:.2f} mm away"
         raise SourceError(
-            f"the mask's grid {where.shape} is not the scan's {scan.shape}; resample it first"
+            f"the mask's grid {where.shape} is not the scan's {scan.shape}{away}; resample it first"
         )
+    slices = [int(k) for k in np.flatnonzero(where.array.any(axis=(0, 1)))]
+    if not slices:
+        raise MaskError("the mask is empty: no voxel is to be painted")
     loaded = load_checkpoint(checkpoint, revision=revision, device=device)
     rules = PatchRules.from_config(loaded.config)
     inpainter = Inpainter(loaded, scheduler=scheduler, num_inference_steps=num_inference_steps)
-    slices = np.flatnonzero(where.array.any(axis=(0, 1)))
-    if slices.size == 0:
-        raise MaskError("the mask is empty: no voxel is to be painted")
 
     planes, patches = [], []
-    for k in (int(n) for n in slices):
+    for k in slices:
         box = Box((0, 0, k), (scan.shape[0], scan.shape[1], k + 1))
         plane, region = scan.crop(box), where.crop(box)
-        cut = cut_patches(plane, region, label, rules)
+        try:
+            cut = cut_patches(plane, region, label, rules)
+        except MaskError as err:
+            raise MaskError(f"axial slice {k}: {err}") from err
         planes.append((k, plane, region, cut))
         patches += [(k, n, patch) for n, patch in enumerate(cut)]
     seeds = [derive_seed(seed, "inpaint", str(k), str(n)) for k, n, _ in patches]
@@ -84,22 +101,26 @@ def inpaint(
     for k, plane, region, cut in planes:
         done = paste_patches(plane, region, cut, [next(painted) for _ in cut])
         out[:, :, k : k + 1] = done.array
-    return restore_orientation(Volume(out, scan.affine), given.affine)
+    return Volume(restore_orientation(Volume(out, scan.affine), given.affine).array, given.affine)
 
 
 def _scan(ct: Ct) -> Volume:
     if isinstance(ct, str | Path):
         return read_ct(Path(ct))
-    volume = ct if isinstance(ct, Volume) else Volume(*ct)
-    if not np.isfinite(volume.array).all():
-        raise SourceError("the scan holds values that are not finite numbers; repair it")
+    volume = _checked(ct, "scan")
     hu = np.clip(np.rint(volume.array), HU_MIN, HU_MAX).astype(np.int16)
     return Volume(hu, volume.affine)
 
 
 def _region(mask: Ct) -> Volume:
-    if isinstance(mask, str | Path):
-        found = read_labels(Path(mask))
-    else:
-        found = mask if isinstance(mask, Volume) else Volume(*mask)
+    found = read_labels(Path(mask)) if isinstance(mask, str | Path) else _checked(mask, "mask")
     return Volume(found.array != 0, found.affine)
+
+
+def _checked(given: Volume | tuple[npt.NDArray[Any], npt.NDArray[np.float64]], name: str) -> Volume:
+    volume = given if isinstance(given, Volume) else Volume(*map(np.asarray, given))
+    if not np.isfinite(volume.array).all():
+        raise SourceError(f"the {name} holds values that are not finite numbers; repair it")
+    if not np.isfinite(volume.affine).all() or abs(np.linalg.det(volume.affine[:3, :3])) < 1e-9:
+        raise SourceError(f"the {name}'s affine has no inverse:\n{volume.affine}")
+    return volume

@@ -25,19 +25,33 @@ FloatArray = npt.NDArray[np.float32]
 Key = TypeVar("Key")
 
 #: Name in a recipe to the diffusers class and the arguments that make it that scheduler.
+#: "trailing" begins at pure noise however few the steps (Lin et al. 2024). The two that stay with
+#: "leading" cannot begin there: at the end of a cosine schedule noise exceeds signal 20,000 times,
+#: which a second-order step in that ratio multiplies every error by, and float32 cannot resolve.
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
-    "ddpm": ("DDPMScheduler", {}),
-    "ddim": ("DDIMScheduler", {"timestep_spacing": "trailing"}),
+    "ddpm": ("DDPMScheduler", {"timestep_spacing": "trailing", "clip_sample": False}),
+    "ddim": ("DDIMScheduler", {"timestep_spacing": "trailing", "clip_sample": False}),
     "dpmsolver++": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}),
     "sde-dpmsolver++": ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
     "unipc": ("UniPCMultistepScheduler", {}),
-    "euler": ("EulerDiscreteScheduler", {}),
-    "euler-ancestral": ("EulerAncestralDiscreteScheduler", {}),
-    "heun": ("HeunDiscreteScheduler", {}),
+    "euler": ("EulerDiscreteScheduler", {"timestep_spacing": "trailing"}),
+    "euler-ancestral": ("EulerAncestralDiscreteScheduler", {"timestep_spacing": "leading"}),
+    "heun": ("HeunDiscreteScheduler", {"timestep_spacing": "leading"}),
     "deis": ("DEISMultistepScheduler", {}),
-    "pndm": ("PNDMScheduler", {}),
-    "lms": ("LMSDiscreteScheduler", {}),
+    "pndm": ("PNDMScheduler", {"skip_prk_steps": True, "timestep_spacing": "trailing"}),
+    "lms": ("LMSDiscreteScheduler", {"timestep_spacing": "trailing"}),
 }
+
+#: What makes a noise schedule; a scheduler that cannot follow one of them does not fit.
+SCHEDULE = (
+    "num_train_timesteps",
+    "beta_schedule",
+    "beta_start",
+    "beta_end",
+    "trained_betas",
+    "rescale_betas_zero_snr",
+    "prediction_type",
+)
 
 #: A batch holds ``batch_size`` patches up to this side; fewer of larger ones, for equal memory.
 FULL_BATCH_PX = 128
@@ -69,7 +83,8 @@ class Inpainter:
         dtype: Autocast type of the network; the scheduler always computes in float32.
 
     Raises:
-        CheckpointError: If the scheduler does not fit the checkpoint's noise schedule.
+        CheckpointError: If the scheduler does not fit the checkpoint's noise schedule, or cannot
+            paint in so many steps.
     """
 
     def __init__(
@@ -86,9 +101,9 @@ class Inpainter:
         self.batch_size = batch_size
         self.dtype = torch.bfloat16 if dtype == "bfloat16" else torch.float32
         self.device = next(checkpoint.unet.parameters()).device
-        self.pipeline = PaletteInpaintPipeline(
-            checkpoint.unet, make_scheduler(scheduler, checkpoint.files.scheduler_config)
-        )
+        sampler = make_scheduler(scheduler, checkpoint.files.scheduler_config)
+        _require_steps(sampler, scheduler, num_inference_steps)
+        self.pipeline = PaletteInpaintPipeline(checkpoint.unet, sampler)
 
     def shape_of_batch(self, patch_size: int) -> int:
         """Number of patches of one size in each batch."""
@@ -165,12 +180,25 @@ def make_scheduler(name: str, trained_with: Any) -> Any:
     if name not in SCHEDULERS:
         raise CheckpointError(f"scheduler '{name}' is unknown; choose {', '.join(SCHEDULERS)}")
     class_name, arguments = SCHEDULERS[name]
-    wanted = ("num_train_timesteps", "beta_schedule", "beta_start", "beta_end", "prediction_type")
-    config = {key: trained_with[key] for key in wanted if key in trained_with}
+    given = {key: trained_with.get(key) for key in SCHEDULE}
+    config = {key: v for key, v in given.items() if v is not None and v is not False}
     try:
         return getattr(diffusers, class_name)(**config, **arguments)
     except (NotImplementedError, TypeError, ValueError) as err:
         raise CheckpointError(f"scheduler '{name}' does not fit the checkpoint: {err}") from err
+
+
+def _require_steps(sampler: Any, name: str, steps: int) -> None:
+    """Make sure that the first step is one at which a sample is mostly noise, as it begins."""
+    try:
+        sampler.set_timesteps(steps)
+    except ValueError as err:
+        raise CheckpointError(f"scheduler '{name}' cannot paint in {steps} steps: {err}") from err
+    if float(sampler.timesteps[0]) <= sampler.config.num_train_timesteps / 2:
+        raise CheckpointError(
+            f"scheduler '{name}' cannot paint in num_inference_steps {steps}; "
+            "give it more, or choose ddim or dpmsolver++"
+        )
 
 
 def pin_numerics(threads: int) -> None:

@@ -7,6 +7,7 @@ resampling to a coarser grid and back costs half of the tissue's texture, so it 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,13 +17,19 @@ import numpy.typing as npt
 
 from synthct.errors import CheckpointError, MaskError
 from synthct.intensity import Knots, Window, parse_codec
-from synthct.volume import HU_MAX, HU_MIN, Box, Volume
+from synthct.volume import HU_MAX, HU_MIN, Volume
 
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 
 #: Pixels of real tissue the model should see around what it paints, and the least it must see.
 CONTEXT_PX, LEAST_CONTEXT_PX = 16, 6
+
+#: The ends of a spacing range are allowed, and NIfTI stores them as float32 (relative).
+SPACING_TOLERANCE = 1e-4
+
+#: A pixel of another grid is hidden from the model if it holds more than this of what is masked.
+TRACE = 0.01
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,9 @@ class PatchRules:
             low, high = (float(v) for v in config["spacing_range_mm"])
             labels = tuple(str(name) for name in config["labels"])
         except (KeyError, TypeError, ValueError) as err:
-            raise CheckpointError(f"the checkpoint's config does not say how to use it: {err}") from err
+            raise CheckpointError(
+                f"the checkpoint's config does not say how to use it: {err!r}"
+            ) from err
         if "default" not in codecs or not sizes or sizes[0] < 8 or not 0 < low <= high:
             raise CheckpointError(
                 "the checkpoint's config needs a default codec, patch_sizes and spacing_range_mm; "
@@ -195,12 +204,10 @@ def paste_patches(
     return ct.paste(np.expand_dims(values, axis), where=region.array.astype(bool))
 
 
-def _base_scale(
-    spacing: tuple[float, float], allowed: tuple[float, float]
-) -> tuple[float, float]:
+def _base_scale(spacing: tuple[float, float], allowed: tuple[float, float]) -> tuple[float, float]:
     """Slice pixels per patch pixel that bring each spacing into the range; 1 where it is in."""
-    low, high = allowed
-    first, second = (1.0 if low <= s <= high else float(np.clip(s, low, high)) / s for s in spacing)
+    low, high = allowed[0] * (1 - SPACING_TOLERANCE), allowed[1] * (1 + SPACING_TOLERANCE)
+    first, second = (1.0 if low <= s <= high else float(np.clip(s, *allowed)) / s for s in spacing)
     return first, second
 
 
@@ -227,8 +234,7 @@ def _scale_to_fit(
     factors = [max(1.0, extent / room) for extent in _extent(part, base)]
     scale = (base[0] * factors[0], base[1] * factors[1])
     coarse = [s * k for s, k in zip(spacing, scale, strict=True)]
-    # A hair's breadth of tolerance: the limit itself is allowed.
-    if max(factors) > 1 and max(coarse) > rules.spacing_range_mm[1] * (1 + 1e-6):
+    if max(factors) > 1 and max(coarse) > rules.spacing_range_mm[1] * (1 + SPACING_TOLERANCE):
         extents = [e * s for e, s in zip(_extent(part, (1.0, 1.0)), spacing, strict=True)]
         limit = room * rules.spacing_range_mm[1]
         raise MaskError(
@@ -250,9 +256,11 @@ def _cut(
 ) -> Patch:
     plane, grid_mask, grid_part = hu.astype(np.float32), mask, part
     if scale != (1.0, 1.0):
-        shape = tuple(max(1, round(n / s)) for n, s in zip(hu.shape, scale, strict=True))
+        shape = tuple(math.ceil(n / s) for n, s in zip(hu.shape, scale, strict=True))
         plane = _to_grid(plane, shape, scale)
-        grid_mask, grid_part = (_cover(m, shape, scale) for m in (mask, part))
+        grid_part = _cover(part, shape, scale)
+        traces = _to_grid(mask.astype(np.float32), shape, scale)
+        grid_mask = _cover(mask, shape, scale) | (traces > TRACE)
     rows, columns = np.flatnonzero(grid_part.any(axis=1)), np.flatnonzero(grid_part.any(axis=0))
     bounds = ((int(rows[0]), int(rows[-1]) + 1), (int(columns[0]), int(columns[-1]) + 1))
     extent = max(stop - start for start, stop in bounds)
@@ -289,9 +297,7 @@ def _window(array: npt.NDArray[Any], origin: Sequence[int], size: int, fill: Any
     return out
 
 
-def _to_grid(
-    array: FloatArray, shape: Sequence[int], scale: tuple[float, float]
-) -> FloatArray:
+def _to_grid(array: FloatArray, shape: Sequence[int], scale: tuple[float, float]) -> FloatArray:
     """Resample to pixels ``scale`` times as large, averaging where they are larger."""
     from scipy.ndimage import affine_transform, gaussian_filter
 
@@ -304,15 +310,17 @@ def _to_grid(
 
 
 def _cover(mask: BoolArray, shape: Sequence[int], scale: tuple[float, float]) -> BoolArray:
-    """The pixels of the other grid nearest to any pixel of the mask: none is left unpainted."""
-    from scipy.ndimage import affine_transform, maximum_filter
+    """The pixels of the other grid in which any pixel of the mask has its centre."""
+    rows, columns = np.nonzero(mask)
+    out = np.zeros(tuple(shape), dtype=bool)
+    out[_cell(rows, scale[0]), _cell(columns, scale[1])] = True
+    return out
 
-    wide = maximum_filter(mask, size=[2 * int(np.ceil(s / 2)) + 1 for s in scale])
-    offset = [0.5 * s - 0.5 for s in scale]
-    out = affine_transform(
-        wide.astype(np.uint8), np.asarray(scale), offset, tuple(shape), order=0, mode="nearest"
-    )
-    return np.asarray(out, dtype=bool)
+
+def _cell(index: npt.NDArray[np.intp], scale: float) -> npt.NDArray[np.intp]:
+    """The pixel of the other grid in which the centre of a pixel of the slice lies."""
+    cell: npt.NDArray[np.intp] = np.floor((index + 0.5) / scale).astype(np.intp)
+    return cell
 
 
 def _put(values: FloatArray, hu: FloatArray, patch: Patch) -> None:
@@ -323,14 +331,20 @@ def _put(values: FloatArray, hu: FloatArray, patch: Patch) -> None:
         rows, columns = np.nonzero(patch.own)
         values[rows + patch.origin[0], columns + patch.origin[1]] = hu[rows, columns]
         return
+    rows, columns = (
+        _covered(n, start, patch.size, scale)
+        for n, start, scale in zip(values.shape, patch.origin, patch.scale, strict=True)
+    )
     (r0, c0), (sr, sc) = patch.origin, patch.scale
-    box = Box(
-        (int(np.floor(r0 * sr)), int(np.floor(c0 * sc)), 0),
-        (int(np.ceil((r0 + patch.size) * sr)), int(np.ceil((c0 + patch.size) * sc)), 1),
-    ).clip((values.shape[0], values.shape[1], 1))
-    rows, columns = np.mgrid[box.slices[:2]]
+    own = patch.own[np.ix_(_cell(rows, sr) - r0, _cell(columns, sc) - c0)]
+    r, c = own.nonzero()
+    rows, columns = rows[r], columns[c]
     at = np.stack([(rows + 0.5) / sr - 0.5 - r0, (columns + 0.5) / sc - 0.5 - c0])
-    fine = map_coordinates(hu, at, order=1, mode="nearest")
-    own = map_coordinates(patch.own.astype(np.float32), at, order=0, mode="constant")
-    target = values[box.slices[:2]]
-    target[own > 0] = fine[own > 0]
+    values[rows, columns] = map_coordinates(hu, at, order=1, mode="nearest")
+
+
+def _covered(length: int, start: int, size: int, scale: float) -> npt.NDArray[np.intp]:
+    """The pixels along one axis of a slice whose centres lie in a patch of another grid."""
+    index = np.arange(length)
+    place = _cell(index, scale) - start
+    return index[(place >= 0) & (place < size)]

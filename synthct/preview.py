@@ -6,9 +6,10 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from synthct.build import THREADS, Checked, masks_of
+from synthct.build import THREADS, counted
+from synthct.check import Checked
 from synthct.dataset.files import atomic_write
-from synthct.sample import CaseReader, Prepared, Refused, prepare
+from synthct.sample import CaseReader, Prepared, Refused, masks_of, prepare
 from synthct.sheet import TILES, plan_sheet
 
 #: Bytes per pixel of a row, as measured on abdominal CT: 16-bit picture, masks, preview.
@@ -19,7 +20,10 @@ def describe(checked: Checked) -> str:
     """The plan of a recipe as text: samples by split, mask and case, size and time."""
     plan, recipe = checked.plan, checked.recipe
     total = len(plan.specs)
-    lines = [f"{recipe.name} {recipe.version}: {total} samples in {len(plan.shards)} files"]
+    lines = [
+        f"{recipe.name} {recipe.version}: {counted(total, 'sample')} in "
+        f"{counted(len(plan.shards), 'file')}"
+    ]
     for field, title in (("split", "split"), ("section", "mask"), ("host", "host")):
         counts = plan.count(field)
         shown = [f"{name} {count}" for name, count in list(counts.items())[:12]]
@@ -30,9 +34,9 @@ def describe(checked: Checked) -> str:
     lines.append(f"  {'painted':<8}{', '.join(f'{n} {c}' for n, c in painted.items())}")
     donors = plan.count("donor")
     if donors:
-        lines.append(f"  {'donors':<8}{len(donors)} cases")
+        lines.append(f"  {'donors':<8}{counted(len(donors), 'case')}")
     lines.append(f"  {'licence':<8}{checked.licence or 'unknown: not to be published'}")
-    lines.append(f"  {'size':<8}about {_size_gb(checked):.2g} GB")
+    lines.append(f"  {'size':<8}about {_size(_bytes(checked))}")
     lines.append(f"  {'time':<8}about {_duration(total * seconds_per_sample(checked))}")
     lines += [f"  note: {note}" for note in (*plan.notes, *checked.index.notes)]
     lines += [f"  left out: {s.source} {s.case_id}: {s.reason}" for s in checked.index.skipped]
@@ -65,14 +69,17 @@ def seconds_per_sample(checked: Checked) -> float:
     """Expected time of one sample here: a timed pass of the network, times the steps."""
     import torch
 
-    from synthct.inpaint import Inpainter
+    from synthct.inpaint import Inpainter, make_scheduler
     from synthct.models.checkpoint import load_checkpoint
     from synthct.patch import Patch
 
     asked = checked.recipe.inpaint
     torch.set_num_threads(THREADS)
     loaded = load_checkpoint(checked.checkpoint)
-    few = Inpainter(loaded, scheduler="ddim", num_inference_steps=2, batch_size=1, dtype=asked.dtype)
+    make_scheduler(asked.scheduler, checked.checkpoint.scheduler_config)  # or say now that it fails
+    few = Inpainter(
+        loaded, scheduler="ddim", num_inference_steps=2, batch_size=1, dtype=asked.dtype
+    )
     size = checked.rules.patch_sizes[min(1, len(checked.rules.patch_sizes) - 1)]
     blank = torch.zeros(size, size).numpy()
     codec = checked.rules.codec(None)
@@ -84,14 +91,20 @@ def seconds_per_sample(checked: Checked) -> float:
     return (time.perf_counter() - started) / 2 * asked.num_inference_steps + 0.15
 
 
-def _size_gb(checked: Checked) -> float:
+def _bytes(checked: Checked) -> float:
     axis = {"sagittal": 0, "coronal": 1, "axial": 2}[checked.recipe.view]
     per_pixel = _BYTES_PER_PIXEL + (_BYTES_OF_ORIGINAL if checked.recipe.keep_original else 0.0)
     total = 0.0
     for spec in checked.plan.specs:
         sides = [n for a, n in enumerate(spec.host.shape) if a != axis]
         total += sides[0] * sides[1] * per_pixel
-    return total / 1e9
+    return total
+
+
+def _size(num_bytes: float) -> str:
+    if num_bytes > 0.95e9:
+        return f"{num_bytes / 1e9:.1f} GB"
+    return f"{max(num_bytes / 1e6, 0.1):.1f} MB"
 
 
 def _duration(seconds: float) -> str:

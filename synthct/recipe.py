@@ -70,10 +70,9 @@ class Inpaint(_Section):
         revision: Commit or tag of a Hub repository.
         scheduler: The sampler, by its usual name.
         num_inference_steps: Passes of the model per sample; more is slower and finer.
-        guidance_scale: How hard the label is pressed on the model; 1 is off, more needs a
-            checkpoint that was trained for it.
         dtype: Arithmetic of the model; bfloat16 is faster and a little coarser.
-        batch_size: Samples painted together. Part of the recipe because it changes low bits.
+        batch_size: Patches painted together, of up to 128 pixels (fewer larger ones). Part of
+            the recipe because it changes low bits.
     """
 
     method: Literal["diffusion"] = "diffusion"
@@ -81,9 +80,8 @@ class Inpaint(_Section):
     revision: str | None = None
     scheduler: Scheduler = "dpmsolver++"
     num_inference_steps: Annotated[int, Field(ge=1, le=1000)] = 20
-    guidance_scale: Annotated[float, Field(ge=1, le=20)] = 1.0
     dtype: Literal["float32", "bfloat16"] = "float32"
-    batch_size: Annotated[int, Field(ge=1, le=1024)] = 8
+    batch_size: Annotated[int, Field(ge=1, le=1024)] = 4
 
     @property
     def is_folder(self) -> bool:

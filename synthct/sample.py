@@ -1,4 +1,4 @@
-"""One sample: prepared (case, mask, patches) before the model runs, finished (pasted, measured) after.
+"""One sample: prepared (mask, patches) before the model runs, finished (pasted, measured) after.
 
 ``prepare`` runs in worker processes and makes every random decision but the noise; ``finish`` puts
 the paint into the scan and proves that nothing else changed.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -110,6 +111,11 @@ class CaseReader:
         return self._cases[key]
 
 
+def masks_of(specs: Sequence[SampleSpec]) -> list[tuple[SampleSpec, ...]]:
+    """The samples by mask: those that differ in the variant only."""
+    return [tuple(group) for _, group in groupby(specs, key=lambda spec: spec.mask_id)]
+
+
 def prepare(
     specs: Sequence[SampleSpec], recipe: Recipe, rules: PatchRules, reader: CaseReader
 ) -> Prepared | Refused:
@@ -145,7 +151,9 @@ def prepare(
         reason = err.reason if isinstance(err, PlacementError) else "cannot be painted"
         return Refused(tuple(specs), f"{section.kind}: {reason}", str(err))
     labels, _ = on_slice(host.labels, flat, VIEW_AXIS[recipe.view])
-    value = painted_value(section, flat.label, reader.label_names, host.unions)
+    # A donor of another layout may know a union that the host does not.
+    unions = {**(donor.unions if donor else {}), **spec.host.unions}
+    value = painted_value(section, flat.label, reader.label_names, unions)
     return Prepared(
         specs=tuple(specs),
         plane=plane,
@@ -270,7 +278,9 @@ def finish(
                 "seeds": {
                     "recipe": recipe.seed,
                     "mask": ["mask", host.source, host.case_id, spec.section, str(spec.draw)],
-                    "noise": ["noise", spec.sample_id],
+                    "noise": [
+                        ["noise", spec.sample_id, str(n)] for n in range(len(prepared.patches))
+                    ],
                 },
                 "codec": codec.model_dump(),
                 "patches": [

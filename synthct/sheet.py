@@ -21,8 +21,8 @@ from synthct.sample import Prepared
 Grey = npt.NDArray[np.uint8]
 Rgb = npt.NDArray[np.uint8]
 
-#: Side of a tile in pixels, tiles per sheet, and how much around a mask is shown.
-TILE, TILES, CONTEXT = 224, 12, 1.6
+#: Side of a tile in pixels, tiles per sheet, how much around a mask is shown, pixels between pairs.
+TILE, TILES, CONTEXT, GAP = 224, 12, 1.6, 10
 MASK_COLOUR, ORGAN_COLOUR = (255, 196, 0), (90, 200, 255)
 
 
@@ -114,7 +114,8 @@ def _caption(mask: Prepared) -> str:
 
 
 def _windowed(hu: npt.NDArray[np.int16], window: Window) -> Grey:
-    return np.rint((window.encode(hu) + 1) * 127.5).astype(np.uint8)
+    grey: Grey = np.rint((window.encode(hu) + 1) * 127.5).astype(np.uint8)
+    return grey
 
 
 def _colour(grey: Grey) -> Rgb:
@@ -135,7 +136,8 @@ def _around(picture: Rgb, mask: npt.NDArray[np.bool_]) -> Rgb:
     side = int(min(max(48, side * CONTEXT), *picture.shape[:2]))
     top = _start(int(rows[0] + rows[-1]) // 2, side, picture.shape[0])
     left = _start(int(columns[0] + columns[-1]) // 2, side, picture.shape[1])
-    return picture[top : top + side, left : left + side]
+    square: Rgb = picture[top : top + side, left : left + side]
+    return square
 
 
 def _start(centre: int, side: int, length: int) -> int:
@@ -166,8 +168,8 @@ def _captioned(picture: Rgb, text: str) -> Rgb:
 def _sheet(tiles: Sequence[Rgb], columns: int) -> bytes | None:
     if not tiles:
         return None
-    height = max(tile.shape[0] for tile in tiles)
-    width = max(tile.shape[1] for tile in tiles)
+    height = max(tile.shape[0] for tile in tiles) + GAP
+    width = max(tile.shape[1] for tile in tiles) + GAP
     rows = -(-len(tiles) // columns)
     across = min(columns, len(tiles))
     sheet = np.zeros((rows * height, across * width, 3), dtype=np.uint8)

@@ -16,6 +16,9 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 AIR_HU, BODY_HU, KIDNEY_HU, TUMOR_HU = -1000, 40, 180, 90
 TINY_LABELS = {"kidney": 1, "tumor": 2}
 
+#: What ``tiny_checkpoint`` can paint, in the order of its config.
+TINY_PAINTS = ("kidney", "tumor", "lung")
+
 #: KiTS stores slices first, and runs to inferior, posterior, left.
 KITS_AXES = np.array([[0.0, 0, -1, 0], [0, -1, 0, 0], [-1, 0, 0, 0], [0, 0, 0, 1]])
 
@@ -86,6 +89,66 @@ def make_tiny_case(case_id: str = "tiny", *, noise_seed: int = 0) -> Case:
         labels=Volume(labels, affine),
         label_names=TINY_LABELS,
     )
+
+
+def write_tiny_checkpoint(folder: Path, *, seed: int = 0) -> Path:
+    """A checkpoint of 44,000 random numbers, written as training writes it.
+
+    It paints kidney and tumor (soft-tissue window), lung (lung window) and whatever fits (full
+    range) in patches of 32 and 64 pixels of 0.5 to 3.1 mm. Its paint is noise, but it depends on
+    everything a trained network depends on.
+
+    Args:
+        folder: Where to write.
+        seed: Of the weights.
+    """
+    import torch
+    from diffusers import DDPMScheduler
+
+    from synthct.models.palette import PaletteInpaintPipeline, PaletteUNet
+    from synthct.training.recipe import TrainingRecipe
+    from synthct.training.release import write_checkpoint
+
+    codecs = {
+        "default": "full_range",
+        "kidney": "soft_tissue",
+        "tumor": "soft_tissue",
+        "lung": "lung",
+    }
+    model = {
+        "block_out_channels": [8, 16],
+        "layers_per_block": 1,
+        "attention_head_dim": 8,
+        "norm_num_groups": 8,
+        "dropout": 0.0,
+        "fold": 2,
+        "patch_sizes": [32, 64],
+        "spacing_range_mm": [0.5, 3.1],
+        "codecs": codecs,
+    }
+    recipe = TrainingRecipe.model_validate(
+        {
+            "name": "tiny",
+            "sources": {"hosts": {"layout": "phantom", "patients": 1}},
+            "masks": [{"kind": "organ", "name": n, "label": n} for n in TINY_PAINTS],
+            "model": model,
+        }
+    )
+    sizes = recipe.model.model_dump(exclude={"kind"})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        unet = PaletteUNet(labels=recipe.labels, **sizes)
+        # A fresh network ignores the label; this one must not.
+        torch.nn.init.normal_(unet.label_embedding.weight)
+    noise = DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")
+    write_checkpoint(PaletteInpaintPipeline(unet, noise), folder, recipe, [], steps=0)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny random checkpoint; see ``write_tiny_checkpoint``. Do not change it."""
+    return write_tiny_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny")
 
 
 @pytest.fixture

@@ -221,9 +221,8 @@ def blocked(reason: str) -> tuple[Case, dict[str, object]]:
     labels, hu = host.labels.array, host.scan().array
     if reason == "inside_fraction":
         # Kidneys of loose sheets: large enough, but no place is filled to 0.6.
-        labels[:] = 0
-        for i in (24, 66):
-            labels[i : i + 1, 25:46, 10:20] = 1
+        labels[:, ::2] = 0
+        labels[24, 23:48, 8:22] = labels[66, 23:48, 8:22] = 1
         return host, {"organ_fraction": 1.0}
     if reason == "field_of_view":
         keep = Box((0, 0, 14), (90, 70, 16))
@@ -311,7 +310,7 @@ def test_lesion_is_clipped_where_it_only_touches_an_obstacle():
     host.scan().array[:, :14] = -1000
     shares = []
     for j in np.arange(17.0, 23.0, 0.5):
-        verdict = settle(ground_of(host, inside_fraction=0.1), lesion, at_mm(host, (66, j, 15)))
+        verdict = settle(ground_of(host, inside_fraction=0.01), lesion, at_mm(host, (66, j, 15)))
         if verdict.reason in (None, "centre_outside"):
             shares.append(verdict.facts["clipped_fraction"])
             assert host.scan().array[verdict.box.slices][verdict.region].min() >= -200
@@ -327,7 +326,7 @@ def test_other_lesions_of_the_host_are_kept_clear_of():
     host.labels.array[62:68, 30:36, 8:14] = 3
     kind = transplant(accept={"clearance_mm": 4.0})
     away = ndimage.distance_transform_edt(host.labels.array != 3, HOST_SPACING)
-    for seed in range(10):
+    for seed in range(5):
         _, mask = drawn(kind, host, make_donor(), seed)
         assert away[mask.in_host(HOST_SHAPE)].min() > 4.0
 
@@ -345,9 +344,9 @@ def test_random_part_is_any_lesion_of_the_donor_and_recorded():
     donor.labels.array[5:15, 5:15, 3:7] = 2
     donor.labels.array[70, 70, 10] = 2  # one voxel is no lesion of its own
     kind = transplant(part="random")
-    parts = [drawn(kind, make_host(), donor, seed)[0]["part"] for seed in range(12)]
+    parts = [drawn(kind, make_host(), donor, seed)[0]["part"] for seed in range(6)]
     assert set(parts) == {1, 2}
-    assert {drawn(transplant(), make_host(), donor, s)[0]["part"] for s in range(6)} == {1}
+    assert {drawn(transplant(), make_host(), donor, s)[0]["part"] for s in range(2)} == {1}
 
 
 def test_one_voxel_lesion_is_too_small():

@@ -28,9 +28,8 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback with ever
 @contextmanager
 def reporting(debug: bool = False) -> Iterator[None]:
     """Print a user's error as one block and exit with its code; bugs keep their traceback."""
-    logging.basicConfig(level=logging.DEBUG if debug else logging.INFO, format="%(message)s")
-    for noisy in ("PIL", "urllib3", "httpx", "httpx2", "filelock", "matplotlib", "asyncio"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("synthct").setLevel(logging.DEBUG if debug else logging.INFO)
     try:
         yield
     except SynthCTError as err:
@@ -53,7 +52,9 @@ def roots_of(pairs: Sequence[str] | None) -> dict[str, Path]:
     for pair in pairs or ():
         name, sign, path = pair.partition("=")
         if not sign or not name or not path:
-            raise RecipeError(f"--source {pair}: write NAME=PATH, such as hosts=/data/kits23/dataset")
+            raise RecipeError(
+                f"--source {pair}: write NAME=PATH, such as hosts=/data/kits23/dataset"
+            )
         roots[name] = Path(path)
     return roots
 

@@ -8,7 +8,15 @@ from typing import Annotated
 
 import typer
 
-from synthct.cli.common import CacheDir, Debug, RecipeFile, Sources, on_terminal, reporting, roots_of
+from synthct.cli.common import (
+    CacheDir,
+    Debug,
+    RecipeFile,
+    Sources,
+    on_terminal,
+    reporting,
+    roots_of,
+)
 
 Output = Annotated[Path, typer.Option(help="Datasets are written to OUTPUT/name/version.")]
 Limit = Annotated[
@@ -54,17 +62,18 @@ def check(
         from synthct.recipe import load_recipe
 
         loaded = load_recipe(recipe, sources=roots_of(source))
-        import synthct.build as building
+        from synthct import check as checking
         from synthct.preview import describe, masks_preview
 
-        cache = cache_dir or building.default_cache_dir()
-        checked = building.check(loaded, cache_dir=cache, limit=limit, progress=on_terminal())
+        cache = cache_dir or checking.default_cache_dir()
+        checked = checking.check(loaded, cache_dir=cache, limit=limit, progress=on_terminal())
         typer.echo(describe(checked))
         if no_sheet:
             return
         path = sheet or Path(f"{loaded.name}-masks.png")
         drawn, refused = masks_preview(checked, path)
-        typer.echo(f"\nmasks: {path} shows {drawn}" + (f", {len(refused)} refused" if refused else ""))
+        failed = f", {len(refused)} refused" if refused else ""
+        typer.echo(f"\nmasks: {path} shows {drawn}{failed}")
         for reason in refused:
             typer.echo(f"  refused: {reason}")
 
@@ -75,7 +84,7 @@ def build(
     source: Sources = None,
     limit: Limit = None,
     workers: Workers = None,
-    device: Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1, ...")] = "cpu",
+    device: Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, ...")] = "cpu",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan only.")] = False,
     cache_dir: CacheDir = None,
     debug: Debug = False,
@@ -85,15 +94,18 @@ def build(
         from synthct.recipe import load_recipe
 
         loaded = load_recipe(recipe, sources=roots_of(source))
-        import synthct.build as building
+        from synthct import check as checking
 
-        cache = cache_dir or building.default_cache_dir()
+        cache = cache_dir or checking.default_cache_dir()
         if dry_run:
             from synthct.preview import describe
 
-            typer.echo(describe(building.check(loaded, cache_dir=cache, limit=limit)))
+            checked = checking.check(loaded, cache_dir=cache, limit=limit, progress=on_terminal())
+            typer.echo(describe(checked))
             return
-        folder = building.build(
+        from synthct.build import build as run
+
+        folder = run(
             loaded,
             output,
             cache_dir=cache,

@@ -34,7 +34,7 @@ def train(
         loaded = load_training_recipe(recipe)
         import torch
 
-        from synthct.build import default_cache_dir
+        from synthct.check import default_cache_dir
         from synthct.training.loop import train as run
 
         if threads is not None:

@@ -274,7 +274,7 @@ def voxel_centres(box: Box, affine: npt.NDArray[np.float64]) -> npt.NDArray[np.f
     return np.asarray(i + j + k + affine[:3, 3])
 
 
-def is_same_case(params: Params, role: str, case: Case) -> None:
+def check_drawn_for(params: Params, role: str, case: Case) -> None:
     """Check that ``params`` were drawn for ``case``.
 
     Raises:

@@ -17,7 +17,7 @@ from synthct.masks.base import (
     PlacementError,
     Region,
     box_around,
-    is_same_case,
+    check_drawn_for,
     largest_part,
     make_mask,
     seen_through,
@@ -104,7 +104,7 @@ class Blob(MaskSection):
     def build(self, host: Case, donor: Case | None, params: Params) -> Mask:
         """The blob, cut to its organ and to the scan."""
         del donor
-        is_same_case(params, "host", host)
+        check_drawn_for(params, "host", host)
         organ = None if params["within"] is None else structure(host, [params["within"]])
         region, box = self._solid(host, WavyShape.from_json(params["shape"]), organ)
         return make_mask(host, region, box.start_ijk, self.label, {"attempt": params["attempt"]})

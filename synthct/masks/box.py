@@ -15,8 +15,8 @@ from synthct.masks.base import (
     Params,
     Region,
     View,
+    check_drawn_for,
     components,
-    is_same_case,
     make_mask,
     move,
     structure,
@@ -79,7 +79,7 @@ class BoxMask(MaskSection):
     def build(self, host: Case, donor: Case | None, params: Params) -> Mask:
         """The box, cut off where the scan ends."""
         del donor
-        is_same_case(params, "host", host)
+        check_drawn_for(params, "host", host)
         region, box = structure(host, [self.around])
         if params["part"]:
             parts, _ = components(region)

@@ -15,7 +15,7 @@ from synthct.masks.base import (
     MaskSection,
     Params,
     Region,
-    is_same_case,
+    check_drawn_for,
     make_mask,
     structure,
     voxels_within,
@@ -85,7 +85,7 @@ class Organ(MaskSection):
     def build(self, host: Case, donor: Case | None, params: Params) -> Mask:
         """The organs as one mask."""
         del donor
-        is_same_case(params, "host", host)
+        check_drawn_for(params, "host", host)
         region, box = structure(host, params["organs"])
         margin_mm = float(params["margin_mm"])
         start = box.start_ijk

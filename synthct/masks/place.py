@@ -276,7 +276,7 @@ def find_place(
     # Squared, so that bulging lesions are the commoner ones.
     wanted = accept.inside_fraction + (1 - accept.inside_fraction) * rng.random() ** 2
     i, j, k = places.T
-    miss = np.abs(inside[i, j, k] / len(cells) - wanted) + soft[i, j, k] / len(cells)
+    miss = np.abs(inside[i, j, k] / len(cells) - wanted) + 2 * soft[i, j, k] / len(cells)
     near = places[np.argsort(miss, kind="stable")[: max(8, int((miss < 0.03).sum()))]]
     cell = near[rng.integers(len(near))] - np.asarray(box.start_ijk) + rng.uniform(-0.5, 0.5, 3)
     return (sampled.origin_mm + cell * step).round(3), ""

@@ -19,8 +19,8 @@ from synthct.masks.base import (
     MaskSection,
     Params,
     PlacementError,
+    check_drawn_for,
     components,
-    is_same_case,
     make_mask,
     move,
     structure,
@@ -174,8 +174,8 @@ class Transplant(MaskSection):
             MaskError: If host or donor are not the drawn ones, or a limit is broken.
         """
         donor = self._other_patient(host, donor)
-        is_same_case(params, "host", host)
-        is_same_case(params, "donor", donor)
+        check_drawn_for(params, "host", host)
+        check_drawn_for(params, "donor", donor)
         lesion = DonorParts.find(donor, self.label).lesion(params["part"])
         carried = carry(lesion, params)
         grounds = self._grounds(host)

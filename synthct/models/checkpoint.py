@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
@@ -24,7 +25,9 @@ WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 #: Every file that takes part in painting; their hashes name the checkpoint.
 FILES = ("model_index.json", "unet/config.json", WEIGHTS, "scheduler/scheduler_config.json")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-NETWORKS = {"PaletteUNet"}
+PIPELINE, NETWORK = "PaletteInpaintPipeline", "PaletteUNet"
+#: A Hub id: owner and name.
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @dataclass(frozen=True)
@@ -85,41 +88,32 @@ def find_checkpoint(name: str, *, revision: str | None = None) -> CheckpointFile
 
     Args:
         name: ``package:NAME`` for one that ships with synthct, a folder, or a Hub id.
-        revision: Commit, tag or branch on the Hub; resolved to a commit once.
+        revision: Commit, tag or branch on the Hub, which a Hub id needs; resolved to a commit
+            once.
 
     Raises:
-        CheckpointError: If it is missing, incomplete, or holds pickles in place of safetensors.
+        CheckpointError: If it is missing, incomplete, holds code or pickles in place of
+            safetensors, or is not of a class that synthct runs.
         HubError: If the Hub does not deliver it.
     """
     commit = None
-    if name.startswith(PACKAGE_PREFIX):
+    if revision is not None:
+        folder, commit = _from_hub(name, revision)
+    elif name.startswith(PACKAGE_PREFIX):
         folder = _packaged(name)
     elif Path(name).is_dir():
         folder = Path(name)
         name = folder.resolve().name
-    elif name.count("/") == 1 and not name.startswith((".", "/", "~")):
-        folder, commit = _from_hub(name, revision)
+    elif HUB_ID.fullmatch(name):
+        raise CheckpointError(
+            f"checkpoint '{name}': no such folder; if it is a Hub repository, it needs a revision "
+            "(a commit or tag), so that it stays the same"
+        )
     else:
         raise CheckpointError(
-            f"checkpoint '{name}' is neither a folder nor 'package:NAME' nor a Hub id 'user/name'"
+            f"checkpoint '{name}' is neither a folder nor 'package:NAME' nor a Hub id 'owner/name'"
         )
-    missing = [n for n in FILES if not (folder / n).is_file()]
-    if missing:
-        pickles = sorted(p.name for p in folder.rglob("*") if p.suffix in PICKLES)
-        hint = (
-            f"it holds pickles ({pickles[0]}), which can run code and are never opened; "
-            "convert it with save_pretrained(..., safe_serialization=True)"
-            if pickles
-            else "name the folder that save_pretrained wrote"
-        )
-        raise CheckpointError(f"checkpoint '{name}' lacks {', '.join(missing)}; {hint}")
-    index = _json(folder / "model_index.json", name)
-    network = index.get("unet")
-    if not isinstance(network, list) or network[-1] not in NETWORKS:
-        raise CheckpointError(
-            f"checkpoint '{name}' asks for the network {network}; synthct runs "
-            f"{', '.join(sorted(NETWORKS))} only"
-        )
+    _check_files(folder, name)
     training = folder / "training.json"
     return CheckpointFiles(
         name=name,
@@ -132,6 +126,46 @@ def find_checkpoint(name: str, *, revision: str | None = None) -> CheckpointFile
     )
 
 
+def _check_files(folder: Path, name: str) -> None:
+    """Refuse a folder that lacks a file, holds code, or asks for a class that is not ours."""
+    missing = [n for n in FILES if not (folder / n).is_file()]
+    if missing:
+        pickles = sorted(p.name for p in folder.rglob("*") if p.suffix in PICKLES)
+        hint = (
+            f"it holds pickles ({pickles[0]}), which can run code and are never opened; "
+            "convert it with save_pretrained(..., safe_serialization=True)"
+            if pickles
+            else "name the folder that save_pretrained wrote"
+        )
+        raise CheckpointError(f"checkpoint '{name}' lacks {', '.join(missing)}; {hint}")
+    code = sorted(str(p.relative_to(folder)) for p in folder.rglob("*.py"))
+    if code:
+        raise CheckpointError(
+            f"checkpoint '{name}' comes with Python code ({code[0]}), which synthct never runs; "
+            "delete it if the checkpoint does without, else use another checkpoint"
+        )
+    index = _json(folder / "model_index.json", name)
+    config = _json(folder / "unet/config.json", name)
+    asked = [
+        ("pipeline", index.get("_class_name"), PIPELINE),
+        ("network", _class_of(index.get("unet")), NETWORK),
+        ("network", config.get("_class_name"), NETWORK),
+    ]
+    for role, found, ours in asked:
+        if found != ours:
+            raise CheckpointError(
+                f"checkpoint '{name}' asks for the {role} {found}; synthct runs {ours} only"
+            )
+
+
+def _class_of(component: Any) -> Any:
+    """The class in an entry of model_index.json; the entry itself where it is not one of ours."""
+    match component:
+        case [("synthct" | "synthct.models.palette"), str(class_name)]:
+            return class_name
+    return component
+
+
 def load_checkpoint(
     name: str | CheckpointFiles, *, revision: str | None = None, device: str = "cpu"
 ) -> Checkpoint:
@@ -141,24 +175,37 @@ def load_checkpoint(
     each is an error.
 
     Raises:
-        CheckpointError: If a tensor is missing, extra, of another shape, or not finite.
+        CheckpointError: If a tensor is missing, extra, of another shape or type, or not finite,
+            or if the weights are not those that were hashed.
     """
     import torch
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.torch import load
 
     from synthct.models.palette import PaletteUNet
     from synthct.patch import PatchRules
 
     files = find_checkpoint(name, revision=revision) if isinstance(name, str) else name
-    PatchRules.from_config(files.config)
+    rules = PatchRules.from_config(files.config)
     try:
-        unet = PaletteUNet.from_config(dict(files.config))
-        tensors = load_file(files.folder / WEIGHTS)
+        # Without memory: the shapes suffice, and a wrong config cannot ask for too much.
+        with torch.device("meta"):
+            unet = PaletteUNet.from_config(dict(files.config))
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as err:
+        raise CheckpointError(f"checkpoint '{files.name}': its config is wrong ({err})") from err
+    odd = [n for n in rules.patch_sizes if n % unet.size_multiple]
+    if odd:
+        raise CheckpointError(
+            f"checkpoint '{files.name}': its config is wrong (patch_sizes {odd} are not multiples "
+            f"of {unet.size_multiple})"
+        )
+    try:
+        raw = (files.folder / WEIGHTS).read_bytes()
+        tensors = load(raw)
     except (SafetensorError, OSError) as err:
         raise CheckpointError(f"checkpoint '{files.name}': {WEIGHTS} is damaged ({err})") from err
-    except (TypeError, ValueError) as err:
-        raise CheckpointError(f"checkpoint '{files.name}': its config is wrong ({err})") from err
+    if hashlib.sha256(raw).hexdigest() != files.hashes[WEIGHTS]:
+        raise CheckpointError(f"checkpoint '{files.name}': {WEIGHTS} changed after it was checked")
     expected = unet.state_dict()
     for tensor in sorted(expected.keys() | tensors.keys()):
         want = tuple(expected[tensor].shape) if tensor in expected else None
@@ -167,9 +214,14 @@ def load_checkpoint(
             raise CheckpointError(
                 f"checkpoint '{files.name}': tensor {tensor} is {have}, the config expects {want}"
             )
+        if not tensors[tensor].is_floating_point():
+            raise CheckpointError(
+                f"checkpoint '{files.name}': tensor {tensor} is {tensors[tensor].dtype}, not a "
+                "floating-point type"
+            )
         if not torch.isfinite(tensors[tensor]).all():
             raise CheckpointError(f"checkpoint '{files.name}': tensor {tensor} is not finite")
-    unet.load_state_dict({n: t.float() for n, t in tensors.items()})
+    unet.load_state_dict({n: t.float() for n, t in tensors.items()}, assign=True)
     unet.to(device, memory_format=torch.channels_last)
     return Checkpoint(files, unet.eval().requires_grad_(False))
 
@@ -180,20 +232,29 @@ def _packaged(name: str) -> Path:
     names = sorted(p.name for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
     if short not in names:
         raise CheckpointError(
-            f"checkpoint '{name}' does not ship with synthct (there is: {', '.join(names) or 'none'})"
+            f"checkpoint '{name}' does not ship with synthct "
+            f"(there is: {', '.join(names) or 'none'})"
         )
     return root / short
 
 
-def _from_hub(name: str, revision: str | None) -> tuple[Path, str]:
+def _from_hub(name: str, revision: str) -> tuple[Path, str]:
     """Download the files of a checkpoint at one commit; a branch or tag is resolved once."""
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HTTPError, RevisionResolutionError  # type: ignore[attr-defined]
 
+    if not HUB_ID.fullmatch(name):
+        raise CheckpointError(
+            f"checkpoint '{name}' is no Hub id 'owner/name', but a revision is given; remove it"
+        )
     allowed = [*FILES, "training.json", "README.md"]
     try:
         folder = Path(snapshot_download(name, revision=revision, allow_patterns=allowed))
-    except OSError as err:  # every error of the Hub and of the network derives from it
-        raise HubError(f"checkpoint '{name}': the Hub did not deliver it ({err})") from err
+    except (OSError, ValueError, HTTPError, RevisionResolutionError) as err:
+        raise HubError(
+            f"checkpoint '{name}' at revision '{revision}': the Hub did not deliver it ({err}); "
+            "check both names and the connection, and log in if it is private"
+        ) from err
     return folder, folder.name  # a snapshot's folder is named after its commit
 
 

@@ -9,6 +9,7 @@ Everything here works on tensors in the model's range -1..1; HU and grids belong
 
 from __future__ import annotations
 
+import inspect
 import math
 from typing import Any
 
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 REFERENCE_SPACING_MM = 0.8
 
 
-class PaletteUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers is untyped
+class PaletteUNet(ModelMixin, ConfigMixin):
     """A U-Net that predicts the noise (or velocity) of a masked CT patch.
 
     The defaults are the thesis's Palette settings: 64 base channels, multipliers 1, 2, 4, 8, two
@@ -43,9 +44,12 @@ class PaletteUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers i
         fold: Side of the pixel blocks folded into channels before the first layer (space to
             depth, as in "simple diffusion", Hoogeboom et al. 2023); 2 makes a pass four times
             cheaper and leaves every pixel within reach of the first layer.
+        residual_scale: Paint the difference from a smooth guess (``push_pull``), times this,
+            instead of the image itself; None for the image itself, as Palette does. Group norms
+            make it hard to carry a mean value across a hole, and the guess brings it for nothing.
     """
 
-    @register_to_config
+    @register_to_config  # type: ignore[untyped-decorator]  # diffusers is untyped
     def __init__(
         self,
         labels: tuple[str, ...] = (),
@@ -58,6 +62,7 @@ class PaletteUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers i
         dropout: float = 0.2,
         norm_num_groups: int = 32,
         fold: int = 1,
+        residual_scale: float | None = None,
     ) -> None:
         super().__init__()
         del codecs, patch_sizes, spacing_range_mm  # kept in the config, used by patch.py
@@ -79,6 +84,7 @@ class PaletteUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers i
         self.spacing_embedding = TimestepEmbedding(2, embed_dim)
         nn.init.zeros_(self.label_embedding.weight)
         self.fold = fold
+        self.residual_scale = residual_scale
 
     def forward(
         self, noisy: Tensor, timestep: Tensor, masked: Tensor, mask: Tensor, label: Tensor,
@@ -89,7 +95,7 @@ class PaletteUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers i
         Args:
             noisy: (B, 1, H, W); noisy inside the mask, clean outside.
             timestep: (B,) or scalar.
-            masked: (B, 1, H, W); the patch with 0 inside the mask.
+            masked: (B, 1, H, W); the known region, as ``surroundings`` gives it.
             mask: (B, 1, H, W); 1 where the model paints.
             label: (B,) int64; 0 for whatever fits, n + 1 for ``labels[n]``.
             spacing_mm: (B, 2); pixel size along rows and columns.
@@ -104,13 +110,38 @@ class PaletteUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers i
         out = self.unet(x, timestep, class_labels=condition).sample
         return nn.functional.pixel_shuffle(out, self.fold)
 
+    def surroundings(self, image: Tensor, mask: Tensor) -> Tensor:
+        """What the network is told of the patch: the known region, and nothing of what is masked.
+
+        Args:
+            image: (B, 1, H, W) in -1..1.
+            mask: (B, 1, H, W); 1 where the model paints.
+
+        Returns:
+            (B, 1, H, W); ``image`` outside the mask, inside it 0 or a guess from outside.
+        """
+        known = (mask <= 0.5).to(image.dtype)
+        return image * known if self.residual_scale is None else push_pull(image, known)
+
+    def to_diffused(self, image: Tensor, surroundings: Tensor) -> Tensor:
+        """What noise is added to and taken from: the image, or its difference from the guess."""
+        if self.residual_scale is None:
+            return image
+        return (image - surroundings) * self.residual_scale
+
+    def from_diffused(self, diffused: Tensor, surroundings: Tensor) -> Tensor:
+        """The image again, clipped to -1..1."""
+        if self.residual_scale is not None:
+            diffused = surroundings + diffused / self.residual_scale
+        return diffused.clamp(-1, 1)
+
     @property
     def size_multiple(self) -> int:
         """Patch sides must be multiples of this."""
         return int(self.fold * 2 ** (len(self.config.block_out_channels) - 1))
 
 
-class PaletteInpaintPipeline(DiffusionPipeline):  # type: ignore[misc]
+class PaletteInpaintPipeline(DiffusionPipeline):
     """Paints the masked part of 2D CT patches: a ``PaletteUNet`` and any scheduler that fits.
 
     Saved and loaded like every diffusers pipeline. It takes and gives tensors in the range -1..1;
@@ -143,36 +174,68 @@ class PaletteInpaintPipeline(DiffusionPipeline):  # type: ignore[misc]
             num_inference_steps: Number of denoising steps.
 
         Returns:
-            (B, 1, H, W) in -1..1, equal to ``image`` outside the mask.
+            (B, 1, H, W) in -1..1, equal to ``image`` outside the mask; NaN where the network
+            or the scheduler overflowed.
 
         Raises:
             ValueError: If shapes, number of generators or the patch size do not fit.
         """
         multiple = self.unet.size_multiple
         if image.ndim != 4 or image.shape != mask_image.shape or image.shape[1] != 1:
-            raise ValueError(f"image {image.shape} and mask {mask_image.shape} must be (B, 1, H, W)")
+            shapes = f"{tuple(image.shape)} and {tuple(mask_image.shape)}"
+            raise ValueError(f"image and mask must both be (B, 1, H, W), not {shapes}")
         if image.shape[2] % multiple or image.shape[3] % multiple:
-            raise ValueError(f"patch sides {tuple(image.shape[2:])} must be multiples of {multiple}")
+            sides = tuple(image.shape[2:])
+            raise ValueError(f"patch sides {sides} must be multiples of {multiple}")
         if len(generator) != image.shape[0]:
             raise ValueError(f"{len(generator)} generators for a batch of {image.shape[0]}")
 
         # Multistep schedulers keep state from one batch to the next unless told anew.
         self.scheduler.set_timesteps(num_inference_steps, device=image.device)
-        takes_generator = "generator" in self.scheduler.step.__code__.co_varnames
+        takes_generator = "generator" in inspect.signature(self.scheduler.step).parameters
         extra = {"generator": generator} if takes_generator else {}
 
         paint = mask_image > 0.5
-        masked = torch.where(paint, torch.zeros_like(image), image)
+        surroundings = self.unet.surroundings(image, mask_image)
+        clean = self.unet.to_diffused(torch.where(paint, surroundings, image), surroundings)
         noisy = randn_tensor(image.shape, generator=generator, device=image.device)
         noisy = noisy * self.scheduler.init_noise_sigma
         for t in self.scheduler.timesteps:
             # The network knows the clean surroundings at every noise level.
             model_input = self.scheduler.scale_model_input(noisy, t)
-            model_input = torch.where(paint, model_input, image)
+            model_input = torch.where(paint, model_input, clean)
             steps = t.expand(image.shape[0]).to(image.device)
-            out = self.unet(model_input, steps, masked, mask_image, label, spacing_mm)
-            noisy = self.scheduler.step(out, t, noisy, **extra).prev_sample
-        return torch.where(paint, noisy.clamp(-1, 1), image)
+            out = self.unet(model_input, steps, surroundings, mask_image, label, spacing_mm)
+            with torch.autocast(image.device.type, enabled=False):  # schedulers need float32
+                noisy = self.scheduler.step(out.to(noisy.dtype), t, noisy, **extra).prev_sample
+        noisy = torch.where(noisy.isfinite(), noisy, torch.nan)  # clipping would hide an overflow
+        return torch.where(paint, self.unet.from_diffused(noisy, surroundings), image)
+
+
+def push_pull(image: Tensor, known: Tensor) -> Tensor:
+    """Fill what is not known smoothly from what is, coarse to fine.
+
+    The pull-push algorithm (Gortler et al., "The Lumigraph", 1996, section 3.4.2): known values
+    are averaged down a pyramid, then each level fills its holes from the coarser one.
+
+    Args:
+        image: (B, 1, H, W); values where ``known`` is 0 have no influence.
+        known: (B, 1, H, W); 1 where the image is known, else 0.
+
+    Returns:
+        (B, 1, H, W), equal to ``image`` where it is known.
+    """
+    weights, values = [known], [image * known]
+    while min(weights[-1].shape[2:]) > 1 and not any(n % 2 for n in weights[-1].shape[2:]):
+        weights.append(nn.functional.avg_pool2d(weights[-1], 2))
+        values.append(nn.functional.avg_pool2d(values[-1], 2))
+    total = weights[-1].mean(dim=(2, 3), keepdim=True).clamp_min(1e-6)
+    filled = (values[-1].mean(dim=(2, 3), keepdim=True) / total).expand_as(values[-1])
+    for weight, value in zip(reversed(weights), reversed(values), strict=True):
+        if filled.shape != value.shape:
+            filled = nn.functional.interpolate(filled, scale_factor=2.0, mode="bilinear")
+        filled = value + filled * (1 - weight)
+    return filled
 
 
 def num_parameters(model: nn.Module) -> int:

@@ -93,12 +93,12 @@ def make_phantom(
     draws = rng.random(8)
     low, high = (value * who.proportions[2] for value in _EXTENT[region])
     width = (2 * (154 + who.fat_mm) + 36) * who.proportions[0]
-    depth = (228 + 1.7 * who.fat_mm + 24 * who.visceral + 34) * who.proportions[1]
+    front = (118 + who.fat_mm + 26 * who.visceral) * who.proportions[1]
+    depth = front + (142 + 0.55 * who.fat_mm) * who.proportions[1]
     field_mm = (width, depth, high - low)
     spacing, size = _grid(field_mm, spacing_mm, shape, draws)
     is_oblique = bool(draws[3] < 0.25) if oblique is None else oblique
-    front = (104 + 0.8 * who.fat_mm + 20 * who.visceral) * who.proportions[1]
-    centre = np.array([0.0, front + 8 - depth / 2, (low + high) / 2])
+    centre = np.array([0.0, front + 4 - depth / 2, (low + high) / 2])
     affine = _affine(spacing, size, centre, is_oblique, rng)
 
     space = Space(affine, size, who.proportions, seed, patient)

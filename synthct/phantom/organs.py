@@ -198,7 +198,7 @@ def paint_bowel(scene: Scene, trunk: Trunk) -> None:
     rng = scene.rng("bowel")
     v = scene.who.visceral
     out = 1 + 0.13 * v
-    low, side = float(rng.normal(-14, 10)), float(rng.normal(0, 4))
+    low, side = float(rng.normal(2, 12)), float(rng.normal(0, 4))
     _paint_loops(scene, trunk, rng, out)
     right = [
         (78, 22, -190, 24),
@@ -232,8 +232,8 @@ def paint_bowel(scene: Scene, trunk: Trunk) -> None:
 
 
 def _paint_loops(scene: Scene, trunk: Trunk, rng: np.random.Generator, out: float) -> None:
-    for _ in range(14):
-        start = np.array([rng.uniform(-68, 52), rng.uniform(42, 74), rng.uniform(-185, -28)])
+    for _ in range(18):
+        start = np.array([rng.uniform(-68, 52), rng.uniform(46, 84), rng.uniform(-170, -5)])
         heading = rng.standard_normal(3)
         knots = []
         for _ in range(6):
@@ -242,7 +242,7 @@ def _paint_loops(scene: Scene, trunk: Trunk, rng: np.random.Generator, out: floa
             heading = heading + rng.standard_normal(3) * 0.9
             heading /= np.linalg.norm(heading)
             start = start + heading * 26
-            bounds = np.array([[-76, 62], [36, 80], [-195, -24]])
+            bounds = np.array([[-76, 62], [38, 92], [-180, 4]])
             heading = np.where((start < bounds[:, 0]) | (start > bounds[:, 1]), -heading, heading)
             start = np.clip(start, bounds[:, 0], bounds[:, 1])
         gas = float(rng.uniform(-1.6, 0.2))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from diffusers.training_utils import EMAModel
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.optim import Optimizer
 
@@ -43,8 +44,9 @@ def save_state(
     final = output / "states" / f"step-{progress.step:08d}"
     if final.exists():
         return
+    for leftover in final.parent.glob(".step-*.tmp"):
+        shutil.rmtree(leftover)
     temporary = final.with_name(f".{final.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     names = [name for name, _ in unet.named_parameters()]
     _save(unet.state_dict(), temporary / "unet.safetensors")
@@ -57,27 +59,34 @@ def save_state(
         shutil.rmtree(old)
 
 
-def load_state(
-    state: Path, unet: PaletteUNet, ema: EMAModel, optimizer: Optimizer
-) -> Progress:
+def load_state(state: Path, unet: PaletteUNet, ema: EMAModel, optimizer: Optimizer) -> Progress:
     """Load what ``save_state`` wrote.
 
     Raises:
-        CheckpointError: If the recipe's network has changed since.
+        CheckpointError: If the recipe's network has changed since, or a file is damaged.
     """
-    facts = json.loads((state / "progress.json").read_text())
     try:
-        unet.load_state_dict(load_file(state / "unet.safetensors"))
-    except RuntimeError as err:
+        facts = json.loads((state / "progress.json").read_text())
+        step, ema_step = int(facts["step"]), int(facts["ema_step"])
+        weights, mean, moments = (
+            load_file(state / f"{name}.safetensors") for name in ("unet", "ema", "optimizer")
+        )
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as err:
+        raise CheckpointError(
+            f"{state} is damaged ({err}); delete it to go on from the state before it"
+        ) from err
+    names = [name for name, _ in unet.named_parameters()]
+    try:
+        unet.load_state_dict(weights)
+        for name, shadow in zip(names, ema.shadow_params, strict=True):
+            shadow.copy_(mean[name])
+    except (RuntimeError, KeyError) as err:
         raise CheckpointError(
             f"{state} holds another network than the recipe's; use another output folder"
         ) from err
-    mean = load_file(state / "ema.safetensors")
-    for name, shadow in zip((n for n, _ in unet.named_parameters()), ema.shadow_params, strict=True):
-        shadow.copy_(mean[name])
-    ema.optimization_step = facts["ema_step"]
-    _restore(optimizer, load_file(state / "optimizer.safetensors"))
-    return Progress(step=facts["step"])
+    ema.optimization_step = ema_step
+    _restore(optimizer, moments)
+    return Progress(step=step)
 
 
 def _save(tensors: Mapping[str, torch.Tensor], path: Path) -> None:

@@ -6,7 +6,6 @@ mixes the visits. All cases stay in memory.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -14,24 +13,26 @@ from typing import TypeVar
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import IterableDataset
+from torch.utils.data import DataLoader, IterableDataset
 
 from synthct import seeds
 from synthct.case import Case
-from synthct.errors import MaskError, RecipeError
+from synthct.errors import MaskError, RecipeError, SynthCTError
 from synthct.masks import VIEW_AXIS, MaskKind, View, draw_part, draw_slice, take_part, take_slice
 from synthct.patch import Patch, PatchRules, cut_patches
+from synthct.recipe import donor_source
 from synthct.sources import CaseEntry, Index, label_table, read_case
 from synthct.training.recipe import TrainingRecipe
 from synthct.volume import Box, Volume
-
-logger = logging.getLogger(__name__)
 
 Batch = dict[str, Tensor]
 T = TypeVar("T")
 
 #: Draws that may fail in a row (no legal place, empty slice) before training gives up.
 MAX_FAILURES = 200
+
+#: Side of the patches that ``batch_size`` counts; other sizes come to the same number of pixels.
+FULL_BATCH_PX = 128
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +41,7 @@ class TrainingSet:
 
     Attributes:
         hosts: Cases with an image, with the weight of their source.
-        donors: Cases that lend a tumour's shape.
+        donors: Cases that lend shapes, of every source that a mask takes them from.
         facts: What was read, for the checkpoint's card (ids, hashes, licences; no paths).
     """
 
@@ -123,6 +124,9 @@ class PatchBatches(IterableDataset[Batch]):
         data: What to draw it from.
         rules: The checkpoint's patches.
         stream: Names of the random stream, such as the step and the process it starts from.
+
+    Raises:
+        RecipeError: If a section of masks has no host, or no donor, to draw from.
     """
 
     def __init__(
@@ -133,6 +137,10 @@ class PatchBatches(IterableDataset[Batch]):
             section.name: [(case, weight) for case, weight in data.hosts if _offers(case, section)]
             for section in recipe.masks
         }
+        self.lenders = {
+            section.name: [case for case in data.donors if _lends(case, section)]
+            for section in recipe.masks
+        }
         for section in recipe.masks:
             if not self.able[section.name]:
                 wanted = ", ".join(section.wanted_labels())
@@ -140,23 +148,41 @@ class PatchBatches(IterableDataset[Batch]):
                     f"{recipe.name}: masks '{section.name}': no case has {wanted}; "
                     "drop the section or add a source"
                 )
+            if section.needs_donor and not self.lenders[section.name]:
+                wanted, source = ", ".join(section.donor_labels()), donor_source(section)
+                raise RecipeError(
+                    f"{recipe.name}: masks '{section.name}': no case of '{source}' has {wanted}; "
+                    "drop the section or take donors from another source"
+                )
 
     def __iter__(self) -> Iterator[Batch]:
         worker = torch.utils.data.get_worker_info()
         name = str(worker.id if worker else 0)
         rng = seeds.generator(self.recipe.seed, "train", *self.stream, name)
         pools: dict[int, list[Patch]] = {}
-        size_of_batch = self.recipe.optim.batch_size
         for patch in self._patches(rng):
             pools.setdefault(patch.size, []).append(patch)
             if sum(map(len, pools.values())) < self.recipe.data.shuffle_buffer:
                 continue
-            pool = max(pools.values(), key=len)
-            for _ in range(max(1, len(pool) // (2 * size_of_batch))):
-                picked = rng.choice(len(pool), size=min(size_of_batch, len(pool)), replace=False)
-                yield collate([pool[n] for n in picked])
-                for n in sorted(picked, reverse=True):
-                    pool.pop(n)
+            # The size with most batches in wait goes first, so each size gets its share of steps.
+            size = max(pools, key=lambda n: len(pools[n]) / self.patches_per_batch(n))
+            pool = pools[size]
+            count = min(self.patches_per_batch(size), len(pool))
+            picked = rng.choice(len(pool), size=count, replace=False)
+            yield collate([self._joined(pool[n], pool, rng) for n in picked])
+            for n in sorted(picked, reverse=True):
+                pool.pop(n)
+
+    def patches_per_batch(self, size: int) -> int:
+        """As many patches of one size as have the pixels of ``batch_size`` of 128 pixels."""
+        return max(1, round(self.recipe.optim.batch_size * FULL_BATCH_PX**2 / size**2))
+
+    def _joined(self, patch: Patch, pool: list[Patch], rng: np.random.Generator) -> Patch:
+        """Some patches of whatever fits, their mask joined with another's: more is learned."""
+        if patch.label != 0 or rng.random() >= self.recipe.data.join_masks:
+            return patch
+        other = pool[int(rng.integers(len(pool)))]
+        return replace(patch, mask=patch.mask | other.mask)
 
     def _patches(self, rng: np.random.Generator) -> Iterator[Patch]:
         failures = 0
@@ -180,7 +206,8 @@ class PatchBatches(IterableDataset[Batch]):
         host = _choose(rng, self.able[section.name])
         donor = None
         if section.needs_donor:
-            shapes = [c for c in self.data.donors if c.patient_id != host.patient_id]
+            lenders = self.lenders[section.name]
+            shapes = [c for c in lenders if c.patient_id != host.patient_id]
             if not shapes:
                 raise MaskError(f"mask '{section.name}': no donor but the host itself")
             donor = shapes[int(rng.integers(len(shapes)))]
@@ -198,9 +225,7 @@ class PatchBatches(IterableDataset[Batch]):
             inside = list(flat.box.slices)
             inside[VIEW_AXIS[view]] = slice(0, 1)
             region[tuple(inside)] = flat.region.array
-            patches = cut_patches(
-                plane, Volume(region, plane.affine), flat.label, self.rules
-            )
+            patches = cut_patches(plane, Volume(region, plane.affine), flat.label, self.rules)
             patch = patches[int(rng.integers(len(patches)))]
             # The first axis of a sagittal slice runs from back to front: no mirror symmetry there.
             mirrored = view != "sagittal" and rng.random() < self.recipe.data.flip
@@ -211,6 +236,42 @@ class PatchBatches(IterableDataset[Batch]):
         low, high = self.rules.spacing_range_mm
         plane = (s for axis, s in enumerate(ct.spacing_mm) if axis != VIEW_AXIS[view])
         return all(low <= s <= high for s in plane)
+
+
+class _Told(IterableDataset[Batch | SynthCTError]):
+    """Batches, and a user's error as the last item.
+
+    An error raised in a worker process would reach the user as torch's traceback of it.
+    """
+
+    def __init__(self, batches: PatchBatches) -> None:
+        self.batches = batches
+
+    def __iter__(self) -> Iterator[Batch | SynthCTError]:
+        try:
+            yield from self.batches
+        except SynthCTError as err:
+            yield err
+
+
+def draw_batches(batches: PatchBatches) -> Iterator[Batch]:
+    """The batches, drawn ahead by one worker process while the model runs.
+
+    Raises:
+        MaskError: If the worker cannot draw masks any more.
+    """
+    # The cases go to the worker by fork: they are shared, not copied.
+    loader = DataLoader(
+        _Told(batches),
+        batch_size=None,
+        num_workers=1,
+        prefetch_factor=8,
+        multiprocessing_context="fork",
+    )
+    for item in loader:
+        if isinstance(item, SynthCTError):
+            raise item
+        yield item
 
 
 def collate(patches: list[Patch]) -> Batch:
@@ -229,8 +290,18 @@ def _choose(rng: np.random.Generator, weighted: Sequence[tuple[T, float]]) -> T:
 
 
 def _offers(case: Case, section: MaskKind) -> bool:
+    """Whether the case can be a host."""
+    return _has(case, section.wanted_labels())
+
+
+def _lends(case: Case, section: MaskKind) -> bool:
+    """Whether the case can be a donor."""
+    return case.source == donor_source(section) and _has(case, section.donor_labels())
+
+
+def _has(case: Case, labels: Sequence[str]) -> bool:
     try:
-        return all(case.region(name).any() for name in section.wanted_labels())
+        return all(case.region(name).any() for name in labels)
     except MaskError:
         return False
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import math
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +14,24 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from diffusers import DDPMScheduler
 from diffusers.training_utils import EMAModel
+from safetensors import SafetensorError
 from torch import Tensor
-from torch.utils.data import DataLoader
-from tqdm import tqdm
+from torch.nn.parallel import DistributedDataParallel
 
+from synthct.dataset.files import make_folder
+from synthct.errors import RecipeError, ResourceError
 from synthct.models.palette import PaletteInpaintPipeline, PaletteUNet, num_parameters
 from synthct.patch import PatchRules
+from synthct.seeds import derive_seed
 from synthct.sources import index_sources
 from synthct.training.checkpoint import Progress, latest_state, load_state, save_state
-from synthct.training.data import Batch, PatchBatches, load_training_set
+from synthct.training.data import Batch, PatchBatches, draw_batches, load_training_set
+from synthct.training.log import Log
 from synthct.training.recipe import TrainingRecipe
 from synthct.training.release import write_checkpoint
 from synthct.training.sheet import write_sheet
 
 logger = logging.getLogger(__name__)
-
-LOG_EVERY = 50
 
 
 def train(
@@ -55,14 +56,17 @@ def train(
         The folder of the checkpoint (running mean of the weights), as diffusers writes it.
 
     Raises:
+        PolicyError: If the recipe states a looser licence than its sources allow; nothing is read.
         RecipeError, SourceError, MaskError: If there is nothing to train on.
+        CheckpointError: If the output holds states of another network.
         ResourceError: If the output cannot be written.
     """
-    accelerator = Accelerator(
-        mixed_precision=recipe.optim.mixed_precision, cpu=device == "cpu", log_with=None
-    )
-    output.mkdir(parents=True, exist_ok=True)
-    index = index_sources(recipe.sources, recipe.wanted_labels, cache_dir=cache_dir)
+    recipe.resolved_licence()  # a looser one than the sources allow ends it here
+    accelerator = _accelerator(recipe, device)
+    make_folder(output)
+    # Phantoms and indexes are made once and then found in the cache.
+    with accelerator.main_process_first():
+        index = index_sources(recipe.sources, recipe.wanted_labels, cache_dir=cache_dir)
     data = load_training_set(recipe, index)
 
     set_seed(recipe.seed)
@@ -73,7 +77,7 @@ def train(
         num_train_timesteps=recipe.noise.num_train_timesteps,
         beta_schedule=recipe.noise.beta_schedule,
         prediction_type=recipe.noise.prediction_type,
-        clip_sample=True,
+        clip_sample=False,
     )
     ema = EMAModel(unet.parameters(), decay=recipe.optim.ema_decay, use_ema_warmup=True, power=0.75)
     optimizer = torch.optim.AdamW(
@@ -94,51 +98,49 @@ def train(
         )  # fmt: skip
 
     stream = (str(progress.step), str(accelerator.process_index))
-    batches = _batches(PatchBatches(recipe, data, rules, *stream))
-    generator = torch.Generator().manual_seed(recipe.seed + 7919 * progress.step)
-    started = time.monotonic()
-    bar = tqdm(
-        total=recipe.optim.max_steps, initial=progress.step, unit="step",
-        disable=None if accelerator.is_main_process else True,
-    )  # fmt: skip
-    losses: list[float] = []
-    while progress.step < recipe.optim.max_steps:
+    batches = draw_batches(PatchBatches(recipe, data, rules, *stream))
+    generator = torch.Generator().manual_seed(derive_seed(recipe.seed, "train-noise", *stream))
+    log = None
+    if accelerator.is_main_process:
+        with _writing(output):
+            log = Log(output / "log.jsonl", recipe, progress.step)
+    started, out_of_time = time.monotonic(), False
+    while progress.step < recipe.optim.max_steps and not out_of_time:
         batch = {name: value.to(accelerator.device) for name, value in next(batches).items()}
         for group in optimizer.param_groups:
             group["lr"] = recipe.optim.learning_rate * learning_rate_factor(recipe, progress.step)
         with accelerator.autocast():
-            loss = masked_loss(net, noise, batch, generator)
+            loss = masked_loss(net, noise, batch, generator, recipe.noise.loss_weight_cap)
         accelerator.backward(loss)
         accelerator.clip_grad_norm_(net.parameters(), recipe.optim.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad()
         ema.step(unet.parameters())
         progress.step += 1
-        losses.append(float(loss.detach()))
-        bar.update()
-        out_of_time = max_seconds is not None and time.monotonic() - started > max_seconds
-        if not accelerator.is_main_process:
-            if out_of_time:
-                break
+        if max_seconds is not None:
+            # All processes stop at one step, or the others would wait for the first to stop.
+            if time.monotonic() - started > max_seconds:
+                accelerator.set_trigger()
+            out_of_time = accelerator.check_trigger()
+        if log is None:
             continue
-        if progress.step % LOG_EVERY == 0:
-            _log(output, progress.step, losses, started, bar)
-            losses.clear()
-        if progress.step % recipe.save_every == 0 or out_of_time:
-            save_state(output, progress, unet, ema, optimizer)
-        if progress.step % recipe.sample_every == 0:
-            with _mean_weights(ema, unet):
-                write_sheet(unet, noise, batch, output / "samples" / f"{progress.step:06d}.png")
-        if out_of_time:
-            break
-    bar.close()
+        with _writing(output):
+            log.add(progress.step, float(loss.detach()))
+            if progress.step % recipe.save_every == 0:
+                save_state(output, progress, unet, ema, optimizer)
+            if progress.step % recipe.sample_every == 0:
+                with _mean_weights(ema, unet):
+                    write_sheet(unet, noise, batch, output / "samples" / f"{progress.step:06d}.png")
 
     folder = output / "checkpoint"
-    if accelerator.is_main_process:
-        save_state(output, progress, unet, ema, optimizer)
-        with _mean_weights(ema, unet):
-            pipeline = PaletteInpaintPipeline(unet, noise)
-            write_checkpoint(pipeline, folder, recipe, data.facts, progress.step)
+    if log is not None:
+        with _writing(output):
+            log.close()
+            save_state(output, progress, unet, ema, optimizer)
+            with _mean_weights(ema, unet):
+                pipeline = PaletteInpaintPipeline(unet, noise)
+                write_checkpoint(pipeline, folder, recipe, data.facts, progress.step)
+    accelerator.wait_for_everyone()
     accelerator.end_training()
     return folder
 
@@ -150,25 +152,48 @@ def build_unet(recipe: TrainingRecipe) -> PaletteUNet:
 
 
 def masked_loss(
-    net: torch.nn.Module, noise: DDPMScheduler, batch: Batch, generator: torch.Generator
+    net: torch.nn.Module,
+    noise: DDPMScheduler,
+    batch: Batch,
+    generator: torch.Generator,
+    weight_cap: float | None = None,
 ) -> Tensor:
     """Mean squared error of the prediction over the masked pixels of a batch.
 
     The known region goes in clean at every noise level (Palette, section 3), so the network is
     never asked to say anything about it and is not scored on it either.
     """
-    image, mask = batch["image"], batch["mask"]
+    unet: Any = net.module if isinstance(net, DistributedDataParallel) else net
+    mask = batch["mask"]
+    masked = unet.surroundings(batch["image"], mask)
+    image = unet.to_diffused(batch["image"], masked)
     eps = torch.randn(image.shape, generator=generator).to(image.device)
     steps = torch.randint(
         noise.config.num_train_timesteps, (image.shape[0],), generator=generator
     ).to(image.device)
     noisy = torch.where(mask > 0.5, noise.add_noise(image, eps, steps), image)
-    predicted = net(noisy, steps, image * (1 - mask), mask, batch["label"], batch["spacing_mm"])
+    predicted = net(noisy, steps, masked, mask, batch["label"], batch["spacing_mm"])
     if noise.config.prediction_type == "v_prediction":
         target = noise.get_velocity(image, eps, steps)
     else:
         target = eps
-    return ((predicted.float() - target) ** 2 * mask).sum() / mask.sum()
+    error = (predicted.float() - target) ** 2 * mask
+    if weight_cap is not None:
+        error = error * snr_weight(noise, steps, weight_cap)[:, None, None, None]
+    return error.sum() / mask.sum()
+
+
+def snr_weight(noise: DDPMScheduler, steps: Tensor, cap: float) -> Tensor:
+    """Weight (B,) that keeps nearly clean samples from drowning the others.
+
+    In the nearly clean steps what is left to predict is scanner noise, which nobody can. With
+    velocity prediction the plain loss weighs the error of the image by SNR + 1; this caps that at
+    ``cap``, in the manner of min-SNR (Hang et al. 2023), but never reaches 0 at pure noise, where
+    inpainting has its surroundings to go by.
+    """
+    clean = noise.alphas_cumprod.to(steps.device)[steps]
+    snr_plus_one = 1 / (1 - clean)
+    return torch.clamp(cap / snr_plus_one, max=1.0)
 
 
 def learning_rate_factor(recipe: TrainingRecipe, step: int) -> float:
@@ -179,12 +204,12 @@ def learning_rate_factor(recipe: TrainingRecipe, step: int) -> float:
     return min(1.0, rise, fall)
 
 
-def _batches(dataset: PatchBatches) -> Iterator[Batch]:
-    # One worker process draws masks while the model runs; the cases go to it by fork.
-    loader = DataLoader(
-        dataset, batch_size=None, num_workers=1, prefetch_factor=8, multiprocessing_context="fork"
-    )
-    return iter(loader)
+def _accelerator(recipe: TrainingRecipe, device: str | None) -> Accelerator:
+    # Accelerate joins the processes of a CPU launch only if it is told that this is one.
+    on_cpu = device == "cpu" or not (torch.cuda.is_available() or torch.backends.mps.is_available())
+    if on_cpu and recipe.optim.mixed_precision == "fp16":
+        raise RecipeError(f"{recipe.name}: optim.mixed_precision: fp16 needs a GPU; choose bf16")
+    return Accelerator(mixed_precision=recipe.optim.mixed_precision, cpu=on_cpu)
 
 
 class _mean_weights:  # noqa: N801  a context manager reads as a verb
@@ -203,11 +228,13 @@ class _mean_weights:  # noqa: N801  a context manager reads as a verb
         self.unet.train()
 
 
-def _log(output: Path, step: int, losses: list[float], started: float, bar: Any) -> None:
-    mean = math.fsum(losses) / len(losses)
-    line = {"step": step, "loss": round(mean, 5), "seconds": round(time.monotonic() - started, 1)}
-    with (output / "log.jsonl").open("a") as file:
-        file.write(json.dumps(line) + "\n")
-    bar.set_postfix(loss=f"{mean:.4f}")
-    if bar.disable:
-        logger.info("step %d  loss %.4f", step, mean)
+@contextmanager
+def _writing(output: Path) -> Iterator[None]:
+    """Turn what a disk can do to a run into an error that says so."""
+    try:
+        yield
+    except (OSError, SafetensorError) as err:
+        raise ResourceError(
+            f"{output}: cannot be written ({err}); mend it and run the same command again, "
+            "finished states are kept"
+        ) from err

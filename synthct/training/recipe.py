@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from synthct.intensity import parse_codec
+from synthct.licence import licence_of
 from synthct.masks import MaskKind
-from synthct.yaml_model import load_yaml_model
+from synthct.masks.base import View
+from synthct.recipe import donor_source
 from synthct.sources import Source
+from synthct.yaml_errors import Problem, did_you_mean
+from synthct.yaml_model import fail_at, load_yaml_model
 
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+PatchSide = Annotated[int, Field(ge=8)]
 
 
 class _Section(BaseModel):
@@ -30,13 +35,14 @@ class ModelSection(_Section):
     """
 
     kind: Literal["palette"] = "palette"
-    block_out_channels: tuple[Count, ...] = (64, 128, 256, 512)
+    block_out_channels: Annotated[tuple[Count, ...], Field(min_length=1)] = (64, 128, 256, 512)
     layers_per_block: Count = 2
     attention_head_dim: Count = 32
     dropout: Fraction = 0.2
     norm_num_groups: Count = 32
     fold: Count = 1
-    patch_sizes: tuple[Count, ...] = (256,)
+    residual_scale: Positive | None = None
+    patch_sizes: Annotated[tuple[PatchSide, ...], Field(min_length=1)] = (256,)
     spacing_range_mm: tuple[Positive, Positive] = (0.5, 3.0)
     codecs: Mapping[str, Any] = Field(default_factory=lambda: {"default": "soft_tissue"})
 
@@ -57,6 +63,9 @@ class ModelSection(_Section):
             raise ValueError(f"block_out_channels must be multiples of {self.norm_num_groups}")
         if self.block_out_channels[-1] % self.attention_head_dim:
             raise ValueError("attention_head_dim must divide the last of block_out_channels")
+        low, high = self.spacing_range_mm
+        if low > high:
+            raise ValueError(f"spacing_range_mm [{low:g}, {high:g}] must rise: [least, greatest]")
         return self
 
 
@@ -70,16 +79,17 @@ class DataSection(_Section):
         coarsen: Share of visits that go to a copy of the scan at half or a third of its in-plane
             resolution (block means), so that coarse scans are learned too.
         flip: Chance of a left-right flip.
+        join_masks: Share of the patches of whatever fits that also get another patch's mask, so
+            that more pixels are learned per pass.
         shuffle_buffer: Patches held back so that a batch mixes many masks.
     """
 
     source_weights: Mapping[str, Positive] = Field(default_factory=dict)
-    views: Mapping[Literal["axial", "coronal", "sagittal"], Positive] = Field(
-        default_factory=lambda: {"axial": 1.0}
-    )
+    views: Annotated[Mapping[View, Positive], Field(min_length=1)] = {"axial": 1.0}
     patches_per_mask: Count = 8
     coarsen: Fraction = 0.0
     flip: Fraction = 0.5
+    join_masks: Fraction = 0.0
     shuffle_buffer: Count = 512
 
 
@@ -87,13 +97,15 @@ class OptimSection(_Section):
     """The optimisation.
 
     Attributes:
+        batch_size: Patches of 128 pixels per process; of other sizes as many as have as many
+            pixels, so that every step takes the same time.
         decay_steps: Length of the final stretch in which the learning rate falls to zero.
         ema_decay: Greatest decay of the running mean of the weights.
         mixed_precision: As in Accelerate; ``bf16`` is two to three times faster on recent CPUs.
     """
 
     max_steps: Count = 10_000
-    batch_size: Count = 16
+    batch_size: Count = 8
     learning_rate: Positive = 3e-4
     warmup_steps: Annotated[int, Field(ge=0)] = 200
     decay_steps: Annotated[int, Field(ge=0)] = 2_000
@@ -104,17 +116,31 @@ class OptimSection(_Section):
 
 
 class NoiseSection(_Section):
-    """The forward process, as diffusers' ``DDPMScheduler`` names it."""
+    """The forward process, as diffusers' ``DDPMScheduler`` names it.
+
+    Attributes:
+        loss_weight_cap: Greatest weight of an image's error over the noise levels; None leaves
+            the plain loss. See ``loop.snr_weight``.
+    """
 
     prediction_type: Literal["epsilon", "v_prediction"] = "v_prediction"
     beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "squaredcos_cap_v2"
     num_train_timesteps: Count = 1000
+    loss_weight_cap: Positive | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> NoiseSection:
+        if self.loss_weight_cap is not None and self.prediction_type != "v_prediction":
+            raise ValueError("loss_weight_cap is for v_prediction; remove one of them")
+        return self
 
 
 class TrainingRecipe(_Section):
     """One checkpoint: sources, masks, network, optimisation.
 
     Attributes:
+        licence: SPDX id of the checkpoint's licence; by default what follows from the sources.
+        sources: Scans to train on; a transplant takes shapes from the one it names as ``donors``.
         sample_every: Steps between sheets of sample pictures.
         save_every: Steps between states that a rerun goes on from.
     """
@@ -122,16 +148,22 @@ class TrainingRecipe(_Section):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=60)]
     seed: int = 0
     description: str = ""
-    licence: str = "Apache-2.0"
-    sources: Mapping[str, Source]
-    donors: tuple[str, ...] = ()
-    masks: tuple[MaskKind, ...]
+    licence: str | None = None
+    sources: Annotated[Mapping[str, Source], Field(min_length=1)]
+    masks: Annotated[tuple[MaskKind, ...], Field(min_length=1)]
     model: ModelSection = ModelSection()
     data: DataSection = DataSection()
     noise: NoiseSection = NoiseSection()
     optim: OptimSection = OptimSection()
     sample_every: Count = 1000
     save_every: Count = 500
+
+    @model_validator(mode="after")
+    def _check(self) -> TrainingRecipe:
+        problems = [*_name_problems(self), *_mask_problems(self)]
+        if problems:
+            raise fail_at(problems)
+        return self
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -141,8 +173,25 @@ class TrainingRecipe(_Section):
     @property
     def wanted_labels(self) -> tuple[str, ...]:
         """Every label that a mask needs from a host or a donor."""
-        names = (name for m in self.masks for name in (*m.wanted_labels(), *m.donor_labels()))
+        names = (
+            name
+            for m in self.masks
+            for name in (*m.wanted_labels(), *m.useful_labels(), *m.donor_labels())
+        )
         return tuple(dict.fromkeys(names))
+
+    @property
+    def donors(self) -> frozenset[str]:
+        """The sources that lend shapes."""
+        return frozenset(name for m in self.masks if (name := donor_source(m)) is not None)
+
+    def resolved_licence(self) -> str | None:
+        """The checkpoint's licence; None if it is neither stated nor follows from the sources.
+
+        Raises:
+            PolicyError: If the recipe states a looser one than its sources allow.
+        """
+        return licence_of((s.licence for s in self.sources.values()), stated=self.licence)
 
 
 def load_training_recipe(path: Path) -> TrainingRecipe:
@@ -152,3 +201,29 @@ def load_training_recipe(path: Path) -> TrainingRecipe:
         RecipeError: With ``file:line:column`` and what to do.
     """
     return load_yaml_model(path, TrainingRecipe)
+
+
+def _name_problems(recipe: TrainingRecipe) -> Iterator[Problem]:
+    """Weights of sources and codecs of labels that the recipe does not have."""
+    for name in recipe.data.source_weights:
+        if name not in recipe.sources:
+            message = f"there is no source '{name}'{did_you_mean(name, list(recipe.sources))}"
+            yield Problem(("data", "source_weights", name), message, at_key=True)
+    for label in recipe.model.codecs:
+        if label not in ("default", *recipe.labels):
+            message = f"no mask paints '{label}'{did_you_mean(label, list(recipe.labels))}"
+            yield Problem(("model", "codecs", label), message, at_key=True)
+
+
+def _mask_problems(recipe: TrainingRecipe) -> Iterator[Problem]:
+    """Sections of one name, and donors from a source that is not there."""
+    names = [section.name for section in recipe.masks]
+    for number, section in enumerate(recipe.masks):
+        if section.name in names[:number]:
+            message = f"'{section.name}' is already the name of another section; names must differ"
+            yield Problem(("masks", number, "name"), message)
+        donors = donor_source(section)
+        if donors is not None and donors not in recipe.sources:
+            near = did_you_mean(donors, list(recipe.sources))
+            message = f"'sources' has no '{donors}' to take shapes from{near}"
+            yield Problem(("masks", number, "donors"), message)

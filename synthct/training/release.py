@@ -1,19 +1,37 @@
-"""A finished checkpoint: the diffusers folder, what it was trained on, and its card's source."""
+"""A finished checkpoint: the diffusers folder, what it was trained on, and its card."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save
 
+from synthct.dataset.markdown import code, inert, table
+from synthct.dataset.records import yaml_text
+from synthct.models.checkpoint import WEIGHTS
 from synthct.models.palette import PaletteInpaintPipeline, num_parameters
 from synthct.training.recipe import TrainingRecipe
 from synthct.version import __version__
+
+#: Licences that the Hub knows by an id of its own: SPDX in lower case.
+_HUB_LICENCES = frozenset(
+    {
+        "apache-2.0",
+        "cc-by-3.0",
+        "cc-by-4.0",
+        "cc-by-nc-3.0",
+        "cc-by-nc-4.0",
+        "cc-by-nc-sa-4.0",
+        "cc-by-sa-4.0",
+        "cc0-1.0",
+        "mit",
+    }
+)
 
 
 def write_checkpoint(
@@ -37,76 +55,66 @@ def write_checkpoint(
     """
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    weights = pipeline.unet.state_dict()
-    half = {name: value.to(torch.float16) for name, value in weights.items()}
-    pipeline.unet.save_pretrained(temporary / "unet", state_dict=half, safe_serialization=True)
-    _save_half(temporary / "unet", half)
-    pipeline.scheduler.save_pretrained(temporary / "scheduler")
     pipeline.save_config(temporary)
+    pipeline.unet.save_config(temporary / "unet")
+    pipeline.scheduler.save_pretrained(temporary / "scheduler")
+    (temporary / WEIGHTS).write_bytes(_half(pipeline.unet.state_dict()))
     facts: dict[str, Any] = {
         "name": recipe.name,
         "steps": steps,
         "parameters": num_parameters(pipeline.unet),
         "synthct_version": __version__,
-        "licence": recipe.licence,
+        "licence": recipe.resolved_licence(),
         "cases": list(cases),
     }
     (temporary / "training.json").write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
     (temporary / "README.md").write_text(card(recipe, facts))
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
-        old = folder.with_name(f".{folder.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        os.replace(folder, old)
-        os.replace(temporary, folder)
-        shutil.rmtree(old)
-    else:
-        os.replace(temporary, folder)
+        folder.replace(old)
+    temporary.replace(folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def card(recipe: TrainingRecipe, facts: Mapping[str, Any]) -> str:
-    """The model card of a checkpoint: what it is, what it saw, how to use it."""
-    rules = recipe.model
-    low, high = rules.spacing_range_mm
-    licences = sorted({str(c["licence"]) for c in facts["cases"]})
-    sources: dict[str, set[str]] = {}
-    for case in facts["cases"]:
-        sources.setdefault(f"{case['source']} ({case['layout']})", set()).add(str(case["patient_id"]))
-    rows = "\n".join(f"| {name} | {len(ids)} |" for name, ids in sorted(sources.items()))
+    """The model card of a checkpoint: what it is, what it saw, how to use it.
+
+    Args:
+        recipe: What was trained.
+        facts: The content of ``training.json``.
+    """
+    model = recipe.model
+    low, high = model.spacing_range_mm
+    labels = ", ".join(code(name) for name in recipe.labels) or "none"
+    sizes = ", ".join(map(str, model.patch_sizes))
     return f"""---
-license: {recipe.licence.lower()}
-library_name: diffusers
-pipeline_tag: image-to-image
-tags: [medical, ct, inpainting, diffusion, synthct]
----
+{yaml_text(_header(facts["licence"]))}---
 
 # {recipe.name}
 
-{recipe.description}
+{inert(recipe.description)}
 
 A {facts["parameters"] / 1e6:.1f} M parameter U-Net that paints the masked part of a CT slice
 (Palette-style inpainting: noisy patch, masked patch, mask; loss inside the mask only).
 
-- Labels: {", ".join(recipe.labels) or "none"}, and whatever fits.
-- In-plane spacing: {low} to {high} mm. Patches: {", ".join(map(str, rules.patch_sizes))} pixels.
-- Trained for {facts["steps"]} steps of {recipe.optim.batch_size} patches with
-  `synthct train`, synthct {facts["synthct_version"]}.
+- Labels: {labels}, and whatever fits.
+- In-plane spacing: {low:g} to {high:g} mm. Patches: {sizes} pixels.
+- Trained for {facts["steps"]} steps with `synthct train`, synthct {facts["synthct_version"]}.
 
 ## Use
 
 ```python
 import synthct
 
-painted = synthct.inpaint("ct.nii.gz", "mask.nii.gz", label="kidney", checkpoint="<this folder>")
+painted = synthct.inpaint("ct.nii.gz", "mask.nii.gz", label=None, checkpoint="<this folder>")
 ```
 
 ## Training data
 
-| source | patients |
-|---|---|
-{rows}
+{table(["source", "layout", "cases", "patients", "licence", "attribution"], _rows(recipe, facts))}
 
-Licences of the sources: {", ".join(licences)}. `training.json` lists every case with the hash of
-its voxels.
+`training.json` lists every case with the hash of its voxels.
 
 ## Limits
 
@@ -114,9 +122,40 @@ Not for diagnosis. The painted tissue is plausible, not true.
 """
 
 
-def _save_half(folder: Path, half: Mapping[str, torch.Tensor]) -> None:
-    """Replace the weights by float16 ones under diffusers' own file name."""
-    from safetensors.torch import save_file
+def _header(licence: str | None) -> dict[str, Any]:
+    """The YAML that the Hub reads."""
+    known = licence is not None and licence.lower() in _HUB_LICENCES
+    named = {} if known or licence is None else {"license_name": licence}
+    return {
+        "license": (licence or "unknown").lower() if known or licence is None else "other",
+        **named,
+        "library_name": "diffusers",
+        "pipeline_tag": "image-to-image",
+        "tags": ["medical", "ct", "inpainting", "diffusion", "synthct"],
+    }
 
-    tensors = {name: value.contiguous() for name, value in half.items()}
-    save_file(tensors, folder / "diffusion_pytorch_model.safetensors", {"format": "pt"})
+
+def _rows(recipe: TrainingRecipe, facts: Mapping[str, Any]) -> list[list[str]]:
+    """What each source gave, and what is owed to it."""
+    rows = []
+    for name, section in recipe.sources.items():
+        cases = [case for case in facts["cases"] if case["source"] == name]
+        patients = {case["patient_id"] for case in cases}
+        licences = sorted({case["licence"] or "unknown" for case in cases})
+        rows.append(
+            [
+                code(name),
+                code(section.layout),
+                str(len(cases)),
+                str(len(patients)),
+                inert(", ".join(licences)),
+                inert(section.attribution or ""),
+            ]
+        )
+    return rows
+
+
+def _half(weights: Mapping[str, torch.Tensor]) -> bytes:
+    """Weights as float16 safetensors, in diffusers' form."""
+    half = {name: value.to(torch.float16).contiguous() for name, value in weights.items()}
+    return bytes(save(half, {"format": "pt"}))

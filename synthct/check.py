@@ -1,0 +1,165 @@
+"""A recipe against what is there: all that is checked before a mask is drawn.
+
+What costs least is checked first: the checkpoint's own config, labels and licences, and only then
+the sources, of which the first look reads every scan.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from synthct.errors import CheckpointError
+from synthct.licence import licence_of
+from synthct.models.checkpoint import CheckpointFiles, find_checkpoint
+from synthct.patch import PatchRules
+from synthct.plan import Plan, plan_samples
+from synthct.recipe import Recipe
+from synthct.sources import Index, index_sources, label_table
+from synthct.version import __version__
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Checked:
+    """A recipe of which everything cheap has been checked.
+
+    Attributes:
+        recipe: The recipe.
+        index: What its sources hold.
+        plan: Its samples.
+        label_names: Structure to value in the dataset's label maps.
+        checkpoint: The files of the checkpoint, hashed.
+        rules: What the checkpoint takes.
+        licence: SPDX id that the dataset will have; None if a source's licence is unknown.
+    """
+
+    recipe: Recipe
+    index: Index
+    plan: Plan
+    label_names: Mapping[str, int]
+    checkpoint: CheckpointFiles
+    rules: PatchRules
+    licence: str | None
+
+    @property
+    def work_id(self) -> str:
+        """Hash of all that the content depends on: recipe, plan, sources, checkpoint."""
+        parts = [self.recipe.recipe_id, self.plan.plan_id, self.checkpoint.checkpoint_id]
+        for source, entries in sorted(self.index.sources.items()):
+            parts += [f"{source} {e.case_id} {e.voxel_sha256} {e.label_sha256}" for e in entries]
+        return hashlib.sha256("\n".join(["synthct/work/v1", *parts]).encode()).hexdigest()
+
+
+def check(
+    recipe: Recipe, *, cache_dir: Path, limit: int | None = None, progress: bool = False
+) -> Checked:
+    """Check all of a recipe that can be checked without drawing a mask or loading weights.
+
+    Args:
+        recipe: The recipe.
+        cache_dir: Where indexes and phantoms are kept.
+        limit: Plan only the first so many samples.
+        progress: Show a progress bar while sources are read for the first time.
+
+    Raises:
+        SynthCTError: Whatever is wrong with the sources, masks, checkpoint or licence.
+    """
+    checkpoint = _checkpoint(recipe)
+    rules = PatchRules.from_config(checkpoint.config)
+    _check_painted(recipe, rules)
+    licence = _licence(recipe, checkpoint)
+    logger.info(
+        "synthct %s  %s %s  recipe %s  checkpoint %s %s",
+        __version__, recipe.name, recipe.version, recipe.recipe_id[:12],
+        checkpoint.name, checkpoint.checkpoint_id[:12],
+    )  # fmt: skip
+    wanted = recipe.wanted_labels()
+    index = index_sources(recipe.sources, wanted, cache_dir=cache_dir, progress=progress)
+    plan = plan_samples(recipe, index)
+    label_names = label_table(recipe.sources, wanted)
+    _check_values(recipe, index, label_names)
+    return Checked(
+        recipe=recipe,
+        index=index,
+        plan=plan if limit is None else plan.limit(limit),
+        label_names=label_names,
+        checkpoint=checkpoint,
+        rules=rules,
+        licence=licence,
+    )
+
+
+def default_cache_dir() -> Path:
+    """``$SYNTHCT_CACHE``, or ``synthct`` in the user's cache folder."""
+    if chosen := os.environ.get("SYNTHCT_CACHE"):
+        return Path(chosen)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "synthct"
+
+
+def _checkpoint(recipe: Recipe) -> CheckpointFiles:
+    """The recipe's checkpoint; the Hub is asked only for a pinned revision.
+
+    Raises:
+        CheckpointError: If it is not there or cannot be trusted.
+    """
+    asked = recipe.inpaint
+    if asked.is_folder and not Path(asked.checkpoint).is_dir():
+        raise CheckpointError(
+            f"checkpoint '{asked.checkpoint}' is no folder here; correct the path, write "
+            "package:starter-2d for the one that ships with synthct, or give a Hub repository "
+            "with its revision"
+        )
+    return find_checkpoint(asked.checkpoint, revision=asked.revision)
+
+
+def _check_painted(recipe: Recipe, rules: PatchRules) -> None:
+    """That the checkpoint can paint each section's label, and that ``paint`` has one to paint.
+
+    Raises:
+        CheckpointError: If the checkpoint was not trained on a label.
+        RecipeError: If a section is to write a label into the label map but names none.
+    """
+    for number, section in enumerate(recipe.masks):
+        if section.label is None and section.label_policy() == "paint":
+            message = "'paint' writes the section's label, which is missing; give it a label"
+            raise recipe.error(("masks", number, "label_map"), message)
+        try:
+            rules.label_index(section.label)
+        except CheckpointError as err:
+            raise CheckpointError(f"masks '{section.name}': {err}") from err
+
+
+def _check_values(recipe: Recipe, index: Index, label_names: Mapping[str, int]) -> None:
+    """That the label map has a value for every label that a section writes into it.
+
+    Raises:
+        RecipeError: If no source numbers the label.
+    """
+    entries = [entry for cases in index.sources.values() for entry in cases]
+    for number, section in enumerate(recipe.masks):
+        label = section.label
+        if label is None or section.label_policy() != "paint" or label in label_names:
+            continue
+        if any(part in label_names for entry in entries for part in entry.unions.get(label, ())):
+            continue
+        message = (
+            f"no source numbers '{label}' (there is: {', '.join(label_names)}), so it cannot be "
+            "written into the label map; use label_map: ignore"
+        )
+        raise recipe.error_at_label(number, label, message)
+
+
+def _licence(recipe: Recipe, checkpoint: CheckpointFiles) -> str | None:
+    """What follows from the sources and from the scans that the checkpoint was trained on."""
+    sources = [section.licence for section in recipe.sources.values()]
+    trained_under = checkpoint.training.get("licence")
+    if trained_under:
+        sources.append(trained_under)
+    return licence_of(sources, stated=recipe.licence)

@@ -1,0 +1,86 @@
+"""Masks prepared by worker processes, in order and ahead of their use."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from synthct.check import Checked
+from synthct.errors import ResourceError, SynthCTError
+from synthct.plan import SampleSpec
+from synthct.sample import CaseReader, Prepared, Refused, prepare
+
+
+def default_workers() -> int:
+    """One core is left to the model."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, min(4, (cores or 1) - 1))
+
+
+class MaskTasks:
+    """The masks of some shards as a map-style dataset: item n is the n-th mask, prepared.
+
+    An error that the user can mend is an item too: raised in a worker process, it would reach
+    the user with torch's traceback around it.
+    """
+
+    def __init__(self, checked: Checked, groups: Sequence[tuple[SampleSpec, ...]]) -> None:
+        self.recipe, self.rules, self.groups = checked.recipe, checked.rules, groups
+        self.reader = CaseReader(checked.label_names)
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def __getitem__(self, n: int) -> Prepared | Refused | SynthCTError:
+        try:
+            return prepare(self.groups[n], self.recipe, self.rules, self.reader)
+        except SynthCTError as err:
+            return err
+
+
+def prepared_masks(
+    checked: Checked, groups: Sequence[tuple[SampleSpec, ...]], workers: int
+) -> Iterator[Prepared | Refused]:
+    """The masks in order, prepared by worker processes ahead of their use.
+
+    Raises:
+        SynthCTError: What ``prepare`` raises.
+    """
+    from torch.utils.data import DataLoader
+
+    parallel: dict[str, Any] = (
+        {"multiprocessing_context": "fork", "prefetch_factor": 2} if workers else {}
+    )
+    tasks: Any = MaskTasks(checked, groups)
+    # Workers start here, before there are threads that a fork would leave behind.
+    loaded = iter(DataLoader(tasks, batch_size=None, num_workers=workers, **parallel))
+    return _unless_failed(loaded)
+
+
+def _unless_failed(
+    loaded: Iterator[Prepared | Refused | SynthCTError],
+) -> Iterator[Prepared | Refused]:
+    for mask in loaded:
+        if isinstance(mask, SynthCTError):
+            raise mask
+        yield mask
+
+
+@contextmanager
+def telling_of_killed_workers() -> Iterator[None]:
+    """Say what the death of a worker means; torch raises wherever this process happens to be.
+
+    Raises:
+        ResourceError: If a worker process was killed.
+    """
+    try:
+        yield
+    except RuntimeError as err:
+        if not str(err).startswith("DataLoader worker"):
+            raise
+        raise ResourceError(
+            "a process that prepares masks was killed, most often for lack of memory; run the "
+            "same command again with fewer --workers, finished shards are kept"
+        ) from err

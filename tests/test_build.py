@@ -1,0 +1,397 @@
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+from datasets import Dataset, DatasetDict, load_dataset
+from PIL import Image
+from tiny_recipe import HOSTS, SECTIONS, tiny_recipe, write_data, write_recipe
+
+from synthct import build as build_module
+from synthct import check as check_module
+from synthct import workers as workers_module
+from synthct.build import build
+from synthct.dataset import read_manifest
+from synthct.errors import ConflictError, MaskError, ResourceError, SourceError
+from synthct.plan import SampleSpec
+from synthct.recipe import Recipe
+
+Make = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("build")
+    write_data(folder / "data")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def make(folder: Path, tiny_checkpoint: Path) -> Make:
+    """Builds the tiny recipe, with changes, into an output folder of that name."""
+
+    def run(
+        output: str | Path, *, workers: int = 0, limit: int | None = None, **changes: Any
+    ) -> Path:
+        recipe = Recipe.model_validate(tiny_recipe(folder / "data", tiny_checkpoint, **changes))
+        return build(
+            recipe, folder / output, cache_dir=folder / "cache", workers=workers, limit=limit
+        )
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def built(make: Make) -> Path:
+    """The tiny recipe, built in one process."""
+    return make("out")
+
+
+@pytest.fixture
+def no_painting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the test fail if a model is loaded."""
+
+    def paint(*_: Any) -> None:
+        pytest.fail("a model was loaded")
+
+    monkeypatch.setattr(build_module, "_painter", paint)
+
+
+def files_of(folder: Path) -> dict[str, str]:
+    """Every file of a finished version to its sha256, as computed from the disk."""
+    manifest = read_manifest(folder)
+    assert manifest is not None
+    hashes = {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+    assert {f.path: f.sha256 for f in manifest.files} | {
+        "manifest.json": hashes["manifest.json"]
+    } == hashes
+    return hashes
+
+
+def loaded(folder: Path, cache: Path, *, decode: bool = True) -> Dataset:
+    everything = load_dataset(str(folder), cache_dir=str(cache))
+    assert isinstance(everything, DatasetDict)
+    assert list(everything) == ["train"]
+    return everything["train"]
+
+
+def test_the_dataset_loads_and_its_pictures_decode(built: Path, tmp_path: Path) -> None:
+    rows = loaded(built, tmp_path)
+    assert rows.num_rows == 16
+    assert set(rows["mask_kind"]) == {"organ", "box", "transplant", "blob"}
+    assert set(rows["case_id"]) == set(HOSTS)
+    row = rows[0]
+    for name in ("image", "mask", "label_map", "original", "preview"):
+        assert isinstance(row[name], Image.Image)
+        assert row[name].size == (48, 40)
+    assert np.asarray(row["image"]).max() > 1024
+    assert row["provenance"]["generation"]["num_inference_steps"] == 2
+    assert row["provenance"]["host"]["case"] == row["case_id"]
+
+
+def test_outside_of_the_mask_every_voxel_is_the_source_files(
+    built: Path, folder: Path, tmp_path: Path
+) -> None:
+    """By nibabel and the row's own affine alone: no code of ours says where a pixel lies."""
+    rows = loaded(built, tmp_path)
+    scans = {}
+    for case_id in HOSTS:
+        scan = nib.load(folder / "data/hosts" / case_id / "imaging.nii.gz")
+        scans[case_id] = np.rint(scan.get_fdata()).clip(-1024, 3071), np.linalg.inv(scan.affine)
+    for row in rows:
+        voxels, to_voxel = scans[row["case_id"]]
+        hu = np.asarray(row["image"]).astype(int) - 1024
+        original = np.asarray(row["original"]).astype(int) - 1024
+        mask = np.asarray(row["mask"]) > 0
+        r, c = np.indices(hu.shape)
+        places = np.stack([r, c, np.zeros_like(r), np.ones_like(r)], axis=-1)
+        ijk = places @ np.reshape(row["affine"], (4, 4)).T @ to_voxel.T
+        whole = np.rint(ijk[..., :3]).astype(int)
+        assert np.abs(ijk[..., :3] - whole).max() < 1e-3
+        source = voxels[tuple(np.moveaxis(whole, -1, 0))]
+        assert np.array_equal(original, source)
+        assert np.array_equal(hu[~mask], source[~mask])
+        assert mask.any()
+        assert (hu[mask] != source[mask]).any()
+        assert row["outside_max_abs_diff"] == 0
+
+
+def test_variants_share_their_mask_and_differ_in_their_paint(built: Path, tmp_path: Path) -> None:
+    rows = loaded(built, tmp_path)
+    for first, second in zip(
+        rows.select(range(0, 16, 2)), rows.select(range(1, 16, 2)), strict=True
+    ):
+        assert first["mask_id"] == second["mask_id"]
+        assert np.array_equal(first["mask"], second["mask"])
+        assert not np.array_equal(first["image"], second["image"])
+
+
+def test_a_second_run_elsewhere_gives_the_same_bytes(make: Make, built: Path) -> None:
+    assert files_of(make("again")) == files_of(built)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_worker_processes_change_no_byte(make: Make, built: Path, workers: int) -> None:
+    assert files_of(make(f"workers-{workers}", workers=workers)) == files_of(built)
+
+
+def test_a_killed_build_goes_on_to_the_same_bytes(
+    make: Make, built: Path, folder: Path, tiny_checkpoint: Path
+) -> None:
+    recipe = write_recipe(folder / "killed.yaml", folder / "data", tiny_checkpoint)
+    output = folder / "killed"
+    staging = output / "tiny/.1.0.0.building"
+    command = [sys.executable, "-m", "synthct", "build", str(recipe), "--output", str(output)]
+    command += ["--cache-dir", str(folder / "cache"), "--workers", "1"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    shard = staging / "tree/data/train-00000-of-00004.parquet"
+    journal = staging / "journal.jsonl"
+    while process.poll() is None and not (
+        shard.exists() and b"train-00000" in journal.read_bytes()
+    ):
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    _, said = process.communicate()
+    assert process.returncode == -signal.SIGKILL, said
+    finished = sorted((staging / "tree/data").glob("*.parquet"))
+    assert 1 <= len(finished) < 4
+    before = shard.stat().st_mtime_ns, shard.stat().st_ino
+    made = make("killed")
+    kept = (made / "data/train-00000-of-00004.parquet").stat()
+    assert (kept.st_mtime_ns, kept.st_ino) == before  # not made again
+    assert files_of(made) == files_of(built)
+    assert not staging.exists()
+
+
+def test_a_damaged_shard_of_an_interrupted_build_is_made_again(
+    make: Make, built: Path, monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(build_module, "write_documents", stop)
+        with pytest.raises(KeyboardInterrupt):
+            make("damaged")
+    shard = folder / "damaged/tiny/.1.0.0.building/tree/data/train-00002-of-00004.parquet"
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data)
+    assert files_of(make("damaged")) == files_of(built)
+
+
+@pytest.mark.usefixtures("no_painting")
+def test_building_what_is_there_does_nothing(
+    make: Make, built: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in built.rglob("*")}
+    with caplog.at_level(logging.INFO, "synthct"):
+        assert make("out") == built
+    assert {path: path.stat().st_mtime_ns for path in built.rglob("*")} == before
+    assert "is there already, nothing to do" in caplog.text
+
+
+@pytest.mark.usefixtures("no_painting")
+@pytest.mark.parametrize("changes", [{"seed": 6}, {"variants": 3}, {"keep_original": False}])
+def test_another_recipe_needs_another_version(
+    make: Make, built: Path, changes: dict[str, Any]
+) -> None:
+    before = files_of(built)
+    with pytest.raises(ConflictError, match=r"tiny/1\.0\.0: version 1\.0\.0\+.*a higher version"):
+        make("out", **changes)
+    assert files_of(built) == before
+
+
+def test_another_version_is_built_beside_the_first(make: Make, built: Path) -> None:
+    before = files_of(built)
+    assert make("out", version="1.1.0", limit=2) == built.with_name("1.1.0-first2")
+    assert files_of(built) == before
+
+
+def test_an_unfinished_build_of_another_recipe_is_not_gone_on_with(
+    make: Make, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(build_module, "_paint_shard", stop)
+    with pytest.raises(KeyboardInterrupt):
+        make("unfinished")
+    with pytest.raises(ConflictError, match=r"unfinished/tiny/\.1\.0\.0\.building .* delete that"):
+        make("unfinished", seed=6)
+
+
+def test_a_limit_builds_the_first_samples_as_a_version_of_its_own(
+    make: Make, built: Path, tmp_path: Path
+) -> None:
+    few = make("few", limit=3)
+    assert few.name == "1.0.0-first3"
+    rows, all_rows = loaded(few, tmp_path / "a"), loaded(built, tmp_path / "b")
+    assert rows["sample_id"] == all_rows["sample_id"][:3]
+    # The batches are other ones, so only the masks and what surrounds them are promised to agree.
+    for one, other in zip(rows, all_rows.select(range(3)), strict=True):
+        assert np.array_equal(one["mask"], other["mask"])
+
+
+def test_an_output_that_cannot_be_written_is_told_before_any_work(
+    make: Make, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def index(*_: Any, **__: Any) -> None:
+        pytest.fail("the sources were indexed")
+
+    monkeypatch.setattr(check_module, "index_sources", index)
+    (folder / "file").write_text("in the way")
+    with pytest.raises(ResourceError, match="file"):
+        make("file")
+
+
+def test_a_folder_that_is_no_dataset_is_left_alone(make: Make, folder: Path) -> None:
+    precious = folder / "other/tiny/1.0.0/thesis.txt"
+    precious.parent.mkdir(parents=True)
+    precious.write_text("do not delete")
+    with pytest.raises(ConflictError, match="is no finished dataset"):
+        make("other")
+    assert precious.read_text() == "do not delete"
+
+
+def test_missing_data_is_told_with_what_to_do(make: Make, folder: Path) -> None:
+    hosts = {"layout": "kits23", "root": str(folder / "nowhere")}
+    donors = {"layout": "kits23", "root": str(folder / "data/donors")}
+    with pytest.raises(SourceError) as err:
+        make("missing", sources={"hosts": hosts, "donors": donors})
+    for part in ("source 'hosts'", "nowhere does not exist", "github.com/neheller/kits23",
+                 "CC BY-NC-SA", "--source", "KITS23_ROOT"):  # fmt: skip
+        assert part in str(err.value)
+
+
+def test_no_split_shares_a_patient_with_another(
+    make: Make, folder: Path, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    data = write_data(tmp_path, hosts=("case_00010", "case_00011", "case_00012", "case_00013"))
+    sources = {
+        "hosts": {"layout": "kits23", "root": str(data / "hosts"),
+                  "patients": {"case_00010": "ann", "case_00011": "ann"}},
+        "donors": {"layout": "kits23", "root": str(data / "donors")},
+    }  # fmt: skip
+    splits = {"train": 0.4, "validation": 0.3, "test": 0.3}
+    masks = [{"name": name, **SECTIONS[name]} for name in ("tumors", "blob")]
+    made = make("split", sources=sources, splits=splits, masks=masks, masks_per_case=2, variants=1)
+    everything = load_dataset(str(made), cache_dir=str(tmp_path / "cache"))
+    assert set(everything) == {"train", "validation", "test"}
+    seen: dict[str, str] = {}
+    for split, rows in everything.items():
+        for person in {*rows["patient_id"], *rows["donor_patient_id"]} - {None}:
+            assert seen.setdefault(person, split) == split
+    assert {"ann", "case_00012", "case_00013"} <= set(seen)
+    assert sum(rows.num_rows for rows in everything.values()) == 8
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_in_a_worker_reads_like_any_other(
+    make: Make, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    def prepare(specs: list[SampleSpec], *_: Any) -> None:
+        raise SourceError(f"case {specs[0].host.case_id}: imaging.nii.gz is damaged")
+
+    monkeypatch.setattr(workers_module, "prepare", prepare)
+    with pytest.raises(SourceError) as err:
+        make(f"failing-{workers}", workers=workers)
+    assert str(err.value) == "case case_00000: imaging.nii.gz is damaged"
+
+
+def test_a_killed_worker_is_told_as_such(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def prepare(*_: Any) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(workers_module, "prepare", prepare)
+    with pytest.raises(ResourceError, match="was killed, most often for lack of memory"):
+        make("killed-worker", workers=1)
+
+
+def test_refused_masks_are_counted_and_the_rest_is_built(make: Make, tmp_path: Path) -> None:
+    large = {"name": "large", **SECTIONS["tumors"], "deform": {"scale": [4, 4]}}
+    made = make("refused", masks=[large, {"name": "blob", **SECTIONS["blob"]}], masks_per_case=2)
+    rows = loaded(made, tmp_path)
+    assert set(rows["mask_name"]) == {"blob"}
+    rejected = Dataset.from_parquet(str(made / "rejected.parquet"), cache_dir=str(tmp_path))
+    assert rejected["reason"] == ["transplant: organ_fraction"] * 4
+    assert "organ_fraction" in (made / "README.md").read_text()
+
+
+def test_a_dataset_without_a_sample_is_an_error_and_leaves_nothing(
+    make: Make, folder: Path
+) -> None:
+    large = {"name": "large", **SECTIONS["tumors"], "deform": {"scale": [4, 4]}}
+    with pytest.raises(MaskError, match=r"all 16 samples were rejected \(16 transplant: organ_fr"):
+        make("empty", masks=[large])
+    assert not list((folder / "empty/tiny").iterdir())
+
+
+def test_an_unknown_device_is_told_before_any_work(
+    folder: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = Recipe.model_validate(tiny_recipe(folder / "data", tiny_checkpoint))
+    monkeypatch.setattr(build_module, "check", lambda *_, **__: pytest.fail("work began"))
+    with pytest.raises(ResourceError, match="--device abacus"):
+        build(recipe, folder / "device", device="abacus")
+
+
+def test_no_file_names_the_machine_or_a_place_on_it(built: Path, folder: Path) -> None:
+    for path in built.rglob("*"):
+        if path.is_file():
+            data = path.read_bytes()
+            assert str(folder).encode() not in data
+            assert not re.search(rf"\b{re.escape(socket.gethostname())}\b".encode(), data)
+
+
+def test_a_moved_data_folder_gives_the_same_dataset(
+    make: Make, built: Path, folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(folder / "data", tmp_path / "elsewhere")
+    sources = tiny_recipe(tmp_path / "elsewhere", tmp_path)["sources"]
+    assert files_of(make("moved", sources=sources)) == files_of(built)
+
+
+def test_the_log_says_what_is_built_and_how_far_it_is(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "synthct"):
+        make("logged")
+    first, second, *shards, last = (r.getMessage() for r in caplog.records)
+    assert re.fullmatch(
+        r"synthct \S+  tiny 1\.0\.0  recipe [0-9a-f]{12}  checkpoint tiny [0-9a-f]{12}", first
+    )
+    assert second == "16 samples in 4 shards  train 16"
+    assert len(shards) == 4
+    assert shards[0].startswith("shard 00001/00004  4 samples  rejected 0  ")
+    assert re.fullmatch(r"tiny 1\.0\.0\+[0-9a-f]{12}: 16 samples", last)
+
+
+def test_the_records_hold_what_a_replay_needs(built: Path) -> None:
+    lock = json.loads((built / "synthct.lock").read_text())
+    assert set(lock) == {"checkpoint", "numerics", "plan_id", "recipe_id", "sources", "versions",
+                         "writer"}  # fmt: skip
+    assert [case["case"] for case in lock["sources"]["hosts"]] == list(HOSTS)
+    assert all(len(h) == 64 for h in lock["checkpoint"]["files"].values())
+    with Image.open(io.BytesIO((built / "preview.png").read_bytes())) as picture:
+        assert picture.width > 600

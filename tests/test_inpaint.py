@@ -1,0 +1,350 @@
+"""The denoising loop: what a sample's bits depend on, and that every scheduler does its work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from synthct.errors import CheckpointError, MaskError
+from synthct.inpaint import SCHEDULERS, Inpainter, Job, make_scheduler, numerics_class
+from synthct.intensity import FULL_RANGE, SOFT_TISSUE
+from synthct.models import Checkpoint, load_checkpoint
+from synthct.models.palette import PaletteInpaintPipeline, PaletteUNet, push_pull
+from synthct.patch import Patch
+
+#: As training writes it.
+TRAINED_WITH = {
+    "num_train_timesteps": 1000,
+    "beta_schedule": "squaredcos_cap_v2",
+    "beta_start": 0.0001,
+    "beta_end": 0.02,
+    "prediction_type": "v_prediction",
+    "trained_betas": None,
+    "rescale_betas_zero_snr": False,
+    "clip_sample": True,
+}
+#: Passes of the network that 20 steps take, where they are not 20.
+PASSES = {"heun": 39, "pndm": 21}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tiny_checkpoint: Path) -> Iterator[Checkpoint]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield load_checkpoint(str(tiny_checkpoint))
+    torch.set_num_threads(threads)
+
+
+def make_patch(seed: int, size: int = 32, label: int = 1, spacing: float = 0.8) -> Patch:
+    rng = np.random.default_rng(seed)
+    mask = np.zeros((size, size), dtype=bool)
+    row, column = rng.integers(4, size - 16, 2)
+    mask[row : row + 11, column : column + 9] = True
+    return Patch(
+        image=rng.uniform(-1, 1, (size, size)).astype(np.float32),
+        mask=mask,
+        own=mask,
+        label=label,
+        codec=SOFT_TISSUE if label else FULL_RANGE,
+        spacing_mm=(spacing, spacing),
+        origin=(0, 0),
+        scale=(1.0, 1.0),
+    )
+
+
+def paint_one(inpainter: Inpainter, patch: Patch, seed: int) -> np.ndarray:
+    (painted,) = inpainter.paint([patch], [seed])
+    return painted
+
+
+def test_bits_depend_on_neither_place_nor_companions(checkpoint: Checkpoint) -> None:
+    inpainter = Inpainter(checkpoint, num_inference_steps=2, batch_size=3)
+    jobs = [Job(n, make_patch(n, size, n % 4), 100 + n) for n, size in enumerate([32] * 5 + [64] * 4)]
+    alone = {job.key: paint_one(inpainter, job.patch, job.seed) for job in jobs}
+    for order in (jobs, jobs[::-1], jobs[3:] + jobs[:3], jobs[::2]):
+        painted = dict(inpainter.stream(order))
+        assert set(painted) == {job.key for job in order}
+        for key, pixels in painted.items():
+            assert pixels.tobytes() == alone[key].tobytes()
+
+
+@pytest.mark.parametrize("scheduler", ["ddpm", "sde-dpmsolver++", "euler-ancestral", "unipc"])
+def test_noisy_and_multistep_schedulers_keep_nothing_from_batch_to_batch(
+    checkpoint: Checkpoint, scheduler: str
+) -> None:
+    inpainter = Inpainter(checkpoint, scheduler=scheduler, num_inference_steps=3, batch_size=2)
+    patches = [make_patch(n) for n in range(5)]
+    together = inpainter.paint(patches, [7, 8, 9, 10, 11])
+    for patch, seed, pixels in zip(patches, [7, 8, 9, 10, 11], together, strict=True):
+        assert paint_one(inpainter, patch, seed).tobytes() == pixels.tobytes()
+
+
+def test_paint_depends_on_seed_label_spacing_and_surroundings(checkpoint: Checkpoint) -> None:
+    inpainter = Inpainter(checkpoint, num_inference_steps=2)
+    patch = make_patch(0)
+    first = paint_one(inpainter, patch, 1)
+    assert paint_one(inpainter, patch, 1).tobytes() == first.tobytes()
+    other_image = patch.image.copy()
+    other_image[0, 0] += 0.5
+    others = [
+        paint_one(inpainter, patch, 2),
+        paint_one(inpainter, replace(patch, label=2), 1),
+        paint_one(inpainter, replace(patch, spacing_mm=(0.8, 2.0)), 1),
+        paint_one(inpainter, replace(patch, image=other_image), 1),
+    ]
+    for other in others:
+        assert not np.array_equal(other[patch.mask], first[patch.mask])
+
+
+def test_paint_does_not_depend_on_what_is_masked(checkpoint: Checkpoint) -> None:
+    inpainter = Inpainter(checkpoint, num_inference_steps=2)
+    patch = make_patch(0)
+    hidden = np.where(patch.mask, np.float32(0.25), patch.image)
+    expected = paint_one(inpainter, patch, 1)
+    assert np.array_equal(paint_one(inpainter, replace(patch, image=hidden), 1), expected)
+
+
+def test_results_come_in_the_order_of_the_patches(checkpoint: Checkpoint) -> None:
+    inpainter = Inpainter(checkpoint, num_inference_steps=1, batch_size=2)
+    patches = [make_patch(n, size) for n, size in enumerate([32, 64, 32, 64, 64, 32, 32])]
+    painted = inpainter.paint(patches, list(range(7)))
+    for patch, pixels in zip(patches, painted, strict=True):
+        assert np.array_equal(pixels[~patch.mask], patch.image[~patch.mask])
+
+
+def test_batches_have_one_shape_per_patch_size(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inpainter = Inpainter(checkpoint, num_inference_steps=1, batch_size=4)
+    assert [inpainter.shape_of_batch(n) for n in (32, 128, 192, 256, 512)] == [4, 4, 1, 1, 1]
+    shapes = []
+    forward = checkpoint.unet.forward
+
+    def spy(noisy: Tensor, *args: Any) -> Tensor:
+        shapes.append(tuple(noisy.shape))
+        return forward(noisy, *args)
+
+    monkeypatch.setattr(checkpoint.unet, "forward", spy)
+    inpainter.paint([make_patch(n, 32 if n < 6 else 64) for n in range(7)], list(range(7)))
+    assert shapes == [(4, 1, 32, 32), (4, 1, 32, 32), (4, 1, 64, 64)]
+
+
+def test_no_jobs_no_paint(checkpoint: Checkpoint) -> None:
+    assert Inpainter(checkpoint).paint([], []) == []
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_every_scheduler_paints_the_mask_and_nothing_else(
+    checkpoint: Checkpoint, scheduler: str
+) -> None:
+    inpainter = Inpainter(checkpoint, scheduler=scheduler, num_inference_steps=3, batch_size=2)
+    patches = [make_patch(n) for n in range(3)]
+    for patch, pixels in zip(patches, inpainter.paint(patches, [1, 2, 3]), strict=True):
+        assert pixels.dtype == np.float32
+        assert np.isfinite(pixels).all()
+        assert np.abs(pixels).max() <= 1
+        assert np.array_equal(pixels[~patch.mask], patch.image[~patch.mask])
+        assert (pixels[patch.mask] != patch.image[patch.mask]).mean() > 0.9
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_the_network_always_sees_clean_surroundings(
+    checkpoint: Checkpoint, scheduler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inpainter = Inpainter(checkpoint, scheduler=scheduler, num_inference_steps=4, batch_size=2)
+    patches = [make_patch(n) for n in range(2)]
+    known = torch.from_numpy(np.stack([~p.mask for p in patches])[:, None])
+    image = torch.from_numpy(np.stack([p.image for p in patches])[:, None])
+    forward, passes = checkpoint.unet.forward, []
+
+    def spy(noisy: Tensor, steps: Tensor, masked: Tensor, mask: Tensor, *args: Tensor) -> Tensor:
+        assert torch.equal(noisy[known], image[known])
+        assert torch.equal(masked[known], image[known])
+        assert torch.equal(masked[~known], torch.zeros_like(masked[~known]))
+        assert torch.equal(mask, (~known).float())
+        passes.append(steps)
+        return forward(noisy, steps, masked, mask, *args)
+
+    monkeypatch.setattr(checkpoint.unet, "forward", spy)
+    inpainter.paint(patches, [1, 2])
+    assert len(passes) == {"heun": 7, "pndm": 5}.get(scheduler, 4)
+    assert all(steps.shape == (2,) for steps in passes)
+
+
+class Oracle(nn.Module):
+    """The perfect network for patches whose pixels are drawn from N(mean, var), all independent.
+
+    Its answer is the exact posterior mean, so a scheduler that does its work draws from just that
+    distribution.
+    """
+
+    size_multiple = 1
+    surroundings = PaletteUNet.surroundings
+    to_diffused = PaletteUNet.to_diffused
+    from_diffused = PaletteUNet.from_diffused
+
+    def __init__(
+        self, mean: Tensor, var: float, config: dict[str, Any], residual_scale: float | None = None
+    ) -> None:
+        super().__init__()
+        self.mean, self.var, self.kind = mean, var, config["prediction_type"]
+        self.residual_scale = residual_scale
+        clean = make_scheduler("ddim", config).alphas_cumprod.double().numpy()
+        self.ratio = np.sqrt((1 - clean) / clean)  # of noise to signal
+        self.passes = 0
+
+    def forward(self, noisy: Tensor, steps: Tensor, *_: Tensor) -> Tensor:
+        self.passes += 1
+        sigma = float(np.interp(float(steps[0]), np.arange(len(self.ratio)), self.ratio))
+        a = 1 / np.sqrt(1 + sigma**2)
+        b = sigma * a
+        gain = a * self.var / (a**2 * self.var + b**2)
+        image = self.mean + gain * (noisy - a * self.mean)
+        noise = (noisy - a * image) / b
+        out = noise if self.kind == "epsilon" else a * noise - b * image
+        return out.float()
+
+
+@pytest.mark.parametrize("schedule", ["squaredcos_cap_v2", "linear"])
+@pytest.mark.parametrize("prediction", ["v_prediction", "epsilon"])
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_every_scheduler_draws_what_a_perfect_network_knows(
+    scheduler: str, prediction: str, schedule: str
+) -> None:
+    config = {**TRAINED_WITH, "prediction_type": prediction, "beta_schedule": schedule}
+    mean = torch.linspace(-0.4, 0.4, 8).expand(64, 1, 8, 8)
+    oracle = Oracle(mean, 0.2**2, config)
+    pipeline = PaletteInpaintPipeline(oracle, make_scheduler(scheduler, config))
+    painted = pipeline(
+        image=torch.zeros_like(mean),
+        mask_image=torch.ones_like(mean),
+        label=torch.zeros(64, dtype=torch.int64),
+        spacing_mm=torch.ones(64, 2),
+        generator=[torch.Generator().manual_seed(n) for n in range(64)],
+        num_inference_steps=20,
+    )
+    assert (painted - mean).mean(dim=0).abs().mean() < 0.03
+    # Twenty steps lose some of the spread of 0.2, most where each adds noise.
+    assert 0.12 < float((painted - mean).std()) < 0.22
+    assert oracle.passes == PASSES.get(scheduler, 20)
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_difference_from_a_guess_is_painted_on_the_guess(scheduler: str) -> None:
+    """The differences lie beyond -1..1 here, so a scheduler that clips would show."""
+    image = torch.linspace(-0.5, 0.5, 16).expand(32, 1, 16, 16).contiguous()
+    mask = torch.zeros_like(image)
+    mask[:, :, 4:12, 4:12] = 1
+    oracle = Oracle(torch.full_like(image, 1.6), 0.1**2, TRAINED_WITH, residual_scale=4.0)
+    painted = PaletteInpaintPipeline(oracle, make_scheduler(scheduler, TRAINED_WITH))(
+        image=image,
+        mask_image=mask,
+        label=torch.zeros(32, dtype=torch.int64),
+        spacing_mm=torch.ones(32, 2),
+        generator=[torch.Generator().manual_seed(n) for n in range(32)],
+        num_inference_steps=20,
+    )
+    expected = torch.where(mask > 0.5, push_pull(image, 1 - mask) + 0.4, image)
+    assert torch.equal(painted[mask < 0.5], image[mask < 0.5])
+    assert (painted - expected).mean(dim=0).abs().max() < 0.03
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 5])
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_few_steps_paint_the_mean_or_are_refused(
+    checkpoint: Checkpoint, scheduler: str, steps: int
+) -> None:
+    if steps < 3 and scheduler in ("heun", "euler-ancestral"):
+        with pytest.raises(CheckpointError, match=f"'{scheduler}' cannot paint in .*; give it more"):
+            Inpainter(checkpoint, scheduler=scheduler, num_inference_steps=steps)
+        return
+    sampler = Inpainter(checkpoint, scheduler=scheduler, num_inference_steps=steps).pipeline.scheduler
+    mean = torch.linspace(-0.6, 0.6, 8).expand(32, 1, 8, 8)
+    pipeline = PaletteInpaintPipeline(Oracle(mean, 0.05**2, TRAINED_WITH), sampler)
+    generators = [torch.Generator().manual_seed(n) for n in range(32)]
+    ones = torch.ones(32, 2)
+    painted = pipeline(
+        mean * 0, mean * 0 + 1, ones[:, 0].long(), ones, generators, num_inference_steps=steps
+    )
+    assert (painted - mean).mean(dim=0).abs().mean() < (0.12 if scheduler == "heun" else 0.05)
+
+
+def test_too_many_steps_are_refused(checkpoint: Checkpoint) -> None:
+    with pytest.raises(CheckpointError, match="'ddpm' cannot paint in 1001 steps"):
+        Inpainter(checkpoint, scheduler="ddpm", num_inference_steps=1001)
+
+
+def test_unknown_scheduler_is_refused_with_the_choice() -> None:
+    with pytest.raises(CheckpointError, match=r"'dpm' is unknown; choose ddpm, ddim, dpmsolver\+\+"):
+        make_scheduler("dpm", TRAINED_WITH)
+
+
+def test_scheduler_that_cannot_follow_the_noise_schedule_is_refused() -> None:
+    with pytest.raises(CheckpointError, match="'heun' does not fit the checkpoint"):
+        make_scheduler("heun", {**TRAINED_WITH, "rescale_betas_zero_snr": True})
+    with pytest.raises(CheckpointError, match="'ddim' does not fit the checkpoint"):
+        make_scheduler("ddim", {**TRAINED_WITH, "beta_schedule": "nonsense"})
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_scheduler_has_the_noise_schedule_of_the_training(scheduler: str) -> None:
+    betas = [0.001, 0.002, 0.01, 0.02, 0.03, 0.5, 0.7, 0.9]
+    config = {**TRAINED_WITH, "num_train_timesteps": 8, "trained_betas": betas}
+    made = make_scheduler(scheduler, config)
+    clean = np.cumprod(1 - np.array(betas))
+    assert made.alphas_cumprod.numpy() == pytest.approx(clean, rel=1e-5)
+    assert made.config.prediction_type == "v_prediction"
+
+
+def test_scheduler_computes_in_float32_under_autocast(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inpainter = Inpainter(checkpoint, scheduler="unipc", num_inference_steps=3, dtype="bfloat16")
+    step, seen = inpainter.pipeline.scheduler.step, []
+
+    def spy(model_output: Tensor, timestep: Tensor, sample: Tensor) -> Any:
+        seen.append((model_output.dtype, sample.dtype, torch.is_autocast_enabled("cpu")))
+        return step(model_output, timestep, sample)
+
+    monkeypatch.setattr(inpainter.pipeline.scheduler, "step", spy)
+    patch = make_patch(0)
+    coarse = paint_one(inpainter, patch, 1)
+    assert seen == [(torch.float32, torch.float32, False)] * 3
+    fine = paint_one(Inpainter(checkpoint, scheduler="unipc", num_inference_steps=3), patch, 1)
+    assert not np.array_equal(coarse, fine)
+    assert np.abs(coarse - fine).max() < 0.2
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf"), 1e38])
+def test_paint_that_is_not_finite_is_refused(tiny_checkpoint: Path, poison: float) -> None:
+    broken = load_checkpoint(str(tiny_checkpoint))
+    broken.unet.unet.conv_out.weight.data.fill_(poison)
+    with pytest.raises(MaskError, match="checkpoint tiny painted values that are not finite"):
+        Inpainter(broken, num_inference_steps=2).paint([make_patch(0)], [0])
+
+
+def test_pipeline_refuses_shapes_that_do_not_fit(checkpoint: Checkpoint) -> None:
+    pipeline = Inpainter(checkpoint).pipeline
+    label, spacing = torch.zeros(2, dtype=torch.int64), torch.ones(2, 2)
+    two = [torch.Generator(), torch.Generator()]
+    image = torch.zeros(2, 1, 32, 32)
+    with pytest.raises(ValueError, match="must both be"):
+        pipeline(image, image[:1], label, spacing, two)
+    with pytest.raises(ValueError, match="multiples of 4"):
+        pipeline(image[..., :30], image[..., :30], label, spacing, two)
+    with pytest.raises(ValueError, match="1 generators for a batch of 2"):
+        pipeline(image, image, label, spacing, two[:1])
+
+
+def test_numerics_class_names_what_changes_low_bits(checkpoint: Checkpoint) -> None:
+    facts = numerics_class(Inpainter(checkpoint, batch_size=3, dtype="bfloat16"))
+    assert facts["device"] == "cpu"
+    assert (facts["dtype"], facts["batch_size"], facts["threads"]) == ("bfloat16", 3, 1)
+    assert facts["torch"] == torch.__version__
