@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from synthct.build import THREADS, counted
 from synthct.check import Checked
 from synthct.dataset.files import atomic_write
+from synthct.plan import SampleSpec
 from synthct.sample import CaseReader, Prepared, Refused, masks_of, prepare
 from synthct.sheet import TILES, plan_sheet
 
@@ -53,9 +55,7 @@ def masks_preview(checked: Checked, path: Path) -> tuple[int, list[str]]:
     Returns:
         Number of masks on the sheet, and for each mask that was refused, why.
     """
-    groups = masks_of(checked.plan.specs)
-    count = min(TILES, len(groups))
-    chosen = [groups[n * len(groups) // count] for n in range(count)]
+    chosen = _some_of_each_section(masks_of(checked.plan.specs), TILES)
     reader = CaseReader(checked.label_names)
     tried = [prepare(group, checked.recipe, checked.rules, reader) for group in chosen]
     drawn = [mask for mask in tried if isinstance(mask, Prepared)]
@@ -63,6 +63,21 @@ def masks_preview(checked: Checked, path: Path) -> tuple[int, list[str]]:
     if sheet is not None:
         atomic_write(path, sheet)
     return len(drawn), [mask.detail for mask in tried if isinstance(mask, Refused)]
+
+
+def _some_of_each_section(
+    groups: Sequence[tuple[SampleSpec, ...]], most: int
+) -> list[tuple[SampleSpec, ...]]:
+    """At most so many masks: the same number of each section, evenly over the hosts."""
+    places: dict[str, list[int]] = {}
+    for number, group in enumerate(groups):
+        places.setdefault(group[0].section, []).append(number)
+    share = max(1, most // len(places))
+    chosen = []
+    for mine in places.values():
+        count = min(share, len(mine))
+        chosen += [mine[n * len(mine) // count] for n in range(count)]
+    return [groups[number] for number in sorted(chosen[:most])]
 
 
 def seconds_per_sample(checked: Checked) -> float:

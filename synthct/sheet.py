@@ -105,7 +105,7 @@ def _spacing(mask: Prepared, view: View) -> tuple[float, float]:
 
 def _caption(mask: Prepared) -> str:
     numbers = ", ".join(
-        f"{name} {value:.2g}"
+        f"{name} {value:.3g}"
         for name, value in mask.facts.items()
         if name in ("volume_ml", "inside_fraction", "organ_fraction", "jacobian_min")
         and isinstance(value, float | int)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from synthct.check import Checked
@@ -50,13 +53,29 @@ def prepared_masks(
     """
     from torch.utils.data import DataLoader
 
-    parallel: dict[str, Any] = (
-        {"multiprocessing_context": "fork", "prefetch_factor": 2} if workers else {}
-    )
+    parallel: dict[str, Any] = {}
+    if workers:
+        watch = partial(_end_with, os.getpid())
+        parallel = {"multiprocessing_context": "fork", "worker_init_fn": watch}
     tasks: Any = MaskTasks(checked, groups)
     # Workers start here, before there are threads that a fork would leave behind.
     loaded = iter(DataLoader(tasks, batch_size=None, num_workers=workers, **parallel))
     return _unless_failed(loaded)
+
+
+def _end_with(parent: int, worker: int) -> None:
+    """Let a worker process end when its parent was killed.
+
+    Torch's own watch waits until what was prepared is fetched, which is then never.
+    """
+    del worker
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _unless_failed(

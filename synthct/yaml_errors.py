@@ -121,10 +121,14 @@ def describe_errors(err: ValidationError, data: Any, model_type: type[BaseModel]
             place = place[:-1]  # a list that is too short, told at the list
         found.setdefault(place, []).append(detail)
     # A union complains for each member: what is said deepest is about the one that was meant.
+    # And a list seems too short where its wrong items do not count.
     kept = {
         place: details
         for place, details in found.items()
-        if not (_is_mismatch(details[0]) and any(p[: len(place)] == place != p for p in found))
+        if not (
+            (_is_mismatch(details[0]) or details[0]["type"] == "too_short")
+            and any(p[: len(place)] == place != p for p in found)
+        )
     }
     unknown = {place for place, details in kept.items() if details[0]["type"] == "extra_forbidden"}
     problems = []

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import KITS_AXES, make_tiny_case
 
 import synthct
-from conftest import KITS_AXES, make_tiny_case
 from synthct.errors import CheckpointError, MaskError, SourceError
 from synthct.volume import Volume, canonical, read_ct, restore_orientation, write_volume
 
@@ -168,7 +168,7 @@ def test_affine_without_inverse_is_refused(paint: Any, ct: Volume, mask: Volume)
 
 
 def test_missing_file_is_named(paint: Any, ct: Volume, tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="nowhere.nii.gz: no such file"):
+    with pytest.raises(SourceError, match=r"nowhere\.nii\.gz: no such file"):
         paint(tmp_path / "nowhere.nii.gz", ct)
 
 

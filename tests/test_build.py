@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import io
 import json
 import logging
@@ -13,19 +14,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, DatasetDict, load_dataset
 from PIL import Image
 from tiny_recipe import HOSTS, SECTIONS, tiny_recipe, write_data, write_recipe
 
-from synthct import build as build_module
-from synthct import check as check_module
-from synthct import workers as workers_module
 from synthct.build import build
 from synthct.dataset import read_manifest
 from synthct.errors import ConflictError, MaskError, ResourceError, SourceError
@@ -33,6 +33,9 @@ from synthct.plan import SampleSpec
 from synthct.recipe import Recipe
 
 Make = Callable[..., Path]
+
+#: ``synthct.build`` is the function.
+build_module = import_module("synthct.build")
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make(folder: Path, tiny_checkpoint: Path) -> Make:
     """Builds the tiny recipe, with changes, into an output folder of that name."""
 
-    def run(
-        output: str | Path, *, workers: int = 0, limit: int | None = None, **changes: Any
-    ) -> Path:
+    def run(output: str, *, workers: int = 0, limit: int | None = None, **changes: Any) -> Path:
         recipe = Recipe.model_validate(tiny_recipe(folder / "data", tiny_checkpoint, **changes))
         return build(
             recipe, folder / output, cache_dir=folder / "cache", workers=workers, limit=limit
@@ -138,9 +139,8 @@ def test_outside_of_the_mask_every_voxel_is_the_source_files(
 
 def test_variants_share_their_mask_and_differ_in_their_paint(built: Path, tmp_path: Path) -> None:
     rows = loaded(built, tmp_path)
-    for first, second in zip(
-        rows.select(range(0, 16, 2)), rows.select(range(1, 16, 2)), strict=True
-    ):
+    for number in range(0, 16, 2):
+        first, second = rows[number], rows[number + 1]
         assert first["mask_id"] == second["mask_id"]
         assert np.array_equal(first["mask"], second["mask"])
         assert not np.array_equal(first["image"], second["image"])
@@ -166,9 +166,9 @@ def test_a_killed_build_goes_on_to_the_same_bytes(
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     shard = staging / "tree/data/train-00000-of-00004.parquet"
     journal = staging / "journal.jsonl"
-    while process.poll() is None and not (
-        shard.exists() and b"train-00000" in journal.read_bytes()
-    ):
+    while process.poll() is None and not shard.exists():
+        time.sleep(0.001)
+    while process.poll() is None and b"train-00000" not in journal.read_bytes():
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
     _, said = process.communicate()
@@ -247,7 +247,7 @@ def test_a_limit_builds_the_first_samples_as_a_version_of_its_own(
     few = make("few", limit=3)
     assert few.name == "1.0.0-first3"
     rows, all_rows = loaded(few, tmp_path / "a"), loaded(built, tmp_path / "b")
-    assert rows["sample_id"] == all_rows["sample_id"][:3]
+    assert list(rows["sample_id"]) == list(all_rows["sample_id"])[:3]
     # The batches are other ones, so only the masks and what surrounds them are promised to agree.
     for one, other in zip(rows, all_rows.select(range(3)), strict=True):
         assert np.array_equal(one["mask"], other["mask"])
@@ -259,7 +259,7 @@ def test_an_output_that_cannot_be_written_is_told_before_any_work(
     def index(*_: Any, **__: Any) -> None:
         pytest.fail("the sources were indexed")
 
-    monkeypatch.setattr(check_module, "index_sources", index)
+    monkeypatch.setattr("synthct.check.index_sources", index)
     (folder / "file").write_text("in the way")
     with pytest.raises(ResourceError, match="file"):
         make("file")
@@ -313,7 +313,7 @@ def test_an_error_in_a_worker_reads_like_any_other(
     def prepare(specs: list[SampleSpec], *_: Any) -> None:
         raise SourceError(f"case {specs[0].host.case_id}: imaging.nii.gz is damaged")
 
-    monkeypatch.setattr(workers_module, "prepare", prepare)
+    monkeypatch.setattr("synthct.workers.prepare", prepare)
     with pytest.raises(SourceError) as err:
         make(f"failing-{workers}", workers=workers)
     assert str(err.value) == "case case_00000: imaging.nii.gz is damaged"
@@ -323,7 +323,7 @@ def test_a_killed_worker_is_told_as_such(make: Make, monkeypatch: pytest.MonkeyP
     def prepare(*_: Any) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    monkeypatch.setattr(workers_module, "prepare", prepare)
+    monkeypatch.setattr("synthct.workers.prepare", prepare)
     with pytest.raises(ResourceError, match="was killed, most often for lack of memory"):
         make("killed-worker", workers=1)
 
@@ -333,9 +333,9 @@ def test_refused_masks_are_counted_and_the_rest_is_built(make: Make, tmp_path: P
     made = make("refused", masks=[large, {"name": "blob", **SECTIONS["blob"]}], masks_per_case=2)
     rows = loaded(made, tmp_path)
     assert set(rows["mask_name"]) == {"blob"}
-    rejected = Dataset.from_parquet(str(made / "rejected.parquet"), cache_dir=str(tmp_path))
+    rejected = pq.read_table(made / "rejected.parquet").to_pydict()
     assert rejected["reason"] == ["transplant: organ_fraction"] * 4
-    assert "organ_fraction" in (made / "README.md").read_text()
+    assert "transplant: organ_fraction" in html.unescape((made / "README.md").read_text())
 
 
 def test_a_dataset_without_a_sample_is_an_error_and_leaves_nothing(
@@ -361,7 +361,8 @@ def test_no_file_names_the_machine_or_a_place_on_it(built: Path, folder: Path) -
         if path.is_file():
             data = path.read_bytes()
             assert str(folder).encode() not in data
-            assert not re.search(rf"\b{re.escape(socket.gethostname())}\b".encode(), data)
+            if path.suffix not in (".parquet", ".png"):  # what rows say is seen in test_sample
+                assert not re.search(rf"\b{re.escape(socket.gethostname())}\b", data.decode())
 
 
 def test_a_moved_data_folder_gives_the_same_dataset(

@@ -16,7 +16,7 @@ from synthct.errors import CheckpointError, MaskError
 from synthct.inpaint import SCHEDULERS, Inpainter, Job, make_scheduler, numerics_class
 from synthct.intensity import FULL_RANGE, SOFT_TISSUE
 from synthct.models import Checkpoint, load_checkpoint
-from synthct.models.palette import PaletteInpaintPipeline, PaletteUNet, push_pull
+from synthct.models.palette import PaletteInpaintPipeline, PaletteUNet, smooth_fill
 from synthct.patch import Patch
 
 #: As training writes it.
@@ -66,7 +66,9 @@ def paint_one(inpainter: Inpainter, patch: Patch, seed: int) -> np.ndarray:
 
 def test_bits_depend_on_neither_place_nor_companions(checkpoint: Checkpoint) -> None:
     inpainter = Inpainter(checkpoint, num_inference_steps=2, batch_size=3)
-    jobs = [Job(n, make_patch(n, size, n % 4), 100 + n) for n, size in enumerate([32] * 5 + [64] * 4)]
+    jobs = [
+        Job(n, make_patch(n, size, n % 4), 100 + n) for n, size in enumerate([32] * 5 + [64] * 4)
+    ]
     alone = {job.key: paint_one(inpainter, job.patch, job.seed) for job in jobs}
     for order in (jobs, jobs[::-1], jobs[3:] + jobs[:3], jobs[::2]):
         painted = dict(inpainter.stream(order))
@@ -251,7 +253,7 @@ def test_difference_from_a_guess_is_painted_on_the_guess(scheduler: str) -> None
         generator=[torch.Generator().manual_seed(n) for n in range(32)],
         num_inference_steps=20,
     )
-    expected = torch.where(mask > 0.5, push_pull(image, 1 - mask) + 0.4, image)
+    expected = torch.where(mask > 0.5, smooth_fill(image, 1 - mask) + 0.4, image)
     assert torch.equal(painted[mask < 0.5], image[mask < 0.5])
     assert (painted - expected).mean(dim=0).abs().max() < 0.03
 
@@ -262,10 +264,14 @@ def test_few_steps_paint_the_mean_or_are_refused(
     checkpoint: Checkpoint, scheduler: str, steps: int
 ) -> None:
     if steps < 3 and scheduler in ("heun", "euler-ancestral"):
-        with pytest.raises(CheckpointError, match=f"'{scheduler}' cannot paint in .*; give it more"):
+        with pytest.raises(
+            CheckpointError, match=f"'{scheduler}' cannot paint in .*; give it more"
+        ):
             Inpainter(checkpoint, scheduler=scheduler, num_inference_steps=steps)
         return
-    sampler = Inpainter(checkpoint, scheduler=scheduler, num_inference_steps=steps).pipeline.scheduler
+    sampler = Inpainter(
+        checkpoint, scheduler=scheduler, num_inference_steps=steps
+    ).pipeline.scheduler
     mean = torch.linspace(-0.6, 0.6, 8).expand(32, 1, 8, 8)
     pipeline = PaletteInpaintPipeline(Oracle(mean, 0.05**2, TRAINED_WITH), sampler)
     generators = [torch.Generator().manual_seed(n) for n in range(32)]
@@ -282,7 +288,9 @@ def test_too_many_steps_are_refused(checkpoint: Checkpoint) -> None:
 
 
 def test_unknown_scheduler_is_refused_with_the_choice() -> None:
-    with pytest.raises(CheckpointError, match=r"'dpm' is unknown; choose ddpm, ddim, dpmsolver\+\+"):
+    with pytest.raises(
+        CheckpointError, match=r"'dpm' is unknown; choose ddpm, ddim, dpmsolver\+\+"
+    ):
         make_scheduler("dpm", TRAINED_WITH)
 
 

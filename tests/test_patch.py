@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from conftest import oblique_affine
+
 from synthct.errors import CheckpointError, MaskError
 from synthct.intensity import FULL_RANGE, LUNG, SOFT_TISSUE
 from synthct.patch import LEAST_CONTEXT_PX, Patch, PatchRules, cut_patches, paste_patches
@@ -189,7 +189,12 @@ def test_patch_tells_its_spacing_label_and_place() -> None:
 
 @pytest.mark.parametrize(
     ("label", "number", "codec"),
-    [(None, 0, FULL_RANGE), ("kidney", 1, SOFT_TISSUE), ("tumor", 2, SOFT_TISSUE), ("lung", 3, LUNG)],
+    [
+        (None, 0, FULL_RANGE),
+        ("kidney", 1, SOFT_TISSUE),
+        ("tumor", 2, SOFT_TISSUE),
+        ("lung", 3, LUNG),
+    ],
 )
 def test_each_label_has_its_number_and_codec(label: str | None, number: int, codec: Any) -> None:
     ct = make_slice((80, 70), (0.8, 0.8))
@@ -201,7 +206,9 @@ def test_each_label_has_its_number_and_codec(label: str | None, number: int, cod
 
 def test_unknown_label_is_refused_with_what_there_is() -> None:
     ct = make_slice((80, 70), (0.8, 0.8))
-    with pytest.raises(CheckpointError, match=r"cannot paint 'liver' \(it paints kidney, tumor, lung"):
+    with pytest.raises(
+        CheckpointError, match=r"cannot paint 'liver' \(it paints kidney, tumor, lung"
+    ):
         cut_patches(ct, make_region(ct, MASKS["inside"]), "liver", RULES)
 
 
@@ -289,7 +296,9 @@ def test_a_mask_beyond_the_coarsest_grid_is_refused_in_mm() -> None:
     # 52 pixels of 3.1 mm are 161 mm.
     fits = make_region(ct, (0, 201, 20, 60))
     assert len(cut_patches(ct, fits, None, RULES)) == 1
-    with pytest.raises(MaskError, match="spans 176 x 32 mm, more than the 161 mm .* max_extent_mm"):
+    with pytest.raises(
+        MaskError, match=r"spans 176 x 32 mm, more than the 161 mm .* max_extent_mm"
+    ):
         cut_patches(ct, make_region(ct, (0, 220, 20, 60)), None, RULES)
 
 

@@ -20,7 +20,9 @@ Sources = Annotated[
 ]
 CacheDir = Annotated[
     Path | None,
-    typer.Option(help="Where indexes and phantoms are kept. [default: the user's cache folder]"),
+    typer.Option(
+        help="Where indexes and phantoms are kept.", show_default="the user's cache folder"
+    ),
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback with every error.")]
 

@@ -24,7 +24,7 @@ Limit = Annotated[
 ]
 Workers = Annotated[
     int | None,
-    typer.Option(min=0, help="Processes that prepare patches. [default: by number of cores]"),
+    typer.Option(min=0, help="Processes that prepare patches.", show_default="by number of cores"),
 ]
 
 
@@ -50,7 +50,7 @@ def check(
     source: Sources = None,
     sheet: Annotated[
         Path | None,
-        typer.Option(help="The contact sheet of planned masks. [default: NAME-masks.png]"),
+        typer.Option(help="The contact sheet of planned masks.", show_default="NAME-masks.png"),
     ] = None,
     no_sheet: Annotated[bool, typer.Option("--no-sheet", help="Draw no masks.")] = False,
     limit: Limit = None,
@@ -73,7 +73,8 @@ def check(
         path = sheet or Path(f"{loaded.name}-masks.png")
         drawn, refused = masks_preview(checked, path)
         failed = f", {len(refused)} refused" if refused else ""
-        typer.echo(f"\nmasks: {path} shows {drawn}{failed}")
+        found = f"{path} shows {drawn}" if drawn else "none could be drawn"
+        typer.echo(f"\nmasks: {found}{failed}")
         for reason in refused:
             typer.echo(f"  refused: {reason}")
 

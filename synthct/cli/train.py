@@ -13,13 +13,13 @@ from synthct.cli.common import CacheDir, Debug, RecipeFile, reporting
 def train(
     recipe: RecipeFile,
     output: Annotated[
-        Path | None, typer.Option(help="States, samples, checkpoint. [default: runs/NAME]")
+        Path | None, typer.Option(help="States, samples, checkpoint.", show_default="runs/NAME")
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="cpu to keep off a GPU. [default: what there is]")
+        str | None, typer.Option(help="cpu to keep off a GPU.", show_default="what there is")
     ] = None,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads. [default: all cores]")
+        int | None, typer.Option(min=1, help="CPU threads.", show_default="all cores")
     ] = None,
     max_minutes: Annotated[
         float | None, typer.Option(help="Stop after so long; the same command goes on.")
