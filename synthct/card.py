@@ -16,20 +16,7 @@ from synthct.dataset.manifest import Release
 from synthct.dataset.markdown import bullets, code, count, figure, inert, one_line, table
 from synthct.dataset.records import yaml_text
 from synthct.dataset.summary import Summary
-
-#: Licences that the Hub knows by an id of its own (SPDX in lower case).
-_HUB_LICENCES = frozenset(
-    {
-        "apache-2.0",
-        "cc-by-4.0",
-        "cc-by-nc-4.0",
-        "cc-by-nc-nd-4.0",
-        "cc-by-nc-sa-4.0",
-        "cc-by-sa-4.0",
-        "cc0-1.0",
-        "mit",
-    }
-)
+from synthct.licence import hub_fields
 
 _LICENCE_LINKS = {
     "apache-2.0": "https://www.apache.org/licenses/LICENSE-2.0",
@@ -146,16 +133,12 @@ def attribution(sources: Sequence[SourceNote]) -> str:
 
 def _header(release: Release, summary: Summary, facts: CardFacts) -> dict[str, Any]:
     splits = [split for split, rows in summary.splits.items() if rows]
-    licence = (facts.licence or "").lower()
-    known = licence in _HUB_LICENCES
-    name = {} if known or not licence else {"license_name": one_line(facts.licence or "")}
     size = next((size for limit, size in _SIZES if release.rows < limit), "1M<n<10M")
     tags = ["medical", "ct", "radiology", "synthetic", "inpainting", "diffusion", "synthct"]
     files = [{"split": split, "path": f"data/{split}-*.parquet"} for split in splits]
     return {
         "pretty_name": one_line(facts.title),
-        "license": licence if known else "other" if licence else "unknown",
-        **name,
+        **hub_fields(facts.licence),
         "task_categories": ["image-segmentation", "unconditional-image-generation"],
         "tags": list(dict.fromkeys([*tags, *map(one_line, facts.tags)])),
         "size_categories": [size],

@@ -45,7 +45,21 @@ def write_documents(
     facts = _card_facts(checked, tree, shards)
     card = dataset_card(release, summarise(tree, shards), facts)
     atomic_write(tree / "README.md", card.encode())
-    atomic_write(tree / "attribution.md", attribution(facts.sources).encode())
+    owed = attribution([*facts.sources, _checkpoint_note(checked)])
+    atomic_write(tree / "attribution.md", owed.encode())
+
+
+def _checkpoint_note(checked: Checked) -> SourceNote:
+    """What is owed to those whose scans the checkpoint was trained on."""
+    training = checked.checkpoint.training
+    owed = [str(text) for text in training.get("attributions", [])]
+    return SourceNote(
+        name=checked.checkpoint.name,
+        layout="checkpoint",
+        licence=training.get("licence"),
+        attribution="; ".join(owed) or None,
+        cases=len(training.get("cases", [])),
+    )
 
 
 def _write_records(
@@ -88,7 +102,9 @@ def _write_records(
             "writer": writer_settings(),
         },
     )
-    sheet = dataset_sheet([tree / shard.path for shard in shards])
+    sheet = dataset_sheet(
+        [tree / shard.path for shard in shards], keep_original=checked.recipe.keep_original
+    )
     if sheet is not None:
         atomic_write(tree / SHEET, sheet)
 

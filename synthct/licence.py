@@ -22,6 +22,31 @@ _ORDER = (
     "CC-BY-NC-SA-4.0",
 )
 
+#: Licences that the Hub knows by an id of its own: SPDX in lower case.
+_HUB_IDS = frozenset(
+    {
+        "apache-2.0",
+        "cc-by-3.0",
+        "cc-by-4.0",
+        "cc-by-nc-3.0",
+        "cc-by-nc-4.0",
+        "cc-by-nc-nd-4.0",
+        "cc-by-nc-sa-4.0",
+        "cc-by-sa-4.0",
+        "cc0-1.0",
+        "mit",
+    }
+)
+
+
+def hub_fields(licence: str | None) -> dict[str, str]:
+    """The licence in the YAML header of a card, as the Hub reads it."""
+    if licence is None:
+        return {"license": "unknown"}
+    if licence.lower() in _HUB_IDS:
+        return {"license": licence.lower()}
+    return {"license": "other", "license_name": " ".join(licence.split())}
+
 
 def licence_of(sources: Iterable[str | None], *, stated: str | None = None) -> str | None:
     """The licence of a dataset or checkpoint made from sources.

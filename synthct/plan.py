@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from heapq import nsmallest
@@ -21,6 +21,7 @@ from synthct.masks import MaskKind
 from synthct.recipe import SPLITS, Recipe, Split, donor_source
 from synthct.seeds import derive_seed
 from synthct.sources import CaseEntry, Index
+from synthct.splits import split_patients
 from synthct.yaml_errors import nearest
 
 #: Donors named for a mask: the one to take, and what to fall back on if it cannot be placed.
@@ -137,8 +138,8 @@ def plan_samples(recipe: Recipe, index: Index) -> Plan:
             count = f"{len(lacking)} of {len(scans)} hosts lack its labels and are skipped"
             notes.append(f"masks '{name}': {count}: {_some(lacking)}")
 
-    donors = {donor.patient_id for pool in pools.values() for donor in pool}
-    splits, split_notes = _split_patients(recipe, {host.patient_id for host in hosts}, donors)
+    donors = [donor for pool in pools.values() for donor in pool]
+    splits, split_notes = split_patients(recipe, hosts, donors)
     notes += split_notes
     used: Counter[str] = Counter()
     choosers: dict[str, _DonorChooser] = {}
@@ -182,57 +183,6 @@ def share_out(weights: Sequence[float], total: int, offset: Fraction) -> list[in
     whole = sum(exact)
     marks = [math.floor(sum(exact[:n]) * total / whole + offset) for n in range(len(exact) + 1)]
     return [after - before for before, after in pairwise(marks)]
-
-
-def assign_splits(
-    patients: Iterable[str], fractions: Mapping[Split, float], seed: int
-) -> dict[str, Split]:
-    """Patients to splits, in the order of a hash, as many to each as the fractions ask.
-
-    With at least as many patients as splits no split is empty.
-    """
-    ranked = sorted(
-        set(patients), key=lambda patient: (derive_seed(seed, "split", patient), patient)
-    )
-    sizes = _sizes(len(ranked), fractions)
-    names = [split for split in SPLITS for _ in range(sizes.get(split, 0))]
-    return dict(zip(ranked, names, strict=True))
-
-
-def _sizes(total: int, fractions: Mapping[Split, float]) -> dict[Split, int]:
-    """Largest remainders, then one from the largest split to each that got none."""
-    shares = {split: Fraction(str(share)) for split, share in fractions.items()}
-    exact = {split: share * total / sum(shares.values()) for split, share in shares.items()}
-    sizes = {split: math.floor(share) for split, share in exact.items()}
-    by_remainder = sorted(
-        exact, key=lambda split: (sizes[split] - exact[split], SPLITS.index(split))
-    )
-    for n in range(total - sum(sizes.values())):
-        sizes[by_remainder[n % len(by_remainder)]] += 1
-    if total >= len(sizes):
-        for split in sizes:
-            if sizes[split] == 0:
-                sizes[max(sizes, key=lambda name: sizes[name])] -= 1
-                sizes[split] = 1
-    return sizes
-
-
-def _split_patients(
-    recipe: Recipe, hosts: set[str], donors: set[str]
-) -> tuple[dict[str, Split], list[str]]:
-    """Every patient's split, and what is to be said about it.
-
-    Those who are only donors are shared out by themselves, so that each split has its donors. A
-    split that the fractions give less than half a patient cannot be had.
-    """
-    fractions = recipe.splits.fractions
-    if len(fractions) > 1 and len(hosts) * min(fractions.values()) < 0.5:
-        asked = ", ".join(f"{split} {share:g}" for split, share in fractions.items())
-        note = f"{len(hosts)} host patients are too few for {asked}; everything is train"
-        return dict.fromkeys(sorted(hosts | donors), "train"), [note]
-    splits = assign_splits(hosts, fractions, recipe.seed)
-    splits.update(assign_splits(donors - hosts, fractions, recipe.seed))
-    return splits, []
 
 
 def _able_hosts(recipe: Recipe, number: int, hosts: Sequence[CaseEntry]) -> set[str]:

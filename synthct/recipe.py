@@ -106,14 +106,27 @@ class Inpaint(_Section):
 
 
 class Splits(_Section):
-    """The share of the patients in each split; together 1."""
+    """The share of the patients in each split, together 1; or what the sources' tables say.
+
+    Attributes:
+        train: Share of the patients.
+        validation: Share of the patients.
+        test: Share of the patients.
+        from_source: Take the splits of the sources' own tables (TotalSegmentator's ``meta.csv``)
+            instead of shares.
+    """
 
     train: Annotated[float, Field(ge=0, le=1)] = 0.0
     validation: Annotated[float, Field(ge=0, le=1)] = 0.0
     test: Annotated[float, Field(ge=0, le=1)] = 0.0
+    from_source: bool = False
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.from_source:
+            if self.fractions:
+                raise ValueError("from_source and fractions exclude each other; remove one")
+            return self
         total = sum(self.fractions.values())
         if abs(total - 1) > 1e-6:
             raise ValueError(f"the fractions add up to {total:g}, not to 1")

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from synthct import metrics, seeds
 from synthct.case import Case
-from synthct.dataset.schema import Facts, Metrics, Row, Slices, make_row
+from synthct.dataset.schema import FORMAT_VERSION, Facts, Metrics, Row, Slices, make_row
 from synthct.errors import MaskError
 from synthct.intensity import SOFT_TISSUE, Knots, Window
 from synthct.masks import (
@@ -35,6 +35,7 @@ from synthct.patch import Patch, PatchRules, cut_patches, paste_patches
 from synthct.plan import SampleSpec
 from synthct.recipe import Recipe
 from synthct.sources import CaseEntry, read_case
+from synthct.version import __version__
 from synthct.volume import Box, Volume
 
 FloatArray = npt.NDArray[np.float32]
@@ -265,6 +266,8 @@ def finish(
         facts,
         measure(plane, result, mask, codec),
         {
+            "sample_id": spec.sample_id,
+            "split": spec.split,
             "host": _case_facts(host),
             "donor": _case_facts(donor) if donor else None,
             "mask": {
@@ -290,6 +293,7 @@ def finish(
                 ],
             },
             "numerics": dict(numerics),
+            "versions": {"synthct": __version__, "format": FORMAT_VERSION},
         },
         window=codec if isinstance(codec, Window) else SOFT_TISSUE,
         keep_original=recipe.keep_original,

@@ -56,16 +56,20 @@ def plan_sheet(masks: Sequence[Prepared], view: View) -> bytes | None:
     return _sheet(tiles, columns=3)
 
 
-def dataset_sheet(shards: Sequence[Path]) -> bytes | None:
+def dataset_sheet(shards: Sequence[Path], *, keep_original: bool = False) -> bytes | None:
     """Samples from a finished dataset: what was left to the model, and what it made of it.
+
+    Where the dataset keeps the original slice, that is shown beside them.
 
     Args:
         shards: The parquet files; rows are taken evenly from all of them.
+        keep_original: Whether there is a column ``original``.
 
     Returns:
         A PNG; None if the dataset is empty.
     """
     names = ["image", "mask", "label", "spacing_mm", "sample_id"]
+    names += ["original"] if keep_original else []
     counts = [len(read_shard(path, ["sample_id"])) for path in shards]
     total = sum(counts)
     wanted = {n * total // min(TILES, total) for n in range(min(TILES, total))} if total else set()
@@ -77,19 +81,18 @@ def dataset_sheet(shards: Sequence[Path]) -> bytes | None:
             continue
         for row in read_shard(path, names).take(chosen).to_pylist():
             tiles.append(_before_and_after(row))
-    return _sheet(tiles, columns=3)
+    return _sheet(tiles, columns=2 if keep_original else 3)
 
 
 def _before_and_after(row: dict[str, Any]) -> Rgb:
-    hu, mask = decode_hu(row["image"]["bytes"]), decode_mask(row["mask"]["bytes"])
-    grey = _windowed(hu, LUNG if row["label"] == "lung" else SOFT_TISSUE)
-    before = grey.copy()
-    before[mask] = 96
-    rows_mm, columns_mm = row["spacing_mm"]
-    pair = [
-        _tile(_around(_colour(picture), mask), rows_mm, columns_mm) for picture in (before, grey)
-    ]
-    return _captioned(np.hstack(pair), row["sample_id"])
+    window = LUNG if row["label"] == "lung" else SOFT_TISSUE
+    mask = decode_mask(row["mask"]["bytes"])
+    painted = _windowed(decode_hu(row["image"]["bytes"]), window)
+    pictures = [np.where(mask, np.uint8(96), painted), painted]
+    if "original" in row:
+        pictures.append(_windowed(decode_hu(row["original"]["bytes"]), window))
+    tiles = [_tile(_around(_colour(picture), mask), *row["spacing_mm"]) for picture in pictures]
+    return _captioned(np.hstack(tiles), f"{row['sample_id']}: {row['label'] or 'whatever fits'}")
 
 
 def _window_for(mask: Prepared) -> Window:

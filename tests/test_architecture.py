@@ -23,6 +23,7 @@ LAYERS = (
     {"models"},
     {"inpaint"},
     {"recipe"},
+    {"splits"},
     {"plan"},
     {"dataset", "licence"},
     {"card", "check", "sample"},

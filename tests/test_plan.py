@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from synthct.errors import RecipeError, SourceError
-from synthct.plan import Plan, assign_splits, plan_samples, share_out
+from synthct.errors import PolicyError, RecipeError, SourceError
+from synthct.plan import Plan, plan_samples, share_out
 from synthct.recipe import Recipe, load_recipe
 from synthct.sources import CaseEntry, Index, LabelStats, index_sources
+from synthct.splits import assign_splits
 from synthct.volume import Box
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
@@ -27,6 +28,7 @@ def entry(
     patient: str | None = None,
     source: str = "hosts",
     image: bool = True,
+    split: str | None = None,
 ) -> CaseEntry:
     return CaseEntry(
         source=source,
@@ -44,7 +46,7 @@ def entry(
         image_sha256=None,
         voxel_sha256=None,
         label_sha256="0",
-        split=None,
+        split=split,
         licence=None,
     )
 
@@ -141,6 +143,27 @@ def test_too_few_hosts_for_the_splits_are_all_train_and_the_plan_says_so() -> No
     assert made.notes == (
         "3 host patients are too few for train 0.8, validation 0.1, test 0.1; everything is train",
     )
+
+
+def test_splits_can_come_from_the_sources_own_table() -> None:
+    hosts = [entry("s1", split="train"), entry("s2", split="test"), entry("s3", split="train")]
+    made = plan([KIDNEY], hosts, splits={"from_source": True})
+    assert {spec.host.case_id: spec.split for spec in made.specs} == {
+        "s1": "train",
+        "s2": "test",
+        "s3": "train",
+    }
+
+
+def test_a_case_without_a_split_in_its_table_is_an_error() -> None:
+    with pytest.raises(RecipeError, match="does not say in which split case 's2' is"):
+        plan([KIDNEY], [entry("s1", split="train"), entry("s2")], splits={"from_source": True})
+
+
+def test_a_patient_in_two_splits_of_a_table_is_refused() -> None:
+    hosts = [entry("s1", patient="p", split="train"), entry("s2", patient="p", split="test")]
+    with pytest.raises(PolicyError, match="in two splits: case 's1' is train"):
+        plan([KIDNEY], hosts, splits={"from_source": True})
 
 
 def test_two_scans_of_one_person_share_a_split() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -46,4 +47,5 @@ def train(
             device=device,
             max_seconds=None if max_minutes is None else 60 * max_minutes,
         )
-        typer.echo(f"{folder}")
+        if int(os.environ.get("RANK", "0")) == 0:  # set by torchrun
+            typer.echo(f"{folder}")

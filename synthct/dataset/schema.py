@@ -104,7 +104,8 @@ class Metrics:
         replaced_std_hu: Standard deviation of the tissue that was there.
         seam_ratio: Step across the mask's border, painted over original.
         texture_ratio: Fine texture inside, painted over original.
-        clipped_fraction: Share of the values around and inside the mask outside of the codec.
+        clipped_fraction: Share of the values that were inside the mask and that the codec
+            cannot express.
         mask_area_mm2: Area of the mask.
         painted_fraction: Share of the slice's pixels that was painted.
     """

@@ -107,6 +107,9 @@ def index_sources(
             found[name] = section.select(section.find(cache_dir))
             if not found[name].cases:
                 raise SourceError("cases and exclude leave no case; widen them")
+    # Only when all are there: phantoms take time to make.
+    for name, section in sources.items():
+        with _naming(name):
             section.prepare(found[name].cases, progress=progress)
     entries: dict[str, tuple[CaseEntry, ...]] = {}
     seen: dict[str, CaseEntry] = {}

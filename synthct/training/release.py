@@ -13,25 +13,11 @@ from safetensors.torch import save
 
 from synthct.dataset.markdown import code, inert, table
 from synthct.dataset.records import yaml_text
+from synthct.licence import hub_fields
 from synthct.models.checkpoint import WEIGHTS
 from synthct.models.palette import PaletteInpaintPipeline, num_parameters
 from synthct.training.recipe import TrainingRecipe
 from synthct.version import __version__
-
-#: Licences that the Hub knows by an id of its own: SPDX in lower case.
-_HUB_LICENCES = frozenset(
-    {
-        "apache-2.0",
-        "cc-by-3.0",
-        "cc-by-4.0",
-        "cc-by-nc-3.0",
-        "cc-by-nc-4.0",
-        "cc-by-nc-sa-4.0",
-        "cc-by-sa-4.0",
-        "cc0-1.0",
-        "mit",
-    }
-)
 
 
 def write_checkpoint(
@@ -65,6 +51,7 @@ def write_checkpoint(
         "parameters": num_parameters(pipeline.unet),
         "synthct_version": __version__,
         "licence": recipe.resolved_licence(),
+        "attributions": [s.attribution for s in recipe.sources.values() if s.attribution],
         "cases": list(cases),
     }
     (temporary / "training.json").write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
@@ -124,11 +111,8 @@ Not for diagnosis. The painted tissue is plausible, not true.
 
 def _header(licence: str | None) -> dict[str, Any]:
     """The YAML that the Hub reads."""
-    known = licence is not None and licence.lower() in _HUB_LICENCES
-    named = {} if known or licence is None else {"license_name": licence}
     return {
-        "license": (licence or "unknown").lower() if known or licence is None else "other",
-        **named,
+        **hub_fields(licence),
         "library_name": "diffusers",
         "pipeline_tag": "image-to-image",
         "tags": ["medical", "ct", "inpainting", "diffusion", "synthct"],
