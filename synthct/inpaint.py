@@ -131,9 +131,9 @@ class Inpainter:
 
         Which jobs share a batch depends on their order only.
         """
-        waiting: dict[int, list[Job[Key]]] = {}
+        waiting: dict[tuple[int, float], list[Job[Key]]] = {}
         for job in jobs:
-            queue = waiting.setdefault(job.patch.size, [])
+            queue = waiting.setdefault((job.patch.size, job.patch.strength), [])
             queue.append(job)
             if len(queue) == self.shape_of_batch(job.patch.size):
                 yield from self._batch(queue)
@@ -156,6 +156,7 @@ class Inpainter:
                 spacing_mm=torch.tensor([p.spacing_mm for p in patches]).to(self.device),
                 generator=[torch.Generator().manual_seed(job.seed) for job in padded],
                 num_inference_steps=self.steps,
+                strength=patches[0].strength,
             )
         painted = out[:, 0].float().cpu().numpy()
         if not np.isfinite(painted).all():

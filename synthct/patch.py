@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -41,12 +41,15 @@ class PatchRules:
         codecs: Codec by label; ``default`` for all the others.
         patch_sizes: Side lengths in pixels, rising.
         spacing_range_mm: Least and greatest in-plane spacing.
+        strengths: Share of the noise schedule that painting runs through, by label; ``default``
+            for all the others, 1 where nothing is said.
     """
 
     labels: tuple[str, ...]
     codecs: Mapping[str, Window | Knots]
     patch_sizes: tuple[int, ...]
     spacing_range_mm: tuple[float, float]
+    strengths: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> PatchRules:
@@ -60,7 +63,8 @@ class PatchRules:
             sizes = tuple(sorted(int(n) for n in config["patch_sizes"]))
             low, high = (float(v) for v in config["spacing_range_mm"])
             labels = tuple(str(name) for name in config["labels"])
-        except (KeyError, TypeError, ValueError) as err:
+            strengths = {str(k): float(v) for k, v in (config.get("strengths") or {}).items()}
+        except (AttributeError, KeyError, TypeError, ValueError) as err:
             raise CheckpointError(
                 f"the checkpoint's config does not say how to use it: {err!r}"
             ) from err
@@ -69,11 +73,17 @@ class PatchRules:
                 "the checkpoint's config needs a default codec, patch_sizes and spacing_range_mm; "
                 f"it has codecs {sorted(codecs)}, patch_sizes {sizes}, spacing {low}..{high}"
             )
-        return cls(labels, codecs, sizes, (low, high))
+        if any(not 0 < strength <= 1 for strength in strengths.values()):
+            raise CheckpointError(f"the checkpoint's strengths {strengths} are not within 0..1")
+        return cls(labels, codecs, sizes, (low, high), strengths)
 
     def codec(self, label: str | None) -> Window | Knots:
         """The codec in which ``label`` is painted."""
         return self.codecs.get(label or "default", self.codecs["default"])
+
+    def strength(self, label: str | None) -> float:
+        """The share of the noise schedule that painting ``label`` runs through."""
+        return self.strengths.get(label or "default", self.strengths.get("default", 1.0))
 
     def label_index(self, label: str | None) -> int:
         """The network's number for ``label``; 0 is whatever fits.
@@ -104,6 +114,7 @@ class Patch:
         spacing_mm: Pixel size along rows and columns of the patch.
         origin: Row and column of the patch's first pixel on its grid; may be negative.
         scale: Pixels of the slice per pixel of the patch's grid, along rows and columns.
+        strength: Share of the noise schedule that painting runs through.
     """
 
     image: FloatArray
@@ -114,6 +125,7 @@ class Patch:
     spacing_mm: tuple[float, float]
     origin: tuple[int, int]
     scale: tuple[float, float]
+    strength: float = 1.0
 
     @property
     def size(self) -> int:
@@ -180,7 +192,8 @@ def cut_patches(ct: Volume, region: Volume, label: str | None, rules: PatchRules
     patches = []
     for part in parts:
         scale = _scale_to_fit(part, spacing, base, rules)
-        patches.append(_cut(hu, mask, part, spacing, scale, number, codec, rules.patch_sizes))
+        patch = _cut(hu, mask, part, spacing, scale, number, codec, rules.patch_sizes)
+        patches.append(replace(patch, strength=rules.strength(label)))
     return patches
 
 

@@ -356,3 +356,46 @@ def test_numerics_class_names_what_changes_low_bits(checkpoint: Checkpoint) -> N
     assert facts["device"] == "cpu"
     assert (facts["dtype"], facts["batch_size"], facts["threads"]) == ("bfloat16", 3, 1)
     assert facts["torch"] == torch.__version__
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_less_strength_starts_later_takes_as_many_steps_and_paints_the_same_mean(
+    scheduler: str,
+) -> None:
+    """The guess is right here, so nothing is lost by starting from it."""
+    image = torch.linspace(-0.5, 0.5, 16).expand(32, 1, 16, 16).contiguous()
+    mask = torch.zeros_like(image)
+    mask[:, :, 4:12, 4:12] = 1
+    oracle = Oracle(torch.zeros_like(image), 0.1**2, TRAINED_WITH, residual_scale=4.0)
+    first: list[float] = []
+    oracle.register_forward_pre_hook(lambda _, args: first.append(float(args[1][0])))
+    painted = PaletteInpaintPipeline(oracle, make_scheduler(scheduler, TRAINED_WITH))(
+        image=image,
+        mask_image=mask,
+        label=torch.zeros(32, dtype=torch.int64),
+        spacing_mm=torch.ones(32, 2),
+        generator=[torch.Generator().manual_seed(n) for n in range(32)],
+        num_inference_steps=20,
+        strength=0.8,
+    )
+    assert torch.equal(painted[mask < 0.5], image[mask < 0.5])
+    guess = smooth_fill(image, 1 - mask)
+    assert (painted - guess)[mask > 0.5].mean().abs() < 0.01
+    assert 0.01 < float((painted - guess)[mask > 0.5].std()) < 0.04
+    assert 700 < first[0] < 850
+    assert abs(oracle.passes - PASSES.get(scheduler, 20)) <= 1
+
+
+def test_strength_follows_the_label_and_never_shares_a_batch(checkpoint: Checkpoint) -> None:
+    inpainter = Inpainter(checkpoint, num_inference_steps=4, batch_size=2)
+    weak, strong = replace(make_patch(1), strength=0.5), make_patch(1)
+    together = inpainter.paint([weak, strong, weak], [5, 5, 5])
+    assert together[0].tobytes() == together[2].tobytes() != together[1].tobytes()
+    assert together[0].tobytes() == paint_one(inpainter, weak, 5).tobytes()
+
+
+@pytest.mark.parametrize("strength", [0.0, 1.1])
+def test_strength_outside_of_its_range_is_refused(checkpoint: Checkpoint, strength: float) -> None:
+    inpainter = Inpainter(checkpoint, num_inference_steps=2)
+    with pytest.raises(ValueError, match="strength"):
+        inpainter.paint([replace(make_patch(0), strength=strength)], [0])

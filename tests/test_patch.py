@@ -369,3 +369,20 @@ def test_config_that_makes_no_sense_is_refused(change: dict[str, Any]) -> None:
 def test_config_without_a_field_is_refused_by_name(key: str) -> None:
     with pytest.raises(CheckpointError, match=key):
         PatchRules.from_config({k: v for k, v in CONFIG.items() if k != key})
+
+
+def test_strength_goes_by_label_and_is_1_where_nothing_is_said() -> None:
+    config = {
+        "labels": ["kidney"],
+        "codecs": {"default": "soft_tissue"},
+        "patch_sizes": [32, 64],
+        "spacing_range_mm": [0.5, 3.0],
+    }
+    assert PatchRules.from_config(config).strength("kidney") == 1
+    said = PatchRules.from_config({**config, "strengths": {"default": 0.8, "kidney": 0.95}})
+    assert (said.strength(None), said.strength("kidney")) == (0.8, 0.95)
+    ct = make_slice((80, 70), (0.8, 0.8))
+    (patch,) = cut_patches(ct, make_region(ct, MASKS["inside"]), "kidney", said)
+    assert patch.strength == 0.95
+    with pytest.raises(CheckpointError, match="strengths"):
+        PatchRules.from_config({**config, "strengths": {"default": 0}})

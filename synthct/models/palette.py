@@ -50,6 +50,7 @@ class PaletteUNet(ModelMixin, ConfigMixin):
         residual_scale: Paint the difference from a smooth guess (``smooth_fill``), times this,
             instead of the image itself; None for the image itself, as Palette does. Group norms
             make it hard to carry a mean value across a hole, and the guess brings it for nothing.
+        strengths: With which ``strength`` each label is painted; ``default`` for all the others.
     """
 
     @register_to_config  # type: ignore[untyped-decorator]  # diffusers is untyped
@@ -66,9 +67,10 @@ class PaletteUNet(ModelMixin, ConfigMixin):
         norm_num_groups: int = 32,
         fold: int = 1,
         residual_scale: float | None = None,
+        strengths: dict[str, float] | None = None,
     ) -> None:
         super().__init__()
-        del codecs, patch_sizes, spacing_range_mm  # kept in the config, used by patch.py
+        del codecs, patch_sizes, spacing_range_mm, strengths  # kept in the config, used by patch.py
         levels = len(block_out_channels)
         self.unet = UNet2DModel(
             in_channels=3 * fold**2,
@@ -164,6 +166,7 @@ class PaletteInpaintPipeline(DiffusionPipeline):
         spacing_mm: Tensor,
         generator: list[torch.Generator],
         num_inference_steps: int = 20,
+        strength: float = 1.0,
     ) -> Tensor:
         """Paint a batch.
 
@@ -175,6 +178,9 @@ class PaletteInpaintPipeline(DiffusionPipeline):
             generator: One CPU generator per sample, so that a sample's noise does not depend on
                 its companions in the batch.
             num_inference_steps: Number of denoising steps.
+            strength: As in diffusers' image-to-image: 1 begins with noise alone; less begins
+                later in the noise schedule, with noise over what ``surroundings`` guesses. The
+                number of steps stays.
 
         Returns:
             (B, 1, H, W) in -1..1, equal to ``image`` outside the mask; NaN where the network
@@ -190,11 +196,17 @@ class PaletteInpaintPipeline(DiffusionPipeline):
         if image.shape[2] % multiple or image.shape[3] % multiple:
             sides = tuple(image.shape[2:])
             raise ValueError(f"patch sides {sides} must be multiples of {multiple}")
+        if not 0 < strength <= 1:
+            raise ValueError(f"strength {strength} is not within 0..1")
         if len(generator) != image.shape[0]:
             raise ValueError(f"{len(generator)} generators for a batch of {image.shape[0]}")
 
         # Multistep schedulers keep state from one batch to the next unless told anew.
-        self.scheduler.set_timesteps(num_inference_steps, device=image.device)
+        limit = self.scheduler.config.num_train_timesteps
+        whole = min(round(num_inference_steps / strength), max(num_inference_steps, limit))
+        self.scheduler.set_timesteps(whole, device=image.device)
+        skipped = round(whole * (1 - strength)) * self.scheduler.order
+        timesteps = self.scheduler.timesteps[skipped:]
         takes_generator = "generator" in inspect.signature(self.scheduler.step).parameters
         extra = {"generator": generator} if takes_generator else {}
 
@@ -202,8 +214,14 @@ class PaletteInpaintPipeline(DiffusionPipeline):
         surroundings = self.unet.surroundings(image, mask_image)
         clean = self.unet.to_diffused(torch.where(paint, surroundings, image), surroundings)
         noisy = randn_tensor(image.shape, generator=generator, device=image.device)
-        noisy = noisy * self.scheduler.init_noise_sigma
-        for t in self.scheduler.timesteps:
+        if skipped:
+            if hasattr(self.scheduler, "set_begin_index"):
+                self.scheduler.set_begin_index(skipped)
+            first = timesteps[:1].expand(image.shape[0])
+            noisy = self.scheduler.add_noise(clean, noisy, first)
+        else:
+            noisy = noisy * self.scheduler.init_noise_sigma
+        for t in timesteps:
             # The network knows the clean surroundings at every noise level.
             model_input = self.scheduler.scale_model_input(noisy, t)
             model_input = torch.where(paint, model_input, clean)

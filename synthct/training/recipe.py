@@ -42,6 +42,7 @@ class ModelSection(_Section):
     norm_num_groups: Count = 32
     fold: Count = 1
     residual_scale: Positive | None = None
+    strengths: Mapping[str, Annotated[float, Field(gt=0, le=1)]] = Field(default_factory=dict)
     patch_sizes: Annotated[tuple[PatchSide, ...], Field(min_length=1)] = (256,)
     spacing_range_mm: tuple[Positive, Positive] = (0.5, 3.0)
     codecs: Mapping[str, Any] = Field(default_factory=lambda: {"default": "soft_tissue"})
@@ -121,12 +122,15 @@ class NoiseSection(_Section):
     Attributes:
         loss_weight_cap: Greatest weight of an image's error over the noise levels; None leaves
             the plain loss. See ``loop.snr_weight``.
+        noise_bias: How much more often noisy steps are trained than clean ones; 1 is evenly. See
+            ``loop.draw_steps``.
     """
 
     prediction_type: Literal["epsilon", "v_prediction"] = "v_prediction"
     beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "squaredcos_cap_v2"
     num_train_timesteps: Count = 1000
     loss_weight_cap: Positive | None = None
+    noise_bias: Annotated[float, Field(ge=1, le=4)] = 1.0
 
     @model_validator(mode="after")
     def _check(self) -> NoiseSection:
