@@ -31,7 +31,7 @@ from synthct.models import load_checkpoint
 from synthct.models.palette import PaletteInpaintPipeline
 from synthct.training.checkpoint import Progress, latest_state, load_state, save_state
 from synthct.training.log import LOG_EVERY, Log
-from synthct.training.loop import learning_rate_factor, masked_loss, snr_weight, train
+from synthct.training.loop import draw_steps, learning_rate_factor, masked_loss, snr_weight, train
 from synthct.training.recipe import TrainingRecipe, load_training_recipe
 from synthct.training.release import card, write_checkpoint
 from synthct.yaml_model import dump_yaml
@@ -110,7 +110,7 @@ def test_a_network_that_knows_the_answer_has_no_loss(kits_root, batch, predictio
     noise.register_to_config(prediction_type=prediction)
     generator = seeded()
     eps = torch.randn(batch["image"].shape, generator=generator)
-    steps = torch.randint(1000, (len(eps),), generator=generator)
+    steps = draw_steps(noise, len(eps), generator, 1.0)
     velocity = noise.get_velocity(batch["image"], eps, steps)
     answer = eps if prediction == "epsilon" else velocity
     assert masked_loss(Stub(kits_root, answer), noise, batch, seeded()).item() == 0
@@ -584,3 +584,13 @@ def test_two_processes_train_one_checkpoint(kits_root, tmp_path, minutes):
     checkpoint = load_checkpoint(str(output / "checkpoint"))
     assert checkpoint.files.training["steps"] == steps
     assert len(checkpoint.files.training["cases"]) == 3
+
+
+def test_noise_bias_trains_noisy_steps_more_often():
+    noise = noise_schedule()
+    even = draw_steps(noise, 20_000, seeded(), 1.0).float()
+    noisy = draw_steps(noise, 20_000, seeded(), 2.0).float()
+    assert even.mean().item() == pytest.approx(500, abs=10)
+    assert (noisy >= 900).float().mean().item() == pytest.approx(0.1**0.5, abs=0.02)
+    assert noisy.min() >= 0
+    assert noisy.max() <= 999
