@@ -199,7 +199,6 @@ def paint_with_checkpoint(
 ) -> tuple[list[list[Values]], float]:
     """Values by variant and task, and milliseconds per sample (cutting and pasting included)."""
     from synthct.inpaint import Inpainter
-
     from synthct.models import load_checkpoint
     from synthct.patch import PatchRules, cut_patches, paste_patches
 
