@@ -142,7 +142,15 @@ def _header(release: Release, summary: Summary, facts: CardFacts) -> dict[str, A
         "task_categories": ["image-segmentation", "unconditional-image-generation"],
         "tags": list(dict.fromkeys([*tags, *map(one_line, facts.tags)])),
         "size_categories": [size],
-        "configs": [{"config_name": "default", "data_files": files}],
+        # ``datasets`` caches a folder under its base name (here the version) and a hash of its
+        # configs: without the content's id another dataset of that version would be taken for it.
+        "configs": [
+            {
+                "config_name": "default",
+                "description": f"content {release.content_id}",
+                "data_files": files,
+            }
+        ],
     }
 
 

@@ -96,6 +96,18 @@ def loaded(folder: Path, cache: Path, *, decode: bool = True) -> Dataset:
     return everything["train"]
 
 
+def test_datasets_of_one_version_are_not_taken_for_each_other(
+    built: Path, make: Make, tmp_path: Path
+) -> None:
+    """``datasets`` caches a folder under its base name, which is the version's."""
+    other = make("other", limit=3)
+    twin = tmp_path / built.name
+    shutil.copytree(other, twin)
+    cache = tmp_path / "cache"
+    assert loaded(built, cache).num_rows == 16
+    assert loaded(twin, cache).num_rows == 3
+
+
 def test_the_dataset_loads_and_its_pictures_decode(built: Path, tmp_path: Path) -> None:
     rows = loaded(built, tmp_path)
     assert rows.num_rows == 16
