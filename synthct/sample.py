@@ -21,12 +21,12 @@ from synthct.dataset.schema import FORMAT_VERSION, Facts, Metrics, Row, Slices, 
 from synthct.errors import MaskError
 from synthct.intensity import SOFT_TISSUE, Knots, Window
 from synthct.masks import (
-    VIEW_AXIS,
     Mask,
     MaskKind,
     PlacementError,
     draw_part,
     draw_slice,
+    on_slice,
     paint_labels,
     take_part,
     take_slice,
@@ -36,7 +36,7 @@ from synthct.plan import SampleSpec
 from synthct.recipe import Recipe
 from synthct.sources import CaseEntry, read_case
 from synthct.version import __version__
-from synthct.volume import Box, Volume
+from synthct.volume import Volume
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -146,12 +146,12 @@ def prepare(
         if section.max_extent_mm is not None:
             part = draw_part(flat, section.max_extent_mm, rng)
             flat = take_part(flat, part) if part else flat
-        plane, region = on_slice(host.scan(), flat, VIEW_AXIS[recipe.view])
+        plane, region = on_slice(host.scan(), flat, recipe.view)
         patches = cut_patches(plane, region, flat.label, rules)
     except MaskError as err:
         reason = err.reason if isinstance(err, PlacementError) else "cannot be painted"
         return Refused(tuple(specs), f"{section.kind}: {reason}", str(err))
-    labels, _ = on_slice(host.labels, flat, VIEW_AXIS[recipe.view])
+    labels, _ = on_slice(host.labels, flat, recipe.view)
     # A donor of another layout may know a union that the host does not.
     unions = {**(donor.unions if donor else {}), **spec.host.unions}
     value = painted_value(section, flat.label, reader.label_names, unions)
@@ -167,24 +167,6 @@ def prepare(
         params={"kind": section.kind, "region": drawn, "slice_index": index, "part": part},
         facts=mask.facts,
     )
-
-
-def on_slice(volume: Volume, flat: Mask, axis: int) -> tuple[Volume, Volume]:
-    """The whole slice of a volume on which a one-voxel-thick mask lies, and the mask on it.
-
-    Args:
-        volume: The host's CT or label map.
-        flat: A mask one voxel thick along ``axis``.
-        axis: The axis of the view.
-    """
-    start, stop = [0, 0, 0], list(volume.shape)
-    start[axis], stop[axis] = flat.box.start_ijk[axis], flat.box.stop_ijk[axis]
-    plane = volume.crop(Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2])))
-    where = list(flat.box.slices)
-    where[axis] = slice(0, 1)
-    region = np.zeros(plane.shape, dtype=bool)
-    region[tuple(where)] = flat.region.array
-    return plane, Volume(region, plane.affine)
 
 
 def painted_value(

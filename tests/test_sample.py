@@ -19,7 +19,7 @@ from synthct.dataset.picture import from_picture
 from synthct.dataset.png import decode_hu, decode_labels, decode_mask
 from synthct.dataset.schema import Row
 from synthct.errors import MaskError
-from synthct.masks import VIEW_AXIS, take_part, take_slice
+from synthct.masks import VIEW_AXIS, on_slice, take_part, take_slice
 from synthct.masks.transplant import Transplant
 from synthct.recipe import Recipe
 from synthct.sample import (
@@ -29,7 +29,6 @@ from synthct.sample import (
     finish,
     masks_of,
     noise_seed,
-    on_slice,
     painted_value,
     prepare,
 )
@@ -124,7 +123,7 @@ def test_the_recorded_parameters_give_the_same_mask_again(
     kind = next(m for m in checked.recipe.masks if m.name == section)
     flat = take_slice(kind.build(host, donor, params["region"]), "axial", params["slice_index"])
     flat = take_part(flat, params["part"])
-    _, region = on_slice(host.scan(), flat, VIEW_AXIS["axial"])
+    _, region = on_slice(host.scan(), flat, "axial")
     assert np.array_equal(region.array, from_picture(decode_mask(row.mask), "axial"))
     assert (stored["donor"] is not None) == (section == "tumors")
 

@@ -17,7 +17,14 @@ from synthct.masks.base import (
 from synthct.masks.blob import Blob
 from synthct.masks.box import BoxMask
 from synthct.masks.organ import Organ
-from synthct.masks.slicing import draw_part, draw_slice, paint_labels, take_part, take_slice
+from synthct.masks.slicing import (
+    draw_part,
+    draw_slice,
+    on_slice,
+    paint_labels,
+    take_part,
+    take_slice,
+)
 from synthct.masks.transplant import Transplant
 
 MaskKind = Annotated[Organ | BoxMask | Transplant | Blob, Field(discriminator="kind")]
@@ -38,6 +45,7 @@ __all__ = [
     "View",
     "draw_part",
     "draw_slice",
+    "on_slice",
     "paint_labels",
     "take_part",
     "take_slice",

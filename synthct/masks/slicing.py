@@ -75,6 +75,25 @@ def take_slice(mask: Mask, view: View, index: int) -> Mask:
     return _narrowed(mask, only, f"{view} slice {index}")
 
 
+def on_slice(volume: Volume, flat: Mask, view: View) -> tuple[Volume, Volume]:
+    """The whole slice of a volume on which a mask of ``take_slice`` lies, and the mask on it.
+
+    Args:
+        volume: The host's CT or label map.
+        flat: A mask one voxel thick along the axis of ``view``.
+        view: Across which axis the slices lie.
+    """
+    axis = VIEW_AXIS[view]
+    start, stop = [0, 0, 0], list(volume.shape)
+    start[axis], stop[axis] = flat.box.start_ijk[axis], flat.box.stop_ijk[axis]
+    plane = volume.crop(Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2])))
+    where = list(flat.box.slices)
+    where[axis] = slice(0, 1)
+    region = np.zeros(plane.shape, dtype=bool)
+    region[tuple(where)] = flat.region.array
+    return plane, Volume(region, plane.affine)
+
+
 def draw_part(mask: Mask, max_extent_mm: float, rng: np.random.Generator) -> Params | None:
     """Choose a random part of a mask that is too large to paint in one go.
 

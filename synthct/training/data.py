@@ -18,7 +18,16 @@ from torch.utils.data import DataLoader, IterableDataset
 from synthct import seeds
 from synthct.case import Case
 from synthct.errors import MaskError, RecipeError, SynthCTError
-from synthct.masks import VIEW_AXIS, MaskKind, View, draw_part, draw_slice, take_part, take_slice
+from synthct.masks import (
+    VIEW_AXIS,
+    MaskKind,
+    View,
+    draw_part,
+    draw_slice,
+    on_slice,
+    take_part,
+    take_slice,
+)
 from synthct.patch import Patch, PatchRules, cut_patches
 from synthct.recipe import donor_source
 from synthct.sources import CaseEntry, Index, label_table, read_case
@@ -220,12 +229,8 @@ class PatchBatches(IterableDataset[Batch]):
             if section.max_extent_mm is not None:
                 part = draw_part(flat, section.max_extent_mm, rng)
                 flat = take_part(flat, part) if part else flat
-            plane = host.scan().crop(_slab(flat.box, view, host.scan()))
-            region = np.zeros(plane.shape, dtype=bool)
-            inside = list(flat.box.slices)
-            inside[VIEW_AXIS[view]] = slice(0, 1)
-            region[tuple(inside)] = flat.region.array
-            patches = cut_patches(plane, Volume(region, plane.affine), flat.label, self.rules)
+            plane, region = on_slice(host.scan(), flat, view)
+            patches = cut_patches(plane, region, flat.label, self.rules)
             patch = patches[int(rng.integers(len(patches)))]
             # The first axis of a sagittal slice runs from back to front: no mirror symmetry there.
             mirrored = view != "sagittal" and rng.random() < self.recipe.data.flip
@@ -304,14 +309,6 @@ def _has(case: Case, labels: Sequence[str]) -> bool:
         return all(case.region(name).any() for name in labels)
     except MaskError:
         return False
-
-
-def _slab(box: Box, view: View, ct: Volume) -> Box:
-    """The whole slice of ``ct`` on which a one-voxel-thick box lies."""
-    axis = VIEW_AXIS[view]
-    start, stop = [0, 0, 0], list(ct.shape)
-    start[axis], stop[axis] = box.start_ijk[axis], box.stop_ijk[axis]
-    return Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
 
 
 def _flip(patch: Patch) -> Patch:
