@@ -10,6 +10,7 @@ from pathlib import Path
 from synthct.build import THREADS, counted
 from synthct.check import Checked
 from synthct.dataset.files import atomic_write
+from synthct.masks import VIEW_AXIS
 from synthct.plan import SampleSpec
 from synthct.sample import CaseReader, Prepared, Refused, masks_of, prepare
 from synthct.sheet import TILES, plan_sheet
@@ -107,7 +108,7 @@ def seconds_per_sample(checked: Checked) -> float:
 
 
 def _bytes(checked: Checked) -> float:
-    axis = {"sagittal": 0, "coronal": 1, "axial": 2}[checked.recipe.view]
+    axis = VIEW_AXIS[checked.recipe.view]
     per_pixel = _BYTES_PER_PIXEL + (_BYTES_OF_ORIGINAL if checked.recipe.keep_original else 0.0)
     total = 0.0
     for spec in checked.plan.specs:

@@ -223,9 +223,10 @@ def finish(
     """
     plane, mask = prepared.plane, prepared.region.array
     result = paste_patches(plane, prepared.region, prepared.patches, painted)
-    changed = metrics.outside_max_abs_diff(plane.array, result.array, mask)
-    assert changed == 0, f"{spec.sample_id}: {changed} HU changed outside of the mask"
     codec = prepared.patches[0].codec
+    measured = measure(plane, result, mask, codec)
+    changed = measured.outside_max_abs_diff
+    assert changed == 0, f"{spec.sample_id}: {changed} HU changed outside of the mask"
     host, donor = spec.host, prepared.donor
     facts = Facts(
         sample_id=spec.sample_id,
@@ -246,7 +247,7 @@ def finish(
     return make_row(
         slices,
         facts,
-        measure(plane, result, mask, codec),
+        measured,
         {
             "sample_id": spec.sample_id,
             "split": spec.split,
