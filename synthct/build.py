@@ -11,10 +11,8 @@ import hashlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from synthct.check import Checked, check, default_cache_dir
 from synthct.dataset.digest import canonical_json
@@ -33,21 +31,14 @@ from synthct.dataset.writer import (
 )
 from synthct.documents import write_documents
 from synthct.errors import ConflictError, MaskError, ResourceError
-from synthct.models.checkpoint import load_checkpoint
-from synthct.plan import Plan, SampleSpec, Shard
+from synthct.painter import Painter, load_painter, paint_samples
+from synthct.plan import Plan, Shard
 from synthct.recipe import Recipe
-from synthct.sample import Prepared, Refused, finish, masks_of, noise_seed
+from synthct.sample import masks_of
 from synthct.version import __version__
 from synthct.workers import default_workers, prepared_masks, telling_of_killed_workers
 
-if TYPE_CHECKING:
-    from synthct.inpaint import Inpainter, Job
-
 logger = logging.getLogger(__name__)
-
-#: One thread per process: several such processes beat one with all threads, and the number of
-#: threads changes low bits.
-THREADS = 1
 
 
 def build(
@@ -93,7 +84,7 @@ def build(
             "sources; versions never change, so give the recipe a higher version"
         )
     _log_plan(checked)
-    painter = _painter(checked, device)
+    painter = load_painter(checked, device)
     staging = _open_staging(final, checked, painter)
     shards = _shards(checked, staging, painter, workers, progress)
     if not any(shard.rows for shard in shards):
@@ -114,16 +105,6 @@ def build(
         f", rejected {rejected}" if rejected else "",
     )  # fmt: skip
     return folder
-
-
-@dataclass(frozen=True, eq=False)
-class Painter:
-    """The model, and what every sample's provenance says of it."""
-
-    inpainter: Inpainter
-    trained_on: frozenset[str] | None
-    generation: Mapping[str, Any]
-    numerics: Mapping[str, Any]
 
 
 def _require_device(device: str) -> None:
@@ -173,35 +154,6 @@ def _open_staging(final: Path, checked: Checked, painter: Painter) -> Staging:
         ) from err
 
 
-def _painter(checked: Checked, device: str) -> Painter:
-    from synthct.inpaint import Inpainter, numerics_class, pin_numerics
-
-    pin_numerics(THREADS)
-    asked = checked.recipe.inpaint
-    inpainter = Inpainter(
-        load_checkpoint(checked.checkpoint, device=device),
-        scheduler=asked.scheduler,
-        num_inference_steps=asked.num_inference_steps,
-        batch_size=asked.batch_size,
-        dtype=asked.dtype,
-    )
-    files = checked.checkpoint
-    return Painter(
-        inpainter=inpainter,
-        trained_on=files.trained_on if files.training else None,
-        generation={
-            "method": asked.method,
-            "checkpoint": files.name,
-            "checkpoint_id": files.checkpoint_id,
-            "revision": files.revision,
-            "files": dict(files.hashes),
-            "scheduler": asked.scheduler,
-            "num_inference_steps": asked.num_inference_steps,
-        },
-        numerics=numerics_class(inpainter),
-    )
-
-
 def _shards(
     checked: Checked, staging: Staging, painter: Painter, workers: int | None, progress: bool
 ) -> list[ShardRecord]:
@@ -224,7 +176,7 @@ def _shards(
     with telling_of_killed_workers(), bar:
         for number, (shard, name) in enumerate(todo, start=len(done) + 1):
             started = time.monotonic()
-            rows, rejected = _paint_shard(checked, shard, masks, painter, bar)
+            rows, rejected = paint_samples(checked, shard.specs, masks, painter, bar)
             record = write_shard(
                 tree,
                 name,
@@ -238,55 +190,6 @@ def _shards(
             if bar.disable:
                 _log_shard(number, len(names), rows, rejected, time.monotonic() - started)
     return [done[name] for _, name in names]
-
-
-def _paint_shard(
-    checked: Checked,
-    shard: Shard,
-    masks: Iterator[Prepared | Refused],
-    painter: Painter,
-    progress: Any,
-) -> tuple[list[Row], list[Rejection]]:
-    """Paint the samples of a shard, in batches as the prepared masks come in."""
-    recipe = checked.recipe
-    rejected: list[Rejection] = []
-    waiting: dict[str, tuple[Prepared, SampleSpec]] = {}
-
-    def jobs() -> Iterator[Job[tuple[str, int]]]:
-        from synthct.inpaint import Job
-
-        for _ in masks_of(shard.specs):
-            mask = next(masks)
-            if isinstance(mask, Refused):
-                logger.debug("%s: %s", mask.specs[0].mask_id, mask.detail)
-                rejected.extend(Rejection(s.sample_id, mask.reason) for s in mask.specs)
-                progress.update(len(mask.specs))
-                continue
-            for spec in mask.specs:
-                waiting[spec.sample_id] = mask, spec
-                for n, patch in enumerate(mask.patches):
-                    yield Job((spec.sample_id, n), patch, noise_seed(recipe, spec, n))
-
-    painted: dict[str, dict[int, Any]] = {}
-    rows: dict[str, Row] = {}
-    for (sample_id, n), pixels in painter.inpainter.stream(jobs()):
-        mask, spec = waiting[sample_id]
-        pieces = painted.setdefault(sample_id, {})
-        pieces[n] = pixels
-        if len(pieces) < len(mask.patches):
-            continue
-        del waiting[sample_id], painted[sample_id]
-        rows[sample_id] = finish(
-            mask,
-            spec,
-            [pieces[i] for i in range(len(pieces))],
-            recipe,
-            trained_on=painter.trained_on,
-            generation=painter.generation,
-            numerics=painter.numerics,
-        )
-        progress.update()
-    return [rows[s.sample_id] for s in shard.specs if s.sample_id in rows], rejected
 
 
 def _shard_names(plan: Plan) -> list[tuple[Shard, str]]:

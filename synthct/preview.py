@@ -7,10 +7,11 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from synthct.build import THREADS, counted
+from synthct.build import counted
 from synthct.check import Checked
 from synthct.dataset.files import atomic_write
 from synthct.masks import VIEW_AXIS
+from synthct.painter import THREADS
 from synthct.plan import SampleSpec
 from synthct.sample import CaseReader, Prepared, Refused, masks_of, prepare
 from synthct.sheet import TILES, plan_sheet

@@ -27,7 +27,7 @@ LAYERS = (
     {"plan"},
     {"dataset", "licence"},
     {"card", "check", "sample"},
-    {"sheet", "workers"},
+    {"painter", "sheet", "workers"},
     {"documents"},
     {"build", "training", "api"},
     {"preview"},

@@ -71,7 +71,7 @@ def no_painting(monkeypatch: pytest.MonkeyPatch) -> None:
     def paint(*_: Any) -> None:
         pytest.fail("a model was loaded")
 
-    monkeypatch.setattr(build_module, "_painter", paint)
+    monkeypatch.setattr(build_module, "load_painter", paint)
 
 
 def files_of(folder: Path) -> dict[str, str]:
@@ -246,7 +246,7 @@ def test_an_unfinished_build_of_another_recipe_is_not_gone_on_with(
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(build_module, "_paint_shard", stop)
+    monkeypatch.setattr(build_module, "paint_samples", stop)
     with pytest.raises(KeyboardInterrupt):
         make("unfinished")
     with pytest.raises(ConflictError, match=r"unfinished/tiny/\.1\.0\.0\.building .* delete that"):
