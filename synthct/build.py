@@ -18,7 +18,7 @@ from synthct.check import Checked, check, default_cache_dir
 from synthct.dataset.digest import canonical_json
 from synthct.dataset.files import atomic_write, make_folder
 from synthct.dataset.manifest import release_of, write_manifest
-from synthct.dataset.schema import Row
+from synthct.dataset.schema import Row, arrow_schema
 from synthct.dataset.summary import rejections
 from synthct.dataset.version import Staging, commit, discard, find_release, open_staging
 from synthct.dataset.writer import (
@@ -182,7 +182,7 @@ def _shards(
                 name,
                 rows,
                 split=shard.split,
-                keep_original=checked.recipe.keep_original,
+                schema=arrow_schema(checked.recipe.keep_original),
                 rejected=rejected,
             )
             record_shard(staging.journal, record)

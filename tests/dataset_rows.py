@@ -12,7 +12,7 @@ from conftest import oblique_affine
 
 from synthct.dataset.manifest import Manifest, release_of, write_manifest
 from synthct.dataset.records import write_lock, write_recipe, write_rejected
-from synthct.dataset.schema import Facts, Metrics, Row, Slices, make_row
+from synthct.dataset.schema import Facts, Metrics, Row, Slices, arrow_schema, make_row
 from synthct.dataset.summary import rejections
 from synthct.dataset.version import Staging, open_staging
 from synthct.dataset.writer import Rejection, ShardRecord, record_shard, shard_name, write_shard
@@ -88,7 +88,7 @@ def stage(
             shard_name(split, index, count),
             [make_test_row(n, keep_original=True) for n in part],
             split=split,
-            keep_original=True,
+            schema=arrow_schema(keep_original=True),
             rejected=[Rejection(f"r.{split}.{index}", "seam | too <b>high</b>", 1.5)],
         )
         record_shard(staging.journal, record)

@@ -31,6 +31,8 @@ from synthct.dataset.writer import (
 from synthct.errors import ConflictError, ResourceError, VerifyError
 from synthct.volume import Volume
 
+SCHEMA = arrow_schema(keep_original=False)
+
 
 def test_row_holds_the_voxels_exactly() -> None:
     slices = make_slices()
@@ -89,8 +91,8 @@ def test_undefined_measure_is_null() -> None:
 
 def test_same_rows_same_bytes(tmp_path: Path) -> None:
     rows = [make_test_row(n) for n in range(70)]
-    one = write_shard(tmp_path, "data/a.parquet", rows, split="train", keep_original=False)
-    two = write_shard(tmp_path, "data/b.parquet", rows, split="train", keep_original=False)
+    one = write_shard(tmp_path, "data/a.parquet", rows, split="train", schema=SCHEMA)
+    two = write_shard(tmp_path, "data/b.parquet", rows, split="train", schema=SCHEMA)
     assert one.sha256 == two.sha256
     assert (tmp_path / one.path).read_bytes() == (tmp_path / two.path).read_bytes()
     assert (tmp_path / one.path).stat().st_size == one.bytes
@@ -99,7 +101,7 @@ def test_same_rows_same_bytes(tmp_path: Path) -> None:
 
 def test_order_of_rows_is_kept(tmp_path: Path) -> None:
     rows = [make_test_row(n) for n in (3, 1, 2)]
-    record = write_shard(tmp_path, "a.parquet", rows, split="train", keep_original=False)
+    record = write_shard(tmp_path, "a.parquet", rows, split="train", schema=SCHEMA)
     found = read_shard(tmp_path / record.path, ["sample_id", "provenance"]).to_pylist()
     assert [row["sample_id"] for row in found] == [row.facts.sample_id for row in rows]
     text = canonical_json({**PROVENANCE, "sample_id": rows[0].facts.sample_id})
@@ -107,12 +109,12 @@ def test_order_of_rows_is_kept(tmp_path: Path) -> None:
 
 
 def test_empty_shard_can_be_read(tmp_path: Path) -> None:
-    record = write_shard(tmp_path, "a.parquet", [], split="train", keep_original=True)
+    record = write_shard(tmp_path, "a.parquet", [], split="train", schema=SCHEMA)
     assert read_shard(tmp_path / record.path).num_rows == 0
 
 
 def test_row_groups_have_a_fixed_size_and_all_pages_a_checksum(tmp_path: Path) -> None:
-    data = shard_bytes([make_test_row(n) for n in range(130)], keep_original=False)
+    data = shard_bytes([make_test_row(n) for n in range(130)], SCHEMA)
     path = tmp_path / "a.parquet"
     path.write_bytes(data)
     metadata = pq.read_metadata(path)
@@ -123,7 +125,7 @@ def test_row_groups_have_a_fixed_size_and_all_pages_a_checksum(tmp_path: Path) -
 
 def test_flips_inside_of_pages_are_found(tmp_path: Path) -> None:
     record = write_shard(
-        tmp_path, "a.parquet", [make_test_row(n) for n in range(8)], split="t", keep_original=False
+        tmp_path, "a.parquet", [make_test_row(n) for n in range(8)], split="t", schema=SCHEMA
     )
     path = tmp_path / record.path
     data = path.read_bytes()
@@ -170,7 +172,7 @@ def test_journal_gives_back_what_is_intact(tmp_path: Path) -> None:
             shard_name("train", n, 3),
             [make_test_row(n)],
             split="train",
-            keep_original=False,
+            schema=SCHEMA,
             rejected=rejected,
         )
         record_shard(journal, record)
@@ -189,8 +191,8 @@ def test_line_cut_by_a_kill_spoils_no_other(tmp_path: Path) -> None:
     journal = tmp_path / "journal.jsonl"
     start_journal(journal, "plan-a")
     rows = [make_test_row()]
-    one = write_shard(tmp_path, "1.parquet", rows, split="t", keep_original=False)
-    two = write_shard(tmp_path, "2.parquet", rows, split="t", keep_original=False)
+    one = write_shard(tmp_path, "1.parquet", rows, split="t", schema=SCHEMA)
+    two = write_shard(tmp_path, "2.parquet", rows, split="t", schema=SCHEMA)
     record_shard(journal, one)
     whole = journal.read_bytes()
     record_shard(journal, two)

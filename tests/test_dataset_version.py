@@ -19,6 +19,7 @@ from synthct.dataset.manifest import MANIFEST, read_manifest, release_of, write_
 from synthct.dataset.picture import from_picture
 from synthct.dataset.png import decode_hu
 from synthct.dataset.records import write_lock, write_recipe
+from synthct.dataset.schema import arrow_schema
 from synthct.dataset.summary import summarise
 from synthct.dataset.version import commit, discard, find_release, open_staging
 from synthct.dataset.writer import read_shard, record_shard, shard_name, write_shard
@@ -126,7 +127,7 @@ def build(final: Path) -> None:
         path = shard_name(split, 0, 1)
         if path not in finished:
             rows = [make_test_row(number)]
-            record = write_shard(staging.tree, path, rows, split=split, keep_original=False)
+            record = write_shard(staging.tree, path, rows, split=split, schema=arrow_schema(False))
             record_shard(staging.journal, record)
             finished[path] = record
     commit(staging, complete(staging, [finished[shard_name(split, 0, 1)] for split in plan]))

@@ -11,6 +11,7 @@ from PIL import Image
 from tiny_recipe import tiny_recipe, write_data
 
 from synthct.check import check
+from synthct.dataset.schema import arrow_schema
 from synthct.dataset.writer import write_shard
 from synthct.recipe import Recipe
 from synthct.sample import CaseReader, Prepared, masks_of, prepare
@@ -36,7 +37,7 @@ def shards_of(folder: Path, *counts: int) -> list[Path]:
         rows = [make_test_row(number + n) for n in range(count)]
         number += count
         record = write_shard(folder, f"data/{index}.parquet", rows, split="train",
-                             keep_original=False)  # fmt: skip
+                             schema=arrow_schema(keep_original=False))  # fmt: skip
         paths.append(folder / record.path)
     return paths
 

@@ -5,7 +5,16 @@ Knows voxels, files and bytes, but nothing of masks, models or inpainting.
 
 from synthct.dataset.digest import canonical_json, merkle_root, sample_digest
 from synthct.dataset.manifest import Manifest, Release, read_manifest, release_of, write_manifest
-from synthct.dataset.schema import FORMAT_VERSION, Facts, Metrics, Row, Slices, features, make_row
+from synthct.dataset.schema import (
+    FORMAT_VERSION,
+    Facts,
+    Metrics,
+    Row,
+    Slices,
+    arrow_schema,
+    features,
+    make_row,
+)
 from synthct.dataset.version import Staging, commit, discard, find_release, open_staging
 from synthct.dataset.writer import (
     Rejection,
@@ -27,6 +36,7 @@ __all__ = [
     "ShardRecord",
     "Slices",
     "Staging",
+    "arrow_schema",
     "canonical_json",
     "commit",
     "discard",

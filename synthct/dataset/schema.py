@@ -273,13 +273,13 @@ def features(keep_original: bool) -> Features:
     return Features.from_arrow_schema(arrow_schema(keep_original))
 
 
-def flat_columns(keep_original: bool) -> list[str]:
+def flat_columns(schema: pa.Schema) -> list[str]:
     """Names of the columns that hold one string, number or truth value per row."""
-    return [
-        name
-        for name, column in columns(keep_original).items()
-        if column.feature["_type"] == "Value"
-    ]
+    return [field.name for field in schema if _is_scalar(field.type)]
+
+
+def _is_scalar(type_: pa.DataType) -> bool:
+    return not (pa.types.is_nested(type_) or isinstance(type_, pa.BaseExtensionType))
 
 
 def _value(dtype: str) -> Column:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from synthct.dataset.schema import Metrics, flat_columns
+from synthct.dataset.schema import Metrics, arrow_schema, flat_columns
 from synthct.dataset.writer import Rejection, ShardRecord, read_shard
 
 
@@ -67,7 +67,7 @@ def summarise(folder: Path, shards: Sequence[ShardRecord]) -> Summary:
         folder: The dataset's folder.
         shards: All of them, in the order of the plan.
     """
-    names = flat_columns(keep_original=False)
+    names = flat_columns(arrow_schema(keep_original=False))
     rows: list[dict[str, Any]] = []
     splits: dict[str, int] = {}
     for shard in shards:

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from synthct.dataset.digest import canonical_json
 from synthct.dataset.files import append_durably, atomic_write, make_folder, sha256_of
-from synthct.dataset.schema import Row, arrow_schema, flat_columns
+from synthct.dataset.schema import Row, flat_columns
 from synthct.errors import ConflictError, ResourceError, VerifyError
 
 #: Few enough rows that a viewer can fetch one group, many enough that scans stay long.
@@ -77,7 +77,7 @@ def write_shard(
     rows: Sequence[Row],
     *,
     split: str,
-    keep_original: bool,
+    schema: pa.Schema,
     rejected: Sequence[Rejection] = (),
 ) -> ShardRecord:
     """Seal rows as one shard, durably, replacing a file of that name in one step.
@@ -87,7 +87,7 @@ def write_shard(
         path: The shard's ``shard_name``.
         rows: In the order of the plan.
         split: The split of all rows.
-        keep_original: Whether the dataset has the column ``original``.
+        schema: The columns of the dataset.
         rejected: What the plan has and the rows have not.
 
     Returns:
@@ -96,19 +96,18 @@ def write_shard(
     Raises:
         ResourceError: If the disk is full or the folder cannot be written.
     """
-    data = shard_bytes(rows, keep_original=keep_original)
+    data = shard_bytes(rows, schema)
     make_folder((folder / path).parent)
     atomic_write(folder / path, data)
     digest = hashlib.sha256(data).hexdigest()
     return ShardRecord(path, split, len(rows), len(data), digest, tuple(rejected))
 
 
-def shard_bytes(rows: Sequence[Row], *, keep_original: bool) -> bytes:
+def shard_bytes(rows: Sequence[Row], schema: pa.Schema) -> bytes:
     """The parquet file of some rows: fixed row groups, codec and level, and page checksums."""
-    schema = arrow_schema(keep_original)
     values = [row.values() for row in rows]
     arrays = [_array([value[field.name] for value in values], field.type) for field in schema]
-    flat = flat_columns(keep_original)
+    flat = flat_columns(schema)
     sink = pa.BufferOutputStream()
     pq.write_table(
         pa.Table.from_arrays(arrays, schema=schema).combine_chunks(),
