@@ -19,6 +19,7 @@ LAYERS = (
     {"version", "errors"},
     {"volume", "intensity", "seeds", "yaml_errors"},
     {"case", "yaml_model", "phantom"},
+    {"regions"},
     {"sources", "masks", "patch", "metrics"},
     {"models"},
     {"inpaint"},
@@ -42,8 +43,8 @@ ONLY = {
     "dataset": {"version", "errors", "volume", "intensity"},
     "metrics": set(),
     "phantom": {"errors", "seeds"},
-    "sources": {"errors", "volume", "case", "phantom"},
-    "masks": {"errors", "volume", "case"},
+    "sources": {"errors", "volume", "case", "regions", "phantom"},
+    "masks": {"errors", "volume", "case", "regions"},
 }
 
 HEAVY = {
