@@ -34,6 +34,7 @@ def inpaint(
     revision: str | None = None,
     scheduler: str = "dpmsolver++",
     num_inference_steps: int = 20,
+    guidance_scale: float = 1.0,
     seed: int = 0,
     device: str = "cpu",
 ) -> Volume:
@@ -51,6 +52,7 @@ def inpaint(
         revision: Commit, tag or branch on the Hub.
         scheduler: As in a recipe.
         num_inference_steps: Number of denoising steps.
+        guidance_scale: As in a recipe.
         seed: Another seed, another painting.
         device: Where the model runs.
 
@@ -61,7 +63,8 @@ def inpaint(
     Raises:
         SourceError: If a file is damaged, a value or an affine is not finite, or the grids differ.
         MaskError: If the mask is empty or too large for the checkpoint.
-        CheckpointError: If the checkpoint is damaged or cannot paint the label.
+        CheckpointError: If the checkpoint is damaged, cannot paint the label, or does not go with
+            the scheduler, the number of steps or the guidance.
     """
     from synthct.inpaint import Inpainter
     from synthct.models import load_checkpoint
@@ -83,7 +86,12 @@ def inpaint(
         raise MaskError("the mask is empty: no voxel is to be painted")
     loaded = load_checkpoint(checkpoint, revision=revision, device=device)
     rules = PatchRules.from_config(loaded.config)
-    inpainter = Inpainter(loaded, scheduler=scheduler, num_inference_steps=num_inference_steps)
+    inpainter = Inpainter(
+        loaded,
+        scheduler=scheduler,
+        num_inference_steps=num_inference_steps,
+        guidance_scale=guidance_scale,
+    )
 
     planes, patches = [], []
     for k in slices:

@@ -42,6 +42,9 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "lms": ("LMSDiscreteScheduler", {"timestep_spacing": "trailing"}),
 }
 
+#: Those that cannot follow a network which predicts the image itself.
+NOT_FROM_IMAGES = ("euler-ancestral", "pndm")
+
 #: What makes a noise schedule; a scheduler that cannot follow one of them does not fit.
 SCHEDULE = (
     "num_train_timesteps",
@@ -81,10 +84,11 @@ class Inpainter:
         num_inference_steps: Number of denoising steps.
         batch_size: Patches per batch up to 128 pixels; the shape that every batch is padded to.
         dtype: Autocast type of the network; the scheduler always computes in float32.
+        guidance_scale: As in diffusers; 1 is without guidance.
 
     Raises:
         CheckpointError: If the scheduler does not fit the checkpoint's noise schedule, or cannot
-            paint in so many steps.
+            paint in so many steps, or the checkpoint cannot be guided.
     """
 
     def __init__(
@@ -95,14 +99,23 @@ class Inpainter:
         num_inference_steps: int = 20,
         batch_size: int = 4,
         dtype: Literal["float32", "bfloat16"] = "float32",
+        guidance_scale: float = 1.0,
     ) -> None:
+        if guidance_scale != 1 and checkpoint.unet.null_label is None:
+            raise CheckpointError(
+                f"checkpoint '{checkpoint.files.name}' was trained without label_dropout and "
+                f"cannot be guided; set guidance_scale to 1, not {guidance_scale:g}"
+            )
         self.checkpoint = checkpoint
         self.steps = num_inference_steps
+        self.guidance_scale = guidance_scale
         self.batch_size = batch_size
         self.dtype = torch.bfloat16 if dtype == "bfloat16" else torch.float32
         self.device = next(checkpoint.unet.parameters()).device
         sampler = make_scheduler(scheduler, checkpoint.files.scheduler_config)
         _require_steps(sampler, scheduler, num_inference_steps)
+        if checkpoint.unet.trained_steps is not None:
+            _require_levels(sampler, scheduler, checkpoint.unet.trained_steps)
         self.pipeline = PaletteInpaintPipeline(checkpoint.unet, sampler)
 
     def shape_of_batch(self, patch_size: int) -> int:
@@ -157,6 +170,7 @@ class Inpainter:
                 generator=[torch.Generator().manual_seed(job.seed) for job in padded],
                 num_inference_steps=self.steps,
                 strength=patches[0].strength,
+                guidance_scale=self.guidance_scale,
             )
         painted = out[:, 0].float().cpu().numpy()
         if not np.isfinite(painted).all():
@@ -180,6 +194,11 @@ def make_scheduler(name: str, trained_with: Any) -> Any:
     """
     if name not in SCHEDULERS:
         raise CheckpointError(f"scheduler '{name}' is unknown; choose {', '.join(SCHEDULERS)}")
+    if trained_with.get("prediction_type") == "sample" and name in NOT_FROM_IMAGES:
+        raise CheckpointError(
+            f"scheduler '{name}' does not fit the checkpoint, which predicts the image itself "
+            "(prediction_type sample); choose dpmsolver++ or ddim"
+        )
     class_name, arguments = SCHEDULERS[name]
     given = {key: trained_with.get(key) for key in SCHEDULE}
     config = {key: v for key, v in given.items() if v is not None and v is not False}
@@ -200,6 +219,25 @@ def _require_steps(sampler: Any, name: str, steps: int) -> None:
             f"scheduler '{name}' cannot paint in num_inference_steps {steps}; "
             "give it more, or choose ddim or dpmsolver++"
         )
+
+
+def _require_levels(sampler: Any, name: str, trained_steps: int) -> None:
+    """Make sure that a checkpoint trained for few steps meets no noise level it never saw."""
+    known = trailing_timesteps(sampler.config.num_train_timesteps, trained_steps)
+    # Schedulers round the same level up or down by one step of the schedule.
+    apart = np.abs(np.asarray(sampler.timesteps, dtype=np.float64)[:, None] - known[None, :])
+    if apart.min(axis=1).max() > 1:
+        raise CheckpointError(
+            f"the checkpoint was trained for {trained_steps} steps and scheduler '{name}' asks for "
+            f"other noise levels; set num_inference_steps to {trained_steps} and choose "
+            "dpmsolver++ or ddim"
+        )
+
+
+def trailing_timesteps(num_train_timesteps: int, steps: int) -> npt.NDArray[np.int64]:
+    """The timesteps (steps,) of a sampler with "trailing" spacing, the noisiest first."""
+    spaced = np.arange(num_train_timesteps, 0, -num_train_timesteps / steps)
+    return np.round(spaced).astype(np.int64)[:steps] - 1
 
 
 def pin_numerics(threads: int) -> None:

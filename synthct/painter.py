@@ -55,6 +55,7 @@ def load_painter(checked: Checked, device: str = "cpu") -> Painter:
         load_checkpoint(checked.checkpoint, device=device),
         scheduler=asked.scheduler,
         num_inference_steps=asked.num_inference_steps,
+        guidance_scale=asked.guidance_scale,
         batch_size=asked.batch_size,
         dtype=asked.dtype,
     )
@@ -70,6 +71,7 @@ def load_painter(checked: Checked, device: str = "cpu") -> Painter:
             "files": dict(files.hashes),
             "scheduler": asked.scheduler,
             "num_inference_steps": asked.num_inference_steps,
+            "guidance_scale": asked.guidance_scale,
         },
         numerics=numerics_class(inpainter),
     )

@@ -70,6 +70,8 @@ class Inpaint(_Section):
         revision: Commit or tag of a Hub repository.
         scheduler: The sampler, by its usual name.
         num_inference_steps: Passes of the model per sample; more is slower and finer.
+        guidance_scale: How strongly the label is insisted on, for a checkpoint that was trained
+            with ``label_dropout``; 1 is without guidance, more takes twice the passes.
         dtype: Arithmetic of the model; bfloat16 is faster and a little coarser.
         batch_size: Patches painted together, of up to 128 pixels (fewer larger ones). Part of
             the recipe because it changes low bits.
@@ -80,6 +82,7 @@ class Inpaint(_Section):
     revision: str | None = None
     scheduler: Scheduler = "dpmsolver++"
     num_inference_steps: Annotated[int, Field(ge=1, le=1000)] = 20
+    guidance_scale: Annotated[float, Field(ge=1, le=20)] = 1.0
     dtype: Literal["float32", "bfloat16"] = "float32"
     batch_size: Annotated[int, Field(ge=1, le=1024)] = 4
 

@@ -13,7 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from synthct.errors import CheckpointError, MaskError
-from synthct.inpaint import SCHEDULERS, Inpainter, Job, make_scheduler, numerics_class
+from synthct.inpaint import (
+    NOT_FROM_IMAGES,
+    SCHEDULERS,
+    Inpainter,
+    Job,
+    make_scheduler,
+    numerics_class,
+    trailing_timesteps,
+)
 from synthct.intensity import FULL_RANGE, SOFT_TISSUE
 from synthct.models import Checkpoint, load_checkpoint
 from synthct.models.palette import PaletteInpaintPipeline, PaletteUNet, smooth_fill
@@ -188,6 +196,8 @@ class Oracle(nn.Module):
     """
 
     size_multiple = 1
+    noise_embedding, null_label, trained_steps = "timestep", None, None
+    noise_position = PaletteUNet.noise_position
     surroundings = PaletteUNet.surroundings
     to_diffused = PaletteUNet.to_diffused
     from_diffused = PaletteUNet.from_diffused
@@ -205,22 +215,29 @@ class Oracle(nn.Module):
     def forward(self, noisy: Tensor, steps: Tensor, *_: Tensor) -> Tensor:
         self.passes += 1
         sigma = float(np.interp(float(steps[0]), np.arange(len(self.ratio)), self.ratio))
+        return self.answer(noisy, sigma)
+
+    def answer(self, noisy: Tensor, sigma: float) -> Tensor:
         a = 1 / np.sqrt(1 + sigma**2)
         b = sigma * a
         gain = a * self.var / (a**2 * self.var + b**2)
         image = self.mean + gain * (noisy - a * self.mean)
         noise = (noisy - a * image) / b
-        out = noise if self.kind == "epsilon" else a * noise - b * image
-        return out.float()
+        answers = {"epsilon": noise, "sample": image, "v_prediction": a * noise - b * image}
+        return answers[self.kind].float()
 
 
 @pytest.mark.parametrize("schedule", ["squaredcos_cap_v2", "linear"])
-@pytest.mark.parametrize("prediction", ["v_prediction", "epsilon"])
+@pytest.mark.parametrize("prediction", ["v_prediction", "epsilon", "sample"])
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 def test_every_scheduler_draws_what_a_perfect_network_knows(
     scheduler: str, prediction: str, schedule: str
 ) -> None:
     config = {**TRAINED_WITH, "prediction_type": prediction, "beta_schedule": schedule}
+    if prediction == "sample" and scheduler in NOT_FROM_IMAGES:
+        with pytest.raises(CheckpointError, match="predicts the image itself"):
+            make_scheduler(scheduler, config)
+        return
     mean = torch.linspace(-0.4, 0.4, 8).expand(64, 1, 8, 8)
     oracle = Oracle(mean, 0.2**2, config)
     pipeline = PaletteInpaintPipeline(oracle, make_scheduler(scheduler, config))
@@ -280,6 +297,86 @@ def test_few_steps_paint_the_mean_or_are_refused(
         mean * 0, mean * 0 + 1, ones[:, 0].long(), ones, generators, num_inference_steps=steps
     )
     assert (painted - mean).mean(dim=0).abs().mean() < (0.12 if scheduler == "heun" else 0.05)
+
+
+def retold(checkpoint: Checkpoint, **config: Any) -> Checkpoint:
+    """The tiny network with other weights and another config."""
+    torch.manual_seed(1)
+    unet = PaletteUNet.from_config({**checkpoint.config, **config}).eval()
+    nn.init.normal_(unet.label_embedding.weight)
+    return replace(checkpoint, unet=unet.requires_grad_(False))
+
+
+@pytest.mark.parametrize("scheduler", ["ddim", "ddpm", "dpmsolver++", "euler", "unipc"])
+def test_a_checkpoint_of_few_steps_meets_the_levels_it_knows_and_no_others(
+    checkpoint: Checkpoint, scheduler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = retold(checkpoint, trained_steps=4)
+    inpainter = Inpainter(few, scheduler=scheduler, num_inference_steps=4)
+    levels, forward = [], few.unet.forward
+
+    def spy(noisy: Tensor, position: Tensor, *args: Tensor) -> Tensor:
+        levels.append(float(position[0]))
+        return forward(noisy, position, *args)
+
+    monkeypatch.setattr(few.unet, "forward", spy)
+    paint_one(inpainter, make_patch(0), 1)
+    assert levels == pytest.approx(trailing_timesteps(1000, 4), abs=1)
+    levels.clear()
+    paint_one(inpainter, replace(make_patch(0), strength=0.5), 1)
+    assert levels == pytest.approx([499, 249], abs=1)  # later in the schedule, at known levels
+    Inpainter(few, scheduler=scheduler, num_inference_steps=2)
+    with pytest.raises(CheckpointError, match=r"trained for 4 steps .* set num_inference_steps to"):
+        Inpainter(few, scheduler=scheduler, num_inference_steps=5)
+
+
+def test_guidance_goes_on_from_untold_through_told(checkpoint: Checkpoint) -> None:
+    guided = retold(checkpoint, guided=True)
+
+    def painted(label: int, scale: float) -> np.ndarray:
+        inpainter = Inpainter(guided, scheduler="ddim", num_inference_steps=1, guidance_scale=scale)
+        return paint_one(inpainter, make_patch(0, label=label), 1).astype(np.float64)
+
+    told, untold = painted(1, 1.0), painted(guided.unet.null_label, 1.0)
+    beyond = np.abs([told, untold, painted(1, 1.5)]).max(axis=0)
+    inside = make_patch(0).mask & (beyond < 1)  # what is clipped is not linear
+    assert inside.sum() > 10
+    assert np.abs(told - untold)[inside].max() > 1e-3
+    expected = untold + 1.5 * (told - untold)
+    np.testing.assert_allclose(painted(1, 1.5)[inside], expected[inside], atol=1e-4)
+    with pytest.raises(CheckpointError, match=r"tiny.*label_dropout .* guidance_scale to 1, not 2"):
+        Inpainter(checkpoint, guidance_scale=2)
+
+
+def test_a_network_told_the_level_paints_alike_on_another_schedule() -> None:
+    """Palette trains on 2000 steps and paints with 1000 others."""
+    mean = torch.linspace(-0.4, 0.4, 8).expand(64, 1, 8, 8)
+    schedules = [
+        {"num_train_timesteps": 2000, "beta_start": 1e-6, "beta_end": 0.01},
+        {"num_train_timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.09},
+    ]
+
+    class Leveled(Oracle):
+        noise_embedding = "level"
+
+        def forward(self, noisy: Tensor, position: Tensor, *_: Tensor) -> Tensor:
+            sigma = np.tan(float(position[0]) * np.pi / 2000)
+            return self.answer(noisy, min(sigma, 1e6))
+
+    for schedule in schedules:
+        config = {**TRAINED_WITH, "prediction_type": "epsilon", "beta_schedule": "linear"}
+        sampler = make_scheduler("ddim", {**config, **schedule})
+        oracle = Leveled(mean, 0.2**2, config)
+        painted = PaletteInpaintPipeline(oracle, sampler)(
+            image=torch.zeros_like(mean),
+            mask_image=torch.ones_like(mean),
+            label=torch.zeros(64, dtype=torch.int64),
+            spacing_mm=torch.ones(64, 2),
+            generator=[torch.Generator().manual_seed(n) for n in range(64)],
+            num_inference_steps=100,
+        )
+        assert (painted - mean).mean(dim=0).abs().mean() < 0.03
+        assert 0.15 < float((painted - mean).std()) < 0.22
 
 
 def test_too_many_steps_are_refused(checkpoint: Checkpoint) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from diffusers import ConfigMixin, DiffusionPipeline, ModelMixin, UNet2DModel
@@ -51,6 +51,13 @@ class PaletteUNet(ModelMixin, ConfigMixin):
             instead of the image itself; None for the image itself, as Palette does. Group norms
             make it hard to carry a mean value across a hole, and the guess brings it for nothing.
         strengths: With which ``strength`` each label is painted; ``default`` for all the others.
+        noise_embedding: What tells the network how noisy its input is: the number of the step in
+            the schedule (``timestep``), or the noise level itself (``level``), which lets it
+            paint with another schedule than it was trained with.
+        guided: Whether a last label stands for "not told what to paint", which training puts in
+            place of some labels, so that painting can be guided away from it.
+        trained_steps: It knows only the noise levels that so many evenly spaced steps visit; None
+            for every level of the schedule.
     """
 
     @register_to_config  # type: ignore[untyped-decorator]  # diffusers is untyped
@@ -68,6 +75,9 @@ class PaletteUNet(ModelMixin, ConfigMixin):
         fold: int = 1,
         residual_scale: float | None = None,
         strengths: dict[str, float] | None = None,
+        noise_embedding: Literal["timestep", "level"] = "timestep",
+        guided: bool = False,
+        trained_steps: int | None = None,
     ) -> None:
         super().__init__()
         del codecs, patch_sizes, spacing_range_mm, strengths  # kept in the config, used by patch.py
@@ -85,24 +95,28 @@ class PaletteUNet(ModelMixin, ConfigMixin):
             class_embed_type="identity",
         )
         embed_dim = block_out_channels[0] * 4
-        self.label_embedding = nn.Embedding(len(labels) + 1, embed_dim)
+        self.label_embedding = nn.Embedding(len(labels) + 1 + guided, embed_dim)
         self.spacing_embedding = TimestepEmbedding(2, embed_dim)
         nn.init.zeros_(self.label_embedding.weight)
         self.fold = fold
         self.residual_scale = residual_scale
+        self.noise_embedding = noise_embedding
+        self.trained_steps = trained_steps
+        self.null_label = len(labels) + 1 if guided else None
 
     def forward(
-        self, noisy: Tensor, timestep: Tensor, masked: Tensor, mask: Tensor, label: Tensor,
+        self, noisy: Tensor, position: Tensor, masked: Tensor, mask: Tensor, label: Tensor,
         spacing_mm: Tensor,
     ) -> Tensor:  # fmt: skip
         """Predict what the scheduler asks for (noise or velocity).
 
         Args:
             noisy: (B, 1, H, W); noisy inside the mask, clean outside.
-            timestep: (B,) or scalar.
+            position: (B,) or scalar; how noisy it is, as ``noise_position`` gives it.
             masked: (B, 1, H, W); the known region, as ``surroundings`` gives it.
             mask: (B, 1, H, W); 1 where the model paints.
-            label: (B,) int64; 0 for whatever fits, n + 1 for ``labels[n]``.
+            label: (B,) int64; 0 for whatever fits, n + 1 for ``labels[n]``, ``null_label`` for
+                not told.
             spacing_mm: (B, 2); pixel size along rows and columns.
 
         Returns:
@@ -112,7 +126,7 @@ class PaletteUNet(ModelMixin, ConfigMixin):
         x = nn.functional.pixel_unshuffle(x, self.fold)
         relative = torch.log(spacing_mm / REFERENCE_SPACING_MM)
         condition = self.label_embedding(label) + self.spacing_embedding(relative)
-        out = self.unet(x, timestep, class_labels=condition).sample
+        out = self.unet(x, position, class_labels=condition).sample
         return nn.functional.pixel_shuffle(out, self.fold)
 
     def surroundings(self, image: Tensor, mask: Tensor) -> Tensor:
@@ -139,6 +153,22 @@ class PaletteUNet(ModelMixin, ConfigMixin):
         if self.residual_scale is not None:
             diffused = surroundings + diffused / self.residual_scale
         return diffused.clamp(-1, 1)
+
+    def noise_position(self, timestep: Tensor, alpha_cumprod: Tensor) -> Tensor:
+        """How noisy an input is, as the network is told.
+
+        The noise level is Palette's gamma, given as the angle between signal and noise: 0 is a
+        clean image, 1000 pure noise. On a cosine schedule of 1000 steps that is nearly the
+        timestep.
+
+        Args:
+            timestep: (B,); number of the step in the schedule.
+            alpha_cumprod: (B,); share of the signal in the input's variance at that step.
+        """
+        if self.noise_embedding == "timestep":
+            return timestep
+        clean = alpha_cumprod.float()
+        return torch.atan2((1 - clean).sqrt(), clean.sqrt()) * (2000 / math.pi)
 
     @property
     def size_multiple(self) -> int:
@@ -167,6 +197,7 @@ class PaletteInpaintPipeline(DiffusionPipeline):
         generator: list[torch.Generator],
         num_inference_steps: int = 20,
         strength: float = 1.0,
+        guidance_scale: float = 1.0,
     ) -> Tensor:
         """Paint a batch.
 
@@ -180,7 +211,10 @@ class PaletteInpaintPipeline(DiffusionPipeline):
             num_inference_steps: Number of denoising steps.
             strength: As in diffusers' image-to-image: 1 begins with noise alone; less begins
                 later in the noise schedule, with noise over what ``surroundings`` guesses. The
-                number of steps stays.
+                number of steps stays, except where the network knows no levels in between.
+            guidance_scale: How far to go from what the network paints without being told the
+                label towards what it paints when told (Ho and Salimans, "Classifier-free
+                diffusion guidance", 2022); 1 does without, more costs a second pass per step.
 
         Returns:
             (B, 1, H, W) in -1..1, equal to ``image`` outside the mask; NaN where the network
@@ -198,12 +232,16 @@ class PaletteInpaintPipeline(DiffusionPipeline):
             raise ValueError(f"patch sides {sides} must be multiples of {multiple}")
         if not 0 < strength <= 1:
             raise ValueError(f"strength {strength} is not within 0..1")
+        if guidance_scale != 1 and self.unet.null_label is None:
+            raise ValueError("the network was trained without label dropout, so without guidance")
         if len(generator) != image.shape[0]:
             raise ValueError(f"{len(generator)} generators for a batch of {image.shape[0]}")
 
         # Multistep schedulers keep state from one batch to the next unless told anew.
         limit = self.scheduler.config.num_train_timesteps
         whole = min(round(num_inference_steps / strength), max(num_inference_steps, limit))
+        if self.unet.trained_steps is not None:
+            whole = num_inference_steps
         self.scheduler.set_timesteps(whole, device=image.device)
         skipped = round(whole * (1 - strength)) * self.scheduler.order
         timesteps = self.scheduler.timesteps[skipped:]
@@ -225,8 +263,13 @@ class PaletteInpaintPipeline(DiffusionPipeline):
             # The network knows the clean surroundings at every noise level.
             model_input = self.scheduler.scale_model_input(noisy, t)
             model_input = torch.where(paint, model_input, clean)
-            steps = t.expand(image.shape[0]).to(image.device)
-            out = self.unet(model_input, steps, surroundings, mask_image, label, spacing_mm)
+            clean_share = self.scheduler.alphas_cumprod[int(t)].to(image.device)
+            position = self.unet.noise_position(t.to(image.device), clean_share)
+            told = (model_input, position.expand(image.shape[0]), surroundings, mask_image)
+            out = self.unet(*told, label, spacing_mm)
+            if guidance_scale != 1:
+                untold = self.unet(*told, torch.full_like(label, self.unet.null_label), spacing_mm)
+                out = untold + guidance_scale * (out - untold)
             with torch.autocast(image.device.type, enabled=False):  # schedulers need float32
                 noisy = self.scheduler.step(out.to(noisy.dtype), t, noisy, **extra).prev_sample
         noisy = torch.where(noisy.isfinite(), noisy, torch.nan)  # clipping would hide an overflow
