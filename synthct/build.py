@@ -30,11 +30,11 @@ from synthct.dataset.writer import (
     writer_settings,
 )
 from synthct.documents import write_documents
+from synthct.draw import masks_of
 from synthct.errors import ConflictError, MaskError, ResourceError
 from synthct.painter import Painter, load_painter, paint_samples
 from synthct.plan import Plan, Shard
 from synthct.recipe import Recipe
-from synthct.sample import masks_of
 from synthct.version import __version__
 from synthct.workers import default_workers, prepared_masks, telling_of_killed_workers
 
@@ -90,7 +90,7 @@ def build(
     if not any(shard.rows for shard in shards):
         discard(staging)
         raise MaskError(
-            f"all {len(checked.plan.specs)} samples were rejected ({_reasons(shards)}); "
+            f"all {checked.plan.num_samples} samples were rejected ({_reasons(shards)}); "
             "'synthct check' says why for some of them"
         )
     tree = staging.tree
@@ -169,8 +169,8 @@ def _shards(
     groups = [group for shard, _ in todo for group in masks_of(shard.specs)]
     count = default_workers() if workers is None else workers
     masks = prepared_masks(checked, groups, count)
-    total = len(checked.plan.specs)
-    kept = total - sum(len(shard.specs) for shard, _ in todo)
+    total = checked.plan.num_samples
+    kept = total - sum(spec.slices for shard, _ in todo for spec in shard.specs)
     make_folder(tree / "data")
     bar = tqdm(total=total, initial=kept, unit="sample", disable=None if progress else True)
     with telling_of_killed_workers(), bar:
@@ -203,12 +203,17 @@ def _log_plan(checked: Checked) -> None:
     """Say what is going to be built, and what was left out of it."""
     plan = checked.plan
     splits = ", ".join(f"{split} {count}" for split, count in plan.count("split").items())
-    total = counted(len(plan.specs), "sample")
+    total = counted_samples(plan)
     logger.info("%s in %s  %s", total, counted(len(plan.shards), "shard"), splits)
     for note in (*plan.notes, *checked.index.notes):
         logger.info("note: %s", note)
     for skip in checked.index.skipped:
         logger.info("left out: %s %s: %s", skip.source, skip.case_id, skip.reason)
+
+
+def counted_samples(plan: Plan) -> str:
+    """``12 samples``, or ``about 12 samples`` where slices are counted when a mask is drawn."""
+    return ("" if plan.is_exact else "about ") + counted(plan.num_samples, "sample")
 
 
 def counted(number: int, noun: str) -> str:

@@ -213,6 +213,7 @@ def _usage(release: Release, facts: CardFacts) -> str:
         ["`affine`", "4 x 4 by rows; picture index (row, column, 0, 1) to RAS+ millimetres"],
         ["`spacing_mm`", "size of a pixel along the row index and along the column index"],
         ["`slice_index`", "of the host's scan in closest-canonical (RAS+) orientation, from 0"],
+        ["`lesion_id`", "the 3D mask that a sample shows a slice of; `mask_id` is that slice's"],
         ["`provenance`", "host, donor, mask, seeds, checkpoint and settings of the sample"],
     ]
     if facts.keep_original:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 from synthct.check import Checked
 from synthct.dataset.schema import Row
 from synthct.dataset.writer import Rejection
+from synthct.draw import Refused, masks_of
 from synthct.models.checkpoint import load_checkpoint
 from synthct.plan import SampleSpec
-from synthct.sample import Prepared, Refused, finish, masks_of, noise_seed
+from synthct.sample import Outcome, Prepared, finish, noise_seed
 
 if TYPE_CHECKING:
     from synthct.inpaint import Inpainter, Job
@@ -80,7 +81,7 @@ def load_painter(checked: Checked, device: str = "cpu") -> Painter:
 def paint_samples(
     checked: Checked,
     specs: Sequence[SampleSpec],
-    masks: Iterator[Prepared | Refused],
+    masks: Iterator[Outcome],
     painter: Painter,
     progress: Any,
 ) -> tuple[list[Row], list[Rejection]]:
@@ -88,32 +89,37 @@ def paint_samples(
 
     Args:
         checked: The recipe.
-        specs: The samples, those of one mask together.
+        specs: The planned samples, those of one mask together.
         masks: Their masks, in order; no more of them are taken than these samples have.
         painter: From ``load_painter``.
-        progress: A progress bar, in samples.
+        progress: A progress bar, in samples; its total is mended as slices are counted.
 
     Returns:
-        The rows, in the order of ``specs``, and what was rejected.
+        The rows, in the order of ``specs``, slice by slice; and what was rejected.
     """
     recipe = checked.recipe
+    sample_ids: list[str] = []
     rejected: list[Rejection] = []
     waiting: dict[str, tuple[Prepared, SampleSpec]] = {}
 
     def jobs() -> Iterator[Job[tuple[str, int]]]:
         from synthct.inpaint import Job
 
-        for _ in masks_of(specs):
-            mask = next(masks)
-            if isinstance(mask, Refused):
-                logger.debug("%s: %s", mask.specs[0].mask_id, mask.detail)
-                rejected.extend(Rejection(s.sample_id, mask.reason) for s in mask.specs)
-                progress.update(len(mask.specs))
-                continue
-            for spec in mask.specs:
-                waiting[spec.sample_id] = mask, spec
-                for n, patch in enumerate(mask.patches):
-                    yield Job((spec.sample_id, n), patch, noise_seed(recipe, spec, n))
+        for planned in masks_of(specs):
+            outcome = next(masks)
+            progress.total += sum(len(mask.specs) for mask in outcome)
+            progress.total -= sum(spec.slices for spec in planned)
+            for mask in outcome:
+                if isinstance(mask, Refused):
+                    logger.debug("%s: %s", mask.specs[0].mask_id, mask.detail)
+                    rejected.extend(Rejection(s.sample_id, mask.reason) for s in mask.specs)
+                    progress.update(len(mask.specs))
+                    continue
+                for spec in mask.specs:
+                    sample_ids.append(spec.sample_id)
+                    waiting[spec.sample_id] = mask, spec
+                    for n, patch in enumerate(mask.patches):
+                        yield Job((spec.sample_id, n), patch, noise_seed(recipe, spec, n))
 
     painted: dict[str, dict[int, Any]] = {}
     rows: dict[str, Row] = {}
@@ -134,4 +140,4 @@ def paint_samples(
             numerics=painter.numerics,
         )
         progress.update()
-    return [rows[s.sample_id] for s in specs if s.sample_id in rows], rejected
+    return [rows[sample_id] for sample_id in sample_ids], rejected

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from heapq import nsmallest
-from itertools import pairwise
+from itertools import accumulate
 
 from synthct.errors import RecipeError, SourceError
-from synthct.masks import MaskKind
+from synthct.masks import VIEW_AXIS, MaskKind, SeveralSlices
 from synthct.recipe import SPLITS, Recipe, Split, donor_source
 from synthct.seeds import derive_seed
 from synthct.sources import CaseEntry, Index
-from synthct.splits import split_patients
+from synthct.splits import share_out, split_patients
 from synthct.yaml_errors import nearest
 
 #: Donors named for a mask: the one to take, and what to fall back on if it cannot be placed.
@@ -33,20 +32,19 @@ class SampleSpec:
     """One sample to be made.
 
     Attributes:
-        sample_id: ``<host>.<section>.d<draw>.s<slice>.v<variant>``.
-        mask_id: The same without the variant: samples that share it share their mask.
         split: The split of the host's patient, and so of the donor's.
         host: The case that is painted into.
         section: Name of the recipe's section of ``masks``.
         draw: Number of the mask among those of this host and section, from 0.
-        slice_ordinal: Number of the slice among those of this mask, from 0.
+        slice_ordinal: Number of the slice among those of this mask, from 0; the plan knows the
+            first only.
         variant: Number of the painting of this mask, from 0.
         donors: Cases to take the shape from, the first unless it cannot be placed; empty for
             kinds without a donor.
+        slices: About how many slices, each a sample, the mask will come to; how many they are is
+            known when it is drawn.
     """
 
-    sample_id: str
-    mask_id: str
     split: Split
     host: CaseEntry
     section: str
@@ -54,6 +52,26 @@ class SampleSpec:
     slice_ordinal: int
     variant: int
     donors: tuple[CaseEntry, ...] = ()
+    slices: int = 1
+
+    @property
+    def lesion_id(self) -> str:
+        """``<host>.<section>.d<draw>``: the 3D mask, which its slices and variants share."""
+        return f"{self.host.case_id}.{self.section}.d{self.draw:03d}"
+
+    @property
+    def mask_id(self) -> str:
+        """``<lesion_id>.s<slice>``: the mask on a slice, which its variants share."""
+        return f"{self.lesion_id}.s{self.slice_ordinal}"
+
+    @property
+    def sample_id(self) -> str:
+        """``<mask_id>.v<variant>``."""
+        return f"{self.mask_id}.v{self.variant}"
+
+    def on_slice(self, ordinal: int) -> SampleSpec:
+        """The sample of the same draw and variant on another slice."""
+        return replace(self, slice_ordinal=ordinal, slices=1)
 
     @property
     def donor(self) -> CaseEntry | None:
@@ -80,8 +98,10 @@ class Shard:
 class Plan:
     """All samples of a recipe, in the order of the dataset.
 
+    Where a mask becomes several slices, it stands in the plan with its first one.
+
     Attributes:
-        specs: The samples: by split, host, section, draw, slice and variant.
+        specs: The samples: by split, host, section, draw and variant.
         shards: The same samples in files.
         notes: What the user should know, such as hosts without a label.
         splits: Patient to split, of hosts and donors.
@@ -103,20 +123,35 @@ class Plan:
         ]
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
+    @property
+    def num_samples(self) -> int:
+        """How many samples there will be; about, if ``is_exact`` is false."""
+        return sum(spec.slices for spec in self.specs)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether no mask becomes several slices, which are counted when it is drawn."""
+        return all(spec.slices == 1 for spec in self.specs)
+
     def count(self, field: str) -> dict[str, int]:
         """Samples by ``split``, ``section``, ``host`` or ``donor``, in the order of the plan."""
-        found = (getattr(spec, field) for spec in self.specs)
-        names = (name.case_id if isinstance(name, CaseEntry) else name for name in found)
-        return dict(Counter(str(name) for name in names if name is not None))
+        counts: Counter[str] = Counter()
+        for spec in self.specs:
+            name = getattr(spec, field)
+            if name is not None:
+                counts[name.case_id if isinstance(name, CaseEntry) else str(name)] += spec.slices
+        return dict(counts)
 
     def limit(self, samples: int) -> Plan:
         """The plan cut to its first ``samples``; what remains keeps its ids and seeds."""
-        shards, left = [], samples
+        before = [0, *accumulate(spec.slices for spec in self.specs)]
+        count = sum(start < samples for start in before[:-1])
+        shards, left = [], count
         for shard in self.shards:
             if left > 0:
                 shards.append(replace(shard, specs=shard.specs[:left]))
             left -= len(shard.specs)
-        return replace(self, specs=self.specs[: max(0, samples)], shards=tuple(shards))
+        return replace(self, specs=self.specs[:count], shards=tuple(shards))
 
 
 def plan_samples(recipe: Recipe, index: Index) -> Plan:
@@ -166,23 +201,6 @@ def plan_samples(recipe: Recipe, index: Index) -> Plan:
         for spec in _specs_of_host(recipe, host, split, able, choosers)
     )
     return Plan(specs, tuple(_shards(specs, recipe.samples_per_shard)), tuple(notes), splits)
-
-
-def share_out(weights: Sequence[float], total: int, offset: Fraction) -> list[int]:
-    """Whole counts that add up to ``total`` and are as their ``weights`` ask.
-
-    Each count is its exact share, rounded down or up; systematic sampling with ``offset`` decides
-    which, so that over many hosts even a small weight gets its share.
-
-    Args:
-        weights: Positive, of any sum.
-        total: What the counts add up to.
-        offset: 0 <= offset < 1; where the rounding falls.
-    """
-    exact = [Fraction(str(weight)) for weight in weights]
-    whole = sum(exact)
-    marks = [math.floor(sum(exact[:n]) * total / whole + offset) for n in range(len(exact) + 1)]
-    return [after - before for before, after in pairwise(marks)]
 
 
 def _able_hosts(recipe: Recipe, number: int, hosts: Sequence[CaseEntry]) -> set[str]:
@@ -326,11 +344,9 @@ def _specs_of_host(
         for draw in range(draws):
             chooser = choosers.get(section.name)
             donors = chooser.choose(host, draw) if chooser else ()
-            mask_id = f"{host.case_id}.{section.name}.d{draw:03d}.s0"
+            slices = _expected_slices(recipe, section, host, donors)
             for variant in range(recipe.variants):
                 yield SampleSpec(
-                    sample_id=f"{mask_id}.v{variant}",
-                    mask_id=mask_id,
                     split=split,
                     host=host,
                     section=section.name,
@@ -338,12 +354,37 @@ def _specs_of_host(
                     slice_ordinal=0,
                     variant=variant,
                     donors=donors,
+                    slices=slices,
                 )
 
 
+def _expected_slices(
+    recipe: Recipe, section: MaskKind, host: CaseEntry, donors: Sequence[CaseEntry]
+) -> int:
+    """About how many slices a mask will come to, judged by the volume of what lends its shape."""
+    if section.slices == "random" or section.slices == "largest":
+        return 1
+    lender = donors[0] if donors else host
+    labels = section.donor_labels() or section.wanted_labels() or section.useful_labels()
+    volume_ml = sum(lender.labels[name].volume_ml for name in labels if name in lender.labels)
+    step_mm = float(host.spacing_mm[VIEW_AXIS[recipe.view]])
+    if isinstance(section.slices, SeveralSlices) and section.slices.every_mm is not None:
+        step_mm = max(step_mm, section.slices.every_mm)
+    return max(1, round(section.likely_extent_mm(volume_ml) / step_mm))
+
+
 def _shards(specs: Sequence[SampleSpec], size: int) -> Iterator[Shard]:
-    """Runs of at most ``size`` samples of one split."""
+    """Runs of at most ``size`` samples of one split, or of one mask with more slices."""
     for split in SPLITS:
-        mine = [spec for spec in specs if spec.split == split]
-        for index, start in enumerate(range(0, len(mine), size)):
-            yield Shard(split, index, tuple(mine[start : start + size]))
+        runs: list[list[SampleSpec]] = []
+        room = 0
+        for spec in specs:
+            if spec.split != split:
+                continue
+            if not runs or spec.slices > room:
+                runs.append([])
+                room = size
+            runs[-1].append(spec)
+            room -= spec.slices
+        for index, run in enumerate(runs):
+            yield Shard(split, index, tuple(run))

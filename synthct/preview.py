@@ -7,13 +7,14 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from synthct.build import counted
+from synthct.build import counted, counted_samples
 from synthct.check import Checked
 from synthct.dataset.files import atomic_write
+from synthct.draw import CaseReader, Refused, masks_of
 from synthct.masks import VIEW_AXIS
 from synthct.painter import THREADS
 from synthct.plan import SampleSpec
-from synthct.sample import CaseReader, Prepared, Refused, masks_of, prepare
+from synthct.sample import Prepared, prepare
 from synthct.sheet import TILES, plan_sheet
 
 #: Bytes per pixel of a row, as measured on abdominal CT: 16-bit picture, masks, preview.
@@ -23,9 +24,8 @@ _BYTES_PER_PIXEL, _BYTES_OF_ORIGINAL = 1.75, 1.15
 def describe(checked: Checked) -> str:
     """The plan of a recipe as text: samples by split, mask and case, size and time."""
     plan, recipe = checked.plan, checked.recipe
-    total = len(plan.specs)
     lines = [
-        f"{recipe.name} {recipe.version}: {counted(total, 'sample')} in "
+        f"{recipe.name} {recipe.version}: {counted_samples(plan)} in "
         f"{counted(len(plan.shards), 'file')}"
     ]
     for field, title in (("split", "split"), ("section", "mask"), ("host", "host")):
@@ -34,14 +34,16 @@ def describe(checked: Checked) -> str:
         more = f", and {len(counts) - 12} more" if len(counts) > 12 else ""
         lines.append(f"  {title:<8}{', '.join(shown)}{more}")
     labels = {m.name: m.label or "whatever fits" for m in recipe.masks}
-    painted = Counter(labels[spec.section] for spec in plan.specs)
+    painted: Counter[str] = Counter()
+    for section, count in plan.count("section").items():
+        painted[labels[section]] += count
     lines.append(f"  {'painted':<8}{', '.join(f'{n} {c}' for n, c in painted.items())}")
     donors = plan.count("donor")
     if donors:
         lines.append(f"  {'donors':<8}{counted(len(donors), 'case')}")
     lines.append(f"  {'licence':<8}{checked.licence or 'unknown: not to be published'}")
     lines.append(f"  {'size':<8}about {_size(_bytes(checked))}")
-    lines.append(f"  {'time':<8}about {_duration(total * seconds_per_sample(checked))}")
+    lines.append(f"  {'time':<8}about {_duration(plan.num_samples * seconds_per_sample(checked))}")
     lines += [f"  note: {note}" for note in (*plan.notes, *checked.index.notes)]
     lines += [f"  left out: {s.source} {s.case_id}: {s.reason}" for s in checked.index.skipped]
     return "\n".join(lines)
@@ -59,7 +61,7 @@ def masks_preview(checked: Checked, path: Path) -> tuple[int, list[str]]:
     """
     chosen = _some_of_each_section(masks_of(checked.plan.specs), TILES)
     reader = CaseReader(checked.label_names)
-    tried = [prepare(group, checked.recipe, checked.rules, reader) for group in chosen]
+    tried = [prepare(group, checked.recipe, checked.rules, reader)[0] for group in chosen]
     drawn = [mask for mask in tried if isinstance(mask, Prepared)]
     sheet = plan_sheet(drawn, checked.recipe.view)
     if sheet is not None:
@@ -124,7 +126,7 @@ def _bytes(checked: Checked) -> float:
     total = 0.0
     for spec in checked.plan.specs:
         sides = [n for a, n in enumerate(spec.host.shape) if a != axis]
-        total += sides[0] * sides[1] * per_pixel
+        total += spec.slices * sides[0] * sides[1] * per_pixel
     return total
 
 

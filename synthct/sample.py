@@ -1,40 +1,28 @@
 """One sample: prepared (mask, patches) before the model runs, finished (pasted, measured) after.
 
-``prepare`` runs in worker processes and makes every random decision but the noise; ``finish`` puts
-the paint into the scan and proves that nothing else changed.
+``prepare`` runs in worker processes; ``finish`` puts the paint into the scan and proves that
+nothing else changed.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from synthct import metrics, seeds
-from synthct.case import Case
 from synthct.dataset.schema import FORMAT_VERSION, Facts, Metrics, Row, Slices, make_row
+from synthct.draw import CaseReader, Drawn, Refused, draw, refused
 from synthct.errors import MaskError
 from synthct.intensity import SOFT_TISSUE, Knots, Window
-from synthct.masks import (
-    Mask,
-    MaskKind,
-    PlacementError,
-    draw_part,
-    draw_slice,
-    on_slice,
-    paint_labels,
-    take_part,
-    take_slice,
-)
+from synthct.masks import MaskKind, View, on_slice, paint_labels, slice_of
 from synthct.patch import Patch, PatchRules, cut_patches, paste_patches
 from synthct.plan import SampleSpec
 from synthct.recipe import Recipe
-from synthct.sources import CaseEntry, read_case
+from synthct.sources import CaseEntry
 from synthct.version import __version__
 from synthct.volume import Volume
 
@@ -52,7 +40,6 @@ class Prepared:
         labels: The label map after painting, on the grid of ``plane``.
         patches: What the model gets.
         label: What the model is asked to paint; None for whatever fits.
-        slice_index: Of the host, along the axis of the view.
         donor: The case that lent its shape, if any.
         params: Every random decision; replaying them gives the same mask.
         facts: Numbers of the mask, such as those of ``accept``.
@@ -64,108 +51,74 @@ class Prepared:
     labels: npt.NDArray[Any]
     patches: tuple[Patch, ...]
     label: str | None
-    slice_index: int
     donor: CaseEntry | None
     params: Mapping[str, Any]
     facts: Mapping[str, Any]
 
-
-@dataclass(frozen=True)
-class Refused:
-    """A mask that could not be made, and why; all of its samples are rejected.
-
-    Attributes:
-        specs: The samples.
-        reason: A few words, the same for all masks refused for the same reason.
-        detail: The whole message.
-    """
-
-    specs: tuple[SampleSpec, ...]
-    reason: str
-    detail: str
+    @property
+    def slice_index(self) -> int:
+        """Index of the slice in the host, along the axis of the view."""
+        return int(self.params["slice_index"])
 
 
-class CaseReader:
-    """Reads cases, keeping the last few: samples come host by host.
-
-    Args:
-        label_names: Structure to value, dataset-wide.
-        keep: Number of cases kept in memory.
-    """
-
-    def __init__(self, label_names: Mapping[str, int], keep: int = 3) -> None:
-        self.label_names, self.keep = label_names, keep
-        self._cases: OrderedDict[tuple[str, str], Case] = OrderedDict()
-
-    def read(self, entry: CaseEntry) -> Case:
-        """The case of an index entry.
-
-        Raises:
-            SourceError: If a file is missing or damaged.
-        """
-        key = entry.source, entry.case_id
-        if key not in self._cases:
-            self._cases[key] = read_case(entry, self.label_names)
-        self._cases.move_to_end(key)
-        while len(self._cases) > self.keep:
-            self._cases.popitem(last=False)
-        return self._cases[key]
-
-
-def masks_of(specs: Sequence[SampleSpec]) -> list[tuple[SampleSpec, ...]]:
-    """The samples by mask: those that differ in the variant only."""
-    return [tuple(group) for _, group in groupby(specs, key=lambda spec: spec.mask_id)]
+#: What becomes of the slices of one mask.
+Outcome = tuple[Prepared | Refused, ...]
 
 
 def prepare(
     specs: Sequence[SampleSpec], recipe: Recipe, rules: PatchRules, reader: CaseReader
-) -> Prepared | Refused:
-    """Draw the mask of some variants, choose its slice, and cut the patches.
+) -> Outcome:
+    """Draw the mask of some variants, choose its slices, and cut their patches.
 
     Args:
-        specs: Samples of one mask.
+        specs: Planned samples of one mask.
         recipe: The recipe.
         rules: What the checkpoint takes.
         reader: Reads host and donor.
+
+    Returns:
+        One item for each slice; for a mask that cannot be drawn, one that says why.
 
     Raises:
         SourceError: If a file is missing or damaged.
         CheckpointError: If the checkpoint cannot paint the label.
     """
-    spec = specs[0]
-    section = next(m for m in recipe.masks if m.name == spec.section)
-    host = reader.read(spec.host)
-    rng = seeds.generator(
-        recipe.seed, "mask", spec.host.source, spec.host.case_id, spec.section, str(spec.draw)
+    drawn = draw(specs, recipe, reader)
+    if isinstance(drawn, Refused):
+        return (drawn,)
+    return tuple(
+        _prepare_slice(drawn, ordinal, recipe.view, rules, reader.label_names)
+        for ordinal in range(len(drawn.slices))
     )
+
+
+def _prepare_slice(
+    drawn: Drawn, ordinal: int, view: View, rules: PatchRules, label_names: Mapping[str, int]
+) -> Prepared | Refused:
+    """One slice of a drawn mask: its patches, and its label map after painting."""
+    section, chosen = drawn.section, drawn.slices[ordinal]
+    specs = tuple(spec.on_slice(ordinal) for spec in drawn.specs)
+    flat = slice_of(drawn.mask, view, chosen)
+    plane, region = on_slice(drawn.host.scan(), flat, view)
     try:
-        mask, donor, drawn = _draw(section, host, spec, reader, rng)
-        index = draw_slice(mask, recipe.view, section.slices, rng)
-        flat = take_slice(mask, recipe.view, index)
-        part = None
-        if section.max_extent_mm is not None:
-            part = draw_part(flat, section.max_extent_mm, rng)
-            flat = take_part(flat, part) if part else flat
-        plane, region = on_slice(host.scan(), flat, recipe.view)
         patches = cut_patches(plane, region, flat.label, rules)
     except MaskError as err:
-        reason = err.reason if isinstance(err, PlacementError) else "cannot be painted"
-        return Refused(tuple(specs), f"{section.kind}: {reason}", str(err))
-    labels, _ = on_slice(host.labels, flat, recipe.view)
+        return refused(specs, section, err)
+    labels, _ = on_slice(drawn.host.labels, flat, view)
     # A donor of another layout may know a union that the host does not.
-    unions = {**(donor.unions if donor else {}), **spec.host.unions}
-    value = painted_value(section, flat.label, reader.label_names, unions)
+    donor = drawn.donor_entry
+    unions = {**(donor.unions if donor else {}), **specs[0].host.unions}
+    value = painted_value(section, flat.label, label_names, unions)
     return Prepared(
-        specs=tuple(specs),
+        specs=specs,
         plane=plane,
         region=region,
         labels=paint_labels(labels, flat, section.label_policy(), value),
         patches=tuple(patches),
         label=flat.label,
-        slice_index=index,
         donor=donor,
-        params={"kind": section.kind, "region": drawn, "slice_index": index, "part": part},
-        facts=mask.facts,
+        params={"kind": section.kind, "region": drawn.params, **chosen},
+        facts=drawn.mask.facts,
     )
 
 
@@ -231,6 +184,7 @@ def finish(
     facts = Facts(
         sample_id=spec.sample_id,
         mask_id=spec.mask_id,
+        lesion_id=spec.lesion_id,
         case_id=host.case_id,
         patient_id=host.patient_id,
         donor_case_id=donor.case_id if donor else None,
@@ -250,6 +204,7 @@ def finish(
         measured,
         {
             "sample_id": spec.sample_id,
+            "lesion_id": spec.lesion_id,
             "split": spec.split,
             "host": _case_facts(host),
             "donor": _case_facts(donor) if donor else None,
@@ -314,24 +269,6 @@ def measure(
         mask_area_mm2=count * area,
         painted_fraction=count / mask.size,
     )
-
-
-def _draw(
-    section: MaskKind, host: Case, spec: SampleSpec, reader: CaseReader, rng: np.random.Generator
-) -> tuple[Mask, CaseEntry | None, Mapping[str, Any]]:
-    """Draw and build the 3D mask, with the first donor that can be placed."""
-    candidates: tuple[CaseEntry | None, ...] = spec.donors or (None,)
-    refusal: MaskError | None = None
-    for entry in candidates:
-        donor = reader.read(entry) if entry is not None else None
-        try:
-            drawn = section.draw(host, donor, rng)
-        except MaskError as err:
-            refusal = refusal or err
-            continue
-        return section.build(host, donor, drawn), entry, drawn
-    assert refusal is not None
-    raise refusal
 
 
 def _policy(recipe: Recipe, spec: SampleSpec) -> str:

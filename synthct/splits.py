@@ -1,10 +1,11 @@
-"""Which patient goes to which split: by fractions and a hash, or as the sources' own tables say."""
+"""Sharing out: patients to splits, by fractions or as the sources' tables say; masks by weight."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
+from itertools import pairwise
 
 from synthct.errors import PolicyError
 from synthct.recipe import SPLITS, Recipe, Split
@@ -89,3 +90,20 @@ def _sizes(total: int, fractions: Mapping[Split, float]) -> dict[Split, int]:
                 sizes[max(sizes, key=lambda name: sizes[name])] -= 1
                 sizes[split] = 1
     return sizes
+
+
+def share_out(weights: Sequence[float], total: int, offset: Fraction) -> list[int]:
+    """Whole counts that add up to ``total`` and are as their ``weights`` ask.
+
+    Each count is its exact share, rounded down or up; systematic sampling with ``offset`` decides
+    which, so that over many hosts even a small weight gets its share.
+
+    Args:
+        weights: Positive, of any sum.
+        total: What the counts add up to.
+        offset: 0 <= offset < 1; where the rounding falls.
+    """
+    exact = [Fraction(str(weight)) for weight in weights]
+    whole = sum(exact)
+    marks = [math.floor(sum(exact[:n]) * total / whole + offset) for n in range(len(exact) + 1)]
+    return [after - before for before, after in pairwise(marks)]

@@ -11,9 +11,10 @@ from functools import partial
 from typing import Any
 
 from synthct.check import Checked
+from synthct.draw import CaseReader
 from synthct.errors import ResourceError, SynthCTError
 from synthct.plan import SampleSpec
-from synthct.sample import CaseReader, Prepared, Refused, prepare
+from synthct.sample import Outcome, prepare
 
 
 def default_workers() -> int:
@@ -36,7 +37,7 @@ class MaskTasks:
     def __len__(self) -> int:
         return len(self.groups)
 
-    def __getitem__(self, n: int) -> Prepared | Refused | SynthCTError:
+    def __getitem__(self, n: int) -> Outcome | SynthCTError:
         try:
             return prepare(self.groups[n], self.recipe, self.rules, self.reader)
         except SynthCTError as err:
@@ -45,7 +46,7 @@ class MaskTasks:
 
 def prepared_masks(
     checked: Checked, groups: Sequence[tuple[SampleSpec, ...]], workers: int
-) -> Iterator[Prepared | Refused]:
+) -> Iterator[Outcome]:
     """The masks in order, prepared by worker processes ahead of their use.
 
     Raises:
@@ -78,13 +79,11 @@ def _end_with(parent: int, worker: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _unless_failed(
-    loaded: Iterator[Prepared | Refused | SynthCTError],
-) -> Iterator[Prepared | Refused]:
-    for mask in loaded:
-        if isinstance(mask, SynthCTError):
-            raise mask
-        yield mask
+def _unless_failed(loaded: Iterator[Outcome | SynthCTError]) -> Iterator[Outcome]:
+    for outcome in loaded:
+        if isinstance(outcome, SynthCTError):
+            raise outcome
+        yield outcome
 
 
 @contextmanager

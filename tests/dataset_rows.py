@@ -21,6 +21,7 @@ from synthct.volume import Volume
 FACTS = Facts(
     sample_id="host.boxes.d000.s0.v0",
     mask_id="host.boxes.d000.s0",
+    lesion_id="host.boxes.d000",
     case_id="host",
     patient_id="patient",
     donor_case_id=None,

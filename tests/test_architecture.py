@@ -26,7 +26,7 @@ LAYERS = (
     {"recipe"},
     {"splits"},
     {"plan"},
-    {"dataset", "licence"},
+    {"dataset", "draw", "licence"},
     {"card", "check", "sample"},
     {"painter", "sheet", "workers"},
     {"documents"},

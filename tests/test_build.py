@@ -122,6 +122,27 @@ def test_the_dataset_loads_and_its_pictures_decode(built: Path, tmp_path: Path) 
     assert row["provenance"]["host"]["case"] == row["case_id"]
 
 
+def test_slices_of_a_lesion_are_the_same_samples_in_any_shards(make: Make, tmp_path: Path) -> None:
+    section = {"name": "tumors", **SECTIONS["tumors"], "slices": {"every_mm": 3}}
+    changes = {"masks": [section], "masks_per_case": 1, "variants": 2}
+    folders = [
+        make(f"slices-{size}", workers=workers, samples_per_shard=size, **changes)
+        for size, workers in ((1, 0), (100, 2))
+    ]
+    one, other = (loaded(folder, tmp_path, decode=False) for folder in folders)
+    assert len(list((folders[0] / "data").iterdir())) == 4
+    assert len(list((folders[1] / "data").iterdir())) == 1
+    digests = [dict(zip(d["sample_id"], d["sample_digest"], strict=True)) for d in (one, other)]
+    assert digests[0] == digests[1]
+    lesions = set(one["lesion_id"])
+    assert lesions == {f"{host}.tumors.d000" for host in HOSTS}
+    assert one.num_rows > 2 * len(lesions)
+    for lesion_id in lesions:
+        rows = [row for row in other if row["lesion_id"] == lesion_id]
+        assert len({json.dumps(r["provenance"]["mask"]["params"]["region"]) for r in rows}) == 1
+        assert len({row["slice_index"] for row in rows}) == len(rows) / 2
+
+
 def test_outside_of_the_mask_every_voxel_is_the_source_files(
     built: Path, folder: Path, tmp_path: Path
 ) -> None:

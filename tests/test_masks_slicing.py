@@ -12,15 +12,18 @@ from synthct.masks import (
     IGNORE,
     VIEW_AXIS,
     Mask,
-    draw_part,
-    draw_slice,
+    SeveralSlices,
+    SliceRule,
+    View,
+    draw_slices,
     paint_labels,
-    take_part,
-    take_slice,
+    slice_of,
 )
 from synthct.masks.base import PlacementError, components, make_mask, structure
+from synthct.masks.slicing import draw_part, take_part, take_slice
 from synthct.volume import Box, Volume
 
+VIEWS: tuple[View, ...] = ("axial", "coronal", "sagittal")
 SHAPE, SPACING = (60, 50, 20), (0.8, 0.8, 2.5)
 
 
@@ -36,30 +39,114 @@ def wide_mask() -> Mask:
     return Mask(volume, Box((0, 0, 0), SHAPE), None)
 
 
-@pytest.mark.parametrize("view", ["axial", "coronal", "sagittal"])
+def areas(mask: Mask, view: View) -> np.ndarray:
+    """Voxels of the mask in each slice of the host."""
+    across = tuple(a for a in range(3) if a != VIEW_AXIS[view])
+    return mask.in_host((48, 40, 24)).sum(axis=across)
+
+
+def indices(mask: Mask, view: View, rule: SliceRule, seed: int = 0) -> list[int]:
+    drawn = draw_slices(mask, view, rule, None, np.random.default_rng(seed))
+    assert all(one["part"] is None for one in drawn)
+    return [one["slice_index"] for one in drawn]
+
+
+@pytest.mark.parametrize("view", VIEWS)
 def test_largest_slice_has_the_greatest_area(view):
     mask = blob_mask()
-    index = draw_slice(mask, view, "largest", np.random.default_rng(0))
-    axis = VIEW_AXIS[view]
-    area = mask.in_host((48, 40, 24)).sum(axis=tuple(a for a in range(3) if a != axis))
+    area = areas(mask, view)
+    (index,) = indices(mask, view, "largest")
     assert area[index] == area.max()
 
 
-@pytest.mark.parametrize("view", ["axial", "coronal", "sagittal"])
+@pytest.mark.parametrize("view", VIEWS)
 def test_random_slices_follow_the_area_and_skip_slivers(view):
-    mask, rng, axis = blob_mask(), np.random.default_rng(1), VIEW_AXIS[view]
-    area = mask.in_host((48, 40, 24)).sum(axis=tuple(a for a in range(3) if a != axis))
-    drawn = Counter(draw_slice(mask, view, "random", rng) for _ in range(4000))
+    mask, rng = blob_mask(), np.random.default_rng(1)
+    area = areas(mask, view)
+    drawn = Counter(
+        draw_slices(mask, view, "random", None, rng)[0]["slice_index"] for _ in range(4000)
+    )
     allowed = np.where(area >= 0.25 * area.max(), area, 0)
     assert set(drawn) <= set(np.flatnonzero(allowed).tolist())
     share = np.array([drawn[n] for n in range(len(area))]) / 4000
     assert np.abs(share - allowed / allowed.sum()).max() < 0.03
 
 
-@pytest.mark.parametrize("view", ["axial", "coronal", "sagittal"])
+@pytest.mark.parametrize("view", VIEWS)
+def test_all_slices_make_up_the_whole_mask(view):
+    mask = blob_mask()
+    shape = (48, 40, 24)
+    drawn = draw_slices(mask, view, "all", None, np.random.default_rng(0))
+    flats = [slice_of(mask, view, one) for one in drawn]
+    assert {flat.box.shape[VIEW_AXIS[view]] for flat in flats} == {1}
+    together = np.sum([flat.in_host(shape) for flat in flats], axis=0)
+    assert np.array_equal(together, mask.in_host(shape).astype(int))
+    assert [one["slice_index"] for one in drawn] == np.flatnonzero(areas(mask, view)).tolist()
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("every_mm", [0.3, 2.0, 2.5, 6.0, 11.0, 500.0])
+def test_slices_lie_so_many_mm_apart_and_the_largest_is_one_of_them(view, every_mm):
+    mask = blob_mask()
+    spacing, area = (0.8, 0.8, 2.5)[VIEW_AXIS[view]], areas(mask, view)
+    found = indices(mask, view, SeveralSlices(every_mm=every_mm))
+    shown = np.flatnonzero(area)
+    if every_mm <= spacing:
+        assert found == shown.tolist()
+    assert area.argmax() in found
+    gaps = np.diff(found) * spacing
+    assert np.abs(gaps - max(every_mm, spacing)).max(initial=0) <= spacing
+    # None is missing at either end.
+    assert (found[0] - shown[0]) * spacing < every_mm + spacing / 2
+    assert (shown[-1] - found[-1]) * spacing < every_mm + spacing / 2
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_slices_that_show_too_little_are_left_out(view):
+    mask = blob_mask()
+    pixel_mm2 = 0.8 * 0.8 if view == "axial" else 0.8 * 2.5
+    area = areas(mask, view) * pixel_mm2
+    limit = float(np.median(area[area > 0])) + 0.01
+    found = indices(mask, view, SeveralSlices(min_area_mm2=limit))
+    assert found == np.flatnonzero(area >= limit).tolist()
+    assert 0 < len(found) < np.count_nonzero(area)
+
+
+def test_a_mask_without_a_slice_of_the_least_area_is_refused_with_the_reason():
+    with pytest.raises(PlacementError, match=r"shows \d+ mm2, less than min_area_mm2 9000") as info:
+        indices(blob_mask(), "axial", SeveralSlices(min_area_mm2=9000))
+    assert info.value.reason == "min_area_mm2"
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_several_slices_of_a_large_mask_show_one_part_of_it(view):
+    whole = wide_mask()
+    drawn = draw_slices(whole, view, "all", 15.0, np.random.default_rng(2))
+    drawn = json.loads(json.dumps(drawn))
+    part = np.sum([slice_of(whole, view, one).in_host(SHAPE) for one in drawn], axis=0)
+    assert part.max() == 1
+    box = Box.around(part)
+    assert box is not None
+    assert all(n * s <= 15.0 for n, s in zip(box.shape, SPACING, strict=True))
+    assert len(components(part.astype(bool))[1]) == 1
+    assert not (part.astype(bool) & ~whole.in_host(SHAPE)).any()
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("max_extent_mm", [None, 8.0])
+def test_one_slice_is_drawn_before_its_part(view, max_extent_mm):
+    whole = wide_mask()
+    (one,) = draw_slices(whole, view, "random", max_extent_mm, np.random.default_rng(4))
+    flat = take_slice(whole, view, one["slice_index"])
+    shown = slice_of(whole, view, one)
+    assert np.array_equal(shown.in_host(SHAPE), take_part(flat, one["part"]).in_host(SHAPE))
+    assert (max_extent_mm is None) == (shown.volume_ml == flat.volume_ml)
+
+
+@pytest.mark.parametrize("view", VIEWS)
 def test_slice_is_the_same_voxels_of_the_host(view):
     mask = blob_mask()
-    index = draw_slice(mask, view, "largest", np.random.default_rng(0))
+    index = int(areas(mask, view).argmax())
     flat = take_slice(mask, view, index)
     expected = np.zeros((48, 40, 24), dtype=bool)
     place = tuple(index if a == VIEW_AXIS[view] else slice(None) for a in range(3))
@@ -79,11 +166,12 @@ def test_small_mask_is_taken_whole():
     assert take_part(mask, None) is mask
 
 
-@pytest.mark.parametrize("view", ["axial", "coronal", "sagittal"])
+@pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize("extent_mm", [1.0, 6.0, 15.0])
 def test_part_fits_its_extent_and_is_one_piece_of_the_mask(view, extent_mm):
     whole, rng = wide_mask(), np.random.default_rng(3)
-    flat = take_slice(whole, view, draw_slice(whole, view, "largest", rng))
+    (largest,) = draw_slices(whole, view, "largest", None, rng)
+    flat = slice_of(whole, view, largest)
     thick = VIEW_AXIS[view]
     for _ in range(20):
         params = json.loads(json.dumps(draw_part(flat, extent_mm, rng)))

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from synthct.errors import PolicyError, RecipeError, SourceError
-from synthct.plan import Plan, plan_samples, share_out
+from synthct.plan import Plan, plan_samples
 from synthct.recipe import Recipe, load_recipe
 from synthct.sources import CaseEntry, Index, LabelStats, index_sources
-from synthct.splits import assign_splits
+from synthct.splits import assign_splits, share_out
 from synthct.volume import Box
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
@@ -207,6 +207,36 @@ def test_samples_are_ordered_by_split_host_section_draw_and_variant() -> None:
     assert keys == sorted(keys)
     assert len({spec.sample_id for spec in made.specs}) == 9 * 4 * 2
     assert made.specs[0].sample_id.endswith(".kidneys.d000.s0.v0")
+
+
+def test_several_slices_are_counted_by_the_size_of_what_lends_its_shape() -> None:
+    """A ball of 0.1 ml is 5.8 mm wide; slices of these cases are 1 mm apart."""
+    for slices, count in (("largest", 1), ("all", 6), ({"every_mm": 3}, 2), ({"every_mm": 99}, 1)):
+        donors = cases(5, "d", labels=["tumor"])
+        made = plan([{**TUMOR, "slices": slices}], cases(5), donors, variants=2, masks_per_case=3)
+        assert made.num_samples == 5 * 3 * 2 * count
+        assert made.is_exact == (count == 1)
+        assert made.count("section") == {"tumors": made.num_samples}
+        assert len(made.specs) == 5 * 3 * 2
+        few = made.limit(4)
+        assert few.num_samples - 4 in range(count)
+        assert [s for shard in few.shards for s in shard.specs] == list(few.specs)
+
+
+def test_shards_hold_so_many_samples_however_many_slices_a_mask_has() -> None:
+    section = {**KIDNEY, "slices": "all"}  # six slices
+    made = plan([section], cases(5), masks_per_case=5, samples_per_shard=13, splits={"train": 1})
+    sizes = [sum(spec.slices for spec in shard.specs) for shard in made.shards]
+    assert sizes == [12] * 12 + [6]
+    small = plan([section], cases(2), samples_per_shard=2, splits={"train": 1})
+    assert [len(shard.specs) for shard in small.shards] == [1, 1]
+
+
+def test_a_spec_on_another_slice_keeps_its_lesion() -> None:
+    spec = plan([KIDNEY], cases(1), variants=2, splits={"train": 1}).specs[1]
+    other = spec.on_slice(3)
+    assert other.sample_id == f"{spec.lesion_id}.s3.v1"
+    assert other.lesion_id == spec.lesion_id == "case_000.kidneys.d000"
 
 
 def test_masks_are_shared_out_by_weight() -> None:

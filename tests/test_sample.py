@@ -18,16 +18,14 @@ from synthct.check import Checked, check
 from synthct.dataset.picture import from_picture
 from synthct.dataset.png import decode_hu, decode_labels, decode_mask
 from synthct.dataset.schema import Row
+from synthct.draw import CaseReader, Refused, masks_of
 from synthct.errors import MaskError
-from synthct.masks import VIEW_AXIS, on_slice, take_part, take_slice
+from synthct.masks import VIEW_AXIS, on_slice, slice_of
 from synthct.masks.transplant import Transplant
 from synthct.recipe import Recipe
 from synthct.sample import (
-    CaseReader,
     Prepared,
-    Refused,
     finish,
-    masks_of,
     noise_seed,
     painted_value,
     prepare,
@@ -57,10 +55,15 @@ def checked_with(folder: Path, checkpoint: Path, **changes: Any) -> Checked:
     return check(recipe, cache_dir=folder / "cache")
 
 
-def prepared_of(checked: Checked, section: str, **rules: Any) -> Prepared | Refused:
+def outcome_of(checked: Checked, section: str, **rules: Any) -> tuple[Prepared | Refused, ...]:
     group = next(g for g in masks_of(checked.plan.specs) if g[0].section == section)
     reader = CaseReader(checked.label_names)
     return prepare(group, checked.recipe, replace(checked.rules, **rules), reader)
+
+
+def prepared_of(checked: Checked, section: str, **rules: Any) -> Prepared | Refused:
+    (mask,) = outcome_of(checked, section, **rules)
+    return mask
 
 
 def finished(checked: Checked, mask: Prepared, **facts: Any) -> Row:
@@ -121,8 +124,7 @@ def test_the_recorded_parameters_give_the_same_mask_again(
     )
     assert host is not None
     kind = next(m for m in checked.recipe.masks if m.name == section)
-    flat = take_slice(kind.build(host, donor, params["region"]), "axial", params["slice_index"])
-    flat = take_part(flat, params["part"])
+    flat = slice_of(kind.build(host, donor, params["region"]), "axial", params)
     _, region = on_slice(host.scan(), flat, "axial")
     assert np.array_equal(region.array, from_picture(decode_mask(row.mask), "axial"))
     assert (stored["donor"] is not None) == (section == "tumors")
@@ -138,6 +140,53 @@ def test_masks_do_not_depend_on_how_they_are_painted(folder: Path, checkpoint: P
         assert isinstance(second, Prepared)
         assert np.array_equal(first.region.array, second.region.array)
         assert first.params == second.params
+
+
+@pytest.mark.parametrize("view", ["axial", "coronal", "sagittal"])
+def test_the_slices_of_a_lesion_are_samples_of_one_3d_object(
+    folder: Path, checkpoint: Path, view: str
+) -> None:
+    masks = [{"name": "tumors", **SECTIONS["tumors"], "slices": "all"}]
+    checked = checked_with(folder, checkpoint, masks=masks, view=view, masks_per_case=1)
+    slices = [m for m in outcome_of(checked, "tumors") if isinstance(m, Prepared)]
+    assert len(slices) > 2
+    axis = VIEW_AXIS[checked.recipe.view]
+    indices = [mask.slice_index for mask in slices]
+    assert indices == list(range(indices[0], indices[0] + len(indices)))
+    assert len({json.dumps(mask.params["region"]) for mask in slices}) == 1
+    # Replayed in 3D, the recorded lesion is all slices together.
+    spec, section = slices[0].specs[0], checked.recipe.masks[0]
+    reader = CaseReader(checked.label_names)
+    donor = slices[0].donor
+    assert donor is not None
+    host = reader.read(spec.host)
+    whole = section.build(host, reader.read(donor), slices[0].params["region"])
+    shown = np.zeros(host.labels.shape, dtype=bool)
+    for mask in slices:
+        shown[tuple(mask.slice_index if a == axis else slice(None) for a in range(3))] = (
+            mask.region.array.squeeze(axis)
+        )
+    assert np.array_equal(shown, whole.in_host(host.labels.shape))
+    rows = [
+        finish(m, s, [np.zeros((p.size,) * 2, np.float32) for p in m.patches],
+               checked.recipe, **FACTS) for m in slices for s in m.specs
+    ]  # fmt: skip
+    assert {row.facts.lesion_id for row in rows} == {spec.lesion_id}
+    assert len({row.facts.mask_id for row in rows}) == len(slices)
+    assert len({row.facts.sample_id for row in rows}) == 2 * len(slices)
+
+
+def test_a_slice_too_large_for_the_checkpoint_is_refused_and_the_others_are_painted(
+    folder: Path, checkpoint: Path
+) -> None:
+    masks = [{"name": "organ", **SECTIONS["organ"], "slices": "all"}]
+    checked = checked_with(folder, checkpoint, masks=masks, masks_per_case=1)
+    small = {"patch_sizes": (32,), "spacing_range_mm": (0.5, 0.7)}
+    outcome = outcome_of(checked, "organ", **small)
+    kinds = {type(mask) for mask in outcome}
+    assert kinds == {Prepared, Refused}
+    ordinals = [mask.specs[0].slice_ordinal for mask in outcome]
+    assert ordinals == list(range(len(outcome)))
 
 
 def test_another_seed_draws_other_masks(folder: Path, checkpoint: Path) -> None:
@@ -250,7 +299,7 @@ def test_a_donors_union_counts_where_the_host_has_none(folder: Path, checkpoint:
     )
     specs = [replace(spec, donors=donors) for spec in group]
     rules = replace(checked.rules, labels=("lesion",))
-    mask = prepare(specs, recipe, rules, CaseReader(checked.label_names))
+    (mask,) = prepare(specs, recipe, rules, CaseReader(checked.label_names))
     assert isinstance(mask, Prepared)
     assert set(np.unique(mask.labels[mask.region.array])) == {2}
 

@@ -13,8 +13,9 @@ from tiny_recipe import tiny_recipe, write_data
 from synthct.check import check
 from synthct.dataset.schema import arrow_schema
 from synthct.dataset.writer import write_shard
+from synthct.draw import CaseReader, masks_of
 from synthct.recipe import Recipe
-from synthct.sample import CaseReader, Prepared, masks_of, prepare
+from synthct.sample import Prepared, prepare
 from synthct.sheet import GAP, MASK_COLOUR, ORGAN_COLOUR, TILE, TILES, dataset_sheet, plan_sheet
 
 
@@ -47,7 +48,7 @@ def test_the_plans_sheet_outlines_masks_and_organs(tmp_path: Path, tiny_checkpoi
     checked = check(recipe, cache_dir=tmp_path / "cache")
     reader = CaseReader(checked.label_names)
     masks = [
-        prepare(group, recipe, checked.rules, reader)
+        prepare(group, recipe, checked.rules, reader)[0]
         for group in masks_of(checked.plan.specs)
         if group[0].section in ("tumors", "box")
     ]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from datasets import Features
 
 #: Version of the layout of datasets: of columns, files and their meaning.
-FORMAT_VERSION = "1.0.0"
+FORMAT_VERSION = "1.1.0"
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +63,8 @@ class Facts:
 
     Attributes:
         sample_id: Unique in the dataset.
-        mask_id: Equal for the variants of one mask.
+        mask_id: Equal for the variants of one mask on one slice.
+        lesion_id: Equal for the slices and variants of one 3D mask, such as a transplanted lesion.
         case_id: The host, whose voxels surround the mask.
         patient_id: The host's patient.
         donor_case_id: The case whose structure was carried over, if any.
@@ -79,6 +80,7 @@ class Facts:
 
     sample_id: str
     mask_id: str
+    lesion_id: str
     case_id: str
     patient_id: str
     donor_case_id: str | None

@@ -12,18 +12,18 @@ from synthct.masks.base import (
     MaskSection,
     Params,
     PlacementError,
+    SeveralSlices,
+    SliceRule,
     View,
 )
 from synthct.masks.blob import Blob
 from synthct.masks.box import BoxMask
 from synthct.masks.organ import Organ
 from synthct.masks.slicing import (
-    draw_part,
-    draw_slice,
+    draw_slices,
     on_slice,
     paint_labels,
-    take_part,
-    take_slice,
+    slice_of,
 )
 from synthct.masks.transplant import Transplant
 
@@ -41,12 +41,12 @@ __all__ = [
     "Organ",
     "Params",
     "PlacementError",
+    "SeveralSlices",
+    "SliceRule",
     "Transplant",
     "View",
-    "draw_part",
-    "draw_slice",
+    "draw_slices",
     "on_slice",
     "paint_labels",
-    "take_part",
-    "take_slice",
+    "slice_of",
 ]

@@ -28,6 +28,23 @@ Params = dict[str, Any]
 View = Literal["axial", "coronal", "sagittal"]
 LabelPolicy = Literal["paint", "keep", "ignore"]
 
+
+class SeveralSlices(BaseModel):
+    """Which slices of a 3D mask become samples; they share a ``lesion_id``.
+
+    Attributes:
+        every_mm: Distance from one to the next, counted from the largest; every slice if None.
+        min_area_mm2: Slices that show less of the mask are left out.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    every_mm: Annotated[float, Field(gt=0)] | None = None
+    min_area_mm2: Annotated[float, Field(ge=0)] = 0.0
+
+
+SliceRule = Literal["random", "largest", "all"] | SeveralSlices
+
 #: Value of voxels in a label map of which nobody knows any more what they are.
 IGNORE = 255
 
@@ -60,8 +77,9 @@ class MaskSection(BaseModel):
         label: What the model is asked to paint; None for whatever fits.
         weight: Share of the draws, relative to the other sections.
         slices: Which slice of a 3D mask a 2D sample shows: one drawn by area among those with at
-            least a quarter of the largest area, or the largest.
-        max_extent_mm: Paint only a random part of at most this extent where the whole is larger.
+            least a quarter of the largest area, or the largest; or several, each a sample.
+        max_extent_mm: Paint only a random part of at most this extent where the whole is larger:
+            of the slice, or of the 3D mask where several slices are taken.
         label_map: What the label map gets under the mask: the painted label, 255, or what was
             there; by default what suits the kind.
     """
@@ -73,7 +91,7 @@ class MaskSection(BaseModel):
     name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9_-]*[a-z0-9])?$", max_length=40)]
     label: str | None = None
     weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
-    slices: Literal["random", "largest"] = "random"
+    slices: SliceRule = "random"
     max_extent_mm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     label_map: LabelPolicy | None = None
 
@@ -88,6 +106,14 @@ class MaskSection(BaseModel):
     def donor_labels(self) -> tuple[str, ...]:
         """The labels that a donor must have."""
         return ()
+
+    def likely_extent_mm(self, volume_ml: float) -> float:
+        """About how many mm a mask reaches along an axis; for planning, before any is drawn.
+
+        Args:
+            volume_ml: Volume of the labels that the shape comes from; 0 if there is none.
+        """
+        return float(2 * (volume_ml * 1000 * 3 / (4 * np.pi)) ** (1 / 3))
 
     def label_policy(self) -> LabelPolicy:
         """``label_map``, or what suits the kind where the recipe leaves it open."""

@@ -64,6 +64,11 @@ class Blob(MaskSection):
         """The structure that holds the blob, if there is one."""
         return () if self.within is None else (self.within,)
 
+    def likely_extent_mm(self, volume_ml: float) -> float:
+        """The mean diameter; the structure that holds the blob says nothing of its size."""
+        del volume_ml
+        return sum(self.radius_mm)
+
     def draw(self, host: Case, donor: Case | None, rng: np.random.Generator) -> Params:
         """Draw a place and a shape until the blob lies in tissue.
 

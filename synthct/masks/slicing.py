@@ -1,10 +1,11 @@
-"""From masks to what is painted of them: one slice, a part that is not too large, the label map."""
+"""From masks to what is painted of them: slices, a part that is not too large, the label map."""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections import Counter
 
 import numpy as np
+import numpy.typing as npt
 
 from synthct.errors import MaskError
 from synthct.masks.base import (
@@ -13,6 +14,9 @@ from synthct.masks.base import (
     LabelPolicy,
     Mask,
     Params,
+    PlacementError,
+    SeveralSlices,
+    SliceRule,
     View,
     components,
     move,
@@ -28,31 +32,87 @@ LEAST_AREA_SHARE = 0.25
 PART_ROUGHNESS = 0.15
 
 
-def draw_slice(
-    mask: Mask, view: View, rule: Literal["random", "largest"], rng: np.random.Generator
-) -> int:
-    """Choose the slice of a 3D mask that a 2D sample shows.
+def draw_slices(
+    mask: Mask, view: View, rule: SliceRule, max_extent_mm: float | None, rng: np.random.Generator
+) -> list[Params]:
+    """Choose what 2D samples show of a 3D mask.
 
     Args:
         mask: The 3D mask.
         view: Across which axis the slices lie.
-        rule: ``largest``, or ``random``: drawn by area among the slices with at least a quarter
-            of the largest one's area.
-        rng: Drawn from once for ``random``.
+        rule: ``largest``; ``random``: drawn by area among the slices with at least a quarter of
+            the largest one's area; ``all``, or ``SeveralSlices``.
+        max_extent_mm: Take only a part of at most this extent where there is more: of the slice
+            or, where several are taken, of the 3D mask, so that they are of one piece.
+        rng: The stream of the mask.
 
     Returns:
-        Index of the slice along the view's axis of the host.
+        Parameters for ``slice_of`` as JSON, one for each sample, in the order of the slices.
+
+    Raises:
+        PlacementError: If no slice shows the least area that the rule asks for.
     """
+    if rule == "random" or rule == "largest":
+        index = _largest(mask, view) if rule == "largest" else _random(mask, view, rng)
+        flat = take_slice(mask, view, index)
+        part = None if max_extent_mm is None else draw_part(flat, max_extent_mm, rng)
+        return [{"slice_index": index, "part": part}]
+    part = None if max_extent_mm is None else draw_part(mask, max_extent_mm, rng)
+    if part is not None:
+        mask, part = take_part(mask, part), {**part, "of": "volume"}
+    several = SeveralSlices() if rule == "all" else rule
+    return [{"slice_index": n, "part": part} for n in _several(mask, view, several)]
+
+
+def slice_of(mask: Mask, view: View, params: Params) -> Mask:
+    """What one sample shows of a 3D mask: the part and slice that ``draw_slices`` chose.
+
+    Raises:
+        MaskError: If the mask has no voxel there.
+    """
+    index, part = int(params["slice_index"]), params["part"]
+    if part is not None and part.get("of") == "volume":
+        return take_slice(take_part(mask, part), view, index)
+    return take_part(take_slice(mask, view, index), part)
+
+
+def _areas(mask: Mask, view: View) -> npt.NDArray[np.int64]:
+    """Voxels of the mask in each slice of its box."""
+    across = tuple(axis for axis in range(3) if axis != VIEW_AXIS[view])
+    return np.asarray(np.count_nonzero(mask.region.array, axis=across), dtype=np.int64)
+
+
+def _largest(mask: Mask, view: View) -> int:
+    return mask.box.start_ijk[VIEW_AXIS[view]] + int(np.argmax(_areas(mask, view)))
+
+
+def _random(mask: Mask, view: View, rng: np.random.Generator) -> int:
+    area = _areas(mask, view)
+    weight = np.where(area >= LEAST_AREA_SHARE * area.max(), area, 0)
+    # Not rng.choice: one uniform number per draw keeps the stream simple to replay.
+    chosen = int(np.searchsorted(np.cumsum(weight), rng.random() * weight.sum(), "right"))
+    return mask.box.start_ijk[VIEW_AXIS[view]] + chosen
+
+
+def _several(mask: Mask, view: View, rule: SeveralSlices) -> list[int]:
+    """The slices that a rule asks for, rising; the largest is one of them."""
     axis = VIEW_AXIS[view]
-    across = tuple(a for a in range(3) if a != axis)
-    area = np.count_nonzero(mask.region.array, axis=across)
-    if rule == "largest":
-        chosen = int(np.argmax(area))
-    else:
-        weight = np.where(area >= LEAST_AREA_SHARE * area.max(), area, 0)
-        # Not rng.choice: one uniform number per draw keeps the stream simple to replay.
-        chosen = int(np.searchsorted(np.cumsum(weight), rng.random() * weight.sum(), "right"))
-    return mask.box.start_ijk[axis] + chosen
+    counts, spacing_mm = _areas(mask, view), mask.region.spacing_mm[axis]
+    voxel_mm2 = mask.region.voxel_volume_ml * 1000 / spacing_mm
+    largest = int(np.argmax(counts))
+    wanted = np.arange(counts.size)
+    if rule.every_mm is not None:
+        step = rule.every_mm / spacing_mm
+        steps = np.arange(-np.floor(largest / step), (counts.size - 1 - largest) // step + 1)
+        wanted = np.unique(np.rint(largest + steps * step).astype(int).clip(0, counts.size - 1))
+    shown = wanted[(counts[wanted] > 0) & (counts[wanted] * voxel_mm2 >= rule.min_area_mm2)]
+    if not shown.size:
+        raise PlacementError(
+            f"the largest {view} slice of the mask shows {counts[largest] * voxel_mm2:.0f} mm2, "
+            f"less than min_area_mm2 {rule.min_area_mm2:g}; lower it, or draw larger masks",
+            Counter(min_area_mm2=1),
+        )
+    return [mask.box.start_ijk[axis] + int(n) for n in shown]
 
 
 def take_slice(mask: Mask, view: View, index: int) -> Mask:

@@ -22,11 +22,9 @@ from synthct.masks import (
     VIEW_AXIS,
     MaskKind,
     View,
-    draw_part,
-    draw_slice,
+    draw_slices,
     on_slice,
-    take_part,
-    take_slice,
+    slice_of,
 )
 from synthct.patch import Patch, PatchRules, cut_patches
 from synthct.recipe import donor_source
@@ -225,10 +223,8 @@ class PatchBatches(IterableDataset[Batch]):
         if not self._takes(host.scan(), view):
             view = "axial"
         for _ in range(self.recipe.data.patches_per_mask):
-            flat = take_slice(mask, view, draw_slice(mask, view, section.slices, rng))
-            if section.max_extent_mm is not None:
-                part = draw_part(flat, section.max_extent_mm, rng)
-                flat = take_part(flat, part) if part else flat
+            shown = draw_slices(mask, view, section.slices, section.max_extent_mm, rng)
+            flat = slice_of(mask, view, shown[int(rng.integers(len(shown)))])
             plane, region = on_slice(host.scan(), flat, view)
             patches = cut_patches(plane, region, flat.label, self.rules)
             patch = patches[int(rng.integers(len(patches)))]
