@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from synthct.errors import CheckpointError
-from synthct.licence import licence_of
+from synthct.licence import Origin, licence_of
 from synthct.models.checkpoint import CheckpointFiles, find_checkpoint
 from synthct.patch import PatchRules
 from synthct.plan import Plan, plan_samples
@@ -158,8 +158,16 @@ def _check_values(recipe: Recipe, index: Index, label_names: Mapping[str, int]) 
 
 def _licence(recipe: Recipe, checkpoint: CheckpointFiles) -> str | None:
     """What follows from the sources and from the scans that the checkpoint was trained on."""
-    sources = [section.licence for section in recipe.sources.values()]
-    trained_under = checkpoint.training.get("licence")
-    if trained_under:
-        sources.append(trained_under)
-    return licence_of(sources, stated=recipe.licence)
+    origins = [Origin(f"source '{name}'", s.licence) for name, s in recipe.sources.items()]
+    return licence_of([*origins, *trained_under(checkpoint)], stated=recipe.licence)
+
+
+def trained_under(checkpoint: CheckpointFiles) -> list[Origin]:
+    """The licences of a checkpoint's training data: what it says of itself, and of each scan.
+
+    One that does not say what it was trained on is of unknown licence.
+    """
+    cases = checkpoint.training.get("cases") or ()
+    licences = [checkpoint.training.get("licence"), *(case.get("licence") for case in cases)]
+    name = f"the training data of checkpoint '{checkpoint.name}'"
+    return [Origin(name, licence) for licence in dict.fromkeys(licences)]

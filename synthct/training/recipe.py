@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from synthct.intensity import parse_codec
-from synthct.licence import licence_of
+from synthct.licence import Origin, licence_of
 from synthct.masks import MaskKind
 from synthct.masks.base import View
 from synthct.recipe import donor_source
@@ -195,7 +195,8 @@ class TrainingRecipe(_Section):
         Raises:
             PolicyError: If the recipe states a looser one than its sources allow.
         """
-        return licence_of((s.licence for s in self.sources.values()), stated=self.licence)
+        origins = [Origin(f"source '{name}'", s.licence) for name, s in self.sources.items()]
+        return licence_of(origins, stated=self.licence)
 
 
 def load_training_recipe(path: Path) -> TrainingRecipe:
