@@ -393,6 +393,7 @@ def test_card_of_hostile_words_is_still_a_card(kits_root):
         kits_root,
         description="---\nlicense: mit\n---\n# Buy <script>alert(1)</script> [x](http://x) ![y](z)",
         licence="weird: [licence",
+        sources={"scans": {"layout": "kits23", "root": str(kits_root), "licence": "hospital"}},
     )
     unknown = [{**CASES[0], "licence": None}]
     header, body = front_matter(card(recipe, facts(recipe, cases=unknown)))
