@@ -316,7 +316,7 @@ def test_written_volumes_read_back_and_have_the_same_bytes_each_time(
     tmp_path: Path, suffix: str, dtype: Any
 ) -> None:
     array = np.random.default_rng(3).integers(0, np.iinfo(dtype).max, SHAPE).astype(dtype)
-    array = np.minimum(array, 3071) if dtype == np.int16 else array
+    array = np.minimum(array, 3071) - 800 if dtype == np.int16 else array
     volume = Volume(array, oblique_affine())
     one, two = tmp_path / f"one.{suffix}", tmp_path / f"two.{suffix}"
     write_volume(volume, one)
@@ -367,9 +367,15 @@ def test_a_missing_file_and_a_folder_are_source_errors(tmp_path: Path) -> None:
 def test_every_stored_type_reads_as_the_same_clipped_int16(tmp_path: Path, dtype: str) -> None:
     values = HU.astype(np.int64) * 3  # beyond both limits of HU
     limits = np.iinfo(dtype) if "f" not in dtype else np.iinfo(np.int32)
-    values = np.clip(values, limits.min, limits.max)
-    image = nib.Nifti1Image(values.astype(dtype), oblique_affine(), dtype=np.dtype(dtype))
-    read = read_ct(write_raw(tmp_path / "a.nii", image.to_bytes()))
+    offset = 1024 if limits.min == 0 else 0
+    values = np.clip(values, limits.min - offset, limits.max - offset)
+    stored = (values + offset).astype(dtype)
+    order = ">" if dtype.startswith(">") else "<"
+    header = nib.Nifti1Header(endianness=order)
+    image = nib.Nifti1Image(stored, oblique_affine(), header, dtype=np.dtype(dtype))
+    raw = bytearray(image.to_bytes())
+    struct.pack_into(order + "ff", raw, 112, 1.0, -offset)
+    read = read_ct(write_raw(tmp_path / "a.nii", bytes(raw)))
     assert read.array.dtype == np.int16
     assert read.array.dtype.isnative
     assert np.array_equal(read.array, np.clip(values, -1024, 3071))
@@ -390,7 +396,7 @@ def test_slope_and_intercept_are_applied_and_rounded(tmp_path: Path) -> None:
 
 def test_slope_zero_means_not_scaled(tmp_path: Path) -> None:
     raw = nifti_bytes(random_volume(), compress=False)
-    read = read_ct(write_raw(tmp_path / "a.nii", patched(raw, 112, "ff", 0.0, 50.0)))
+    read = read_ct(write_raw(tmp_path / "a.nii", patched(raw, 112, "ff", 0.0, 0.0)))
     assert np.array_equal(read.array, HU)
 
 

@@ -1,0 +1,185 @@
+"""The content of a file, plain or gzipped, read once, in order, and to its end.
+
+The end of a gzip stream holds the checksum of all that was read: whoever stops earlier, as most
+readers of NIfTI files do, takes damaged voxels for good ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from synthct.errors import SourceError
+
+_GZIP = b"\x1f\x8b"
+_BLOCK = 1 << 18
+
+#: Deflate cannot make more of a byte than this (zlib's technical notes).
+_GREATEST_RATIO = 1032
+
+
+class Content:
+    """What a file holds, unzipped.
+
+    Args:
+        path: Of the file, for messages.
+        file: Opened for reading, at its start.
+        sha256: What the file's bytes must hash to; None for any.
+    """
+
+    def __init__(self, path: Path, file: BinaryIO, sha256: str | None = None) -> None:
+        self.path = path
+        self.file_size = os.fstat(file.fileno()).st_size
+        self._file, self._wanted = file, sha256
+        self._hash = hashlib.sha256() if sha256 is not None else None
+        self._gunzip: Any = None
+        self._zipped = b""
+        self._plain = self._fetch()
+        if self._plain.startswith(_GZIP):
+            self._zipped, self._plain = self._plain, b""
+            self._gunzip = self._new_member()
+
+    def read(self, size: int) -> bytes:
+        """The next ``size`` bytes.
+
+        Raises:
+            SourceError: If the content ends before, or its gzip stream is damaged.
+        """
+        parts, missing = [], size
+        while missing:
+            part = self._some(missing)
+            if not part:
+                raise self._error(f"cut short: {missing} bytes are missing; fetch the file again")
+            parts.append(part)
+            missing -= len(part)
+        return b"".join(parts)
+
+    def skip(self, size: int) -> None:
+        """Pass over the next ``size`` bytes; raises what ``read`` raises."""
+        while size:
+            size -= len(self.read(min(size, _BLOCK)))
+
+    def require_size(self, size: int) -> None:
+        """Refuse a file that cannot hold ``size`` bytes in all, before anybody makes room for them.
+
+        Raises:
+            SourceError: If it holds, or by its gzip trailer must hold, another number of bytes.
+        """
+        if self._gunzip is None:
+            if self.file_size != size:
+                raise self._error(
+                    f"damaged or cut short: {self.file_size} bytes, but its header tells of {size}"
+                )
+            return
+        if size > self.file_size * _GREATEST_RATIO:
+            raise self._error(
+                f"damaged: its header claims {size} bytes, but {self.file_size} bytes of gzip hold "
+                f"at most {self.file_size * _GREATEST_RATIO}"
+            )
+        here = self._file.tell()
+        self._file.seek(-4, os.SEEK_END)
+        (told,) = struct.unpack("<I", self._file.read(4))
+        self._file.seek(here)
+        # The trailer counts modulo 2**32, and for the last of several members only.
+        if told > size % 2**32 and size < 2**32:
+            told_by = f"its header tells of {size} bytes, its gzip trailer of {told}"
+            raise self._error(f"damaged or cut short: {told_by}")
+
+    def finish(self) -> None:
+        """Make sure that nothing is left, that checksums agree, and that it is the file meant.
+
+        Raises:
+            SourceError: If not.
+        """
+        if self._some(1):
+            raise self._error("damaged: it goes on after the last voxel that its header tells of")
+        if self._hash is not None and self._hash.hexdigest() != self._wanted:
+            raise self._error("is not the file that was indexed; run the command again")
+
+    def _some(self, most: int) -> bytes:
+        """Up to ``most`` bytes; none at the end of the content."""
+        if self._gunzip is None:
+            if not self._plain:
+                self._plain = self._fetch()
+            part, self._plain = self._plain[:most], self._plain[most:]
+            return part
+        while True:
+            if self._gunzip.eof and not self._next_member():
+                return b""
+            at = self._file.tell()
+            try:
+                part = bytes(self._gunzip.decompress(self._zipped, most))
+            except _damages() as err:
+                place = f"between bytes {at - len(self._zipped)} and {at}"
+                raise self._error(f"damaged {place} ({err}); fetch the file again") from err
+            ended = self._gunzip.eof
+            self._zipped = self._gunzip.unused_data if ended else self._gunzip.unconsumed_tail
+            if part:
+                return part
+            if not ended and not self._zipped:
+                self._zipped = self._fetch()
+                if not self._zipped:
+                    raise self._error(f"cut short at byte {self.file_size}; fetch the file again")
+
+    def _next_member(self) -> bool:
+        """Begin with the next gzip stream of the file; false at the file's end."""
+        self._zipped = self._zipped or self._fetch()
+        if not self._zipped:
+            return False
+        at = self._file.tell() - len(self._zipped)
+        if len(self._zipped) < len(_GZIP):
+            self._zipped += self._fetch()
+        if not self._zipped.startswith(_GZIP):
+            raise self._error(f"damaged: bytes follow the gzip stream's end at byte {at}")
+        self._gunzip = self._new_member()
+        return True
+
+    def _fetch(self) -> bytes:
+        try:
+            block = self._file.read(_BLOCK)
+        except OSError as err:
+            raise self._error(f"cannot be read ({err.strerror})") from err
+        if self._hash is not None:
+            self._hash.update(block)
+        return block
+
+    @staticmethod
+    def _new_member() -> Any:
+        from isal import isal_zlib
+
+        return isal_zlib.decompressobj(wbits=31)
+
+    def _error(self, message: str) -> SourceError:
+        return SourceError(f"{self.path}: {message}")
+
+
+@contextmanager
+def open_content(path: Path, sha256: str | None = None) -> Iterator[Content]:
+    """Open a file for reading; anything but a regular file is refused unopened.
+
+    Raises:
+        SourceError: If it is missing, cannot be read, or is no regular file.
+    """
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise SourceError(f"{path}: cannot be read: not a regular file")
+        with path.open("rb", buffering=0) as file:
+            yield Content(path, file, sha256)
+    except FileNotFoundError as err:
+        raise SourceError(f"{path}: no such file") from err
+    except (OSError, ValueError) as err:  # ValueError: a null byte in the path
+        reason = err.strerror if isinstance(err, OSError) else err
+        raise SourceError(f"{path}: cannot be read ({reason})") from err
+
+
+def _damages() -> tuple[type[Exception], ...]:
+    from isal import isal_zlib
+
+    error: type[Exception] = isal_zlib.error  # type: ignore[assignment]  # its stubs err
+    return (error,)

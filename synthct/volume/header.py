@@ -1,0 +1,251 @@
+"""The header of a NIfTI file: checked as a whole before anything is made room for.
+
+nibabel knows where the fields lie; what they may say is decided here, and stricter: it takes a
+scan with two affines that differ, repairs what looks odd, and reads past what it cannot.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from synthct.errors import SourceError
+from synthct.volume.content import Content
+from synthct.volume.grid import Affine, Index3, corner_distance_mm, spacing_of
+
+#: Four times the voxels of the largest whole-body CT.
+MAX_VOXELS = 2**30
+#: Greatest part of a file before its voxels.
+_MAX_OFFSET = 2**26
+#: Voxels of a patient's CT, with plenty to spare.
+_SPACING_MM = (0.01, 100.0)
+#: How far (mm) the corners may lie apart under sform and qform.
+_FORM_TOLERANCE_MM = 1e-3
+#: How far spacing and sform may differ (relative): both are float32, written by rounding programs.
+_SPACING_TOLERANCE = 1e-3
+_EPSILON = float(np.finfo(np.float32).eps)
+
+_MAGIC = {348: b"n+1\0", 540: b"n+2\0\r\n\x1a\n"}
+_OTHER_FORMATS = {b"NRRD": "NRRD", b"PK\x03\x04": "zip", b"\x89HDF": "HDF5", b"\x93NUM": "NumPy"}
+
+
+@dataclass(frozen=True, eq=False)
+class Header:
+    """What a NIfTI header says of the voxels that follow it.
+
+    Attributes:
+        shape: Shape (I, J, K) of the stored array, in Fortran order.
+        frames: Number of such arrays, one after the other.
+        dtype: Of the stored voxels.
+        slope: What stored voxels are multiplied by.
+        intercept: What is added to them then.
+        affine: (4, 4) from stored voxel index to RAS+ mm.
+    """
+
+    shape: Index3
+    frames: int
+    dtype: np.dtype[Any]
+    slope: float
+    intercept: float
+    affine: Affine
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether stored voxels are not yet the values."""
+        return (self.slope, self.intercept) != (1.0, 0.0)
+
+
+def read_header(content: Content) -> Header:
+    """Read and check the header, and everything else that comes before the voxels.
+
+    Raises:
+        SourceError: If it is no NIfTI file, or one that cannot be a scan, or is damaged.
+    """
+    path = content.path
+    fields = _fields(content)
+    shape, frames = _shape(path, fields)
+    dtype = _dtype(path, fields)
+    slope, intercept = _scaling(path, fields)
+    affine = _affine(path, fields, shape)
+    offset = _offset(path, fields)
+    content.require_size(offset + math.prod(shape) * frames * dtype.itemsize)
+    content.skip(offset - len(fields.binaryblock))
+    return Header(shape, frames, dtype, slope, intercept, affine)
+
+
+def _fields(content: Content) -> Any:
+    """The bytes of the header by field, as they are; nothing is repaired."""
+    from nibabel.nifti1 import Nifti1Header
+    from nibabel.nifti2 import Nifti2Header
+
+    if content.file_size == 0:
+        raise SourceError(f"{content.path}: the file is empty; fetch it again")
+    try:
+        start = content.read(4)
+        little, big = (int.from_bytes(start, order) for order in ("little", "big"))
+        size = next((n for n in (little, big) if n in _MAGIC), None)
+        if size is None:
+            name = _OTHER_FORMATS.get(start)
+            hint = f"; it looks like {name}, convert it to .nii.gz" if name else ""
+            raise SourceError(f"{content.path}: not a NIfTI file{hint}")
+        block = start + content.read(size - 4)
+    except SourceError as err:
+        if "cut short: " in str(err):
+            raise SourceError(f"{content.path}: not a NIfTI file, or cut in its header") from err
+        raise
+    kind, endianness = (
+        (Nifti1Header if size == 348 else Nifti2Header),
+        "<" if little == size else ">",
+    )
+    fields = kind(block, endianness=endianness, check=False)
+    magic = bytes(block[344:348] if size == 348 else block[4:12])
+    if magic[:3] in (b"ni1", b"ni2"):
+        raise SourceError(f"{content.path}: one half of a .hdr and .img pair; convert to .nii.gz")
+    if magic != _MAGIC[size]:
+        raise SourceError(f"{content.path}: not a NIfTI file (its magic is {magic!r})")
+    return fields
+
+
+def _shape(path: Path, fields: Any) -> tuple[Index3, int]:
+    """The three axes, and the length of the fourth."""
+    dim = [int(n) for n in fields["dim"]]
+    if not 1 <= dim[0] <= 7:
+        raise SourceError(f"{path}: dim[0] is {dim[0]}, no number of axes; repair the header")
+    lengths = dim[1 : dim[0] + 1]
+    if min(lengths) < 1:
+        raise SourceError(f"{path}: its shape is {tuple(lengths)}; every axis needs a length")
+    if len(lengths) < 3:
+        raise SourceError(f"{path}: expected a 3D scan but its shape is {tuple(lengths)}")
+    i, j, k, *more = lengths
+    frames = math.prod(more)
+    if frames > 1 and frames != more[0]:
+        raise SourceError(f"{path}: expected a 3D scan but its shape is {tuple(lengths)}")
+    if i * j * k * frames > MAX_VOXELS:
+        raise SourceError(
+            f"{path}: its header claims {i} x {j} x {k} voxels in {frames} frames, "
+            f"more than the {MAX_VOXELS} that are allowed"
+        )
+    return (i, j, k), frames
+
+
+def _dtype(path: Path, fields: Any) -> np.dtype[Any]:
+    try:
+        dtype: np.dtype[Any] = fields.get_data_dtype()
+    except KeyError as err:
+        raise SourceError(f"{path}: datatype {int(fields['datatype'])} is unknown") from err
+    if dtype.fields is not None or dtype.kind not in "iuf" or dtype.itemsize > 8:
+        name = "RGB colours" if dtype.fields is not None else str(dtype)
+        raise SourceError(f"{path}: voxels of type {name} are not a CT or label map")
+    if int(fields["bitpix"]) != 8 * dtype.itemsize:
+        raise SourceError(
+            f"{path}: datatype {dtype} has {8 * dtype.itemsize} bits but bitpix says "
+            f"{int(fields['bitpix'])}; repair the header"
+        )
+    return dtype
+
+
+def _scaling(path: Path, fields: Any) -> tuple[float, float]:
+    """Slope and intercept; a slope of 0 means "not scaled" by the standard."""
+    slope, intercept = float(fields["scl_slope"]), float(fields["scl_inter"])
+    if (slope, intercept) == (0, 0):
+        return 1.0, 0.0
+    if not (math.isfinite(slope) and math.isfinite(intercept) and slope > 0):
+        raise SourceError(
+            f"{path}: scl_slope is {slope:g} and scl_inter {intercept:g}; repair the header"
+        )
+    return slope, intercept
+
+
+def _offset(path: Path, fields: Any) -> int:
+    """Where the voxels begin."""
+    offset, least = float(fields["vox_offset"]), len(fields.binaryblock) + 4
+    if not least <= offset <= _MAX_OFFSET or offset != int(offset):
+        raise SourceError(
+            f"{path}: vox_offset is {offset:g}, not a whole number from {least} to {_MAX_OFFSET}; "
+            "repair the header"
+        )
+    return int(offset)
+
+
+def _affine(path: Path, fields: Any, shape: Index3) -> Affine:
+    """The sform, or the qform where there is no other; both must agree where there are both."""
+    from nibabel.spatialimages import HeaderDataError
+
+    unit = int(fields["xyzt_units"]) % 8
+    if unit not in (0, 2):
+        raise SourceError(f"{path}: its lengths are not in mm (xyzt_units {unit}); convert it")
+    spacing = [float(mm) for mm in fields["pixdim"][1:4]]
+    if not all(_SPACING_MM[0] <= mm <= _SPACING_MM[1] for mm in spacing):
+        raise SourceError(
+            f"{path}: voxels of {spacing} mm (pixdim) are not of a CT; "
+            f"{_SPACING_MM[0]} to {_SPACING_MM[1]} are allowed"
+        )
+    try:
+        sform = fields.get_sform(coded=True)[0]
+        qform = fields.get_qform(coded=True)[0]
+    except (HeaderDataError, ValueError) as err:
+        raise SourceError(f"{path}: its qform is no rotation ({err}); repair the header") from err
+    for name, form in (("sform", sform), ("qform", qform)):
+        if form is not None:
+            _require_invertible(path, name, np.asarray(form, dtype=np.float64))
+    if sform is not None and qform is not None:
+        distance = _form_distance_mm(fields, shape, sform, qform)
+        if distance > _FORM_TOLERANCE_MM:
+            raise SourceError(
+                f"{path}: sform and qform place its corners {distance:.3f} mm apart; keep the one "
+                f"that is right\nsform\n{sform}\nqform\n{qform}"
+            )
+    if sform is not None:
+        lengths = spacing_of(sform)
+        if not np.allclose(lengths, spacing, rtol=_SPACING_TOLERANCE, atol=0):
+            raise SourceError(
+                f"{path}: voxels are {_triple(spacing)} mm by pixdim but {_triple(lengths)} mm by "
+                f"the sform; repair the header\nsform\n{sform}"
+            )
+        return np.asarray(sform, dtype=np.float64)
+    if qform is not None:
+        return np.asarray(qform, dtype=np.float64)
+    raise SourceError(
+        f"{path}: neither sform nor qform says how it lies in the patient (both codes are 0), so "
+        "left and right are unknown; repair the header"
+    )
+
+
+def _require_invertible(path: Path, name: str, affine: Affine) -> None:
+    """Refuse an affine with which two voxels may lie in one place."""
+    if np.isfinite(affine).all():
+        unit = affine[:3, :3] / np.maximum(np.linalg.norm(affine[:3, :3], axis=0), 1e-12)
+        if abs(np.linalg.det(unit)) > 1e-3:
+            return
+    raise SourceError(f"{path}: its affine ({name}) has no inverse:\n{affine}")
+
+
+def _form_distance_mm(fields: Any, shape: Index3, sform: Affine, qform: Affine) -> float:
+    """How far apart the corners are under sform and qform, for other reasons than rounding.
+
+    Of the quaternion (a, b, c, d) only b, c and d are stored, as float32, and a follows from
+    a² = 1 - b² - c² - d², which says little of an a near 0. So of all that round to the same b, c
+    and d the a is taken that is nearest to the sform's.
+    """
+    from nibabel.quaternions import mat2quat, quat2mat
+
+    bcd = [float(fields[f"quatern_{name}"]) for name in "bcd"]
+    a2 = 1 - sum(x * x for x in bcd)
+    least, most = (math.sqrt(max(0.0, a2 + error)) for error in (-3 * _EPSILON, 3 * _EPSILON))
+    steps = np.diag(spacing_of(qform)) * [1, 1, -1 if np.linalg.det(qform[:3, :3]) < 0 else 1]
+    a = min(max(abs(mat2quat(sform[:3, :3] @ np.linalg.inv(steps))[0]), least), most)
+    distances = []
+    for sign in (1, -1):
+        near = qform.copy()
+        near[:3, :3] = quat2mat([sign * a, *bcd]) @ steps
+        distances.append(corner_distance_mm(shape, sform, near))
+    reach = np.abs(qform[:3, 3]).max() + math.hypot(*(np.asarray(shape) * spacing_of(qform)))
+    return max(0.0, min(distances) - 4 * _EPSILON * float(reach))
+
+
+def _triple(lengths: Any) -> str:
+    return " x ".join(f"{mm:g}" for mm in lengths)

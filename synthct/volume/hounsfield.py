@@ -1,0 +1,44 @@
+"""Whether a picture can be a CT in Hounsfield units, judged by what is plain to see.
+
+Each rule needs evidence of something else, not only a lack of air or fat: crops within an organ
+or within the skull are CT too.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+#: Noise alone spans more HU than this.
+_LEAST_SPAN_HU = 16
+#: Stored values of scanners that leave out the offset of -1024: where tissue lies then, and the
+#: least share of voxels there. In HU nothing but dense bone lies there.
+_SHIFTED_TISSUE, _SHIFTED_SHARE = (850, 1250), 0.15
+#: Fat and air are below this; a share of them that noise around 0 may have.
+_FAT_HU, _FEW = -50, 0.005
+
+
+def not_hu(sample: npt.NDArray[np.int16], low: float, high: float) -> str | None:
+    """Why values are not HU, with the figures that say so; None if they may be.
+
+    Args:
+        sample: Some of the values, clipped to the range of HU.
+        low: Least of all values, as stored and scaled.
+        high: Greatest of all values.
+    """
+    if high - low <= _LEAST_SPAN_HU:
+        return f"all values lie within {low:g}..{high:g}; convert them to HU"
+    inner = sample[sample > sample.min()]  # without air and paddings at the lower end
+    if inner.size == 0:
+        return None
+    least, half, most = (float(q) for q in np.percentile(inner, [1, 50, 99]))
+    figures = f"least {low:g}, percentiles 1/50/99 {least:g}/{half:g}/{most:g}, greatest {high:g}"
+    tissue = ((inner >= _SHIFTED_TISSUE[0]) & (inner <= _SHIFTED_TISSUE[1])).mean()
+    if tissue >= _SHIFTED_SHARE and (inner <= _FAT_HU).mean() < _FEW:
+        return f"they look like HU + 1024 ({figures}); subtract 1024 (scl_inter = -1024)"
+    if 0 <= low <= 0.05 * most:
+        return (
+            f"none is below 0, as in pictures of 8 bits or magnetic resonance, but in a CT air and "
+            f"fat are ({figures}); convert them to HU"
+        )
+    return None
