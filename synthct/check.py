@@ -127,11 +127,13 @@ def _check_painted(recipe: Recipe, rules: PatchRules) -> None:
         RecipeError: If a section is to write a label into the label map but names none.
     """
     for number, section in enumerate(recipe.masks):
-        if section.label is None and section.label_policy() == "paint":
+        labels = section.painted_labels()
+        if not labels and not section.values_by_voxel and section.label_policy() == "paint":
             message = "'paint' writes the section's label, which is missing; give it a label"
             raise recipe.error(("masks", number, "label_map"), message)
         try:
-            rules.label_index(section.label)
+            for label in labels:
+                rules.label_index(label)
         except CheckpointError as err:
             raise CheckpointError(f"masks '{section.name}': {err}") from err
 
@@ -144,16 +146,18 @@ def _check_values(recipe: Recipe, index: Index, label_names: Mapping[str, int]) 
     """
     entries = [entry for cases in index.sources.values() for entry in cases]
     for number, section in enumerate(recipe.masks):
-        label = section.label
-        if label is None or section.label_policy() != "paint" or label in label_names:
+        if section.label_policy() != "paint":
             continue
-        if any(part in label_names for entry in entries for part in entry.unions.get(label, ())):
-            continue
-        message = (
-            f"no source numbers '{label}' (there is: {', '.join(label_names)}), so it cannot be "
-            "written into the label map; use label_map: ignore"
-        )
-        raise recipe.error_at_label(number, label, message)
+        for label in section.painted_labels():
+            if label in label_names or any(
+                part in label_names for entry in entries for part in entry.unions.get(label, ())
+            ):
+                continue
+            message = (
+                f"no source numbers '{label}' (there is: {', '.join(label_names)}), so it cannot "
+                "be written into the label map; use label_map: ignore"
+            )
+            raise recipe.error_at_label(number, label, message)
 
 
 def _licence(recipe: Recipe, checkpoint: CheckpointFiles) -> str | None:

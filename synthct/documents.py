@@ -134,6 +134,6 @@ def _card_facts(checked: Checked, tree: Path, shards: Sequence[ShardRecord]) -> 
         description=recipe.description,
         picture=SHEET if (tree / SHEET).exists() else None,
         keep_original=recipe.keep_original,
-        ignore=any(section.label_policy() == "ignore" for section in recipe.masks),
+        ignore=any(section.leaves_unknown() for section in recipe.masks),
         notes=[*checked.plan.notes, *checked.index.notes, *skipped],
     )

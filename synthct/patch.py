@@ -85,6 +85,10 @@ class PatchRules:
         """The share of the noise schedule that painting ``label`` runs through."""
         return self.strengths.get(label or "default", self.strengths.get("default", 1.0))
 
+    def paintable(self, label: str | None) -> str | None:
+        """``label`` if the checkpoint was trained on it, else None: whatever fits."""
+        return label if label in self.labels else None
+
     def label_index(self, label: str | None) -> int:
         """The network's number for ``label``; 0 is whatever fits.
 

@@ -101,7 +101,8 @@ def _prepare_slice(
     flat = slice_of(drawn.mask, view, chosen)
     plane, region = on_slice(drawn.host.scan(), flat, view)
     try:
-        patches = cut_patches(plane, region, flat.label, rules)
+        label = rules.paintable(flat.label) if section.label is None else flat.label
+        patches = cut_patches(plane, region, label, rules)
     except MaskError as err:
         return refused(specs, section, err)
     labels, _ = on_slice(drawn.host.labels, flat, view)
@@ -115,7 +116,7 @@ def _prepare_slice(
         region=region,
         labels=paint_labels(labels, flat, section.label_policy(), value),
         patches=tuple(patches),
-        label=flat.label,
+        label=label,
         donor=donor,
         params={"kind": section.kind, "region": drawn.params, **chosen},
         facts=drawn.mask.facts,
@@ -136,7 +137,7 @@ def painted_value(
     Raises:
         MaskError: If the label map has no value for the label.
     """
-    if section.label_policy() != "paint" or label is None:
+    if section.label_policy() != "paint" or section.values_by_voxel or label is None:
         return None
     if label in label_names:
         return label_names[label]

@@ -5,19 +5,21 @@ import json
 import numpy as np
 import pytest
 from conftest import make_tiny_case
+from orientations import read_in_all_ways
 from pydantic import TypeAdapter, ValidationError
 
 from synthct.case import Case
 from synthct.errors import MaskError
-from synthct.masks import Blob, BoxMask, MaskKind, Organ, PlacementError
+from synthct.masks import Blob, BoxMask, MaskKind, PlacementError
 from synthct.masks.base import components
-from synthct.masks.organ import grow
-from synthct.volume import Volume, restore_orientation
+from synthct.masks.grow import grow
+from synthct.volume import Volume
 
 KINDS = [
     {"kind": "organ", "label": "kidney"},
     {"kind": "organ", "label": "kidney", "margin_mm": 3},
     {"kind": "organ", "organs": ["kidney", "tumor"]},
+    {"kind": "organ", "organs": ["kidney", "tumor"], "paint": "one_by_one", "margin_mm": -1},
     {"kind": "box", "around": "kidney", "margin_mm": [1, 4], "jitter_mm": 2},
     {"kind": "box", "around": "kidney", "margin_mm": [1, 4], "in_plane": "coronal"},
     {"kind": "blob", "radius_mm": [3, 6]},
@@ -110,6 +112,44 @@ def test_several_organs_are_one_mask_and_missing_ones_are_recorded():
     assert mask.facts["missing"] == ["spleen"]
     assert kind.wanted_labels() == ()
     assert kind.useful_labels() == ("kidney", "spleen", "tumor")
+
+
+def test_organs_one_by_one_are_each_painted_as_themselves():
+    case = make_tiny_case()
+    kind = section(kind="organ", organs=["kidney", "spleen", "tumor"], paint="one_by_one")
+    drawn = set()
+    for seed in range(12):
+        params = kind.draw(case, None, np.random.default_rng(seed))
+        mask = kind.build(case, None, params)
+        drawn.add(mask.label)
+        assert np.array_equal(
+            mask.in_host(case.labels.shape), case.labels.array == case.label_names[mask.label]
+        )
+        assert mask.facts["organs"] == [mask.label]
+    assert drawn == {"kidney", "tumor"}
+    assert kind.painted_labels() == ("kidney", "spleen", "tumor")
+    assert section(kind="organ", organs=["kidney", "tumor"]).painted_labels() == ()
+
+
+def test_an_organ_in_two_pieces_grows_and_shrinks_in_both():
+    case = two_kidneys()
+    spacing, organ = case.labels.spacing_mm, case.labels.array == 1
+    for margin_mm in (-1.7, 2.6):
+        kind = section(kind="organ", label="kidney", margin_mm=margin_mm)
+        mask = kind.build(case, None, kind.draw(case, None, np.random.default_rng(0)))
+        assert np.array_equal(mask.in_host(organ.shape), grow(organ, margin_mm, spacing))
+
+
+def test_organ_is_not_shrunk_from_the_edge_of_the_scan():
+    case = two_kidneys()
+    labels = np.zeros_like(case.labels.array)
+    labels[0:20, 10:30, 0:10] = 1
+    case = Case("c", "c", "hosts", case.ct, Volume(labels, case.labels.affine), {"kidney": 1})
+    kind = section(kind="organ", label="kidney", margin_mm=-2.6)
+    mask = kind.build(case, None, kind.draw(case, None, np.random.default_rng(0)))
+    expected = np.zeros_like(labels, dtype=bool)
+    expected[0:17, 13:27, 0:9] = True  # 2.6 mm are three voxels of 0.8 mm, and one of 2.5 mm
+    assert np.array_equal(mask.in_host(labels.shape), expected)
 
 
 def test_organ_that_no_host_has_is_refused_with_what_there_is():
@@ -230,6 +270,8 @@ def test_blob_without_a_place_is_counted():
     "fields",
     [
         {"kind": "organ"},
+        {"kind": "organ", "organs": ["kidney"], "paint": "one_by_one"},
+        {"kind": "organ", "organs": ["a", "b"], "label": "a", "paint": "one_by_one"},
         {"kind": "box", "around": "kidney", "margin_mm": [5, 1]},
         {"kind": "blob", "radius_mm": [5, 1]},
         {"kind": "organ", "label": "kidney", "name": "Not A Slug"},
@@ -246,14 +288,15 @@ def test_senseless_sections_are_refused(fields):
         section(**fields)
 
 
-def test_masks_do_not_depend_on_how_the_scan_was_stored():
-    case = make_tiny_case()
-    stored = restore_orientation(case.labels, np.diag([-1.0, -1, 1, 1]))
-    kind = Organ(name="m", label="kidney", margin_mm=2)
-    other = Case("tiny", "tiny", "hosts", None, stored, case.label_names)
-    params = kind.draw(case, None, np.random.default_rng(0))
-    one, two = (kind.build(c, None, params) for c in (case, other))
-    assert one.facts["voxels"] == two.facts["voxels"]
+@pytest.mark.parametrize("fields", KINDS, ids=str)
+def test_masks_do_not_depend_on_how_the_scan_was_stored(fields):
+    case, kind = make_tiny_case(), section(**fields)
+    expected = kind.build(case, None, kind.draw(case, None, np.random.default_rng(3)))
+    for read in read_in_all_ways(case):
+        mask = kind.build(read, None, kind.draw(read, None, np.random.default_rng(3)))
+        assert mask.box == expected.box
+        assert np.array_equal(mask.region.array, expected.region.array)
+        assert np.allclose(mask.region.affine, expected.region.affine)
 
 
 def test_box_and_blob_say_which_labels_they_need():

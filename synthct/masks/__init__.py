@@ -19,6 +19,7 @@ from synthct.masks.base import (
 from synthct.masks.blob import Blob
 from synthct.masks.box import BoxMask
 from synthct.masks.organ import Organ
+from synthct.masks.removal import Removal
 from synthct.masks.slicing import (
     draw_slices,
     on_slice,
@@ -27,7 +28,7 @@ from synthct.masks.slicing import (
 )
 from synthct.masks.transplant import Transplant
 
-MaskKind = Annotated[Organ | BoxMask | Transplant | Blob, Field(discriminator="kind")]
+MaskKind = Annotated[Organ | BoxMask | Transplant | Removal | Blob, Field(discriminator="kind")]
 
 __all__ = [
     "IGNORE",
@@ -41,6 +42,7 @@ __all__ = [
     "Organ",
     "Params",
     "PlacementError",
+    "Removal",
     "SeveralSlices",
     "SliceRule",
     "Transplant",

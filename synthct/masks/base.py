@@ -22,7 +22,7 @@ from synthct.regions import components as components
 from synthct.regions import largest_part as largest_part
 from synthct.regions import move as move
 from synthct.regions import structure as structure
-from synthct.volume import Box, Index3, Spacing, Volume
+from synthct.volume import Array, Box, Index3, Spacing, Volume
 
 Params = dict[str, Any]
 View = Literal["axial", "coronal", "sagittal"]
@@ -72,6 +72,8 @@ class PlacementError(MaskError):
 class MaskSection(BaseModel):
     """The fields that every section of ``masks`` in a recipe may have.
 
+    A kind says with ``values_by_voxel`` that its masks carry what the label map gets.
+
     Attributes:
         name: Names the section in sample ids.
         label: What the model is asked to paint; None for whatever fits.
@@ -87,6 +89,7 @@ class MaskSection(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     needs_donor: ClassVar[bool] = False
+    values_by_voxel: ClassVar[bool] = False
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9_-]*[a-z0-9])?$", max_length=40)]
     label: str | None = None
@@ -115,9 +118,17 @@ class MaskSection(BaseModel):
         """
         return float(2 * (volume_ml * 1000 * 3 / (4 * np.pi)) ** (1 / 3))
 
+    def painted_labels(self) -> tuple[str, ...]:
+        """The labels that the recipe lets the model paint; empty for whatever fits."""
+        return () if self.label is None else (self.label,)
+
     def label_policy(self) -> LabelPolicy:
         """``label_map``, or what suits the kind where the recipe leaves it open."""
         return self.label_map or "ignore"
+
+    def leaves_unknown(self) -> bool:
+        """Whether label maps get 255 somewhere."""
+        return self.label_policy() == "ignore"
 
     def draw(self, host: Case, donor: Case | None, rng: np.random.Generator) -> Params:
         """Make every random decision; the only place where ``rng`` is used.
@@ -145,12 +156,15 @@ class Mask:
         box: Where ``region`` lies in the host, in voxels.
         label: What is painted; None for whatever fits.
         facts: Measured numbers as JSON, such as ``volume_ml`` and those of ``accept``.
+        values: What the label map gets under the mask, of ``region``'s shape, where a kind decides
+            that voxel by voxel; None where one value goes for all.
     """
 
     region: Volume
     box: Box
     label: str | None
     facts: dict[str, Any] = field(default_factory=dict)
+    values: Array | None = None
 
     def __post_init__(self) -> None:
         if self.region.shape != self.box.shape or self.region.array.dtype != bool:
@@ -158,6 +172,8 @@ class Mask:
                 f"a mask of {self.region.array.dtype} {self.region.shape} is not its box's "
                 f"{self.box.shape} booleans"
             )
+        if self.values is not None and self.values.shape != self.box.shape:
+            raise ValueError(f"values {self.values.shape} are not of the box {self.box.shape}")
 
     @property
     def volume_ml(self) -> float:
@@ -172,7 +188,12 @@ class Mask:
 
 
 def make_mask(
-    host: Case, region: Region, start_ijk: Index3, label: str | None, facts: dict[str, Any]
+    host: Case,
+    region: Region,
+    start_ijk: Index3,
+    label: str | None,
+    facts: dict[str, Any],
+    values: Array | None = None,
 ) -> Mask:
     """A mask tightly around the true voxels of ``region``, with the facts that all masks have.
 
@@ -182,6 +203,7 @@ def make_mask(
         start_ijk: Host voxel of ``region[0, 0, 0]``.
         label: What is painted.
         facts: Numbers of the kind, added to volume and extent.
+        values: Label values of ``region``'s shape, see `Mask`.
 
     Raises:
         MaskError: If no voxel is true.
@@ -191,7 +213,8 @@ def make_mask(
         raise MaskError(f"case {host.case_id}: the mask holds no voxel of the scan's grid")
     box = move(tight, start_ijk)
     crop = Volume(np.ascontiguousarray(region[tight.slices]), host.labels.crop(box).affine)
-    mask = Mask(crop, box, label, facts)
+    after = None if values is None else np.ascontiguousarray(values[tight.slices])
+    mask = Mask(crop, box, label, facts, after)
     extent = [n * s for n, s in zip(box.shape, host.labels.spacing_mm, strict=True)]
     common = {
         "voxels": int(np.count_nonzero(crop.array)),

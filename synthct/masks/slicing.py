@@ -214,7 +214,8 @@ def paint_labels(labels: Volume, mask: Mask, policy: LabelPolicy, value: int | N
         labels: Label map on the host's grid: the whole, a slice one voxel thick, or any crop.
         mask: Where was painted; what lies outside of ``labels`` is left out.
         policy: ``paint`` gives the voxels ``value``, ``ignore`` 255, ``keep`` changes nothing.
-        value: The painted label's value; needed for ``paint`` only.
+        value: The painted label's value; needed for ``paint`` only, and not where the mask has
+            ``values`` of its own.
 
     Returns:
         A copy with the type of ``labels``.
@@ -225,7 +226,8 @@ def paint_labels(labels: Volume, mask: Mask, policy: LabelPolicy, value: int | N
     out = labels.array.copy()
     if policy == "keep":
         return out
-    if policy == "paint" and (value is None or not 0 < value < IGNORE):
+    own = mask.values if policy == "paint" else None
+    if policy == "paint" and own is None and (value is None or not 0 < value < IGNORE):
         raise MaskError(
             f"label_map 'paint' needs a label with a value in 1..{IGNORE - 1}, not {value}; "
             "give the section a label, or label_map 'ignore'"
@@ -237,7 +239,11 @@ def paint_labels(labels: Volume, mask: Mask, policy: LabelPolicy, value: int | N
         return out
     within = move(inside, (-offset[0], -offset[1], -offset[2]))
     target = out[inside.slices]
-    target[mask.region.array[within.slices]] = value if policy == "paint" else IGNORE
+    where = mask.region.array[within.slices]
+    if own is not None:
+        target[where] = own[within.slices][where]
+    else:
+        target[where] = value if policy == "paint" else IGNORE
     return out
 
 
@@ -267,4 +273,5 @@ def _narrowed(mask: Mask, region: Array, what: str) -> Mask:
         move(tight, mask.box.start_ijk),
         mask.label,
         mask.facts,
+        None if mask.values is None else np.ascontiguousarray(mask.values[tight.slices]),
     )

@@ -1,0 +1,257 @@
+"""Lesion removal: a lesion of the host and a margin, painted as the organ around it.
+
+The label map follows voxel by voxel: what was lesion becomes the organ next to it. Other
+structures and other lesions are never painted over.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import Annotated, ClassVar, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, model_validator
+
+from synthct.case import Case
+from synthct.errors import MaskError
+from synthct.masks.base import (
+    IGNORE,
+    LabelPolicy,
+    Mask,
+    MaskSection,
+    Params,
+    PlacementError,
+    Region,
+    check_drawn_for,
+    components,
+    make_mask,
+    move,
+    structure,
+)
+from synthct.masks.grow import grow_within
+from synthct.volume import Array, Box
+
+#: The organ around a lesion is the commonest structure so near to it (or one voxel).
+NEIGHBOURHOOD_MM = 3.0
+
+#: Structures that are no organ to paint a lesion as; before the word may stand the organ's name.
+_LESION_NAME = re.compile(r"(^|_)(tumou?r|cyst|lesion|nodule|metastas[ie]s|mass|gtv)s?(_|$)")
+
+#: Organs that are looked for around a lesion in sources with a file per structure.
+ORGANS = (
+    "adrenal_gland", "brain", "colon", "kidney", "liver", "lung", "pancreas", "prostate",
+    "spleen", "stomach", "urinary_bladder",
+)  # fmt: skip
+
+
+class Removal(MaskSection):
+    """A lesion of the host, to be painted as healthy tissue.
+
+    Attributes:
+        lesion: What is removed: connected parts of this structure or union.
+        label: The organ that is painted and that the label map gets; by default the one that the
+            lesion is named after (``kidney_tumor``), else the commonest structure within 3 mm.
+        part: One lesion drawn at random, the largest, or all those in the largest one's organ.
+        margin_mm: The mask reaches so far beyond the lesion; never into other structures.
+        margin_into: The margin lies in the organ only, so that the organ keeps its outline; or
+            also in unlabelled surroundings, of which the label map then says 255 ("ignore"),
+            since nobody knows where the painted organ ends.
+        volume_ml: Least and greatest volume of a lesion that is removed.
+    """
+
+    values_by_voxel: ClassVar[bool] = True
+
+    kind: Literal["removal"] = "removal"
+    lesion: str
+    part: Literal["random", "largest", "all"] = "random"
+    margin_mm: Annotated[float, Field(ge=0, le=30)] = 3.0
+    margin_into: Literal["organ", "surroundings"] = "organ"
+    volume_ml: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(gt=0, le=5000)]] = (
+        0.05,
+        5000.0,
+    )
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        if self.label == self.lesion:
+            raise ValueError(f"label is the organ to paint, not the lesion '{self.lesion}' itself")
+        if self.volume_ml[0] > self.volume_ml[1]:
+            raise ValueError(f"the range {list(self.volume_ml)} must rise: [least, greatest]")
+        return self
+
+    def wanted_labels(self) -> tuple[str, ...]:
+        """The lesion, and the organ if the recipe names it."""
+        return (self.lesion, *super().painted_labels())
+
+    def useful_labels(self) -> tuple[str, ...]:
+        """Organs that may lie around the lesion, if the recipe names none."""
+        return ORGANS if self.label is None else ()
+
+    def label_policy(self) -> LabelPolicy:
+        """The lesion's voxels become the organ."""
+        return self.label_map or "paint"
+
+    def leaves_unknown(self) -> bool:
+        """Whether label maps get 255 somewhere: by the policy, or in unlabelled margins."""
+        margins = self.margin_mm > 0 and self.margin_into == "surroundings"
+        return super().leaves_unknown() or (margins and self.label_policy() == "paint")
+
+    def draw(self, host: Case, donor: Case | None, rng: np.random.Generator) -> Params:
+        """Choose the lesion and find the organ around it.
+
+        Raises:
+            MaskError: If the host has no such lesion.
+            PlacementError: If no lesion is of the asked volume, or none lies in an organ.
+        """
+        del donor
+        lesions = _Lesions(host, self.lesion)
+        least, most = self.volume_ml
+        reasons: Counter[str] = Counter()
+        organs: dict[int, str] = {}
+        for number, volume_ml in enumerate(lesions.volumes_ml, start=1):
+            if not least <= volume_ml <= most:
+                reasons["too_small" if volume_ml < least else "too_large"] += 1
+                continue
+            organ = self.label or lesions.organ_of(number)
+            if organ is None:
+                reasons["no_organ"] += 1
+                continue
+            organs[number] = organ
+        if not organs:
+            counted = ", ".join(f"{name} {n}" for name, n in reasons.most_common())
+            raise PlacementError(
+                f"case {host.case_id}: no '{self.lesion}' of {least:g} to {most:g} ml in an organ "
+                f"({counted}); widen volume_ml, or name the organ as label",
+                reasons,
+            )
+        first = min(organs)
+        if self.part == "random":
+            first = list(organs)[int(rng.integers(len(organs)))]
+        chosen = [first]
+        if self.part == "all":
+            chosen = [n for n, organ in organs.items() if organ == organs[first]]
+        return {
+            "kind": self.kind,
+            "host": host.case_id,
+            "lesion": self.lesion,
+            "parts": chosen,
+            "organ": organs[first],
+            "margin_mm": self.margin_mm,
+            "margin_into": self.margin_into,
+        }
+
+    def build(self, host: Case, donor: Case | None, params: Params) -> Mask:
+        """The lesion and its margin, and what each voxel's label will be.
+
+        Raises:
+            MaskError: If the parameters are another host's, or its label map has changed.
+        """
+        del donor
+        check_drawn_for(params, "host", host)
+        lesions = _Lesions(host, params["lesion"])
+        inner, start = lesions.crop(params["parts"])
+        organ = host.values_of(params["organ"])
+        region, lesion, box = grow_within(host.labels, inner, start, params["margin_mm"])
+        labels = host.labels.array[box.slices]
+        free = np.isin(labels, organ)
+        values = np.where(lesion, _nearest_organ(host, lesion, box, organ), labels)
+        if params["margin_into"] == "surroundings":
+            free |= labels == 0
+            values[labels == 0] = IGNORE
+        region = lesion | (region & free)
+        count = int(np.count_nonzero(lesion))
+        facts = {
+            "organ": params["organ"],
+            "lesion_volume_ml": round(count * host.labels.voxel_volume_ml, 4),
+            "lesion_fraction": round(count / int(np.count_nonzero(region)), 4),
+            "lesions": len(params["parts"]),
+            "lesions_left": len(lesions.volumes_ml) - len(params["parts"]),
+        }
+        return make_mask(host, region, box.start_ijk, _general_name(host, params["organ"]), facts,
+                         values)  # fmt: skip
+
+
+class _Lesions:
+    """The connected parts of a host's lesion label, the largest first."""
+
+    def __init__(self, host: Case, lesion: str) -> None:
+        self.host, self.lesion = host, lesion
+        region, self.box = structure(host, [lesion])
+        self.numbers, counts = components(region)
+        self.volumes_ml: list[float] = (counts * host.labels.voxel_volume_ml).tolist()
+
+    def crop(self, parts: list[int]) -> tuple[Region, Box]:
+        """These parts as a tight boolean crop, and where it lies in the host.
+
+        Raises:
+            MaskError: If there is no such part.
+        """
+        if not parts or not set(parts) <= set(range(1, len(self.volumes_ml) + 1)):
+            raise MaskError(
+                f"case {self.host.case_id}: '{self.lesion}' has {len(self.volumes_ml)} parts but "
+                f"parts {parts} were drawn; was its label map changed?"
+            )
+        region = np.isin(self.numbers, parts)
+        tight = Box.around(region)
+        assert tight is not None
+        return region[tight.slices], move(tight, self.box.start_ijk)
+
+    def organ_of(self, number: int) -> str | None:
+        """The organ that a part is named after or lies in; None if there is none."""
+        host = self.host
+        inner, start = self.crop([number])
+        reach_mm = max(NEIGHBOURHOOD_MM, *host.labels.spacing_mm)
+        near, lesion, box = grow_within(host.labels, inner, start, reach_mm)
+        labels = host.labels.array[box.slices]
+        own = np.bincount(labels[lesion]).argmax()
+        structure_of = {value: name for name, value in host.label_names.items()}
+        organ = _LESION_NAME.split(structure_of[int(own)])[0]
+        if _has_voxels(host, organ):
+            return organ
+        counts = np.bincount(labels[near & ~lesion], minlength=1)
+        found = {
+            name: int(counts[value])
+            for value, name in structure_of.items()
+            if value < counts.size and counts[value] and not _LESION_NAME.search(name)
+        }
+        return max(found, key=found.__getitem__, default=None)
+
+
+def _has_voxels(host: Case, organ: str) -> bool:
+    """Whether the host has a structure or union of that name, and any of it."""
+    if organ not in host.label_names and organ not in host.unions:
+        return False
+    return bool(np.isin(host.labels.array, host.values_of(organ)).any())
+
+
+def _nearest_organ(
+    host: Case, lesion: Region, box: Box, organ: tuple[int, ...]
+) -> npt.NDArray[np.integer]:
+    """For each voxel of ``box`` the nearest value of the organ, which may have several."""
+    from scipy.ndimage import distance_transform_edt
+
+    labels: Array = host.labels.array
+    if len(organ) == 1:
+        return np.full(lesion.shape, organ[0], dtype=labels.dtype)
+    wide = box.grow([2 * n for n in box.shape]).clip(labels.shape)
+    near = labels[wide.slices]
+    if not np.isin(near, organ).any():
+        wide, near = Box((0, 0, 0), host.labels.shape), labels
+    away = ~np.isin(near, organ)
+    if away.all():
+        return np.full(lesion.shape, organ[0], dtype=labels.dtype)
+    places = distance_transform_edt(
+        away, host.labels.spacing_mm, return_distances=False, return_indices=True
+    )
+    offset = [a - b for a, b in zip(box.start_ijk, wide.start_ijk, strict=True)]
+    inside = tuple(slice(o, o + n) for o, n in zip(offset, box.shape, strict=True))
+    i, j, k = (axis[inside] for axis in places)
+    return np.asarray(near[i, j, k])
+
+
+def _general_name(host: Case, organ: str) -> str:
+    """The largest union that an organ's side or lobe belongs to: what a checkpoint knows."""
+    unions = [name for name, parts in host.unions.items() if organ in parts]
+    return max(unions, key=lambda name: len(host.unions[name]), default=organ)
