@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from synthct.case import Case
 from synthct.errors import MaskError
-from synthct.masks import IGNORE, Mask, PlacementError, Removal, paint_labels, take_slice
+from synthct.masks import IGNORE, Mask, PlacementError, Removal, paint_labels, slice_of
 from synthct.masks.grow import grow
 from synthct.volume import Volume
 
@@ -86,7 +86,7 @@ def test_a_slice_of_the_mask_carries_its_label_values() -> None:
     mask = built(kind, case)
     whole = after(case, mask, kind)
     for k in range(mask.box.start_ijk[2], mask.box.stop_ijk[2]):
-        flat = take_slice(mask, "axial", k)
+        flat = slice_of(mask, "axial", {"slice_index": k, "part": None})
         plane = paint_labels(case.labels, flat, "paint", None)
         assert np.array_equal(plane[..., k], whole[..., k])
         assert np.array_equal(np.delete(plane, k, 2), np.delete(case.labels.array, k, 2))
