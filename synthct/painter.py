@@ -16,6 +16,7 @@ from synthct.dataset.writer import Rejection
 from synthct.draw import Refused, masks_of
 from synthct.models.checkpoint import load_checkpoint
 from synthct.plan import SampleSpec
+from synthct.provenance import generation_facts
 from synthct.sample import Outcome, Prepared, finish, noise_seed
 
 if TYPE_CHECKING:
@@ -64,16 +65,15 @@ def load_painter(checked: Checked, device: str = "cpu") -> Painter:
     return Painter(
         inpainter=inpainter,
         trained_on=files.trained_on if files.training else None,
-        generation={
-            "method": asked.method,
-            "checkpoint": files.name,
-            "checkpoint_id": files.checkpoint_id,
-            "revision": files.revision,
-            "files": dict(files.hashes),
-            "scheduler": asked.scheduler,
-            "num_inference_steps": asked.num_inference_steps,
-            "guidance_scale": asked.guidance_scale,
-        },
+        generation=generation_facts(
+            checked.recipe,
+            {
+                "checkpoint": files.name,
+                "checkpoint_id": files.checkpoint_id,
+                "revision": files.revision,
+                "files": dict(files.hashes),
+            },
+        ),
         numerics=numerics_class(inpainter),
     )
 
@@ -138,6 +138,7 @@ def paint_samples(
             trained_on=painter.trained_on,
             generation=painter.generation,
             numerics=painter.numerics,
+            licence=checked.licence,
         )
         progress.update()
     return [rows[sample_id] for sample_id in sample_ids], rejected

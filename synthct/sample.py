@@ -14,16 +14,16 @@ import numpy as np
 import numpy.typing as npt
 
 from synthct import metrics, seeds
-from synthct.dataset.schema import FORMAT_VERSION, Facts, Metrics, Row, Slices, make_row
+from synthct.dataset.schema import Facts, Metrics, Row, Slices, make_row
 from synthct.draw import CaseReader, Drawn, Refused, draw, refused
 from synthct.errors import MaskError
 from synthct.intensity import SOFT_TISSUE, Knots, Window
 from synthct.masks import MaskKind, View, on_slice, paint_labels, slice_of
 from synthct.patch import Patch, PatchRules, cut_patches, paste_patches
 from synthct.plan import SampleSpec
+from synthct.provenance import provenance
 from synthct.recipe import Recipe
 from synthct.sources import CaseEntry
-from synthct.version import __version__
 from synthct.volume import Volume
 
 FloatArray = npt.NDArray[np.float32]
@@ -37,7 +37,8 @@ class Prepared:
         specs: The samples to be painted, one per variant.
         plane: The host's slice, HU, one voxel thick.
         region: Boolean, on the grid of ``plane``: where to paint.
-        labels: The label map after painting, on the grid of ``plane``.
+        host_labels: The host's label map, on the grid of ``plane``.
+        labels: The same after painting.
         patches: What the model gets.
         label: What the model is asked to paint; None for whatever fits.
         donor: The case that lent its shape, if any.
@@ -48,6 +49,7 @@ class Prepared:
     specs: tuple[SampleSpec, ...]
     plane: Volume
     region: Volume
+    host_labels: npt.NDArray[Any]
     labels: npt.NDArray[Any]
     patches: tuple[Patch, ...]
     label: str | None
@@ -114,6 +116,7 @@ def _prepare_slice(
         specs=specs,
         plane=plane,
         region=region,
+        host_labels=labels.array,
         labels=paint_labels(labels, flat, section.label_policy(), value),
         patches=tuple(patches),
         label=label,
@@ -160,6 +163,7 @@ def finish(
     trained_on: frozenset[str] | None,
     generation: Mapping[str, Any],
     numerics: Mapping[str, Any],
+    licence: str | None,
 ) -> Row:
     """Paste the paint into the slice, prove that nothing else changed, measure, and describe.
 
@@ -171,6 +175,7 @@ def finish(
         trained_on: Voxel hashes of the checkpoint's training scans; None if it does not say.
         generation: How it was painted: checkpoint, scheduler, steps.
         numerics: The numerics class.
+        licence: SPDX id of the dataset; None if unknown.
 
     Raises:
         AssertionError: If a voxel outside the mask changed: a bug of ours, never accepted.
@@ -203,40 +208,23 @@ def finish(
         slices,
         facts,
         measured,
-        {
-            "sample_id": spec.sample_id,
-            "lesion_id": spec.lesion_id,
-            "split": spec.split,
-            "host": _case_facts(host),
-            "donor": _case_facts(donor) if donor else None,
-            "mask": {
-                "name": spec.section,
-                "params": prepared.params,
-                "facts": prepared.facts,
-                "label_map": _policy(recipe, spec),
-            },
-            "generation": {
-                **generation,
-                "seeds": {
-                    "recipe": recipe.seed,
-                    "mask": ["mask", host.source, host.case_id, spec.section, str(spec.draw)],
-                    "noise": [
-                        ["noise", spec.sample_id, str(n)] for n in range(len(prepared.patches))
-                    ],
-                },
-                "codec": codec.model_dump(),
-                "patches": [
-                    {"size": p.size, "origin": list(p.origin), "resampled": p.is_resampled,
-                     "spacing_mm": list(p.spacing_mm)}
-                    for p in prepared.patches
-                ],
-            },
-            "numerics": dict(numerics),
-            "versions": {"synthct": __version__, "format": FORMAT_VERSION},
-        },
+        provenance(
+            spec,
+            recipe,
+            plane=plane,
+            region=mask,
+            labels=(prepared.host_labels, prepared.labels),
+            donor=donor,
+            params=prepared.params,
+            facts=prepared.facts,
+            patches=prepared.patches,
+            generation=generation,
+            numerics=numerics,
+            licence=licence,
+        ),
         window=codec if isinstance(codec, Window) else SOFT_TISSUE,
         keep_original=recipe.keep_original,
-    )  # fmt: skip
+    )
 
 
 def noise_seed(recipe: Recipe, spec: SampleSpec, patch: int) -> int:
@@ -270,24 +258,3 @@ def measure(
         mask_area_mm2=count * area,
         painted_fraction=count / mask.size,
     )
-
-
-def _policy(recipe: Recipe, spec: SampleSpec) -> str:
-    return next(m for m in recipe.masks if m.name == spec.section).label_policy()
-
-
-def _case_facts(entry: CaseEntry) -> dict[str, Any]:
-    """What provenance says of a host or donor: identity, hashes and geometry; never a path."""
-    return {
-        "source": entry.source,
-        "layout": entry.layout,
-        "case": entry.case_id,
-        "patient": entry.patient_id,
-        "licence": entry.licence,
-        "image_sha256": entry.image_sha256,
-        "voxel_sha256": entry.voxel_sha256,
-        "label_sha256": entry.label_sha256,
-        "shape": list(entry.shape),
-        "spacing_mm": [float(s) for s in entry.spacing_mm],
-        "affine": [float(x) for x in entry.affine.ravel()],
-    }

@@ -69,8 +69,7 @@ def make_slices(seed: int = 0, shape: tuple[int, int, int] = (21, 17, 1)) -> Sli
 def make_test_row(number: int = 0, *, keep_original: bool = False, **facts: Any) -> Row:
     """The row of sample ``number``, its facts changed by ``facts``."""
     named = replace(FACTS, sample_id=f"host.boxes.d{number:03d}.s0.v0", **facts)
-    provenance = {**PROVENANCE, "sample_id": named.sample_id}
-    return make_row(make_slices(number), named, METRICS, provenance, keep_original=keep_original)
+    return make_row(make_slices(number), named, METRICS, PROVENANCE, keep_original=keep_original)
 
 
 def stage(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from synthct.dataset.files import atomic_write
 from synthct.dataset.manifest import Release, release_of
 from synthct.dataset.markdown import code, count, inert
 from synthct.dataset.picture import from_picture
+from synthct.dataset.schema import Facts
 from synthct.dataset.summary import Summary, summarise
 from synthct.dataset.version import commit
 
@@ -123,7 +124,8 @@ def test_load_dataset_gives_voxels_splits_and_provenance(finished: Path, tmp_pat
         assert np.array_equal(from_picture(original, "axial"), slices.original)
         assert np.array_equal(from_picture(np.asarray(row["mask"]) > 0, "axial"), slices.mask)
         assert np.array_equal(from_picture(np.asarray(row["label_map"]), "axial"), slices.labels)
-        assert row["provenance"] == {**PROVENANCE, "sample_id": row["sample_id"]}
+        facts = {field.name: row[field.name] for field in fields(Facts)}
+        assert row["provenance"] == {**PROVENANCE, **facts}
         assert row["texture_ratio"] is None
         assert row["seam_ratio"] == METRICS.seam_ratio
         assert row["host_in_training"] is False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -104,7 +104,7 @@ def test_order_of_rows_is_kept(tmp_path: Path) -> None:
     record = write_shard(tmp_path, "a.parquet", rows, split="train", schema=SCHEMA)
     found = read_shard(tmp_path / record.path, ["sample_id", "provenance"]).to_pylist()
     assert [row["sample_id"] for row in found] == [row.facts.sample_id for row in rows]
-    text = canonical_json({**PROVENANCE, "sample_id": rows[0].facts.sample_id})
+    text = canonical_json({**PROVENANCE, **asdict(rows[0].facts)})
     assert found[0]["provenance"] == text
 
 

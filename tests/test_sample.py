@@ -33,8 +33,9 @@ from synthct.sample import (
 
 FACTS: dict[str, Any] = {
     "trained_on": None,
-    "generation": {"checkpoint": "tiny"},
+    "generation": {"checkpoint": "tiny", "checkpoint_id": "0" * 64},
     "numerics": {"device": "cpu"},
+    "licence": "CC-BY-NC-SA-4.0",
 }
 
 

@@ -19,7 +19,10 @@ import numpy.typing as npt
 from synthct.volume import Affine
 
 #: Top-level keys of a provenance that describe the run or judge the result, not the content.
-NOT_CONTENT = frozenset({"metrics", "numerics", "sample_digest", "versions"})
+NOT_CONTENT = frozenset({"dataset", "metrics", "numerics", "sample_digest", "versions"})
+
+#: What ``sample_digest`` hashes, and how; part of each digest.
+SAMPLE_SCHEME = "synthct/sample/v1"
 
 
 def canonical_json(value: Any) -> str:
@@ -66,7 +69,7 @@ def sample_digest(
         "mask": array_digest(mask.astype(np.uint8)),
         "provenance": {k: v for k, v in provenance.items() if k not in NOT_CONTENT},
     }
-    return hashlib.sha256(b"synthct/sample/v1\0" + canonical_json(content).encode()).hexdigest()
+    return hashlib.sha256(f"{SAMPLE_SCHEME}\0{canonical_json(content)}".encode()).hexdigest()
 
 
 def merkle_root(digests: Iterable[str]) -> str:

@@ -193,7 +193,8 @@ def make_row(
         facts: Names and numbers of the plan.
         metrics: Measures of the sample.
         provenance: JSON-able; how the sample came about. Its top-level keys
-            ``digest.NOT_CONTENT`` do not count for the sample's digest.
+            ``digest.NOT_CONTENT`` do not count for the sample's digest. ``facts`` are added to
+            it, so that the digest covers them too.
         window: Window of the preview.
         keep_original: Whether the row carries the host's slice as it was.
 
@@ -207,6 +208,7 @@ def make_row(
     labels = to_picture(slices.labels, view)
     original = to_picture(slices.original, view)
     affine = picture_affine(slices.painted.affine, slices.painted.shape, view)
+    told = {**asdict(facts), **provenance}
     rows_mm, columns_mm = np.linalg.norm(affine[:3, :2], axis=0)
     return Row(
         facts=facts,
@@ -218,8 +220,8 @@ def make_row(
         original=encode_hu(original) if keep_original else None,
         spacing_mm=(float(rows_mm), float(columns_mm)),
         affine=tuple(float(x) for x in affine.ravel()),
-        sample_digest=sample_digest(image, mask, labels, affine, provenance),
-        provenance=canonical_json(provenance),
+        sample_digest=sample_digest(image, mask, labels, affine, told),
+        provenance=canonical_json(told),
     )
 
 
