@@ -80,7 +80,13 @@ def check(
         checkpoint.name, checkpoint.checkpoint_id[:12],
     )  # fmt: skip
     wanted = recipe.wanted_labels()
-    index = index_sources(recipe.sources, wanted, cache_dir=cache_dir, progress=progress)
+    index = index_sources(
+        recipe.sources,
+        wanted,
+        cache_dir=cache_dir,
+        on_bad_case=recipe.on_bad_case,
+        progress=progress,
+    )
     plan = plan_samples(recipe, index)
     label_names = label_table(recipe.sources, wanted)
     _check_values(recipe, index, label_names)

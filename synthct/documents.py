@@ -87,6 +87,10 @@ def _write_records(
                 ]
                 for source, entries in checked.index.sources.items()
             },
+            "left_out": [
+                {"source": s.source, "case": s.case_id, "reason": s.reason}
+                for s in checked.index.skipped
+            ],
             "checkpoint": {
                 "name": checked.checkpoint.name,
                 "id": checked.checkpoint.checkpoint_id,
@@ -111,7 +115,9 @@ def _write_records(
 
 def _card_facts(checked: Checked, tree: Path, shards: Sequence[ShardRecord]) -> CardFacts:
     recipe, files = checked.recipe, checked.checkpoint
-    skipped = [f"{s.source}: {s.case_id} left out: {s.reason}" for s in checked.index.skipped]
+    left_out = checked.index.skipped
+    skipped = [f"{s.source}: {s.case_id} left out: {s.reason}" for s in left_out]
+    skipped[:0] = [f"Cases that were left out: {len(left_out)}."] if left_out else []
     codecs = {s.label or "default": checked.rules.codec(s.label) for s in recipe.masks}
     low, high = next(iter(codecs.values())).range_hu
     return CardFacts(

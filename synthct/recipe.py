@@ -156,6 +156,8 @@ class Recipe(_Section):
         licence: SPDX id of the dataset's licence; by default what follows from the sources.
         seed: Every random decision follows from it.
         sources: Where scans come from; ``hosts`` are painted into.
+        on_bad_case: What a case does whose files are damaged or do not fit together: ``stop`` the
+            run, or be left out (``skip``), which the plan, the card and the lock tell.
         view: The plane of the slices.
         masks_per_case: Masks drawn in each host, shared out over ``masks`` by weight.
         masks: The kinds of masks.
@@ -172,6 +174,7 @@ class Recipe(_Section):
     licence: str | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     sources: dict[Annotated[str, Field(pattern=r"^[a-z0-9]+([_-][a-z0-9]+)*$")], Source]
+    on_bad_case: Literal["stop", "skip"] = "stop"
     view: View = "axial"
     masks_per_case: Annotated[int, Field(ge=1, le=100_000)] = 1
     masks: Annotated[tuple[MaskKind, ...], Field(min_length=1, max_length=100)]

@@ -423,8 +423,8 @@ def test_the_log_says_what_is_built_and_how_far_it_is(
 
 def test_the_records_hold_what_a_replay_needs(built: Path) -> None:
     lock = json.loads((built / "synthct.lock").read_text())
-    assert set(lock) == {"checkpoint", "numerics", "plan_id", "recipe_id", "sources", "versions",
-                         "writer"}  # fmt: skip
+    assert set(lock) == {"checkpoint", "left_out", "numerics", "plan_id", "recipe_id", "sources",
+                         "versions", "writer"}  # fmt: skip
     assert [case["case"] for case in lock["sources"]["hosts"]] == list(HOSTS)
     assert all(len(h) == 64 for h in lock["checkpoint"]["files"].values())
     with Image.open(io.BytesIO((built / "preview.png").read_bytes())) as picture:

@@ -29,10 +29,10 @@ def index_one(source: Source, tmp_path: Path, *labels: str) -> Index:
 
 
 def forbid_reading(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(path: Path) -> Volume:
+    def refuse(path: Path, **_: object) -> Volume:
         raise AssertionError(f"{path} was read")
 
-    monkeypatch.setattr(facts, "read_ct", refuse)
+    monkeypatch.setattr(facts, "read_ct_counting", refuse)
     monkeypatch.setattr(facts, "read_labels", refuse)
 
 
@@ -68,9 +68,11 @@ def test_only_the_files_of_wanted_labels_are_read(
 ) -> None:
     opened: list[str] = []
     read = facts.read_labels
-    monkeypatch.setattr(facts, "read_labels", lambda p: opened.append(p.name) or read(p))
     monkeypatch.setattr(
-        "synthct.sources.read.read_labels", lambda p: opened.append(p.name) or read(p)
+        facts, "read_labels", lambda p, **kw: opened.append(p.name) or read(p, **kw)
+    )
+    monkeypatch.setattr(
+        "synthct.sources.read.read_labels", lambda p, **kw: opened.append(p.name) or read(p, **kw)
     )
     source = TotalSegmentator(root=organs_root)
     index_one(source, tmp_path, "kidney")
@@ -88,7 +90,7 @@ def test_hosts_and_donors_of_one_root_are_read_once(
 ) -> None:
     opened: list[Path] = []
     read = facts.read_labels
-    monkeypatch.setattr(facts, "read_labels", lambda p: opened.append(p) or read(p))
+    monkeypatch.setattr(facts, "read_labels", lambda p, **kw: opened.append(p) or read(p, **kw))
     both = {"hosts": Kits(root=kits_root), "donors": Kits(root=kits_root)}
     index = index_sources(both, [], cache_dir=tmp_path / "cache")
     assert len(opened) == 3
@@ -115,7 +117,7 @@ def test_what_was_read_before_an_error_is_kept(
     last.write_bytes(good)
     opened: list[Path] = []
     read = facts.read_labels
-    monkeypatch.setattr(facts, "read_labels", lambda p: opened.append(p) or read(p))
+    monkeypatch.setattr(facts, "read_labels", lambda p, **kw: opened.append(p) or read(p, **kw))
     index_one(Kits(root=kits_root), tmp_path)
     assert opened == [last]
 

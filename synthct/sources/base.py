@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,7 @@ from synthct.volume import (
     GRID_TOLERANCE_MM,
     Affine,
     Box,
+    CtReading,
     Index3,
     Spacing,
     corner_distance_mm,
@@ -116,6 +117,8 @@ class CaseEntry:
             structures with the sha256 of each file.
         split: ``train``, ``validation`` or ``test`` where the source's own table says so.
         licence: SPDX id of the licence, or None if unknown.
+        file_sha256: Indexed file to the sha256 of its bytes, which it must still have when read.
+        reading: What is allowed in the image beside a plain CT.
     """
 
     source: str
@@ -135,6 +138,8 @@ class CaseEntry:
     label_sha256: str
     split: str | None
     licence: str | None
+    file_sha256: Mapping[Path, str] = field(default_factory=dict)
+    reading: CtReading = field(default_factory=CtReading)
 
     @property
     def spacing_mm(self) -> Spacing:
@@ -193,6 +198,10 @@ class SourceSection(BaseModel):
         """Structures of the source's label maps and their values there; empty if it has none."""
         return {}
 
+    def reading(self) -> CtReading:
+        """What the recipe allows in images beside plain CT; nothing, unless a layout asks."""
+        return CtReading()
+
     def closed_labels(self) -> bool:
         """Whether a label map may hold no other values than ``native_labels`` and 0."""
         return False
@@ -242,6 +251,9 @@ class FolderSection(SourceSection):
         root: The folder.
         patients: Case id to patient id, where one person has several cases (here or in another
             source). A case that is not named is a person of its own, called as the case.
+        frame: Which 3D scan of 4D images to take, from 0; without it they are refused.
+        nan: What to do about voxels that are not finite numbers: ``refuse`` the scan, or ``fill``
+            them with air (-1024 HU).
     """
 
     #: What to download from where, under which licence; and the variable that recipes use.
@@ -250,6 +262,12 @@ class FolderSection(SourceSection):
 
     root: FolderPath
     patients: dict[str, str] = Field(default_factory=dict)
+    frame: Annotated[int, Field(ge=0)] | None = None
+    nan: Literal["refuse", "fill"] = "refuse"
+
+    def reading(self) -> CtReading:
+        """``frame`` and ``nan``."""
+        return CtReading(self.frame, self.nan == "fill")
 
     def patient_of(self, case_id: str) -> str:
         """The person whose scan the case is, by ``patients``."""
@@ -296,13 +314,27 @@ class FolderSection(SourceSection):
         """
         try:
             mode = path.stat().st_mode
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as err:  # a loop of links, or no permission
+            raise SourceError(f"{path}: cannot be read ({err.strerror})") from err
         if not stat.S_ISREG(mode):
             raise SourceError(f"{path}: not a regular file")
-        if not path.resolve().is_relative_to(self.root.resolve()):
-            raise SourceError(f"{path}: leads out of {self.root}; copy the file or move the root")
+        self.require_inside(path)
         return path
+
+    def require_inside(self, path: Path) -> None:
+        """Refuse a file or folder that lies elsewhere than its path says.
+
+        Raises:
+            SourceError: If a link leads out of ``root``.
+        """
+        try:
+            there = path.resolve()
+        except (OSError, RuntimeError) as err:  # a loop of links is either, by version of Python
+            raise SourceError(f"{path}: cannot be read (a loop of links)") from err
+        if not there.is_relative_to(self.root.resolve()):
+            raise SourceError(f"{path}: leads out of {self.root}; copy it there or move the root")
 
 
 def expand(

@@ -20,10 +20,19 @@ from typing import Any
 import numpy as np
 
 from synthct.errors import ResourceError, SourceError
-from synthct.volume import Affine, Array, Box, Index3, Volume, read_ct, read_labels
+from synthct.volume import (
+    Affine,
+    Array,
+    Box,
+    CtReading,
+    Index3,
+    Volume,
+    read_ct_counting,
+    read_labels,
+)
 
 #: Raise when the meaning of the facts changes: older caches are then made anew.
-_FORMAT = 1
+_FORMAT = 2
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +46,7 @@ class FileFacts:
         shape: Shape (I, J, K) of the canonical grid.
         affine: (4, 4) of the canonical grid.
         array_sha256: Of an image's canonical clipped int16 HU and their shape; None for labels.
+        filled: Number of voxels of an image that are not finite and were read as air.
         values: Value in a label file to how many voxels have it and the box around them; empty
             for an image.
     """
@@ -45,6 +55,7 @@ class FileFacts:
     shape: Index3
     affine: Affine
     array_sha256: str | None
+    filled: int
     values: Mapping[int, tuple[int, Box]]
 
     @property
@@ -62,9 +73,14 @@ class FactsStore:
 
     Use it as a context manager: what was learnt is saved on the way out, also after an error or
     an interrupt, so that a long first index is never lost.
+
+    Args:
+        root: The folder that all files lie beneath.
+        cache_dir: Where the facts are kept.
     """
 
     def __init__(self, root: Path, cache_dir: Path) -> None:
+        self.root = root
         self._root = root.resolve()
         key = hashlib.sha256(os.fsencode(self._root)).hexdigest()[:16]
         self._path = cache_dir / "index" / f"{key}.json"
@@ -78,13 +94,13 @@ class FactsStore:
         if self._changed:
             self._save()
 
-    def image(self, path: Path) -> FileFacts:
+    def image(self, path: Path, reading: CtReading) -> FileFacts:
         """The facts of a CT; reads it if it is new or changed.
 
         Raises:
             SourceError: If the file is missing, damaged or not a CT.
         """
-        return self._facts(path, "image")
+        return self._facts(path, reading)
 
     def labels(self, path: Path) -> FileFacts:
         """The facts of a label map or of a structure's file; reads it if it is new or changed.
@@ -92,24 +108,25 @@ class FactsStore:
         Raises:
             SourceError: If the file is missing, damaged or not a label map.
         """
-        return self._facts(path, "labels")
+        return self._facts(path, None)
 
-    def _facts(self, path: Path, kind: str) -> FileFacts:
+    def _facts(self, path: Path, reading: CtReading | None) -> FileFacts:
         try:
             resolved = path.resolve(strict=True)
             state = resolved.stat()
-        except OSError as err:
-            raise SourceError(f"{path}: cannot be read ({err.strerror})") from err
+        except (OSError, RuntimeError) as err:  # RuntimeError: a loop of links
+            raise SourceError(f"{path}: cannot be read ({err})") from err
         if not resolved.is_relative_to(self._root):
             raise SourceError(f"{path}: leads out of {self._root}; copy the file or move the root")
         if not stat.S_ISREG(state.st_mode):
             raise SourceError(f"{path}: not a regular file")
         name = resolved.relative_to(self._root).as_posix()
+        kind = "labels" if reading is None else f"image {reading.frame} {reading.fill_nan}"
         stamp = [kind, state.st_size, state.st_mtime_ns]
         known = self._files.get(name)
         if known is not None and known.get("stamp") == stamp:
             return _from_json(known)
-        facts = _read_image(path) if kind == "image" else _read_labels(path)
+        facts = _read_labels(path) if reading is None else _read_image(path, reading)
         self._files[name] = {"stamp": stamp, **_to_json(facts)}
         self._changed = True
         return facts
@@ -141,16 +158,18 @@ class FactsStore:
             ) from err
 
 
-def _read_image(path: Path) -> FileFacts:
-    volume = read_ct(path)
+def _read_image(path: Path, reading: CtReading) -> FileFacts:
+    sha256 = _file_sha256(path)
+    volume, filled = read_ct_counting(path, sha256=sha256, reading=reading)
     digest = hashlib.sha256(f"synthct/array/v1 {volume.shape}\0".encode())
     digest.update(np.ascontiguousarray(volume.array, dtype="<i2").data)
-    return FileFacts(_file_sha256(path), volume.shape, volume.affine, digest.hexdigest(), {})
+    return FileFacts(sha256, volume.shape, volume.affine, digest.hexdigest(), filled, {})
 
 
 def _read_labels(path: Path) -> FileFacts:
-    volume = read_labels(path)
-    return FileFacts(_file_sha256(path), volume.shape, volume.affine, None, _count(volume))
+    sha256 = _file_sha256(path)
+    volume = read_labels(path, sha256=sha256)
+    return FileFacts(sha256, volume.shape, volume.affine, None, 0, _count(volume))
 
 
 def _count(volume: Volume) -> dict[int, tuple[int, Box]]:
@@ -172,8 +191,11 @@ def _count(volume: Volume) -> dict[int, tuple[int, Box]]:
 
 
 def _file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as err:
+        raise SourceError(f"{path}: cannot be read ({err.strerror})") from err
 
 
 def _to_json(facts: FileFacts) -> dict[str, Any]:
@@ -182,6 +204,7 @@ def _to_json(facts: FileFacts) -> dict[str, Any]:
         "shape": facts.shape,
         "affine": facts.affine.tolist(),
         "array_sha256": facts.array_sha256,
+        "filled": facts.filled,
         "values": {
             str(value): [voxels, box.start_ijk, box.stop_ijk]
             for value, (voxels, box) in facts.values.items()
@@ -196,4 +219,6 @@ def _from_json(stored: Mapping[str, Any]) -> FileFacts:
         for value, (voxels, start, stop) in stored["values"].items()
     }
     affine = np.array(stored["affine"], dtype=np.float64)
-    return FileFacts(stored["sha256"], (i, j, k), affine, stored["array_sha256"], values)
+    return FileFacts(
+        stored["sha256"], (i, j, k), affine, stored["array_sha256"], stored["filled"], values
+    )

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -80,6 +81,7 @@ def index_sources(
     labels: Sequence[str],
     *,
     cache_dir: Path,
+    on_bad_case: Literal["stop", "skip"] = "stop",
     progress: bool = False,
 ) -> Index:
     """Find the cases of all sources and what is in them.
@@ -89,14 +91,17 @@ def index_sources(
         labels: The labels (structures or unions) that somebody needs. A layout with a label map
             indexes all of its structures anyway, one with a file per structure only these.
         cache_dir: Where facts of files already read are kept, and phantoms once made.
+        on_bad_case: Whether a case whose files are damaged or do not fit together ends it all, or
+            is left out and told in ``Index.skipped``.
         progress: Show a progress bar, in cases.
 
     Returns:
         The index, the cases of each source by case id.
 
     Raises:
-        SourceError: If a root is missing or has no cases, a file is missing or damaged, an image
-            and its labels lie on different grids, or two patients have the very same image.
+        SourceError: If a root is missing or has no (good) cases, two patients have the very same
+            image, or, unless such cases are skipped, a file is missing or damaged or an image and
+            its labels lie on different grids.
         ResourceError: If the cache cannot be written.
     """
     from tqdm import tqdm
@@ -112,6 +117,8 @@ def index_sources(
         with _naming(name):
             section.prepare(found[name].cases, progress=progress)
     entries: dict[str, tuple[CaseEntry, ...]] = {}
+    skipped = [Skipped(name, *skip) for name, one in found.items() for skip in one.skipped]
+    notes = [f"source '{name}': {note}" for name, one in found.items() for note in one.notes]
     seen: dict[str, CaseEntry] = {}
     total = sum(len(one.cases) for one in found.values())
     with tqdm(total=total, desc="index", unit="case", disable=not progress) as bar:
@@ -119,14 +126,26 @@ def index_sources(
             rows = []
             with _naming(name), FactsStore(section.folder(cache_dir), cache_dir) as store:
                 for case in found[name].cases:
-                    image = store.image(case.image) if case.image is not None else None
-                    rows.append(_entry(name, section, case, image, labels, store))
-                    if image is not None and image.array_sha256 is not None:
-                        _refuse_double(seen.setdefault(image.array_sha256, rows[-1]), rows[-1])
                     bar.update()
+                    try:
+                        image = _image(section, case, store)
+                        entry = _entry(name, section, case, image, labels, store)
+                    except SourceError as err:
+                        if on_bad_case == "stop":
+                            raise
+                        skipped.append(Skipped(name, case.case_id, _reason(err, store.root)))
+                        continue
+                    rows.append(entry)
+                    if image is None:
+                        continue
+                    _refuse_double(seen.setdefault(str(image.array_sha256), entry), entry)
+                    if image.filled:
+                        what = f"{image.filled} voxels that are not finite are read as air"
+                        notes.append(f"source '{name}': case {case.case_id}: {what}")
+                if not rows:
+                    last = skipped[-1]
+                    raise SourceError(f"no case is good; {last.case_id}: {last.reason}")
             entries[name] = tuple(rows)
-    skipped = [Skipped(name, *skip) for name, one in found.items() for skip in one.skipped]
-    notes = [f"source '{name}': {note}" for name, one in found.items() for note in one.notes]
     return Index(entries, tuple(skipped), tuple(notes))
 
 
@@ -161,6 +180,11 @@ def label_table(sources: Mapping[str, SourceSection], labels: Sequence[str]) -> 
     return {name: n if n < IGNORE_VALUE else n + 1 for n, name in enumerate(names, start=1)}
 
 
+def _image(section: SourceSection, case: CaseFiles, store: FactsStore) -> FileFacts | None:
+    """The facts of a case's image, if it has one."""
+    return store.image(case.image, section.reading()) if case.image is not None else None
+
+
 def _entry(
     source: str,
     section: SourceSection,
@@ -178,6 +202,9 @@ def _entry(
         path: store.labels(path) for path in {case.label_files[name]: 0 for name in structures}
     }
     grid = image or next(iter(facts.values()))
+    hashes = {path: one.sha256 for path, one in facts.items()}
+    if case.image is not None and image is not None:
+        hashes[case.image] = image.sha256
     for path, one in facts.items():
         check_grid(case.case_id, path, one.shape, one.affine, grid.shape, grid.affine)
         if section.closed_labels() and (odd := set(one.values) - set(case.label_values.values())):
@@ -203,6 +230,8 @@ def _entry(
         label_sha256=_label_sha256(case, structures, facts),
         split=case.split,
         licence=section.licence,
+        file_sha256=hashes,
+        reading=section.reading(),
     )
 
 
@@ -257,6 +286,12 @@ def _refuse_double(first: CaseEntry, second: CaseEntry) -> None:
     )
 
 
+def _reason(err: SourceError, root: Path) -> str:
+    """What is wrong with a case, in one printable line and without the place of its folder."""
+    line = " ".join(str(err).replace(f"{root}/", "").split())
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in line)
+
+
 @contextmanager
 def _naming(source: str) -> Iterator[None]:
     """Say in an error which source it is about."""
@@ -264,3 +299,5 @@ def _naming(source: str) -> Iterator[None]:
         yield
     except SourceError as err:
         raise SourceError(f"source '{source}': {err}") from err
+    except OSError as err:
+        raise SourceError(f"source '{source}': {err.filename}: {err.strerror}") from err

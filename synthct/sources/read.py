@@ -28,10 +28,14 @@ def read_case(entry: CaseEntry, label_names: Mapping[str, int]) -> Case:
         or uint16 if a value of ``label_names`` exceeds 255.
 
     Raises:
-        SourceError: If a file is missing or damaged, or lies on another grid than the image.
+        SourceError: If a file is missing, damaged or not the one that was indexed, or lies on
+            another grid than the image.
     """
     wanted = {name: value for name, value in label_names.items() if name in entry.label_files}
-    ct = read_ct(entry.image) if entry.image is not None else None
+    ct = None
+    if entry.image is not None:
+        sha256 = entry.file_sha256.get(entry.image)
+        ct = read_ct(entry.image, sha256=sha256, reading=entry.reading)
     grid = ct.affine if ct is not None else entry.affine
     if ct is not None:
         check_grid(entry.case_id, entry.image, ct.shape, ct.affine, entry.shape, entry.affine)
@@ -41,7 +45,7 @@ def read_case(entry: CaseEntry, label_names: Mapping[str, int]) -> Case:
         by_file.setdefault(entry.label_files[name], []).append(name)
     array = np.zeros((0, 0, 0), dtype=dtype)
     for path, names in by_file.items():
-        volume = read_labels(path)
+        volume = read_labels(path, sha256=entry.file_sha256.get(path))
         check_grid(entry.case_id, path, volume.shape, volume.affine, entry.shape, entry.affine)
         if names[0] in entry.label_values:
             array = _renumber(volume.array, {entry.label_values[n]: wanted[n] for n in names})

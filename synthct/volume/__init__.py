@@ -10,7 +10,14 @@ from synthct.volume.grid import (
     shifted,
     spacing_of,
 )
-from synthct.volume.nifti import nifti_bytes, read_ct, read_labels, write_volume
+from synthct.volume.nifti import (
+    CtReading,
+    nifti_bytes,
+    read_ct,
+    read_ct_counting,
+    read_labels,
+    write_volume,
+)
 from synthct.volume.volume import (
     HU_MAX,
     HU_MIN,
@@ -27,6 +34,7 @@ __all__ = [
     "Affine",
     "Array",
     "Box",
+    "CtReading",
     "Index3",
     "Spacing",
     "Volume",
@@ -34,6 +42,7 @@ __all__ = [
     "corner_distance_mm",
     "nifti_bytes",
     "read_ct",
+    "read_ct_counting",
     "read_labels",
     "restore_orientation",
     "shifted",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,34 +29,58 @@ _STORED_HU = (-(2**15), 2**16)
 _SAMPLE = 1_000_000
 
 
-def read_ct(path: Path, *, sha256: str | None = None) -> Volume:
+@dataclass(frozen=True)
+class CtReading:
+    """What a user allows in scans that would be refused otherwise.
+
+    Attributes:
+        frame: Which 3D scan of a 4D file to take, from 0.
+        fill_nan: Whether voxels that are not finite numbers are read as -1024 HU.
+    """
+
+    frame: int | None = None
+    fill_nan: bool = False
+
+
+def read_ct(path: Path, *, sha256: str | None = None, reading: CtReading | None = None) -> Volume:
     """Read a CT as canonical int16 HU, clipped to -1024..3071.
 
     Args:
         path: A .nii or .nii.gz file.
         sha256: What the file's bytes must hash to, if that is known.
+        reading: What is allowed beside; by default nothing.
 
     Raises:
         SourceError: If the file is missing, damaged or another than meant, not 3D, not in HU, or
             holds values that are not finite.
         ResourceError: If its voxels do not fit into memory.
     """
+    return read_ct_counting(path, sha256=sha256, reading=reading)[0]
+
+
+def read_ct_counting(
+    path: Path, *, sha256: str | None = None, reading: CtReading | None = None
+) -> tuple[Volume, int]:
+    """As ``read_ct``, with the number of voxels that were filled because they are not finite."""
+    reading = reading or CtReading()
     with open_content(path, sha256) as content:
-        header = _header_of_scan(content)
+        header = read_header(content)
+        frame = _frame(path, header, reading.frame)
+        frame_bytes = math.prod(header.shape) * header.dtype.itemsize
+        content.skip(frame * frame_bytes)
         out, stored, affine = _canonical_array(path, header, np.int16)
         low, high = math.inf, -math.inf
         broken = _Broken(path)
         for start, slab in _slabs(content, header):
             values = _scaled(slab, header)
             if values.dtype.kind == "f":
-                broken.count(values, start)
-                if broken.found:
-                    continue
-                values = np.rint(values)
+                values = np.rint(broken.fill(values, start))
             low, high = min(low, float(values.min())), max(high, float(values.max()))
             stored[:, :, start : start + slab.shape[2]] = np.clip(values, HU_MIN, HU_MAX)
+        content.skip((header.frames - 1 - frame) * frame_bytes)
         content.finish()
-    broken.refuse()
+    if not reading.fill_nan:
+        broken.refuse()
     if not _STORED_HU[0] <= low <= high <= _STORED_HU[1]:
         raise SourceError(
             f"{path}: values {low:g}..{high:g} (scl_slope {header.slope:g}, scl_inter "
@@ -64,7 +89,7 @@ def read_ct(path: Path, *, sha256: str | None = None) -> Volume:
     flat = out.reshape(-1)
     if evidence := not_hu(flat[:: max(1, flat.size // _SAMPLE)], low, high):
         raise SourceError(f"{path}: its values are not HU: {evidence}")
-    return Volume(out, affine)
+    return Volume(out, affine), broken.found
 
 
 def read_labels(path: Path, *, sha256: str | None = None) -> Volume:
@@ -80,7 +105,8 @@ def read_labels(path: Path, *, sha256: str | None = None) -> Volume:
         ResourceError: If its voxels do not fit into memory.
     """
     with open_content(path, sha256) as content:
-        header = _header_of_scan(content)
+        header = read_header(content)
+        _frame(path, header, None)
         out, stored, affine = _canonical_array(path, header, np.uint8)
         for start, slab in _slabs(content, header):
             values = _scaled(slab, header)
@@ -134,37 +160,47 @@ def nifti_bytes(volume: Volume, *, compress: bool) -> bytes:
 
 
 class _Broken:
-    """Counts voxels that are not finite numbers, and remembers the first."""
+    """Voxels that are not finite numbers: how many, and where the first is."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.found = path, 0
         self.first: tuple[int, ...] = ()
 
-    def count(self, values: Array, start: int) -> None:
-        bad = ~np.isfinite(values)
-        if not bad.any():
-            return
+    def fill(self, values: Array, start: int) -> Array:
+        """The values of a slab that begins at slice ``start``, with air where there are none."""
+        good = np.isfinite(values)
+        if good.all():
+            return values
         if not self.found:
-            i, j, k = (int(n) for n in np.argwhere(bad)[0])
+            i, j, k = (int(n) for n in np.argwhere(~good)[0])
             self.first = i, j, k + start
-        self.found += int(np.count_nonzero(bad))
+        self.found += int(np.count_nonzero(~good))
+        return np.where(good, values, HU_MIN)
 
     def refuse(self) -> None:
+        """Raise a SourceError if there were any."""
         if self.found:
             raise SourceError(
-                f"{self.path}: {self.found} voxels are not finite numbers, the first at "
-                f"voxel {self.first}; repair the scan"
+                f"{self.path}: {self.found} voxels are not finite numbers, the first is voxel "
+                f"{self.first}; repair the scan, or read them as air with 'nan: fill' in the source"
             )
 
 
-def _header_of_scan(content: Content) -> Header:
-    header = read_header(content)
-    if header.frames > 1:
+def _frame(path: Path, header: Header, asked: int | None) -> int:
+    """The frame to read, from 0.
+
+    Raises:
+        SourceError: If there are several and none is asked for, or not the one that is.
+    """
+    if asked is None and header.frames == 1:
+        return 0
+    if asked is None or asked >= header.frames:
         shape = (*header.shape, header.frames)
         raise SourceError(
-            f"{content.path}: expected a 3D scan but its shape is {shape}; save one frame alone"
+            f"{path}: expected a 3D scan but its shape is {shape}; save one frame alone, or for a "
+            f"CT say which with 'frame: 0' to 'frame: {header.frames - 1}' in the source"
         )
-    return header
+    return asked
 
 
 def _slabs(content: Content, header: Header) -> Iterator[tuple[int, Array]]:
