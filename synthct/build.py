@@ -32,6 +32,7 @@ from synthct.dataset.writer import (
 from synthct.documents import write_documents
 from synthct.draw import masks_of
 from synthct.errors import ConflictError, MaskError, ResourceError
+from synthct.locked import lock_of, require_locked
 from synthct.painter import Painter, load_painter, paint_samples
 from synthct.plan import Plan, Shard
 from synthct.recipe import Recipe
@@ -47,6 +48,7 @@ def build(
     *,
     cache_dir: Path | None = None,
     limit: int | None = None,
+    lock: Path | None = None,
     workers: int | None = None,
     device: str = "cpu",
     progress: bool = False,
@@ -58,6 +60,7 @@ def build(
         output: Folder below which ``<name>/<version>`` is made.
         cache_dir: Where indexes and phantoms are kept; by default the user's cache folder.
         limit: Build only the first so many samples, as version ``<version>-first<limit>``.
+        lock: A ``synthct.lock``, or a dataset's folder with one, from which nothing may differ.
         workers: Processes that prepare patches; 0 prepares in this one. Changes no byte.
         device: Where the model runs.
         progress: Show progress bars.
@@ -85,6 +88,9 @@ def build(
         )
     _log_plan(checked)
     painter = load_painter(checked, device)
+    found = lock_of(checked, painter.numerics)
+    if lock is not None:
+        require_locked(lock, found)
     staging = _open_staging(final, checked, painter)
     shards = _shards(checked, staging, painter, workers, progress)
     if not any(shard.rows for shard in shards):
@@ -97,7 +103,7 @@ def build(
     release = release_of(
         tree, name=recipe.name, version=name, plan_id=checked.work_id, shards=shards
     )
-    write_documents(checked, tree, release, shards, painter.numerics)
+    write_documents(recipe, found, tree, release, shards)
     folder = commit(staging, write_manifest(tree, release, shards))
     rejected = _reasons(shards)
     logger.info(

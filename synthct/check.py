@@ -6,13 +6,13 @@ the sources, of which the first look reads every scan.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from synthct.dataset.lockfile import LockedCase, LockedSource, work_id
 from synthct.errors import CheckpointError
 from synthct.licence import Origin, licence_of
 from synthct.models.checkpoint import CheckpointFiles, find_checkpoint
@@ -37,6 +37,7 @@ class Checked:
         checkpoint: The files of the checkpoint, hashed.
         rules: What the checkpoint takes.
         licence: SPDX id that the dataset will have; None if a source's licence is unknown.
+        limit: Only the first so many samples are planned; None for all.
     """
 
     recipe: Recipe
@@ -46,14 +47,38 @@ class Checked:
     checkpoint: CheckpointFiles
     rules: PatchRules
     licence: str | None
+    limit: int | None = None
 
     @property
     def work_id(self) -> str:
         """Hash of all that the content depends on: recipe, plan, sources, checkpoint."""
-        parts = [self.recipe.recipe_id, self.plan.plan_id, self.checkpoint.checkpoint_id]
-        for source, entries in sorted(self.index.sources.items()):
-            parts += [f"{source} {e.case_id} {e.voxel_sha256} {e.label_sha256}" for e in entries]
-        return hashlib.sha256("\n".join(["synthct/work/v1", *parts]).encode()).hexdigest()
+        return work_id(
+            self.recipe.recipe_id,
+            self.plan.plan_id,
+            self.checkpoint.checkpoint_id,
+            self.locked_sources(),
+        )
+
+    def locked_sources(self) -> dict[str, LockedSource]:
+        """The sources as the lock names them: every case by its hashes."""
+        return {
+            name: LockedSource(
+                layout=section.layout,
+                licence=section.licence,
+                attribution=section.attribution,
+                cases=tuple(
+                    LockedCase(
+                        case=entry.case_id,
+                        patient=entry.patient_id,
+                        image_sha256=entry.image_sha256,
+                        voxel_sha256=entry.voxel_sha256,
+                        label_sha256=entry.label_sha256,
+                    )
+                    for entry in self.index.entries(name)
+                ),
+            )
+            for name, section in self.recipe.sources.items()
+        }
 
 
 def check(
@@ -98,6 +123,7 @@ def check(
         checkpoint=checkpoint,
         rules=rules,
         licence=licence,
+        limit=limit,
     )
 
 

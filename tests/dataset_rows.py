@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from conftest import oblique_affine
 
+from synthct.dataset.lockfile import Lock, write_lock
 from synthct.dataset.manifest import Manifest, release_of, write_manifest
-from synthct.dataset.records import write_lock, write_recipe, write_rejected
+from synthct.dataset.records import write_recipe, write_rejected
 from synthct.dataset.schema import Facts, Metrics, Row, Slices, arrow_schema, make_row
 from synthct.dataset.summary import rejections
 from synthct.dataset.version import Staging, open_staging
@@ -52,6 +53,46 @@ PROVENANCE: dict[str, Any] = {
     "noise_seed": 2**63 - 1,
     "versions": {"torch": "2.13.0"},
 }
+
+LOCK = Lock.model_validate(
+    {
+        "recipe_id": "recipe-a",
+        "plan": {"id": "plan-a", "limit": None, "notes": ()},
+        "left_out": (),
+        "licence": "CC-BY-NC-SA-4.0",
+        "labels": {"tumor": 2, "kidney": 1},
+        "sources": {
+            "hosts": {
+                "layout": "kits23",
+                "licence": "CC-BY-NC-SA-4.0",
+                "attribution": "KiTS23",
+                "cases": (
+                    {
+                        "case": "host",
+                        "patient": "patient",
+                        "image_sha256": "1" * 64,
+                        "voxel_sha256": "2" * 64,
+                        "label_sha256": "3" * 64,
+                    },
+                ),
+            }
+        },
+        "checkpoint": {
+            "name": "tiny",
+            "id": "4" * 64,
+            "revision": None,
+            "files": {"unet/config.json": "5" * 64},
+            "licence": "CC-BY-4.0",
+            "licences": ("CC-BY-4.0", "CC0-1.0"),
+            "attributions": (),
+            "cases": 2,
+            "range_hu": (-150.0, 250.0),
+        },
+        "versions": {"synthct": "0.1.0"},
+        "numerics": {"device": "cpu", "threads": 1},
+        "writer": {"codec": "zstd"},
+    }
+)
 
 
 def make_slices(seed: int = 0, shape: tuple[int, int, int] = (21, 17, 1)) -> Slices:
@@ -99,7 +140,7 @@ def stage(
 def complete(staging: Staging, records: list[ShardRecord], *, version: str = "1.0.0") -> Manifest:
     """Write the files beside the shards and the manifest."""
     write_recipe(staging.tree, {"name": "tiny", "seed": 7, "splits": {"train": 0.7}})
-    write_lock(staging.tree, {"plan_id": "plan-a", "sources": {}})
+    write_lock(staging.tree, LOCK)
     write_rejected(staging.tree, rejections(records))
     release = release_of(
         staging.tree, name="tiny", version=version, plan_id="plan-a", shards=records

@@ -30,7 +30,7 @@ LAYERS = (
     {"card", "check", "provenance"},
     {"sample"},
     {"painter", "sheet", "workers"},
-    {"documents"},
+    {"documents", "locked"},
     {"build", "training", "api"},
     {"preview"},
     {"cli"},

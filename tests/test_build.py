@@ -28,7 +28,8 @@ from tiny_recipe import HOSTS, SECTIONS, tiny_recipe, write_data, write_recipe
 
 from synthct.build import build
 from synthct.dataset import read_manifest
-from synthct.errors import ConflictError, MaskError, ResourceError, SourceError
+from synthct.dataset.lockfile import read_lock
+from synthct.errors import ConflictError, MaskError, ResourceError, SourceError, VerifyError
 from synthct.plan import SampleSpec
 from synthct.recipe import Recipe
 
@@ -49,10 +50,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make(folder: Path, tiny_checkpoint: Path) -> Make:
     """Builds the tiny recipe, with changes, into an output folder of that name."""
 
-    def run(output: str, *, workers: int = 0, limit: int | None = None, **changes: Any) -> Path:
+    def run(
+        output: str,
+        *,
+        workers: int = 0,
+        limit: int | None = None,
+        lock: Path | None = None,
+        **changes: Any,
+    ) -> Path:
         recipe = Recipe.model_validate(tiny_recipe(folder / "data", tiny_checkpoint, **changes))
         return build(
-            recipe, folder / output, cache_dir=folder / "cache", workers=workers, limit=limit
+            recipe,
+            folder / output,
+            cache_dir=folder / "cache",
+            workers=workers,
+            limit=limit,
+            lock=lock,
         )
 
     return run
@@ -422,10 +435,41 @@ def test_the_log_says_what_is_built_and_how_far_it_is(
 
 
 def test_the_records_hold_what_a_replay_needs(built: Path) -> None:
-    lock = json.loads((built / "synthct.lock").read_text())
-    assert set(lock) == {"checkpoint", "left_out", "numerics", "plan_id", "recipe_id", "sources",
-                         "versions", "writer"}  # fmt: skip
-    assert [case["case"] for case in lock["sources"]["hosts"]] == list(HOSTS)
-    assert all(len(h) == 64 for h in lock["checkpoint"]["files"].values())
+    lock = read_lock(built)
+    assert [case.case for case in lock.sources["hosts"].cases] == list(HOSTS)
+    assert all(len(h) == 64 for h in lock.checkpoint.files.values())
+    assert (lock.licence, lock.labels["tumor"]) == ("CC-BY-NC-SA-4.0", 2)
     with Image.open(io.BytesIO((built / "preview.png").read_bytes())) as picture:
         assert picture.width > 600
+
+
+def test_a_locked_build_gives_the_same_bytes(make: Make, built: Path) -> None:
+    assert files_of(make("locked", lock=built)) == files_of(built)
+
+
+def test_a_locked_build_refuses_whatever_has_drifted(
+    make: Make, built: Path, folder: Path, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConflictError, match=r"synthct.lock does not hold here.*\n  plan.id: "):
+        make("drift", lock=built, seed=6)
+    sources = tiny_recipe(folder / "data", tiny_checkpoint)["sources"]
+    stricter = {**sources, "donors": {**sources["donors"], "licence": "CC-BY-NC-SA-3.0"}}
+    message = r"sources.donors.licence: locked CC-BY-NC-SA-4.0, here CC-BY-NC-SA-3.0"
+    with pytest.raises(ConflictError, match=message):
+        make("drift", lock=built, sources=stricter)
+    lock = json.loads((built / "synthct.lock").read_text())
+    for part, key in (("numerics", "torch"), ("versions", "numpy"), ("writer", "pyarrow")):
+        other = tmp_path / f"{part}.lock"
+        other.write_text(json.dumps({**lock, part: {**lock[part], key: "0.0.1"}}))
+        with pytest.raises(ConflictError, match=rf"{part}.{key}: locked 0.0.1, here ") as err:
+            make("drift", lock=other)
+        assert err.value.exit_code == 6
+    assert not list((folder / "drift/tiny").iterdir())
+
+
+def test_a_lock_that_is_not_there_or_damaged_is_told(make: Make, tmp_path: Path) -> None:
+    with pytest.raises(ResourceError, match="No such file"):
+        make("drift", lock=tmp_path / "synthct.lock")
+    (tmp_path / "synthct.lock").write_text("{}")
+    with pytest.raises(VerifyError, match="is damaged"):
+        make("drift", lock=tmp_path)

@@ -18,7 +18,7 @@ from synthct.dataset.digest import merkle_root, sample_digest
 from synthct.dataset.manifest import MANIFEST, read_manifest, release_of, write_manifest
 from synthct.dataset.picture import from_picture
 from synthct.dataset.png import decode_hu
-from synthct.dataset.records import write_lock, write_recipe
+from synthct.dataset.records import write_recipe
 from synthct.dataset.schema import arrow_schema
 from synthct.dataset.summary import summarise
 from synthct.dataset.version import commit, discard, find_release, open_staging
@@ -264,7 +264,7 @@ def test_manifest_that_is_no_manifest_is_refused(tmp_path: Path, text: bytes) ->
         read_manifest(tmp_path)
 
 
-def test_recipe_and_lock_are_written_as_plain_values(tmp_path: Path) -> None:
+def test_a_recipe_is_written_as_plain_values(tmp_path: Path) -> None:
     recipe = {"name": "ä: #1", "version": "1.0.0", "b": {"z": (1, 2.5), "a": None}, "on": True}
     write_recipe(tmp_path, recipe)
     text = (tmp_path / "recipe.yaml").read_text(encoding="utf-8")
@@ -272,8 +272,6 @@ def test_recipe_and_lock_are_written_as_plain_values(tmp_path: Path) -> None:
     assert back == {**recipe, "b": {"z": [1, 2.5], "a": None}}
     assert list(back) == list(recipe)
     assert list(back["b"]) == ["z", "a"]
-    write_lock(tmp_path, {"b": (1, 2), "a": {"x": 1e-7}})
-    assert json.loads((tmp_path / "synthct.lock").read_text()) == {"a": {"x": 1e-7}, "b": [1, 2]}
 
 
 def test_summary_counts_what_is_in_the_shards(tmp_path: Path) -> None:

@@ -86,6 +86,10 @@ def build(
     limit: Limit = None,
     workers: Workers = None,
     device: Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, ...")] = "cpu",
+    locked: Annotated[
+        bool,
+        typer.Option("--locked", help="Refuse whatever differs from synthct.lock at the recipe."),
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan only.")] = False,
     cache_dir: CacheDir = None,
     debug: Debug = False,
@@ -111,6 +115,7 @@ def build(
             output,
             cache_dir=cache,
             limit=limit,
+            lock=recipe.with_name("synthct.lock") if locked else None,
             workers=workers,
             device=device,
             progress=on_terminal(),

@@ -1,9 +1,8 @@
-"""The files beside the shards: the resolved recipe, the lock, and what was rejected."""
+"""The files beside the shards: the resolved recipe, and what was rejected."""
 
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,24 +10,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from synthct.dataset.digest import canonical_json
 from synthct.dataset.files import atomic_write
 from synthct.dataset.writer import Rejection
 
-RECIPE, LOCK, REJECTED = "recipe.yaml", "synthct.lock", "rejected.parquet"
+RECIPE, REJECTED = "recipe.yaml", "rejected.parquet"
 
 
 def write_recipe(folder: Path, recipe: Mapping[str, Any]) -> None:
     """Write ``recipe.yaml``: the resolved recipe, as JSON-able values, keys in their order."""
     head = "# The recipe as it was resolved: defaults filled in, comments gone.\n"
     atomic_write(folder / RECIPE, (head + yaml_text(recipe)).encode())
-
-
-def write_lock(folder: Path, lock: Mapping[str, Any]) -> None:
-    """Write ``synthct.lock``: JSON of all that the content depends on beside the recipe."""
-    plain = json.loads(canonical_json(lock))
-    text = json.dumps(plain, indent=2, sort_keys=True, ensure_ascii=False)
-    atomic_write(folder / LOCK, f"{text}\n".encode())
 
 
 def write_rejected(folder: Path, rejections: Sequence[Rejection]) -> None:
