@@ -1,0 +1,48 @@
+"""Whether neighbouring slices of a painting fit each other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from synthct.metrics.crop import Region, check_shapes, ratio
+
+
+def z_jump_ratio(
+    original: npt.NDArray[Any],
+    painted: npt.NDArray[Any],
+    mask: Region,
+    axis: int,
+    range_hu: tuple[float, float] | None = None,
+) -> float:
+    """Mean step between neighbouring slices inside the mask, painted over original.
+
+    1 is as continuous as the scan was; slices painted one by one are above.
+
+    Args:
+        original: HU (I, J, K).
+        painted: HU of the same shape.
+        mask: Boolean, of the same shape.
+        axis: The axis along which the slices are stacked.
+        range_hu: Least and greatest HU to clip both volumes to, or None.
+
+    Returns:
+        The ratio, or NaN where no two neighbouring slices are both in the mask or the original
+        does not change between them.
+
+    Raises:
+        ValueError: If a shape differs or the mask is not boolean.
+    """
+    check_shapes(original, painted, mask)
+    stacks = [np.moveaxis(a, axis, 0) for a in (original, painted, mask)]
+    both = stacks[2][1:] & stacks[2][:-1]
+    if not both.any():
+        return float("nan")
+    steps = []
+    for stack in stacks[:2]:
+        hu = stack.astype(np.float64)
+        hu = hu if range_hu is None else np.clip(hu, *range_hu)
+        steps.append(float(np.abs(np.diff(hu, axis=0))[both].mean()))
+    return ratio(steps[1], steps[0])

@@ -1,0 +1,40 @@
+"""Whether several paintings of one mask differ, or the model has painted the same thing again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+def variant_diversity(hu: npt.NDArray[Any], others: Iterable[npt.NDArray[Any]]) -> float:
+    """One less the correlation with the most similar other painting of the same mask.
+
+    0 is a copy, whatever its brightness and contrast; about 1 is as different as two places of
+    one tissue. (Box masks over several organs correlate by their anatomy.)
+
+    Args:
+        hu: HU inside the mask, (N,).
+        others: HU inside the mask of other variants, (N,) each.
+
+    Returns:
+        Between 0 and 2, or NaN without others.
+
+    Raises:
+        ValueError: If a shape differs.
+    """
+    found = [1 - _correlation(hu, other) for other in others]
+    return min(found) if found else float("nan")
+
+
+def _correlation(one: npt.NDArray[Any], two: npt.NDArray[Any]) -> float:
+    if one.shape != two.shape or one.ndim != 1:
+        raise ValueError(f"variants of one mask have as many voxels, not {one.shape}, {two.shape}")
+    a, b = one.astype(np.float64), two.astype(np.float64)
+    a, b = a - a.mean(), b - b.mean()
+    scale = float(np.sqrt((a @ a) * (b @ b)))
+    if scale == 0:  # a flat picture is a copy of a flat one, and like nothing else
+        return 1.0 if not a.any() and not b.any() else 0.0
+    return min(1.0, float(a @ b) / scale)
