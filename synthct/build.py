@@ -87,7 +87,7 @@ def build(
             "sources; versions never change, so give the recipe a higher version"
         )
     _log_plan(checked)
-    painter = load_painter(checked, device)
+    painter = load_painter(checked, device, cache_dir=cache_dir)
     found = lock_of(checked, painter.numerics)
     if lock is not None:
         require_locked(lock, found)

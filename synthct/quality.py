@@ -57,6 +57,7 @@ class Quality(BaseModel):
 
     Attributes:
         seam_ratio: Step across the mask's border, painted over original.
+        seam_overshoot: How far the mean HU of the mask's rim lies beyond both of its sides.
         texture_ratio: Fine texture inside of the mask, painted over original.
         spectrum_distance: Difference of the noise power spectra in dB, painted to original.
         hu_wasserstein: Distance in HU to the real tissue of the label.
@@ -73,6 +74,7 @@ class Quality(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     seam_ratio: Limits | None = None
+    seam_overshoot: Limits | None = None
     texture_ratio: Limits | None = None
     spectrum_distance: Limits | None = None
     hu_wasserstein: Limits | None = None

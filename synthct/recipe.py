@@ -18,6 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr,
 from synthct.errors import RecipeError
 from synthct.masks import MaskKind
 from synthct.masks.base import View
+from synthct.quality import Quality
 from synthct.sources import Source
 from synthct.yaml_errors import Problem, did_you_mean, nearest, path_text
 from synthct.yaml_model import (
@@ -163,6 +164,7 @@ class Recipe(_Section):
         masks: The kinds of masks.
         inpaint: How they are painted.
         variants: Different paintings of each mask.
+        quality: Limits on the measures of a sample; what breaks one is rejected.
         splits: Share of the patients in each split; host and donor of a sample share one.
         keep_original: Whether rows also hold the original slice.
         samples_per_shard: Samples in a file, the unit of work and of resuming.
@@ -180,6 +182,7 @@ class Recipe(_Section):
     masks: Annotated[tuple[MaskKind, ...], Field(min_length=1, max_length=100)]
     inpaint: Inpaint = Inpaint()
     variants: Annotated[int, Field(ge=1, le=10_000)] = 1
+    quality: Quality = Quality()
     splits: Splits = Splits(train=0.8, validation=0.1, test=0.1)
     keep_original: bool = False
     samples_per_shard: Annotated[int, Field(ge=1, le=100_000)] = 256

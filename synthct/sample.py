@@ -13,16 +13,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from synthct import metrics, seeds
-from synthct.dataset.schema import Facts, Metrics, Row, Slices, make_row
+from synthct import seeds
+from synthct.case import Case
+from synthct.dataset.schema import Facts, Row, Slices, make_row
 from synthct.draw import CaseReader, Drawn, Refused, draw, refused
 from synthct.errors import MaskError
-from synthct.intensity import SOFT_TISSUE, Knots, Window
+from synthct.intensity import SOFT_TISSUE, Window
 from synthct.masks import MaskKind, View, on_slice, paint_labels, slice_of
+from synthct.measure import Painting, measure
 from synthct.patch import Patch, PatchRules, cut_patches, paste_patches
 from synthct.plan import SampleSpec
 from synthct.provenance import provenance
 from synthct.recipe import Recipe
+from synthct.references import References
 from synthct.sources import CaseEntry
 from synthct.volume import Volume
 
@@ -39,6 +42,9 @@ class Prepared:
         region: Boolean, on the grid of ``plane``: where to paint.
         host_labels: The host's label map, on the grid of ``plane``.
         labels: The same after painting.
+        labelled: Boolean, on the same grid: where the painted label should be, inside of the mask
+            and around it; None where the model paints whatever fits.
+        has_truth: Whether what was there is what is to be painted.
         patches: What the model gets.
         label: What the model is asked to paint; None for whatever fits.
         donor: The case that lent its shape, if any.
@@ -51,6 +57,8 @@ class Prepared:
     region: Volume
     host_labels: npt.NDArray[Any]
     labels: npt.NDArray[Any]
+    labelled: npt.NDArray[np.bool_] | None
+    has_truth: bool
     patches: tuple[Patch, ...]
     label: str | None
     donor: CaseEntry | None
@@ -118,6 +126,8 @@ def _prepare_slice(
         region=region,
         host_labels=labels.array,
         labels=paint_labels(labels, flat, section.label_policy(), value),
+        labelled=_labelled(section, label, drawn.host, labels, region.array),
+        has_truth=section.label_policy() != "paint",
         patches=tuple(patches),
         label=label,
         donor=donor,
@@ -154,17 +164,37 @@ def painted_value(
     return label_names[own if own in parts else parts[0]]
 
 
+def _labelled(
+    section: MaskKind,
+    label: str | None,
+    host: Case,
+    labels: Volume,
+    mask: npt.NDArray[np.bool_],
+) -> npt.NDArray[np.bool_] | None:
+    """Where ``label`` should be after painting: where it was, and where it is painted anew."""
+    if label is None:
+        return None
+    known = [
+        v for name in (label, *host.unions.get(label, ())) if (v := host.label_names.get(name))
+    ]
+    there: npt.NDArray[np.bool_] = np.isin(labels.array, known)
+    is_painted_over = section.label_policy() != "paint" and bool((there & mask).any())
+    return there if is_painted_over else there | mask
+
+
 def finish(
     prepared: Prepared,
     spec: SampleSpec,
     painted: Sequence[FloatArray],
     recipe: Recipe,
     *,
+    references: References,
+    earlier: Sequence[npt.NDArray[np.int16]] = (),
     trained_on: frozenset[str] | None,
     generation: Mapping[str, Any],
     numerics: Mapping[str, Any],
     licence: str | None,
-) -> Row:
+) -> tuple[Row, npt.NDArray[np.int16]]:
     """Paste the paint into the slice, prove that nothing else changed, measure, and describe.
 
     Args:
@@ -172,10 +202,15 @@ def finish(
         spec: The variant.
         painted: One array per patch, from the model.
         recipe: The recipe.
+        references: What real tissue looks like.
+        earlier: HU inside of the mask of its earlier variants.
         trained_on: Voxel hashes of the checkpoint's training scans; None if it does not say.
         generation: How it was painted: checkpoint, scheduler, steps.
         numerics: The numerics class.
         licence: SPDX id of the dataset; None if unknown.
+
+    Returns:
+        The row, and the HU inside of the mask.
 
     Raises:
         AssertionError: If a voxel outside the mask changed: a bug of ours, never accepted.
@@ -183,7 +218,16 @@ def finish(
     plane, mask = prepared.plane, prepared.region.array
     result = paste_patches(plane, prepared.region, prepared.patches, painted)
     codec = prepared.patches[0].codec
-    measured = measure(plane, result, mask, codec)
+    painting = Painting(
+        original=plane,
+        painted=result,
+        mask=mask,
+        codec=codec,
+        labelled=prepared.labelled,
+        reference=references.of(prepared.label, spec.host.patient_id),
+        has_truth=prepared.has_truth,
+    )
+    measured = measure(painting, earlier)
     changed = measured.outside_max_abs_diff
     assert changed == 0, f"{spec.sample_id}: {changed} HU changed outside of the mask"
     host, donor = spec.host, prepared.donor
@@ -204,7 +248,7 @@ def finish(
         host_in_training=None if trained_on is None else host.voxel_sha256 in trained_on,
     )
     slices = Slices(result, plane.array, mask, prepared.labels)
-    return make_row(
+    row = make_row(
         slices,
         facts,
         measured,
@@ -225,36 +269,9 @@ def finish(
         window=codec if isinstance(codec, Window) else SOFT_TISSUE,
         keep_original=recipe.keep_original,
     )
+    return row, result.array[mask]
 
 
 def noise_seed(recipe: Recipe, spec: SampleSpec, patch: int) -> int:
     """Seed of the noise of one patch of a sample."""
     return seeds.derive_seed(recipe.seed, "noise", spec.sample_id, str(patch))
-
-
-def measure(
-    plane: Volume, result: Volume, mask: npt.NDArray[np.bool_], codec: Window | Knots
-) -> Metrics:
-    """The measures of a sample, on the scan's own grid.
-
-    Seam and texture are taken within the codec's window, or within the soft-tissue window where
-    the codec spans all of CT: air and bone would drown everything else.
-    """
-    before, after = plane.array, result.array
-    window = codec.range_hu if isinstance(codec, Window) else SOFT_TISSUE.range_hu
-    inside, replaced = metrics.hu_stats(after[mask]), metrics.hu_stats(before[mask])
-    in_plane = sorted(axis for axis in range(3) if plane.shape[axis] > 1)[:2]
-    area = float(np.prod([plane.spacing_mm[axis] for axis in in_plane]))
-    count = int(np.count_nonzero(mask))
-    return Metrics(
-        outside_max_abs_diff=metrics.outside_max_abs_diff(before, after, mask),
-        painted_mean_hu=inside.mean_hu,
-        painted_std_hu=inside.std_hu,
-        replaced_mean_hu=replaced.mean_hu,
-        replaced_std_hu=replaced.std_hu,
-        seam_ratio=metrics.seam_ratio(before, after, mask, window),
-        texture_ratio=metrics.texture_ratio(before, after, mask, window),
-        clipped_fraction=metrics.share_outside_range(before[mask], codec.range_hu),
-        mask_area_mm2=count * area,
-        painted_fraction=count / mask.size,
-    )

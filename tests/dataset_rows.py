@@ -42,7 +42,15 @@ METRICS = Metrics(
     replaced_mean_hu=40.0,
     replaced_std_hu=11.0,
     seam_ratio=1.02,
+    seam_overshoot=-0.5,
     texture_ratio=float("nan"),
+    spectrum_distance=2.5,
+    hu_wasserstein=7.25,
+    mask_adherence=0.875,
+    variant_diversity=None,
+    mae_hu=None,
+    psnr_db=float("inf"),
+    ssim=None,
     clipped_fraction=0.0,
     mask_area_mm2=120.5,
     painted_fraction=0.03,
@@ -130,7 +138,7 @@ def stage(
             [make_test_row(n, keep_original=True) for n in part],
             split=split,
             schema=arrow_schema(keep_original=True),
-            rejected=[Rejection(f"r.{split}.{index}", "seam | too <b>high</b>", 1.5)],
+            rejected=[Rejection(f"r.{split}.{index}", "seam | too <b>high</b>", "seam_ratio", 1.5)],
         )
         record_shard(staging.journal, record)
         records.append(record)

@@ -71,6 +71,10 @@ def make(folder: Path, tiny_checkpoint: Path) -> Make:
     return run
 
 
+#: Measures that the tests put limits on; the second is only defined for a later variant.
+LIMITED = ("seam_ratio", "variant_diversity")
+
+
 @pytest.fixture(scope="module")
 def built(make: Make) -> Path:
     """The tiny recipe, built in one process."""
@@ -382,6 +386,47 @@ def test_refused_masks_are_counted_and_the_rest_is_built(make: Make, tmp_path: P
     rejected = pq.read_table(made / "rejected.parquet").to_pydict()
     assert rejected["reason"] == ["transplant: organ_fraction"] * 4
     assert "transplant: organ_fraction" in html.unescape((made / "README.md").read_text())
+
+
+def test_what_breaks_a_limit_is_rejected_with_its_measures(
+    built: Path, make: Make, tmp_path: Path
+) -> None:
+    seams = sorted(loaded(built, tmp_path)["seam_ratio"])
+    limit = (seams[-5] + seams[-4]) / 2
+    made = make("limited", quality={"seam_ratio": {"max": limit}})
+    kept = loaded(made, tmp_path)
+    rejected = pq.read_table(made / "rejected.parquet").to_pylist()
+    assert len(kept) == len(seams) - 4
+    assert max(kept["seam_ratio"]) <= limit
+    assert [r["value"] for r in rejected] == [r["seam_ratio"] for r in rejected]
+    assert sorted(r["seam_ratio"] for r in rejected) == seams[-4:]
+    assert {r["measure"] for r in rejected} == {"seam_ratio"}
+    assert {r["reason"] for r in rejected} == {f"seam_ratio above {limit:g}"}
+    assert all(r["mask_id"] and r["texture_ratio"] > 0 for r in rejected)
+    assert f"seam_ratio above {limit:g}" in html.unescape((made / "README.md").read_text())
+
+
+def test_limits_change_no_byte_with_the_number_of_workers(
+    built: Path, make: Make, tmp_path: Path
+) -> None:
+    rows = loaded(built, tmp_path)
+    middle = {name: float(np.median([v for v in rows[name] if v])) for name in LIMITED}
+    quality = {name: {"max": value} for name, value in middle.items()}
+    alone = make("limited-0", quality=quality, workers=0)
+    several = make("limited-2", quality=quality, workers=2)
+    assert files_of(alone) == files_of(several)
+    reasons = set(pq.read_table(alone / "rejected.parquet")["measure"].to_pylist())
+    assert reasons == set(LIMITED)
+
+
+def test_paintings_of_one_mask_are_compared_with_the_earlier_ones(
+    built: Path, tmp_path: Path
+) -> None:
+    rows = loaded(built, tmp_path)
+    diversity = dict(zip(zip(rows["mask_id"], rows["variant"], strict=True),
+                         rows["variant_diversity"], strict=True))  # fmt: skip
+    assert all((value is None) == (variant == 0) for (_, variant), value in diversity.items())
+    assert all(0 < value < 2 for value in diversity.values() if value is not None)
 
 
 def test_a_dataset_without_a_sample_is_an_error_and_leaves_nothing(

@@ -164,7 +164,7 @@ def test_shard_names_are_those_of_the_hub() -> None:
 def test_journal_gives_back_what_is_intact(tmp_path: Path) -> None:
     journal = tmp_path / "journal.jsonl"
     start_journal(journal, "plan-a")
-    rejected = (Rejection("x", "folded", -0.25), Rejection("y", "no place"))
+    rejected = (Rejection("x", "folded", "jacobian_min", -0.25), Rejection("y", "no place"))
     records = []
     for n in range(3):
         record = write_shard(

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import ndimage
+from scipy.stats import wasserstein_distance
+from skimage.metrics import structural_similarity
 
 from synthct import metrics
-from synthct.volume import read_ct
+from synthct.volume import read_ct, read_labels
 
 SIZE = 64
 DISC = np.hypot(*(np.indices((SIZE, SIZE)) - 31.5)) < 18
@@ -145,6 +147,20 @@ def test_pooling_weighs_masks_by_their_steps() -> None:
     assert metrics.pooled_seam_ratio(seams) == pytest.approx(0.5)
 
 
+def test_a_ring_stands_out_whatever_lies_within() -> None:
+    flat = np.zeros((SIZE, SIZE), np.int16)
+    lesion = over(flat, 30)
+    rim = DISC & ~ndimage.binary_erosion(DISC)
+    assert metrics.seam_overshoot(flat, DISC) == 0
+    assert metrics.seam_overshoot(lesion, DISC) == 0  # a step is no ring
+    assert metrics.seam_overshoot(over(lesion, 15, rim), DISC) == 0  # a soft edge is none either
+    for base in (flat, lesion):
+        assert metrics.seam_overshoot(over(base, base + 10, rim), DISC) == 10
+    assert metrics.seam_overshoot(over(flat, -7, rim), DISC) == -7
+    assert np.isnan(metrics.seam_overshoot(flat, np.eye(SIZE, dtype=bool)))
+    assert np.isnan(metrics.seam_overshoot(flat, np.ones_like(DISC)))
+
+
 # Texture
 
 
@@ -198,6 +214,154 @@ def test_what_cannot_be_compared_is_nan() -> None:
         metrics.texture_ratio(original, original, DISC, erode=0)
 
 
+# Distribution
+
+
+def test_distance_to_a_reference_is_the_one_of_scipy() -> None:
+    rng = np.random.default_rng(0)
+    here, there = rng.normal(30, 20, 4000), rng.gamma(2, 20, 6000)
+    reference = metrics.hu_quantiles(there)
+    expected = wasserstein_distance(here, there)
+    assert metrics.hu_wasserstein(here, reference) == pytest.approx(expected, rel=0.02)
+
+
+def test_a_shift_in_hu_is_the_distance() -> None:
+    hu = tissue()[DISC]
+    reference = metrics.hu_quantiles(hu)
+    assert metrics.hu_wasserstein(hu, reference) == 0
+    assert metrics.hu_wasserstein(hu + 25, reference) == pytest.approx(25)
+    assert metrics.hu_wasserstein(hu + 2000, reference, (-150, 250)) == pytest.approx(200, abs=5)
+    with pytest.raises(ValueError, match="201 quantiles"):
+        metrics.hu_wasserstein(hu, reference[1:])
+    with pytest.raises(ValueError, match="no voxels"):
+        metrics.hu_quantiles(hu[:0])
+
+
+# Spectrum
+
+
+def test_a_gain_of_two_is_six_decibel_at_every_frequency() -> None:
+    original = tissue().astype(np.float64) * 10
+    painted = over(original, original * 2)
+    assert metrics.spectrum_distance(original, original, DISC) == 0
+    assert metrics.spectrum_distance(original, painted, DISC) == pytest.approx(6.02, abs=0.2)
+
+
+def test_grain_of_equal_strength_and_other_frequency_is_told_apart() -> None:
+    original = tissue()
+    other = over(original, tissue(seed=9))
+    white = np.random.default_rng(1).normal(50, 1, (SIZE, SIZE))
+    roughness = metrics.texture_ratio(original, over(original, white), DISC)
+    white = 50 + (white - 50) / roughness  # as rough as the original to the texture ratio
+    painted = over(original, white)
+    assert metrics.texture_ratio(original, painted, DISC) == pytest.approx(1, abs=0.02)
+    assert metrics.spectrum_distance(original, other, DISC) < 3
+    assert metrics.spectrum_distance(original, painted, DISC) > 6
+
+
+def test_blurred_paint_and_a_network_pattern_show_in_the_spectrum() -> None:
+    original = tissue()
+    blurred = ndimage.gaussian_filter(original.astype(np.float64), 1.5)
+    checks = original + 15 * (np.indices((SIZE, SIZE)).sum(axis=0) % 2)
+    assert metrics.spectrum_distance(original, over(original, blurred), DISC) > 8
+    assert metrics.spectrum_distance(original, over(original, checks), DISC) > 3
+    assert np.isnan(
+        metrics.spectrum_distance(original, original, ndimage.binary_erosion(DISC, iterations=14))
+    )
+
+
+# Reconstruction
+
+
+def test_similarity_is_the_one_of_scikit_image() -> None:
+    original = tissue().astype(np.float64)
+    painted = over(original, tissue(seed=3).astype(np.float64))
+    _, expected = structural_similarity(
+        original, painted, data_range=400, gaussian_weights=True, sigma=1.5,
+        use_sample_covariance=False, full=True,
+    )  # fmt: skip
+    found = metrics.ssim(original + 100, painted + 100, DISC, (-50, 350))
+    # Ours counts luminance from black, theirs from 0.
+    _, shifted = structural_similarity(
+        original + 150, painted + 150, data_range=400, gaussian_weights=True, sigma=1.5,
+        use_sample_covariance=False, full=True,
+    )  # fmt: skip
+    assert found == pytest.approx(shifted[DISC].mean(), rel=1e-6)
+    assert expected[DISC].mean() != pytest.approx(found, rel=1e-6)
+    assert metrics.ssim(original, original, DISC, (-150, 250)) == pytest.approx(1)
+
+
+def test_peak_signal_to_noise_by_hand() -> None:
+    original = np.zeros((5, 5), np.int16)
+    mask = np.eye(5, dtype=bool)
+    assert metrics.psnr(original, original + 40, mask, (-150, 250)) == pytest.approx(20)
+    assert metrics.psnr(original, original, mask, (-150, 250)) == float("inf")
+
+
+# Slices
+
+
+def test_slices_that_do_not_fit_have_a_jump_along_their_axis_only() -> None:
+    rng = np.random.default_rng(2)
+    smooth = 10 * ndimage.gaussian_filter(rng.normal(size=(24, 22, 12)), 2)
+    mask = np.zeros(smooth.shape, bool)
+    mask[6:18, 6:16, 3:9] = True
+    painted = over(smooth, smooth + rng.normal(0, 20, 12), mask)  # a shift of its own per slice
+    assert metrics.z_jump_ratio(smooth, smooth, mask, 2) == 1
+    assert metrics.z_jump_ratio(smooth, painted, mask, 2) > 10
+    assert metrics.z_jump_ratio(smooth, painted, mask, 0) == pytest.approx(1)
+    one = mask & (np.arange(12) == 5)
+    assert np.isnan(metrics.z_jump_ratio(smooth, painted, one, 2))
+
+
+# Variants
+
+
+def test_copies_have_no_diversity_however_bright_they_are() -> None:
+    one, two = (tissue(seed)[DISC] for seed in (0, 1))
+    assert metrics.variant_diversity(one, [two]) == pytest.approx(1, abs=0.3)
+    assert metrics.variant_diversity(one, [two, one]) == pytest.approx(0)
+    assert metrics.variant_diversity(one, [one * 2 + 30]) == pytest.approx(0)
+    assert np.isnan(metrics.variant_diversity(one, []))
+    flat = np.full_like(one, 3)
+    assert metrics.variant_diversity(flat, [flat + 5]) == 0
+    assert metrics.variant_diversity(flat, [one]) == 1
+    with pytest.raises(ValueError, match="as many voxels"):
+        metrics.variant_diversity(one, [one[1:]])
+
+
+# Adherence
+
+
+def organ_slice(seed: int, centre: int = 32) -> tuple[Any, Any]:
+    """A bright disc in darker tissue, both grainy, and where it is."""
+    organ = np.hypot(*(np.indices((SIZE, SIZE)) - centre)) < 10
+    return tissue(seed) + np.where(organ, np.int16(90), np.int16(0)), organ
+
+
+def trained() -> metrics.Segmenter:
+    seen = [organ_slice(seed, 26 + seed) for seed in range(4)]
+    features = [metrics.local_features(hu, (1.5, 1.0)).reshape(-1, 7) for hu, _ in seen]
+    return metrics.Segmenter.fit(
+        np.concatenate(features), np.concatenate([organ.ravel() for _, organ in seen])
+    )
+
+
+def test_a_segmenter_knows_the_organ_again_and_not_elsewhere() -> None:
+    segmenter = trained()
+    hu, organ = organ_slice(20, 40)
+    assert segmenter.adherence(hu, organ, (1.5, 1.0)) > 0.95
+    assert segmenter.adherence(hu, np.roll(organ, -25, axis=(0, 1)), (1.5, 1.0)) < 0.2
+    assert segmenter.adherence(tissue(20), organ, (1.5, 1.0)) < 0.1
+    assert np.isnan(segmenter.adherence(hu, np.zeros_like(organ), (1.5, 1.0)))
+
+
+def test_a_segmenter_needs_both_sides() -> None:
+    features = np.zeros((4, 7), np.float32)
+    with pytest.raises(ValueError, match="inside and outside"):
+        metrics.Segmenter.fit(features, np.ones(4, bool))
+
+
 # Shapes
 
 
@@ -249,7 +413,69 @@ def test_shapes_and_types_that_do_not_belong_together_are_refused() -> None:
             measure(original, original, DISC.astype(np.uint8))
 
 
-# Real tissue
+# Real tissue: what the measures must notice, they must notice there too.
+
+
+@pytest.fixture(scope="module")
+def real_slice(shared_data: Path) -> tuple[Any, Any, Any]:
+    """A liver's slice, the next one, and a disc of 15 mm radius within the organ."""
+    folder = shared_data / "totalsegmentator_v2" / "s0002"
+    liver = read_labels(folder / "segmentations" / "liver.nii.gz").array > 0
+    k = int(np.argmax(liver.sum(axis=(0, 1))))
+    ct = read_ct(folder / "ct.nii.gz").array
+    depth = ndimage.distance_transform_edt(liver[:, :, k] & liver[:, :, k + 1])
+    centre = np.unravel_index(int(np.argmax(depth)), depth.shape)
+    disc = np.hypot(*(np.indices(depth.shape) - np.reshape(centre, (2, 1, 1)))) < 21
+    assert (depth[disc] > 0).all()
+    return ct[:, :, k], ct[:, :, k + 1], disc
+
+
+WINDOW = (-150.0, 250.0)
+
+
+@pytest.mark.realdata
+def test_falsifiers_on_real_tissue(real_slice: tuple[Any, Any, Any]) -> None:
+    here, after, disc = real_slice
+    real = over(here, after, disc)  # other real tissue in the same place: what good paint scores
+    grain = ndimage.gaussian_filter(here.astype(np.float64), 1.5)
+    blurred = np.rint(over(here, grain, disc)).astype(np.int16)
+    assert 0.8 < metrics.texture_ratio(here, real, disc, WINDOW) < 1.25
+    assert metrics.texture_ratio(here, blurred, disc, WINDOW) < 0.4
+    assert metrics.spectrum_distance(here, real, disc, WINDOW) < 2
+    assert metrics.spectrum_distance(here, blurred, disc, WINDOW) > 8
+
+    ring = disc & ~ndimage.binary_erosion(disc, iterations=2)
+    ringed = over(real, real + 10, ring)
+    assert abs(metrics.seam_overshoot(real, disc, WINDOW)) < 3
+    assert metrics.seam_overshoot(ringed, disc, WINDOW) > 7
+    assert metrics.seam_ratio(here, ringed, disc, WINDOW) > metrics.seam_ratio(
+        here, real, disc, WINDOW
+    )
+
+    reference = metrics.hu_quantiles(after[disc])
+    assert metrics.hu_wasserstein(here[disc], reference, WINDOW) < 4
+    assert metrics.hu_wasserstein(here[disc] + 20, reference, WINDOW) > 15
+    assert metrics.variant_diversity(here[disc], [after[disc]]) > 0.3
+    assert metrics.variant_diversity(here[disc] + 7, [after[disc], here[disc]]) < 0.01
+
+
+@pytest.mark.realdata
+def test_a_shuffled_mask_does_not_look_like_its_label(shared_data: Path) -> None:
+    folder = shared_data / "totalsegmentator_v2"
+
+    def slices(case: str) -> tuple[Any, Any, tuple[float, float]]:
+        ct = read_ct(folder / case / "ct.nii.gz")
+        liver = read_labels(folder / case / "segmentations" / "liver.nii.gz").array > 0
+        k = int(np.argmax(liver.sum(axis=(0, 1))))
+        return ct.array[:, :, k], liver[:, :, k], ct.spacing_mm[:2]
+
+    hu, liver, spacing = slices("s0001")
+    judged = metrics.near(liver, spacing)
+    segmenter = metrics.Segmenter.fit(metrics.local_features(hu, spacing)[judged], liver[judged])
+    hu, liver, spacing = slices("s0002")
+    shuffled = np.roll(liver, 80, axis=1)
+    assert segmenter.adherence(hu, liver, spacing) > 0.8
+    assert segmenter.adherence(hu, shuffled, spacing) < 0.75
 
 
 @pytest.mark.realdata

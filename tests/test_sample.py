@@ -23,6 +23,7 @@ from synthct.errors import MaskError
 from synthct.masks import VIEW_AXIS, on_slice, slice_of
 from synthct.masks.transplant import Transplant
 from synthct.recipe import Recipe
+from synthct.references import References
 from synthct.sample import (
     Prepared,
     finish,
@@ -32,6 +33,7 @@ from synthct.sample import (
 )
 
 FACTS: dict[str, Any] = {
+    "references": References({}),
     "trained_on": None,
     "generation": {"checkpoint": "tiny", "checkpoint_id": "0" * 64},
     "numerics": {"device": "cpu"},
@@ -69,7 +71,9 @@ def prepared_of(checked: Checked, section: str, **rules: Any) -> Prepared | Refu
 
 def finished(checked: Checked, mask: Prepared, **facts: Any) -> Row:
     painted = [np.full((p.size, p.size), 0.25, dtype=np.float32) for p in mask.patches]
-    return finish(mask, mask.specs[0], painted, checked.recipe, **{**FACTS, **facts})
+    row, hu = finish(mask, mask.specs[0], painted, checked.recipe, **{**FACTS, **facts})
+    assert hu.shape == (np.count_nonzero(mask.region.array),)
+    return row
 
 
 def made(checked: Checked, section: str) -> tuple[Prepared, Row]:
@@ -170,7 +174,7 @@ def test_the_slices_of_a_lesion_are_samples_of_one_3d_object(
     assert np.array_equal(shown, whole.in_host(host.labels.shape))
     rows = [
         finish(m, s, [np.zeros((p.size,) * 2, np.float32) for p in m.patches],
-               checked.recipe, **FACTS) for m in slices for s in m.specs
+               checked.recipe, **FACTS)[0] for m in slices for s in m.specs
     ]  # fmt: skip
     assert {row.facts.lesion_id for row in rows} == {spec.lesion_id}
     assert len({row.facts.mask_id for row in rows}) == len(slices)

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from synthct.dataset.files import atomic_write
+from synthct.dataset.schema import arrow_schema, flat_columns
 from synthct.dataset.writer import Rejection
 
 RECIPE, REJECTED = "recipe.yaml", "rejected.parquet"
@@ -23,12 +24,21 @@ def write_recipe(folder: Path, recipe: Mapping[str, Any]) -> None:
 
 
 def write_rejected(folder: Path, rejections: Sequence[Rejection]) -> None:
-    """Write ``rejected.parquet``: the planned samples that were not accepted, and why."""
+    """Write ``rejected.parquet``: the planned samples that were not accepted, and why.
+
+    What was painted and then broke a limit has all columns of an accepted row but its pictures.
+    """
     columns = {
         "sample_id": pa.array([r.sample_id for r in rejections], pa.string()),
         "reason": pa.array([r.reason for r in rejections], pa.string()),
-        "measure": pa.array([r.measure for r in rejections], pa.float64()),
+        "measure": pa.array([r.measure for r in rejections], pa.string()),
+        "value": pa.array([r.value for r in rejections], pa.float64()),
     }
+    schema = arrow_schema(keep_original=False)
+    for name in flat_columns(schema):
+        if name not in columns:
+            values = [r.columns.get(name) for r in rejections]
+            columns[name] = pa.array(values, schema.field(name).type)
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table(columns), sink, compression="zstd", write_page_checksum=True)
     atomic_write(folder / REJECTED, sink.getvalue().to_pybytes())

@@ -96,7 +96,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Metrics:
-    """Measures of one sample, on the grid that users see; None (or NaN) where one is undefined.
+    """Measures of one sample, on the grid that users see; stored as null where not finite.
 
     Attributes:
         outside_max_abs_diff: Greatest change outside of the mask in HU; always 0.
@@ -105,7 +105,17 @@ class Metrics:
         replaced_mean_hu: Mean of the tissue that was there.
         replaced_std_hu: Standard deviation of the tissue that was there.
         seam_ratio: Step across the mask's border, painted over original.
+        seam_overshoot: How far the mean HU of the mask's rim lies beyond both of its sides.
         texture_ratio: Fine texture inside, painted over original.
+        spectrum_distance: Difference of the noise power spectra inside in dB, painted to original.
+        hu_wasserstein: Distance of the HU of what was painted as the label to those of real
+            tissue of that label, in HU.
+        mask_adherence: Dice of what looks like the label, to a segmenter trained on other
+            patients, with what should be it, near the mask.
+        variant_diversity: 1 less the correlation with the most similar earlier variant.
+        mae_hu: Mean absolute error; like the next two only where the replaced tissue is the truth.
+        psnr_db: Peak signal-to-noise ratio, the peak being the width of the window.
+        ssim: Structural similarity.
         clipped_fraction: Share of the values that were inside the mask and that the codec
             cannot express.
         mask_area_mm2: Area of the mask.
@@ -118,7 +128,15 @@ class Metrics:
     replaced_mean_hu: float | None
     replaced_std_hu: float | None
     seam_ratio: float | None
+    seam_overshoot: float | None
     texture_ratio: float | None
+    spectrum_distance: float | None
+    hu_wasserstein: float | None
+    mask_adherence: float | None
+    variant_diversity: float | None
+    mae_hu: float | None
+    psnr_db: float | None
+    ssim: float | None
     clipped_fraction: float | None
     mask_area_mm2: float
     painted_fraction: float
@@ -163,7 +181,7 @@ class Row:
             for png in (getattr(self, name),)
         }
         measures = {
-            name: None if value is None or math.isnan(value) else value
+            name: value if value is not None and math.isfinite(value) else None
             for name, value in asdict(self.metrics).items()
         }
         return {

@@ -11,8 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from synthct.dataset.digest import canonical_json
 from synthct.dataset.files import append_durably, atomic_write, make_folder, sha256_of
-from synthct.dataset.schema import Row, flat_columns
+from synthct.dataset.schema import Row, arrow_schema, flat_columns
 from synthct.errors import ConflictError, ResourceError, VerifyError
 
 #: Few enough rows that a viewer can fetch one group, many enough that scans stay long.
@@ -37,12 +37,16 @@ class Rejection:
     Attributes:
         sample_id: Its id in the plan.
         reason: A few words, the same for all samples rejected for the same reason.
-        measure: The value that broke a limit, if one did.
+        measure: Name of the measure that broke a limit, if one did.
+        value: Its value.
+        columns: The flat columns of the row that was painted; empty if none was.
     """
 
     sample_id: str
     reason: str
-    measure: float | None = None
+    measure: str | None = None
+    value: float | None = None
+    columns: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,13 @@ class ShardRecord:
     bytes: int
     sha256: str
     rejected: tuple[Rejection, ...] = ()
+
+
+def reject(row: Row, reason: str, measure: str, value: float) -> Rejection:
+    """A row that was painted and is not good enough, without its pictures."""
+    values = row.values()
+    flat = {name: values[name] for name in flat_columns(arrow_schema(keep_original=False))}
+    return Rejection(row.facts.sample_id, reason, measure, value, flat)
 
 
 def shard_name(split: str, index: int, count: int) -> str:

@@ -10,7 +10,13 @@ from synthct.metrics.distribution import Quantiles, hu_quantiles, hu_wasserstein
 from synthct.metrics.error import mean_absolute_error, mean_error, psnr, ssim
 from synthct.metrics.hu import HuStats, hu_stats, share_outside_range
 from synthct.metrics.outside import outside_max_abs_diff
-from synthct.metrics.seam import SeamSteps, pooled_seam_ratio, seam_ratio, seam_steps
+from synthct.metrics.seam import (
+    SeamSteps,
+    pooled_seam_ratio,
+    seam_overshoot,
+    seam_ratio,
+    seam_steps,
+)
 from synthct.metrics.slices import z_jump_ratio
 from synthct.metrics.spectrum import spectrum_distance
 from synthct.metrics.texture import texture_ratio
@@ -31,6 +37,7 @@ __all__ = [
     "outside_max_abs_diff",
     "pooled_seam_ratio",
     "psnr",
+    "seam_overshoot",
     "seam_ratio",
     "seam_steps",
     "share_outside_range",

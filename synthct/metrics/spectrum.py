@@ -13,8 +13,9 @@ import numpy.typing as npt
 
 from synthct.metrics.crop import Picture, Region, crop_to_mask
 
-#: Radial bins between 0 and the Nyquist frequency; the first is left out, as it holds the shape
-#: of the mask and the trend rather than grain.
+#: Rings between 0 and the Nyquist frequency, and one more for what lies beyond it along diagonals,
+#: where networks leave checkerboards. The first is left out: it holds the shape of the mask and
+#: the trend rather than grain.
 BINS = 8
 
 #: Voxels of the eroded mask below which a spectrum says nothing.
@@ -79,5 +80,5 @@ def _radial_power(picture: Picture, core: Region) -> npt.NDArray[np.float64]:
     )  # the corners are a ring of their own
     total = np.bincount(ring.ravel(), power.ravel(), minlength=BINS + 1)
     count = np.bincount(ring.ravel(), minlength=BINS + 1)
-    mean: npt.NDArray[np.float64] = (total / np.maximum(count, 1))[1:BINS] + _ROUNDING
+    mean: npt.NDArray[np.float64] = (total / np.maximum(count, 1))[1:] + _ROUNDING
     return mean

@@ -1,0 +1,95 @@
+"""All measures of one sample, on the scan's own grid, as the columns of a dataset name them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from synthct import metrics
+from synthct.dataset.schema import Metrics
+from synthct.intensity import SOFT_TISSUE, Knots, Window
+from synthct.patch import slice_plane
+from synthct.references import Reference
+from synthct.volume import Volume
+
+BoolArray = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Painting:
+    """A painted slice, and what it is measured against.
+
+    Attributes:
+        original: int16 HU (I, J, K), one voxel thick.
+        painted: The same slice after painting.
+        mask: Boolean (I, J, K): what was painted.
+        codec: The codec that it was painted in.
+        labelled: Boolean (I, J, K): where the painted label should be, inside of the mask and
+            around it; None where no label was asked for.
+        reference: What is known of the label.
+        has_truth: Whether the replaced tissue is what should have been painted.
+    """
+
+    original: Volume
+    painted: Volume
+    mask: BoolArray
+    codec: Window | Knots
+    labelled: BoolArray | None
+    reference: Reference
+    has_truth: bool
+
+
+def measure(one: Painting, earlier: Iterable[npt.NDArray[np.int16]] = ()) -> Metrics:
+    """The measures of a sample.
+
+    They are taken within the codec's window, or within the soft-tissue window where the codec
+    spans all of CT: air and bone would drown everything else.
+
+    Args:
+        one: The painted slice.
+        earlier: HU inside of the mask of its earlier variants.
+    """
+    before, after, mask = one.original.array, one.painted.array, one.mask
+    window = one.codec.range_hu if isinstance(one.codec, Window) else SOFT_TISSUE.range_hu
+    inside, replaced = metrics.hu_stats(after[mask]), metrics.hu_stats(before[mask])
+    _, spacing = slice_plane(one.original)
+    count = int(np.count_nonzero(mask))
+    triple = before, after, mask
+    return Metrics(
+        outside_max_abs_diff=metrics.outside_max_abs_diff(*triple),
+        painted_mean_hu=inside.mean_hu,
+        painted_std_hu=inside.std_hu,
+        replaced_mean_hu=replaced.mean_hu,
+        replaced_std_hu=replaced.std_hu,
+        seam_ratio=metrics.seam_ratio(*triple, window),
+        seam_overshoot=metrics.seam_overshoot(after, mask, window),
+        texture_ratio=metrics.texture_ratio(*triple, window),
+        spectrum_distance=metrics.spectrum_distance(*triple, window),
+        hu_wasserstein=_hu_wasserstein(one, window),
+        mask_adherence=_mask_adherence(one),
+        variant_diversity=metrics.variant_diversity(after[mask], earlier),
+        mae_hu=metrics.mean_absolute_error(*triple, window) if one.has_truth else None,
+        psnr_db=metrics.psnr(*triple, window) if one.has_truth else None,
+        ssim=metrics.ssim(*triple, window) if one.has_truth else None,
+        clipped_fraction=metrics.share_outside_range(before[mask], one.codec.range_hu),
+        mask_area_mm2=count * spacing[0] * spacing[1],
+        painted_fraction=count / mask.size,
+    )
+
+
+def _hu_wasserstein(one: Painting, window: tuple[float, float]) -> float | None:
+    if one.labelled is None or one.reference.quantiles is None:
+        return None
+    tissue = one.painted.array[one.labelled & one.mask]
+    return metrics.hu_wasserstein(tissue, one.reference.quantiles, window) if tissue.size else None
+
+
+def _mask_adherence(one: Painting) -> float | None:
+    if one.labelled is None or one.reference.segmenter is None:
+        return None
+    hu, spacing = slice_plane(one.painted)
+    labelled, _ = slice_plane(Volume(one.labelled, one.painted.affine))
+    return one.reference.segmenter.adherence(hu, labelled, spacing)

@@ -1,0 +1,60 @@
+"""The limits of a recipe's ``quality`` section."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import pytest
+from pydantic import ValidationError
+
+from synthct.dataset.schema import Metrics
+from synthct.quality import Broken, Limits, Quality
+
+NONE = dict.fromkeys(Quality.model_fields)
+
+
+def test_every_limit_is_on_a_measure_that_samples_have() -> None:
+    assert set(Quality.model_fields) <= {field.name for field in fields(Metrics)}
+
+
+def test_the_limits_themselves_are_good_enough() -> None:
+    quality = Quality(seam_ratio=Limits(min=0.5, max=1.5))
+    assert quality.broken({**NONE, "seam_ratio": 0.5}) is None
+    assert quality.broken({**NONE, "seam_ratio": 1.5}) is None
+    assert quality.broken({**NONE, "seam_ratio": 1.51}) == Broken(
+        "seam_ratio", 1.51, "seam_ratio above 1.5"
+    )
+    assert quality.broken({**NONE, "seam_ratio": 0.4}) == Broken(
+        "seam_ratio", 0.4, "seam_ratio below 0.5"
+    )
+
+
+def test_a_measure_that_is_not_defined_breaks_no_limit() -> None:
+    quality = Quality(texture_ratio=Limits(min=0.5, max=1.5))
+    assert quality.broken(NONE) is None
+    assert quality.broken({**NONE, "texture_ratio": float("nan")}) is None
+
+
+def test_infinity_breaks_an_upper_limit() -> None:
+    assert Quality(psnr_db=Limits(max=60)).broken({**NONE, "psnr_db": float("inf")}) is not None
+
+
+def test_the_first_broken_limit_is_named() -> None:
+    quality = Quality(ssim=Limits(min=0.9), seam_ratio=Limits(max=1.2))
+    broken = quality.broken({**NONE, "ssim": 0.1, "seam_ratio": 3.0})
+    assert broken is not None
+    assert broken.measure == "seam_ratio"
+
+
+@pytest.mark.parametrize(
+    ("section", "problem"),
+    [
+        ({"seam_ratio": {}}, "give min, max or both"),
+        ({"seam_ratio": {"min": 2, "max": 1}}, "nothing would be kept"),
+        ({"seam_ratio": {"max": float("nan")}}, "finite"),
+        ({"sean_ratio": {"max": 1}}, "sean_ratio"),
+    ],
+)
+def test_limits_that_make_no_sense_are_refused(section: dict[str, object], problem: str) -> None:
+    with pytest.raises(ValidationError, match=problem):
+        Quality.model_validate(section)
