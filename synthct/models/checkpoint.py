@@ -7,7 +7,6 @@ travels with a checkpoint runs.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,16 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from synthct.errors import CheckpointError, HubError
+from synthct.models.config import NetworkConfig, ScheduleConfig, TrainingFacts, require
+from synthct.models.folder import FILES, SUMS, TRAINING, WEIGHTS, check_folder, read_json
 
 if TYPE_CHECKING:
     from synthct.models.palette import PaletteUNet
 
 PACKAGE_PREFIX = "package:"
-WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
-#: Every file that takes part in painting; their hashes name the checkpoint.
-FILES = ("model_index.json", "unet/config.json", WEIGHTS, "scheduler/scheduler_config.json")
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-PIPELINE, NETWORK = "PaletteInpaintPipeline", "PaletteUNet"
 #: A Hub id: owner and name.
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -92,8 +88,8 @@ def find_checkpoint(name: str, *, revision: str | None = None) -> CheckpointFile
             once.
 
     Raises:
-        CheckpointError: If it is missing, incomplete, holds code or pickles in place of
-            safetensors, or is not of a class that synthct runs.
+        CheckpointError: If it is missing, incomplete, damaged, holds code or pickles in place of
+            safetensors, is not of a class that synthct runs, or says of itself what cannot be.
         HubError: If the Hub does not deliver it.
     """
     commit = None
@@ -113,57 +109,22 @@ def find_checkpoint(name: str, *, revision: str | None = None) -> CheckpointFile
         raise CheckpointError(
             f"checkpoint '{name}' is neither a folder nor 'package:NAME' nor a Hub id 'owner/name'"
         )
-    _check_files(folder, name)
-    training = folder / "training.json"
+    hashes = check_folder(folder, name, from_hub=commit is not None)
+    config = read_json(folder / "unet/config.json", name)
+    require(name, "unet/config.json", config, NetworkConfig)
+    schedule = read_json(folder / "scheduler/scheduler_config.json", name)
+    require(name, "scheduler_config.json", schedule, ScheduleConfig)
+    training = read_json(folder / TRAINING, name) if (folder / TRAINING).exists() else {}
+    require(name, TRAINING, training, TrainingFacts)
     return CheckpointFiles(
         name=name,
         folder=folder,
         revision=commit,
-        hashes={n: hashlib.sha256((folder / n).read_bytes()).hexdigest() for n in FILES},
-        config=_json(folder / "unet/config.json", name),
-        scheduler_config=_json(folder / "scheduler/scheduler_config.json", name),
-        training=_json(training, name) if training.is_file() else {},
+        hashes=hashes,
+        config=config,
+        scheduler_config=schedule,
+        training=training,
     )
-
-
-def _check_files(folder: Path, name: str) -> None:
-    """Refuse a folder that lacks a file, holds code, or asks for a class that is not ours."""
-    missing = [n for n in FILES if not (folder / n).is_file()]
-    if missing:
-        pickles = sorted(p.name for p in folder.rglob("*") if p.suffix in PICKLES)
-        hint = (
-            f"it holds pickles ({pickles[0]}), which can run code and are never opened; "
-            "convert it with save_pretrained(..., safe_serialization=True)"
-            if pickles
-            else "name the folder that save_pretrained wrote"
-        )
-        raise CheckpointError(f"checkpoint '{name}' lacks {', '.join(missing)}; {hint}")
-    code = sorted(str(p.relative_to(folder)) for p in folder.rglob("*.py"))
-    if code:
-        raise CheckpointError(
-            f"checkpoint '{name}' comes with Python code ({code[0]}), which synthct never runs; "
-            "delete it if the checkpoint does without, else use another checkpoint"
-        )
-    index = _json(folder / "model_index.json", name)
-    config = _json(folder / "unet/config.json", name)
-    asked = [
-        ("pipeline", index.get("_class_name"), PIPELINE),
-        ("network", _class_of(index.get("unet")), NETWORK),
-        ("network", config.get("_class_name"), NETWORK),
-    ]
-    for role, found, ours in asked:
-        if found != ours:
-            raise CheckpointError(
-                f"checkpoint '{name}' asks for the {role} {found}; synthct runs {ours} only"
-            )
-
-
-def _class_of(component: Any) -> Any:
-    """The class in an entry of model_index.json; the entry itself where it is not one of ours."""
-    match component:
-        case [("synthct" | "synthct.models.palette"), str(class_name)]:
-            return class_name
-    return component
 
 
 def load_checkpoint(
@@ -179,7 +140,7 @@ def load_checkpoint(
             or if the weights are not those that were hashed.
     """
     import torch
-    from safetensors import SafetensorError
+    from safetensors import SafetensorError, safe_open
     from safetensors.torch import load
 
     from synthct.models.palette import PaletteUNet
@@ -199,31 +160,40 @@ def load_checkpoint(
             f"checkpoint '{files.name}': its config is wrong (patch_sizes {odd} are not multiples "
             f"of {unet.size_multiple})"
         )
+    expected = unet.state_dict()
     try:
+        with safe_open(files.folder / WEIGHTS, framework="pt") as stored:
+            shapes = {n: tuple(stored.get_slice(n).get_shape()) for n in stored.keys()}  # noqa: SIM118
+        _require_shapes(files.name, {n: tuple(t.shape) for n, t in expected.items()}, shapes)
         raw = (files.folder / WEIGHTS).read_bytes()
         tensors = load(raw)
     except (SafetensorError, OSError) as err:
         raise CheckpointError(f"checkpoint '{files.name}': {WEIGHTS} is damaged ({err})") from err
     if hashlib.sha256(raw).hexdigest() != files.hashes[WEIGHTS]:
         raise CheckpointError(f"checkpoint '{files.name}': {WEIGHTS} changed after it was checked")
-    expected = unet.state_dict()
-    for tensor in sorted(expected.keys() | tensors.keys()):
-        want = tuple(expected[tensor].shape) if tensor in expected else None
-        have = tuple(tensors[tensor].shape) if tensor in tensors else None
-        if want != have:
+    for tensor, values in tensors.items():
+        if not values.is_floating_point():
             raise CheckpointError(
-                f"checkpoint '{files.name}': tensor {tensor} is {have}, the config expects {want}"
-            )
-        if not tensors[tensor].is_floating_point():
-            raise CheckpointError(
-                f"checkpoint '{files.name}': tensor {tensor} is {tensors[tensor].dtype}, not a "
+                f"checkpoint '{files.name}': tensor {tensor} is {values.dtype}, not a "
                 "floating-point type"
             )
-        if not torch.isfinite(tensors[tensor]).all():
+        if not torch.isfinite(values.float()).all():
             raise CheckpointError(f"checkpoint '{files.name}': tensor {tensor} is not finite")
     unet.load_state_dict({n: t.float() for n, t in tensors.items()}, assign=True)
     unet.to(device, memory_format=torch.channels_last)
     return Checkpoint(files, unet.eval().requires_grad_(False))
+
+
+def _require_shapes(
+    name: str, expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Refuse weights of another network, before any of them is read."""
+    for tensor in sorted(expected.keys() | found.keys()):
+        want, have = expected.get(tensor), found.get(tensor)
+        if want != have:
+            raise CheckpointError(
+                f"checkpoint '{name}': tensor {tensor} is {have}, the config expects {want}"
+            )
 
 
 def _packaged(name: str) -> Path:
@@ -247,7 +217,7 @@ def _from_hub(name: str, revision: str) -> tuple[Path, str]:
         raise CheckpointError(
             f"checkpoint '{name}' is no Hub id 'owner/name', but a revision is given; remove it"
         )
-    allowed = [*FILES, "training.json", "README.md"]
+    allowed = [*FILES, TRAINING, SUMS, "README.md"]
     try:
         folder = Path(snapshot_download(name, revision=revision, allow_patterns=allowed))
     except (OSError, ValueError, HTTPError, RevisionResolutionError) as err:
@@ -256,13 +226,3 @@ def _from_hub(name: str, revision: str) -> tuple[Path, str]:
             "check both names and the connection, and log in if it is private"
         ) from err
     return folder, folder.name  # a snapshot's folder is named after its commit
-
-
-def _json(path: Path, name: str) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError) as err:
-        raise CheckpointError(f"checkpoint '{name}': {path.name} is not JSON ({err})") from err
-    if not isinstance(value, dict):
-        raise CheckpointError(f"checkpoint '{name}': {path.name} is not an object")
-    return value

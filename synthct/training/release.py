@@ -14,7 +14,7 @@ from safetensors.torch import save
 from synthct.dataset.markdown import code, inert, table
 from synthct.dataset.records import yaml_text
 from synthct.licence import hub_fields
-from synthct.models.checkpoint import WEIGHTS
+from synthct.models.folder import WEIGHTS, write_sums
 from synthct.models.palette import PaletteInpaintPipeline, num_parameters
 from synthct.training.recipe import TrainingRecipe
 from synthct.version import __version__
@@ -56,6 +56,7 @@ def write_checkpoint(
     }
     (temporary / "training.json").write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
     (temporary / "README.md").write_text(card(recipe, facts))
+    write_sums(temporary)
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():

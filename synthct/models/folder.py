@@ -1,0 +1,209 @@
+"""The folder of a checkpoint: which of its files are opened, and what they must be beforehand.
+
+JSON and safetensors only, plain files of a sane size that lie where they seem to, classes from a
+list of two, and no code. What the files say is checked in ``config``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from synthct.errors import CheckpointError
+
+WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
+#: Every file that takes part in painting; their hashes name the checkpoint.
+FILES = ("model_index.json", "unet/config.json", WEIGHTS, "scheduler/scheduler_config.json")
+TRAINING = "training.json"
+#: Hashes of these files, in the format of ``sha256sum``: finite weights may still be damaged.
+SUMS = "SHA256SUMS"
+
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+_PIPELINE, _NETWORK = "PaletteInpaintPipeline", "PaletteUNet"
+_INDEX_KEYS = {"_class_name", "_diffusers_version", "_name_or_path", "unet", "scheduler"}
+_MAX_JSON_BYTES = 1 << 22
+_MAX_WEIGHTS_BYTES = 1 << 33
+_MAX_HEADER_BYTES = 1 << 24
+
+_log = logging.getLogger(__name__)
+
+
+def check_folder(folder: Path, name: str, *, from_hub: bool) -> dict[str, str]:
+    """Refuse a folder of which not everything is as it must be, and hash its files.
+
+    Args:
+        folder: The checkpoint's folder.
+        name: The checkpoint's name, for messages.
+        from_hub: Whether it lies in the cache of the Hub, whose files are links to its store.
+
+    Returns:
+        sha256 of each of ``FILES``.
+
+    Raises:
+        CheckpointError: If a file is missing, no plain file, too large or not what ``SHA256SUMS``
+            says; or if it holds code or pickles in place of safetensors, or asks for a class that
+            is not ours.
+    """
+    missing = [n for n in FILES if not (folder / n).exists()]
+    if missing:
+        raise CheckpointError(f"checkpoint '{name}' lacks {', '.join(missing)}; {_hint(folder)}")
+    present = [n for n in (*FILES, TRAINING, SUMS) if (folder / n).exists()]
+    for file in present:
+        _require_plain(folder, file, name, anywhere=from_hub)
+    code = sorted(str(p.relative_to(folder)) for p in folder.rglob("*.py"))
+    if code:
+        raise CheckpointError(
+            f"checkpoint '{name}' comes with Python code ({code[0]}), which synthct never runs; "
+            "delete it if the checkpoint does without, else use another checkpoint"
+        )
+    _check_classes(folder, name)
+    _check_weights_header(folder / WEIGHTS, name)
+    hashes = {n: _sha256(folder / n, name) for n in present if n != SUMS}
+    if SUMS in present:
+        _check_sums(folder / SUMS, hashes, name)
+    else:
+        _log.info("checkpoint %s has no %s: damaged weights may go unnoticed", name, SUMS)
+    return {n: hashes[n] for n in FILES}
+
+
+def write_sums(folder: Path) -> None:
+    """Write the hashes by which ``check_folder`` finds damage; the last file of a checkpoint."""
+    files = [n for n in (*FILES, TRAINING) if (folder / n).exists()]
+    lines = [f"{_sha256(folder / n, folder.name)}  {n}\n" for n in files]
+    (folder / SUMS).write_text("".join(lines))
+
+
+def read_json(path: Path, name: str) -> dict[str, Any]:
+    """A JSON object in which every key stands once and every number is finite.
+
+    Raises:
+        CheckpointError: If the file holds anything else.
+    """
+    try:
+        value = json.loads(
+            path.read_bytes(), object_pairs_hook=_unique, parse_constant=_refuse_constant
+        )
+    except (OSError, ValueError, RecursionError) as err:
+        raise CheckpointError(f"checkpoint '{name}': {path.name} is not JSON ({err})") from err
+    if not isinstance(value, dict):
+        raise CheckpointError(f"checkpoint '{name}': {path.name} is not an object")
+    return value
+
+
+def _hint(folder: Path) -> str:
+    """What to do about a file that is missing."""
+    pickles = sorted(p.name for p in folder.rglob("*") if p.suffix in _PICKLES)
+    if pickles:
+        return (
+            f"it holds pickles ({pickles[0]}), which can run code and are never opened; "
+            "convert it with save_pretrained(..., safe_serialization=True)"
+        )
+    if (folder / f"{WEIGHTS}.index.json").exists():
+        return "its weights are in several files; save them in one (max_shard_size='8GB')"
+    return "name the folder that save_pretrained wrote"
+
+
+def _require_plain(folder: Path, file: str, name: str, *, anywhere: bool) -> None:
+    path = folder / file
+    try:
+        state = path.stat()
+        inside = anywhere or path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError) as err:
+        raise CheckpointError(f"checkpoint '{name}': {file} cannot be read ({err})") from err
+    limit = _MAX_WEIGHTS_BYTES if file == WEIGHTS else _MAX_JSON_BYTES
+    what = (
+        "is not a regular file" if not stat.S_ISREG(state.st_mode)
+        else "leads out of its folder; copy the file" if not inside
+        else f"has {state.st_size} bytes, more than the {limit} allowed"
+        if state.st_size > limit
+        else None
+    )  # fmt: skip
+    if what is not None:
+        raise CheckpointError(f"checkpoint '{name}': {file} {what}")
+
+
+def _check_classes(folder: Path, name: str) -> None:
+    """Refuse every class but ours, and every component but network and scheduler."""
+    index = read_json(folder / "model_index.json", name)
+    config = read_json(folder / "unet/config.json", name)
+    asked = [
+        ("pipeline", index.get("_class_name"), _PIPELINE),
+        ("network", _class_of(index.get("unet")), _NETWORK),
+        ("network", config.get("_class_name"), _NETWORK),
+    ]
+    for role, found, ours in asked:
+        if found != ours:
+            raise CheckpointError(
+                f"checkpoint '{name}' asks for the {role} {found}; synthct runs {ours} only"
+            )
+    match index.get("scheduler"):
+        case ["diffusers", str(scheduler)] if re.fullmatch(r"\w+Scheduler", scheduler):
+            pass
+        case other:
+            raise CheckpointError(
+                f"checkpoint '{name}' asks for the scheduler {other}; one of diffusers is allowed"
+            )
+    if more := sorted(index.keys() - _INDEX_KEYS):
+        raise CheckpointError(
+            f"checkpoint '{name}': model_index.json asks for '{more[0]}', which synthct never loads"
+        )
+
+
+def _class_of(component: Any) -> Any:
+    """The class in an entry of model_index.json; the entry itself where it is not one of ours."""
+    match component:
+        case [("synthct" | "synthct.models.palette"), str(class_name)]:
+            return class_name
+    return component
+
+
+def _check_weights_header(path: Path, name: str) -> None:
+    """Refuse weights whose header claims more than there is, before they are read."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        header = int.from_bytes(file.read(8), "little")
+    if size < 8 or header > min(size - 8, _MAX_HEADER_BYTES):
+        raise CheckpointError(
+            f"checkpoint '{name}': {WEIGHTS} is damaged (its header claims {header} of {size} "
+            f"bytes; at most {_MAX_HEADER_BYTES} are allowed)"
+        )
+
+
+def _check_sums(path: Path, hashes: Mapping[str, str], name: str) -> None:
+    told: dict[str, str] = {}
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        found = re.fullmatch(r"([0-9a-f]{64})  (\S+)", line)
+        if found is None or found[2] in told:
+            raise CheckpointError(f"checkpoint '{name}': {SUMS} is damaged at '{line[:80]}'")
+        told[found[2]] = found[1]
+    for file, sha256 in hashes.items():
+        if told.get(file) != sha256:
+            raise CheckpointError(
+                f"checkpoint '{name}': {file} is not what {SUMS} says; fetch it again, or write "
+                "the sums anew if you changed it"
+            )
+
+
+def _sha256(path: Path, name: str) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as err:
+        raise CheckpointError(f"checkpoint '{name}': {path.name} cannot be read ({err})") from err
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("a key stands there twice")
+    return value
+
+
+def _refuse_constant(text: str) -> Any:
+    raise ValueError(f"{text} is no number")
