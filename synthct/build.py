@@ -1,45 +1,53 @@
 """From a recipe to a dataset on disk: shard by shard, resumable, the same bytes every time.
 
-Worker processes read scans, draw masks and cut patches while this process paints, pastes and
-writes. What a shard holds is fixed by the plan, and batches never cross shards, so neither the
-number of workers nor an interruption changes a byte.
+One process or several paint, paste and write; each may have worker processes that read scans, draw
+masks and cut patches ahead. What a shard holds is fixed by the plan, and batches never cross
+shards, so neither the number of processes, nor which of them made which shard, nor an interruption
+changes a byte.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-import time
+import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TypeVar
 
+from synthct.assemble import Order, Painted, ShardFile, assemble, counted
 from synthct.check import Checked, check, default_cache_dir
+from synthct.crew import join_crew
 from synthct.dataset.digest import canonical_json
 from synthct.dataset.files import atomic_write, make_folder
-from synthct.dataset.manifest import release_of, write_manifest
-from synthct.dataset.schema import Row, arrow_schema
-from synthct.dataset.summary import rejections
-from synthct.dataset.version import Staging, commit, discard, find_release, open_staging
-from synthct.dataset.writer import (
-    Rejection,
-    ShardRecord,
-    record_shard,
-    shard_name,
-    write_shard,
-    writer_settings,
-)
+from synthct.dataset.lock import version_lock, worker_lock
+from synthct.dataset.manifest import Release
+from synthct.dataset.schema import arrow_schema
+from synthct.dataset.version import find_release
+from synthct.dataset.writer import ShardRecord, shard_name, writer_settings
 from synthct.documents import write_documents
 from synthct.draw import masks_of
-from synthct.errors import ConflictError, MaskError, ResourceError
+from synthct.errors import ConflictError, ResourceError
 from synthct.locked import lock_of, require_locked
+from synthct.masks import VIEW_AXIS
 from synthct.painter import Painter, load_painter, paint_samples
-from synthct.plan import Plan, Shard
+from synthct.plan import Plan, SampleSpec
+from synthct.progress import Progress
 from synthct.recipe import Recipe
 from synthct.version import __version__
-from synthct.workers import default_workers, prepared_masks, telling_of_killed_workers
+from synthct.workers import default_workers, prepared_shards, telling_of_killed_workers
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
+
+#: Bytes per pixel of a row, as measured on abdominal CT: 16-bit picture, masks, preview.
+_BYTES_PER_PIXEL, _BYTES_OF_ORIGINAL = 1.75, 1.15
+
+#: The share of the expected size that a dataset has in any case: smooth pictures take less.
+_CERTAIN = 0.5
 
 
 def build(
@@ -55,6 +63,8 @@ def build(
 ) -> Path:
     """Build a dataset; run again to go on where an earlier run stopped.
 
+    Started by ``torchrun`` or the like, this is one of the processes that build it together.
+
     Args:
         recipe: From ``load_recipe``.
         output: Folder below which ``<name>/<version>`` is made.
@@ -62,7 +72,7 @@ def build(
         limit: Build only the first so many samples, as version ``<version>-first<limit>``.
         lock: A ``synthct.lock``, or a dataset's folder with one, from which nothing may differ.
         workers: Processes that prepare patches; 0 prepares in this one. Changes no byte.
-        device: Where the model runs.
+        device: Where the model runs; of several GPUs, each process takes its own.
         progress: Show progress bars.
 
     Returns:
@@ -73,61 +83,112 @@ def build(
     """
     name = recipe.version if limit is None else f"{recipe.version}-first{limit}"
     final = output / recipe.name / name
-    _require_device(device)
-    _require_writable(final.parent)
-    checked = check(
-        recipe, cache_dir=cache_dir or default_cache_dir(), limit=limit, progress=progress
-    )
-    if (release := find_release(final)) is not None:
-        if release.plan_id == checked.work_id:
-            logger.info("%s is there already, nothing to do", release.label)
-            return final
+    device = _own_device(device)
+    with join_crew() as crew, ExitStack() as held:
+        if crew.is_first:
+            _require_writable(final.parent)
+            held.enter_context(version_lock(final))
+        else:  # takes seconds, in which the first process looks at the sources
+            import synthct.inpaint  # noqa: F401
+        with crew.in_turn("check"):  # the first process fills the caches for the others
+            checked = check(
+                recipe, cache_dir=cache_dir or default_cache_dir(), limit=limit, progress=progress
+            )
+            if _is_finished(final, checked):
+                return final
+            if crew.is_first:
+                _log_plan(checked)
+            else:
+                held.enter_context(worker_lock(final))
+            painter = load_painter(checked, device, cache_dir=cache_dir)
+            found = lock_of(checked, painter.numerics)
+            if lock is not None:
+                require_locked(lock, found)
+        order = _order(checked, final, painter)
+        crew.agree("the build", order.key)
+
+        def paint(numbers: Iterator[int], progress: Progress) -> Iterator[Painted]:
+            return paint_shards(checked, order, painter, numbers, progress, workers)
+
+        def document(tree: Path, release: Release, shards: Sequence[ShardRecord]) -> None:
+            write_documents(recipe, found, tree, release, shards)
+
+        assemble(order, crew, paint, document, progress=progress)
+    return final
+
+
+def paint_shards(
+    checked: Checked,
+    order: Order,
+    painter: Painter,
+    numbers: Iterator[int],
+    progress: Progress,
+    workers: int | None,
+) -> Iterator[Painted]:
+    """Paint the shards of these numbers; masks are prepared ahead, also of the shard to come."""
+    count = default_workers() if workers is None else workers
+    shards = [masks_of(shard.specs) for shard in checked.plan.shards]
+    with telling_of_killed_workers():
+        progress.at("its first shard")
+        for number, masks in prepared_shards(checked, shards, numbers, count):
+            specs = checked.plan.shards[number].specs
+            told = _telling(order.shards[number].path, shards[number], masks, progress)
+            yield number, *paint_samples(checked, specs, told, painter, progress)
+            progress.at("its next shard")
+
+
+def _telling(
+    path: str, groups: Sequence[Sequence[SampleSpec]], masks: Iterator[T], progress: Progress
+) -> Iterator[T]:
+    """The masks of a shard; before each is waited for, it is said which one."""
+    for group in groups:
+        progress.at(f"{path}, case {group[0].host.case_id}, mask {group[0].mask_id}")
+        yield next(masks)
+
+
+def expected_bytes(checked: Checked, specs: Sequence[SampleSpec]) -> float:
+    """About how large the rows of some samples are."""
+    axis = VIEW_AXIS[checked.recipe.view]
+    per_pixel = _BYTES_PER_PIXEL + (_BYTES_OF_ORIGINAL if checked.recipe.keep_original else 0.0)
+    total = 0.0
+    for spec in specs:
+        rows, columns = spec.host.shape[:axis] + spec.host.shape[axis + 1 :]
+        total += spec.slices * rows * columns * per_pixel
+    return total
+
+
+def _is_finished(final: Path, checked: Checked) -> bool:
+    """Whether the version is there already.
+
+    Raises:
+        ConflictError: If it is, with other content.
+    """
+    if (release := find_release(final)) is None:
+        return False
+    if release.plan_id != checked.work_id:
         raise ConflictError(
             f"{final}: version {release.label} was built from another recipe, checkpoint or "
             "sources; versions never change, so give the recipe a higher version"
         )
-    _log_plan(checked)
-    painter = load_painter(checked, device, cache_dir=cache_dir)
-    found = lock_of(checked, painter.numerics)
-    if lock is not None:
-        require_locked(lock, found)
-    staging = _open_staging(final, checked, painter)
-    shards = _shards(checked, staging, painter, workers, progress)
-    if not any(shard.rows for shard in shards):
-        discard(staging)
-        raise MaskError(
-            f"all {checked.plan.num_samples} samples were rejected ({_reasons(shards)}); "
-            "'synthct check' says why for some of them"
-        )
-    tree = staging.tree
-    release = release_of(
-        tree, name=recipe.name, version=name, plan_id=checked.work_id, shards=shards
-    )
-    write_documents(recipe, found, tree, release, shards)
-    folder = commit(staging, write_manifest(tree, release, shards))
-    rejected = _reasons(shards)
-    logger.info(
-        "%s %s: %s%s", recipe.name, release.label, counted(release.rows, "sample"),
-        f", rejected {rejected}" if rejected else "",
-    )  # fmt: skip
-    return folder
+    logger.info("%s is there already, nothing to do", release.label)
+    return True
 
 
-def _require_device(device: str) -> None:
-    """Make sure that the model can run there, before any work is put into it.
-
-    Raises:
-        ResourceError: If torch does not know the device or cannot use it.
-    """
+def _own_device(device: str) -> str:
+    """The device of this process: of several GPUs, each process on a machine takes its own."""
     if device == "cpu":  # is always there, and other errors are found faster without torch
-        return
+        return device
     import torch
 
+    own = device
+    if device == "cuda" and (count := torch.cuda.device_count()):
+        own = f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % count}"
     try:
-        torch.empty(1, device=device)
+        torch.empty(1, device=own)
     except (RuntimeError, AssertionError) as err:  # torch raises either
         reason = str(err).split("\n")[0]
         raise ResourceError(f"--device {device}: {reason}; use cpu, or another device") from err
+    return own
 
 
 def _require_writable(folder: Path) -> None:
@@ -142,67 +203,26 @@ def _require_writable(folder: Path) -> None:
     probe.unlink(missing_ok=True)
 
 
-def _open_staging(final: Path, checked: Checked, painter: Painter) -> Staging:
-    """Begin the build or go on with an interrupted one, if that one's bytes would be the same.
-
-    Raises:
-        ConflictError: If they would not.
-        ResourceError: If the folder cannot be written.
-    """
+def _order(checked: Checked, final: Path, painter: Painter) -> Order:
+    """The version that a recipe comes to, made by this kind of machine."""
     makers = [checked.work_id, __version__, dict(painter.numerics), writer_settings()]
-    key = hashlib.sha256(canonical_json({"makers": makers}).encode()).hexdigest()
-    try:
-        return open_staging(final, key)
-    except ConflictError as err:
-        raise ConflictError(
-            f"{Staging(final).folder} holds an unfinished build from another recipe, checkpoint, "
-            "sources or machine; delete that folder, or give the recipe a higher version"
-        ) from err
-
-
-def _shards(
-    checked: Checked, staging: Staging, painter: Painter, workers: int | None, progress: bool
-) -> list[ShardRecord]:
-    """Make every shard that is not there yet; all of them, in the order of the plan."""
-    from tqdm import tqdm
-
-    names = _shard_names(checked.plan)
-    tree = staging.tree
-    done = staging.finished()
-    todo = [(shard, name) for shard, name in names if name not in done]
-    if done:
-        logger.info("going on: %d of %d shards are done", len(done), len(names))
-    groups = [group for shard, _ in todo for group in masks_of(shard.specs)]
-    count = default_workers() if workers is None else workers
-    masks = prepared_masks(checked, groups, count)
-    total = checked.plan.num_samples
-    kept = total - sum(spec.slices for shard, _ in todo for spec in shard.specs)
-    make_folder(tree / "data")
-    bar = tqdm(total=total, initial=kept, unit="sample", disable=None if progress else True)
-    with telling_of_killed_workers(), bar:
-        for number, (shard, name) in enumerate(todo, start=len(done) + 1):
-            started = time.monotonic()
-            rows, rejected = paint_samples(checked, shard.specs, masks, painter, bar)
-            record = write_shard(
-                tree,
-                name,
-                rows,
+    plan, counts = checked.plan, Counter(shard.split for shard in checked.plan.shards)
+    return Order(
+        final=final,
+        name=checked.recipe.name,
+        plan_id=checked.work_id,
+        key=hashlib.sha256(canonical_json({"makers": makers}).encode()).hexdigest(),
+        shards=tuple(
+            ShardFile(
+                path=shard_name(shard.split, shard.index, counts[shard.split]),
                 split=shard.split,
-                schema=arrow_schema(checked.recipe.keep_original),
-                rejected=rejected,
+                samples=sum(spec.slices for spec in shard.specs),
+                bytes=int(_CERTAIN * expected_bytes(checked, shard.specs)),
             )
-            record_shard(staging.journal, record)
-            done[name] = record
-            if bar.disable:
-                _log_shard(number, len(names), rows, rejected, time.monotonic() - started)
-    return [done[name] for _, name in names]
-
-
-def _shard_names(plan: Plan) -> list[tuple[Shard, str]]:
-    counts: dict[str, int] = {}
-    for shard in plan.shards:
-        counts[shard.split] = counts.get(shard.split, 0) + 1
-    return [(s, shard_name(s.split, s.index, counts[s.split])) for s in plan.shards]
+            for shard in plan.shards
+        ),
+        schema=arrow_schema(checked.recipe.keep_original),
+    )
 
 
 def _log_plan(checked: Checked) -> None:
@@ -220,25 +240,3 @@ def _log_plan(checked: Checked) -> None:
 def counted_samples(plan: Plan) -> str:
     """``12 samples``, or ``about 12 samples`` where slices are counted when a mask is drawn."""
     return ("" if plan.is_exact else "about ") + counted(plan.num_samples, "sample")
-
-
-def counted(number: int, noun: str) -> str:
-    """``1 sample``, ``2 samples``."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _reasons(shards: Sequence[ShardRecord]) -> str:
-    """How many samples were rejected for which reason; empty if none was."""
-    counts = Counter(rejection.reason for rejection in rejections(shards))
-    return ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
-
-
-def _log_shard(
-    number: int, total: int, rows: Sequence[Row], rejected: Sequence[Rejection], seconds: float
-) -> None:
-    seams = sorted(r.metrics.seam_ratio or 0.0 for r in rows)
-    logger.info(
-        "shard %05d/%05d  %s  rejected %d  %.1f s  %.2f samples/s  seam ratio %.2f",
-        number, total, counted(len(rows), "sample"), len(rejected), seconds, len(rows) / seconds,
-        seams[len(seams) // 2] if seams else float("nan"),
-    )  # fmt: skip

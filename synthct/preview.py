@@ -7,18 +7,15 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from synthct.build import counted, counted_samples
+from synthct.assemble import counted
+from synthct.build import counted_samples, expected_bytes
 from synthct.check import Checked
 from synthct.dataset.files import atomic_write
 from synthct.draw import CaseReader, Refused, masks_of
-from synthct.masks import VIEW_AXIS
 from synthct.painter import THREADS
 from synthct.plan import SampleSpec
 from synthct.sample import Prepared, prepare
 from synthct.sheet import TILES, plan_sheet
-
-#: Bytes per pixel of a row, as measured on abdominal CT: 16-bit picture, masks, preview.
-_BYTES_PER_PIXEL, _BYTES_OF_ORIGINAL = 1.75, 1.15
 
 
 def describe(checked: Checked) -> str:
@@ -42,7 +39,7 @@ def describe(checked: Checked) -> str:
     if donors:
         lines.append(f"  {'donors':<8}{counted(len(donors), 'case')}")
     lines.append(f"  {'licence':<8}{checked.licence or 'unknown: not to be published'}")
-    lines.append(f"  {'size':<8}about {_size(_bytes(checked))}")
+    lines.append(f"  {'size':<8}about {_size(expected_bytes(checked, plan.specs))}")
     lines.append(f"  {'time':<8}about {_duration(plan.num_samples * seconds_per_sample(checked))}")
     lines += [f"  note: {note}" for note in (*plan.notes, *checked.index.notes)]
     lines += [f"  left out: {s.source} {s.case_id}: {s.reason}" for s in checked.index.skipped]
@@ -118,16 +115,6 @@ def seconds_per_sample(checked: Checked) -> float:
     one_step.paint([patch], [0])
     # Pasting, measuring and encoding take about 0.15 s.
     return (time.perf_counter() - started) * asked.num_inference_steps + 0.15
-
-
-def _bytes(checked: Checked) -> float:
-    axis = VIEW_AXIS[checked.recipe.view]
-    per_pixel = _BYTES_PER_PIXEL + (_BYTES_OF_ORIGINAL if checked.recipe.keep_original else 0.0)
-    total = 0.0
-    for spec in checked.plan.specs:
-        sides = [n for a, n in enumerate(spec.host.shape) if a != axis]
-        total += spec.slices * sides[0] * sides[1] * per_pixel
-    return total
 
 
 def _size(num_bytes: float) -> str:

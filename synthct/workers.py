@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import accumulate, chain, islice
 from typing import Any
 
 from synthct.check import Checked
@@ -44,24 +46,64 @@ class MaskTasks:
             return err
 
 
-def prepared_masks(
-    checked: Checked, groups: Sequence[tuple[SampleSpec, ...]], workers: int
-) -> Iterator[Outcome]:
-    """The masks in order, prepared by worker processes ahead of their use.
+def prepared_shards(
+    checked: Checked,
+    shards: Sequence[Sequence[tuple[SampleSpec, ...]]],
+    numbers: Iterator[int],
+    workers: int,
+) -> Iterator[tuple[int, Iterator[Outcome]]]:
+    """The masks of some shards, in order, prepared by worker processes ahead of their use.
+
+    Args:
+        checked: The recipe.
+        shards: The samples of every shard of the plan, by mask.
+        numbers: Which shards to prepare.
+        workers: Number of processes; 0 prepares in this one.
+
+    Yields:
+        The number of a shard and its masks, which are to be used up before the next shard.
 
     Raises:
         SynthCTError: What ``prepare`` raises.
     """
+    tasks = MaskTasks(checked, [group for groups in shards for group in groups])
+    starts = [0, *accumulate(len(groups) for groups in shards)]
+    places = {n: range(starts[n], starts[n + 1]) for n in range(len(shards))}
+    if not workers:
+        for number in numbers:
+            yield number, _unless_failed(tasks[place] for place in places[number])
+        return
+
+    taken: deque[int] = deque()
+
+    def ahead() -> Iterator[int]:
+        """What to prepare next: a shard is taken a little before the last one is painted."""
+        for number in numbers:
+            taken.append(number)
+            yield from places[number]
+
+    # Workers start here, before there are threads that a fork would leave behind.
+    masks = _unless_failed(_prepared_ahead(tasks, ahead(), workers))
+    for first in masks:
+        number = taken.popleft()
+        yield number, chain([first], islice(masks, len(shards[number]) - 1))
+
+
+def _prepared_ahead(
+    tasks: MaskTasks, places: Iterator[int], workers: int
+) -> Iterator[Outcome | SynthCTError]:
     from torch.utils.data import DataLoader
 
-    parallel: dict[str, Any] = {}
-    if workers:
-        watch = partial(_end_with, os.getpid())
-        parallel = {"multiprocessing_context": "fork", "worker_init_fn": watch}
-    tasks: Any = MaskTasks(checked, groups)
-    # Workers start here, before there are threads that a fork would leave behind.
-    loaded = iter(DataLoader(tasks, batch_size=None, num_workers=workers, **parallel))
-    return _unless_failed(loaded)
+    dataset: Any = tasks
+    loader = DataLoader(
+        dataset,
+        sampler=places,
+        batch_size=None,
+        num_workers=workers,
+        multiprocessing_context="fork",
+        worker_init_fn=partial(_end_with, os.getpid()),
+    )
+    return iter(loader)
 
 
 def _end_with(parent: int, worker: int) -> None:

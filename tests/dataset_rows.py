@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 from conftest import oblique_affine
 
+from synthct.dataset.journal import record_shard
 from synthct.dataset.lockfile import Lock, write_lock
 from synthct.dataset.manifest import Manifest, release_of, write_manifest
 from synthct.dataset.records import write_recipe, write_rejected
 from synthct.dataset.schema import Facts, Metrics, Row, Slices, arrow_schema, make_row
 from synthct.dataset.summary import rejections
 from synthct.dataset.version import Staging, open_staging
-from synthct.dataset.writer import Rejection, ShardRecord, record_shard, shard_name, write_shard
+from synthct.dataset.writer import Rejection, ShardRecord, shard_name, write_shard
 from synthct.volume import Volume
 
 FACTS = Facts(

@@ -17,6 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 #: From the ground up. A module imports from lower rows only, and within its own package.
 LAYERS = (
     {"version", "errors"},
+    {"crew", "launch"},
     {"array_cache", "volume", "intensity", "seeds", "yaml_errors"},
     {"case", "yaml_model", "phantom"},
     {"regions"},
@@ -29,7 +30,8 @@ LAYERS = (
     {"dataset", "draw", "licence"},
     {"card", "check", "measure", "provenance"},
     {"sample"},
-    {"painter", "sheet", "workers"},
+    {"progress"},
+    {"assemble", "painter", "sheet", "workers"},
     {"documents", "locked"},
     {"build", "training", "api"},
     {"preview"},

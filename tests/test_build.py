@@ -215,10 +215,8 @@ def test_a_killed_build_goes_on_to_the_same_bytes(
     command += ["--cache-dir", str(folder / "cache"), "--workers", "1"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     shard = staging / "tree/data/train-00000-of-00004.parquet"
-    journal = staging / "journal.jsonl"
-    while process.poll() is None and not shard.exists():
-        time.sleep(0.001)
-    while process.poll() is None and b"train-00000" not in journal.read_bytes():
+    entry = staging / "journal/train-00000-of-00004.shard"
+    while process.poll() is None and not entry.exists():
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
     _, said = process.communicate()

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from synthct.dataset.files import (
-    append_durably,
     atomic_write,
     make_folder,
     remove_leftovers,
+    require_space,
     sha256_of,
 )
 from synthct.errors import ResourceError
@@ -56,12 +56,12 @@ def test_short_writes_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert (tmp_path / "a").read_bytes() == b"0123456789" * 5
 
 
-def test_append_needs_the_file(tmp_path: Path) -> None:
-    with pytest.raises(ResourceError, match="No such file"):
-        append_durably(tmp_path / "a", b"x")
-    atomic_write(tmp_path / "a", b"1")
-    append_durably(tmp_path / "a", b"2")
-    assert (tmp_path / "a").read_bytes() == b"12"
+def test_too_little_space_is_told_with_both_sizes(tmp_path: Path) -> None:
+    require_space(tmp_path, 1000)
+    with pytest.raises(
+        ResourceError, match=r"needs about 1,000,000,000,000,000,000 bytes, [\d,]+ are free"
+    ):
+        require_space(tmp_path, 10**18)
 
 
 def test_leftovers_are_removed_and_nothing_else(tmp_path: Path) -> None:

@@ -19,16 +19,12 @@ from synthct.dataset.picture import from_picture
 from synthct.dataset.png import decode_hu, decode_labels, decode_mask
 from synthct.dataset.schema import Facts, Metrics, arrow_schema, columns, features, make_row
 from synthct.dataset.writer import (
-    Rejection,
-    finished_shards,
     read_shard,
-    record_shard,
     shard_bytes,
     shard_name,
-    start_journal,
     write_shard,
 )
-from synthct.errors import ConflictError, ResourceError, VerifyError
+from synthct.errors import ResourceError, VerifyError
 from synthct.volume import Volume
 
 SCHEMA = arrow_schema(keep_original=False)
@@ -159,59 +155,6 @@ def test_reading_says_what_is_wrong(tmp_path: Path) -> None:
 
 def test_shard_names_are_those_of_the_hub() -> None:
     assert shard_name("train", 3, 12) == "data/train-00003-of-00012.parquet"
-
-
-def test_journal_gives_back_what_is_intact(tmp_path: Path) -> None:
-    journal = tmp_path / "journal.jsonl"
-    start_journal(journal, "plan-a")
-    rejected = (Rejection("x", "folded", "jacobian_min", -0.25), Rejection("y", "no place"))
-    records = []
-    for n in range(3):
-        record = write_shard(
-            tmp_path,
-            shard_name("train", n, 3),
-            [make_test_row(n)],
-            split="train",
-            schema=SCHEMA,
-            rejected=rejected,
-        )
-        record_shard(journal, record)
-        records.append(record)
-    assert finished_shards(journal, tmp_path) == {record.path: record for record in records}
-    start_journal(journal, "plan-a")  # a second run of the same plan
-
-    flipped = bytearray((tmp_path / records[0].path).read_bytes())
-    flipped[len(flipped) // 2] ^= 4
-    (tmp_path / records[0].path).write_bytes(flipped)
-    (tmp_path / records[1].path).unlink()
-    assert list(finished_shards(journal, tmp_path)) == [records[2].path]
-
-
-def test_line_cut_by_a_kill_spoils_no_other(tmp_path: Path) -> None:
-    journal = tmp_path / "journal.jsonl"
-    start_journal(journal, "plan-a")
-    rows = [make_test_row()]
-    one = write_shard(tmp_path, "1.parquet", rows, split="t", schema=SCHEMA)
-    two = write_shard(tmp_path, "2.parquet", rows, split="t", schema=SCHEMA)
-    record_shard(journal, one)
-    whole = journal.read_bytes()
-    record_shard(journal, two)
-    line = journal.read_bytes()[len(whole) :]
-    for kept in range(len(line) - 1):
-        journal.write_bytes(whole + line[:kept])
-        assert list(finished_shards(journal, tmp_path)) == [one.path]
-        record_shard(journal, two)
-        assert list(finished_shards(journal, tmp_path)) == [one.path, two.path]
-
-
-def test_journal_of_another_plan_is_a_conflict(tmp_path: Path) -> None:
-    journal = tmp_path / "journal.jsonl"
-    start_journal(journal, "plan-a")
-    with pytest.raises(ConflictError, match=r"plan-a.*plan-b"):
-        start_journal(journal, "plan-b")
-    journal.write_bytes(b"nonsense")
-    with pytest.raises(ConflictError, match="cannot be read"):
-        start_journal(journal, "plan-a")
 
 
 KILLED = """

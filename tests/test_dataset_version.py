@@ -15,6 +15,7 @@ from dataset_rows import PROVENANCE, complete, make_slices, make_test_row, stage
 from ruamel.yaml import YAML
 
 from synthct.dataset.digest import merkle_root, sample_digest
+from synthct.dataset.journal import record_shard
 from synthct.dataset.manifest import MANIFEST, read_manifest, release_of, write_manifest
 from synthct.dataset.picture import from_picture
 from synthct.dataset.png import decode_hu
@@ -22,7 +23,7 @@ from synthct.dataset.records import write_recipe
 from synthct.dataset.schema import arrow_schema
 from synthct.dataset.summary import summarise
 from synthct.dataset.version import commit, discard, find_release, open_staging
-from synthct.dataset.writer import read_shard, record_shard, shard_name, write_shard
+from synthct.dataset.writer import read_shard, shard_name, write_shard
 from synthct.errors import ConflictError, VerifyError
 
 

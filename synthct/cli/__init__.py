@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from synthct.cli import data, train
+from synthct.cli import build, data, train
 from synthct.version import __version__
 
 app = typer.Typer(
@@ -32,7 +32,7 @@ def main(
 
 
 app.command()(data.check)
-app.command()(data.build)
+app.command()(build.build)
 app.command()(data.phantom)
 app.command()(data.schema)
 app.command()(train.train)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import Annotated
 import typer
 
 from synthct.errors import RecipeError, SynthCTError
+from synthct.launch import is_first
 
 RecipeFile = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)]
 Sources = Annotated[
@@ -24,14 +26,23 @@ CacheDir = Annotated[
         help="Where indexes and phantoms are kept.", show_default="the user's cache folder"
     ),
 ]
+Limit = Annotated[
+    int | None, typer.Option(min=1, help="Only the first so many samples, to try a recipe.")
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback with every error.")]
 
 
 @contextmanager
 def reporting(debug: bool = False) -> Iterator[None]:
-    """Print a user's error as one block and exit with its code; bugs keep their traceback."""
+    """Print a user's error as one block and exit with its code; bugs keep their traceback.
+
+    Of several processes of one command, only the first says what all of them find.
+    """
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logging.getLogger("synthct").setLevel(logging.DEBUG if debug else logging.INFO)
+    level = logging.DEBUG if debug else logging.INFO
+    logging.getLogger("synthct").setLevel(level if is_first() else logging.WARNING)
+    logging.getLogger("synthct.assemble").setLevel(level)  # each tells of its own shards
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     except SynthCTError as err:
@@ -40,8 +51,11 @@ def reporting(debug: bool = False) -> Iterator[None]:
         typer.echo(f"{type(err).__name__}: {err}", err=True)
         raise typer.Exit(err.exit_code) from None
     except KeyboardInterrupt:
-        typer.echo("interrupted; run the same command again to go on", err=True)
+        if is_first():
+            typer.echo("interrupted; run the same command again to go on", err=True)
         raise typer.Exit(130) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def roots_of(pairs: Sequence[str] | None) -> dict[str, Path]:

@@ -1,4 +1,4 @@
-"""``check``, ``build``, ``phantom``, ``schema``: from a recipe to a dataset."""
+"""``check``, ``phantom``, ``schema``: what there is before a dataset is built."""
 
 from __future__ import annotations
 
@@ -11,21 +11,13 @@ import typer
 from synthct.cli.common import (
     CacheDir,
     Debug,
+    Limit,
     RecipeFile,
     Sources,
     on_terminal,
     reporting,
     roots_of,
 )
-
-Output = Annotated[Path, typer.Option(help="Datasets are written to OUTPUT/name/version.")]
-Limit = Annotated[
-    int | None, typer.Option(min=1, help="Only the first so many samples, to try a recipe.")
-]
-Workers = Annotated[
-    int | None,
-    typer.Option(min=0, help="Processes that prepare patches.", show_default="by number of cores"),
-]
 
 
 class PhantomLayout(StrEnum):
@@ -77,51 +69,6 @@ def check(
         typer.echo(f"\nmasks: {found}{failed}")
         for reason in refused:
             typer.echo(f"  refused: {reason}")
-
-
-def build(
-    recipe: RecipeFile,
-    output: Output = Path("out"),
-    source: Sources = None,
-    limit: Limit = None,
-    workers: Workers = None,
-    device: Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, ...")] = "cpu",
-    locked: Annotated[
-        bool,
-        typer.Option("--locked", help="Refuse whatever differs from synthct.lock at the recipe."),
-    ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan only.")] = False,
-    cache_dir: CacheDir = None,
-    debug: Debug = False,
-) -> None:
-    """Build the dataset of a recipe; run again to go on where it stopped."""
-    with reporting(debug):
-        from synthct.recipe import load_recipe
-
-        loaded = load_recipe(recipe, sources=roots_of(source))
-        from synthct import check as checking
-
-        cache = cache_dir or checking.default_cache_dir()
-        if dry_run:
-            from synthct.preview import describe
-
-            checked = checking.check(loaded, cache_dir=cache, limit=limit, progress=on_terminal())
-            typer.echo(describe(checked))
-            return
-        from synthct.build import build as run
-
-        folder = run(
-            loaded,
-            output,
-            cache_dir=cache,
-            limit=limit,
-            lock=recipe.with_name("synthct.lock") if locked else None,
-            workers=workers,
-            device=device,
-            progress=on_terminal(),
-        )
-        typer.echo(f"{folder}\n\n    from datasets import load_dataset\n")
-        typer.echo(f'    dataset = load_dataset("{folder}")')
 
 
 def phantom(

@@ -4,6 +4,7 @@ Knows voxels, files and bytes, but nothing of masks, models or inpainting.
 """
 
 from synthct.dataset.digest import canonical_json, merkle_root, sample_digest
+from synthct.dataset.journal import record_shard
 from synthct.dataset.manifest import Manifest, Release, read_manifest, release_of, write_manifest
 from synthct.dataset.schema import (
     FORMAT_VERSION,
@@ -20,7 +21,6 @@ from synthct.dataset.writer import (
     Rejection,
     ShardRecord,
     read_shard,
-    record_shard,
     shard_name,
     write_shard,
 )

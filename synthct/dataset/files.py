@@ -40,23 +40,6 @@ def atomic_write(path: Path, data: bytes) -> None:
         raise resource_error(path, err, needed=len(data)) from err
 
 
-def append_durably(path: Path, data: bytes) -> None:
-    """Append ``data`` to an existing file and flush it to the disk.
-
-    Raises:
-        ResourceError: If the disk is full or the file cannot be written; a part may be written.
-    """
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
-        try:
-            _write_all(descriptor, data)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    except OSError as err:
-        raise resource_error(path, err, needed=len(data)) from err
-
-
 def make_folder(folder: Path) -> None:
     """Create ``folder`` and its parents, durably; one that exists is fine.
 
@@ -82,11 +65,32 @@ def sync_folder(folder: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> int:
-    """Delete the temporary files of killed processes below ``folder``; how many there were."""
+    """Delete the temporary files of killed processes below ``folder``; how many there were.
+
+    Raises:
+        ResourceError: If one cannot be deleted.
+    """
     leftovers = [path for path in folder.rglob(f".*{_TEMPORARY}") if path.is_file()]
     for path in leftovers:
-        path.unlink(missing_ok=True)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as err:
+            raise resource_error(path, err) from err
     return len(leftovers)
+
+
+def require_space(folder: Path, needed: int) -> None:
+    """Make sure that a disk has room, before any work is put into what goes there.
+
+    Raises:
+        ResourceError: If less than ``needed`` bytes are free.
+    """
+    free = _free_bytes(folder / "new")
+    if free is not None and free < needed:
+        raise ResourceError(
+            f"{folder}: needs about {needed:,} bytes, {free:,} are free; free some space or choose "
+            "another output folder, and run the same command again"
+        )
 
 
 def sha256_of(path: Path) -> str:

@@ -2,7 +2,7 @@
 
 ``<output>/<name>/1.0.0/`` is a finished version; it exists whole or not at all.
 ``<output>/<name>/.1.0.0.building/`` is a build on its way: ``tree/`` becomes the version,
-``journal.jsonl`` says which of its shards are done.
+``journal/`` says which of its shards are done.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from synthct.dataset.files import make_folder, remove_leftovers, resource_error, sync_folder
+from synthct.dataset.journal import finished_shards, recorded_shards, start_journal
 from synthct.dataset.manifest import Manifest, Release, read_manifest
-from synthct.dataset.writer import ShardRecord, finished_shards, start_journal
+from synthct.dataset.writer import ShardRecord
 from synthct.errors import ConflictError
 
 
@@ -41,11 +42,18 @@ class Staging:
     @property
     def journal(self) -> Path:
         """The journal of finished shards."""
-        return self.folder / "journal.jsonl"
+        return self.folder / "journal"
 
     def finished(self) -> dict[str, ShardRecord]:
         """The shards that an earlier run finished and whose bytes are intact, by path."""
         return finished_shards(self.journal, self.tree)
+
+    def recorded(self) -> dict[str, ShardRecord]:
+        """The shards that this run or an earlier one finished, by path; their bytes are not read.
+
+        For what ``finished`` found intact, and what was recorded since.
+        """
+        return recorded_shards(self.journal)
 
 
 def find_release(final: Path) -> Release | None:
@@ -64,16 +72,15 @@ def find_release(final: Path) -> Release | None:
 def open_staging(final: Path, plan_id: str) -> Staging:
     """Begin a build of the version ``final``, or go on with the one that was interrupted.
 
-    Not for two processes at the same time: workers use the ``Staging`` of their parent.
+    For the first process of a build, which holds the version's lock; the others use its folders.
 
     Raises:
         ConflictError: If the interrupted one followed another plan.
         ResourceError: If the folder cannot be written.
     """
     staging = Staging(final)
-    make_folder(staging.folder)
     start_journal(staging.journal, plan_id)
-    make_folder(staging.tree)
+    make_folder(staging.tree / "data")
     remove_leftovers(staging.folder)
     return staging
 
@@ -104,8 +111,13 @@ def commit(staging: Staging, manifest: Manifest) -> Path:
 
 
 def discard(staging: Staging) -> None:
-    """Delete what a build left aside; nothing of a finished version."""
-    shutil.rmtree(staging.folder, ignore_errors=True)
+    """Delete what a build left aside; nothing of a finished version.
+
+    The journal goes last: while it is there, it says which plan the rest belongs to.
+    """
+    shutil.rmtree(staging.tree, ignore_errors=True)
+    if not staging.tree.exists():
+        shutil.rmtree(staging.folder, ignore_errors=True)
 
 
 def _require_same(final: Path, there: Release, ours: Release) -> None:

@@ -1,28 +1,24 @@
 """Shards: the unit of work, of resume and of checking.
 
 A shard is made whole in memory and put on disk in one step. One function seals all shards with
-fixed settings, so the same rows are the same bytes under one version of pyarrow. A line of the
-journal then says that it is done; a resumed build believes the line only if the file's bytes
-still have its hash.
+fixed settings, so the same rows are the same bytes under one version of pyarrow. An entry in the
+journal then says that it is done.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from synthct.dataset.digest import canonical_json
-from synthct.dataset.files import append_durably, atomic_write, make_folder, sha256_of
+from synthct.dataset.files import atomic_write, make_folder
 from synthct.dataset.schema import Row, arrow_schema, flat_columns
-from synthct.errors import ConflictError, ResourceError, VerifyError
+from synthct.errors import ResourceError, VerifyError
 
 #: Few enough rows that a viewer can fetch one group, many enough that scans stay long.
 ROW_GROUP_ROWS = 64
@@ -174,77 +170,7 @@ def read_shard(path: Path, columns: Iterable[str] | None = None) -> pa.Table:
         raise VerifyError(f"{path}: damaged ({err}); delete it and build again") from err
 
 
-def start_journal(journal: Path, plan_id: str) -> None:
-    """Begin the journal of a build, or go on with the one that is there.
-
-    Raises:
-        ConflictError: If the one that is there belongs to another plan.
-        ResourceError: If it cannot be written.
-    """
-    if not journal.exists():
-        make_folder(journal.parent)
-        atomic_write(journal, _line({"plan_id": plan_id}))
-        return
-    lines = _lines(journal)
-    found = lines[0].get("plan_id") if lines else None
-    if found != plan_id:
-        holds = f"shards of plan {found}" if found else "a journal that cannot be read"
-        raise ConflictError(
-            f"{journal.parent} holds {holds}, not of plan {plan_id}; "
-            "delete that folder, or give the recipe another version"
-        )
-
-
-def record_shard(journal: Path, record: ShardRecord) -> None:
-    """Note in the journal that a shard is done; several processes may do so at the same time."""
-    append_durably(journal, _line(asdict(record)))
-
-
-def finished_shards(journal: Path, folder: Path) -> dict[str, ShardRecord]:
-    """The shards that need not be made again, by path: those whose bytes are as recorded.
-
-    Args:
-        journal: Of the build; damaged lines count for nothing.
-        folder: The dataset's folder.
-    """
-    recorded = {}
-    for line in _lines(journal)[1:]:
-        rejected = tuple(Rejection(**rejection) for rejection in line.pop("rejected"))
-        recorded[line["path"]] = ShardRecord(**line, rejected=rejected)
-    return {path: record for path, record in recorded.items() if _is_intact(folder, record)}
-
-
-def _is_intact(folder: Path, record: ShardRecord) -> bool:
-    path = folder / record.path
-    return (
-        path.is_file()
-        and not path.is_symlink()
-        and path.stat().st_size == record.bytes
-        and sha256_of(path) == record.sha256
-    )
-
-
 def _array(values: list[Any], type_: pa.DataType) -> pa.Array:
     if isinstance(type_, pa.BaseExtensionType):
         return pa.ExtensionArray.from_storage(type_, pa.array(values, type_.storage_type))
     return pa.array(values, type_)
-
-
-def _line(content: dict[str, Any]) -> bytes:
-    """A journal line, with a checksum of its own.
-
-    It begins with a line break too, so that what a killed process left of a line before it cannot
-    spoil it.
-    """
-    body = canonical_json(content)
-    return f"\n{zlib.crc32(body.encode()):08x} {body}\n".encode()
-
-
-def _lines(journal: Path) -> list[dict[str, Any]]:
-    """The intact lines of a journal."""
-    intact = []
-    for line in journal.read_bytes().split(b"\n"):
-        checksum, _, body = line.partition(b" ")
-        if body and checksum == f"{zlib.crc32(body):08x}".encode():
-            intact.append(json.loads(body))
-    return intact

@@ -1,0 +1,84 @@
+"""``build``: from a recipe to a dataset, in one process or several."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from synthct.cli.common import (
+    CacheDir,
+    Debug,
+    Limit,
+    RecipeFile,
+    Sources,
+    on_terminal,
+    reporting,
+    roots_of,
+)
+from synthct.launch import is_first, launch, processes_to_start
+
+Output = Annotated[Path, typer.Option(help="Datasets are written to OUTPUT/name/version.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=0, help="Processes that prepare patches, each.", show_default="by number of cores"
+    ),
+]
+NumProcesses = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Processes that paint; changes no byte.", show_default="1, or the launcher's"
+    ),
+]
+
+
+def build(
+    recipe: RecipeFile,
+    output: Output = Path("out"),
+    source: Sources = None,
+    limit: Limit = None,
+    num_processes: NumProcesses = None,
+    workers: Workers = None,
+    device: Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, ...")] = "cpu",
+    locked: Annotated[
+        bool,
+        typer.Option("--locked", help="Refuse whatever differs from synthct.lock at the recipe."),
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan only.")] = False,
+    cache_dir: CacheDir = None,
+    debug: Debug = False,
+) -> None:
+    """Build the dataset of a recipe; run again to go on where it stopped."""
+    with reporting(debug):
+        from synthct.recipe import load_recipe
+
+        loaded = load_recipe(recipe, sources=roots_of(source))
+        from synthct import check as checking
+
+        cache = cache_dir or checking.default_cache_dir()
+        if dry_run:
+            from synthct.preview import describe
+
+            checked = checking.check(loaded, cache_dir=cache, limit=limit, progress=on_terminal())
+            typer.echo(describe(checked))
+            return
+        if count := processes_to_start(num_processes):
+            raise typer.Exit(launch(count, sys.argv[1:]))
+        from synthct.build import build as run
+
+        folder = run(
+            loaded,
+            output,
+            cache_dir=cache,
+            limit=limit,
+            lock=recipe.with_name("synthct.lock") if locked else None,
+            workers=workers,
+            device=device,
+            progress=on_terminal(),
+        )
+        if is_first():
+            typer.echo(f"{folder}\n\n    from datasets import load_dataset\n")
+            typer.echo(f'    dataset = load_dataset("{folder}")')

@@ -1,0 +1,348 @@
+"""The processes of one build, as one of them sees it: who does what, and who has stopped answering.
+
+They share a folder for what they make, and a small key-value store of torch's for what they have
+to tell each other: which shard is next, how far everybody is, and that they are alive. Nothing is
+ever computed together, so there is no process group, and no device needs to be able to talk.
+
+A process that dies on this machine is seen at once, one that hangs or whose machine is gone after a
+minute. The others then end with an error that says which process it was and what it was at.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import threading
+import time
+from _thread import interrupt_main
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from synthct.errors import ConflictError, ResourceError, SynthCTError
+
+if TYPE_CHECKING:
+    from torch.distributed import Store  # type: ignore[attr-defined]
+
+
+class Crew:
+    """A build by one process alone.
+
+    Attributes:
+        rank: Number of this process, from 0.
+        size: Number of processes.
+    """
+
+    rank, size = 0, 1
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+
+    def __enter__(self) -> Crew:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        err: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Let the others know how it ended."""
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process puts the version together."""
+        return self.rank == 0
+
+    @contextmanager
+    def in_turn(self, name: str) -> Iterator[None]:
+        """Run a block in the first process, and then in the others: what it finds, they find."""
+        del name
+        yield
+
+    def agree(self, what: str, value: str) -> None:
+        """Make sure that a value is the first process's own.
+
+        Raises:
+            ConflictError: If it is not.
+        """
+
+    def share(self, name: str, make: Callable[[], Any]) -> Any:
+        """What the first process makes, for all; as JSON."""
+        del name
+        return make()
+
+    def take(self, numbers: Sequence[int]) -> Iterator[int]:
+        """Each of ``numbers`` for one process, one after the other."""
+        return iter(numbers)
+
+    def at(self, place: str) -> None:
+        """Say what this process is at; named if it dies there."""
+
+    def count(self, what: str, amount: int) -> int:
+        """Add to what all processes count together; the sum."""
+        self._counts[what] += amount
+        return self._counts[what]
+
+    def wait_for_count(self, what: str, least: int, meanwhile: Callable[[], None]) -> None:
+        """Wait until all processes together have counted so many.
+
+        Args:
+            what: As for ``count``.
+            least: That many.
+            meanwhile: Is called now and then.
+        """
+
+
+class LaunchedCrew(Crew):
+    """One of several processes that a launcher has started.
+
+    Args:
+        store: Of this launch alone.
+        rank: Number of this process, from 0.
+        size: Number of processes.
+        beat_s: How often each process says that it is alive.
+        silent_beats: After so many of its own beats a process gives up on one that gives none.
+        stuck_beats: The same for one that lives but does not get ahead with its shard.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        rank: int,
+        size: int,
+        *,
+        beat_s: float = 1.0,
+        silent_beats: int = 60,
+        stuck_beats: int = 1800,
+    ) -> None:
+        super().__init__()
+        self.rank, self.size = rank, size
+        self._store, self._beat_s = store, beat_s
+        self._limits = {"beat": silent_beats, "tick": stuck_beats}
+        self._state: dict[str, Any] = {
+            "pid": os.getpid(), "host": socket.gethostname(), "machine": _machine(),
+            "beat": 0, "tick": 0, "place": "", "over": False,
+        }  # fmt: skip
+        self._fault: str | None = None
+        self._ended = threading.Event()
+        self._pulse = threading.Thread(target=self._beat, daemon=True)
+
+    def __enter__(self) -> LaunchedCrew:
+        self._say()
+        self._pulse.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        err: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._ended.set()
+        self._pulse.join()
+        with contextlib.suppress(ResourceError):
+            if isinstance(err, SynthCTError):
+                self._set("failed", f"process {self.rank} of {self.size} failed: {err}")
+            fault = self._fault or self._dead_neighbour()
+            self._say(over=True)
+        if isinstance(err, KeyboardInterrupt):
+            self._explain(fault)
+
+    @contextmanager
+    def in_turn(self, name: str) -> Iterator[None]:
+        """The others wait until the first process has run its block."""
+        if self.is_first:
+            yield
+            self._set(f"turn/{name}", "done")
+        else:
+            self._wait_for(f"turn/{name}")
+            yield
+
+    def agree(self, what: str, value: str) -> None:
+        """Compare with what the first process has put into the store."""
+        first = self.share(f"agree/{what}", lambda: value)
+        if first != value:
+            raise ConflictError(
+                f"process {self.rank} of {self.size} on {self._state['host']} has {what} "
+                f"{value[:12]}, process 0 has {first[:12]}, so their samples would differ; let all "
+                "processes see the same sources, packages and kind of processor"
+            )
+
+    def share(self, name: str, make: Callable[[], Any]) -> Any:
+        """The others wait until the first process has made it."""
+        if self.is_first:
+            value = make()
+            self._set(name, json.dumps(value))
+            return value
+        return json.loads(self._wait_for(name))
+
+    def take(self, numbers: Sequence[int]) -> Iterator[int]:
+        """A counter in the store gives each number away once."""
+        while (place := self._add("taken", 1) - 1) < len(numbers):
+            yield numbers[place]
+
+    def at(self, place: str) -> None:
+        """Tell it at once: what comes may be the end of this process."""
+        self._say(place=place, tick=self._state["tick"] + 1)
+
+    def count(self, what: str, amount: int) -> int:
+        """Count in the store; whoever counts gets ahead."""
+        self._say(tick=self._state["tick"] + 1)
+        return self._add(what, amount)
+
+    def wait_for_count(self, what: str, least: int, meanwhile: Callable[[], None]) -> None:
+        """Ask the store until the others are done; our watch ends it if one dies."""
+        self._say(place="")
+        while self._add(what, 0) < least:
+            meanwhile()
+            time.sleep(0.2)
+
+    def _explain(self, fault: str | None) -> None:
+        """Say why a launcher, or our own watch, ended this process; one process says it for all."""
+        with contextlib.suppress(ResourceError):
+            if self._failed():  # which has told it already
+                raise SystemExit(130) from None
+            if fault and self._add("told", 1) > 1:
+                raise SystemExit(ResourceError.exit_code) from None
+        if fault:
+            raise ResourceError(fault) from None
+
+    def _beat(self) -> None:
+        """Say that this process is alive, and watch the next one; runs in a thread of its own."""
+        seen: dict[str, tuple[object, int]] = {}
+        failed = 0
+        while self._fault is None and not self._ended.wait(self._beat_s):
+            try:
+                self._say(beat=self._state["beat"] + 1)
+                self._fault = self._dead_neighbour() or self._silence(seen)
+                # A launcher stops us by itself when another process failed on this machine only.
+                failed += self._failed() is not None
+                if failed > 10 and self._fault is None:
+                    self._fault = f"{self._failed()}; this process stops too"
+            except ResourceError as err:
+                self._fault = str(err)
+        if self._fault is not None and not self._ended.is_set():
+            interrupt_main()
+
+    def _silence(self, seen: dict[str, tuple[object, int]]) -> str | None:
+        """What is wrong with the next process that is still at work, if anything.
+
+        Counted in beats of our own, so that the time in which all of us were stopped is none.
+        """
+        peer = next(self._others(), None)
+        if peer is None:
+            return None
+        rank, state = peer
+        for sign, limit in self._limits.items():
+            mark = rank, state[sign]
+            before, beats = seen.get(sign, (None, 0))
+            beats = beats + 1 if before == mark else 0
+            seen[sign] = mark, beats
+            if beats >= limit and (sign == "beat" or state["place"]):
+                what = "has not answered" if sign == "beat" else "has not got ahead"
+                return self._describe(rank, state, f"{what} for {limit * self._beat_s:.0f} s")
+        return None
+
+    def _dead_neighbour(self) -> str | None:
+        """What to say of a process on this machine that is dead without having said goodbye."""
+        for rank, state in self._others():
+            if state["machine"] == self._state["machine"] and not _is_alive(state["pid"]):
+                return self._describe(rank, state, "died")
+        return None
+
+    def _describe(self, rank: int, state: dict[str, Any], what: str) -> str:
+        place = f" at {state['place']}" if state["place"] else ""
+        return (
+            f"process {rank} of {self.size} (pid {state['pid']} on {state['host']}) {what}{place}; "
+            "run the same command again, with fewer processes if memory ran out; finished shards "
+            "are kept"
+        )
+
+    def _others(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """The other processes that have begun and not ended, from the next one on."""
+        for step in range(1, self.size):
+            rank = (self.rank + step) % self.size
+            if (text := self._get(f"process/{rank}")) is not None:
+                state = json.loads(text)
+                if not state["over"]:
+                    yield rank, state
+
+    def _failed(self) -> str | None:
+        return self._get("failed")
+
+    def _wait_for(self, key: str) -> str:
+        while (value := self._get(key)) is None:
+            time.sleep(0.1)
+        return value
+
+    def _say(self, **changes: Any) -> None:
+        self._state.update(changes)
+        self._set(f"process/{self.rank}", json.dumps(self._state))
+
+    def _get(self, key: str) -> str | None:
+        with _asking():
+            return self._store.get(key).decode() if self._store.check([key]) else None
+
+    def _set(self, key: str, value: str) -> None:
+        with _asking():
+            self._store.set(key, value)
+
+    def _add(self, key: str, amount: int) -> int:
+        with _asking():
+            return self._store.add(key, amount)
+
+
+def join_crew() -> Crew:
+    """The crew of this process: that of its launcher, or itself alone.
+
+    ``torchrun``, ``accelerate launch`` and ``synthct build --num-processes`` say so by ``RANK``,
+    ``WORLD_SIZE``, ``MASTER_ADDR`` and ``MASTER_PORT`` in the environment.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return Crew()
+    from torch.distributed.rendezvous import rendezvous
+
+    with _asking():
+        store, rank, size = next(iter(rendezvous("env://")))
+    return LaunchedCrew(store, rank, size)
+
+
+@contextmanager
+def _asking() -> Iterator[None]:
+    """Say what it means if the store cannot be reached."""
+    try:
+        yield
+    except RuntimeError as err:
+        from torch.distributed import DistError
+
+        if not isinstance(err, DistError):
+            raise
+        raise ResourceError(
+            "the other processes of this build cannot be reached any more; run the same command "
+            "again, finished shards are kept"
+        ) from err
+
+
+def _machine() -> str:
+    """What two processes share that can see each other's ids."""
+    parts = [socket.gethostname()]
+    with contextlib.suppress(OSError):  # not on Linux
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip())
+        parts.append(str(Path("/proc/self/ns/pid").readlink()))
+    return " ".join(parts)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
