@@ -169,10 +169,18 @@ def _introduction(release: Release, summary: Summary, facts: CardFacts) -> str:
     if facts.description:
         parts.append(inert(facts.description))
     parts.append(
-        f"{count(summary.samples, slices)} of {hosts}, in each of which a diffusion model has "
-        "painted a region anew, with the label map that goes with it. **Inside of the mask the "
-        f"picture is synthetic; outside of it every voxel is {whose}.**"
+        f"{count(summary.samples - summary.real, slices)} of {hosts}, in each of which a "
+        "diffusion model has painted a region anew, with the label map that goes with it. "
+        "**Inside of the mask the picture is synthetic; outside of it every voxel is "
+        f"{whose}.**"
     )
+    if summary.real:
+        parts.append(
+            f"Beside them stand {count(summary.real, 'slice')} as the scanner gave them "
+            "(`is_painted` is false). A slice and its paintings share a `pair_id`, and "
+            "`has_lesion` says on which of them the lesion is that was painted or removed; other "
+            "lesions may be on both."
+        )
     if facts.picture:
         parts.append(f"![Samples of the dataset](./{quote(facts.picture)})")
     parts.append(
@@ -222,6 +230,9 @@ def _usage(release: Release, facts: CardFacts) -> str:
         ["`spacing_mm`", "size of a pixel along the row index and along the column index"],
         ["`slice_index`", "of the host's scan in closest-canonical (RAS+) orientation, from 0"],
         ["`lesion_id`", "the 3D mask that a sample shows a slice of; `mask_id` is that slice's"],
+        ["`pair_id`", "shared by a host's own slice and its paintings, where both are there"],
+        ["`is_painted`", "false for a host's own slice, which has no measures of paint"],
+        ["`has_lesion`", "whether the lesion that is painted or removed is there; others may be"],
         ["`provenance`", "host, donor, mask, seeds, checkpoint and settings of the sample"],
     ]
     if facts.keep_original:

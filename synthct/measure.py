@@ -55,8 +55,6 @@ def measure(one: Painting, earlier: Iterable[npt.NDArray[np.int16]] = ()) -> Met
     before, after, mask = one.original.array, one.painted.array, one.mask
     window = one.codec.range_hu if isinstance(one.codec, Window) else SOFT_TISSUE.range_hu
     inside, replaced = metrics.hu_stats(after[mask]), metrics.hu_stats(before[mask])
-    _, spacing = slice_plane(one.original)
-    count = int(np.count_nonzero(mask))
     triple = before, after, mask
     return Metrics(
         outside_max_abs_diff=metrics.outside_max_abs_diff(*triple),
@@ -75,9 +73,19 @@ def measure(one: Painting, earlier: Iterable[npt.NDArray[np.int16]] = ()) -> Met
         psnr_db=metrics.psnr(*triple, window) if one.has_truth else None,
         ssim=metrics.ssim(*triple, window) if one.has_truth else None,
         clipped_fraction=metrics.share_outside_range(before[mask], one.codec.range_hu),
-        mask_area_mm2=count * spacing[0] * spacing[1],
-        painted_fraction=count / mask.size,
+        mask_area_mm2=_area_mm2(one),
+        painted_fraction=int(np.count_nonzero(mask)) / mask.size,
     )
+
+
+def not_painted(one: Painting) -> Metrics:
+    """The measures of a slice that is as the scanner gave it: there is no paint to be judged."""
+    return Metrics.of_unpainted(_area_mm2(one))
+
+
+def _area_mm2(one: Painting) -> float:
+    _, spacing = slice_plane(one.original)
+    return int(np.count_nonzero(one.mask)) * spacing[0] * spacing[1]
 
 
 def _hu_wasserstein(one: Painting, window: tuple[float, float]) -> float | None:

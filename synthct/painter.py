@@ -74,7 +74,7 @@ def load_painter(
     files = checked.checkpoint
     references = learn_references(
         checked.index,
-        [section.label for section in checked.recipe.masks if section.label is not None],
+        [label for section in checked.recipe.masks for label in section.painted_labels()],
         checked.label_names,
         checked.recipe.view,
         cache_dir=cache_dir or default_cache_dir(),
@@ -115,9 +115,7 @@ def paint_samples(
     Returns:
         The rows, in the order of ``specs``, slice by slice; and what was rejected, likewise.
     """
-    recipe = checked.recipe
-    sample_ids: list[str] = []
-    rejected: list[Rejection] = []
+    made = _Made(checked, painter, progress)
     waiting: dict[str, tuple[Prepared, SampleSpec]] = {}
 
     def jobs() -> Iterator[Job[tuple[str, int]]]:
@@ -128,47 +126,87 @@ def paint_samples(
             progress.total += sum(len(mask.specs) for mask in outcome)
             progress.total -= sum(spec.slices for spec in planned)
             for mask in outcome:
-                sample_ids.extend(spec.sample_id for spec in mask.specs)
+                made.expect(mask)
                 if isinstance(mask, Refused):
-                    logger.debug("%s: %s", mask.specs[0].mask_id, mask.detail)
-                    rejected.extend(Rejection(s.sample_id, mask.reason) for s in mask.specs)
-                    progress.update(len(mask.specs))
                     continue
                 for spec in mask.specs:
+                    if not spec.is_painted:
+                        made.finish(mask, spec, [])
+                        continue
                     waiting[spec.sample_id] = mask, spec
                     for n, patch in enumerate(mask.patches):
-                        yield Job((spec.sample_id, n), patch, noise_seed(recipe, spec, n))
+                        yield Job((spec.sample_id, n), patch, noise_seed(checked.recipe, spec, n))
 
     painted: dict[str, dict[int, Any]] = {}
-    variants: dict[str, list[npt.NDArray[np.int16]]] = {}
-    rows: dict[str, Row] = {}
     for (sample_id, n), pixels in painter.inpainter.stream(jobs()):
         mask, spec = waiting[sample_id]
         pieces = painted.setdefault(sample_id, {})
         pieces[n] = pixels
-        if len(pieces) < len(mask.patches):
-            continue
-        del waiting[sample_id], painted[sample_id]
-        earlier = variants.setdefault(spec.mask_id, [])  # variants come in their order
+        if len(pieces) == len(mask.patches):
+            del waiting[sample_id], painted[sample_id]
+            made.finish(mask, spec, [pieces[i] for i in range(len(pieces))])
+    return made.rows_and_rejections()
+
+
+class _Made:
+    """What has become of the samples of a shard so far.
+
+    Args:
+        checked: The recipe.
+        painter: From ``load_painter``.
+        progress: A progress bar, in samples.
+    """
+
+    def __init__(self, checked: Checked, painter: Painter, progress: Any) -> None:
+        self.checked, self.painter, self.progress = checked, painter, progress
+        self._sample_ids: list[str] = []
+        self._rows: dict[str, Row] = {}
+        self._rejected: list[Rejection] = []
+        self._variants: dict[str, list[npt.NDArray[np.int16]]] = {}
+
+    def expect(self, mask: Prepared | Refused) -> None:
+        """Note the samples of a mask, in their order; those of a refused one are rejected."""
+        self._sample_ids.extend(spec.sample_id for spec in mask.specs)
+        if isinstance(mask, Refused):
+            logger.debug("%s: %s", mask.specs[0].mask_id, mask.detail)
+            self._rejected.extend(Rejection(s.sample_id, mask.reason) for s in mask.specs)
+            self.progress.update(len(mask.specs))
+
+    def finish(self, mask: Prepared, spec: SampleSpec, pieces: Sequence[Any]) -> None:
+        """Make the row of a sample, or reject it if a measure of its paint breaks a limit."""
+        earlier = self._variants.setdefault(spec.mask_id, [])  # variants come in their order
         row, hu = finish(
             mask,
             spec,
-            [pieces[i] for i in range(len(pieces))],
-            recipe,
-            references=painter.references,
+            pieces,
+            self.checked.recipe,
+            references=self.painter.references,
             earlier=earlier,
-            trained_on=painter.trained_on,
-            generation=painter.generation,
-            numerics=painter.numerics,
-            licence=checked.licence,
+            trained_on=self.painter.trained_on,
+            generation=self.painter.generation,
+            numerics=self.painter.numerics,
+            licence=self.checked.licence,
         )
-        progress.update()
-        broken = recipe.quality.broken(asdict(row.metrics))
-        if broken is not None:
-            rejected.append(reject(row, broken.reason, broken.measure, broken.value))
-            continue
-        earlier.append(hu)
-        rows[sample_id] = row
-    place = {sample_id: n for n, sample_id in enumerate(sample_ids)}
-    rejected.sort(key=lambda one: place[one.sample_id])
-    return [rows[sample_id] for sample_id in sample_ids if sample_id in rows], rejected
+        self.progress.update()
+        if spec.is_painted:
+            broken = self.checked.recipe.quality.broken(asdict(row.metrics))
+            if broken is not None:
+                self._rejected.append(reject(row, broken.reason, broken.measure, broken.value))
+                return
+            earlier.append(hu)
+        self._rows[spec.sample_id] = row
+
+    def rows_and_rejections(self) -> tuple[list[Row], list[Rejection]]:
+        """Both in the order of the samples; a pair of which no painting is left is no pair."""
+        painted = {row.facts.pair_id for row in self._rows.values() if row.facts.is_painted}
+        rows, rejected = [], list(self._rejected)
+        for sample_id in self._sample_ids:
+            row = self._rows.get(sample_id)
+            if row is None:
+                continue
+            if row.facts.is_painted or row.facts.pair_id in painted:
+                rows.append(row)
+            else:
+                rejected.append(Rejection(sample_id, "pair: no painting of it was accepted"))
+        place = {sample_id: n for n, sample_id in enumerate(self._sample_ids)}
+        return rows, sorted(rejected, key=lambda one: place[one.sample_id])

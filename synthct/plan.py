@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from heapq import nsmallest
-from itertools import accumulate
+from itertools import accumulate, groupby
 
+from synthct.donors import DonorChooser
 from synthct.errors import RecipeError, SourceError
 from synthct.masks import VIEW_AXIS, MaskKind, SeveralSlices
 from synthct.recipe import SPLITS, Recipe, Split, donor_source
@@ -22,9 +22,6 @@ from synthct.seeds import derive_seed
 from synthct.sources import CaseEntry, Index
 from synthct.splits import share_out, split_patients
 from synthct.yaml_errors import nearest
-
-#: Donors named for a mask: the one to take, and what to fall back on if it cannot be placed.
-DONORS_PER_MASK = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +35,8 @@ class SampleSpec:
         draw: Number of the mask among those of this host and section, from 0.
         slice_ordinal: Number of the slice among those of this mask, from 0; the plan knows the
             first only.
-        variant: Number of the painting of this mask, from 0.
+        variant: Number of the painting of this mask, from 0; None for the host's own slice, which
+            a section with ``pair`` gives beside them.
         donors: Cases to take the shape from, the first unless it cannot be placed; empty for
             kinds without a donor.
         slices: About how many slices, each a sample, the mask will come to; how many they are is
@@ -50,7 +48,7 @@ class SampleSpec:
     section: str
     draw: int
     slice_ordinal: int
-    variant: int
+    variant: int | None
     donors: tuple[CaseEntry, ...] = ()
     slices: int = 1
 
@@ -66,8 +64,13 @@ class SampleSpec:
 
     @property
     def sample_id(self) -> str:
-        """``<mask_id>.v<variant>``."""
-        return f"{self.mask_id}.v{self.variant}"
+        """``<mask_id>.v<variant>``, or ``<mask_id>.real`` for the host's own slice."""
+        return f"{self.mask_id}.{f'v{self.variant}' if self.is_painted else 'real'}"
+
+    @property
+    def is_painted(self) -> bool:
+        """Whether the model paints; if not, the sample is the host's own slice."""
+        return self.variant is not None
 
     def on_slice(self, ordinal: int) -> SampleSpec:
         """The sample of the same draw and variant on another slice."""
@@ -129,6 +132,11 @@ class Plan:
         return sum(spec.slices for spec in self.specs)
 
     @property
+    def num_painted(self) -> int:
+        """How many of them the model paints; the others are the real halves of pairs."""
+        return sum(spec.slices for spec in self.specs if spec.is_painted)
+
+    @property
     def is_exact(self) -> bool:
         """Whether no mask becomes several slices, which are counted when it is drawn."""
         return all(spec.slices == 1 for spec in self.specs)
@@ -177,11 +185,11 @@ def plan_samples(recipe: Recipe, index: Index) -> Plan:
     splits, split_notes = split_patients(recipe, hosts, donors)
     notes += split_notes
     used: Counter[str] = Counter()
-    choosers: dict[str, _DonorChooser] = {}
+    choosers: dict[str, DonorChooser] = {}
     for number, section in enumerate(recipe.masks):
         if not section.needs_donor:
             continue
-        chooser = _DonorChooser(recipe.seed, section.name, pools[section.name], splits, used)
+        chooser = DonorChooser(recipe.seed, section.name, pools[section.name], splits, used)
         choosers[section.name], ids = chooser, able[section.name]
         bereft = [h.case_id for h in hosts if h.case_id in ids and not chooser.has_donor_for(h)]
         ids.difference_update(bereft)
@@ -280,61 +288,14 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:12]) + more if names else "none"
 
 
-class _DonorChooser:
-    """Deals donors out evenly over their patients, within a split, never the host's own."""
-
-    def __init__(
-        self,
-        seed: int,
-        section: str,
-        pool: Sequence[CaseEntry],
-        splits: Mapping[str, Split],
-        used: Counter[str],
-    ) -> None:
-        self._seed, self._section, self._splits = seed, section, splits
-        self._used: Counter[str] = Counter()
-        self._used_by_all = used
-        self._patients: dict[Split, dict[str, list[CaseEntry]]] = defaultdict(dict)
-        for donor in pool:
-            cases = self._patients[splits[donor.patient_id]]
-            cases.setdefault(donor.patient_id, []).append(donor)
-        patients = {donor.patient_id for donor in pool}
-        self._order = {name: derive_seed(seed, "donor", section, name) for name in patients}
-
-    def has_donor_for(self, host: CaseEntry) -> bool:
-        """Whether another patient of the host's split can lend a shape."""
-        return bool(self._others(host))
-
-    def choose(self, host: CaseEntry, draw: int) -> tuple[CaseEntry, ...]:
-        """A donor from the patient used least so far, then those to fall back on."""
-        others = self._others(host)
-        chosen = nsmallest(DONORS_PER_MASK, others, key=self._claim)
-        self._used[chosen[0]] += 1
-        self._used_by_all[chosen[0]] += 1
-        return tuple(self._case_of(others[patient], host, draw) for patient in chosen)
-
-    def _claim(self, patient: str) -> tuple[int, int, int]:
-        """Least first: used by this section, used by any, and a fixed random order."""
-        return self._used[patient], self._used_by_all[patient], self._order[patient]
-
-    def _case_of(self, cases: Sequence[CaseEntry], host: CaseEntry, draw: int) -> CaseEntry:
-        """One of a patient's cases, at random."""
-        names = ("donor", self._section, host.case_id, str(draw))
-        return min(cases, key=lambda case: derive_seed(self._seed, *names, case.case_id))
-
-    def _others(self, host: CaseEntry) -> dict[str, list[CaseEntry]]:
-        patients = self._patients[self._splits[host.patient_id]]
-        return {name: cases for name, cases in patients.items() if name != host.patient_id}
-
-
 def _specs_of_host(
     recipe: Recipe,
     host: CaseEntry,
     split: Split,
     able: Mapping[str, set[str]],
-    choosers: Mapping[str, _DonorChooser],
+    choosers: Mapping[str, DonorChooser],
 ) -> Iterator[SampleSpec]:
-    """The samples of one host, by section, draw and variant."""
+    """The samples of one host, by section, draw and variant; the real half of a pair is last."""
     sections = [section for section in recipe.masks if host.case_id in able[section.name]]
     if not sections:
         return
@@ -345,7 +306,7 @@ def _specs_of_host(
             chooser = choosers.get(section.name)
             donors = chooser.choose(host, draw) if chooser else ()
             slices = _expected_slices(recipe, section, host, donors)
-            for variant in range(recipe.variants):
+            for variant in (*range(recipe.variants), *((None,) if section.pair else ())):
                 yield SampleSpec(
                     split=split,
                     host=host,
@@ -365,8 +326,8 @@ def _expected_slices(
     if section.slices == "random" or section.slices == "largest":
         return 1
     lender = donors[0] if donors else host
-    labels = section.donor_labels() or section.wanted_labels() or section.useful_labels()
-    volume_ml = sum(lender.labels[name].volume_ml for name in labels if name in lender.labels)
+    labels = [name for name in section.shape_labels() if name in lender.labels]
+    volume_ml = sum(lender.labels[name].volume_ml for name in labels)
     step_mm = float(host.spacing_mm[VIEW_AXIS[recipe.view]])
     if isinstance(section.slices, SeveralSlices) and section.slices.every_mm is not None:
         step_mm = max(step_mm, section.slices.every_mm)
@@ -374,17 +335,26 @@ def _expected_slices(
 
 
 def _shards(specs: Sequence[SampleSpec], size: int) -> Iterator[Shard]:
-    """Runs of at most ``size`` samples of one split, or of one mask with more slices."""
+    """Runs of at most ``size`` samples of one split, or of one mask or pair with more slices."""
     for split in SPLITS:
         runs: list[list[SampleSpec]] = []
         room = 0
-        for spec in specs:
-            if spec.split != split:
-                continue
-            if not runs or spec.slices > room:
+        for unit in _units(spec for spec in specs if spec.split == split):
+            samples = sum(spec.slices for spec in unit)
+            if not runs or samples > room:
                 runs.append([])
                 room = size
-            runs[-1].append(spec)
-            room -= spec.slices
+            runs[-1] += unit
+            room -= samples
         for index, run in enumerate(runs):
             yield Shard(split, index, tuple(run))
+
+
+def _units(specs: Iterable[SampleSpec]) -> Iterator[tuple[SampleSpec, ...]]:
+    """What must stand in one file: a pair with all of its variants, any other sample alone."""
+    for _, group in groupby(specs, key=lambda spec: spec.lesion_id):
+        unit = tuple(group)
+        if all(spec.is_painted for spec in unit):
+            yield from ((spec,) for spec in unit)
+        else:
+            yield unit

@@ -30,17 +30,19 @@ def describe(checked: Checked) -> str:
         shown = [f"{name} {count}" for name, count in list(counts.items())[:12]]
         more = f", and {len(counts) - 12} more" if len(counts) > 12 else ""
         lines.append(f"  {title:<8}{', '.join(shown)}{more}")
-    labels = {m.name: m.label or "whatever fits" for m in recipe.masks}
+    labels = {m.name: " or ".join(m.painted_labels()) or m.unnamed_paint for m in recipe.masks}
     painted: Counter[str] = Counter()
-    for section, count in plan.count("section").items():
-        painted[labels[section]] += count
+    for spec in plan.specs:
+        painted[labels[spec.section]] += spec.slices if spec.is_painted else 0
     lines.append(f"  {'painted':<8}{', '.join(f'{n} {c}' for n, c in painted.items())}")
+    if real := plan.num_samples - plan.num_painted:
+        lines.append(f"  {'pairs':<8}{counted(real, 'slice')} as it is, beside its paintings")
     donors = plan.count("donor")
     if donors:
         lines.append(f"  {'donors':<8}{counted(len(donors), 'case')}")
     lines.append(f"  {'licence':<8}{checked.licence or 'unknown: not to be published'}")
     lines.append(f"  {'size':<8}about {_size(expected_bytes(checked, plan.specs))}")
-    lines.append(f"  {'time':<8}about {_duration(plan.num_samples * seconds_per_sample(checked))}")
+    lines.append(f"  {'time':<8}about {_duration(plan.num_painted * seconds_per_sample(checked))}")
     lines += [f"  note: {note}" for note in (*plan.notes, *checked.index.notes)]
     lines += [f"  left out: {s.source} {s.case_id}: {s.reason}" for s in checked.index.skipped]
     return "\n".join(lines)

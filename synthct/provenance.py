@@ -74,9 +74,12 @@ def provenance(
     section = next(m for m in recipe.masks if m.name == spec.section)
     view, index = recipe.view, int(params["slice_index"])
     voxels = int(np.count_nonzero(region))
+    synthetic = voxels if spec.is_painted else 0
     return {
         "sample_key": sample_key(spec, recipe, section, str(generation["checkpoint_id"])),
         "split": spec.split,
+        "is_painted": spec.is_painted,
+        "pair_id": spec.mask_id if section.pair else None,
         "group": spec.host.patient_id,
         "host": {
             **_case_facts(spec.host),
@@ -91,35 +94,17 @@ def provenance(
             "kind": section.kind,
             "params": params,
             "facts": facts,
-            "label_map": section.label_policy(),
-            "label_value": _label_value(section, region, labels[1]),
+            "label_map": section.label_policy() if spec.is_painted else "keep",
+            "label_value": _label_value(section, region, labels[1]) if spec.is_painted else None,
             "voxels": voxels,
             "volume_mm3": voxels * plane.voxel_volume_ml * 1000,
             "box": _box(region, VIEW_AXIS[view], index),
             "sha256": array_digest(to_picture(region, view).astype(np.uint8)),
         },
-        "generation": {
-            **generation,
-            "seeds": {
-                "recipe": recipe.seed,
-                "mask": ["mask", spec.host.source, spec.host.case_id, spec.section, str(spec.draw)],
-                "noise": [["noise", spec.sample_id, str(n)] for n in range(len(patches))],
-            },
-            "codec": patches[0].codec.model_dump(),
-            "patches": [
-                {
-                    "size": patch.size,
-                    "origin": list(patch.origin),
-                    "resampled": patch.is_resampled,
-                    "spacing_mm": list(patch.spacing_mm),
-                    "strength": patch.strength,
-                }
-                for patch in patches
-            ],
-        },
-        "synthetic_data": "YES",
-        "synthetic_voxel_fraction": voxels / region.size,
-        "real_voxel_fraction": (region.size - voxels) / region.size,
+        "generation": _generation(spec, recipe, patches, generation) if spec.is_painted else None,
+        "synthetic_data": "YES" if spec.is_painted else "NO",
+        "synthetic_voxel_fraction": synthetic / region.size,
+        "real_voxel_fraction": (region.size - synthetic) / region.size,
         "outside_max_abs_diff": 0,
         "dataset": {
             "licence": licence,
@@ -132,6 +117,31 @@ def provenance(
             "format": FORMAT_VERSION,
             "scheme": SAMPLE_SCHEME,
         },
+    }
+
+
+def _generation(
+    spec: SampleSpec, recipe: Recipe, patches: Sequence[Patch], common: Mapping[str, Any]
+) -> dict[str, Any]:
+    """How a painted sample was painted, seeds and patches included."""
+    return {
+        **common,
+        "seeds": {
+            "recipe": recipe.seed,
+            "mask": ["mask", spec.host.source, spec.host.case_id, spec.section, str(spec.draw)],
+            "noise": [["noise", spec.sample_id, str(n)] for n in range(len(patches))],
+        },
+        "codec": patches[0].codec.model_dump(),
+        "patches": [
+            {
+                "size": patch.size,
+                "origin": list(patch.origin),
+                "resampled": patch.is_resampled,
+                "spacing_mm": list(patch.spacing_mm),
+                "strength": patch.strength,
+            }
+            for patch in patches
+        ],
     }
 
 

@@ -20,7 +20,7 @@ from synthct.draw import CaseReader, Drawn, Refused, draw, refused
 from synthct.errors import MaskError
 from synthct.intensity import SOFT_TISSUE, Window
 from synthct.masks import MaskKind, View, on_slice, paint_labels, slice_of
-from synthct.measure import Painting, measure
+from synthct.measure import Painting, measure, not_painted
 from synthct.patch import Patch, PatchRules, cut_patches, paste_patches
 from synthct.plan import SampleSpec
 from synthct.provenance import provenance
@@ -37,7 +37,7 @@ class Prepared:
     """A mask on a slice, ready to be painted; its variants share it.
 
     Attributes:
-        specs: The samples to be painted, one per variant.
+        specs: The samples: one per variant, and the host's own slice in a pair.
         plane: The host's slice, HU, one voxel thick.
         region: Boolean, on the grid of ``plane``: where to paint.
         host_labels: The host's label map, on the grid of ``plane``.
@@ -197,10 +197,12 @@ def finish(
 ) -> tuple[Row, npt.NDArray[np.int16]]:
     """Paste the paint into the slice, prove that nothing else changed, measure, and describe.
 
+    A spec that is not painted becomes the host's own slice with its own label map.
+
     Args:
         prepared: From ``prepare``.
         spec: The variant.
-        painted: One array per patch, from the model.
+        painted: One array per patch, from the model; none for a spec that is not painted.
         recipe: The recipe.
         references: What real tissue looks like.
         earlier: HU inside of the mask of its earlier variants.
@@ -216,8 +218,11 @@ def finish(
         AssertionError: If a voxel outside the mask changed: a bug of ours, never accepted.
     """
     plane, mask = prepared.plane, prepared.region.array
-    result = paste_patches(plane, prepared.region, prepared.patches, painted)
     codec = prepared.patches[0].codec
+    result, labels = plane, prepared.host_labels
+    if spec.is_painted:
+        result = paste_patches(plane, prepared.region, prepared.patches, painted)
+        labels = prepared.labels
     painting = Painting(
         original=plane,
         painted=result,
@@ -227,10 +232,12 @@ def finish(
         reference=references.of(prepared.label, spec.host.patient_id),
         has_truth=prepared.has_truth,
     )
-    measured = measure(painting, earlier)
+    measured = measure(painting, earlier) if spec.is_painted else not_painted(painting)
     changed = measured.outside_max_abs_diff
     assert changed == 0, f"{spec.sample_id}: {changed} HU changed outside of the mask"
     host, donor = spec.host, prepared.donor
+    section = next(m for m in recipe.masks if m.name == spec.section)
+    change = section.changes_lesion
     facts = Facts(
         sample_id=spec.sample_id,
         mask_id=spec.mask_id,
@@ -239,6 +246,9 @@ def finish(
         patient_id=host.patient_id,
         donor_case_id=donor.case_id if donor else None,
         donor_patient_id=donor.patient_id if donor else None,
+        pair_id=spec.mask_id if section.pair else None,
+        is_painted=spec.is_painted,
+        has_lesion=None if change is None else (change == "added") == spec.is_painted,
         mask_name=spec.section,
         mask_kind=str(prepared.params["kind"]),
         label=prepared.label,
@@ -247,7 +257,7 @@ def finish(
         variant=spec.variant,
         host_in_training=None if trained_on is None else host.voxel_sha256 in trained_on,
     )
-    slices = Slices(result, plane.array, mask, prepared.labels)
+    slices = Slices(result, plane.array, mask, labels)
     row = make_row(
         slices,
         facts,
@@ -257,7 +267,7 @@ def finish(
             recipe,
             plane=plane,
             region=mask,
-            labels=(prepared.host_labels, prepared.labels),
+            labels=(prepared.host_labels, labels),
             donor=donor,
             params=prepared.params,
             facts=prepared.facts,

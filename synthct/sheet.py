@@ -62,7 +62,7 @@ def dataset_sheet(shards: Sequence[Path], *, keep_original: bool = False) -> byt
     Where the dataset keeps the original slice, that is shown beside them.
 
     Args:
-        shards: The parquet files; rows are taken evenly from all of them.
+        shards: The parquet files; painted rows are taken evenly from all of them.
         keep_original: Whether there is a column ``original``.
 
     Returns:
@@ -70,17 +70,22 @@ def dataset_sheet(shards: Sequence[Path], *, keep_original: bool = False) -> byt
     """
     names = ["image", "mask", "label", "spacing_mm", "sample_id"]
     names += ["original"] if keep_original else []
-    counts = [len(read_shard(path, ["sample_id"])) for path in shards]
-    total = sum(counts)
-    wanted = {n * total // min(TILES, total) for n in range(min(TILES, total))} if total else set()
-    tiles, start = [], 0
-    for path, count in zip(shards, counts, strict=True):
-        chosen = sorted(n - start for n in wanted if start <= n < start + count)
-        start += count
-        if not chosen:
-            continue
-        for row in read_shard(path, names).take(chosen).to_pylist():
-            tiles.append(_before_and_after(row))
+    painted = [
+        (number, place)
+        for number, path in enumerate(shards)
+        for place, is_painted in enumerate(
+            read_shard(path, ["is_painted"])["is_painted"].to_pylist()
+        )
+        if is_painted
+    ]
+    shown = min(TILES, len(painted))
+    chosen = [painted[n * len(painted) // shown] for n in range(shown)]
+    tiles = []
+    for number, path in enumerate(shards):
+        places = [place for shard, place in chosen if shard == number]
+        if places:
+            rows = read_shard(path, names).take(places).to_pylist()
+            tiles += [_before_and_after(row) for row in rows]
     return _sheet(tiles, columns=2 if keep_original else 3)
 
 

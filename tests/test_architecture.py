@@ -25,7 +25,7 @@ LAYERS = (
     {"models"},
     {"inpaint", "quality", "references"},
     {"recipe"},
-    {"splits"},
+    {"donors", "splits"},
     {"plan"},
     {"dataset", "draw", "licence"},
     {"card", "check", "measure", "provenance"},

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from synthct.case import Case
 from synthct.errors import MaskError
-from synthct.masks import IGNORE, Mask, PlacementError, Removal, paint_labels, slice_of
+from synthct.masks import IGNORE, Mask, PlacementError, Removal, draw_slices, paint_labels, slice_of
 from synthct.masks.grow import grow
 from synthct.volume import Volume
 
@@ -245,7 +245,14 @@ def test_the_mask_does_not_depend_on_how_the_scan_was_stored() -> None:
 
 
 @pytest.mark.parametrize(
-    "fields", [{"label": "tumor"}, {"volume_ml": [2, 1]}, {"margin_mm": -1}, {"part": "second"}]
+    "fields",
+    [
+        {"label": "tumor"},
+        {"max_extent_mm": 9},
+        {"volume_ml": [2, 1]},
+        {"margin_mm": -1},
+        {"part": "second"},
+    ],
 )
 def test_senseless_sections_are_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
@@ -258,3 +265,14 @@ def test_a_removal_says_which_labels_it_needs() -> None:
     assert removal(label="kidney").wanted_labels() == ("tumor", "kidney")
     assert removal(label="kidney").useful_labels() == ()
     assert removal(label="kidney").painted_labels() == ("kidney",)
+
+
+@pytest.mark.parametrize("rule", ["random", "largest", "all"])
+def test_slices_show_the_lesion_and_not_only_its_margin(rule: str) -> None:
+    case = make_tiny_case()
+    mask = built(removal(margin_mm=8, slices=rule), case)
+    lesion = np.flatnonzero((case.labels.array == TUMOR).any(axis=(0, 1)))
+    assert mask.box.start_ijk[2] < lesion[0]
+    for seed in range(20):
+        chosen = draw_slices(mask, "axial", rule, None, np.random.default_rng(seed))
+        assert {params["slice_index"] for params in chosen} <= set(lesion.tolist())

@@ -69,12 +69,16 @@ class Facts:
         patient_id: The host's patient.
         donor_case_id: The case whose structure was carried over, if any.
         donor_patient_id: The donor's patient, if any.
+        pair_id: Equal for the host's own slice and its paintings; None where there is no pair.
+        is_painted: Whether the model painted; False for the host's own slice in a pair.
+        has_lesion: Whether the lesion that the mask is about is there: True where it was painted
+            or not yet removed. None for masks that are about no lesion.
         mask_name: Name of the recipe's mask section.
         mask_kind: Kind of that section.
         label: What the model was asked to paint; None is whatever fits.
         view: The plane of the slice.
         slice_index: Index of the slice along the view's axis of the host's canonical volume.
-        variant: 0-based number of this painting of the mask.
+        variant: 0-based number of this painting of the mask; None for the host's own slice.
         host_in_training: Whether the checkpoint was trained on the host; None if it does not say.
     """
 
@@ -85,18 +89,23 @@ class Facts:
     patient_id: str
     donor_case_id: str | None
     donor_patient_id: str | None
+    pair_id: str | None
+    is_painted: bool
+    has_lesion: bool | None
     mask_name: str
     mask_kind: str
     label: str | None
     view: View
     slice_index: int
-    variant: int
+    variant: int | None
     host_in_training: bool | None
 
 
 @dataclass(frozen=True)
 class Metrics:
     """Measures of one sample, on the grid that users see; stored as null where not finite.
+
+    A row that was not painted has no measures of paint.
 
     Attributes:
         outside_max_abs_diff: Greatest change outside of the mask in HU; always 0.
@@ -140,6 +149,13 @@ class Metrics:
     clipped_fraction: float | None
     mask_area_mm2: float
     painted_fraction: float
+
+    @classmethod
+    def of_unpainted(cls, mask_area_mm2: float) -> Metrics:
+        """Those of the host's own slice, in which nothing was painted."""
+        values: dict[str, Any] = dict.fromkeys(field.name for field in fields(cls))
+        values |= {"outside_max_abs_diff": 0, "mask_area_mm2": mask_area_mm2}
+        return cls(**values | {"painted_fraction": 0.0})
 
 
 @dataclass(frozen=True)

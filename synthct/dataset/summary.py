@@ -37,6 +37,7 @@ class Summary:
 
     Attributes:
         samples: Number of rows.
+        real: Rows that were not painted: the hosts' own slices in pairs.
         splits: Samples by split, in the order of the plan.
         by_mask: Samples by (mask section, its kind, label or None) and split.
         by_case: Samples by host case.
@@ -49,6 +50,7 @@ class Summary:
     """
 
     samples: int
+    real: int
     splits: Mapping[str, int]
     by_mask: Mapping[tuple[str, str, str | None], Mapping[str, int]]
     by_case: Mapping[str, int]
@@ -83,6 +85,7 @@ def summarise(folder: Path, shards: Sequence[ShardRecord]) -> Summary:
     rejected = Counter(reason.reason for shard in shards for reason in shard.rejected)
     return Summary(
         samples=len(rows),
+        real=sum(not row["is_painted"] for row in rows),
         splits=splits,
         by_mask=by_mask,
         by_case=Counter(row["case_id"] for row in rows),

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from synthct.case import Case
 from synthct.errors import MaskError
@@ -22,11 +22,12 @@ from synthct.regions import components as components
 from synthct.regions import largest_part as largest_part
 from synthct.regions import move as move
 from synthct.regions import structure as structure
-from synthct.volume import Array, Box, Index3, Spacing, Volume
+from synthct.volume import Array, Box, Index3, Spacing, Volume, shifted
 
 Params = dict[str, Any]
 View = Literal["axial", "coronal", "sagittal"]
 LabelPolicy = Literal["paint", "keep", "ignore"]
+LesionChange = Literal["added", "removed"]
 
 
 class SeveralSlices(BaseModel):
@@ -72,7 +73,9 @@ class PlacementError(MaskError):
 class MaskSection(BaseModel):
     """The fields that every section of ``masks`` in a recipe may have.
 
-    A kind says with ``values_by_voxel`` that its masks carry what the label map gets.
+    A kind says with ``changes_lesion`` whether painting adds or removes a lesion, with
+    ``values_by_voxel`` that its masks carry what the label map gets, and with ``unnamed_paint``
+    what is painted where the recipe names no label.
 
     Attributes:
         name: Names the section in sample ids.
@@ -84,12 +87,16 @@ class MaskSection(BaseModel):
             of the slice, or of the 3D mask where several slices are taken.
         label_map: What the label map gets under the mask: the painted label, 255, or what was
             there; by default what suits the kind.
+        pair: Also give the host's own slice, unpainted: with the lesion that is removed, or
+            without the one that is painted. Both have the same ``pair_id``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     needs_donor: ClassVar[bool] = False
+    changes_lesion: ClassVar[LesionChange | None] = None
     values_by_voxel: ClassVar[bool] = False
+    unnamed_paint: ClassVar[str] = "whatever fits"
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9_-]*[a-z0-9])?$", max_length=40)]
     label: str | None = None
@@ -97,6 +104,13 @@ class MaskSection(BaseModel):
     slices: SliceRule = "random"
     max_extent_mm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     label_map: LabelPolicy | None = None
+    pair: bool = False
+
+    @model_validator(mode="after")
+    def _pairs_differ_in_a_lesion(self) -> Self:
+        if self.pair and self.changes_lesion is None:
+            raise ValueError("pair is for kinds that add or remove a lesion; remove it")
+        return self
 
     def wanted_labels(self) -> tuple[str, ...]:
         """The labels without which a host is of no use to this section."""
@@ -105,6 +119,10 @@ class MaskSection(BaseModel):
     def useful_labels(self) -> tuple[str, ...]:
         """Further labels that are obeyed where the host has them."""
         return ()
+
+    def shape_labels(self) -> tuple[str, ...]:
+        """The labels, of the donor if there is one, that the mask's extent follows."""
+        return self.donor_labels() or self.wanted_labels() or self.useful_labels()
 
     def donor_labels(self) -> tuple[str, ...]:
         """The labels that a donor must have."""
@@ -158,6 +176,8 @@ class Mask:
         facts: Measured numbers as JSON, such as ``volume_ml`` and those of ``accept``.
         values: What the label map gets under the mask, of ``region``'s shape, where a kind decides
             that voxel by voxel; None where one value goes for all.
+        core: Boolean of ``region``'s shape: what a slice must show, such as a lesion without its
+            margin; None for any of the mask.
     """
 
     region: Volume
@@ -165,6 +185,7 @@ class Mask:
     label: str | None
     facts: dict[str, Any] = field(default_factory=dict)
     values: Array | None = None
+    core: Region | None = None
 
     def __post_init__(self) -> None:
         if self.region.shape != self.box.shape or self.region.array.dtype != bool:
@@ -172,13 +193,37 @@ class Mask:
                 f"a mask of {self.region.array.dtype} {self.region.shape} is not its box's "
                 f"{self.box.shape} booleans"
             )
-        if self.values is not None and self.values.shape != self.box.shape:
-            raise ValueError(f"values {self.values.shape} are not of the box {self.box.shape}")
+        for other in (self.values, self.core):
+            if other is not None and other.shape != self.box.shape:
+                raise ValueError(f"values or core {other.shape} are not of {self.box.shape}")
 
     @property
     def volume_ml(self) -> float:
         """Volume of the true voxels in ml."""
         return int(np.count_nonzero(self.region.array)) * self.region.voxel_volume_ml
+
+    def only(self, region: Region) -> Mask | None:
+        """The mask with the voxels of ``region`` only, tightly boxed; None if there is none.
+
+        Args:
+            region: Boolean of the mask's shape.
+        """
+        tight = Box.around(region)
+        if tight is None:
+            return None
+        crop = Volume(region, self.region.affine).crop(tight)
+        values, core = (
+            None if array is None else np.ascontiguousarray(array[tight.slices])
+            for array in (self.values, self.core)
+        )
+        return Mask(
+            Volume(np.ascontiguousarray(crop.array), crop.affine),
+            move(tight, self.box.start_ijk),
+            self.label,
+            self.facts,
+            values,
+            core,
+        )
 
     def in_host(self, shape: Index3) -> Region:
         """The mask as a boolean array of the host's ``shape`` (I, J, K)."""
@@ -194,6 +239,7 @@ def make_mask(
     label: str | None,
     facts: dict[str, Any],
     values: Array | None = None,
+    core: Region | None = None,
 ) -> Mask:
     """A mask tightly around the true voxels of ``region``, with the facts that all masks have.
 
@@ -204,23 +250,23 @@ def make_mask(
         label: What is painted.
         facts: Numbers of the kind, added to volume and extent.
         values: Label values of ``region``'s shape, see `Mask`.
+        core: Boolean of ``region``'s shape, see `Mask`.
 
     Raises:
         MaskError: If no voxel is true.
     """
-    tight = Box.around(region)
-    if tight is None:
+    whole = Volume(region, shifted(host.labels.affine, start_ijk))
+    box = move(Box((0, 0, 0), whole.shape), start_ijk)
+    mask = Mask(whole, box, label, facts, values, core).only(region)
+    if mask is None:
         raise MaskError(f"case {host.case_id}: the mask holds no voxel of the scan's grid")
-    box = move(tight, start_ijk)
-    crop = Volume(np.ascontiguousarray(region[tight.slices]), host.labels.crop(box).affine)
-    after = None if values is None else np.ascontiguousarray(values[tight.slices])
-    mask = Mask(crop, box, label, facts, after)
-    extent = [n * s for n, s in zip(box.shape, host.labels.spacing_mm, strict=True)]
+    around = mask.box.grow((1, 1, 1))
+    extent = [n * s for n, s in zip(mask.box.shape, host.labels.spacing_mm, strict=True)]
     common = {
-        "voxels": int(np.count_nonzero(crop.array)),
+        "voxels": int(np.count_nonzero(mask.region.array)),
         "volume_ml": round(mask.volume_ml, 4),
         "extent_mm": [round(e, 2) for e in extent],
-        "touches_border": box.grow((1, 1, 1)).clip(host.labels.shape) != box.grow((1, 1, 1)),
+        "touches_border": around.clip(host.labels.shape) != around,
     }
     facts.update(common)
     return mask

@@ -19,6 +19,7 @@ from synthct.errors import MaskError
 from synthct.masks.base import (
     IGNORE,
     LabelPolicy,
+    LesionChange,
     Mask,
     MaskSection,
     Params,
@@ -61,7 +62,9 @@ class Removal(MaskSection):
         volume_ml: Least and greatest volume of a lesion that is removed.
     """
 
+    changes_lesion: ClassVar[LesionChange | None] = "removed"
     values_by_voxel: ClassVar[bool] = True
+    unnamed_paint: ClassVar[str] = "the organ around it"
 
     kind: Literal["removal"] = "removal"
     lesion: str
@@ -77,6 +80,8 @@ class Removal(MaskSection):
     def _makes_sense(self) -> Self:
         if self.label == self.lesion:
             raise ValueError(f"label is the organ to paint, not the lesion '{self.lesion}' itself")
+        if self.max_extent_mm is not None:
+            raise ValueError("a lesion is removed as a whole; remove max_extent_mm")
         if self.volume_ml[0] > self.volume_ml[1]:
             raise ValueError(f"the range {list(self.volume_ml)} must rise: [least, greatest]")
         return self
@@ -88,6 +93,10 @@ class Removal(MaskSection):
     def useful_labels(self) -> tuple[str, ...]:
         """Organs that may lie around the lesion, if the recipe names none."""
         return ORGANS if self.label is None else ()
+
+    def shape_labels(self) -> tuple[str, ...]:
+        """The lesion."""
+        return (self.lesion,)
 
     def label_policy(self) -> LabelPolicy:
         """The lesion's voxels become the organ."""
@@ -169,8 +178,8 @@ class Removal(MaskSection):
             "lesions": len(params["parts"]),
             "lesions_left": len(lesions.volumes_ml) - len(params["parts"]),
         }
-        return make_mask(host, region, box.start_ijk, _general_name(host, params["organ"]), facts,
-                         values)  # fmt: skip
+        label = _general_name(host, params["organ"])
+        return make_mask(host, region, box.start_ijk, label, facts, values, lesion)
 
 
 class _Lesions:

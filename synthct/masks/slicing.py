@@ -77,9 +77,10 @@ def slice_of(mask: Mask, view: View, params: Params) -> Mask:
 
 
 def _areas(mask: Mask, view: View) -> npt.NDArray[np.int64]:
-    """Voxels of the mask in each slice of its box."""
+    """Voxels of the mask, or of its core, in each slice of its box."""
     across = tuple(axis for axis in range(3) if axis != VIEW_AXIS[view])
-    return np.asarray(np.count_nonzero(mask.region.array, axis=across), dtype=np.int64)
+    shown = mask.region.array if mask.core is None else mask.core
+    return np.asarray(np.count_nonzero(shown, axis=across), dtype=np.int64)
 
 
 def _largest(mask: Mask, view: View) -> int:
@@ -264,14 +265,7 @@ def _at_origin(shape: Index3) -> Box:
 
 def _narrowed(mask: Mask, region: Array, what: str) -> Mask:
     """``mask`` with fewer voxels, tightly boxed."""
-    tight = Box.around(region)
-    if tight is None:
+    narrowed = mask.only(region)
+    if narrowed is None:
         raise MaskError(f"the mask has no voxel in {what}; choose another slice or part")
-    crop = Volume(region, mask.region.affine).crop(tight)
-    return Mask(
-        Volume(np.ascontiguousarray(crop.array), crop.affine),
-        move(tight, mask.box.start_ijk),
-        mask.label,
-        mask.facts,
-        None if mask.values is None else np.ascontiguousarray(mask.values[tight.slices]),
-    )
+    return narrowed

@@ -15,6 +15,7 @@ from synthct.case import Case
 from synthct.errors import MaskError
 from synthct.masks.base import (
     LabelPolicy,
+    LesionChange,
     Mask,
     MaskSection,
     Params,
@@ -85,6 +86,7 @@ class Transplant(MaskSection):
     """
 
     needs_donor: ClassVar[bool] = True
+    changes_lesion: ClassVar[LesionChange | None] = "added"
 
     kind: Literal["transplant"] = "transplant"
     label: str
