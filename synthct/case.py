@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from synthct.errors import MaskError
 from synthct.volume import Volume
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +36,18 @@ class Case:
     labels: Volume
     label_names: Mapping[str, int]
     unions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    _known: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
+
+    def once(self, key: Hashable, find: Callable[[], T]) -> T:
+        """What ``find`` returns, found once and kept as long as the case is.
+
+        Args:
+            key: Names what is found; the same key always means the same.
+            find: Looks at nothing but this case.
+        """
+        if key not in self._known:
+            self._known[key] = find()
+        return cast(T, self._known[key])
 
     def values_of(self, label: str) -> tuple[int, ...]:
         """The label-map values that make up ``label``, a structure or a union.

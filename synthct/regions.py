@@ -70,3 +70,19 @@ def move(box: Box, offset_ijk: Index3) -> Box:
     i, j, k = offset_ijk
     (a, b, c), (d, e, f) = box.start_ijk, box.stop_ijk
     return Box((a + i, b + j, c + k), (d + i, e + j, f + k))
+
+
+def seen_through(window: Box, region: Region, box: Box) -> Region:
+    """What of ``region``, a crop that lies at ``box``, is seen in another box; False elsewhere.
+
+    Returns:
+        Boolean of ``window``'s shape.
+    """
+    seen = np.zeros(window.shape, dtype=bool)
+    start = np.maximum(window.start_ijk, box.start_ijk)
+    stop = np.minimum(window.stop_ijk, box.stop_ijk)
+    if (stop > start).all():
+        here = [slice(a - o, b - o) for a, b, o in zip(start, stop, window.start_ijk, strict=True)]
+        there = [slice(a - o, b - o) for a, b, o in zip(start, stop, box.start_ijk, strict=True)]
+        seen[tuple(here)] = region[tuple(there)]
+    return seen

@@ -21,6 +21,7 @@ LAYERS = (
     {"array_cache", "volume", "intensity", "seeds", "yaml_errors"},
     {"case", "yaml_model", "phantom"},
     {"regions"},
+    {"anatomy"},
     {"sources", "masks", "patch", "metrics"},
     {"models"},
     {"inpaint", "quality", "references"},
@@ -46,8 +47,8 @@ ONLY = {
     "dataset": {"version", "errors", "volume", "intensity"},
     "metrics": set(),
     "phantom": {"errors", "seeds"},
-    "sources": {"errors", "volume", "case", "regions", "phantom"},
-    "masks": {"errors", "volume", "case", "regions"},
+    "sources": {"errors", "volume", "case", "anatomy", "phantom"},
+    "masks": {"errors", "volume", "case", "regions", "anatomy"},
 }
 
 HEAVY = {

@@ -8,6 +8,7 @@ millimetres of the host, so they mean the same on any grid.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -15,12 +16,14 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from synthct.anatomy import LesionFacts
 from synthct.case import Case
 from synthct.errors import MaskError
 from synthct.regions import Region as Region
 from synthct.regions import components as components
 from synthct.regions import largest_part as largest_part
 from synthct.regions import move as move
+from synthct.regions import seen_through as seen_through
 from synthct.regions import structure as structure
 from synthct.volume import Array, Box, Index3, Spacing, Volume, shifted
 
@@ -139,6 +142,19 @@ class MaskSection(BaseModel):
     def painted_labels(self) -> tuple[str, ...]:
         """The labels that the recipe lets the model paint; empty for whatever fits."""
         return () if self.label is None else (self.label,)
+
+    def donor_lesions(self) -> tuple[str, str] | None:
+        """The label whose connected parts donors lend, and the organ that these lie in."""
+        return None
+
+    def takes(self, lesions: Sequence[LesionFacts]) -> list[LesionFacts]:
+        """Those of a donor's lesions that can be lent."""
+        return list(lesions)
+
+    def takes_split(self, split: str) -> bool:
+        """Whether donors of a split are wanted."""
+        del split
+        return True
 
     def label_policy(self) -> LabelPolicy:
         """``label_map``, or what suits the kind where the recipe leaves it open."""
@@ -270,22 +286,6 @@ def make_mask(
     }
     facts.update(common)
     return mask
-
-
-def seen_through(window: Box, region: Region, box: Box) -> Region:
-    """What of ``region``, a crop that lies at ``box``, is seen in another box; False elsewhere.
-
-    Returns:
-        Boolean of ``window``'s shape.
-    """
-    seen = np.zeros(window.shape, dtype=bool)
-    start = np.maximum(window.start_ijk, box.start_ijk)
-    stop = np.minimum(window.stop_ijk, box.stop_ijk)
-    if (stop > start).all():
-        here = [slice(a - o, b - o) for a, b, o in zip(start, stop, window.start_ijk, strict=True)]
-        there = [slice(a - o, b - o) for a, b, o in zip(start, stop, box.start_ijk, strict=True)]
-        seen[tuple(here)] = region[tuple(there)]
-    return seen
 
 
 def voxels_within(margin_mm: float, spacing_mm: Spacing) -> Index3:

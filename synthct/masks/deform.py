@@ -90,7 +90,7 @@ def draw_velocity(
 ) -> tuple[Velocity, Displacement] | None:
     """A random velocity field, and its flow, which moves nothing further than the limit.
 
-    Its waves are from 1.2 to 3 radii long. The strength is drawn, at most a third of the
+    Its waves are from 1.5 to 3.5 radii long. The strength is drawn, at most a quarter of the
     radius, and halved until the flow squeezes nothing to less than 15 % of its volume.
 
     Args:
@@ -101,10 +101,10 @@ def draw_velocity(
     """
     directions = rng.normal(size=(NUM_WAVES, 3))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    lengths = radius_mm * rng.uniform(1.2, 3.0, (NUM_WAVES, 1))
+    lengths = radius_mm * rng.uniform(1.5, 3.5, (NUM_WAVES, 1))
     phases = rng.uniform(0, 2 * np.pi, NUM_WAVES)
     amplitudes = rng.normal(size=(NUM_WAVES, 3))
-    strength = rng.uniform(0.4, 1.0) * min(max_displacement_mm, radius_mm / 3)
+    strength = rng.uniform(0.4, 1.0) * min(max_displacement_mm, radius_mm / 4)
     if strength <= 0:
         return None
     raw = Velocity((directions * 2 * np.pi / lengths).round(6), phases.round(5), amplitudes)

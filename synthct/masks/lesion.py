@@ -14,18 +14,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from synthct.anatomy import lesion_parts
 from synthct.case import Case
 from synthct.errors import MaskError
-from synthct.masks.base import Region, components, move, structure, voxel_centres
+from synthct.masks.base import voxel_centres, voxels_within
 from synthct.masks.deform import Displacement, Velocity, flow
 from synthct.masks.shape import Points, Quaternion, rotation_matrix
-from synthct.volume import Box, shifted
+from synthct.regions import Region, move
+from synthct.volume import Box, Spacing, shifted
 
-#: Voxels of margin around the lesion within which its distances are known.
-MARGIN_VOXELS = (4, 4, 2)
+#: Margin around the lesion within which its distances are known, in coarsest spacings.
+MARGIN = 1.5
 
 #: Smoothing of the distances, as a share of the coarsest spacing; hides the steps of thick slices.
 SMOOTHING = 0.35
+
+#: Radius of the ball that opens a lesion, and the share of it that must be left; a lesion of which
+#: less is left is thin altogether, and stays as it is.
+ARM_MM, LEAST_BODY = 2.5, 0.9
 
 #: A carried lesion is worked out on cells of this share of its diameter, within these bounds.
 CELLS = 16
@@ -75,99 +81,66 @@ class Lesion:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class DonorParts:
-    """The connected parts of a donor's label, each of which is a lesion.
+def find_lesion(donor: Case, label: str, number: int) -> Lesion:
+    """The ``number``-th largest connected part of a donor's label; worked out once per case.
 
-    Attributes:
-        donor: The case.
-        label: The label.
-        numbers: (I, J, K) crop, 0 outside and n in the n-th part, the largest first.
-        counts: Voxels of each part.
-        box: Where ``numbers`` lies in the donor, in voxels.
+    Raises:
+        MaskError: If there are fewer parts, or the donor has nothing of the label.
     """
+    return donor.once(("lesion", label, number), lambda: _smooth(donor, label, number))
 
-    donor: Case
-    label: str
-    numbers: npt.NDArray[np.int32]
-    counts: npt.NDArray[np.int64]
-    box: Box
 
-    @classmethod
-    def find(cls, donor: Case, label: str) -> DonorParts:
-        """The parts of ``label``.
+def _smooth(donor: Case, label: str, number: int) -> Lesion:
+    from scipy.ndimage import (
+        binary_fill_holes,
+        distance_transform_edt,
+        gaussian_filter,
+        spline_filter,
+    )
 
-        Raises:
-            MaskError: If the donor knows no such label or it has no voxel.
-        """
-        region, box = structure(donor, [label])
-        return cls(donor, label, *components(region), box)
-
-    def whole(self) -> list[tuple[int, float]]:
-        """Number and volume in ml of each part that the field of view does not cut.
-
-        Raises:
-            MaskError: If there is none.
-        """
-        cut: set[int] = set()
-        for axis in range(3):
-            if self.box.start_ijk[axis] == 0:
-                cut |= set(np.unique(self.numbers.take(0, axis=axis)).tolist())
-            if self.box.stop_ijk[axis] == self.donor.labels.shape[axis]:
-                cut |= set(np.unique(self.numbers.take(-1, axis=axis)).tolist())
-        voxel_ml = self.donor.labels.voxel_volume_ml
-        parts = enumerate(self.counts.tolist(), start=1)
-        found = [(n, count * voxel_ml) for n, count in parts if n not in cut]
-        if not found:
-            raise MaskError(
-                f"case {self.donor.case_id}: every part of '{self.label}' is cut by the field of "
-                "view; choose another donor"
-            )
-        return found
-
-    def lesion(self, number: int) -> Lesion:
-        """The ``number``-th largest part.
-
-        Raises:
-            MaskError: If there are fewer.
-        """
-        from scipy.ndimage import (
-            binary_fill_holes,
-            distance_transform_edt,
-            gaussian_filter,
-            spline_filter,
+    numbers, counts, box = lesion_parts(donor, label)
+    if not 1 <= number <= len(counts):
+        raise MaskError(
+            f"case {donor.case_id}: '{label}' has {len(counts)} parts but part {number} was asked "
+            "for; was the label map changed since that was drawn?"
         )
+    tight = Box.around(numbers == number)
+    assert tight is not None
+    spacing = donor.labels.spacing_mm
+    margin = voxels_within(MARGIN * max(spacing), spacing)
+    affine = shifted(donor.labels.affine, move(tight, box.start_ijk).grow(margin).start_ijk)
+    solid = binary_fill_holes(np.pad(numbers[tight.slices] == number, [(n, n) for n in margin]))
+    body = _without_arms(solid, spacing)
+    inner, outer = (distance_transform_edt(r, spacing) for r in (body, ~body))
+    sigma = [SMOOTHING * max(spacing) / s for s in spacing]
+    distance = gaussian_filter((inner - outer).astype(np.float32), sigma, mode="nearest")
+    voxels = np.argwhere(solid)
+    middle = voxels.mean(axis=0)
+    reach = np.linalg.norm((voxels - middle) @ affine[:3, :3].T, axis=1).max()
+    centre = affine[:3, :3] @ middle + affine[:3, 3]
+    ends = [(m - 0.5, n - m - 0.5) for m, n in zip(margin, solid.shape, strict=True)]
+    corners = np.stack(np.meshgrid(*ends, indexing="ij"), axis=-1).reshape(-1, 3)
+    return Lesion(
+        spline=spline_filter(distance, order=3, output=np.float32),
+        affine=affine,
+        centre_mm=centre,
+        corners_mm=corners @ affine[:3, :3].T + affine[:3, 3] - centre,
+        reach_mm=float(reach),
+        volume_ml=len(voxels) * donor.labels.voxel_volume_ml,
+        number=number,
+    )
 
-        if not 1 <= number <= len(self.counts):
-            raise MaskError(
-                f"case {self.donor.case_id}: '{self.label}' has {len(self.counts)} parts but part "
-                f"{number} was asked for; was the label map changed since that was drawn?"
-            )
-        tight = Box.around(self.numbers == number)
-        assert tight is not None
-        solid = binary_fill_holes(self.numbers[tight.slices] == number)
-        start = move(tight, self.box.start_ijk).grow(MARGIN_VOXELS).start_ijk
-        affine = shifted(self.donor.labels.affine, start)
-        spacing = self.donor.labels.spacing_mm
-        padded = np.pad(solid, [(n, n) for n in MARGIN_VOXELS])
-        inner, outer = (distance_transform_edt(r, spacing) for r in (padded, ~padded))
-        sigma = [SMOOTHING * max(spacing) / s for s in spacing]
-        distance = gaussian_filter((inner - outer).astype(np.float32), sigma, mode="nearest")
-        voxels = np.argwhere(padded)
-        middle = voxels.mean(axis=0)
-        reach = np.linalg.norm((voxels - middle) @ affine[:3, :3].T, axis=1).max()
-        centre = affine[:3, :3] @ middle + affine[:3, 3]
-        ends = [(m - 0.5, m + n - 0.5) for m, n in zip(MARGIN_VOXELS, solid.shape, strict=True)]
-        corners = np.stack(np.meshgrid(*ends, indexing="ij"), axis=-1).reshape(-1, 3)
-        return Lesion(
-            spline=spline_filter(distance, order=3, output=np.float32),
-            affine=affine,
-            centre_mm=centre,
-            corners_mm=corners @ affine[:3, :3].T + affine[:3, 3] - centre,
-            reach_mm=float(reach),
-            volume_ml=len(voxels) * self.donor.labels.voxel_volume_ml,
-            number=number,
-        )
+
+def _without_arms(solid: Region, spacing_mm: Spacing) -> Region:
+    """``solid`` opened by a ball, without the thin arms that contouring leaves along an organ."""
+    from scipy.ndimage import distance_transform_edt
+
+    core = distance_transform_edt(solid, spacing_mm) > ARM_MM
+    if not core.any():
+        return solid
+    body = solid & (distance_transform_edt(~core, spacing_mm) <= ARM_MM)
+    enough = np.count_nonzero(body) >= LEAST_BODY * np.count_nonzero(solid)
+    return np.asarray(body if enough else solid)
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,6 +167,11 @@ class Carried:
         return self.lesion.volume_ml * self.scale**3
 
     @property
+    def radius_mm(self) -> float:
+        """Radius of a ball of the same volume."""
+        return self.lesion.radius_mm * self.scale
+
+    @property
     def corners_mm(self) -> Points:
         """Corners (2, 3) of a box around the origin that holds the lesion, RAS+ mm."""
         corners = self.lesion.corners_mm * [-1.0 if self.mirror else 1.0, 1.0, 1.0]
@@ -208,7 +186,7 @@ class Carried:
         Turning and bending are worked out here once, so that cutting the lesion from a fine grid
         is one linear interpolation.
         """
-        step_mm = float(np.clip(2 * self.lesion.radius_mm * self.scale / CELLS, *STEP_RANGE_MM))
+        step_mm = float(np.clip(2 * self.radius_mm / CELLS, *STEP_RANGE_MM))
         box, affine = grid_around(self.corners_mm, step_mm)
         points = voxel_centres(box, affine)
         if self.bend is not None:

@@ -156,3 +156,30 @@ def rotation_matrix(quaternion: Quaternion) -> Points:
             [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
         ]
     )
+
+
+def as_rotation(turn: Points) -> tuple[Quaternion, bool]:
+    """An orthogonal (3, 3) as a rotation, and whether left and right are exchanged before it."""
+    from scipy.spatial.transform import Rotation
+
+    mirror = bool(np.linalg.det(turn) < 0)
+    proper = turn * [-1.0, 1.0, 1.0] if mirror else turn
+    x, y, z, w = Rotation.from_matrix(proper).as_quat().round(6).tolist()
+    return (w, x, y, z), mirror
+
+
+def reflection(normal: Points) -> Points:
+    """The (3, 3) reflection on the plane with a normal (3,) of any length."""
+    return np.asarray(np.eye(3) - 2 * np.outer(normal, normal) / (normal @ normal))
+
+
+def turn_onto(start: Points, end: Points) -> Points:
+    """The smallest rotation (3, 3) from one unit vector to another; none where one is zero."""
+    from scipy.spatial.transform import Rotation
+
+    axis = np.cross(start, end)
+    length = float(np.linalg.norm(axis))
+    if length < 1e-9:
+        return np.eye(3)
+    angle = np.arctan2(length, float(start @ end))
+    return np.asarray(Rotation.from_rotvec(axis / length * angle).as_matrix())

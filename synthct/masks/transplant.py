@@ -1,18 +1,18 @@
-"""Transplants: a lesion of another patient, carried in millimetres into an organ of the host.
-
-Left open on purpose: where in its own organ the donor's lesion lay (a matched placement).
-"""
+"""Transplants: a lesion of another patient, carried in millimetres into an organ of the host."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from synthct.anatomy import LesionFacts, OrganPart, lesions_of, organ_parts
 from synthct.case import Case
 from synthct.errors import MaskError
+from synthct.masks.accept import Accept, Reason
 from synthct.masks.base import (
     LabelPolicy,
     LesionChange,
@@ -21,20 +21,22 @@ from synthct.masks.base import (
     Params,
     PlacementError,
     check_drawn_for,
-    components,
     make_mask,
-    move,
-    structure,
 )
-from synthct.masks.box import LEAST_PART_SHARE
 from synthct.masks.deform import Displacement, draw_velocity
-from synthct.masks.lesion import DonorParts, Lesion, carry
-from synthct.masks.place import Accept, Ground, find_place, settle
-from synthct.masks.shape import draw_rotation
-from synthct.volume import Box
-
-#: Other parts of a donor's label count as lesions of their own from this volume on.
-LEAST_LESION_ML = 0.5
+from synthct.masks.ground import Ground
+from synthct.masks.lesion import Lesion, carry, find_lesion
+from synthct.masks.place import Wish, find_place
+from synthct.masks.query import Query
+from synthct.masks.settle import settle
+from synthct.masks.shape import (
+    Points,
+    as_rotation,
+    draw_rotation,
+    reflection,
+    rotation_matrix,
+    turn_onto,
+)
 
 #: Structures that a lesion does not grow into, wherever a host has them.
 NEIGHBOURS = (
@@ -45,6 +47,9 @@ NEIGHBOURS = (
     "vertebrae",
 )  # fmt: skip
 
+#: Exophytic shares of lesions that are placed at random: about those of real kidney tumours.
+RANDOM_EXOPHYTIC = (0.1, 0.7)
+
 
 class Deform(BaseModel):
     """How the lesion is changed on its way.
@@ -54,15 +59,16 @@ class Deform(BaseModel):
         scale: Linear scale, drawn evenly in its logarithm; the upper end gives way where the
             lesion would get too large for the organ.
         rotate_deg: Greatest angle of a rotation about any axis.
-        mirror: Whether left and right may be exchanged.
+        flip: Whether half of the lesions are mirrored, on a plane that leaves their outer side
+            outside.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_displacement_mm: Annotated[float, Field(ge=0, le=30)] = 6.0
     scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(le=10)]] = (0.7, 1.4)
-    rotate_deg: Annotated[float, Field(ge=0, le=180)] = 180.0
-    mirror: bool = True
+    rotate_deg: Annotated[float, Field(ge=0, le=180)] = 20.0
+    flip: bool = True
 
     @field_validator("scale")
     @classmethod
@@ -77,9 +83,13 @@ class Transplant(MaskSection):
 
     Attributes:
         label: The donor's structure, and what is painted.
-        into: The host's organ.
+        into: The organ, of the host; and of the donor where placement is matched.
         donors: Name of the source that the donors are from.
-        part: The donor's largest lesion, or one drawn among all of half a millilitre or more.
+        query: Which of their lesions are taken.
+        part: Of a donor's lesions that are taken one drawn at random, or the largest.
+        placement: ``matched`` keeps the lesion's place along the organ's axes, its depth and how
+            far it bulges out, on the same or, mirrored, on the other side; ``random`` puts it
+            anywhere in the organ.
         deform: How it is changed.
         accept: Limits that every accepted transplant keeps.
         tries: So many places and deformations are tried.
@@ -92,7 +102,9 @@ class Transplant(MaskSection):
     label: str
     into: str
     donors: str = "donors"
-    part: Literal["largest", "random"] = "largest"
+    query: Query = Query()
+    part: Literal["random", "largest"] = "random"
+    placement: Literal["matched", "random"] = "matched"
     deform: Deform = Deform()
     accept: Accept = Accept()
     tries: Annotated[int, Field(ge=1, le=100)] = 10
@@ -106,8 +118,23 @@ class Transplant(MaskSection):
         return tuple(dict.fromkeys((self.label, *self.accept.avoid, *NEIGHBOURS)))
 
     def donor_labels(self) -> tuple[str, ...]:
-        """The lesion."""
-        return (self.label,)
+        """The lesion; and the organ, where its place in it is kept."""
+        return (self.label, self.into) if self.placement == "matched" else (self.label,)
+
+    def donor_lesions(self) -> tuple[str, str]:
+        """The lesion and its organ."""
+        return self.label, self.into
+
+    def takes(self, lesions: Sequence[LesionFacts]) -> list[LesionFacts]:
+        """Those of a donor's lesions that the query asks for and that can be placed."""
+        taken = [lesion for lesion in lesions if self.query.takes(lesion)]
+        if self.placement == "random":
+            return taken
+        return [one for one in taken if one.seat is not None and one.seat.exophytic_share < 1]
+
+    def takes_split(self, split: str) -> bool:
+        """Whether the query asks for donors of a split."""
+        return not self.query.split or split in self.query.split
 
     def label_policy(self) -> LabelPolicy:
         """Where the lesion was painted, the label map says so."""
@@ -117,15 +144,12 @@ class Transplant(MaskSection):
         """Draw deformations and places until one keeps all limits.
 
         Raises:
-            MaskError: If a label is missing or empty.
+            MaskError: If a label is not known.
             PlacementError: If nothing legal was found; says how often each limit was in the way.
         """
         donor = self._other_patient(host, donor)
-        parts = DonorParts.find(donor, self.label)
-        found = parts.whole()
-        usable = [n for n, ml in found if ml >= LEAST_LESION_ML] or [found[0][0]]
-        number = usable[int(rng.integers(len(usable)))] if self.part == "random" else found[0][0]
-        lesion = parts.lesion(number)
+        facts = self._draw_lesion(donor, rng)
+        lesion = find_lesion(donor, self.label, facts.number)
         grounds = self._grounds(host)
         roomy = [
             n for n, g in enumerate(grounds, 1) if self._room(lesion, g) >= self.deform.scale[0]
@@ -134,7 +158,7 @@ class Transplant(MaskSection):
             raise PlacementError(
                 f"case {host.case_id}: {self.label} {lesion.volume_ml:.1f} ml of donor "
                 f"{donor.case_id} is more than {self.accept.organ_fraction:g} of {self.into} "
-                f"{grounds[0].volume_ml:.1f} ml even at scale {self.deform.scale[0]:g}; "
+                f"{grounds[0].part.volume_ml:.1f} ml even at scale {self.deform.scale[0]:g}; "
                 "choose smaller donors or a smaller scale",
                 Counter(organ_fraction=1),
             )
@@ -142,24 +166,25 @@ class Transplant(MaskSection):
         for attempt in range(1, self.tries + 1):
             organ_part = roomy[int(rng.integers(len(roomy)))]
             ground = grounds[organ_part - 1]
-            change, bend = self._draw_change(lesion, ground, rng)
+            change, bend = self._draw_change(facts, lesion, ground, rng)
             carried = carry(lesion, change, bend)
-            origin, reason = find_place(ground, carried, rng)
+            wish = self._wish(facts, ground.part, carried.scale, rng)
+            origin, reason = find_place(ground, carried, wish, rng)
             if origin is not None:
-                verdict = settle(ground, carried, origin)
-                if verdict.reason is None:
+                reason = settle(ground, carried, origin).reason
+                if reason is None:
                     return {
                         "kind": self.kind,
                         "host": host.case_id,
                         "donor": donor.case_id,
-                        "part": number,
+                        "part": facts.number,
                         "organ_part": organ_part,
                         **change,
                         "origin_mm": origin.tolist(),
                         "attempt": attempt,
                         "failed": dict(reasons),
                     }
-                reason = verdict.reason
+            assert reason is not None
             reasons[reason] += 1
         counted = ", ".join(f"{name} {n}" for name, n in reasons.most_common())
         raise PlacementError(
@@ -178,8 +203,7 @@ class Transplant(MaskSection):
         donor = self._other_patient(host, donor)
         check_drawn_for(params, "host", host)
         check_drawn_for(params, "donor", donor)
-        lesion = DonorParts.find(donor, self.label).lesion(params["part"])
-        carried = carry(lesion, params)
+        lesion = find_lesion(donor, self.label, params["part"])
         grounds = self._grounds(host)
         if not 1 <= params["organ_part"] <= len(grounds):
             raise MaskError(
@@ -187,19 +211,20 @@ class Transplant(MaskSection):
                 f"{params['organ_part']} was drawn; was its label map changed?"
             )
         ground = grounds[params["organ_part"] - 1]
-        verdict = settle(ground, carried, np.asarray(params["origin_mm"]))
+        verdict = settle(ground, carry(lesion, params), np.asarray(params["origin_mm"]))
         if verdict.reason is not None:
-            raise MaskError(
+            reason: Reason = verdict.reason
+            raise PlacementError(
                 f"case {host.case_id}: the recorded transplant of donor {donor.case_id} breaks "
-                f"the limit {verdict.reason}; draw it anew with the present accept"
+                f"the limit {reason}; draw it anew with the present accept",
+                Counter({reason: 1}),
             )
-        bend = carried.bend
+        described = lesions_of(donor, self.label, self.into)[lesion.number - 1]
         facts: dict[str, Any] = {
             **verdict.facts,
-            "donor_volume_ml": round(lesion.volume_ml, 4),
-            "organ_volume_ml": round(ground.volume_ml, 4),
-            "jacobian_min": 1.0 if bend is None else round(bend.jacobian_min, 4),
-            "jacobian_max": 1.0 if bend is None else round(bend.jacobian_max, 4),
+            "organ_volume_ml": round(ground.part.volume_ml, 4),
+            "organ_side": ground.part.side,
+            "donor_lesion": described.as_json(),
             "attempt": params["attempt"],
         }
         return make_mask(host, verdict.region, verdict.box.start_ijk, self.label, facts)
@@ -214,49 +239,64 @@ class Transplant(MaskSection):
             )
         return donor
 
+    def _draw_lesion(self, donor: Case, rng: np.random.Generator) -> LesionFacts:
+        """One of the donor's lesions that are taken."""
+        lesions = lesions_of(donor, self.label, self.into)
+        taken = self.takes(lesions)
+        if not taken:
+            found = ", ".join(f"{one.volume_ml:.3g} ml" for one in lesions[:3])
+            cut = " (some cut by the field of view)" if any(o.is_cut for o in lesions) else ""
+            raise PlacementError(
+                f"case {donor.case_id}: no {self.label} that the query takes and whose place in "
+                f"{self.into} is known; there is {found}{cut}; widen the query, or choose "
+                "placement 'random' or another donor",
+                Counter(no_lesion=1),
+            )
+        return taken[int(rng.integers(len(taken)))] if self.part == "random" else taken[0]
+
     def _grounds(self, host: Case) -> list[Ground]:
         """The parts of the organ that are no specks, the largest first."""
-        region, box = structure(host, [self.into])
-        parts, counts = components(region)
-        avoid = [
-            value
+        known = [
+            name
             for name in dict.fromkeys((self.label, *self.accept.avoid))
             if name in host.label_names or name in host.unions
-            for value in host.values_of(name)
         ]
         organ = host.values_of(self.into)
-        grounds = []
-        for number in range(1, 1 + int((counts >= LEAST_PART_SHARE * counts[0]).sum())):
-            part = parts == number
-            tight = Box.around(part)
-            assert tight is not None
-            grounds.append(
-                Ground(
-                    host,
-                    np.ascontiguousarray(part[tight.slices]),
-                    move(tight, box.start_ijk),
-                    organ,
-                    tuple(v for v in avoid if v not in organ),
-                    self.accept,
-                )
-            )
-        return grounds
+        avoid = {value for name in known for value in host.values_of(name)}.difference(organ)
+        return [
+            Ground(host, part, organ, tuple(sorted(avoid)), self.accept)
+            for part in organ_parts(host, self.into)
+        ]
 
     def _room(self, lesion: Lesion, ground: Ground) -> float:
         """The greatest scale at which the lesion is not too large for the organ."""
-        share = self.accept.organ_fraction * ground.volume_ml / lesion.volume_ml
+        share = self.accept.organ_fraction * ground.part.volume_ml / lesion.volume_ml
         # A hair below the limit, since volumes are whole voxels.
         return 0.999 * float(share ** (1 / 3))
 
+    def _wish(
+        self, facts: LesionFacts, part: OrganPart, scale: float, rng: np.random.Generator
+    ) -> Wish:
+        """What the lesion's place shall be like."""
+        if self.placement == "random":
+            return Wish(float(rng.uniform(*RANDOM_EXOPHYTIC)))
+        seat = facts.seat
+        assert seat is not None
+        place = seat.seen_from(part.side).place
+        return Wish(seat.exophytic_share, place, seat.depth_mm * scale)
+
     def _draw_change(
-        self, lesion: Lesion, ground: Ground, rng: np.random.Generator
+        self,
+        facts: LesionFacts,
+        lesion: Lesion,
+        ground: Ground,
+        rng: np.random.Generator,
     ) -> tuple[dict[str, Any], Displacement | None]:
         """Scale, rotation, mirror and velocity as JSON; and the flow of that velocity."""
         low, high = self.deform.scale
         high = min(high, self._room(lesion, ground))
         scale = round(float(low * (high / low) ** rng.random()), 5)
-        rotation = draw_rotation(rng, self.deform.rotate_deg)
-        mirror = bool(rng.integers(2)) and self.deform.mirror
+        rotation, mirror = as_rotation(self._draw_turn(facts, ground.part, rng))
         elastic = draw_velocity(
             rng, lesion.radius_mm * scale, lesion.reach_mm * scale, self.deform.max_displacement_mm
         )
@@ -267,3 +307,26 @@ class Transplant(MaskSection):
             "mirror": mirror,
             "velocity": None if velocity is None else velocity.as_json(),
         }, bend
+
+    def _draw_turn(self, facts: LesionFacts, part: OrganPart, rng: np.random.Generator) -> Points:
+        """How the lesion is mirrored and turned, as an orthogonal (3, 3).
+
+        First to the other side of the body where the organ is there, then flipped, then so that
+        its outer side faces the surface that is near its new place, then at random.
+        """
+        seat = facts.seat
+        outward = np.zeros(3)
+        turn = np.eye(3)
+        if seat is not None:
+            there = seat.seen_from(part.side)
+            outward = np.asarray(there.outward)
+            if there is not seat:
+                turn = reflection(np.array([1.0, 0.0, 0.0]))
+        normal = rng.normal(size=3)
+        normal -= outward * (outward @ normal)
+        if bool(rng.integers(2)) and self.deform.flip:
+            turn = reflection(normal) @ turn
+        if self.placement == "matched" and seat is not None:
+            place = seat.seen_from(part.side).place
+            turn = turn_onto(outward, part.frame.outward(place)) @ turn
+        return rotation_matrix(draw_rotation(rng, self.deform.rotate_deg)) @ turn

@@ -1,0 +1,152 @@
+"""The organ that a lesion is put into and what lies around it: which voxels are free."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from synthct.anatomy import OrganPart
+from synthct.case import Case
+from synthct.masks.accept import AIR, BONE, CLEARANCE, FIELD_OF_VIEW, OTHER_STRUCTURE, Accept
+from synthct.masks.base import voxel_centres, voxels_within
+from synthct.masks.shape import Points
+from synthct.regions import Region, seen_through
+from synthct.volume import Affine, Array, Box, Spacing
+
+#: Below this is fat or air, above it some other tissue.
+FAT_HU = -30
+
+Codes = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class Surroundings:
+    """The organ and the obstacles on some grid.
+
+    Attributes:
+        part: Boolean (I, J, K), the connected part of the organ.
+        organ: Boolean, the whole organ.
+        codes: For each voxel its number in ``OBSTACLES``.
+        soft: Boolean, soft tissue without a label, away from the organ's rim.
+    """
+
+    part: Region
+    organ: Region
+    codes: Codes
+    soft: Region
+
+
+@dataclass(frozen=True, eq=False)
+class Ground:
+    """A connected part of the host's organ, and the limits that hold around it.
+
+    Attributes:
+        host: The case.
+        part: One connected part of the organ, such as one kidney.
+        organ_values: Values of the whole organ in the label map.
+        avoid_values: Values of the structures to keep clear of.
+        accept: The limits.
+    """
+
+    host: Case
+    part: OrganPart
+    organ_values: tuple[int, ...]
+    avoid_values: tuple[int, ...]
+    accept: Accept
+
+    def around(self, box: Box) -> Surroundings:
+        """What there is on the host's voxels of ``box``, even beyond the scan."""
+        labels, scan = self.host.labels, self.host.ct
+        reach_mm = max(self.accept.clearance_mm, self.accept.rim_mm)
+        wide = box.grow(voxels_within(reach_mm, labels.spacing_mm))
+        inside = wide.clip(labels.shape)
+        pad = [
+            (b - a, d - c)
+            for a, b, c, d in zip(
+                wide.start_ijk, inside.start_ijk, inside.stop_ijk, wide.stop_ijk, strict=True
+            )
+        ]
+        organ, codes, soft = self._judge(
+            np.pad(labels.array[inside.slices], pad),
+            None if scan is None else np.pad(scan.array[inside.slices], pad),
+            np.pad(np.ones(inside.shape, dtype=bool), pad),
+            labels.spacing_mm,
+        )
+        inner = tuple(
+            slice(a - b, c - b)
+            for a, b, c in zip(box.start_ijk, wide.start_ijk, box.stop_ijk, strict=True)
+        )
+        part = seen_through(box, self.part.region, self.part.box)
+        return Surroundings(part, organ[inner], codes[inner], soft[inner])
+
+    def sampled(
+        self, before: npt.NDArray[np.int64], after: npt.NDArray[np.int64], step_mm: float
+    ) -> tuple[Surroundings, Points]:
+        """What there is on a cubic grid in RAS+ mm, and where that grid begins.
+
+        Args:
+            before: Cells along x, y, z that the grid begins before the part.
+            after: Cells that it goes on behind.
+            step_mm: Size of a cell.
+        """
+        labels, scan = self.host.labels, self.host.ct
+        ends = [(0, n - 1) for n in self.part.region.shape]
+        corners = np.stack(np.meshgrid(*ends, indexing="ij"), axis=-1).reshape(-1, 3)
+        corners = corners @ self.part.affine[:3, :3].T + self.part.affine[:3, 3]
+        grid: Affine = np.diag([step_mm, step_mm, step_mm, 1.0])
+        grid[:3, 3] = corners.min(axis=0) - before * step_mm
+        x, y, z = (np.ceil(np.ptp(corners, axis=0) / step_mm) + 1 + before + after).tolist()
+        cells = Box((0, 0, 0), (int(x), int(y), int(z)))
+        to_voxels: Affine = np.linalg.inv(labels.affine) @ grid
+        voxels = np.rint(np.moveaxis(voxel_centres(cells, to_voxels), -1, 0)).astype(np.int32)
+        size = np.asarray(labels.shape).reshape(3, 1, 1, 1)
+        in_scan: Region = np.all((voxels >= 0) & (voxels < size), axis=0)
+        i, j, k = np.clip(voxels, 0, size - 1)
+        organ, codes, soft = self._judge(
+            labels.array[i, j, k],
+            None if scan is None else scan.array[i, j, k],
+            in_scan,
+            (step_mm, step_mm, step_mm),
+        )
+        start = np.asarray(self.part.box.start_ijk).reshape(3, 1, 1, 1)
+        stop = np.asarray(self.part.box.stop_ijk).reshape(3, 1, 1, 1)
+        part: Region = np.all((voxels >= start) & (voxels < stop), axis=0)
+        a, b, c = (voxels - start)[:, part]
+        part[part] = self.part.region[a, b, c]
+        return Surroundings(part, organ, codes, soft), grid[:3, 3]
+
+    def _judge(
+        self, labels: Array, hu: Array | None, in_scan: Region, spacing_mm: Spacing
+    ) -> tuple[Region, Codes, Region]:
+        """The organ, the obstacles and the soft tissue on a grid.
+
+        Args:
+            labels: Label map on that grid (I, J, K); anything outside of the scan.
+            hu: HU on that grid; None for a host without image.
+            in_scan: Which voxels lie within the scan.
+            spacing_mm: Voxel size of that grid.
+        """
+        from scipy.ndimage import distance_transform_edt
+
+        accept = self.accept
+        organ = np.isin(labels, self.organ_values) & in_scan
+        near = np.isin(labels, self.avoid_values) & in_scan
+        codes = np.zeros(labels.shape, dtype=np.uint8)
+        soft = np.zeros(labels.shape, dtype=bool)
+        if hu is not None:
+            rim = organ
+            if accept.rim_mm > 0 and organ.any():
+                short = [min(s, accept.rim_mm) for s in spacing_mm]
+                rim = distance_transform_edt(~organ, short) <= accept.rim_mm
+            low, high = accept.outside_hu
+            soft = (hu > FAT_HU) & (labels == 0) & in_scan & ~rim
+            codes[(hu < low) & ~organ] = AIR
+            codes[(hu > high) & ~rim] = BONE
+        codes[(labels != 0) & ~organ] = OTHER_STRUCTURE
+        if near.any():
+            close = distance_transform_edt(~near, spacing_mm) <= accept.clearance_mm
+            codes[close] = CLEARANCE
+        codes[~in_scan] = FIELD_OF_VIEW
+        return organ, codes, soft

@@ -1,0 +1,113 @@
+"""The judgement: a carried lesion on the host's own voxels, clipped, measured, and every limit.
+
+It trusts nothing of the search: what it accepts is what a mask must keep.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from synthct.anatomy import exophytic_share
+from synthct.masks.accept import FIELD_OF_VIEW, OBSTACLES, Reason
+from synthct.masks.base import box_around
+from synthct.masks.ground import Ground
+from synthct.masks.lesion import Carried
+from synthct.masks.shape import Points
+from synthct.regions import Region, largest_part
+from synthct.volume import Box
+
+#: A lesion of whose voxels fewer hang together has been torn on a coarse grid.
+LEAST_CONNECTED = 0.95
+
+
+@dataclass(frozen=True, eq=False)
+class Verdict:
+    """A lesion on the host's voxels, and what was measured.
+
+    Attributes:
+        region: Boolean (I, J, K) after clipping.
+        box: Where it lies in the host, in voxels.
+        facts: Numbers of ``accept``.
+        reason: The limit that is broken; None for an accepted lesion.
+    """
+
+    region: Region
+    box: Box
+    facts: dict[str, Any]
+    reason: Reason | None
+
+
+def settle(ground: Ground, carried: Carried, origin_mm: Points) -> Verdict:
+    """Put the lesion on the host's voxels, clip it where it touches an obstacle, and judge it.
+
+    Args:
+        ground: The organ and its surroundings.
+        carried: The lesion.
+        origin_mm: Where its origin comes to lie, RAS+ mm.
+    """
+    host, accept = ground.host, ground.accept
+    low, high = carried.corners_mm
+    ends = np.stack(np.meshgrid(*np.stack([low, high]).T, indexing="ij"), axis=-1)
+    box = box_around(ends.reshape(-1, 3) + origin_mm, host.labels).grow((1, 1, 1))
+    affine = host.labels.affine.copy()
+    affine[:3, 3] -= origin_mm
+    region = largest_part(carried.voxels(box, affine))
+    field = ground.around(box)
+    voxel_ml = host.labels.voxel_volume_ml
+    whole = int(np.count_nonzero(region))
+    hits = np.bincount(field.codes[region], minlength=len(OBSTACLES))[1:]
+    if hits.any():
+        region = _clipped(region, field.codes > 0, int(np.argmax(host.labels.spacing_mm)))
+    count = int(np.count_nonzero(region))
+    inside = int(np.count_nonzero(region & field.part))
+    soft = int(np.count_nonzero(region & field.soft))
+    tight = Box.around(region) or Box((0, 0, 0), (1, 1, 1))
+    middle = np.argwhere(region).mean(axis=0) if count else np.zeros(3)
+    centre_mm = affine[:3, :3] @ (middle + box.start_ijk) + host.labels.affine[:3, 3]
+    size_ml = count * voxel_ml
+    facts = {
+        "inside_fraction": round(inside / max(count, 1), 4),
+        "organ_fraction": round(size_ml / ground.part.volume_ml, 4),
+        "clipped_fraction": round(1 - count / whole, 4),
+        "soft_tissue_fraction": round(soft / max(count, 1), 4),
+        "exophytic_share": round(exophytic_share(region, field.organ, host.labels.spacing_mm), 4),
+        "place": ground.part.frame.place_of(centre_mm).round(3).tolist(),
+        "slices": list(tight.shape),
+        "jacobian_min": 1.0 if carried.bend is None else round(carried.bend.jacobian_min, 4),
+        "jacobian_max": 1.0 if carried.bend is None else round(carried.bend.jacobian_max, 4),
+    }
+    worst: Reason = OBSTACLES[int(hits[1:].argmax()) + 2]  # type: ignore[assignment]  # not free
+    limits: dict[Reason, bool] = {
+        "folded": carried.bend is not None and carried.bend.jacobian_min <= 0,
+        "torn": whole < LEAST_CONNECTED * round(carried.volume_ml / voxel_ml),
+        "field_of_view": bool(hits[FIELD_OF_VIEW - 1]),
+        worst: count < (1 - accept.clipped_fraction) * whole,
+        "organ_fraction": size_ml > accept.organ_fraction * ground.part.volume_ml,
+        "too_small": size_ml < accept.min_volume_ml or min(tight.shape) < accept.min_slices,
+        "inside_fraction": inside < accept.inside_fraction * count,
+        "centre_outside": not field.part[tuple(middle.round().astype(int))],
+        "soft_tissue": soft > accept.soft_tissue_fraction * count,
+    }
+    reason = next((name for name, broken in limits.items() if broken), None)
+    return Verdict(region, box, facts, reason)
+
+
+def _clipped(region: Region, obstacle: Region, coarse_axis: int) -> Region:
+    """``region`` without what touches an obstacle: one part with a smooth edge and no holes."""
+    from scipy.ndimage import (
+        binary_closing,
+        binary_fill_holes,
+        binary_opening,
+        generate_binary_structure,
+    )
+
+    # Within slices only: across thick ones an opening would eat lesions two slices high.
+    cross = generate_binary_structure(3, 1)
+    cross[tuple(slice(None) if a != coarse_axis else slice(0, 3, 2) for a in range(3))] = False
+    # Closed first: specks of noise become one piece, whose edge is then cut off as a whole.
+    wall = binary_closing(np.pad(obstacle, 1), cross)[1:-1, 1:-1, 1:-1] | obstacle
+    kept = largest_part(binary_opening(region & ~wall, cross))
+    return largest_part(binary_fill_holes(kept) & ~obstacle)
