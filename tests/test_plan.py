@@ -132,7 +132,9 @@ def test_splits_are_as_large_as_the_fractions_ask() -> None:
 
 @pytest.mark.parametrize("count", [5, 6, 7, 12])
 def test_no_split_is_empty_that_is_due_half_a_patient(count: int) -> None:
-    made = plan([TUMOR], cases(count), cases(count, "donor", labels=["tumor"]), masks_per_case=2)
+    made = plan(
+        [TUMOR], cases(count), cases(count, "donor", labels=["kidney", "tumor"]), masks_per_case=2
+    )
     assert {spec.split for spec in made.specs} == {"train", "validation", "test"}
     assert not made.notes
 
@@ -174,8 +176,8 @@ def test_two_scans_of_one_person_share_a_split() -> None:
 
 
 def test_donors_are_balanced_over_patients() -> None:
-    donors = cases(7, "donor", labels=["tumor"])
-    donors += [entry(f"more_{n}", ["tumor"], patient="donor_000") for n in range(20)]
+    donors = cases(7, "donor", labels=["kidney", "tumor"])
+    donors += [entry(f"more_{n}", ["kidney", "tumor"], patient="donor_000") for n in range(20)]
     made = plan([TUMOR], cases(5), donors, masks_per_case=7, splits={"train": 1})
     used = Counter(spec.donor.patient_id for spec in made.specs if spec.donor)
     assert set(used.values()) == {5}
@@ -183,13 +185,15 @@ def test_donors_are_balanced_over_patients() -> None:
 
 
 def test_fallback_donors_are_other_patients_each() -> None:
-    donors = cases(9, "donor", labels=["tumor"])
+    donors = cases(9, "donor", labels=["kidney", "tumor"])
     made = plan([TUMOR], cases(5), donors, masks_per_case=3, splits={"train": 1})
     assert all(len({d.patient_id for d in spec.donors}) == 4 for spec in made.specs)
 
 
 def test_variants_share_their_mask_and_donor() -> None:
-    made = plan([TUMOR], cases(5), cases(5, "d", labels=["tumor"]), variants=3, masks_per_case=2)
+    made = plan(
+        [TUMOR], cases(5), cases(5, "d", labels=["kidney", "tumor"]), variants=3, masks_per_case=2
+    )
     for mask_id in {spec.mask_id for spec in made.specs}:
         group = [spec for spec in made.specs if spec.mask_id == mask_id]
         assert [spec.variant for spec in group] == [0, 1, 2]
@@ -212,7 +216,7 @@ def test_samples_are_ordered_by_split_host_section_draw_and_variant() -> None:
 def test_several_slices_are_counted_by_the_size_of_what_lends_its_shape() -> None:
     """A ball of 0.1 ml is 5.8 mm wide; slices of these cases are 1 mm apart."""
     for slices, count in (("largest", 1), ("all", 6), ({"every_mm": 3}, 2), ({"every_mm": 99}, 1)):
-        donors = cases(5, "d", labels=["tumor"])
+        donors = cases(5, "d", labels=["kidney", "tumor"])
         made = plan([{**TUMOR, "slices": slices}], cases(5), donors, variants=2, masks_per_case=3)
         assert made.num_samples == 5 * 3 * 2 * count
         assert made.is_exact == (count == 1)
@@ -314,12 +318,14 @@ def test_cases_without_an_image_are_no_hosts() -> None:
 
 
 def test_hosts_whose_split_has_no_donor_are_skipped_and_counted() -> None:
-    made = plan([TUMOR, KIDNEY], cases(10), cases(1, "d", labels=["tumor"]), masks_per_case=2)
+    made = plan(
+        [TUMOR, KIDNEY], cases(10), cases(1, "d", labels=["kidney", "tumor"]), masks_per_case=2
+    )
     assert_safe(made)
     (note,) = made.notes
     assert note.startswith("masks 'tumors': 2 hosts have no donor of another patient")
     with pytest.raises(RecipeError, match=r"masks\[0\].donors: no host has a donor of another"):
-        plan([TUMOR], cases(1), [entry("case_000", ["tumor"])], splits={"train": 1})
+        plan([TUMOR], cases(1), [entry("case_000", ["kidney", "tumor"])], splits={"train": 1})
 
 
 def test_shards_are_fixed_and_cover_the_plan() -> None:
@@ -337,7 +343,7 @@ def test_a_limited_plan_is_the_beginning_of_the_whole() -> None:
 
 
 def test_a_plan_depends_on_neither_order_nor_path() -> None:
-    donors = cases(9, "d", labels=["tumor"])
+    donors = cases(9, "d", labels=["kidney", "tumor"])
     first = plan([TUMOR], cases(5), donors, masks_per_case=3)
     again = plan([TUMOR], cases(5), donors[::-1], masks_per_case=3)
     assert first.plan_id == again.plan_id

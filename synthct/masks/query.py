@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from synthct.anatomy import LesionFacts, Side
 
 #: Parts of a label that are smaller are specks, unless a query asks for them.
-LEAST_LESION_ML = 0.5
+LEAST_LESION_ML = 0.1
 
 Range = tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]]
 
@@ -20,7 +20,7 @@ class Query(BaseModel):
     Lesions that the border of the scan cuts are never taken.
 
     Attributes:
-        volume_ml: Least and greatest volume; without it, from half a millilitre on.
+        volume_ml: Least and greatest volume; without it, from 0.1 ml on.
         diameter_mm: Least and greatest diameter, the greatest distance of two points.
         exophytic_share: Least and greatest share of the surface that does not border on the organ.
         depth_mm: Least and greatest distance from the centre to the surface.
