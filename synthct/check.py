@@ -109,6 +109,7 @@ def check(
         recipe.sources,
         wanted,
         cache_dir=cache_dir,
+        lesions=recipe.wanted_lesions(),
         on_bad_case=recipe.on_bad_case,
         progress=progress,
     )

@@ -1,4 +1,4 @@
-"""Who lends a shape to which host: donors dealt out evenly over their patients."""
+"""Donors: which cases can lend a shape to a section of masks, and which of them a host gets."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from heapq import nsmallest
 
+from synthct.anatomy import LesionFacts
+from synthct.masks import MaskKind
 from synthct.recipe import Split
 from synthct.seeds import derive_seed
 from synthct.sources import CaseEntry
@@ -14,26 +16,71 @@ from synthct.sources import CaseEntry
 DONORS_PER_MASK = 4
 
 
+def can_lend(donor: CaseEntry, section: MaskKind) -> bool:
+    """Whether a case has a lesion that the section takes; true where none are indexed."""
+    lesions = _lesions(donor, section)
+    return lesions is None or bool(section.takes(lesions))
+
+
+def lent_ml(donor: CaseEntry, section: MaskKind) -> float:
+    """Volume of the largest lesion that a donor lends, else of the label that it must have."""
+    lesions = _lesions(donor, section)
+    if lesions:
+        return max((lesion.volume_ml for lesion in section.takes(lesions)), default=0.0)
+    return sum(
+        donor.labels[name].volume_ml for name in section.shape_labels() if name in donor.labels
+    )
+
+
+def no_lesion_taken(source: str, pool: Sequence[CaseEntry], section: MaskKind) -> str:
+    """That the query takes none of the lesions of a source, and what there is."""
+    found = [lesion for donor in pool for lesion in _lesions(donor, section) or ()]
+    whole = [lesion for lesion in found if not lesion.is_cut]
+    cut = f", {len(found) - len(whole)} of them cut by the field of view" if whole != found else ""
+    sizes = [lesion.volume_ml for lesion in whole]
+    ranges = f": {min(sizes):.3g}..{max(sizes):.3g} ml" if sizes else ""
+    return (
+        f"takes none of the {len(found)} lesions of '{source}'{cut}{ranges}; "
+        "widen it, or choose another label or source"
+    )
+
+
+def _lesions(donor: CaseEntry, section: MaskKind) -> tuple[LesionFacts, ...] | None:
+    """The lesions of the label that the section takes; None where they are not indexed."""
+    wanted = section.donor_lesions()
+    return None if wanted is None else donor.lesions.get(wanted)
+
+
 class DonorChooser:
-    """Deals donors out evenly over their patients, within a split, never the host's own."""
+    """Deals donors out evenly over their patients, within a split, never the host's own.
+
+    Args:
+        seed: The recipe's.
+        section: Who takes the donors.
+        pool: The cases that can lend a shape to it.
+        splits: Patient to split.
+        used: How often any section has used a patient so far; counted on.
+    """
 
     def __init__(
         self,
         seed: int,
-        section: str,
+        section: MaskKind,
         pool: Sequence[CaseEntry],
         splits: Mapping[str, Split],
         used: Counter[str],
     ) -> None:
-        self._seed, self._section, self._splits = seed, section, splits
+        self._seed, self._section, self._splits = seed, section.name, splits
         self._used: Counter[str] = Counter()
         self._used_by_all = used
         self._patients: dict[Split, dict[str, list[CaseEntry]]] = defaultdict(dict)
         for donor in pool:
+            if not section.takes_split(splits[donor.patient_id]):
+                continue
             cases = self._patients[splits[donor.patient_id]]
             cases.setdefault(donor.patient_id, []).append(donor)
         patients = {donor.patient_id for donor in pool}
-        self._order = {name: derive_seed(seed, "donor", section, name) for name in patients}
+        self._order = {name: derive_seed(seed, "donor", section.name, name) for name in patients}
 
     def has_donor_for(self, host: CaseEntry) -> bool:
         """Whether another patient of the host's split can lend a shape."""

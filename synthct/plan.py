@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import accumulate, groupby
 
-from synthct.donors import DonorChooser
+from synthct.donors import DonorChooser, can_lend, lent_ml, no_lesion_taken
 from synthct.errors import RecipeError, SourceError
 from synthct.masks import VIEW_AXIS, MaskKind, SeveralSlices
 from synthct.recipe import SPLITS, Recipe, Split, donor_source
@@ -189,7 +189,7 @@ def plan_samples(recipe: Recipe, index: Index) -> Plan:
     for number, section in enumerate(recipe.masks):
         if not section.needs_donor:
             continue
-        chooser = DonorChooser(recipe.seed, section.name, pools[section.name], splits, used)
+        chooser = DonorChooser(recipe.seed, section, pools[section.name], splits, used)
         choosers[section.name], ids = chooser, able[section.name]
         bereft = [h.case_id for h in hosts if h.case_id in ids and not chooser.has_donor_for(h)]
         ids.difference_update(bereft)
@@ -248,7 +248,10 @@ def _donor_pool(recipe: Recipe, number: int, index: Index) -> tuple[CaseEntry, .
     pool = tuple(e for e in entries if all(label in e.labels for label in wanted))
     if not pool:
         raise _nobody_has(recipe, number, f"case of '{source}'", wanted, entries)
-    return pool
+    able = tuple(entry for entry in pool if can_lend(entry, section))
+    if not able:
+        raise recipe.error(("masks", number, "query"), no_lesion_taken(source, pool, section))
+    return able
 
 
 def _nobody_has(
@@ -325,9 +328,10 @@ def _expected_slices(
     """About how many slices a mask will come to, judged by the volume of what lends its shape."""
     if section.slices == "random" or section.slices == "largest":
         return 1
-    lender = donors[0] if donors else host
-    labels = [name for name in section.shape_labels() if name in lender.labels]
-    volume_ml = sum(lender.labels[name].volume_ml for name in labels)
+    labels = [name for name in section.shape_labels() if name in host.labels]
+    volume_ml = sum(host.labels[name].volume_ml for name in labels)
+    if donors:
+        volume_ml = lent_ml(donors[0], section)
     step_mm = float(host.spacing_mm[VIEW_AXIS[recipe.view]])
     if isinstance(section.slices, SeveralSlices) and section.slices.every_mm is not None:
         step_mm = max(step_mm, section.slices.every_mm)

@@ -221,6 +221,15 @@ class Recipe(_Section):
             wanted.update(dict.fromkeys(section.donor_labels()))
         return tuple(wanted)
 
+    def wanted_lesions(self) -> dict[str, tuple[tuple[str, str], ...]]:
+        """Source to the labels of which it lends lesions, each with the organ they lie in."""
+        wanted: dict[str, dict[tuple[str, str], None]] = {}
+        for section in self.masks:
+            source, lesions = donor_source(section), section.donor_lesions()
+            if source is not None and lesions is not None:
+                wanted.setdefault(source, {})[lesions] = None
+        return {source: tuple(found) for source, found in wanted.items()}
+
     def resolved(self) -> dict[str, Any]:
         """The recipe as JSON with defaults filled and no path of this machine in it.
 

@@ -141,7 +141,7 @@ class Ground:
                 short = [min(s, accept.rim_mm) for s in spacing_mm]
                 rim = distance_transform_edt(~organ, short) <= accept.rim_mm
             low, high = accept.outside_hu
-            soft = (hu > FAT_HU) & (labels == 0) & in_scan & ~rim
+            soft = (hu > FAT_HU) & (hu <= high) & (labels == 0) & in_scan & ~rim
             codes[(hu < low) & ~organ] = AIR
             codes[(hu > high) & ~rim] = BONE
         codes[(labels != 0) & ~organ] = OTHER_STRUCTURE

@@ -121,6 +121,10 @@ class Transplant(MaskSection):
         """The lesion; and the organ, where its place in it is kept."""
         return (self.label, self.into) if self.placement == "matched" else (self.label,)
 
+    def shape_labels(self) -> tuple[str, ...]:
+        """The lesion."""
+        return (self.label,)
+
     def donor_lesions(self) -> tuple[str, str]:
         """The lesion and its organ."""
         return self.label, self.into

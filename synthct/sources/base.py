@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from synthct.anatomy import LesionFacts
 from synthct.errors import SourceError
 from synthct.volume import (
     GRID_TOLERANCE_MM,
@@ -34,6 +35,9 @@ from synthct.volume import (
 IGNORE_VALUE = 255
 
 Name = Annotated[str, Field(min_length=1)]
+
+#: A label of which donors lend connected parts, and the organ that these lie in.
+LesionLabel = tuple[str, str]
 FolderPath = Annotated[Path, AfterValidator(Path.expanduser)]
 
 
@@ -119,6 +123,7 @@ class CaseEntry:
         licence: SPDX id of the licence, or None if unknown.
         file_sha256: Indexed file to the sha256 of its bytes, which it must still have when read.
         reading: What is allowed in the image beside a plain CT.
+        lesions: Label and organ to the lesions of that label, where somebody asked for them.
     """
 
     source: str
@@ -140,6 +145,7 @@ class CaseEntry:
     licence: str | None
     file_sha256: Mapping[Path, str] = field(default_factory=dict)
     reading: CtReading = field(default_factory=CtReading)
+    lesions: Mapping[LesionLabel, tuple[LesionFacts, ...]] = field(default_factory=dict)
 
     @property
     def spacing_mm(self) -> Spacing:

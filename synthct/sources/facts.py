@@ -1,7 +1,8 @@
 """What is known of a file after it was read once, kept on disk so that it is not read again.
 
 Facts belong to a file's content and name, not to a recipe: two sources with the same root share
-them, and a file is read again only if its size or time of change is another.
+them, and a file is read again only if its size or time of change is another. The lesions found in
+the label files of a case are kept beside them.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ import logging
 import os
 import stat
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from synthct.anatomy import LesionFacts
 from synthct.errors import ResourceError, SourceError
 from synthct.volume import (
     Affine,
@@ -32,7 +34,7 @@ from synthct.volume import (
 )
 
 #: Raise when the meaning of the facts changes: older caches are then made anew.
-_FORMAT = 2
+_FORMAT = 3
 
 _log = logging.getLogger(__name__)
 
@@ -84,7 +86,7 @@ class FactsStore:
         self._root = root.resolve()
         key = hashlib.sha256(os.fsencode(self._root)).hexdigest()[:16]
         self._path = cache_dir / "index" / f"{key}.json"
-        self._files: dict[str, dict[str, Any]] = self._load()
+        self._files, self._lesions = self._load()
         self._changed = False
 
     def __enter__(self) -> FactsStore:
@@ -110,6 +112,24 @@ class FactsStore:
         """
         return self._facts(path, None)
 
+    def lesions(
+        self, key: str, stamp: list[Any], find: Callable[[], Sequence[LesionFacts]]
+    ) -> tuple[LesionFacts, ...]:
+        """The lesions of a case; finds them if they are new or what they follow from changed.
+
+        Args:
+            key: Names the case, the label and the organ.
+            stamp: As JSON, all that the lesions follow from, such as the sha256 of files.
+            find: Finds them in voxels.
+        """
+        known = self._lesions.get(key)
+        if known is not None and known.get("stamp") == stamp:
+            return tuple(LesionFacts.from_json(one) for one in known["found"])
+        found = tuple(find())
+        self._lesions[key] = {"stamp": stamp, "found": [one.as_json() for one in found]}
+        self._changed = True
+        return found
+
     def _facts(self, path: Path, reading: CtReading | None) -> FileFacts:
         try:
             resolved = path.resolve(strict=True)
@@ -131,20 +151,22 @@ class FactsStore:
         self._changed = True
         return facts
 
-    def _load(self) -> dict[str, dict[str, Any]]:
+    def _load(self) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+        """What was learnt of files, and of lesions."""
         try:
             stored = json.loads(self._path.read_text(encoding="utf-8"))
             if stored["format"] == _FORMAT:
-                return dict(stored["files"])
+                return dict(stored["files"]), dict(stored["lesions"])
         except FileNotFoundError:
             pass
         except (OSError, ValueError, KeyError, TypeError) as err:
             _log.warning("index %s is unreadable and made anew (%s)", self._path.name, err)
-        return {}
+        return {}, {}
 
     def _save(self) -> None:
         """Write to a temporary file and rename, so that a reader never sees half of it."""
-        text = json.dumps({"format": _FORMAT, "files": self._files}, separators=(",", ":"))
+        stored = {"format": _FORMAT, "files": self._files, "lesions": self._lesions}
+        text = json.dumps(stored, separators=(",", ":"))
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(

@@ -21,11 +21,13 @@ from synthct.sources.base import (
     CaseEntry,
     CaseFiles,
     LabelStats,
+    LesionLabel,
     SourceSection,
     box_union,
     check_grid,
 )
 from synthct.sources.facts import FactsStore, FileFacts
+from synthct.sources.lesions import with_lesions
 from synthct.volume import Affine, Box
 
 
@@ -81,6 +83,7 @@ def index_sources(
     labels: Sequence[str],
     *,
     cache_dir: Path,
+    lesions: Mapping[str, Sequence[LesionLabel]] | None = None,
     on_bad_case: Literal["stop", "skip"] = "stop",
     progress: bool = False,
 ) -> Index:
@@ -91,6 +94,7 @@ def index_sources(
         labels: The labels (structures or unions) that somebody needs. A layout with a label map
             indexes all of its structures anyway, one with a file per structure only these.
         cache_dir: Where facts of files already read are kept, and phantoms once made.
+        lesions: Source to the labels whose lesions are described, each with its organ.
         on_bad_case: Whether a case whose files are damaged or do not fit together ends it all, or
             is left out and told in ``Index.skipped``.
         progress: Show a progress bar, in cases.
@@ -117,6 +121,7 @@ def index_sources(
         with _naming(name):
             section.prepare(found[name].cases, progress=progress)
     entries: dict[str, tuple[CaseEntry, ...]] = {}
+    label_names = label_table(sources, labels) if lesions else {}
     skipped = [Skipped(name, *skip) for name, one in found.items() for skip in one.skipped]
     notes = [f"source '{name}': {note}" for name, one in found.items() for note in one.notes]
     seen: dict[str, CaseEntry] = {}
@@ -130,6 +135,8 @@ def index_sources(
                     try:
                         image = _image(section, case, store)
                         entry = _entry(name, section, case, image, labels, store)
+                        described = (lesions or {}).get(name, ())
+                        entry = with_lesions(entry, described, label_names, store)
                     except SourceError as err:
                         if on_bad_case == "stop":
                             raise
