@@ -21,7 +21,7 @@ _GZIP = b"\x1f\x8b"
 _BLOCK = 1 << 18
 
 #: Deflate cannot make more of a byte than this (zlib's technical notes).
-_GREATEST_RATIO = 1032
+GREATEST_RATIO = 1032
 
 
 class Content:
@@ -65,8 +65,12 @@ class Content:
         while size:
             size -= len(self.read(min(size, _BLOCK)))
 
-    def require_size(self, size: int) -> None:
+    def require_size(self, size: int, ratio: int = GREATEST_RATIO) -> None:
         """Refuse a file that cannot hold ``size`` bytes in all, before anybody makes room for them.
+
+        Args:
+            size: By the header.
+            ratio: How many times smaller gzip can have made such content.
 
         Raises:
             SourceError: If it holds, or by its gzip trailer must hold, another number of bytes.
@@ -77,10 +81,10 @@ class Content:
                     f"damaged or cut short: {self.file_size} bytes, but its header tells of {size}"
                 )
             return
-        if size > self.file_size * _GREATEST_RATIO:
+        if size > self.file_size * ratio:
             raise self._error(
                 f"damaged: its header claims {size} bytes, but {self.file_size} bytes of gzip hold "
-                f"at most {self.file_size * _GREATEST_RATIO}"
+                f"at most {self.file_size * ratio}"
             )
         here = self._file.tell()
         self._file.seek(-4, os.SEEK_END)

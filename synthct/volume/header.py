@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from synthct.errors import SourceError
-from synthct.volume.content import Content
+from synthct.volume.content import GREATEST_RATIO, Content
 from synthct.volume.grid import Affine, Index3, corner_distance_mm, spacing_of
 
 #: Four times the voxels of the largest whole-body CT.
 MAX_VOXELS = 2**30
+_MANY_BYTES = 2**28
 #: Greatest part of a file before its voxels.
 _MAX_OFFSET = 2**26
 #: Voxels of a patient's CT, with plenty to spare.
@@ -59,8 +60,12 @@ class Header:
         return (self.slope, self.intercept) != (1.0, 0.0)
 
 
-def read_header(content: Content) -> Header:
+def read_header(content: Content, *, ratio: int = GREATEST_RATIO) -> Header:
     """Read and check the header, and everything else that comes before the voxels.
+
+    Args:
+        content: At its start.
+        ratio: How many times smaller gzip can have made voxels of this kind, where they are many.
 
     Raises:
         SourceError: If it is no NIfTI file, or one that cannot be a scan, or is damaged.
@@ -72,7 +77,8 @@ def read_header(content: Content) -> Header:
     slope, intercept = _scaling(path, fields)
     affine = _affine(path, fields, shape)
     offset = _offset(path, fields)
-    content.require_size(offset + math.prod(shape) * frames * dtype.itemsize)
+    size = offset + math.prod(shape) * frames * dtype.itemsize
+    content.require_size(size, ratio if size > _MANY_BYTES else GREATEST_RATIO)
     content.skip(offset - len(fields.binaryblock))
     return Header(shape, frames, dtype, slope, intercept, affine)
 

@@ -12,8 +12,9 @@ import numpy.typing as npt
 #: Noise alone spans more HU than this.
 _LEAST_SPAN_HU = 16
 #: Stored values of scanners that leave out the offset of -1024: where tissue lies then, and the
-#: least share of voxels there. In HU nothing but dense bone lies there.
-_SHIFTED_TISSUE, _SHIFTED_SHARE = (850, 1250), 0.15
+#: least share of voxels there, with air at the other end or alone.
+_SHIFTED_TISSUE, _WITH_AIR, _ALONE = (850, 1250), 0.15, 0.9
+_SHIFTED_AIR_HU, _SOME = 200, 0.02
 #: Fat and air are below this; a share of them that noise around 0 may have.
 _FAT_HU, _FEW = -50, 0.005
 
@@ -34,7 +35,9 @@ def not_hu(sample: npt.NDArray[np.int16], low: float, high: float) -> str | None
     least, half, most = (float(q) for q in np.percentile(inner, [1, 50, 99]))
     figures = f"least {low:g}, percentiles 1/50/99 {least:g}/{half:g}/{most:g}, greatest {high:g}"
     tissue = ((inner >= _SHIFTED_TISSUE[0]) & (inner <= _SHIFTED_TISSUE[1])).mean()
-    if tissue >= _SHIFTED_SHARE and (inner <= _FAT_HU).mean() < _FEW:
+    has_air = (inner <= _SHIFTED_AIR_HU).mean() >= _SOME
+    is_shifted = tissue >= (_WITH_AIR if has_air else _ALONE)
+    if is_shifted and (inner <= _FAT_HU).mean() < _FEW:
         return f"they look like HU + 1024 ({figures}); subtract 1024 (scl_inter = -1024)"
     if 0 <= low <= 0.05 * most:
         return (

@@ -25,6 +25,8 @@ from synthct.volume.volume import HU_MAX, HU_MIN, Array, Volume
 _SLAB_BYTES = 1 << 23
 #: Values beyond are neither HU, metal nor padding.
 _STORED_HU = (-(2**15), 2**16)
+#: Noise lets gzip make a CT some two to ten times smaller, never so many times.
+_CT_RATIO = 100
 #: Voxels that are looked at to tell HU from other values.
 _SAMPLE = 1_000_000
 
@@ -64,7 +66,7 @@ def read_ct_counting(
     """As ``read_ct``, with the number of voxels that were filled because they are not finite."""
     reading = reading or CtReading()
     with open_content(path, sha256) as content:
-        header = read_header(content)
+        header = read_header(content, ratio=_CT_RATIO)
         frame = _frame(path, header, reading.frame)
         frame_bytes = math.prod(header.shape) * header.dtype.itemsize
         content.skip(frame * frame_bytes)
@@ -109,6 +111,8 @@ def read_labels(path: Path, *, sha256: str | None = None) -> Volume:
         _frame(path, header, None)
         out, stored, affine = _canonical_array(path, header, np.uint8)
         for start, slab in _slabs(content, header):
+            if header.intercept == 0 and not slab.any():
+                continue  # most of most structures' files is empty, and so is the array
             values = _scaled(slab, header)
             if values.dtype.kind == "f":
                 odd = (np.rint(values) != values) | ~np.isfinite(values)
@@ -121,8 +125,7 @@ def read_labels(path: Path, *, sha256: str | None = None) -> Volume:
                 wide, stored, _ = _canonical_array(path, header, np.uint16)
                 wide[...] = out
                 out = wide
-            if high > 0:  # most of most structures' files is empty, and so is the array
-                stored[:, :, start : start + slab.shape[2]] = values
+            stored[:, :, start : start + slab.shape[2]] = values
         content.finish()
     return Volume(out, affine)
 
