@@ -7,6 +7,7 @@ scan with two affines that differ, repairs what looks odd, and reads past what i
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -179,55 +180,63 @@ def _offset(path: Path, fields: Any) -> int:
 
 def _affine(path: Path, fields: Any, shape: Index3) -> Affine:
     """The sform, or the qform where there is no other; both must agree where there are both."""
-    from nibabel.spatialimages import HeaderDataError
+    spacing = _spacing_mm(path, fields)
+    sform = _form(path, fields, "sform", ("srow_x", "srow_y", "srow_z"))
+    places = [f"quatern_{axis}" for axis in "bcd"] + [f"qoffset_{axis}" for axis in "xyz"]
+    qform = _form(path, fields, "qform", places)
+    given = [form for form in (sform, qform) if form is not None]
+    if not given:
+        raise SourceError(
+            f"{path}: neither sform nor qform says how it lies in the patient (both codes are 0), "
+            "so left and right are unknown; repair the header"
+        )
+    affine = given[0]
+    distance = _form_distance_mm(fields, shape, *given) if len(given) == 2 else 0.0
+    if distance > _FORM_TOLERANCE_MM:
+        raise SourceError(
+            f"{path}: sform and qform place its corners {distance:.3f} mm apart; keep the one that "
+            f"is right\nsform\n{sform}\nqform\n{qform}"
+        )
+    if not np.allclose(spacing_of(affine), spacing, rtol=_SPACING_TOLERANCE, atol=0):
+        raise SourceError(
+            f"{path}: voxels are {_triple(spacing)} mm by pixdim but "
+            f"{_triple(spacing_of(affine))} mm by the sform; repair the header\nsform\n{affine}"
+        )
+    return affine
 
+
+def _spacing_mm(path: Path, fields: Any) -> list[float]:
+    """The size of a voxel by pixdim."""
     unit = int(fields["xyzt_units"]) % 8
     if unit not in (0, 2):
         raise SourceError(f"{path}: its lengths are not in mm (xyzt_units {unit}); convert it")
     spacing = [float(mm) for mm in fields["pixdim"][1:4]]
-    if not all(_SPACING_MM[0] <= mm <= _SPACING_MM[1] for mm in spacing):
+    least, most = _SPACING_MM
+    if not all(least <= mm <= most for mm in spacing):
         raise SourceError(
-            f"{path}: voxels of {spacing} mm (pixdim) are not of a CT; "
-            f"{_SPACING_MM[0]} to {_SPACING_MM[1]} are allowed"
+            f"{path}: voxels of {_triple(spacing)} mm (pixdim) are not of a CT; {least} to {most} "
+            "are allowed"
         )
+    return spacing
+
+
+def _form(path: Path, fields: Any, name: str, places: Sequence[str]) -> Affine | None:
+    """One of the two affines of a header, which can be inverted; None if it is not there."""
+    from nibabel.spatialimages import HeaderDataError
+
+    if not fields[f"{name}_code"] > 0:
+        return None
+    stored = np.concatenate([np.atleast_1d(fields[place]) for place in places])
+    if not np.isfinite(stored).all():
+        raise SourceError(f"{path}: its {name} has no inverse: it holds {stored}")
     try:
-        sform = fields.get_sform(coded=True)[0]
-        qform = fields.get_qform(coded=True)[0]
+        affine = np.asarray(getattr(fields, f"get_{name}")(), dtype=np.float64)
     except (HeaderDataError, ValueError) as err:
-        raise SourceError(f"{path}: its qform is no rotation ({err}); repair the header") from err
-    for name, form in (("sform", sform), ("qform", qform)):
-        if form is not None:
-            _require_invertible(path, name, np.asarray(form, dtype=np.float64))
-    if sform is not None and qform is not None:
-        distance = _form_distance_mm(fields, shape, sform, qform)
-        if distance > _FORM_TOLERANCE_MM:
-            raise SourceError(
-                f"{path}: sform and qform place its corners {distance:.3f} mm apart; keep the one "
-                f"that is right\nsform\n{sform}\nqform\n{qform}"
-            )
-    if sform is not None:
-        lengths = spacing_of(sform)
-        if not np.allclose(lengths, spacing, rtol=_SPACING_TOLERANCE, atol=0):
-            raise SourceError(
-                f"{path}: voxels are {_triple(spacing)} mm by pixdim but {_triple(lengths)} mm by "
-                f"the sform; repair the header\nsform\n{sform}"
-            )
-        return np.asarray(sform, dtype=np.float64)
-    if qform is not None:
-        return np.asarray(qform, dtype=np.float64)
-    raise SourceError(
-        f"{path}: neither sform nor qform says how it lies in the patient (both codes are 0), so "
-        "left and right are unknown; repair the header"
-    )
-
-
-def _require_invertible(path: Path, name: str, affine: Affine) -> None:
-    """Refuse an affine with which two voxels may lie in one place."""
-    if np.isfinite(affine).all():
-        unit = affine[:3, :3] / np.maximum(np.linalg.norm(affine[:3, :3], axis=0), 1e-12)
-        if abs(np.linalg.det(unit)) > 1e-3:
-            return
-    raise SourceError(f"{path}: its affine ({name}) has no inverse:\n{affine}")
+        raise SourceError(f"{path}: its {name} is no rotation ({err}); repair the header") from err
+    unit = affine[:3, :3] / np.maximum(np.linalg.norm(affine[:3, :3], axis=0), 1e-12)
+    if abs(np.linalg.det(unit)) < 1e-3:
+        raise SourceError(f"{path}: its affine ({name}) has no inverse:\n{affine}")
+    return affine
 
 
 def _form_distance_mm(fields: Any, shape: Index3, sform: Affine, qform: Affine) -> float:
