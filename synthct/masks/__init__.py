@@ -18,6 +18,7 @@ from synthct.masks.base import (
 )
 from synthct.masks.blob import Blob
 from synthct.masks.box import BoxMask
+from synthct.masks.ellipsoid import Ellipsoid
 from synthct.masks.organ import Organ
 from synthct.masks.removal import Removal
 from synthct.masks.slicing import (
@@ -28,13 +29,16 @@ from synthct.masks.slicing import (
 )
 from synthct.masks.transplant import Transplant
 
-MaskKind = Annotated[Organ | BoxMask | Transplant | Removal | Blob, Field(discriminator="kind")]
+MaskKind = Annotated[
+    Organ | BoxMask | Transplant | Ellipsoid | Removal | Blob, Field(discriminator="kind")
+]
 
 __all__ = [
     "IGNORE",
     "VIEW_AXIS",
     "Blob",
     "BoxMask",
+    "Ellipsoid",
     "LabelPolicy",
     "Mask",
     "MaskKind",
