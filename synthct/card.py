@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+from synthct.card_methods import PAINTINGS
 from synthct.dataset.manifest import Release
 from synthct.dataset.markdown import bullets, code, count, figure, inert, one_line, table
 from synthct.dataset.records import yaml_text
@@ -88,7 +89,8 @@ class CardFacts:
         preview_window: What the preview shows, such as ``level 50 HU, width 400 HU``.
         sources: In the order of the recipe.
         labels: Values of the label map by name.
-        checkpoint: What painted, in the order to be shown: repository, revision, scheduler, ...
+        method: What painted: ``diffusion``, or a control.
+        settings: How it painted, in the order to be shown: checkpoint, revision, scheduler, ...
         description: A paragraph of the recipe's author.
         picture: File name of a picture in the dataset's folder.
         keep_original: Whether there is a column ``original``.
@@ -103,7 +105,8 @@ class CardFacts:
     preview_window: str
     sources: Sequence[SourceNote]
     labels: Mapping[str, int]
-    checkpoint: Mapping[str, str]
+    method: str
+    settings: Mapping[str, str]
     description: str | None = None
     picture: str | None = None
     keep_original: bool = False
@@ -142,7 +145,7 @@ def attribution(sources: Sequence[SourceNote]) -> str:
 def _header(release: Release, summary: Summary, facts: CardFacts) -> dict[str, Any]:
     splits = [split for split, rows in summary.splits.items() if rows]
     size = next((size for limit, size in _SIZES if release.rows < limit), "1M<n<10M")
-    tags = ["medical", "ct", "radiology", "synthetic", "inpainting", "diffusion", "synthct"]
+    tags = ["medical", "ct", "radiology", "synthetic", "inpainting", facts.method, "synthct"]
     files = [{"split": split, "path": f"data/{split}-*.parquet"} for split in splits]
     return {
         "pretty_name": one_line(facts.title),
@@ -164,15 +167,15 @@ def _header(release: Release, summary: Summary, facts: CardFacts) -> dict[str, A
 
 def _introduction(release: Release, summary: Summary, facts: CardFacts) -> str:
     slices, hosts = f"{facts.view} CT slice", count(summary.hosts, "patient")
+    painting = PAINTINGS[facts.method]
     whose = "the real patient's" if _is_real(facts) else "that of a procedural phantom"
     parts = [f"# {inert(facts.title)}"]
     if facts.description:
         parts.append(inert(facts.description))
     parts.append(
-        f"{count(summary.samples - summary.real, slices)} of {hosts}, in each of which a "
-        "diffusion model has painted a region anew, with the label map that goes with it. "
-        "**Inside of the mask the picture is synthetic; outside of it every voxel is "
-        f"{whose}.**"
+        f"{count(summary.samples - summary.real, slices)} of {hosts}, in each of which "
+        f"{painting.who} a region anew, with the label map that goes with it. **Inside of the mask "
+        f"{painting.inside}; outside of it every voxel is {whose}.**"
     )
     if summary.real:
         parts.append(
@@ -272,14 +275,13 @@ read a part only: `load_dataset(..., filters=[("seam_ratio", "<", 1.15)])`."""
 
 
 def _method(facts: CardFacts) -> str:
-    settings = [[inert(key), code(value)] for key, value in facts.checkpoint.items()]
+    settings = [[inert(key), code(value)] for key, value in facts.settings.items()]
     return "\n\n".join(
         [
             "## How it was made",
-            "For each sample a mask was drawn on a scan, a diffusion model painted the region "
-            "from its surroundings on the scan's own grid (the column `provenance` says where it "
-            "had to be resampled), and only voxels inside of the mask were pasted back. That all "
-            "others are unchanged was checked for every sample. "
+            f"For each sample a mask was drawn on a scan, {PAINTINGS[facts.method].how}, and only "
+            "voxels inside of the mask were pasted back. That all others are unchanged was checked "
+            "for every sample. "
             f"The preview shows {inert(facts.preview_window)}.",
             table(["setting", "value"], settings),
             "`recipe.yaml` is the whole recipe, `synthct.lock` names every input by hash.",

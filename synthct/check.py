@@ -12,9 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from synthct.controls import REFERENCE_HU
 from synthct.dataset.lockfile import LockedCase, LockedSource, work_id
 from synthct.errors import CheckpointError
 from synthct.licence import Origin, licence_of
+from synthct.methods import CopyPaste, Diffusion, NoiseFill
 from synthct.models.checkpoint import CheckpointFiles, find_checkpoint
 from synthct.patch import PatchRules
 from synthct.plan import Plan, plan_samples
@@ -34,7 +36,7 @@ class Checked:
         index: What its sources hold.
         plan: Its samples.
         label_names: Structure to value in the dataset's label maps.
-        checkpoint: The files of the checkpoint, hashed.
+        checkpoint: The files of the checkpoint, hashed; None where a control paints.
         rules: What the checkpoint takes.
         licence: SPDX id that the dataset will have; None if a source's licence is unknown.
         limit: Only the first so many samples are planned; None for all.
@@ -44,8 +46,8 @@ class Checked:
     index: Index
     plan: Plan
     label_names: Mapping[str, int]
-    checkpoint: CheckpointFiles
-    rules: PatchRules
+    checkpoint: CheckpointFiles | None
+    rules: PatchRules | None
     licence: str | None
     limit: int | None = None
 
@@ -55,7 +57,7 @@ class Checked:
         return work_id(
             self.recipe.recipe_id,
             self.plan.plan_id,
-            self.checkpoint.checkpoint_id,
+            None if self.checkpoint is None else self.checkpoint.checkpoint_id,
             self.locked_sources(),
         )
 
@@ -95,14 +97,15 @@ def check(
     Raises:
         SynthCTError: Whatever is wrong with the sources, masks, checkpoint or licence.
     """
-    checkpoint = _checkpoint(recipe)
-    rules = PatchRules.from_config(checkpoint.config)
+    checkpoint = _checkpoint(recipe.inpaint) if isinstance(recipe.inpaint, Diffusion) else None
+    rules = PatchRules.from_config(checkpoint.config) if checkpoint is not None else None
     _check_painted(recipe, rules)
     licence = _licence(recipe, checkpoint)
     logger.info(
-        "synthct %s  %s %s  recipe %s  checkpoint %s %s",
+        "synthct %s  %s %s  recipe %s  %s",
         __version__, recipe.name, recipe.version, recipe.recipe_id[:12],
-        checkpoint.name, checkpoint.checkpoint_id[:12],
+        f"method {recipe.inpaint.method}" if checkpoint is None
+        else f"checkpoint {checkpoint.name} {checkpoint.checkpoint_id[:12]}",
     )  # fmt: skip
     wanted = recipe.wanted_labels()
     index = index_sources(
@@ -116,6 +119,7 @@ def check(
     plan = plan_samples(recipe, index)
     label_names = label_table(recipe.sources, wanted)
     _check_values(recipe, index, label_names)
+    _check_control(recipe, plan)
     return Checked(
         recipe=recipe,
         index=index,
@@ -136,13 +140,12 @@ def default_cache_dir() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "synthct"
 
 
-def _checkpoint(recipe: Recipe) -> CheckpointFiles:
+def _checkpoint(asked: Diffusion) -> CheckpointFiles:
     """The recipe's checkpoint; the Hub is asked only for a pinned revision.
 
     Raises:
         CheckpointError: If it is not there or cannot be trusted.
     """
-    asked = recipe.inpaint
     if asked.is_folder and not Path(asked.checkpoint).is_dir():
         raise CheckpointError(
             f"checkpoint '{asked.checkpoint}' is no folder here; correct the path, write "
@@ -152,7 +155,7 @@ def _checkpoint(recipe: Recipe) -> CheckpointFiles:
     return find_checkpoint(asked.checkpoint, revision=asked.revision)
 
 
-def _check_painted(recipe: Recipe, rules: PatchRules) -> None:
+def _check_painted(recipe: Recipe, rules: PatchRules | None) -> None:
     """That the checkpoint can paint each section's label, and that ``paint`` has one to paint.
 
     Raises:
@@ -164,6 +167,8 @@ def _check_painted(recipe: Recipe, rules: PatchRules) -> None:
         if not labels and not section.values_by_voxel and section.label_policy() == "paint":
             message = "'paint' writes the section's label, which is missing; give it a label"
             raise recipe.error(("masks", number, "label_map"), message)
+        if rules is None:
+            continue
         try:
             for label in labels:
                 rules.label_index(label)
@@ -193,10 +198,47 @@ def _check_values(recipe: Recipe, index: Index, label_names: Mapping[str, int]) 
             raise recipe.error_at_label(number, label, message)
 
 
-def _licence(recipe: Recipe, checkpoint: CheckpointFiles) -> str | None:
+def _check_control(recipe: Recipe, plan: Plan) -> None:
+    """That a control finds in the scans what it paints with.
+
+    Raises:
+        RecipeError: If donors whose voxels are to be pasted have no image, or nothing says what a
+            label looks like that a host does not have.
+    """
+    if isinstance(recipe.inpaint, CopyPaste):
+        donors = {d.case_id: d for spec in plan.specs for d in spec.donors}
+        if bare := [name for name, donor in sorted(donors.items()) if donor.image is None]:
+            more = f" and {len(bare) - 6} more" if len(bare) > 6 else ""
+            message = (
+                f"copy_paste pastes the donors' own voxels, and {len(bare)} of {len(donors)} have "
+                f"no image: {', '.join(bare[:6])}{more}; add their images, leave them out with "
+                "'exclude' in their source (in all arms, so that the masks stay the same), or use "
+                "noise_fill"
+            )
+            raise recipe.error(("inpaint", "method"), message)
+    if isinstance(recipe.inpaint, NoiseFill):
+        known = REFERENCE_HU | recipe.inpaint.reference_hu
+        labels = {section.name: section.painted_labels() for section in recipe.masks}
+        for spec in plan.specs:
+            shown = known.keys() | spec.host.labels.keys()
+            if spec.donors and all(donor.image is not None for donor in spec.donors):
+                shown |= spec.donors[0].labels.keys()
+            for label in labels[spec.section]:
+                if label not in shown:
+                    message = (
+                        f"nothing says what '{label}' looks like: host {spec.host.case_id} has "
+                        "none, and not all of its donors have an image; add it, as in "
+                        f"reference_hu: {{{label}: 60}}"
+                    )
+                    raise recipe.error(("inpaint", "method"), message)
+
+
+def _licence(recipe: Recipe, checkpoint: CheckpointFiles | None) -> str | None:
     """What follows from the sources and from the scans that the checkpoint was trained on."""
     origins = [Origin(f"source '{name}'", s.licence) for name, s in recipe.sources.items()]
-    return licence_of([*origins, *trained_under(checkpoint)], stated=recipe.licence)
+    if checkpoint is not None:
+        origins += trained_under(checkpoint)
+    return licence_of(origins, stated=recipe.licence)
 
 
 def trained_under(checkpoint: CheckpointFiles) -> list[Origin]:

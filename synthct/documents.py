@@ -10,11 +10,12 @@ from pathlib import Path
 
 from synthct.card import CardFacts, SourceNote, attribution, dataset_card
 from synthct.dataset.files import atomic_write
-from synthct.dataset.lockfile import Lock, write_lock
+from synthct.dataset.lockfile import Lock, LockedCheckpoint, write_lock
 from synthct.dataset.manifest import Release
 from synthct.dataset.records import write_recipe, write_rejected
 from synthct.dataset.summary import rejections, summarise
 from synthct.dataset.writer import ShardRecord
+from synthct.methods import Diffusion, Inpaint
 from synthct.recipe import Recipe
 from synthct.sheet import dataset_sheet
 
@@ -48,13 +49,13 @@ def write_documents(
     facts = _card_facts(recipe, lock, has_picture=sheet is not None)
     card = dataset_card(release, summarise(tree, shards), facts)
     atomic_write(tree / "README.md", card.encode())
-    owed = attribution([*facts.sources, _checkpoint_note(lock)])
+    notes = [] if lock.checkpoint is None else [_checkpoint_note(lock.checkpoint)]
+    owed = attribution([*facts.sources, *notes])
     atomic_write(tree / "attribution.md", owed.encode())
 
 
-def _checkpoint_note(lock: Lock) -> SourceNote:
+def _checkpoint_note(checkpoint: LockedCheckpoint) -> SourceNote:
     """What is owed to those whose scans the checkpoint was trained on."""
-    checkpoint = lock.checkpoint
     return SourceNote(
         name=checkpoint.name,
         layout="checkpoint",
@@ -65,30 +66,44 @@ def _checkpoint_note(lock: Lock) -> SourceNote:
 
 
 def _card_facts(recipe: Recipe, lock: Lock, *, has_picture: bool) -> CardFacts:
-    low, high = lock.checkpoint.range_hu
     left_out = [f"{one.source}: {one.case} left out: {one.reason}" for one in lock.left_out]
     left_out[:0] = [f"Cases that were left out: {len(left_out)}."] if left_out else []
     return CardFacts(
         title=recipe.name,
         licence=lock.licence,
         view=recipe.view,
-        preview_window=f"a window that suits what is painted, such as {low:g} to {high:g} HU",
+        preview_window=f"a window that suits what is painted{_example(lock.checkpoint)}",
+        method=recipe.inpaint.method,
         sources=[
             SourceNote(name, source.layout, source.licence, source.attribution, len(source.cases))
             for name in recipe.sources  # in its order; a lock is sorted
             for source in [lock.sources[name]]
         ],
         labels=lock.labels,
-        checkpoint={
-            "checkpoint": lock.checkpoint.name,
-            "id": lock.checkpoint.id,
-            **({"revision": lock.checkpoint.revision} if lock.checkpoint.revision else {}),
-            "scheduler": recipe.inpaint.scheduler,
-            "steps": str(recipe.inpaint.num_inference_steps),
-        },
+        settings=_settings(recipe.inpaint, lock.checkpoint),
         description=recipe.description,
         picture=SHEET if has_picture else None,
         keep_original=recipe.keep_original,
         ignore=any(section.leaves_unknown() for section in recipe.masks),
         notes=[*lock.plan.notes, *left_out],
     )
+
+
+def _example(checkpoint: LockedCheckpoint | None) -> str:
+    if checkpoint is None:
+        return ""
+    low, high = checkpoint.range_hu
+    return f", such as {low:g} to {high:g} HU"
+
+
+def _settings(asked: Inpaint, checkpoint: LockedCheckpoint | None) -> dict[str, str]:
+    """How it was painted, in the order to be shown."""
+    if checkpoint is None or not isinstance(asked, Diffusion):
+        return {name: str(value) for name, value in asked.model_dump().items()}
+    return {
+        "checkpoint": checkpoint.name,
+        "id": checkpoint.id,
+        **({"revision": checkpoint.revision} if checkpoint.revision else {}),
+        "scheduler": asked.scheduler,
+        "steps": str(asked.num_inference_steps),
+    }

@@ -35,9 +35,7 @@ def lock_of(checked: Checked, numerics: Mapping[str, Any]) -> Lock:
         checked: The recipe, its sources and its checkpoint.
         numerics: The numerics class in which the model runs.
     """
-    recipe, files, plan = checked.recipe, checked.checkpoint, checked.plan
-    training = files.training
-    low, high = checked.rules.codec(recipe.masks[0].label).range_hu
+    recipe, plan = checked.recipe, checked.plan
     return Lock(
         recipe_id=recipe.recipe_id,
         plan=LockedPlan(
@@ -52,17 +50,7 @@ def lock_of(checked: Checked, numerics: Mapping[str, Any]) -> Lock:
             LeftOut(source=one.source, case=one.case_id, reason=one.reason)
             for one in checked.index.skipped
         ),
-        checkpoint=LockedCheckpoint(
-            name=files.name,
-            id=files.checkpoint_id,
-            revision=files.revision,
-            files=dict(files.hashes),
-            licence=training.get("licence"),
-            licences=tuple(origin.licence for origin in trained_under(files)),
-            attributions=tuple(str(text) for text in training.get("attributions", ())),
-            cases=len(training.get("cases", ())),
-            range_hu=(float(low), float(high)),
-        ),
+        checkpoint=_checkpoint(checked),
         versions={
             "synthct": __version__,
             "python": platform.python_version(),
@@ -70,6 +58,25 @@ def lock_of(checked: Checked, numerics: Mapping[str, Any]) -> Lock:
         },
         numerics=dict(numerics),
         writer=writer_settings(),
+    )
+
+
+def _checkpoint(checked: Checked) -> LockedCheckpoint | None:
+    files, rules = checked.checkpoint, checked.rules
+    if files is None or rules is None:
+        return None
+    training = files.training
+    low, high = rules.codec(checked.recipe.masks[0].label).range_hu
+    return LockedCheckpoint(
+        name=files.name,
+        id=files.checkpoint_id,
+        revision=files.revision,
+        files=dict(files.hashes),
+        licence=training.get("licence"),
+        licences=tuple(origin.licence for origin in trained_under(files)),
+        attributions=tuple(str(text) for text in training.get("attributions", ())),
+        cases=len(training.get("cases", ())),
+        range_hu=(float(low), float(high)),
     )
 
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from synthct import metrics
 from synthct.dataset.schema import Metrics
-from synthct.intensity import SOFT_TISSUE, Knots, Window
+from synthct.intensity import Knots, Window
 from synthct.patch import slice_plane
 from synthct.references import Reference
 from synthct.volume import Volume
@@ -26,7 +26,8 @@ class Painting:
         original: int16 HU (I, J, K), one voxel thick.
         painted: The same slice after painting.
         mask: Boolean (I, J, K): what was painted.
-        codec: The codec that it was painted in.
+        window: In which it is measured.
+        codec: The codec that it was painted in; None where a control painted.
         labelled: Boolean (I, J, K): where the painted label should be, inside of the mask and
             around it; None where no label was asked for.
         reference: What is known of the label.
@@ -36,24 +37,22 @@ class Painting:
     original: Volume
     painted: Volume
     mask: BoolArray
-    codec: Window | Knots
+    window: Window
+    codec: Window | Knots | None
     labelled: BoolArray | None
     reference: Reference
     has_truth: bool
 
 
 def measure(one: Painting, earlier: Iterable[npt.NDArray[np.int16]] = ()) -> Metrics:
-    """The measures of a sample.
-
-    They are taken within the codec's window, or within the soft-tissue window where the codec
-    spans all of CT: air and bone would drown everything else.
+    """The measures of a sample, those of texture and edges within its window.
 
     Args:
         one: The painted slice.
         earlier: HU inside of the mask of its earlier variants.
     """
     before, after, mask = one.original.array, one.painted.array, one.mask
-    window = one.codec.range_hu if isinstance(one.codec, Window) else SOFT_TISSUE.range_hu
+    window = one.window.range_hu
     inside, replaced = metrics.hu_stats(after[mask]), metrics.hu_stats(before[mask])
     triple = before, after, mask
     return Metrics(
@@ -72,7 +71,9 @@ def measure(one: Painting, earlier: Iterable[npt.NDArray[np.int16]] = ()) -> Met
         mae_hu=metrics.mean_absolute_error(*triple, window) if one.has_truth else None,
         psnr_db=metrics.psnr(*triple, window) if one.has_truth else None,
         ssim=metrics.ssim(*triple, window) if one.has_truth else None,
-        clipped_fraction=metrics.share_outside_range(before[mask], one.codec.range_hu),
+        clipped_fraction=None
+        if one.codec is None
+        else metrics.share_outside_range(before[mask], one.codec.range_hu),
         mask_area_mm2=_area_mm2(one),
         painted_fraction=int(np.count_nonzero(mask)) / mask.size,
     )

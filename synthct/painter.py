@@ -1,4 +1,4 @@
-"""The model, and the samples it paints: prepared masks in, finished rows out.
+"""The model or control, and the samples it paints: prepared masks in, finished rows out.
 
 Used by whoever makes samples: the build, and the check that makes some of them again.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +19,13 @@ from synthct.check import Checked, default_cache_dir
 from synthct.dataset.schema import Row
 from synthct.dataset.writer import Rejection, reject
 from synthct.draw import Refused, masks_of
+from synthct.methods import Diffusion
 from synthct.models.checkpoint import load_checkpoint
 from synthct.plan import SampleSpec
 from synthct.provenance import generation_facts
+from synthct.recipe import Recipe
 from synthct.references import References, learn_references
-from synthct.sample import Outcome, Prepared, finish, noise_seed
+from synthct.sample import FloatArray, Outcome, Prepared, finish, noise_seed
 
 if TYPE_CHECKING:
     from synthct.inpaint import Inpainter, Job
@@ -36,9 +39,17 @@ THREADS = 1
 
 @dataclass(frozen=True, eq=False)
 class Painter:
-    """The model, what its paint is compared with, and what a sample's provenance says of it."""
+    """What paints, what its paint is compared with, and what a sample's provenance says of it.
 
-    inpainter: Inpainter
+    Attributes:
+        inpainter: The model; None where a control paints, which needs none.
+        references: What real tissue looks like.
+        trained_on: Voxel hashes of the model's training scans; None if it does not say.
+        generation: Method and settings.
+        numerics: The numerics class.
+    """
+
+    inpainter: Inpainter | None
     references: References
     trained_on: frozenset[str] | None
     generation: Mapping[str, Any]
@@ -48,7 +59,9 @@ class Painter:
 def load_painter(
     checked: Checked, device: str = "cpu", *, cache_dir: Path | None = None
 ) -> Painter:
-    """Load the checkpoint, pin what changes low bits, and learn how real tissue looks.
+    """Load the model, if the recipe asks for one, and learn how real tissue looks.
+
+    Pins what changes low bits.
 
     Args:
         checked: The recipe.
@@ -59,25 +72,32 @@ def load_painter(
         CheckpointError: If the checkpoint is damaged or cannot paint as the recipe asks.
         SourceError: If a scan is missing or damaged.
     """
-    from synthct.inpaint import Inpainter, numerics_class, pin_numerics
-
-    pin_numerics(THREADS)
-    asked = checked.recipe.inpaint
-    inpainter = Inpainter(
-        load_checkpoint(checked.checkpoint, device=device),
-        scheduler=asked.scheduler,
-        num_inference_steps=asked.num_inference_steps,
-        guidance_scale=asked.guidance_scale,
-        batch_size=asked.batch_size,
-        dtype=asked.dtype,
-    )
-    files = checked.checkpoint
     references = learn_references(
         checked.index,
         [label for section in checked.recipe.masks for label in section.painted_labels()],
         checked.label_names,
         checked.recipe.view,
         cache_dir=cache_dir or default_cache_dir(),
+    )
+    asked, files = checked.recipe.inpaint, checked.checkpoint
+    if not isinstance(asked, Diffusion) or files is None:
+        return Painter(
+            inpainter=None,
+            references=references,
+            trained_on=frozenset(),
+            generation=generation_facts(checked.recipe, {}),
+            numerics={"device": "cpu", **{name: version(name) for name in ("numpy", "scipy")}},
+        )
+    from synthct.inpaint import Inpainter, numerics_class, pin_numerics
+
+    pin_numerics(THREADS)
+    inpainter = Inpainter(
+        load_checkpoint(files, device=device),
+        scheduler=asked.scheduler,
+        num_inference_steps=asked.num_inference_steps,
+        guidance_scale=asked.guidance_scale,
+        batch_size=asked.batch_size,
+        dtype=asked.dtype,
     )
     return Painter(
         inpainter=inpainter,
@@ -116,11 +136,8 @@ def paint_samples(
         The rows, in the order of ``specs``, slice by slice; and what was rejected, likewise.
     """
     made = _Made(checked, painter, progress)
-    waiting: dict[str, tuple[Prepared, SampleSpec]] = {}
 
-    def jobs() -> Iterator[Job[tuple[str, int]]]:
-        from synthct.inpaint import Job
-
+    def wanted() -> Iterator[tuple[Prepared, SampleSpec]]:
         for planned in masks_of(specs):
             outcome = next(masks)
             progress.total += sum(len(mask.specs) for mask in outcome)
@@ -130,22 +147,39 @@ def paint_samples(
                 if isinstance(mask, Refused):
                     continue
                 for spec in mask.specs:
-                    if not spec.is_painted:
+                    if spec.is_painted:
+                        yield mask, spec
+                    else:
                         made.finish(mask, spec, [])
-                        continue
-                    waiting[spec.sample_id] = mask, spec
-                    for n, patch in enumerate(mask.patches):
-                        yield Job((spec.sample_id, n), patch, noise_seed(checked.recipe, spec, n))
 
-    painted: dict[str, dict[int, Any]] = {}
-    for (sample_id, n), pixels in painter.inpainter.stream(jobs()):
-        mask, spec = waiting[sample_id]
-        pieces = painted.setdefault(sample_id, {})
+    for mask, spec, pieces in _painted(wanted(), painter.inpainter, checked.recipe):
+        made.finish(mask, spec, pieces)
+    return made.rows_and_rejections()
+
+
+def _painted(
+    wanted: Iterator[tuple[Prepared, SampleSpec]], inpainter: Inpainter | None, recipe: Recipe
+) -> Iterator[tuple[Prepared, SampleSpec, list[FloatArray]]]:
+    """Samples with the model's paint for each of their patches, as batches come out of it."""
+    if inpainter is None:
+        yield from ((mask, spec, []) for mask, spec in wanted)
+        return
+    from synthct.inpaint import Job
+
+    waiting: dict[str, tuple[Prepared, SampleSpec, dict[int, FloatArray]]] = {}
+
+    def jobs() -> Iterator[Job[tuple[str, int]]]:
+        for mask, spec in wanted:
+            waiting[spec.sample_id] = mask, spec, {}
+            for n, patch in enumerate(mask.patches):
+                yield Job((spec.sample_id, n), patch, noise_seed(recipe, spec, n))
+
+    for (sample_id, n), pixels in inpainter.stream(jobs()):
+        mask, spec, pieces = waiting[sample_id]
         pieces[n] = pixels
         if len(pieces) == len(mask.patches):
-            del waiting[sample_id], painted[sample_id]
-            made.finish(mask, spec, [pieces[i] for i in range(len(pieces))])
-    return made.rows_and_rejections()
+            del waiting[sample_id]
+            yield mask, spec, [pieces[i] for i in range(len(pieces))]
 
 
 class _Made:
@@ -172,7 +206,7 @@ class _Made:
             self._rejected.extend(Rejection(s.sample_id, mask.reason) for s in mask.specs)
             self.progress.update(len(mask.specs))
 
-    def finish(self, mask: Prepared, spec: SampleSpec, pieces: Sequence[Any]) -> None:
+    def finish(self, mask: Prepared, spec: SampleSpec, pieces: Sequence[FloatArray]) -> None:
         """Make the row of a sample, or reject it if a measure of its paint breaks a limit."""
         earlier = self._variants.setdefault(spec.mask_id, [])  # variants come in their order
         row, hu = finish(

@@ -12,10 +12,14 @@ from synthct.build import counted_samples, expected_bytes
 from synthct.check import Checked
 from synthct.dataset.files import atomic_write
 from synthct.draw import CaseReader, Refused, masks_of
+from synthct.methods import Diffusion
 from synthct.painter import THREADS
 from synthct.plan import SampleSpec
 from synthct.sample import Prepared, prepare
 from synthct.sheet import TILES, plan_sheet
+
+#: About what pasting, measuring and encoding take for a sample.
+REST_SECONDS = 0.15
 
 
 def describe(checked: Checked) -> str:
@@ -85,15 +89,17 @@ def _some_of_each_section(
 
 def seconds_per_sample(checked: Checked) -> float:
     """Expected time of one sample here: a timed pass of the network, times the steps."""
+    asked, files, rules = checked.recipe.inpaint, checked.checkpoint, checked.rules
+    if not isinstance(asked, Diffusion) or files is None or rules is None:
+        return REST_SECONDS
     import torch
 
     from synthct.inpaint import Inpainter
     from synthct.models.checkpoint import load_checkpoint
     from synthct.patch import Patch
 
-    asked = checked.recipe.inpaint
     torch.set_num_threads(THREADS)
-    loaded = load_checkpoint(checked.checkpoint)
+    loaded = load_checkpoint(files)
     Inpainter(  # or say now that scheduler, steps or guidance do not go with the checkpoint
         loaded,
         scheduler=asked.scheduler,
@@ -108,15 +114,14 @@ def seconds_per_sample(checked: Checked) -> float:
         dtype=asked.dtype,
         guidance_scale=asked.guidance_scale,
     )
-    size = checked.rules.patch_sizes[min(1, len(checked.rules.patch_sizes) - 1)]
+    size = rules.patch_sizes[min(1, len(rules.patch_sizes) - 1)]
     blank = torch.zeros(size, size).numpy()
-    codec = checked.rules.codec(None)
+    codec = rules.codec(None)
     patch = Patch(blank, blank > 0, blank > 0, 0, codec, (0.8, 0.8), (0, 0), (1.0, 1.0))
     one_step.paint([patch], [0])  # the first pass also warms up
     started = time.perf_counter()
     one_step.paint([patch], [0])
-    # Pasting, measuring and encoding take about 0.15 s.
-    return (time.perf_counter() - started) * asked.num_inference_steps + 0.15
+    return (time.perf_counter() - started) * asked.num_inference_steps + REST_SECONDS
 
 
 def _size(num_bytes: float) -> str:

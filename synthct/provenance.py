@@ -34,7 +34,7 @@ def generation_facts(recipe: Recipe, checkpoint: Mapping[str, Any]) -> dict[str,
 
     Args:
         recipe: The recipe.
-        checkpoint: Name, id, revision and files of the checkpoint.
+        checkpoint: Name, id, revision and files of the checkpoint; empty where a control paints.
     """
     settings = recipe.inpaint.model_dump(mode="json", exclude={"checkpoint", "revision"})
     return {**checkpoint, **settings, "blend": "paste"}
@@ -66,7 +66,7 @@ def provenance(
         donor: The case that lent its shape, if any.
         params: Every random decision of the mask.
         facts: Numbers of the mask.
-        patches: What the model got.
+        patches: What the model got; none where a control painted.
         generation: From ``generation_facts``.
         numerics: The numerics class.
         licence: SPDX id of the dataset; None if unknown.
@@ -76,7 +76,7 @@ def provenance(
     voxels = int(np.count_nonzero(region))
     synthetic = voxels if spec.is_painted else 0
     return {
-        "sample_key": sample_key(spec, recipe, section, str(generation["checkpoint_id"])),
+        "sample_key": sample_key(spec, recipe, section, generation.get("checkpoint_id")),
         "split": spec.split,
         "is_painted": spec.is_painted,
         "pair_id": spec.mask_id if section.pair else None,
@@ -129,9 +129,9 @@ def _generation(
         "seeds": {
             "recipe": recipe.seed,
             "mask": ["mask", spec.host.source, spec.host.case_id, spec.section, str(spec.draw)],
-            "noise": [["noise", spec.sample_id, str(n)] for n in range(len(patches))],
+            "noise": [["noise", spec.sample_id, str(n)] for n in range(len(patches) or 1)],
         },
-        "codec": patches[0].codec.model_dump(),
+        "codec": patches[0].codec.model_dump() if patches else None,
         "patches": [
             {
                 "size": patch.size,
@@ -145,7 +145,9 @@ def _generation(
     }
 
 
-def sample_key(spec: SampleSpec, recipe: Recipe, section: MaskKind, checkpoint_id: str) -> str:
+def sample_key(
+    spec: SampleSpec, recipe: Recipe, section: MaskKind, checkpoint_id: str | None
+) -> str:
     """SHA-256 in hex of all that decides a sample, known before it is made.
 
     Free of rank, order, path and time: equal keys mean equal samples in one numerics class.

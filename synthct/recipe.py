@@ -18,6 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr,
 from synthct.errors import RecipeError
 from synthct.masks import MaskKind
 from synthct.masks.base import View
+from synthct.methods import CopyPaste, Diffusion, Inpaint
 from synthct.quality import Quality
 from synthct.sources import Source
 from synthct.yaml_errors import Problem, did_you_mean, nearest, path_text
@@ -36,20 +37,6 @@ PATH_KEYS = ("sources.*.root", "inpaint.checkpoint")
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
-Scheduler = Literal[
-    "ddpm",
-    "ddim",
-    "dpmsolver++",
-    "sde-dpmsolver++",
-    "unipc",
-    "euler",
-    "euler-ancestral",
-    "heun",
-    "deis",
-    "pndm",
-    "lms",
-]
-
 
 def _check_version(value: object) -> object:
     if isinstance(value, str) and re.fullmatch(r"(0|[1-9]\d*)(\.(0|[1-9]\d*)){2}", value):
@@ -59,54 +46,6 @@ def _check_version(value: object) -> object:
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Inpaint(_Section):
-    """How the masks are painted.
-
-    Attributes:
-        method: Painting by a diffusion model.
-        checkpoint: ``package:NAME`` for one that ships with synthct, a folder, or the id of a Hub
-            repository, which needs a ``revision``.
-        revision: Commit or tag of a Hub repository.
-        scheduler: The sampler, by its usual name.
-        num_inference_steps: Passes of the model per sample; more is slower and finer.
-        guidance_scale: How strongly the label is insisted on, for a checkpoint that was trained
-            with ``label_dropout``; 1 is without guidance, more takes twice the passes.
-        dtype: Arithmetic of the model; bfloat16 is faster and a little coarser.
-        batch_size: Patches painted together, of up to 128 pixels (fewer larger ones). Part of
-            the recipe because it changes low bits.
-    """
-
-    method: Literal["diffusion"] = "diffusion"
-    checkpoint: Annotated[str, Field(min_length=1)] = "package:starter-2d"
-    revision: str | None = None
-    scheduler: Scheduler = "dpmsolver++"
-    num_inference_steps: Annotated[int, Field(ge=1, le=1000)] = 20
-    guidance_scale: Annotated[float, Field(ge=1, le=20)] = 1.0
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    batch_size: Annotated[int, Field(ge=1, le=1024)] = 4
-
-    @property
-    def is_folder(self) -> bool:
-        """Whether ``checkpoint`` is a folder of the user's."""
-        return self.revision is None and not self.checkpoint.startswith("package:")
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        scheme, colon, rest = self.checkpoint.partition(":")
-        if colon and scheme != "package" and re.fullmatch(r"\w{2,}", scheme):
-            raise ValueError(f"checkpoint '{scheme}:' is not known; did you mean 'package:{rest}'?")
-        if self.revision is None:
-            return self
-        if self.checkpoint.startswith("package:"):
-            raise ValueError("revision belongs to a Hub repository, not to 'package:'; remove it")
-        if not re.fullmatch(r"[\w.-]+/[\w.-]+", self.checkpoint):
-            raise ValueError(
-                f"checkpoint '{self.checkpoint}' is no Hub repository (owner/name), "
-                "but a revision is given; remove the revision or correct the name"
-            )
-        return self
 
 
 class Splits(_Section):
@@ -180,7 +119,7 @@ class Recipe(_Section):
     view: View = "axial"
     masks_per_case: Annotated[int, Field(ge=1, le=100_000)] = 1
     masks: Annotated[tuple[MaskKind, ...], Field(min_length=1, max_length=100)]
-    inpaint: Inpaint = Inpaint()
+    inpaint: Inpaint = Diffusion()
     variants: Annotated[int, Field(ge=1, le=10_000)] = 1
     quality: Quality = Quality()
     splits: Splits = Splits(train=0.8, validation=0.1, test=0.1)
@@ -191,7 +130,7 @@ class Recipe(_Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        problems = [*_source_problems(self), *_name_problems(self)]
+        problems = [*_source_problems(self), *_name_problems(self), *_method_problems(self)]
         if problems:
             raise fail_at(problems)
         return self
@@ -241,7 +180,7 @@ class Recipe(_Section):
         for name, section in data["sources"].items():
             if "root" in section:
                 section["root"] = f"${{{name.upper().replace('-', '_')}_ROOT}}"
-        if self.inpaint.is_folder:
+        if isinstance(self.inpaint, Diffusion) and self.inpaint.is_folder:
             data["inpaint"]["checkpoint"] = f"./{PurePath(self.inpaint.checkpoint).name}"
         return data
 
@@ -326,6 +265,19 @@ def _name_problems(recipe: Recipe) -> Iterator[Problem]:
             message = f"'{section.name}' is already the name of masks[{first[section.name]}]"
             yield Problem(("masks", index, "name"), f"{message}; names must differ")
         first.setdefault(section.name, index)
+
+
+def _method_problems(recipe: Recipe) -> Iterator[Problem]:
+    """What a method of painting cannot do."""
+    if not isinstance(recipe.inpaint, CopyPaste):
+        return
+    for index, section in enumerate(recipe.masks):
+        if not section.needs_donor:
+            message = f"copy_paste pastes a donor's voxels, and kind '{section.kind}' has no donor"
+            yield Problem(("masks", index, "kind"), f"{message}; use noise_fill")
+    if recipe.variants > 1:
+        message = f"copy_paste gives the same picture {recipe.variants} times; set variants to 1"
+        yield Problem(("variants",), message)
 
 
 def donor_source(section: MaskKind) -> str | None:

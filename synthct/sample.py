@@ -15,26 +15,28 @@ import numpy.typing as npt
 
 from synthct import seeds
 from synthct.case import Case
+from synthct.controls import Control, control_for
 from synthct.dataset.schema import Facts, Row, Slices, make_row
 from synthct.draw import CaseReader, Drawn, Refused, draw, refused
 from synthct.errors import MaskError
-from synthct.intensity import SOFT_TISSUE, Window
-from synthct.masks import MaskKind, View, on_slice, paint_labels, slice_of
+from synthct.intensity import LUNG, SOFT_TISSUE, Knots, Window
+from synthct.masks import MaskKind, on_slice, paint_labels, slice_of
 from synthct.measure import Painting, measure, not_painted
+from synthct.methods import Diffusion
 from synthct.patch import Patch, PatchRules, cut_patches, paste_patches
 from synthct.plan import SampleSpec
 from synthct.provenance import provenance
 from synthct.recipe import Recipe
 from synthct.references import References
 from synthct.sources import CaseEntry
-from synthct.volume import Volume
+from synthct.volume import HU_MAX, HU_MIN, Volume
 
 FloatArray = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A mask on a slice, ready to be painted; its variants share it.
+    """A mask on a slice, ready to be painted by a model, or painted already by a control.
 
     Attributes:
         specs: The samples: one per variant, and the host's own slice in a pair.
@@ -45,7 +47,9 @@ class Prepared:
         labelled: Boolean, on the same grid: where the painted label should be, inside of the mask
             and around it; None where the model paints whatever fits.
         has_truth: Whether what was there is what is to be painted.
-        patches: What the model gets.
+        patches: What the model gets; none where a control paints.
+        fills: By sample, what a control paints: HU (N,) of the voxels of ``region``, in C order.
+        fill_facts: What was measured for it.
         label: What the model is asked to paint; None for whatever fits.
         donor: The case that lent its shape, if any.
         params: Every random decision; replaying them gives the same mask.
@@ -60,6 +64,8 @@ class Prepared:
     labelled: npt.NDArray[np.bool_] | None
     has_truth: bool
     patches: tuple[Patch, ...]
+    fills: Mapping[str, FloatArray]
+    fill_facts: Mapping[str, Any]
     label: str | None
     donor: CaseEntry | None
     params: Mapping[str, Any]
@@ -70,20 +76,35 @@ class Prepared:
         """Index of the slice in the host, along the axis of the view."""
         return int(self.params["slice_index"])
 
+    @property
+    def codec(self) -> Window | Knots | None:
+        """Between HU and the model's range; a control has none."""
+        return self.patches[0].codec if self.patches else None
+
+    @property
+    def window(self) -> Window:
+        """In which the sample is looked at, by eyes and by measures.
+
+        Where a codec spans all of CT, air and bone would drown everything else.
+        """
+        if self.patches:
+            return self.codec if isinstance(self.codec, Window) else SOFT_TISSUE
+        return LUNG if self.label == "lung" else SOFT_TISSUE
+
 
 #: What becomes of the slices of one mask.
 Outcome = tuple[Prepared | Refused, ...]
 
 
 def prepare(
-    specs: Sequence[SampleSpec], recipe: Recipe, rules: PatchRules, reader: CaseReader
+    specs: Sequence[SampleSpec], recipe: Recipe, rules: PatchRules | None, reader: CaseReader
 ) -> Outcome:
-    """Draw the mask of some variants, choose its slices, and cut their patches.
+    """Draw the mask of some variants, choose its slices, and cut their patches or fill them.
 
     Args:
         specs: Planned samples of one mask.
         recipe: The recipe.
-        rules: What the checkpoint takes.
+        rules: What the checkpoint takes; None where a control paints.
         reader: Reads host and donor.
 
     Returns:
@@ -96,25 +117,45 @@ def prepare(
     drawn = draw(specs, recipe, reader)
     if isinstance(drawn, Refused):
         return (drawn,)
+    control = None
+    if not isinstance(recipe.inpaint, Diffusion):
+        try:
+            control = control_for(drawn, recipe.inpaint, recipe.view)
+        except MaskError as err:
+            return (refused(specs, drawn.section, err),)
     return tuple(
-        _prepare_slice(drawn, ordinal, recipe.view, rules, reader.label_names)
+        _prepare_slice(drawn, ordinal, recipe, rules, control, reader.label_names)
         for ordinal in range(len(drawn.slices))
     )
 
 
 def _prepare_slice(
-    drawn: Drawn, ordinal: int, view: View, rules: PatchRules, label_names: Mapping[str, int]
+    drawn: Drawn,
+    ordinal: int,
+    recipe: Recipe,
+    rules: PatchRules | None,
+    control: Control | None,
+    label_names: Mapping[str, int],
 ) -> Prepared | Refused:
-    """One slice of a drawn mask: its patches, and its label map after painting."""
-    section, chosen = drawn.section, drawn.slices[ordinal]
+    """One slice of a drawn mask: its patches or its paint, and its label map after painting."""
+    section, chosen, view = drawn.section, drawn.slices[ordinal], recipe.view
     specs = tuple(spec.on_slice(ordinal) for spec in drawn.specs)
     flat = slice_of(drawn.mask, view, chosen)
     plane, region = on_slice(drawn.host.scan(), flat, view)
+    label = flat.label
+    patches: Sequence[Patch] = ()
+    fills: dict[str, FloatArray] = {}
     try:
-        label = rules.paintable(flat.label) if section.label is None else flat.label
-        patches = cut_patches(plane, region, label, rules)
+        if rules is not None:
+            label = rules.paintable(label) if section.label is None else label
+            patches = cut_patches(plane, region, label, rules)
     except MaskError as err:
         return refused(specs, section, err)
+    if control is not None:
+        for spec in specs:
+            if spec.is_painted:
+                rng = seeds.generator(recipe.seed, "noise", spec.sample_id, "0")
+                fills[spec.sample_id] = control.paint(flat, rng)
     labels, _ = on_slice(drawn.host.labels, flat, view)
     # A donor of another layout may know a union that the host does not.
     donor = drawn.donor_entry
@@ -129,6 +170,8 @@ def _prepare_slice(
         labelled=_labelled(section, label, drawn.host, labels, region.array),
         has_truth=section.label_policy() != "paint",
         patches=tuple(patches),
+        fills=fills,
+        fill_facts=control.facts if control is not None else {},
         label=label,
         donor=donor,
         params={"kind": section.kind, "region": drawn.params, **chosen},
@@ -202,7 +245,8 @@ def finish(
     Args:
         prepared: From ``prepare``.
         spec: The variant.
-        painted: One array per patch, from the model; none for a spec that is not painted.
+        painted: One array per patch, from the model; none where a control paints, or for a spec
+            that is not painted.
         recipe: The recipe.
         references: What real tissue looks like.
         earlier: HU inside of the mask of its earlier variants.
@@ -218,16 +262,15 @@ def finish(
         AssertionError: If a voxel outside the mask changed: a bug of ours, never accepted.
     """
     plane, mask = prepared.plane, prepared.region.array
-    codec = prepared.patches[0].codec
     result, labels = plane, prepared.host_labels
     if spec.is_painted:
-        result = paste_patches(plane, prepared.region, prepared.patches, painted)
-        labels = prepared.labels
+        result, labels = _pasted(prepared, spec, painted), prepared.labels
     painting = Painting(
         original=plane,
         painted=result,
         mask=mask,
-        codec=codec,
+        window=prepared.window,
+        codec=prepared.codec,
         labelled=prepared.labelled,
         reference=references.of(prepared.label, spec.host.patient_id),
         has_truth=prepared.has_truth,
@@ -272,11 +315,11 @@ def finish(
             params=prepared.params,
             facts=prepared.facts,
             patches=prepared.patches,
-            generation=generation,
+            generation={**generation, **prepared.fill_facts},
             numerics=numerics,
             licence=licence,
         ),
-        window=codec if isinstance(codec, Window) else SOFT_TISSUE,
+        window=prepared.window,
         keep_original=recipe.keep_original,
     )
     return row, result.array[mask]
@@ -285,3 +328,13 @@ def finish(
 def noise_seed(recipe: Recipe, spec: SampleSpec, patch: int) -> int:
     """Seed of the noise of one patch of a sample."""
     return seeds.derive_seed(recipe.seed, "noise", spec.sample_id, str(patch))
+
+
+def _pasted(prepared: Prepared, spec: SampleSpec, painted: Sequence[FloatArray]) -> Volume:
+    """The slice with the paint in it."""
+    if prepared.patches:
+        return paste_patches(prepared.plane, prepared.region, prepared.patches, painted)
+    mask = prepared.region.array
+    hu = np.zeros(mask.shape, dtype=np.float32)
+    hu[mask] = np.clip(prepared.fills[spec.sample_id], HU_MIN, HU_MAX)
+    return prepared.plane.paste(hu, where=mask)

@@ -45,7 +45,7 @@ def plan_sheet(masks: Sequence[Prepared], view: View) -> bytes | None:
         region = to_picture(mask.region.array, view)
         labels = to_picture(mask.labels, view)
         rows_mm, columns_mm = _spacing(mask, view)
-        picture = _colour(_windowed(hu, _window_for(mask)))
+        picture = _colour(_windowed(hu, mask.window))
         _outline(picture, region, MASK_COLOUR)
         whole = _tile(picture, rows_mm, columns_mm)
         for value in np.unique(labels[(labels > 0) & (labels < 255)]):
@@ -98,11 +98,6 @@ def _before_and_after(row: dict[str, Any]) -> Rgb:
         pictures.append(_windowed(decode_hu(row["original"]["bytes"]), window))
     tiles = [_tile(_around(_colour(picture), mask), *row["spacing_mm"]) for picture in pictures]
     return _captioned(np.hstack(tiles), f"{row['sample_id']}: {row['label'] or 'whatever fits'}")
-
-
-def _window_for(mask: Prepared) -> Window:
-    codec = mask.patches[0].codec
-    return codec if isinstance(codec, Window) else SOFT_TISSUE
 
 
 def _spacing(mask: Prepared, view: View) -> tuple[float, float]:

@@ -330,7 +330,7 @@ def _may_be(annotation: Any, data: Any) -> bool:
         return True
     if not isinstance(data, dict):
         return True
-    tags = {n: _literals(annotation, n) for n in ("kind", "layout") if n in data}
+    tags = {n: _literals(annotation, n) for n in ("kind", "layout", "method") if n in data}
     return all(not known or data[name] in known for name, known in tags.items())
 
 

@@ -32,7 +32,8 @@ FACTS = CardFacts(
     preview_window="level 50 HU, width 400 HU",
     sources=(SourceNote("hosts", "kits", "CC-BY-NC-SA-4.0", "Heller et al., KiTS23", 1),),
     labels={"kidney": 1, "tumor": 2},
-    checkpoint={"repository": "package:starter-2d", "scheduler": "dpmsolver++", "steps": "20"},
+    method="diffusion",
+    settings={"repository": "package:starter-2d", "scheduler": "dpmsolver++", "steps": "20"},
     picture="preview.png",
     keep_original=True,
     ignore=True,
@@ -271,7 +272,7 @@ def test_hostile_text_is_inert(made: tuple[Release, Summary], text: str) -> None
         licence=text,
         sources=(source,),
         labels={text: 1},
-        checkpoint={text: text},
+        settings={text: text},
         notes=(text,),
         tags=(text,),
     )
@@ -282,7 +283,7 @@ def test_hostile_text_is_inert(made: tuple[Release, Summary], text: str) -> None
         licence="t",
         sources=(SourceNote("t", "t", "t", "t", 1),),
         labels={"t": 1},
-        checkpoint={"t": "t"},
+        settings={"t": "t"},
         notes=("t",),
         tags=("t",),
     )

@@ -123,7 +123,7 @@ class Lock(_Model):
         labels: Values of the label map by name.
         sources: By name in the recipe.
         left_out: Cases of the sources that were of no use.
-        checkpoint: What painted.
+        checkpoint: What painted; None where a control did.
         versions: Of Python and of the packages that compute or write.
         numerics: The numerics class, within which bits are promised to be the same.
         writer: What decides a shard's bytes beside its rows.
@@ -135,7 +135,7 @@ class Lock(_Model):
     labels: dict[str, int]
     sources: dict[str, LockedSource]
     left_out: Annotated[tuple[LeftOut, ...], Field(strict=False)]
-    checkpoint: LockedCheckpoint
+    checkpoint: LockedCheckpoint | None
     versions: dict[str, str]
     numerics: dict[str, Any]
     writer: dict[str, Any]
@@ -158,10 +158,10 @@ class Lock(_Model):
 
 
 def work_id(
-    recipe_id: str, plan_id: str, checkpoint_id: str, sources: Mapping[str, LockedSource]
+    recipe_id: str, plan_id: str, checkpoint_id: str | None, sources: Mapping[str, LockedSource]
 ) -> str:
-    """Hash of all that a dataset's content depends on."""
-    parts = [recipe_id, plan_id, checkpoint_id]
+    """Hash of all that a dataset's content depends on; a control has no checkpoint."""
+    parts = [recipe_id, plan_id, checkpoint_id or "none"]
     for name, source in sorted(sources.items()):
         parts += [
             f"{name} {one.case} {one.voxel_sha256} {one.label_sha256}" for one in source.cases

@@ -15,6 +15,7 @@ from synthct.masks.base import (
     SeveralSlices,
     SliceRule,
     View,
+    voxel_centres,
 )
 from synthct.masks.blob import Blob
 from synthct.masks.box import BoxMask
@@ -55,4 +56,5 @@ __all__ = [
     "on_slice",
     "paint_labels",
     "slice_of",
+    "voxel_centres",
 ]

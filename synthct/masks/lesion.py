@@ -188,13 +188,21 @@ class Carried:
         """
         step_mm = float(np.clip(2 * self.radius_mm / CELLS, *STEP_RANGE_MM))
         box, affine = grid_around(self.corners_mm, step_mm)
-        points = voxel_centres(box, affine)
+        points = self._undo(voxel_centres(box, affine))
+        return self.lesion.distance(points), shifted(affine, box.start_ijk)
+
+    def origins(self, points_mm: Points) -> Points:
+        """Where in the donor, RAS+ mm, points (..., 3) around the origin come from."""
+        return self._undo(points_mm) + self.lesion.centre_mm
+
+    def _undo(self, points_mm: Points) -> Points:
+        """Points (..., 3) around the origin, as points around the lesion's centre in the donor."""
         if self.bend is not None:
-            points = self.bend.move(points)
+            points_mm = self.bend.move(points_mm)
         turn = rotation_matrix(self.rotation) / self.scale
         if self.mirror:
             turn = turn * [-1.0, 1.0, 1.0]
-        return self.lesion.distance(points @ turn), shifted(affine, box.start_ijk)
+        return np.asarray(points_mm @ turn)
 
     def voxels(self, box: Box, affine: npt.NDArray[np.float64]) -> Region:
         """The lesion on a grid, with its volume kept.

@@ -233,6 +233,21 @@ class Transplant(MaskSection):
         }
         return make_mask(host, verdict.region, verdict.box.start_ijk, self.label, facts)
 
+    def origins(self, donor: Case, params: Params, points_mm: Points) -> Points:
+        """Where in the donor the tissue at some places of a transplant came from.
+
+        Args:
+            donor: The donor that ``params`` were drawn for.
+            params: Of ``draw``.
+            points_mm: (..., 3), RAS+ mm of the host.
+
+        Returns:
+            (..., 3), RAS+ mm of the donor.
+        """
+        check_drawn_for(params, "donor", donor)
+        lesion = find_lesion(donor, self.label, params["part"])
+        return carry(lesion, params).origins(points_mm - np.asarray(params["origin_mm"]))
+
     def _other_patient(self, host: Case, donor: Case | None) -> Case:
         if donor is None:
             raise MaskError(f"mask '{self.name}': a transplant needs a donor case")

@@ -1,0 +1,124 @@
+"""How masks are painted: the section ``inpaint`` of a recipe, by its ``method``.
+
+A diffusion model paints, or a control does: the arms that a model must beat, with the same masks.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+Scheduler = Literal[
+    "ddpm",
+    "ddim",
+    "dpmsolver++",
+    "sde-dpmsolver++",
+    "unipc",
+    "euler",
+    "euler-ancestral",
+    "heun",
+    "deis",
+    "pndm",
+    "lms",
+]
+
+
+class _Method(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Diffusion(_Method):
+    """Painting by a diffusion model.
+
+    Attributes:
+        checkpoint: ``package:NAME`` for one that ships with synthct, a folder, or the id of a Hub
+            repository, which needs a ``revision``.
+        revision: Commit or tag of a Hub repository.
+        scheduler: The sampler, by its usual name.
+        num_inference_steps: Passes of the model per sample; more is slower and finer.
+        guidance_scale: How strongly the label is insisted on, for a checkpoint that was trained
+            with ``label_dropout``; 1 is without guidance, more takes twice the passes.
+        dtype: Arithmetic of the model; bfloat16 is faster and a little coarser.
+        batch_size: Patches painted together, of up to 128 pixels (fewer larger ones). Part of
+            the recipe because it changes low bits.
+    """
+
+    method: Literal["diffusion"] = "diffusion"
+    checkpoint: Annotated[str, Field(min_length=1)] = "package:starter-2d"
+    revision: str | None = None
+    scheduler: Scheduler = "dpmsolver++"
+    num_inference_steps: Annotated[int, Field(ge=1, le=1000)] = 20
+    guidance_scale: Annotated[float, Field(ge=1, le=20)] = 1.0
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    batch_size: Annotated[int, Field(ge=1, le=1024)] = 4
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether ``checkpoint`` is a folder of the user's."""
+        return self.revision is None and not self.checkpoint.startswith("package:")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        scheme, colon, rest = self.checkpoint.partition(":")
+        if colon and scheme != "package" and re.fullmatch(r"\w{2,}", scheme):
+            raise ValueError(f"checkpoint '{scheme}:' is not known; did you mean 'package:{rest}'?")
+        if self.revision is None:
+            return self
+        if self.checkpoint.startswith("package:"):
+            raise ValueError("revision belongs to a Hub repository, not to 'package:'; remove it")
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", self.checkpoint):
+            raise ValueError(
+                f"checkpoint '{self.checkpoint}' is no Hub repository (owner/name), "
+                "but a revision is given; remove the revision or correct the name"
+            )
+        return self
+
+
+class CopyPaste(_Method):
+    """A control: the donor's own voxels, carried over with its shape (TumorCP, Yang et al. 2021).
+
+    They are resampled once, through the transform that carried the mask, and shifted in HU: by so
+    much that the lesion is enhanced in the host as in the donor, relative to the organ (medians
+    over unenhanced 35 HU). Where the donor's organ has no label or no contrast medium in it, they
+    are not shifted; the provenance says by how much they were.
+
+    Attributes:
+        border_mm: Over so many mm from the edge inwards the host fades into the donor.
+    """
+
+    method: Literal["copy_paste"] = "copy_paste"
+    border_mm: Annotated[float, Field(ge=0, le=20)] = 2.0
+
+
+class NoiseFill(_Method):
+    """A control: noise at the median HU, and with the grain, of what is to be painted.
+
+    Both are measured on the host: in the label outside of the mask, else (an organ painted anew)
+    in all of it; for whatever fits, in the tissue around the mask. Of a label that the host does
+    not have, the median is the donor's, if that has an image, shifted as in ``copy_paste``; else
+    it is ``reference_hu``. The grain is then that of the organ it is painted into, or of the
+    tissue around.
+
+    Attributes:
+        border_mm: Over so many mm from the edge inwards the host fades into the noise.
+        reference_hu: Median by label where neither host nor donor shows it; more than is known
+            of bone, cyst, kidney, lesion, liver, lung, pancreas, spleen and tumor.
+    """
+
+    method: Literal["noise_fill"] = "noise_fill"
+    border_mm: Annotated[float, Field(ge=0, le=20)] = 1.0
+    reference_hu: dict[str, Annotated[float, Field(ge=-1024, le=3071)]] = {}
+
+
+def _named(value: Any) -> Any:
+    """Where no method is named, it is diffusion."""
+    return {"method": "diffusion", **value} if isinstance(value, dict) else value
+
+
+Control = CopyPaste | NoiseFill
+Inpaint = Annotated[
+    Annotated[Diffusion | CopyPaste | NoiseFill, Field(discriminator="method")],
+    BeforeValidator(_named),
+]
