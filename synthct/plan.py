@@ -218,14 +218,14 @@ def _able_hosts(recipe: Recipe, number: int, hosts: Sequence[CaseEntry]) -> set[
         RecipeError: If none has.
     """
     section = recipe.masks[number]
-    able = {host.case_id for host in hosts if _suits(host, section)}
+    able = {host.case_id for host in hosts if suits(host, section)}
     if not able:
         labels = section.wanted_labels() or section.useful_labels()
         raise _nobody_has(recipe, number, "host", labels, hosts)
     return able
 
 
-def _suits(host: CaseEntry, section: MaskKind) -> bool:
+def suits(host: CaseEntry, section: MaskKind) -> bool:
     """Whether a host has every wanted label or, where none in particular is wanted, any useful."""
     wanted, useful = section.wanted_labels(), section.useful_labels()
     if wanted or not useful:

@@ -105,9 +105,10 @@ def write_tiny_checkpoint(folder: Path, *, seed: int = 0) -> Path:
     import torch
     from diffusers import DDPMScheduler
 
-    from synthct.models.palette import PaletteInpaintPipeline, PaletteUNet
+    from synthct.models.palette import PaletteInpaintPipeline
+    from synthct.training.network import build_unet
     from synthct.training.recipe import TrainingRecipe
-    from synthct.training.release import write_checkpoint
+    from synthct.training.release import Record, write_checkpoint
 
     codecs = {
         "default": "full_range",
@@ -134,14 +135,13 @@ def write_tiny_checkpoint(folder: Path, *, seed: int = 0) -> Path:
             "model": model,
         }
     )
-    sizes = recipe.model.model_dump(exclude={"kind"})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        unet = PaletteUNet(labels=recipe.labels, **sizes)
+        unet = build_unet(recipe)
         # A fresh network ignores the label; this one must not.
         torch.nn.init.normal_(unet.label_embedding.weight)
     noise = DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")
-    write_checkpoint(PaletteInpaintPipeline(unet, noise), folder, recipe, [], steps=0)
+    write_checkpoint(PaletteInpaintPipeline(unet, noise), folder, recipe, Record(steps=0))
     return folder
 
 

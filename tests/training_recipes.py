@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DDPMScheduler
 from diffusers.training_utils import EMAModel
 
-from synthct.models.palette import PaletteUNet
 from synthct.patch import PatchRules
-from synthct.sources import index_sources
-from synthct.training.data import PatchBatches, TrainingSet, load_training_set
-from synthct.training.loop import build_unet
+from synthct.sources import Index, index_sources
+from synthct.training.cache import TrainingSet, open_training_set
+from synthct.training.checkpoint import Parts
+from synthct.training.data import Batch, PatchBatches
+from synthct.training.network import build_unet
 from synthct.training.recipe import TrainingRecipe
 
 TINY_MODEL = {
@@ -46,36 +46,36 @@ def tiny_fields(root: Path, **changes: Any) -> dict[str, Any]:
             {"name": "tumors", "kind": "organ", "label": "tumor"},
         ],
         "model": TINY_MODEL,
-        "data": {"patches_per_mask": 2, "shuffle_buffer": 24},
+        "data": {"patches": 48, "patches_per_mask": 2},
         "optim": {"max_steps": 4, "batch_size": 1, "warmup_steps": 0, "decay_steps": 0},
+        "validation": None,
         "save_every": 1,
         "sample_every": 2,
     }
     return {**fields, **changes}
 
 
-def read_set(recipe: TrainingRecipe, cache_dir: Path) -> TrainingSet:
+def index_of(recipe: TrainingRecipe, cache_dir: Path) -> Index:
     """The cases of a recipe."""
-    return load_training_set(
-        recipe, index_sources(recipe.sources, recipe.wanted_labels, cache_dir=cache_dir)
-    )
+    return index_sources(recipe.sources, recipe.wanted_labels, cache_dir=cache_dir)
 
 
-def batches_of(recipe: TrainingRecipe, data: TrainingSet, *stream: str) -> PatchBatches:
-    """Its batches."""
-    return PatchBatches(recipe, data, PatchRules.from_config(build_unet(recipe).config), *stream)
+def open_set(recipe: TrainingRecipe, cache_dir: Path, workers: int = 0) -> TrainingSet:
+    """The patches of a recipe."""
+    rules = PatchRules.from_config(build_unet(recipe).config)
+    index = index_of(recipe, cache_dir)
+    return open_training_set(recipe, index, rules, cache_dir=cache_dir, workers=workers)
 
 
-def fresh_parts(
-    recipe: TrainingRecipe, seed: int = 0
-) -> tuple[PaletteUNet, EMAModel, torch.optim.AdamW]:
+def take(recipe: TrainingRecipe, data: TrainingSet, count: int, *processes: int) -> list[Batch]:
+    """Its first batches."""
+    batches = PatchBatches(recipe, data.patches, *processes)
+    return [batches[n] for n in range(count)]
+
+
+def fresh_parts(recipe: TrainingRecipe, seed: int = 0) -> Parts:
     """A network with random weights, their running mean, and an optimiser."""
     torch.manual_seed(seed)
     unet = build_unet(recipe).to(memory_format=torch.channels_last)
     ema = EMAModel(unet.parameters(), decay=0.99, use_ema_warmup=True, power=0.75)
-    return unet, ema, torch.optim.AdamW(unet.parameters(), lr=3e-3)
-
-
-def noise_schedule() -> DDPMScheduler:
-    """The forward process of the default recipe."""
-    return DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")
+    return Parts(unet, ema, torch.optim.AdamW(unet.parameters(), lr=3e-3))

@@ -8,13 +8,17 @@ from typing import Annotated
 
 import typer
 
-from synthct.cli.common import CacheDir, Debug, RecipeFile, reporting
+from synthct.cli.common import CacheDir, Debug, RecipeFile, on_terminal, reporting
 
 
 def train(
     recipe: RecipeFile,
+    preset: Annotated[
+        str | None, typer.Option(help="One of the recipe's presets, such as small.")
+    ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="States, samples, checkpoint.", show_default="runs/NAME")
+        Path | None,
+        typer.Option(help="States, samples, checkpoint.", show_default="runs/NAME[-PRESET]"),
     ] = None,
     device: Annotated[
         str | None, typer.Option(help="cpu to keep off a GPU.", show_default="what there is")
@@ -22,9 +26,16 @@ def train(
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads.", show_default="all cores")
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=0, help="Processes that cut patches.", show_default="by number of cores"),
+    ] = None,
     max_minutes: Annotated[
         float | None, typer.Option(help="Stop after so long; the same command goes on.")
     ] = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Also write curves and samples for TensorBoard.")
+    ] = False,
     cache_dir: CacheDir = None,
     debug: Debug = False,
 ) -> None:
@@ -32,7 +43,7 @@ def train(
     with reporting(debug):
         from synthct.training.recipe import load_training_recipe
 
-        loaded = load_training_recipe(recipe)
+        loaded = load_training_recipe(recipe, preset=preset)
         import torch
 
         from synthct.check import default_cache_dir
@@ -42,9 +53,12 @@ def train(
             torch.set_num_threads(threads)
         folder = run(
             loaded,
-            output or Path("runs") / loaded.name,
+            output or Path("runs") / (f"{loaded.name}-{preset}" if preset else loaded.name),
             cache_dir=cache_dir or default_cache_dir(),
             device=device,
+            workers=workers,
+            tensorboard=tensorboard,
+            progress_bar=on_terminal(),
             max_seconds=None if max_minutes is None else 60 * max_minutes,
         )
         if int(os.environ.get("RANK", "0")) == 0:  # set by torchrun

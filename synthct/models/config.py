@@ -99,13 +99,14 @@ class _TrainedOn(BaseModel):
 
 
 class TrainingFacts(BaseModel):
-    """``training.json``: what licences and training scans follow from; it may say more."""
+    """``training.json``: what licences, training scans and a next training follow from."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
     licence: str | None = None
     attributions: list[str] = Field(default_factory=list)
     cases: list[_TrainedOn] = Field(default_factory=list)
+    noise: dict[str, Any] = Field(default_factory=dict)
 
 
 def require(name: str, file: str, value: Mapping[str, Any], model: type[Model]) -> Model:

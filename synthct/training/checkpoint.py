@@ -1,4 +1,7 @@
-"""Training states: what a killed run goes on from. Committed by rename, never half written."""
+"""Training states: what a killed run goes on from. Committed by rename, never half written.
+
+The data and the noise of a step follow from its number, so a state holds no random state.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,11 @@ from pathlib import Path
 import torch
 from diffusers.training_utils import EMAModel
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
+from torch.amp import GradScaler
 from torch.optim import Optimizer
 
+from synthct.dataset.files import atomic_write, make_folder, sync_folder
 from synthct.errors import CheckpointError
 from synthct.models.palette import PaletteUNet
 
@@ -26,9 +31,29 @@ class Progress:
 
     Attributes:
         step: Optimiser steps done.
+        setting: What the steps followed from beside the data: a run with another goes on, but
+            not to the same weights.
     """
 
     step: int = 0
+    setting: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """Everything that a step changes.
+
+    Attributes:
+        unet: The network.
+        ema: The running mean of its weights.
+        optimizer: With its moments.
+        scaler: Of the gradients, in half precision only.
+    """
+
+    unet: PaletteUNet
+    ema: EMAModel
+    optimizer: Optimizer
+    scaler: GradScaler | None = None
 
 
 def latest_state(output: Path) -> Path | None:
@@ -37,37 +62,44 @@ def latest_state(output: Path) -> Path | None:
     return states[-1] if states else None
 
 
-def save_state(
-    output: Path, progress: Progress, unet: PaletteUNet, ema: EMAModel, optimizer: Optimizer
-) -> None:
-    """Write weights, their running mean and the optimiser; keep the last two states."""
+def save_state(output: Path, progress: Progress, parts: Parts) -> None:
+    """Write weights, their running mean and the optimiser; keep the last two states.
+
+    Raises:
+        ResourceError: If the disk is full or the folder cannot be written.
+    """
     final = output / "states" / f"step-{progress.step:08d}"
     if final.exists():
         return
     for leftover in final.parent.glob(".step-*.tmp"):
         shutil.rmtree(leftover)
     temporary = final.with_name(f".{final.name}.tmp")
-    temporary.mkdir(parents=True)
+    make_folder(temporary)
+    unet, ema = parts.unet, parts.ema
     names = [name for name, _ in unet.named_parameters()]
     _save(unet.state_dict(), temporary / "unet.safetensors")
     _save(dict(zip(names, ema.shadow_params, strict=True)), temporary / "ema.safetensors")
-    _save(_flat(optimizer), temporary / "optimizer.safetensors")
-    facts = {**asdict(progress), "ema_step": ema.optimization_step}
-    (temporary / "progress.json").write_text(json.dumps(facts))
+    _save(_flat(parts.optimizer), temporary / "optimizer.safetensors")
+    scale = parts.scaler.state_dict() if parts.scaler else {}
+    facts = {**asdict(progress), "ema_step": ema.optimization_step, "scaler": scale}
+    atomic_write(temporary / "progress.json", json.dumps(facts).encode())
     temporary.rename(final)
+    sync_folder(final.parent)
     for old in sorted((output / "states").glob("step-*"))[:-KEEP]:
         shutil.rmtree(old)
 
 
-def load_state(state: Path, unet: PaletteUNet, ema: EMAModel, optimizer: Optimizer) -> Progress:
+def load_state(state: Path, parts: Parts) -> Progress:
     """Load what ``save_state`` wrote.
 
     Raises:
         CheckpointError: If the recipe's network has changed since, or a file is damaged.
     """
+    unet, ema = parts.unet, parts.ema
     try:
         facts = json.loads((state / "progress.json").read_text())
-        step, ema_step = int(facts["step"]), int(facts["ema_step"])
+        progress = Progress(int(facts["step"]), str(facts["setting"]))
+        ema_step, scale = int(facts["ema_step"]), dict(facts["scaler"])
         weights, mean, moments = (
             load_file(state / f"{name}.safetensors") for name in ("unet", "ema", "optimizer")
         )
@@ -85,13 +117,16 @@ def load_state(state: Path, unet: PaletteUNet, ema: EMAModel, optimizer: Optimiz
             f"{state} holds another network than the recipe's; use another output folder"
         ) from err
     ema.optimization_step = ema_step
-    _restore(optimizer, moments)
-    return Progress(step=step)
+    _restore(parts.optimizer, moments)
+    if parts.scaler is not None and scale:
+        parts.scaler.load_state_dict(scale)
+    return progress
 
 
 def _save(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
     # Channels-last weights are stored in plain order.
-    save_file({name: value.contiguous() for name, value in tensors.items()}, path)
+    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    atomic_write(path, bytes(save(plain)))
 
 
 def _flat(optimizer: Optimizer) -> dict[str, torch.Tensor]:

@@ -1,4 +1,8 @@
-"""What a training run tells while it goes on: a progress bar, and a line of JSON now and then."""
+"""What a training run tells while it goes on: a progress bar, and lines of JSON.
+
+A line holds ``{"step": ..., "loss": ..., "learning_rate": ..., "seconds": ...}``, the loss a mean
+since the line before, or ``{"step": ..., "validation": {...}}``.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +10,28 @@ import json
 import logging
 import math
 import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+from torch import Tensor
 from tqdm import tqdm
 
+from synthct.errors import RecipeError
 from synthct.training.recipe import TrainingRecipe
+from synthct.training.validate import Measures
 
 logger = logging.getLogger(__name__)
 
 LOG_EVERY = 50
 
+#: Takes names with values and the step, such as ``Accelerator.log``.
+Tracker = Callable[[dict[str, float], int], None]
+
 
 class Log:
-    """Loss over the steps, as ``{"step": ..., "loss": ..., "seconds": ...}``.
+    """Losses and measures over the steps.
 
     A run that goes on from a state goes through the steps behind that state once more: what an
     earlier run wrote about them is removed, so the file tells the history of the weights there
@@ -28,41 +41,84 @@ class Log:
         path: The file of JSON lines.
         recipe: What is trained.
         step: The step that the run goes on from.
+        tracker: Gets the same numbers, such as TensorBoard.
     """
 
-    def __init__(self, path: Path, recipe: TrainingRecipe, step: int) -> None:
-        self.path, self.step = path, step
-        self.losses: list[float] = []
+    def __init__(
+        self, path: Path, recipe: TrainingRecipe, step: int, tracker: Tracker | None = None
+    ) -> None:
+        self.path, self.recipe, self.step = path, recipe, step
+        self.tracker = tracker
+        self.losses: list[Tensor] = []
+        self.learning_rate = 0.0
         self.started = time.monotonic()
-        self._forget_after(step)
+        self.validations: list[tuple[int, Measures]] = []
+        self._go_on_from(step)
         # None: no bar where nobody sees it.
         self.bar = tqdm(total=recipe.optim.max_steps, initial=step, unit="step", disable=None)
 
-    def add(self, step: int, loss: float) -> None:
+    def add(self, step: int, loss: Tensor, learning_rate: float) -> None:
         """Note a step; write the mean of the last ``LOG_EVERY``."""
-        self.step = step
-        self.losses.append(loss)
+        self.step, self.learning_rate = step, learning_rate
+        self.losses.append(loss)  # asking for its value now would wait for the device
         self.bar.update()
         if step % LOG_EVERY == 0:
-            self._write()
+            self.flush()
 
-    def close(self) -> None:
-        """Write what is not yet written."""
-        if self.losses:
-            self._write()
-        self.bar.close()
+    def add_validation(self, measures: Measures) -> None:
+        """Note what a validation came to."""
+        self.flush()
+        self.validations.append((self.step, measures))
+        values = {name: round(value, 5) for name, value in asdict(measures).items()}
+        self._append({"step": self.step, "validation": values})
+        logger.info(
+            "step %d  validation %s",
+            self.step,
+            "  ".join(f"{name} {value:.4g}" for name, value in values.items()),
+        )
+        if self.tracker is not None:
+            self.tracker({f"validation/{k}": v for k, v in values.items()}, self.step)
 
-    def _write(self) -> None:
-        mean, seconds = math.fsum(self.losses) / len(self.losses), time.monotonic() - self.started
-        line = {"step": self.step, "loss": round(mean, 5), "seconds": round(seconds, 1)}
-        with self.path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+    @property
+    def last_validation(self) -> int | None:
+        """The step of the last validation."""
+        return self.validations[-1][0] if self.validations else None
+
+    def flush(self) -> None:
+        """Write what is not yet written.
+
+        Raises:
+            RecipeError: If the loss is no number any more.
+        """
+        if not self.losses:
+            return
+        mean = math.fsum(float(loss) for loss in self.losses) / len(self.losses)
+        if not math.isfinite(mean):
+            raise RecipeError(
+                f"{self.recipe.name}: the loss is {mean} at step {self.step}; lower "
+                "optim.learning_rate or optim.max_grad_norm and go on from the last state"
+            )
+        seconds = time.monotonic() - self.started
+        line = {"step": self.step, "loss": round(mean, 5), "learning_rate": self.learning_rate}
+        self._append({**line, "seconds": round(seconds, 1)})
         self.bar.set_postfix(loss=f"{mean:.4f}")
         if self.bar.disable:
             logger.info("step %d  loss %.4f", self.step, mean)
+        if self.tracker is not None:
+            self.tracker({"loss": mean, "learning_rate": self.learning_rate}, self.step)
         self.losses.clear()
 
-    def _forget_after(self, step: int) -> None:
+    def close(self) -> None:
+        """Write what is not yet written."""
+        self.flush()
+        self.bar.close()
+
+    def _append(self, line: Mapping[str, Any]) -> None:
+        with self.path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def _go_on_from(self, step: int) -> None:
+        """Keep the lines up to a step, and learn from them what validations came to."""
         if not self.path.exists():
             return
         lines = self.path.read_text().splitlines(keepends=True)
@@ -71,6 +127,10 @@ class Log:
             temporary = self.path.with_name(f".{self.path.name}.tmp")
             temporary.write_text("".join(kept))
             temporary.replace(self.path)
+        found = [json.loads(line) for line in kept]
+        self.validations = [
+            (line["step"], Measures(**line["validation"])) for line in found if "validation" in line
+        ]
 
 
 def _step_of(line: str) -> int | None:

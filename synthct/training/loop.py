@@ -1,37 +1,96 @@
-"""The training loop: one network, loss inside the mask, on Accelerate."""
+"""The training loop: one network, loss inside the mask, on Accelerate.
+
+A step's patches, noise and dropout follow from the recipe's seed and the number of the step, so a
+run that was killed goes on to the same weights as one that was not.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
+import json
 import logging
+import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
-from diffusers import DDPMScheduler
+from accelerate.utils import InitProcessGroupKwargs
 from diffusers.training_utils import EMAModel
-from safetensors import SafetensorError
 from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel
 
 from synthct.dataset.files import make_folder
-from synthct.errors import RecipeError, ResourceError
-from synthct.models.palette import PaletteInpaintPipeline, PaletteUNet, num_parameters
+from synthct.errors import RecipeError
+from synthct.models.palette import PaletteUNet, num_parameters
 from synthct.patch import PatchRules
 from synthct.seeds import derive_seed
 from synthct.sources import index_sources
-from synthct.training.checkpoint import Progress, latest_state, load_state, save_state
-from synthct.training.data import Batch, PatchBatches, draw_batches, load_training_set
-from synthct.training.log import Log
+from synthct.training.cache import open_training_set
+from synthct.training.checkpoint import Parts, Progress, latest_state, load_state
+from synthct.training.data import Batch, PatchBatches, batches_from
+from synthct.training.keeper import Keeper
+from synthct.training.loss import masked_loss
+from synthct.training.network import make_network
 from synthct.training.recipe import TrainingRecipe
-from synthct.training.release import write_checkpoint
-from synthct.training.sheet import write_sheet
 
 logger = logging.getLogger(__name__)
+
+#: So long the other processes wait for what the main one does alone, such as cutting patches.
+PATIENCE = timedelta(hours=12)
+
+
+@dataclass(frozen=True, eq=False)
+class Trainer:
+    """What a step works with, on each process.
+
+    Attributes:
+        recipe: What is trained.
+        accelerator: Device, precision and the other processes.
+        net: The network, wrapped for several processes where there are several.
+        parts: The same network with its running mean and optimiser.
+    """
+
+    recipe: TrainingRecipe
+    accelerator: Accelerator
+    net: torch.nn.Module
+    parts: Parts
+
+    def step(self, step: int, batches: Iterator[Batch]) -> tuple[Tensor, float]:
+        """One optimiser step.
+
+        Args:
+            step: Its number, from 0; noise and dropout follow from it.
+            batches: Gives as many as ``gradient_accumulation``.
+
+        Returns:
+            The loss on this process, and the learning rate.
+        """
+        optim, accelerator = self.recipe.optim, self.accelerator
+        rate = optim.learning_rate * learning_rate_factor(self.recipe, step)
+        for group in self.parts.optimizer.param_groups:
+            group["lr"] = rate
+        losses = []
+        for part in range(optim.gradient_accumulation):
+            batch = {name: value.to(accelerator.device) for name, value in next(batches).items()}
+            names = (str(step), str(part), str(accelerator.process_index))
+            torch.manual_seed(derive_seed(self.recipe.seed, "dropout", *names))
+            noise_seed = derive_seed(self.recipe.seed, "train-noise", *names)
+            generator = torch.Generator().manual_seed(noise_seed)
+            with accelerator.accumulate(self.net):
+                with accelerator.autocast():
+                    loss = masked_loss(self.net, self.recipe.noise, batch, generator)
+                accelerator.backward(loss)
+                if accelerator.sync_gradients:
+                    accelerator.clip_grad_norm_(self.net.parameters(), optim.max_grad_norm)
+                self.parts.optimizer.step()
+                self.parts.optimizer.zero_grad()
+            losses.append(loss.detach())
+        self.parts.ema.step(self.parts.unet.parameters())
+        return torch.stack(losses).mean(), rate
 
 
 def train(
@@ -40,17 +99,23 @@ def train(
     *,
     cache_dir: Path,
     device: str | None = None,
+    workers: int | None = None,
     max_seconds: float | None = None,
+    tensorboard: bool = False,
+    progress_bar: bool = False,
 ) -> Path:
     """Train a checkpoint; run again with the same output to go on where it stopped.
 
     Args:
         recipe: What to train.
-        output: Folder for states, sample sheets, the log and the finished checkpoint.
-        cache_dir: Where indexes and phantoms are kept.
+        output: Folder for states, sample strip, log and finished checkpoint.
+        cache_dir: Where indexes, phantoms and patches are kept.
         device: ``cpu`` to keep off a GPU that is there; None lets Accelerate choose.
+        workers: Processes that cut patches; by default as many as cores but one.
         max_seconds: Stop (and save) after so long; the learning rate then falls at the end of
             another run.
+        tensorboard: Also write what TensorBoard shows, to the folder ``tensorboard``.
+        progress_bar: Show progress bars of what comes before the training.
 
     Returns:
         The folder of the checkpoint (running mean of the weights), as diffusers writes it.
@@ -58,161 +123,57 @@ def train(
     Raises:
         PolicyError: If the recipe states a looser licence than its sources allow; nothing is read.
         RecipeError, SourceError, MaskError: If there is nothing to train on.
-        CheckpointError: If the output holds states of another network.
+        CheckpointError: If the output holds states of another network, or the checkpoint that
+            training starts from does not fit.
         ResourceError: If the output cannot be written.
     """
-    recipe.resolved_licence()  # a looser one than the sources allow ends it here
-    accelerator = _accelerator(recipe, device)
+    if recipe.from_checkpoint is None:
+        recipe.resolved_licence()  # a looser one than the sources allow ends it here
+    accelerator = _accelerator(recipe, output, device, tensorboard=tensorboard)
+    _make_repeatable()
     make_folder(output)
-    # Phantoms and indexes are made once and then found in the cache.
+    unet, base = make_network(recipe)
+    rules = PatchRules.from_config(unet.config)
+    # Phantoms, indexes and patches are made once and then found in the cache.
     with accelerator.main_process_first():
         index = index_sources(recipe.sources, recipe.wanted_labels, cache_dir=cache_dir)
-    data = load_training_set(recipe, index)
+        data = open_training_set(
+            recipe,
+            index,
+            rules,
+            cache_dir=cache_dir,
+            workers=workers,
+            progress=progress_bar and accelerator.is_main_process,
+        )
 
-    set_seed(recipe.seed)
-    unet = build_unet(recipe)
-    unet.to(memory_format=torch.channels_last)
-    rules = PatchRules.from_config(unet.config)
-    noise = DDPMScheduler(
-        num_train_timesteps=recipe.noise.num_train_timesteps,
-        beta_schedule=recipe.noise.beta_schedule,
-        prediction_type=recipe.noise.prediction_type,
-        clip_sample=False,
-    )
-    ema = EMAModel(unet.parameters(), decay=recipe.optim.ema_decay, use_ema_warmup=True, power=0.75)
-    optimizer = torch.optim.AdamW(
-        unet.parameters(),
-        lr=recipe.optim.learning_rate,
-        weight_decay=recipe.optim.weight_decay,
-    )
-    ema.to(accelerator.device)
-    net, optimizer = accelerator.prepare(unet, optimizer)
-
-    state = latest_state(output)
-    progress = load_state(state, unet, ema, optimizer) if state else Progress()
+    trainer = _trainer(recipe, accelerator, unet)
+    progress = _go_on(recipe, output, trainer)
+    keeper = None
     if accelerator.is_main_process:
-        logger.info(
-            "%s: %.2f M parameters, %d cases, from step %d to %d",
-            recipe.name, num_parameters(unet) / 1e6, len(data.facts), progress.step,
-            recipe.optim.max_steps,
-        )  # fmt: skip
-
-    stream = (str(progress.step), str(accelerator.process_index))
-    batches = draw_batches(PatchBatches(recipe, data, rules, *stream))
-    generator = torch.Generator().manual_seed(derive_seed(recipe.seed, "train-noise", *stream))
-    log = None
-    if accelerator.is_main_process:
-        with _writing(output):
-            log = Log(output / "log.jsonl", recipe, progress.step)
-    started, out_of_time = time.monotonic(), False
-    while progress.step < recipe.optim.max_steps and not out_of_time:
-        batch = {name: value.to(accelerator.device) for name, value in next(batches).items()}
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.optim.learning_rate * learning_rate_factor(recipe, progress.step)
-        with accelerator.autocast():
-            loss = masked_loss(
-                net,
-                noise,
-                batch,
-                generator,
-                recipe.noise.loss_weight_cap,
-                recipe.noise.noise_bias,
-            )
-        accelerator.backward(loss)
-        accelerator.clip_grad_norm_(net.parameters(), recipe.optim.max_grad_norm)
-        optimizer.step()
-        optimizer.zero_grad()
-        ema.step(unet.parameters())
+        _announce(recipe, unet, len(data.trained_on), len(data.held_out), progress)
+        if tensorboard:
+            purge = {"tensorboard": {"purge_step": progress.step + 1}}
+            accelerator.init_trackers("tensorboard", init_kwargs=purge)
+        keeper = Keeper(recipe, output, trainer.parts, data, base, progress.step, accelerator)
+    batches = batches_from(
+        PatchBatches(recipe, data.patches, accelerator.process_index, accelerator.num_processes),
+        progress.step * recipe.optim.gradient_accumulation,
+        workers=2 if accelerator.device.type == "cuda" else 0,
+    )
+    started, stops = time.monotonic(), False
+    while progress.step < recipe.optim.max_steps and not stops:
+        loss, rate = trainer.step(progress.step, batches)
         progress.step += 1
-        if max_seconds is not None:
-            # All processes stop at one step, or the others would wait for the first to stop.
-            if time.monotonic() - started > max_seconds:
-                accelerator.set_trigger()
-            out_of_time = accelerator.check_trigger()
-        if log is None:
-            continue
-        with _writing(output):
-            log.add(progress.step, float(loss.detach()))
-            if progress.step % recipe.save_every == 0:
-                save_state(output, progress, unet, ema, optimizer)
-            if progress.step % recipe.sample_every == 0:
-                with _mean_weights(ema, unet):
-                    write_sheet(unet, noise, batch, output / "samples" / f"{progress.step:06d}.png")
-
-    folder = output / "checkpoint"
-    if log is not None:
-        with _writing(output):
-            log.close()
-            save_state(output, progress, unet, ema, optimizer)
-            with _mean_weights(ema, unet):
-                pipeline = PaletteInpaintPipeline(unet, noise)
-                write_checkpoint(pipeline, folder, recipe, data.facts, progress.step)
+        stops = max_seconds is not None and time.monotonic() - started > max_seconds
+        if keeper is not None:
+            stops = keeper.after_step(progress, loss, rate) or stops
+        if accelerator.num_processes > 1:
+            stops = _anyone(accelerator, stops)
+    if keeper is not None:
+        keeper.close(progress)
     accelerator.wait_for_everyone()
     accelerator.end_training()
-    return folder
-
-
-def build_unet(recipe: TrainingRecipe) -> PaletteUNet:
-    """The network of a training recipe, with fresh weights."""
-    fields: dict[str, Any] = recipe.model.model_dump(exclude={"kind"})
-    return PaletteUNet(labels=recipe.labels, **fields)
-
-
-def masked_loss(
-    net: torch.nn.Module,
-    noise: DDPMScheduler,
-    batch: Batch,
-    generator: torch.Generator,
-    weight_cap: float | None = None,
-    noise_bias: float = 1.0,
-) -> Tensor:
-    """Mean squared error of the prediction over the masked pixels of a batch.
-
-    The known region goes in clean at every noise level (Palette, section 3), so the network is
-    never asked to say anything about it and is not scored on it either.
-    """
-    unet: Any = net.module if isinstance(net, DistributedDataParallel) else net
-    mask = batch["mask"]
-    masked = unet.surroundings(batch["image"], mask)
-    image = unet.to_diffused(batch["image"], masked)
-    eps = torch.randn(image.shape, generator=generator).to(image.device)
-    steps = draw_steps(noise, image.shape[0], generator, noise_bias).to(image.device)
-    noisy = torch.where(mask > 0.5, noise.add_noise(image, eps, steps), image)
-    predicted = net(noisy, steps, masked, mask, batch["label"], batch["spacing_mm"])
-    if noise.config.prediction_type == "v_prediction":
-        target = noise.get_velocity(image, eps, steps)
-    else:
-        target = eps
-    error = (predicted.float() - target) ** 2 * mask
-    if weight_cap is not None:
-        error = error * snr_weight(noise, steps, weight_cap)[:, None, None, None]
-    return error.sum() / mask.sum()
-
-
-def draw_steps(
-    noise: DDPMScheduler, count: int, generator: torch.Generator, noise_bias: float
-) -> Tensor:
-    """Timesteps (B,): evenly for a bias of 1, the noisiest more often for more.
-
-    With a bias of 2 a third of the steps is among the noisiest tenth, where a painting gets its
-    mean value and its large structures, and nothing but the surroundings tells what they are.
-    """
-    even = torch.rand(count, generator=generator)
-    last = noise.config.num_train_timesteps - 1
-    return torch.round(last * (1 - even**noise_bias)).long()
-
-
-def snr_weight(noise: DDPMScheduler, steps: Tensor, cap: float) -> Tensor:
-    """Weight (B,) that keeps nearly clean samples from drowning the others.
-
-    In the nearly clean steps what is left to predict is scanner noise, which nobody can. With
-    velocity prediction the plain loss weighs the error of the image by SNR + 1; this caps that at
-    ``cap``, in the manner of min-SNR (Hang et al. 2023), but never reaches 0 at pure noise, where
-    inpainting has its surroundings to go by.
-    """
-    clean = noise.alphas_cumprod.to(steps.device)[steps]
-    snr_plus_one = 1 / (1 - clean)
-    return torch.clamp(cap / snr_plus_one, max=1.0)
+    return output / "checkpoint"
 
 
 def learning_rate_factor(recipe: TrainingRecipe, step: int) -> float:
@@ -223,37 +184,89 @@ def learning_rate_factor(recipe: TrainingRecipe, step: int) -> float:
     return min(1.0, rise, fall)
 
 
-def _accelerator(recipe: TrainingRecipe, device: str | None) -> Accelerator:
+def _trainer(recipe: TrainingRecipe, accelerator: Accelerator, unet: PaletteUNet) -> Trainer:
+    optim = recipe.optim
+    ema = EMAModel(unet.parameters(), decay=optim.ema_decay, use_ema_warmup=True, power=0.75)
+    ema.to(accelerator.device)
+    adam = torch.optim.AdamW(
+        unet.parameters(), lr=optim.learning_rate, weight_decay=optim.weight_decay
+    )
+    net, adam = accelerator.prepare(unet, adam)
+    return Trainer(recipe, accelerator, net, Parts(unet, ema, adam, accelerator.scaler))
+
+
+def _go_on(recipe: TrainingRecipe, output: Path, trainer: Trainer) -> Progress:
+    """Load the latest state, if there is one; say so if the way on is not exactly the same."""
+    setting = _setting(recipe, trainer.accelerator)
+    state = latest_state(output)
+    if state is None:
+        return Progress(0, setting)
+    found = load_state(state, trainer.parts)
+    if found.setting != setting and trainer.accelerator.is_main_process:
+        logger.warning(
+            "%s was saved with another recipe, number of processes or threads, device or version "
+            "of torch: training goes on, but not to the very same weights",
+            state,
+        )
+    return Progress(found.step, setting)
+
+
+def _setting(recipe: TrainingRecipe, accelerator: Accelerator) -> str:
+    """sha256 of what the weights follow from beside data and code."""
+    unimportant = {"name", "description", "licence", "sample_every", "save_every"}
+    facts = {
+        "recipe": recipe.model_dump(mode="json", exclude=unimportant),
+        "processes": accelerator.num_processes,
+        "threads": torch.get_num_threads(),
+        "device": accelerator.device.type,
+        "torch": torch.__version__,
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _accelerator(
+    recipe: TrainingRecipe, output: Path, device: str | None, *, tensorboard: bool
+) -> Accelerator:
     # Accelerate joins the processes of a CPU launch only if it is told that this is one.
     on_cpu = device == "cpu" or not (torch.cuda.is_available() or torch.backends.mps.is_available())
     if on_cpu and recipe.optim.mixed_precision == "fp16":
         raise RecipeError(f"{recipe.name}: optim.mixed_precision: fp16 needs a GPU; choose bf16")
-    return Accelerator(mixed_precision=recipe.optim.mixed_precision, cpu=on_cpu)
+    if tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise RecipeError("--tensorboard: not installed; run pip install 'synthct[tensorboard]'")
+    return Accelerator(
+        mixed_precision=recipe.optim.mixed_precision,
+        cpu=on_cpu,
+        gradient_accumulation_steps=recipe.optim.gradient_accumulation,
+        log_with="tensorboard" if tensorboard else None,
+        project_dir=str(output),
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
+    )
 
 
-class _mean_weights:  # noqa: N801  a context manager reads as a verb
-    """Run a block with the running mean of the weights, then put the current ones back."""
-
-    def __init__(self, ema: EMAModel, unet: PaletteUNet) -> None:
-        self.ema, self.unet = ema, unet
-
-    def __enter__(self) -> None:
-        self.ema.store(self.unet.parameters())
-        self.ema.copy_to(self.unet.parameters())
-        self.unet.eval()
-
-    def __exit__(self, *_: object) -> None:
-        self.ema.restore(self.unet.parameters())
-        self.unet.train()
+def _make_repeatable() -> None:
+    """Ask for kernels that give the same bits every time; those that cannot only warn."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
-@contextmanager
-def _writing(output: Path) -> Iterator[None]:
-    """Turn what a disk can do to a run into an error that says so."""
-    try:
-        yield
-    except (OSError, SafetensorError) as err:
-        raise ResourceError(
-            f"{output}: cannot be written ({err}); mend it and run the same command again, "
-            "finished states are kept"
-        ) from err
+def _anyone(accelerator: Accelerator, stops: bool) -> bool:
+    """Whether any process stops: all do at one step, or the others would wait for it."""
+    if stops:
+        accelerator.set_trigger()
+    return bool(accelerator.check_trigger())
+
+
+def _announce(
+    recipe: TrainingRecipe, unet: PaletteUNet, cases: int, held_out: int, progress: Progress
+) -> None:
+    logger.info(
+        "%s: %.2f M parameters, %d cases to train on, %d held out, from step %d to %d",
+        recipe.name,
+        num_parameters(unet) / 1e6,
+        cases,
+        held_out,
+        progress.step,
+        recipe.optim.max_steps,
+    )

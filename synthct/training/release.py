@@ -5,27 +5,47 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save
 
+from synthct.dataset.files import atomic_write, make_folder, sync_folder
 from synthct.dataset.markdown import code, inert, table
 from synthct.dataset.records import yaml_text
 from synthct.licence import hub_fields
+from synthct.models import CheckpointFiles
 from synthct.models.folder import WEIGHTS, write_sums
 from synthct.models.palette import PaletteInpaintPipeline, num_parameters
+from synthct.sources import CaseEntry
 from synthct.training.recipe import TrainingRecipe
+from synthct.training.validate import Measures
 from synthct.version import __version__
 
 
+@dataclass(frozen=True)
+class Record:
+    """What is to be said of a checkpoint beside its weights.
+
+    Attributes:
+        steps: Optimiser steps done.
+        trained_on: The cases trained on.
+        held_out: The cases that it was validated on.
+        base: The checkpoint that training started from; what that one saw counts as seen.
+        validations: Steps and what was measured at them.
+    """
+
+    steps: int
+    trained_on: Sequence[CaseEntry] = ()
+    held_out: Sequence[CaseEntry] = ()
+    base: CheckpointFiles | None = None
+    validations: Sequence[tuple[int, Measures]] = field(default=())
+
+
 def write_checkpoint(
-    pipeline: PaletteInpaintPipeline,
-    folder: Path,
-    recipe: TrainingRecipe,
-    cases: Sequence[Mapping[str, str | None]],
-    steps: int,
+    pipeline: PaletteInpaintPipeline, folder: Path, recipe: TrainingRecipe, record: Record
 ) -> None:
     """Write a checkpoint folder that ``synthct.models.load_checkpoint`` and diffusers load.
 
@@ -33,36 +53,62 @@ def write_checkpoint(
     build can tell hosts that were in the training data, and licences can follow.
 
     Args:
-        pipeline: The network (running mean of the weights) and its noise schedule.
+        pipeline: The network (running mean of the weights) and the schedule to paint with.
         folder: Where to write; an earlier checkpoint there is replaced as a whole.
         recipe: What was trained.
-        cases: Facts of the cases trained on, without paths.
-        steps: Optimiser steps done.
+        record: What it saw and how well it did.
+
+    Raises:
+        ResourceError: If the disk is full or the folder cannot be written.
     """
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
+    make_folder(temporary)
     pipeline.save_config(temporary)
     pipeline.unet.save_config(temporary / "unet")
     pipeline.scheduler.save_pretrained(temporary / "scheduler")
-    (temporary / WEIGHTS).write_bytes(_half(pipeline.unet.state_dict()))
-    facts: dict[str, Any] = {
-        "name": recipe.name,
-        "steps": steps,
-        "parameters": num_parameters(pipeline.unet),
-        "synthct_version": __version__,
-        "licence": recipe.resolved_licence(),
-        "attributions": [s.attribution for s in recipe.sources.values() if s.attribution],
-        "cases": list(cases),
-    }
-    (temporary / "training.json").write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
-    (temporary / "README.md").write_text(card(recipe, facts))
+    atomic_write(temporary / WEIGHTS, _half(pipeline.unet.state_dict()))
+    facts = training_facts(recipe, record, num_parameters(pipeline.unet))
+    text = json.dumps(facts, indent=1, sort_keys=True) + "\n"
+    atomic_write(temporary / "training.json", text.encode())
+    atomic_write(temporary / "README.md", card(recipe, facts).encode())
     write_sums(temporary)
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
         folder.replace(old)
     temporary.replace(folder)
+    sync_folder(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def training_facts(recipe: TrainingRecipe, record: Record, parameters: int) -> dict[str, Any]:
+    """The content of ``training.json``: what the weights saw, under which terms; no paths."""
+    base = record.base.training if record.base else {}
+    owed = [*base.get("attributions", ()), *(s.attribution for s in recipe.sources.values())]
+    cases = [*base.get("cases", ()), *map(_case_facts, record.trained_on)]
+    facts: dict[str, Any] = {
+        "name": recipe.name,
+        "steps": record.steps,
+        "parameters": parameters,
+        "synthct_version": __version__,
+        "licence": recipe.resolved_licence(base=base.get("licence")),
+        "attributions": list(dict.fromkeys(text for text in owed if text)),
+        "cases": list({json.dumps(case, sort_keys=True): case for case in cases}.values()),
+        "held_out": [_case_facts(entry) for entry in record.held_out],
+        "noise": recipe.noise.model_dump(mode="json", exclude_none=True),
+        "validation": [
+            {"step": step, **{name: round(value, 5) for name, value in asdict(measures).items()}}
+            for step, measures in record.validations
+        ],
+    }
+    if record.base is not None:
+        facts["from_checkpoint"] = {
+            "name": record.base.name,
+            "checkpoint_id": record.base.checkpoint_id,
+            "revision": record.base.revision,
+        }
+    return facts
 
 
 def card(recipe: TrainingRecipe, facts: Mapping[str, Any]) -> str:
@@ -89,7 +135,7 @@ A {facts["parameters"] / 1e6:.1f} M parameter U-Net that paints the masked part 
 - Labels: {labels}, and whatever fits.
 - In-plane spacing: {low:g} to {high:g} mm. Patches: {sizes} pixels.
 - Trained for {facts["steps"]} steps with `synthct train`, synthct {facts["synthct_version"]}.
-
+{_painting(recipe, facts)}
 ## Use
 
 ```python
@@ -103,11 +149,41 @@ painted = synthct.inpaint("ct.nii.gz", "mask.nii.gz", label=None, checkpoint="<t
 {table(["source", "layout", "cases", "patients", "licence", "attribution"], _rows(recipe, facts))}
 
 `training.json` lists every case with the hash of its voxels.
-
+{_validation(facts)}
 ## Limits
 
 Not for diagnosis. The painted tissue is plausible, not true.
 """
+
+
+def _painting(recipe: TrainingRecipe, facts: Mapping[str, Any]) -> str:
+    """How the checkpoint differs from others in its use, as further list items."""
+    lines = []
+    if recipe.noise.few_steps is not None:
+        lines.append(f"- Paints in {recipe.noise.few_steps} steps (`num_inference_steps`) only.")
+    if recipe.data.label_dropout > 0:
+        lines.append("- Can be guided (`guidance_scale`).")
+    if base := facts.get("from_checkpoint"):
+        lines.append(f"- Started from {code(base['name'])}.")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _validation(facts: Mapping[str, Any]) -> str:
+    """The first, best and last validation."""
+    found = facts["validation"]
+    if not found:
+        return ""
+    best = min(found, key=lambda row: row["loss"])
+    shown = list({row["step"]: row for row in (found[0], best, found[-1])}.values())
+    patients = len({case["patient_id"] for case in facts["held_out"]})
+    names = list(shown[0])
+    rows = [[f"{row[name]:.4g}" for name in names] for row in sorted(shown, key=_step)]
+    held = f"On masks in scans of patients that were held out ({patients}):"
+    return f"\n## Validation\n\n{held}\n\n{table([n.replace('_', ' ') for n in names], rows)}\n"
+
+
+def _step(row: Mapping[str, Any]) -> int:
+    return int(row["step"])
 
 
 def _header(licence: str | None) -> dict[str, Any]:
@@ -120,24 +196,35 @@ def _header(licence: str | None) -> dict[str, Any]:
     }
 
 
+def _case_facts(entry: CaseEntry) -> dict[str, str | None]:
+    return {
+        "source": entry.source,
+        "layout": entry.layout,
+        "case_id": entry.case_id,
+        "patient_id": entry.patient_id,
+        "licence": entry.licence,
+        "voxel_sha256": entry.voxel_sha256,
+    }
+
+
 def _rows(recipe: TrainingRecipe, facts: Mapping[str, Any]) -> list[list[str]]:
-    """What each source gave, and what is owed to it."""
-    rows = []
-    for name, section in recipe.sources.items():
-        cases = [case for case in facts["cases"] if case["source"] == name]
-        patients = {case["patient_id"] for case in cases}
-        licences = sorted({case["licence"] or "unknown" for case in cases})
-        rows.append(
-            [
-                code(name),
-                code(section.layout),
-                str(len(cases)),
-                str(len(patients)),
-                inert(", ".join(licences)),
-                inert(section.attribution or ""),
-            ]
-        )
-    return rows
+    """What each source gave, and what is owed to it; then what the checkpoint before had seen."""
+    owed = {name: section.attribution or "" for name, section in recipe.sources.items()}
+    by_source: dict[str, list[Mapping[str, Any]]] = {name: [] for name in owed}
+    for case in facts["cases"]:
+        by_source.setdefault(case["source"], []).append(case)
+    return [
+        [
+            code(name),
+            code(", ".join(sorted({case["layout"] for case in cases}))),
+            str(len(cases)),
+            str(len({case["patient_id"] for case in cases})),
+            inert(", ".join(sorted({case["licence"] or "unknown" for case in cases}))),
+            inert(owed.get(name, "")),
+        ]
+        for name, cases in by_source.items()
+        if cases
+    ]
 
 
 def _half(weights: Mapping[str, torch.Tensor]) -> bytes:

@@ -1,48 +1,105 @@
-"""Sample sheets over training: masked input, painted, original, side by side."""
+"""The sample strip: the same masks with the same noise, painted again and again over a training.
+
+Every interval adds a column to ``samples/``; ``samples.png`` shows some of them between what the
+network was given and the original (Figure 11 of the thesis).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
-from diffusers import DPMSolverMultistepScheduler
-from diffusers.schedulers.scheduling_utils import SchedulerMixin
-from PIL import Image
+import numpy.typing as npt
+from PIL import Image, ImageDraw
 
-from synthct.models.palette import PaletteInpaintPipeline, PaletteUNet
-from synthct.training.data import Batch
+from synthct.models.palette import PaletteUNet
+from synthct.patch import Patch
+from synthct.training.draw import MaskedSlice
+from synthct.training.validate import Validation
 
-ROWS, STEPS = 8, 20
+#: Slices in a strip, columns at most, and side of a tile in pixels.
+ROWS, COLUMNS, TILE_PX = 6, 10, 128
+_HEADER_PX = 14
+
+Grey = npt.NDArray[np.uint8]
 
 
-def write_sheet(unet: PaletteUNet, noise: SchedulerMixin, batch: Batch, path: Path) -> None:
-    """Paint the first patches of a batch and write them as a PNG, in the range of their codecs.
+class Strip:
+    """The strip of one run.
 
     Args:
-        unet: The network, in evaluation mode.
-        noise: The schedule it is trained with.
-        batch: A training batch.
-        path: The PNG to write.
+        validation: Paints the slices.
+        output: The run's folder.
     """
-    few = {name: value[:ROWS] for name, value in batch.items()}
-    pipeline = PaletteInpaintPipeline(
-        unet, DPMSolverMultistepScheduler.from_config(noise.config, use_karras_sigmas=False)
-    )
-    pipeline.set_progress_bar_config(disable=True)
-    painted = pipeline(
-        image=few["image"],
-        mask_image=few["mask"],
-        label=few["label"],
-        spacing_mm=few["spacing_mm"],
-        generator=[torch.Generator().manual_seed(n) for n in range(len(few["label"]))],
-        num_inference_steps=STEPS,
-    )
-    columns = [few["image"] * (1 - few["mask"]) - few["mask"], painted, few["image"]]
+
+    def __init__(self, validation: Validation, output: Path) -> None:
+        self.validation, self.output = validation, output
+        self.slices = choose(validation.slices)
+        self.path = output / "samples.png"
+
+    def add(self, unet: PaletteUNet, step: int) -> None:
+        """Paint a column with a network in evaluation mode, and draw the strip anew."""
+        painted = self.validation.paint(unet, self.slices)
+        tiles = [
+            _tile(one.patches[0], parts[0]) for one, parts in zip(self.slices, painted, strict=True)
+        ]
+        columns = self.output / "samples"
+        columns.mkdir(exist_ok=True)
+        Image.fromarray(np.concatenate(tiles)).save(columns / f"step-{step:08d}.png")
+        self.draw()
+
+    def draw(self) -> None:
+        """Write ``samples.png`` from the columns that there are."""
+        firsts = [one.patches[0] for one in self.slices]
+        masked = np.concatenate([_tile(p, np.where(p.mask, -1, p.image)) for p in firsts])
+        original = np.concatenate([_tile(p, p.image) for p in firsts])
+        found = sorted((self.output / "samples").glob("step-*.png"))
+        chosen = sorted({round(n) for n in np.linspace(0, len(found) - 1, COLUMNS)})
+        named = [("masked", masked)]
+        named += [(f"step {step_of(found[n])}", np.array(Image.open(found[n]))) for n in chosen]
+        named.append(("original", original))
+        titled = [_titled(name, column) for name, column in named]
+        temporary = self.output / ".samples.png"
+        Image.fromarray(np.concatenate(titled, axis=1)).save(temporary, format="png")
+        temporary.replace(self.path)
+
+    def forget_after(self, step: int) -> None:
+        """Remove the columns behind the state that a run goes on from."""
+        for path in (self.output / "samples").glob("step-*.png"):
+            if step_of(path) > step:
+                path.unlink()
+
+
+def choose(slices: Sequence[MaskedSlice]) -> tuple[MaskedSlice, ...]:
+    """A few slices, of as many sections of masks as there are."""
+    by_section: dict[str, list[MaskedSlice]] = {}
+    for one in slices:
+        by_section.setdefault(one.section, []).append(one)
+    turns = [
+        (turn, number, one)
+        for number, mine in enumerate(by_section.values())
+        for turn, one in enumerate(mine)
+    ]
+    first = sorted(turns, key=lambda item: item[:2])[:ROWS]
+    return tuple(one for *_, one in first)
+
+
+def step_of(column: Path) -> int:
+    """The step at which a column was painted."""
+    return int(column.stem.removeprefix("step-"))
+
+
+def _tile(patch: Patch, image: npt.NDArray[np.floating]) -> Grey:
+    """A patch in the range of its codec, the painted one inside its mask only."""
+    picture = np.where(patch.mask, image, patch.image)
+    grey = ((picture + 1) * 127.5).clip(0, 255).astype(np.uint8)
     # Axial slices are (left-right, back-front): turn them as a radiologist looks at them.
-    tiles = torch.stack(columns, dim=1)[:, :, 0].flip(2, 3).transpose(2, 3)
-    rows, three, height, width = tiles.shape
-    sheet = tiles.permute(0, 2, 1, 3).reshape(rows * height, three * width)
-    grey = ((sheet.float().cpu().numpy() + 1) * 127.5).clip(0, 255).astype(np.uint8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(grey).save(path)
+    turned = Image.fromarray(np.ascontiguousarray(grey[::-1, ::-1].T))
+    return np.array(turned.resize((TILE_PX, TILE_PX), Image.Resampling.BILINEAR))
+
+
+def _titled(title: str, column: Grey) -> Grey:
+    header = Image.new("L", (column.shape[1], _HEADER_PX))
+    ImageDraw.Draw(header).text((2, 1), title, fill=255)
+    return np.concatenate([np.array(header), column])

@@ -1,0 +1,289 @@
+"""The patch cache: patches cut once and kept on disk.
+
+One Arrow file of training patches and one of held-out slices in a folder that is named after all
+that its content follows from. The folder appears under its name when it is whole.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import logging
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from synthct.dataset.files import make_folder, resource_error, sync_folder
+from synthct.errors import MaskError, SynthCTError
+from synthct.patch import PatchRules
+from synthct.sources import CaseEntry, Index, label_table
+from synthct.training.draw import MaskedSlice, Tally, draw_unit
+from synthct.training.plan import Unit, hold_out, plan_units
+from synthct.training.recipe import TrainingRecipe
+from synthct.training.rows import (
+    PATCH_SCHEMA,
+    SLICE_SCHEMA,
+    PatchCache,
+    patch_row,
+    read_slices,
+    slice_row,
+)
+from synthct.version import __version__
+from synthct.workers import default_workers
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+PATCHES, HELD_OUT, FACTS = "patches.arrow", "held-out.arrow", "facts.json"
+
+#: Slices drawn from training scans for the sample strip where nobody is held out.
+SAMPLES = 6
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingSet:
+    """What a training works on.
+
+    Attributes:
+        patches: To train on.
+        slices: To paint, from patients that are held out; from the others if nobody is.
+        trained_on: The cases that patches or shapes came from.
+        held_out: The cases that are held out.
+    """
+
+    patches: PatchCache
+    slices: tuple[MaskedSlice, ...]
+    trained_on: tuple[CaseEntry, ...]
+    held_out: tuple[CaseEntry, ...]
+
+
+def open_training_set(
+    recipe: TrainingRecipe,
+    index: Index,
+    rules: PatchRules,
+    *,
+    cache_dir: Path,
+    workers: int | None = None,
+    progress: bool = False,
+) -> TrainingSet:
+    """The patches and held-out slices of a recipe, cut now unless they are in the cache.
+
+    Args:
+        recipe: The recipe.
+        index: Its sources.
+        rules: What its network takes.
+        cache_dir: Where caches are kept.
+        workers: Processes that draw masks; by default as many as cores but one.
+        progress: Show a progress bar.
+
+    Raises:
+        RecipeError, MaskError, SourceError: If there is nothing to train on.
+        ResourceError: If the cache cannot be written.
+    """
+    cast, held = hold_out(recipe, index)
+    visits = -(-recipe.data.patches // recipe.data.patches_per_mask)
+    units = plan_units(recipe, cast, visits, "train")
+    if held.hosts and recipe.validation is not None:
+        shown = plan_units(recipe, held, recipe.validation.masks, "held-out")
+    else:
+        shown = plan_units(recipe, cast, SAMPLES, "samples")
+    names = label_table(recipe.sources, recipe.wanted_labels)
+    folder = cache_dir / "patches" / _key(recipe, rules, names, [*cast.cases, *held.cases])
+    make_folder(folder.parent)
+    with _alone(folder):
+        if not (folder / FACTS).is_file():
+            draw = _Draw(recipe, rules, names)
+            _build(folder, draw, units, shown, workers, progress)
+    return TrainingSet(
+        patches=PatchCache(folder / PATCHES),
+        slices=read_slices(folder / HELD_OUT, rules),
+        trained_on=cast.cases,
+        held_out=held.cases,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Draw:
+    """Units as a map-style dataset: an item is what was drawn of one unit, ready to be written.
+
+    An error that the user can mend is an item too: raised in a worker process, it would reach
+    the user with torch's traceback around it.
+    """
+
+    recipe: TrainingRecipe
+    rules: PatchRules
+    names: Mapping[str, int]
+
+    def patches(self, unit: Unit) -> tuple[list[dict[str, Any]], Tally]:
+        """One patch of each slice, as rows."""
+        tally, rows = Tally(), []
+        count = self.recipe.data.patches_per_mask
+        for one, rng in draw_unit(
+            self.recipe, self.rules, unit, self.names, slices=count, tally=tally
+        ):
+            patch = one.patches[int(rng.integers(len(one.patches)))]
+            # The first axis of a sagittal slice runs from back to front: no mirror symmetry there.
+            rows.append(patch_row(patch, flips=one.view != "sagittal"))
+        return rows, tally
+
+    def slices(self, unit: Unit) -> tuple[list[dict[str, Any]], Tally]:
+        """The slices themselves, as rows."""
+        tally = Tally()
+        drawn = draw_unit(self.recipe, self.rules, unit, self.names, slices=1, tally=tally)
+        return [slice_row(one) for one, _ in drawn], tally
+
+
+class _Items:
+    """A function over units as a map-style dataset."""
+
+    def __init__(self, draw: Any, units: Sequence[Unit]) -> None:
+        self.draw, self.units = draw, units
+
+    def __len__(self) -> int:
+        return len(self.units)
+
+    def __getitem__(self, n: int) -> Any:
+        try:
+            return self.draw(self.units[n])
+        except SynthCTError as err:
+            return err
+
+
+def _build(
+    folder: Path,
+    draw: _Draw,
+    units: Sequence[Unit],
+    shown: Sequence[Unit],
+    workers: int | None,
+    progress: bool,
+) -> None:
+    """Draw everything and commit the folder by renaming it."""
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    make_folder(temporary)
+    count = default_workers() if workers is None else workers
+    try:
+        tally = _write(temporary / PATCHES, PATCH_SCHEMA, draw.patches, units, count, progress)
+        shown_tally = _write(
+            temporary / HELD_OUT, SLICE_SCHEMA, draw.slices, shown, count, progress=False
+        )
+        total = sum(tally.drawn.values())
+        _require_some(draw.recipe, tally)
+        facts = {"patches": tally.drawn, "left_out": tally.left_out, "shown": shown_tally.drawn}
+        (temporary / FACTS).write_text(json.dumps(facts, indent=1) + "\n")
+        sync_folder(temporary)
+        temporary.rename(folder)
+        sync_folder(folder.parent)
+    except BaseException as err:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(err, OSError):
+            raise resource_error(folder, err) from err
+        raise
+    logger.info("%d patches cut, %d MB", total, (folder / PATCHES).stat().st_size // 1_000_000)
+    for reason, times in tally.left_out.most_common(5):
+        logger.info("  %d masks left out: %s", times, reason)
+
+
+def _write(
+    path: Path, schema: pa.Schema, draw: Any, units: Sequence[Unit], workers: int, progress: bool
+) -> Tally:
+    """Write what is drawn of each unit, in their order whatever the number of processes."""
+    from torch.utils.data import DataLoader
+    from tqdm import tqdm
+
+    tally = Tally()
+    many = min(workers, len(units)) if len(units) > 1 else 0
+    items: Any = _Items(draw, units)
+    loader = DataLoader(
+        items,
+        batch_size=None,
+        num_workers=many,
+        multiprocessing_context="fork" if many else None,
+    )
+    bar = tqdm(loader, total=len(units), desc="patches", unit="scan", disable=not progress)
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        for item in bar:
+            if isinstance(item, SynthCTError):
+                raise item
+            rows, counts = item
+            tally.drawn += counts.drawn
+            tally.left_out += counts.left_out
+            if rows:
+                writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=schema))
+    return tally
+
+
+def _require_some(recipe: TrainingRecipe, tally: Tally) -> None:
+    """Every section must have given something to learn.
+
+    Raises:
+        MaskError: With the commonest reason why a section gave nothing.
+    """
+    for section in recipe.masks:
+        if tally.drawn[section.name] == 0:
+            mine = Counter(
+                {k: n for k, n in tally.left_out.items() if k.startswith(f"{section.name}: ")}
+            )
+            reason = mine.most_common(1)[0][0] if mine else f"{section.name}: none was drawn"
+            raise MaskError(
+                f"{recipe.name}: no mask of a section could be drawn; {reason}. Change the "
+                "section, or raise its weight or data.patches"
+            )
+
+
+def _key(
+    recipe: TrainingRecipe,
+    rules: PatchRules,
+    names: Mapping[str, int],
+    cases: Sequence[CaseEntry],
+) -> str:
+    """sha256 of all that the patches follow from, the code that draws them included."""
+    data = recipe.data.model_dump(exclude={"flip", "join_masks", "label_dropout"})
+    held = recipe.validation
+    asked = held.model_dump(include={"share", "patients", "masks"}) if held else None
+    made_from = {
+        "format": FORMAT,
+        "version": __version__,
+        "code": _code_sha256(),
+        "seed": recipe.seed,
+        "masks": [section.model_dump(mode="json") for section in recipe.masks],
+        "data": data,
+        "held_out": asked,
+        "labels": rules.labels,
+        "codecs": {name: codec.model_dump() for name, codec in rules.codecs.items()},
+        "patch_sizes": rules.patch_sizes,
+        "spacing_range_mm": rules.spacing_range_mm,
+        "names": names,
+        "cases": [
+            [e.source, e.case_id, e.patient_id, e.voxel_sha256, e.label_sha256] for e in cases
+        ],
+    }
+    return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:20]
+
+
+def _code_sha256() -> str:
+    """Of the modules that patches depend on."""
+    root = Path(__file__).resolve().parents[1]
+    names = ["patch.py", "regions.py", "intensity.py", "seeds.py", "splits.py", "plan.py"]
+    names += ["training/plan.py", "training/draw.py", "training/coarse.py", "training/rows.py"]
+    folders = [path for room in ("masks", "volume") for path in sorted((root / room).glob("*.py"))]
+    files = [*(root / name for name in names), *folders]
+    return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other runs from building the same cache: they wait and then find it."""
+    try:
+        with folder.with_name(f".{folder.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+    except OSError as err:
+        raise resource_error(folder, err) from err

@@ -1,0 +1,241 @@
+"""The sections of a training recipe: network, data, noise, optimisation, validation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from synthct.intensity import parse_codec
+from synthct.masks.base import View
+from synthct.methods import Scheduler
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+PatchSide = Annotated[int, Field(ge=8)]
+Name = Annotated[str, Field(min_length=1)]
+BetaSchedule = Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
+
+
+class Section(BaseModel):
+    """What all sections share: frozen, and no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelSection(Section):
+    """The network and what it declares about its patches; see ``PaletteUNet``.
+
+    The defaults are the thesis's Palette settings.
+
+    Attributes:
+        labels: Labels that it paints beside those of the masks; they come first. A checkpoint
+            that training starts from brings its own.
+        codecs: Preset name or fields of a codec by label, and ``default`` for all the others.
+        noise_embedding: ``timestep``, or ``level`` to paint with another schedule than trained.
+    """
+
+    kind: Literal["palette"] = "palette"
+    labels: tuple[Name, ...] = ()
+    block_out_channels: Annotated[tuple[Count, ...], Field(min_length=1)] = (64, 128, 256, 512)
+    layers_per_block: Count = 2
+    attention_head_dim: Count = 32
+    dropout: Fraction = 0.2
+    norm_num_groups: Count = 32
+    fold: Count = 1
+    residual_scale: Positive | None = None
+    noise_embedding: Literal["timestep", "level"] = "timestep"
+    strengths: Mapping[str, Annotated[float, Field(gt=0, le=1)]] = Field(default_factory=dict)
+    patch_sizes: Annotated[tuple[PatchSide, ...], Field(min_length=1)] = (256,)
+    spacing_range_mm: tuple[Positive, Positive] = (0.5, 3.0)
+    codecs: Mapping[str, Any] = Field(default_factory=lambda: {"default": "soft_tissue"})
+
+    @field_validator("codecs")
+    @classmethod
+    def _resolve(cls, codecs: Mapping[str, Any]) -> Mapping[str, Any]:
+        if "default" not in codecs:
+            raise ValueError("needs a codec named 'default'")
+        return {name: parse_codec(value).model_dump() for name, value in codecs.items()}
+
+    @model_validator(mode="after")
+    def _check(self) -> ModelSection:
+        multiple = self.fold * 2 ** (len(self.block_out_channels) - 1)
+        bad = [n for n in self.patch_sizes if n % multiple]
+        if bad:
+            raise ValueError(f"patch_sizes {bad} are not multiples of {multiple}")
+        if any(n % self.norm_num_groups for n in self.block_out_channels):
+            raise ValueError(f"block_out_channels must be multiples of {self.norm_num_groups}")
+        if self.block_out_channels[-1] % self.attention_head_dim:
+            raise ValueError("attention_head_dim must divide the last of block_out_channels")
+        low, high = self.spacing_range_mm
+        if low > high:
+            raise ValueError(f"spacing_range_mm [{low:g}, {high:g}] must rise: [least, greatest]")
+        return self
+
+
+class DataSection(Section):
+    """How patches are drawn, once into a cache and then from it.
+
+    Attributes:
+        patches: How many are cut and kept on disk; a training sees each many times, flipped and
+            joined anew.
+        source_weights: How often a source is visited, relative to 1 for the others.
+        views: How often a patch comes from each view.
+        patches_per_mask: Patches cut from one drawn 3D mask, on slices of their own.
+        coarsen: Share of visits that go to a copy of the scan at half or a third of its in-plane
+            resolution (block means), so that coarse scans are learned too.
+        flip: Chance of a left-right flip.
+        join_masks: Share of the patches of whatever fits that also get another patch's mask, so
+            that more pixels are learned per pass.
+        label_dropout: Share of the patches whose label the network is not told, so that painting
+            can be guided (``guidance_scale``); around 0.1 where it is used.
+    """
+
+    patches: Count = 20_000
+    source_weights: Mapping[str, Positive] = Field(default_factory=dict)
+    views: Annotated[Mapping[View, Positive], Field(min_length=1)] = {"axial": 1.0}
+    patches_per_mask: Count = 8
+    coarsen: Fraction = 0.0
+    flip: Fraction = 0.5
+    join_masks: Fraction = 0.0
+    label_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+class Schedule(Section):
+    """A noise schedule, as diffusers' ``DDPMScheduler`` names it.
+
+    Attributes:
+        beta_start: Least variance added by a step; the cosine schedule has none.
+        beta_end: Greatest variance added by a step; the cosine schedule has none.
+    """
+
+    num_train_timesteps: Annotated[int, Field(ge=1, le=10_000)] = 1000
+    beta_schedule: BetaSchedule = "squaredcos_cap_v2"
+    beta_start: Annotated[float, Field(gt=0, lt=1)] = 0.0001
+    beta_end: Annotated[float, Field(gt=0, lt=1)] = 0.02
+
+    @model_validator(mode="after")
+    def _rises(self) -> Schedule:
+        if self.beta_start > self.beta_end:
+            raise ValueError(f"beta_start {self.beta_start:g} exceeds beta_end {self.beta_end:g}")
+        return self
+
+
+class NoiseSection(Schedule):
+    """The forward process and the loss.
+
+    Attributes:
+        prediction_type: What the network predicts: the noise, the velocity or the image.
+        loss: Mean absolute (l1) or squared (l2) error, inside the mask.
+        min_snr_gamma: Weigh the noise levels by min-SNR (Hang et al., "Efficient diffusion
+            training via min-SNR weighting strategy", 2023); 5 is usual. None leaves them alone.
+        loss_weight_cap: Greatest weight of an image's error over the noise levels, for velocity
+            prediction: as min-SNR, but never 0 at pure noise. See ``loss.level_weight``.
+        noise_bias: How much more often noisy levels are trained than clean ones; 1 is evenly. See
+            ``loss.draw_levels``.
+        few_steps: Train only the levels that so many evenly spaced sampling steps visit, in the
+            manner of Fast-DDPM (Jiang et al., 2024); painting then takes that many steps. None
+            trains all.
+        painting: The schedule to paint with, where it is another than the one trained on; needs
+            ``noise_embedding: level``.
+    """
+
+    prediction_type: Literal["epsilon", "v_prediction", "sample"] = "v_prediction"
+    loss: Literal["l1", "l2"] = "l2"
+    min_snr_gamma: Positive | None = None
+    loss_weight_cap: Positive | None = None
+    noise_bias: Annotated[float, Field(ge=1, le=4)] = 1.0
+    few_steps: Annotated[int, Field(ge=1, le=100)] | None = None
+    painting: Schedule | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> NoiseSection:
+        if self.loss_weight_cap is not None and self.prediction_type != "v_prediction":
+            raise ValueError("loss_weight_cap is for v_prediction; use min_snr_gamma")
+        if self.loss_weight_cap is not None and self.min_snr_gamma is not None:
+            raise ValueError("loss_weight_cap and min_snr_gamma exclude each other; remove one")
+        weighted = self.loss_weight_cap or self.min_snr_gamma
+        if weighted is not None and self.loss == "l1":
+            raise ValueError("min_snr_gamma and loss_weight_cap weigh squared errors; use loss l2")
+        if self.few_steps is not None and self.few_steps > self.num_train_timesteps:
+            raise ValueError(
+                f"few_steps {self.few_steps} exceeds num_train_timesteps {self.num_train_timesteps}"
+            )
+        if self.few_steps is not None and self.painting is not None:
+            raise ValueError("few_steps needs the schedule that was trained; remove painting")
+        return self
+
+    @property
+    def painting_schedule(self) -> Schedule:
+        """The schedule that the checkpoint is painted with."""
+        return self.painting or self
+
+
+class OptimSection(Section):
+    """The optimisation.
+
+    Attributes:
+        max_steps: Optimiser steps.
+        batch_size: Patches of 128 pixels per process and pass; of other sizes as many as have as
+            many pixels, so that every step takes the same time.
+        gradient_accumulation: Passes that one optimiser step is made of.
+        warmup_steps: Length of the first stretch, in which the learning rate rises from zero.
+        decay_steps: Length of the final stretch, in which the learning rate falls to zero.
+        max_grad_norm: Longer gradients are clipped to it.
+        ema_decay: Greatest decay of the running mean of the weights.
+        mixed_precision: As in Accelerate; ``bf16`` is two to three times faster on recent CPUs.
+    """
+
+    max_steps: Count = 10_000
+    batch_size: Count = 8
+    gradient_accumulation: Count = 1
+    learning_rate: Positive = 3e-4
+    warmup_steps: Annotated[int, Field(ge=0)] = 200
+    decay_steps: Annotated[int, Field(ge=0)] = 2_000
+    weight_decay: NotNegative = 0.01
+    max_grad_norm: Positive = 1.0
+    ema_decay: Fraction = 0.999
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+
+
+class EarlyStopping(Section):
+    """When to stop before the last step, and to keep the best weights instead of the last.
+
+    Attributes:
+        measure: What has to fall from validation to validation.
+        patience: Validations in a row without a new best after which training stops.
+    """
+
+    measure: Literal["loss", "mae_hu", "mean_error_hu"] = "loss"
+    patience: Count = 5
+
+
+class ValidationSection(Section):
+    """Patients that are held out, and what is measured on them.
+
+    Attributes:
+        share: Share of the patients that are held out, at least one.
+        patients: The patients to hold out, by name, instead of a share.
+        every: Steps between validations.
+        masks: Masks that are painted, the same each time, with the same noise.
+        scheduler: The sampler that paints them.
+        num_inference_steps: Its steps; ``few_steps`` where that is set.
+        early_stopping: When to stop early; None trains to the last step.
+    """
+
+    share: Annotated[float, Field(gt=0, le=0.5)] = 0.1
+    patients: Annotated[tuple[Name, ...], Field(min_length=1)] | None = None
+    every: Count = 1000
+    masks: Count = 32
+    scheduler: Scheduler = "dpmsolver++"
+    num_inference_steps: Annotated[int, Field(ge=1, le=1000)] = 20
+    early_stopping: EarlyStopping | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> ValidationSection:
+        if self.patients is not None and "share" in self.model_fields_set:
+            raise ValueError("share and patients exclude each other; remove one")
+        return self

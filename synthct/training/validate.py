@@ -1,0 +1,131 @@
+"""How good a network is on what it never saw: the loss, and the measures of a sample.
+
+The same masks are painted with the same noise each time, so that only the weights differ.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from synthct import metrics
+from synthct.inpaint import Inpainter
+from synthct.intensity import SOFT_TISSUE, Window
+from synthct.models.palette import PaletteUNet
+from synthct.patch import Patch, paste_patches
+from synthct.seeds import derive_seed
+from synthct.training.data import Batch
+from synthct.training.draw import MaskedSlice
+from synthct.training.loss import masked_loss
+from synthct.training.network import as_checkpoint
+from synthct.training.recipe import TrainingRecipe
+
+FloatArray = npt.NDArray[np.float32]
+
+#: Noise levels that the loss of each patch is taken at.
+LEVELS = 4
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What a validation comes to; the measures in HU are taken where the paint was pasted.
+
+    Attributes:
+        loss: Mean of the loss over the patches, at fixed noise.
+        mae_hu: Mean absolute error of the painted voxels.
+        mean_error_hu: Mean over the masks of how far the painted mean is off.
+        seam_ratio: Steps across the masks' borders, painted over original.
+        texture_ratio: Median over the masks of painted over original graininess.
+    """
+
+    loss: float
+    mae_hu: float
+    mean_error_hu: float
+    seam_ratio: float
+    texture_ratio: float
+
+
+class Validation:
+    """Slices to paint and how.
+
+    Args:
+        recipe: The scheduler, its steps, the noise.
+        slices: What is painted.
+        batch_size: Patches of 128 pixels painted together.
+    """
+
+    def __init__(
+        self, recipe: TrainingRecipe, slices: Sequence[MaskedSlice], batch_size: int = 8
+    ) -> None:
+        self.recipe, self.slices, self.batch_size = recipe, slices, batch_size
+
+    def measure(self, unet: PaletteUNet) -> Measures:
+        """Loss and measures of a network in evaluation mode."""
+        after = self.paint(unet, self.slices)
+        errors, off, textures, seams = [], [], [], []
+        for one, painted in zip(self.slices, after, strict=True):
+            pasted = paste_patches(one.plane, one.region, one.patches, painted)
+            codec = one.patches[0].codec
+            window = codec.range_hu if isinstance(codec, Window) else SOFT_TISSUE.range_hu
+            given: Any = (one.plane.array, pasted.array, one.region.array, window)
+            errors.append(metrics.mean_absolute_error(*given))
+            off.append(abs(metrics.mean_error(*given)))
+            textures.append(metrics.texture_ratio(*given))
+            seams.append(metrics.seam_steps(*given))
+        return Measures(
+            loss=self.loss(unet),
+            mae_hu=float(np.mean(errors)),
+            mean_error_hu=float(np.mean(off)),
+            seam_ratio=metrics.pooled_seam_ratio(seams),
+            texture_ratio=float(np.median([t for t in textures if not math.isnan(t)] or [np.nan])),
+        )
+
+    @torch.no_grad()
+    def loss(self, unet: PaletteUNet) -> float:
+        """The mean loss of the patches, each at the same noise levels every time."""
+        device = next(unet.parameters()).device
+        patches = [patch for one in self.slices for patch in one.patches]
+        losses = []
+        for number, patch in enumerate(patches):
+            seed = derive_seed(self.recipe.seed, "validation-loss", str(number))
+            batch = {k: v.to(device) for k, v in _batch(patch, LEVELS).items()}
+            generator = torch.Generator().manual_seed(seed)
+            with torch.autocast(device.type, torch.bfloat16, self._halved):
+                losses.append(float(masked_loss(unet, self.recipe.noise, batch, generator)))
+        return float(np.mean(losses))
+
+    def paint(self, unet: PaletteUNet, slices: Sequence[MaskedSlice]) -> list[list[FloatArray]]:
+        """The patches of each slice, painted."""
+        asked = self.recipe.validation
+        inpainter = Inpainter(
+            as_checkpoint(unet, self.recipe),
+            scheduler=asked.scheduler if asked else "dpmsolver++",
+            num_inference_steps=self.recipe.painting_steps,
+            batch_size=self.batch_size,
+            dtype=self.recipe.precision,
+        )
+        patches = [patch for one in slices for patch in one.patches]
+        seeds = [derive_seed(self.recipe.seed, "validation", str(n)) for n in range(len(patches))]
+        painted = iter(inpainter.paint(patches, seeds))
+        return [[next(painted) for _ in one.patches] for one in slices]
+
+    @property
+    def _halved(self) -> bool:
+        return self.recipe.precision == "bfloat16"
+
+
+def _batch(patch: Patch, count: int) -> Batch:
+    """One patch, ``count`` times."""
+    image, mask = torch.from_numpy(patch.image), torch.from_numpy(patch.mask).float()
+    return {
+        "image": image.expand(count, 1, -1, -1),
+        "mask": mask.expand(count, 1, -1, -1),
+        "label": torch.full((count,), patch.label, dtype=torch.int64),
+        "spacing_mm": torch.tensor([patch.spacing_mm] * count, dtype=torch.float32),
+    }

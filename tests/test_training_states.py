@@ -1,0 +1,185 @@
+"""What a run keeps: states to go on from, the log, and when it is enough."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from training_recipes import TINY_MODEL, fresh_parts, open_set, take, tiny_recipe
+
+from synthct.errors import CheckpointError, RecipeError
+from synthct.training.checkpoint import Progress, latest_state, load_state, save_state
+from synthct.training.keeper import is_best, is_enough
+from synthct.training.log import LOG_EVERY, Log
+from synthct.training.loss import masked_loss
+from synthct.training.sections import EarlyStopping, NoiseSection
+from synthct.training.validate import Measures
+
+
+@pytest.fixture
+def batch(kits_root, tmp_path):
+    """One batch of training patches."""
+    recipe = tiny_recipe(kits_root)
+    return take(recipe, open_set(recipe, tmp_path / "cache"), 1)[0]
+
+
+# -- states -----------------------------------------------------------------------------------
+
+
+def step_once(parts, batch, seed):
+    generator = torch.Generator().manual_seed(seed)
+    masked_loss(parts.unet, NoiseSection(), batch, generator).backward()
+    parts.optimizer.step()
+    parts.optimizer.zero_grad()
+    parts.ema.step(parts.unet.parameters())
+
+
+def assert_equal_parts(one, two):
+    for a, b in zip(one.unet.parameters(), two.unet.parameters(), strict=True):
+        assert torch.equal(a, b)
+    for a, b in zip(one.ema.shadow_params, two.ema.shadow_params, strict=True):
+        assert torch.equal(a, b)
+    assert one.ema.optimization_step == two.ema.optimization_step
+    moments, moments2 = (each.optimizer.state_dict()["state"] for each in (one, two))
+    assert moments.keys() == moments2.keys()
+    for number in moments:
+        for name, value in moments[number].items():
+            assert torch.equal(value, moments2[number][name])
+
+
+def test_a_loaded_state_goes_on_exactly_where_it_was_saved(kits_root, batch, tmp_path):
+    recipe = tiny_recipe(kits_root)
+    parts, fresh = fresh_parts(recipe), fresh_parts(recipe, seed=1)
+    for seed in range(3):
+        step_once(parts, batch, seed)
+    save_state(tmp_path, Progress(3, "as it was"), parts)
+    assert load_state(latest_state(tmp_path), fresh) == Progress(3, "as it was")
+    assert_equal_parts(parts, fresh)
+    for each in (parts, fresh):
+        step_once(each, batch, 7)
+    assert_equal_parts(parts, fresh)
+
+
+def test_only_the_last_two_states_are_kept_and_leftovers_go(kits_root, batch, tmp_path):
+    parts = fresh_parts(tiny_recipe(kits_root))
+    step_once(parts, batch, 0)
+    half = tmp_path / "states" / ".step-00000002.tmp"
+    half.mkdir(parents=True)
+    (half / "unet.safetensors").write_bytes(b"cut short")
+    assert latest_state(tmp_path) is None
+    for step in (1, 5, 20):
+        save_state(tmp_path, Progress(step), parts)
+    names = sorted(path.name for path in (tmp_path / "states").iterdir())
+    assert names == ["step-00000005", "step-00000020"]
+    assert latest_state(tmp_path).name == "step-00000020"
+
+
+def test_a_state_is_committed_whole_or_not_at_all(kits_root, batch, tmp_path, monkeypatch):
+    parts = fresh_parts(tiny_recipe(kits_root))
+    step_once(parts, batch, 0)
+    save_state(tmp_path, Progress(1), parts)
+
+    def full_disk(self, *args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", full_disk)
+        with pytest.raises(OSError, match="No space"):
+            save_state(tmp_path, Progress(2), parts)
+    assert latest_state(tmp_path).name == "step-00000001"
+    save_state(tmp_path, Progress(2), parts)
+    assert latest_state(tmp_path).name == "step-00000002"
+
+
+def test_a_state_of_another_network_is_refused(kits_root, batch, tmp_path):
+    parts = fresh_parts(tiny_recipe(kits_root))
+    step_once(parts, batch, 0)
+    save_state(tmp_path, Progress(1), parts)
+    wider = {**TINY_MODEL, "block_out_channels": [16, 16]}
+    other = fresh_parts(tiny_recipe(kits_root, model=wider))
+    with pytest.raises(CheckpointError, match="another network than the recipe's; use another out"):
+        load_state(latest_state(tmp_path), other)
+
+
+@pytest.mark.parametrize("name", ["progress.json", "unet.safetensors", "optimizer.safetensors"])
+def test_a_damaged_state_says_what_to_do(kits_root, batch, tmp_path, name):
+    parts = fresh_parts(tiny_recipe(kits_root))
+    step_once(parts, batch, 0)
+    save_state(tmp_path, Progress(1), parts)
+    state = latest_state(tmp_path)
+    (state / name).write_bytes((state / name).read_bytes()[:7])
+    with pytest.raises(CheckpointError, match=r"step-00000001 is damaged .* delete it to go on"):
+        load_state(state, parts)
+
+
+# -- the log ----------------------------------------------------------------------------------
+
+LOSS = torch.tensor(1.0)
+MEASURES = Measures(0.5, 40.0, 20.0, 1.1, 0.9)
+
+
+def read_log(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_log_forgets_what_a_resumed_run_does_once_more(kits_root, tmp_path):
+    path, recipe = tmp_path / "log.jsonl", tiny_recipe(kits_root)
+    first = Log(path, recipe, 0)
+    for step in range(1, 2 * LOG_EVERY + 6):
+        first.add(step, LOSS, 0.1)
+        if step in (LOG_EVERY, LOG_EVERY + 3):
+            first.add_validation(MEASURES)
+    with path.open("a") as file:
+        file.write('{"step": 1')  # killed while it wrote
+    second = Log(path, recipe, LOG_EVERY)
+    assert second.validations == [(LOG_EVERY, MEASURES)]
+    for step in range(LOG_EVERY + 1, 2 * LOG_EVERY + 3):
+        second.add(step, LOSS / 2, 0.1)
+    second.close()
+    lines = [(line["step"], line.get("loss")) for line in read_log(path)]
+    assert lines == [
+        (LOG_EVERY, 1.0), (LOG_EVERY, None), (2 * LOG_EVERY, 0.5), (2 * LOG_EVERY + 2, 0.5),
+    ]  # fmt: skip
+
+
+def test_a_tracker_gets_the_same_numbers(kits_root, tmp_path):
+    told = []
+    log = Log(tmp_path / "log.jsonl", tiny_recipe(kits_root), 0, lambda *args: told.append(args))
+    log.add(1, LOSS, 0.1)
+    log.add_validation(MEASURES)
+    log.close()
+    assert told[0] == ({"loss": 1.0, "learning_rate": 0.1}, 1)
+    assert told[1][0]["validation/mae_hu"] == 40.0
+
+
+def test_a_loss_that_is_no_number_ends_the_run_with_advice(kits_root, tmp_path):
+    log = Log(tmp_path / "log.jsonl", tiny_recipe(kits_root), 0)
+    log.add(1, LOSS, 0.1)
+    log.add(2, torch.tensor(float("nan")), 0.1)
+    with pytest.raises(RecipeError, match=r"tiny: the loss is nan at step 2; lower optim.learning"):
+        log.flush()
+
+
+# -- early stopping ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "best", "enough"),
+    [
+        ([5], True, False),
+        ([5, 4], True, False),
+        ([5, 4, 4], False, False),
+        ([5, 4, 6, 4.5], False, True),
+        ([5, 4, 6, 3], True, False),
+        ([5, 4, 6, 3, 3, 3], False, True),
+    ],
+)
+def test_stops_when_no_new_best_came_for_so_many_validations(values, best, enough):
+    history = [(n, replace(MEASURES, mae_hu=v)) for n, v in enumerate(values)]
+    rule = EarlyStopping(measure="mae_hu", patience=2)
+    assert is_best(history, rule) == best
+    assert is_enough(history, rule) == enough
+    assert not is_enough(history, None)
