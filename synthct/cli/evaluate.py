@@ -1,0 +1,110 @@
+"""``evaluate``: how good a finished dataset is, against real scans and control arms."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from synthct.cli.common import CacheDir, Debug, Sources, on_terminal, reporting, roots_of
+
+if TYPE_CHECKING:
+    from synthct.evaluate.pictures import Extractor
+
+
+class ExtractorName(StrEnum):
+    """What features are taken by."""
+
+    radiomics = "radiomics"
+    efficientnet_lite0 = "efficientnet-lite0"
+    inception_v3 = "inception-v3"
+
+
+def evaluate(
+    dataset: Annotated[Path, typer.Argument(help="The folder of a version.", show_default=False)],
+    real: Annotated[
+        Path | None,
+        typer.Option(help="Another dataset whose originals are what is real.", show_default="own"),
+    ] = None,
+    arm: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=DATASET", help="A control arm: the same masks, other paint."),
+    ] = None,
+    source: Sources = None,
+    extractor: Annotated[
+        list[ExtractorName] | None,
+        typer.Option(help="What features are taken by.", show_default="all that are at hand"),
+    ] = None,
+    inception_weights: Annotated[
+        Path | None,
+        typer.Option(help="The FID weights: a file, or OWNER/REPOSITORY/FILE in the Hub's cache."),
+    ] = None,
+    slices: Annotated[
+        bool, typer.Option("--slices/--no-slices", help="Also compare whole slices.")
+    ] = True,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Where the results go.", show_default="DATASET.evaluation"),
+    ] = None,
+    cache_dir: CacheDir = None,
+    debug: Debug = False,
+) -> None:
+    """Measure a finished dataset: labels by arms, beside real against real."""
+    with reporting(debug):
+        from synthct.check import default_cache_dir
+        from synthct.evaluate.results import write_results
+        from synthct.evaluate.run import Options, evaluate
+        from synthct.evaluate.tables import results_markdown
+
+        options = Options(
+            arms=roots_of(arm, option="--arm"),
+            real=real,
+            roots=roots_of(source),
+            scopes=("crop", "slice") if slices else ("crop",),
+            progress=on_terminal(),
+        )
+        found = evaluate(
+            dataset,
+            _extractors(extractor, inception_weights),
+            options,
+            cache_dir=cache_dir or default_cache_dir(),
+        )
+        tables = results_markdown(found)
+        folder = output or dataset.with_name(f"{dataset.resolve().name}.evaluation")
+        write_results(folder, found, tables)
+        typer.echo(tables)
+        typer.echo(f"{folder}")
+
+
+def _extractors(names: list[ExtractorName] | None, weights: Path | None) -> list[Extractor]:
+    """The extractors that were asked for, or all that are installed.
+
+    Raises:
+        CheckpointError: If one that was asked for cannot be had.
+    """
+    from synthct.errors import CheckpointError
+    from synthct.evaluate.efficientnet import EfficientNetLite0, is_installed
+    from synthct.evaluate.inception import WEIGHTS, Inception, find_weights
+    from synthct.evaluate.radiomics import Radiomics
+
+    found = find_weights(weights)
+    at_hand = [ExtractorName.radiomics]
+    at_hand += [ExtractorName.efficientnet_lite0] if is_installed() else []
+    at_hand += [ExtractorName.inception_v3] if found is not None else []
+    made: list[Extractor] = []
+    for name in dict.fromkeys(names or at_hand):
+        match name:
+            case ExtractorName.radiomics:
+                made.append(Radiomics())
+            case ExtractorName.efficientnet_lite0:
+                made.append(EfficientNetLite0())
+            case ExtractorName.inception_v3:
+                if found is None:
+                    raise CheckpointError(
+                        f"inception-v3 needs its weights: --inception-weights FILE, the {WEIGHTS} "
+                        "of the pytorch-fid project"
+                    )
+                made.append(Inception(found))
+    return made

@@ -1,0 +1,203 @@
+"""How far two sets of features are apart: FID, KID, precision and recall; and the inception score.
+
+Every function takes features as arrays (N, D) and knows nothing of pictures. The sums are done in
+float64 and in one order, so the same features give the same numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Features = npt.NDArray[Any]
+Groups = npt.NDArray[np.int64]
+Matrix = npt.NDArray[np.float64]
+
+#: Rows of a kernel or distance matrix that are in memory at once.
+_CHUNK = 1024
+
+#: Parts over which the inception score is averaged, if each has as many pictures.
+IS_SPLITS, _LEAST_PER_SPLIT = 10, 10
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number and how well it is known.
+
+    Attributes:
+        value: The number.
+        low: Lower end of its 95 % interval; None where none can be given.
+        high: Upper end.
+    """
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+def frechet_distance(one: Features, two: Features) -> float:
+    """Fréchet distance between the Gaussians that two sets have in mean and covariance.
+
+    |m1 - m2|² + tr(C1 + C2 - 2 (C1 C2)^½) (Heusel et al. 2017, equation 6). The trace of the root
+    is the sum of the singular values of A Bᵀ, where AᵀA = C1 and BᵀB = C2: exact for any number
+    of samples, and never a matrix root of a singular product.
+
+    Args:
+        one: (N, D), at least two rows.
+        two: (M, D), at least two rows.
+
+    Raises:
+        ValueError: If a set has fewer than two rows, or the dimensions differ.
+    """
+    _check_sets(one, two)
+    (mean_1, root_1), (mean_2, root_2) = _moments(one), _moments(two)
+    cross = np.linalg.svd(root_1 @ root_2.T, compute_uv=False).sum()
+    apart = float(np.square(mean_1 - mean_2).sum())
+    spread = float(np.square(root_1).sum() + np.square(root_2).sum())
+    return max(0.0, apart + spread - 2 * float(cross))
+
+
+def _moments(features: Features) -> tuple[Matrix, Matrix]:
+    """Mean, and a matrix whose square is the covariance, of as few rows as there can be."""
+    x = features.astype(np.float64)
+    mean = x.mean(axis=0)
+    root = (x - mean) / np.sqrt(len(x) - 1)
+    if len(root) > root.shape[1]:
+        root = np.asarray(np.linalg.qr(root, mode="r"))
+    return mean, root
+
+
+def kernel_distance(
+    one: Features, two: Features, groups: tuple[Groups, Groups] | None = None
+) -> Estimate:
+    """Kernel inception distance: the unbiased squared MMD of a cubic kernel.
+
+    k(x, y) = (x·y / D + 1)³ (Bińkowski et al. 2018). Its expectation is 0 for two samples of one
+    distribution whatever their size, so it may be negative. The interval is a delete-one-group
+    jackknife: slices of one patient are no independent samples.
+
+    Args:
+        one: (N, D), at least two rows.
+        two: (M, D), at least two rows.
+        groups: For each row of both sets the number of its patient; None for no interval.
+
+    Raises:
+        ValueError: If a set has fewer than two rows, or the dimensions differ.
+    """
+    _check_sets(one, two)
+    if groups is None:
+        groups = np.zeros(len(one), np.int64), np.zeros(len(two), np.int64)
+    count = int(max(groups[0].max(), groups[1].max())) + 1
+    sums = (
+        _kernel_sums(one, one, groups[0], groups[0], count),
+        _kernel_sums(two, two, groups[1], groups[1], count),
+        _kernel_sums(one, two, groups[0], groups[1], count),
+    )
+    sizes = np.bincount(groups[0], minlength=count), np.bincount(groups[1], minlength=count)
+    everything = np.ones(count, dtype=bool)
+    value = _mmd(sums, sizes, everything)
+    left = np.array(
+        [
+            _mmd(sums, sizes, keep)
+            for keep in (everything & (np.arange(count) != g) for g in range(count))
+            if min(int(size[keep].sum()) for size in sizes) >= 2
+        ]
+    )
+    if len(left) < 2:
+        return Estimate(value)
+    from scipy.stats import t
+
+    error = np.sqrt((len(left) - 1) / len(left) * np.square(left - left.mean()).sum())
+    reach = float(t.ppf(0.975, len(left) - 1) * error)
+    return Estimate(value, value - reach, value + reach)
+
+
+def _kernel_sums(one: Features, two: Features, rows: Groups, columns: Groups, count: int) -> Matrix:
+    """Sum of the kernel between each two groups, (G, G); a sample with itself does not count."""
+    x, y = one.astype(np.float64), two.astype(np.float64)
+    is_column = np.eye(count)[columns]
+    out = np.zeros((count, count))
+    for start in range(0, len(x), _CHUNK):
+        kernel = (x[start : start + _CHUNK] @ y.T / x.shape[1] + 1) ** 3
+        if one is two:
+            n = np.arange(len(kernel))
+            kernel[n, n + start] = 0
+        np.add.at(out, rows[start : start + _CHUNK], kernel @ is_column)
+    return out
+
+
+def _mmd(
+    sums: tuple[Matrix, Matrix, Matrix],
+    sizes: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]],
+    keep: npt.NDArray[np.bool_],
+) -> float:
+    """The unbiased estimate from the groups that are kept."""
+    within_1, within_2, between = (float(s[np.ix_(keep, keep)].sum()) for s in sums)
+    n, m = (int(size[keep].sum()) for size in sizes)
+    return within_1 / (n * (n - 1)) + within_2 / (m * (m - 1)) - 2 * between / (n * m)
+
+
+def precision_recall(real: Features, made: Features, k: int = 3) -> tuple[float, float]:
+    """Share of what was made that looks real, and of what is real that could be made.
+
+    A sample counts where it lies within the distance of some sample of the other set to that
+    sample's k-th nearest neighbour in its own set (Kynkäänniemi et al. 2019).
+
+    Args:
+        real: (N, D), more than ``k`` rows.
+        made: (M, D), more than ``k`` rows.
+        k: Which neighbour.
+
+    Returns:
+        Precision and recall, NaN where a set has too few rows.
+    """
+    if min(len(real), len(made)) <= k:
+        return float("nan"), float("nan")
+    return _share_within(made, real, k), _share_within(real, made, k)
+
+
+def _share_within(samples: Features, others: Features, k: int) -> float:
+    """Share of ``samples`` within the reach of any of ``others``."""
+    from scipy.spatial.distance import cdist
+
+    reach = np.concatenate(
+        [
+            np.partition(cdist(others[n : n + _CHUNK], others), k, axis=1)[:, k]  # 0 is itself
+            for n in range(0, len(others), _CHUNK)
+        ]
+    )
+    hits = [
+        (cdist(samples[n : n + _CHUNK], others) <= reach).any(axis=1)
+        for n in range(0, len(samples), _CHUNK)
+    ]
+    return float(np.concatenate(hits).mean())
+
+
+def inception_score(probabilities: Features) -> tuple[float, float]:
+    """exp(E KL(p(y|x) || p(y))) (Salimans et al. 2016): how distinct and how varied classes are.
+
+    Args:
+        probabilities: (N, C), of the classifier's classes, in rows that add up to 1.
+
+    Returns:
+        Mean and standard deviation over ten parts; with fewer than a hundred pictures, of all of
+        them and 0.
+    """
+    splits = IS_SPLITS if len(probabilities) >= IS_SPLITS * _LEAST_PER_SPLIT else 1
+    scores = []
+    for part in np.array_split(probabilities.astype(np.float64), splits):
+        marginal = part.mean(axis=0)
+        tiny = np.finfo(np.float64).tiny
+        gain = part * (np.log(np.maximum(part, tiny)) - np.log(np.maximum(marginal, tiny)))
+        scores.append(float(np.exp(gain.sum(axis=1).mean())))
+    return float(np.mean(scores)), float(np.std(scores))
+
+
+def _check_sets(one: Features, two: Features) -> None:
+    if one.ndim != 2 or two.ndim != 2 or one.shape[1] != two.shape[1]:
+        raise ValueError(f"features of {one.shape} and {two.shape} cannot be compared")
+    if min(len(one), len(two)) < 2:
+        raise ValueError(f"{len(one)} and {len(two)} samples; a distance needs two of each")

@@ -1,0 +1,211 @@
+"""What an evaluation finds, as it is written to ``evaluation.json``: the schema of that file.
+
+Reports and cards are made from this file alone. ``Evaluation.model_json_schema()`` is its JSON
+Schema; numbers that are not defined are null.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from synthct.dataset.files import atomic_write, make_folder
+from synthct.errors import VerifyError
+
+#: Of the layout of ``evaluation.json``.
+RESULTS_VERSION = "1.0.0"
+RESULTS, TABLES = "evaluation.json", "tables.md"
+
+Scope = Literal["mask", "crop", "slice"]
+ArmKind = Literal["painted", "control", "neighbour", "floor"]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Interval(_Model):
+    """A number with its 95 % interval; both ends are null where none can be given."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+class Arm(_Model):
+    """One of the sets that are compared with real scans.
+
+    Attributes:
+        name: As the tables call it; the first is the dataset itself, named ``painted``.
+        kind: The dataset itself, a control dataset, the real neighbouring slices, or the halves
+            of the real set against each other.
+        content_id: Of a dataset; null for what is made of real scans.
+        samples: How many there are.
+    """
+
+    name: str
+    kind: ArmKind
+    content_id: str | None
+    samples: int
+
+
+class Features(_Model):
+    """What extracted the features.
+
+    Attributes:
+        name: ``radiomics``, ``efficientnet-lite0`` or ``inception-v3``.
+        key: Name, weights and version; equal keys mean comparable numbers.
+        dim: Number of features.
+    """
+
+    name: str
+    key: str
+    dim: int
+
+
+class Group(_Model):
+    """The samples that are compared together: all, or those of one label.
+
+    Attributes:
+        name: ``all``, a label, or ``whatever fits``.
+        masks: Number of different masks with a real counterpart.
+        patients: Number of patients in the real set.
+        halves: How the real set was halved for the floor: by patient, or, with fewer than five
+            patients, by mask, where no interval is given and the floor is too low.
+    """
+
+    name: str
+    masks: int
+    patients: int
+    halves: Literal["patients", "masks"]
+
+
+class Score(_Model):
+    """How far one arm is from real scans, in one group, by one extractor.
+
+    Attributes:
+        group: Name of the group.
+        arm: Name of the arm.
+        extractor: Name of the extractor.
+        scope: ``mask`` (radiomics, inside of it alone), ``crop`` around it, or whole ``slice``,
+            of which most is real.
+        samples: Of the arm. Below ``dim`` a FID is biased upward, more so with fewer samples.
+        real_samples: Of the real set.
+        dim: Number of features.
+        fid: Fréchet distance between all of the arm and all that is real, in the same places.
+        fid_halves: The same between the arm in one half of the patients and what is real in the
+            other, one painting per mask: comparable with the floor, which is the real halves'.
+        kid: Unbiased kernel distance, which may be negative.
+        inception_score: Of the arm; of the real set in the floor's row.
+        inception_score_std: Its standard deviation over ten parts.
+        precision: Share of the arm that looks real.
+        recall: Share of what is real that the arm covers.
+    """
+
+    group: str
+    arm: str
+    extractor: str
+    scope: Scope
+    samples: int
+    real_samples: int
+    dim: int
+    fid: float | None = None
+    fid_halves: Interval | None = None
+    kid: Interval | None = None
+    inception_score: float | None = None
+    inception_score_std: float | None = None
+    precision: float | None = None
+    recall: float | None = None
+
+
+class Spread(_Model):
+    """The distribution of a measure per sample, in one arm and group.
+
+    Attributes:
+        group: Name of the group.
+        arm: Name of the arm.
+        measure: A column of the dataset, ``z_jump_ratio`` (one value per pair of neighbouring
+            slices) or ``user_adherence`` (by the user's own segmenter).
+        count: For how many samples it is defined.
+        undefined: For how many it is not.
+        quantiles: At 5, 25, 50, 75 and 95 %.
+    """
+
+    group: str
+    arm: str
+    measure: str
+    count: int
+    undefined: int
+    quantiles: Annotated[tuple[float, ...], Field(min_length=5, max_length=5)]
+
+
+class Evaluation(_Model):
+    """All that was found.
+
+    Attributes:
+        format_version: Layout of this file.
+        package_version: Version of synthct.
+        dataset: Name of the dataset.
+        version: Its version.
+        content_id: What was evaluated.
+        real: Content id of the dataset that the real set is from; the dataset's own hosts if it
+            is ``content_id``.
+        rows: Samples in the dataset.
+        rejected: Rejected samples by reason.
+        in_training: Samples whose host the checkpoint was trained on.
+        arms: In the order of the tables.
+        extractors: In the order of the tables.
+        groups: In the order of the tables.
+        scores: By group, extractor, scope and arm.
+        measures: By group, arm and measure.
+        notes: What a reader must know, such as an arm that is missing.
+    """
+
+    format_version: str = RESULTS_VERSION
+    package_version: str
+    dataset: str
+    version: str
+    content_id: str
+    real: str
+    rows: int
+    rejected: dict[str, int]
+    in_training: int
+    arms: tuple[Arm, ...]
+    extractors: tuple[Features, ...]
+    groups: tuple[Group, ...]
+    scores: tuple[Score, ...]
+    measures: tuple[Spread, ...]
+    notes: tuple[str, ...]
+
+    def score(self, group: str, arm: str, extractor: str, scope: Scope) -> Score | None:
+        """One score, if there is such."""
+        wanted = group, arm, extractor, scope
+        return next(
+            (s for s in self.scores if (s.group, s.arm, s.extractor, s.scope) == wanted), None
+        )
+
+
+def write_results(folder: Path, found: Evaluation, tables: str) -> None:
+    """Write ``evaluation.json`` and ``tables.md``.
+
+    Raises:
+        ResourceError: If the folder cannot be written.
+    """
+    make_folder(folder)
+    atomic_write(folder / TABLES, tables.encode())
+    atomic_write(folder / RESULTS, f"{found.model_dump_json(indent=1)}\n".encode())
+
+
+def read_results(folder: Path) -> Evaluation:
+    """Read ``evaluation.json``.
+
+    Raises:
+        VerifyError: If it is missing or damaged.
+    """
+    path = folder / RESULTS
+    try:
+        return Evaluation.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as err:
+        raise VerifyError(f"{path} cannot be read ({err}); run 'synthct evaluate' again") from err

@@ -1,0 +1,202 @@
+"""Distances of every arm from what is real, beside the distance of real from real."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from synthct.evaluate.collect import FeatureSet
+from synthct.evaluate.distances import (
+    Estimate,
+    frechet_distance,
+    inception_score,
+    kernel_distance,
+    precision_recall,
+)
+from synthct.evaluate.results import Interval
+from synthct.seeds import generator
+
+#: Real patients without whom halves by patient say nothing, and no interval is given.
+LEAST_PATIENTS = 5
+
+#: Random halvings over which distances of halves are averaged.
+HALVINGS = 10
+
+Array = npt.NDArray[np.float32]
+Half = Mapping[str, bool]
+
+
+@dataclass(frozen=True, eq=False)
+class Halving:
+    """Ways to cut the real set in two.
+
+    Attributes:
+        by: Whole patients, or masks where there are too few patients.
+        halves: For each way, which half every patient or mask is in.
+        patient_of: Mask to patient.
+    """
+
+    by: Literal["patients", "masks"]
+    halves: tuple[Half, ...]
+    patient_of: Mapping[str, str]
+
+    def chosen(self, half: Half, found: FeatureSet) -> npt.NDArray[np.bool_]:
+        """Which pictures of a set are in the first half."""
+        ids = [str(mask) for mask in found.mask_ids]
+        units = [self.patient_of[m] for m in ids] if self.by == "patients" else ids
+        return np.array([half[unit] for unit in units], dtype=bool)
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """The fields of a ``Score`` that are measured."""
+
+    samples: int
+    real_samples: int
+    fid: float | None = None
+    fid_halves: Interval | None = None
+    kid: Interval | None = None
+    inception_score: float | None = None
+    inception_score_std: float | None = None
+    precision: float | None = None
+    recall: float | None = None
+
+
+def make_halvings(
+    real: Sequence[str], others: Sequence[str], patient_of: Mapping[str, str]
+) -> Halving:
+    """Random halvings of a real set, the same every time.
+
+    Args:
+        real: The masks of the real set.
+        others: The masks of the arms, which may be of other scans.
+        patient_of: Mask to patient.
+    """
+    patients = {patient_of[mask] for mask in real}
+    by: Literal["patients", "masks"] = "patients" if len(patients) >= LEAST_PATIENTS else "masks"
+    halves = []
+    for n in range(HALVINGS):
+        rng = generator(0, "evaluate", "halves", str(n))
+        half: dict[str, bool] = {}
+        for masks in (real, others):  # so that the real set is halved evenly
+            sizes: dict[str, int] = {}
+            for mask in dict.fromkeys(masks):
+                unit = patient_of[mask] if by == "patients" else mask
+                sizes[unit] = sizes.get(unit, 0) + 1
+            new = sorted(unit for unit in sizes if unit not in half)
+            counts = [0, 0]
+            for place in rng.permutation(len(new)):
+                side = int(counts[1] < counts[0])
+                half[new[place]] = side == 0
+                counts[side] += sizes[new[place]]
+        halves.append(half)
+    return Halving(by, tuple(halves), patient_of)
+
+
+def score_arm(real: FeatureSet, made: FeatureSet, halving: Halving, *, scale: bool) -> Numbers:
+    """How far an arm is from what is real.
+
+    Args:
+        real: One picture per mask.
+        made: The arm, any number of pictures per mask.
+        halving: From ``make_halvings``.
+        scale: Whether features have units of their own, and are counted in the real set's
+            standard deviations.
+    """
+    if min(len(real.features), len(made.features)) < 2:
+        return Numbers(len(made.features), len(real.features))
+    x, y = _scaled(real.features, made.features, scale)
+    precision, recall = precision_recall(x, y)
+    score, spread = _inception_score(made)
+    return Numbers(
+        samples=len(y),
+        real_samples=len(x),
+        fid=frechet_distance(x, y),
+        fid_halves=_over_halves(real, made, x, y, halving),
+        kid=_kid(x, y, (real, made), halving),
+        inception_score=score,
+        inception_score_std=spread,
+        precision=_defined(precision),
+        recall=_defined(recall),
+    )
+
+
+def score_floor(real: FeatureSet, halving: Halving, *, scale: bool) -> Numbers:
+    """How far the real set's own halves are apart: what no arm can be expected to fall below."""
+    count = len(real.features)
+    if count < 4:
+        return Numbers(count, count)
+    x, _ = _scaled(real.features, real.features, scale)
+    first = halving.chosen(halving.halves[0], real)
+    precision, recall = precision_recall(x[~first], x[first])
+    halves = real.of(~first), real.of(first)
+    score, spread = _inception_score(real)
+    return Numbers(
+        samples=count,
+        real_samples=count,
+        fid_halves=_over_halves(real, real, x, x, halving),
+        kid=_kid(x[~first], x[first], halves, halving),
+        inception_score=score,
+        inception_score_std=spread,
+        precision=_defined(precision),
+        recall=_defined(recall),
+    )
+
+
+def _over_halves(
+    real: FeatureSet, made: FeatureSet, x: Array, y: Array, halving: Halving
+) -> Interval | None:
+    """Mean distance between the arm in one half and what is real in the other."""
+    single = np.zeros(len(y), dtype=bool)
+    single[np.unique(made.mask_ids, return_index=True)[1]] = True  # one painting per mask
+    found = []
+    for half in halving.halves:
+        mine = y[single & halving.chosen(half, made)]
+        theirs = x[~halving.chosen(half, real)]
+        if min(len(mine), len(theirs)) >= 2:
+            found.append(frechet_distance(theirs, mine))
+    if not found:
+        return None
+    mean = float(np.mean(found))
+    if halving.by == "masks":
+        return Interval(value=mean)
+    low, high = (float(q) for q in np.percentile(found, [2.5, 97.5]))
+    return Interval(value=mean, low=low, high=high)
+
+
+def _kid(x: Array, y: Array, sets: tuple[FeatureSet, FeatureSet], halving: Halving) -> Interval:
+    """The kernel distance, with an interval over patients where there are enough."""
+    if halving.by == "masks":
+        return _interval(kernel_distance(x, y))
+    names = [[halving.patient_of[str(m)] for m in one.mask_ids] for one in sets]
+    number = {name: n for n, name in enumerate(sorted({*names[0], *names[1]}))}
+    first, second = (np.array([number[name] for name in part], dtype=np.int64) for part in names)
+    return _interval(kernel_distance(x, y, (first, second)))
+
+
+def _interval(found: Estimate) -> Interval:
+    return Interval(value=found.value, low=found.low, high=found.high)
+
+
+def _scaled(real: Array, made: Array, scale: bool) -> tuple[Array, Array]:
+    """Both sets in the real one's standard deviations, without features that do not vary there."""
+    if not scale:
+        return real, made
+    mean, std = real.mean(axis=0, dtype=np.float64), real.std(axis=0, dtype=np.float64)
+    varies = std > 1e-6 * np.maximum(1, np.abs(mean))
+    x, y = (
+        ((one[:, varies] - mean[varies]) / std[varies]).astype(np.float32) for one in (real, made)
+    )
+    return x, y
+
+
+def _inception_score(found: FeatureSet) -> tuple[float | None, float | None]:
+    return (None, None) if found.probabilities is None else inception_score(found.probabilities)
+
+
+def _defined(value: float) -> float | None:
+    return None if np.isnan(value) else value

@@ -1,0 +1,47 @@
+"""Neighbouring slices of one painted lesion, brought together again to see whether they fit."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from synthct.evaluate.pictures import Hu, window_of
+from synthct.evaluate.stream import Sample
+from synthct.metrics import z_jump_ratio
+
+Slice = tuple[Hu, Hu, npt.NDArray[np.bool_]]
+
+
+class Stacks:
+    """Remembers the last slice of each variant of a lesion, and measures the step to the next.
+
+    Attributes:
+        jumps: The label and the z-jump ratio of each pair of slices that could be measured.
+    """
+
+    def __init__(self) -> None:
+        self.jumps: list[tuple[str, float]] = []
+        self._lesion: Any = None
+        self._last: dict[tuple[int, int], Slice] = {}
+
+    def add(self, sample: Sample, original: Hu) -> None:
+        """Take the next row; the slices of a lesion come one after the other."""
+        row = sample.row
+        lesion = row.get("lesion_id")
+        if lesion != self._lesion:
+            self._lesion = lesion
+            self._last.clear()
+        here = original, sample.painted.hu, sample.painted.mask
+        for step in (-1, 1):
+            before = self._last.get((row["variant"], row["slice_index"] + step))
+            if before is None:
+                continue
+            stacks = [np.stack(pair) for pair in zip(before, here, strict=True)]
+            window = window_of(row["label"]).range_hu
+            jump = z_jump_ratio(stacks[0], stacks[1], stacks[2].astype(bool), 0, window)
+            if not math.isnan(jump):
+                self.jumps.append((row["label"] or "whatever fits", jump))
+        self._last[row["variant"], row["slice_index"]] = here
