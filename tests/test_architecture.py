@@ -35,7 +35,7 @@ LAYERS = (
     {"progress"},
     {"assemble", "painter", "sheet", "workers"},
     {"documents", "locked"},
-    {"build", "training", "api"},
+    {"build", "evaluate", "training", "api"},
     {"preview"},
     {"cli"},
     {"__main__"},

@@ -174,7 +174,7 @@ def test_inception_score_of_known_probabilities() -> None:
     assert inception_score(distinct)[0] == pytest.approx(4)
 
 
-@pytest.mark.filterwarnings("ignore:.*InceptionScore.*:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*InceptionScore.*:UserWarning", "ignore:std:UserWarning")
 def test_inception_score_is_torchmetrics_on_the_same_logits() -> None:
     from torchmetrics.image.inception import InceptionScore
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from synthct.cli import build, data, train
+from synthct.cli import build, data, evaluate, train
 from synthct.version import __version__
 
 app = typer.Typer(
@@ -36,3 +36,4 @@ app.command()(build.build)
 app.command()(data.phantom)
 app.command()(data.schema)
 app.command()(train.train)
+app.command()(evaluate.evaluate)

@@ -58,7 +58,7 @@ def reporting(debug: bool = False) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def roots_of(pairs: Sequence[str] | None) -> dict[str, Path]:
+def roots_of(pairs: Sequence[str] | None, option: str = "--source") -> dict[str, Path]:
     """``NAME=PATH`` options as a mapping.
 
     Raises:
@@ -69,7 +69,7 @@ def roots_of(pairs: Sequence[str] | None) -> dict[str, Path]:
         name, sign, path = pair.partition("=")
         if not sign or not name or not path:
             raise RecipeError(
-                f"--source {pair}: write NAME=PATH, such as hosts=/data/kits23/dataset"
+                f"{option} {pair}: write NAME=PATH, such as hosts=/data/kits23/dataset"
             )
         roots[name] = Path(path)
     return roots

@@ -6,13 +6,13 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from synthct.dataset.schema import Metrics
 from synthct.errors import RecipeError, SynthCTError
-from synthct.evaluate.collect import FeatureSet, Job, collect
+from synthct.evaluate.collect import FeatureSet, Job, Which, collect
 from synthct.evaluate.pictures import Extractor, Hu
 from synthct.evaluate.results import (
     Arm,
@@ -20,8 +20,8 @@ from synthct.evaluate.results import (
     Evaluation,
     Features,
     Group,
-    Score,
     Scope,
+    Score,
     Spread,
 )
 from synthct.evaluate.scores import Halving, make_halvings, score_arm, score_floor
@@ -31,7 +31,8 @@ from synthct.version import __version__
 
 logger = logging.getLogger(__name__)
 
-PAINTED, NEIGHBOUR, FLOOR = "painted", "neighbouring slice", "real halves"
+PAINTED: Final = "painted"
+NEIGHBOUR, FLOOR = "neighbouring slice", "real halves"
 ALL, ANYTHING = "all", "whatever fits"
 
 #: Masks without whom a label has no table row of its own.
@@ -71,7 +72,7 @@ class _Side:
 
     dataset: Dataset
     rows: list[dict[str, Any]]
-    features: Mapping[tuple[str, str, Scope], FeatureSet]
+    features: Mapping[tuple[Which, str, Scope], FeatureSet]
     jumps: list[tuple[str, float]]
 
 
@@ -95,6 +96,8 @@ def evaluate(
     if taken := {PAINTED, NEIGHBOUR, FLOOR} & arms.keys():
         raise RecipeError(f"--arm {min(taken)}=...: the name is taken; choose another")
     other = Dataset(options.real) if options.real else None
+    if other is not None and not other.keeps_original:
+        raise RecipeError(f"--real {options.real}: it does not keep its originals; give another")
     scans = _scans(main, options, cache_dir, notes)
     if other is None and scans is None and not main.keeps_original:
         raise RecipeError(
@@ -108,11 +111,13 @@ def evaluate(
         for scope in (options.scopes if extractor.sees_slices else ("mask",))
     ]
     with _bar([main, *arms.values(), *([other] if other else [])], options) as bar:
-        def take(dataset: Dataset, kinds: Sequence[str], scans: Scans | None) -> _Side:
+
+        def take(dataset: Dataset, kinds: Sequence[Which], scans: Scans | None) -> _Side:
             return _take(dataset, kinds, jobs, scans, cache_dir, bar)
 
-        has_own = other is None
-        kinds = [PAINTED, *(["original"] if has_own else []), *(["neighbour"] if scans else [])]
+        kinds: list[Which] = [PAINTED]
+        kinds += ["original"] if other is None else []
+        kinds += ["neighbour"] if scans else []
         painted = take(main, kinds, scans)
         controls = {name: take(arm, [PAINTED], None) for name, arm in arms.items()}
         reference = take(other, ["original"], None) if other else painted
@@ -120,9 +125,7 @@ def evaluate(
     return _results(painted, controls, reference, jobs, scans is not None, notes)
 
 
-def _scans(
-    dataset: Dataset, options: Options, cache_dir: Path, notes: list[str]
-) -> Scans | None:
+def _scans(dataset: Dataset, options: Options, cache_dir: Path, notes: list[str]) -> Scans | None:
     """The hosts, if they are at hand; else a note of what is missing without them."""
     try:
         return Scans(dataset, options.roots or {}, cache_dir)
@@ -144,14 +147,14 @@ def _bar(datasets: Sequence[Dataset], options: Options) -> Any:
 
 def _take(
     dataset: Dataset,
-    kinds: Sequence[str],
+    kinds: Sequence[Which],
     jobs: Sequence[tuple[Extractor, Scope]],
     scans: Scans | None,
     cache_dir: Path,
     bar: Any,
 ) -> _Side:
     """All features of a dataset, and what only a pass over its pictures shows."""
-    wanted = [Job(kind, extractor, scope) for kind in kinds for extractor, scope in jobs]  # type: ignore[arg-type]
+    wanted = [Job(kind, extractor, scope) for kind in kinds for extractor, scope in jobs]
     stacks = Stacks()
 
     def visit(sample: Sample, original: Hu | None) -> None:
@@ -297,9 +300,11 @@ def _spreads(
     for group in groups:
         for arm, side in sides.items():
             rows = [row for row in side.rows if group in (ALL, label_of[row["mask_id"]])]
-            columns = {f.name: [row.get(f.name) for row in rows] for f in fields(Metrics)}
-            jumps = [jump for label, jump in side.jumps if group in (ALL, label)]
-            for measure, values in {**columns, "z_jump_ratio": jumps}.items():
+            values_of: dict[str, list[Any]] = {
+                f.name: [row.get(f.name) for row in rows] for f in fields(Metrics)
+            }
+            values_of["z_jump_ratio"] = [j for label, j in side.jumps if group in (ALL, label)]
+            for measure, values in values_of.items():
                 defined = [v for v in values if v is not None and np.isfinite(v)]
                 if defined:
                     quantiles = np.percentile(defined, [5, 25, 50, 75, 95])
@@ -308,4 +313,3 @@ def _spreads(
                         undefined=len(values) - len(defined),
                         quantiles=tuple(float(q) for q in quantiles),
                     )  # fmt: skip
-

@@ -22,6 +22,7 @@ from synthct.masks import VIEW_AXIS
 from synthct.recipe import load_recipe
 from synthct.sources import CaseEntry, index_sources, read_case
 from synthct.volume import Volume
+from synthct.yaml_model import read_yaml
 
 #: Rows that are in memory at once.
 _ROWS = 16
@@ -187,7 +188,6 @@ class Scans:
 
 def _rooted_sources(recipe: Path) -> set[str]:
     """The sources of a resolved recipe that lie in a folder of the user's."""
-    from ruamel.yaml import YAML
-
-    content = YAML(typ="safe", pure=True).load(recipe.read_text(encoding="utf-8"))
-    return {name for name, section in content["sources"].items() if "root" in section}
+    sections = read_yaml(recipe).value.get("sources")
+    written = sections.items() if isinstance(sections, dict) else ()
+    return {str(name) for name, section in written if "root" in section}
