@@ -79,7 +79,7 @@ def _card_facts(recipe: Recipe, lock: Lock, *, has_picture: bool) -> CardFacts:
             for name in recipe.sources  # in its order; a lock is sorted
             for source in [lock.sources[name]]
         ],
-        labels=lock.labels,
+        labels={n: v for n, v in lock.labels.items() if n not in _names_of_own_masks(recipe)},
         settings=_settings(recipe.inpaint, lock.checkpoint),
         description=recipe.description,
         picture=SHEET if has_picture else None,
@@ -107,3 +107,21 @@ def _settings(asked: Inpaint, checkpoint: LockedCheckpoint | None) -> dict[str, 
         "scheduler": asked.scheduler,
         "steps": str(asked.num_inference_steps),
     }
+
+
+def _names_of_own_masks(recipe: Recipe) -> set[str]:
+    """What the user's own masks are called in their files, where it names nothing that scans have.
+
+    Such a name has a value, with which the masks are read, but stands in no label map.
+    """
+    own = {n for section in recipe.masks if section.donor_is_host for n in section.donor_labels()}
+    said = (
+        name
+        for section in recipe.masks
+        for name in (
+            *section.painted_labels(),
+            *section.wanted_labels(),
+            *section.useful_labels(),
+        )
+    )
+    return own.difference(said)

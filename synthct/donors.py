@@ -11,6 +11,7 @@ from synthct.masks import MaskKind
 from synthct.recipe import Split
 from synthct.seeds import derive_seed
 from synthct.sources import CaseEntry
+from synthct.sources.base import check_grid
 
 #: Donors named for a mask: the one to take, and what to fall back on if it cannot be placed.
 DONORS_PER_MASK = 4
@@ -62,6 +63,10 @@ class DonorChooser:
         used: How often any section has used a patient so far; counted on.
     """
 
+    #: What a host may lack, and what can be done about it.
+    wanted = "a donor of another patient in its own split"
+    hint = "add donors, or share the patients out to fewer splits"
+
     def __init__(
         self,
         seed: int,
@@ -106,3 +111,34 @@ class DonorChooser:
     def _others(self, host: CaseEntry) -> dict[str, list[CaseEntry]]:
         patients = self._patients[self._splits[host.patient_id]]
         return {name: cases for name, cases in patients.items() if name != host.patient_id}
+
+
+class OwnCase:
+    """Lends each host what another source says of its own case, such as a mask of the user's.
+
+    Args:
+        pool: The cases of that source.
+    """
+
+    wanted = "a mask of its own (a file named after its case, not empty)"
+    hint = "mend the pattern or the names of the files"
+
+    def __init__(self, pool: Sequence[CaseEntry]) -> None:
+        self._by_case = {entry.case_id: entry for entry in pool}
+
+    def has_donor_for(self, host: CaseEntry) -> bool:
+        """Whether the source has something for the host's case.
+
+        Raises:
+            SourceError: If that lies on another grid than the host.
+        """
+        own = self._by_case.get(host.case_id)
+        if own is not None:
+            path = next(iter(own.label_files.values()), None)
+            check_grid(host.case_id, path, own.shape, own.affine, host.shape, host.affine)
+        return own is not None
+
+    def choose(self, host: CaseEntry, draw: int) -> tuple[CaseEntry, ...]:
+        """The entry of the host's own case."""
+        del draw
+        return (self._by_case[host.case_id],)

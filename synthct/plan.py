@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import accumulate, groupby
 
-from synthct.donors import DonorChooser, can_lend, lent_ml, no_lesion_taken
+from synthct.donors import DonorChooser, OwnCase, can_lend, lent_ml, no_lesion_taken
 from synthct.errors import RecipeError, SourceError
 from synthct.masks import VIEW_AXIS, MaskKind, SeveralSlices
 from synthct.recipe import SPLITS, Recipe, Split, donor_source
@@ -181,24 +181,25 @@ def plan_samples(recipe: Recipe, index: Index) -> Plan:
             count = f"{len(lacking)} of {len(scans)} hosts lack its labels and are skipped"
             notes.append(f"masks '{name}': {count}: {_some(lacking)}")
 
-    donors = [donor for pool in pools.values() for donor in pool]
+    donors = [e for s in recipe.masks if not s.donor_is_host for e in pools[s.name]]
     splits, split_notes = split_patients(recipe, hosts, donors)
     notes += split_notes
     used: Counter[str] = Counter()
-    choosers: dict[str, DonorChooser] = {}
+    choosers: dict[str, DonorChooser | OwnCase] = {}
     for number, section in enumerate(recipe.masks):
         if not section.needs_donor:
             continue
-        chooser = DonorChooser(recipe.seed, section, pools[section.name], splits, used)
+        chooser: DonorChooser | OwnCase = OwnCase(pools[section.name])
+        if not section.donor_is_host:
+            chooser = DonorChooser(recipe.seed, section, pools[section.name], splits, used)
         choosers[section.name], ids = chooser, able[section.name]
         bereft = [h.case_id for h in hosts if h.case_id in ids and not chooser.has_donor_for(h)]
         ids.difference_update(bereft)
         if not ids:
-            message = "no host has a donor of another patient in its own split"
-            hint = "add donors, or share the patients out to fewer splits"
-            raise recipe.error(("masks", number, "donors"), f"{message}; {hint}")
+            message = f"no host has {chooser.wanted}; {chooser.hint}"
+            raise recipe.error(("masks", number, section.donor_key), message)
         if bereft:
-            count = f"{len(bereft)} hosts have no donor of another patient in their split"
+            count = f"{len(bereft)} hosts lack {chooser.wanted}"
             notes.append(f"masks '{section.name}': {count} and are skipped: {_some(bereft)}")
 
     specs = tuple(
@@ -296,7 +297,7 @@ def _specs_of_host(
     host: CaseEntry,
     split: Split,
     able: Mapping[str, set[str]],
-    choosers: Mapping[str, DonorChooser],
+    choosers: Mapping[str, DonorChooser | OwnCase],
 ) -> Iterator[SampleSpec]:
     """The samples of one host, by section, draw and variant; the real half of a pair is last."""
     sections = [section for section in recipe.masks if host.case_id in able[section.name]]

@@ -41,7 +41,8 @@ def describe(checked: Checked) -> str:
     lines.append(f"  {'painted':<8}{', '.join(f'{n} {c}' for n, c in painted.items())}")
     if real := plan.num_samples - plan.num_painted:
         lines.append(f"  {'pairs':<8}{counted(real, 'slice')} as it is, beside its paintings")
-    donors = plan.count("donor")
+    own = {m.name for m in recipe.masks if m.donor_is_host}
+    donors = {s.donor.case_id for s in plan.specs if s.donor and s.section not in own}
     if donors:
         lines.append(f"  {'donors':<8}{counted(len(donors), 'case')}")
     lines.append(f"  {'licence':<8}{checked.licence or 'unknown: not to be published'}")

@@ -251,7 +251,7 @@ def _source_problems(recipe: Recipe) -> Iterator[Problem]:
             continue
         others = [name for name in names if name != "hosts"] or names
         yield Problem(
-            ("masks", index, "donors"),
+            ("masks", index, section.donor_key),
             f"kind '{section.kind}' takes shapes from the source '{donors}', which 'sources' does "
             f"not have{did_you_mean(donors, others)}",
         )
@@ -282,14 +282,14 @@ def _method_problems(recipe: Recipe) -> Iterator[Problem]:
 
 def donor_source(section: MaskKind) -> str | None:
     """The name of the source that a section takes donors from; None if it takes none."""
-    return str(getattr(section, "donors", "donors")) if section.needs_donor else None
+    return str(getattr(section, section.donor_key)) if section.needs_donor else None
 
 
 def _key_of(section: MaskKind, label: str) -> tuple[str | int, ...]:
     """Where in its section of the recipe a label is named; empty if it is a default."""
     for name in type(section).model_fields:
         value = getattr(section, name)
-        if name not in {"name", "kind", "donors"} and value == label:
+        if name not in {"name", "kind", section.donor_key} and value == label:
             return (name,)
         if isinstance(value, tuple) and label in value:
             return (name, value.index(label))

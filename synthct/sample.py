@@ -280,6 +280,7 @@ def finish(
     assert changed == 0, f"{spec.sample_id}: {changed} HU changed outside of the mask"
     host, donor = spec.host, prepared.donor
     section = next(m for m in recipe.masks if m.name == spec.section)
+    lender = None if section.donor_is_host else donor
     change = section.changes_lesion
     facts = Facts(
         sample_id=spec.sample_id,
@@ -287,8 +288,8 @@ def finish(
         lesion_id=spec.lesion_id,
         case_id=host.case_id,
         patient_id=host.patient_id,
-        donor_case_id=donor.case_id if donor else None,
-        donor_patient_id=donor.patient_id if donor else None,
+        donor_case_id=lender.case_id if lender else None,
+        donor_patient_id=lender.patient_id if lender else None,
         pair_id=spec.mask_id if section.pair else None,
         is_painted=spec.is_painted,
         has_lesion=None if change is None else (change == "added") == spec.is_painted,

@@ -325,7 +325,7 @@ def test_hosts_whose_split_has_no_donor_are_skipped_and_counted() -> None:
     )
     assert_safe(made)
     (note,) = made.notes
-    assert note.startswith("masks 'tumors': 2 hosts have no donor of another patient")
+    assert note.startswith("masks 'tumors': 2 hosts lack a donor of another patient")
     with pytest.raises(RecipeError, match=r"masks\[0\].donors: no host has a donor of another"):
         plan([TUMOR], cases(1), [entry("case_000", ["kidney", "tumor"])], splits={"train": 1})
 

@@ -331,7 +331,9 @@ def test_the_recipes_of_the_project_load(name: str, monkeypatch: pytest.MonkeyPa
 def test_the_json_schema_describes_every_kind() -> None:
     schema = recipe_json_schema()
     kinds = schema["properties"]["masks"]["items"]["discriminator"]["mapping"]
-    assert set(kinds) == {"organ", "box", "transplant", "ellipsoid", "removal", "blob"}
+    assert set(kinds) == {
+        "organ", "box", "transplant", "ellipsoid", "removal", "blob", "own",
+    }  # fmt: skip
     assert schema["additionalProperties"] is False
     json.dumps(schema)
 

@@ -21,6 +21,7 @@ from synthct.masks.blob import Blob
 from synthct.masks.box import BoxMask
 from synthct.masks.ellipsoid import Ellipsoid
 from synthct.masks.organ import Organ
+from synthct.masks.own import Own
 from synthct.masks.removal import Removal
 from synthct.masks.slicing import (
     draw_slices,
@@ -31,7 +32,7 @@ from synthct.masks.slicing import (
 from synthct.masks.transplant import Transplant
 
 MaskKind = Annotated[
-    Organ | BoxMask | Transplant | Ellipsoid | Removal | Blob, Field(discriminator="kind")
+    Organ | BoxMask | Transplant | Ellipsoid | Removal | Blob | Own, Field(discriminator="kind")
 ]
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "MaskKind",
     "MaskSection",
     "Organ",
+    "Own",
     "Params",
     "PlacementError",
     "Removal",

@@ -76,7 +76,9 @@ class PlacementError(MaskError):
 class MaskSection(BaseModel):
     """The fields that every section of ``masks`` in a recipe may have.
 
-    A kind says with ``changes_lesion`` whether painting adds or removes a lesion, with
+    A kind that ``needs_donor`` takes shapes from another source, which its field ``donor_key``
+    names: from other patients or, where ``donor_is_host``, from what that source says of the
+    host's own case. It says with ``changes_lesion`` whether painting adds or removes a lesion, with
     ``values_by_voxel`` that its masks carry what the label map gets, and with ``unnamed_paint``
     what is painted where the recipe names no label.
 
@@ -97,6 +99,8 @@ class MaskSection(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     needs_donor: ClassVar[bool] = False
+    donor_key: ClassVar[str] = "donors"
+    donor_is_host: ClassVar[bool] = False
     changes_lesion: ClassVar[LesionChange | None] = None
     values_by_voxel: ClassVar[bool] = False
     unnamed_paint: ClassVar[str] = "whatever fits"
