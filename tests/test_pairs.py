@@ -161,7 +161,7 @@ def test_hosts_and_donors_of_pairs_share_a_split_too() -> None:
     made = plan(
         [{**TUMOR, "pair": True}],
         cases(12),
-        cases(12, "donor", labels=("tumor",), source="donors"),
+        cases(12, "donor", labels=("tumor", "kidney"), source="donors"),
         variants=3,
         samples_per_shard=5,
     )
