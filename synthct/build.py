@@ -25,14 +25,15 @@ from synthct.dataset.files import atomic_write, make_folder
 from synthct.dataset.lock import version_lock, worker_lock
 from synthct.dataset.manifest import Release
 from synthct.dataset.schema import arrow_schema
+from synthct.dataset.summary import rejections
 from synthct.dataset.version import find_release
 from synthct.dataset.writer import ShardRecord, shard_name, writer_settings
 from synthct.documents import write_documents
 from synthct.draw import masks_of
-from synthct.errors import ConflictError, ResourceError
+from synthct.errors import ConflictError, QuarantineError, ResourceError
 from synthct.locked import lock_of, require_locked
 from synthct.masks import VIEW_AXIS
-from synthct.painter import Painter, load_painter, paint_samples
+from synthct.painter import MODEL_FAULT, Painter, load_painter, paint_samples
 from synthct.plan import Plan, SampleSpec
 from synthct.progress import Progress
 from synthct.recipe import Recipe
@@ -42,6 +43,9 @@ from synthct.workers import default_workers, prepared_shards, telling_of_killed_
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
+
+#: Share of the samples that a model may fail to paint before a build ends with an error.
+MAX_FAULTY = 0.01
 
 #: Bytes per pixel of a row, as measured on abdominal CT: 16-bit picture, masks, preview.
 _BYTES_PER_PIXEL, _BYTES_OF_ORIGINAL = 1.75, 1.15
@@ -79,6 +83,8 @@ def build(
         The folder of the dataset, which ``datasets.load_dataset`` reads.
 
     Raises:
+        QuarantineError: If the dataset is finished, but without more than 1 % of its samples
+            because the checkpoint gave no painting of them.
         SynthCTError: Whatever the user can mend; nothing of an earlier version is touched.
     """
     name = recipe.version if limit is None else f"{recipe.version}-first{limit}"
@@ -110,11 +116,32 @@ def build(
         def paint(numbers: Iterator[int], progress: Progress) -> Iterator[Painted]:
             return paint_shards(checked, order, painter, numbers, progress, workers)
 
+        faults: list[str] = []
+
         def document(tree: Path, release: Release, shards: Sequence[ShardRecord]) -> None:
             write_documents(recipe, found, tree, release, shards)
+            reasons = [rejection.reason for rejection in rejections(shards)]
+            faults.extend(reason for reason in reasons if reason.startswith(MODEL_FAULT))
 
         assemble(order, crew, paint, document, progress=progress)
+    _require_few(faults, order, final)
     return final
+
+
+def _require_few(faults: Sequence[str], order: Order, final: Path) -> None:
+    """Tell of a dataset that is finished, but for many samples of which there is no painting.
+
+    Raises:
+        QuarantineError: If they are more than ``MAX_FAULTY``.
+    """
+    total = sum(shard.samples for shard in order.shards)
+    if len(faults) > MAX_FAULTY * total:
+        reasons = ", ".join(sorted(set(faults)))
+        raise QuarantineError(
+            f"{final} is finished, but {len(faults)} of {total} samples are left out since the "
+            f"checkpoint did not paint them ({reasons}; see rejected.parquet); try dtype float32, "
+            "another scheduler or another checkpoint, under a higher version"
+        )
 
 
 def paint_shards(

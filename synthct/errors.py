@@ -9,7 +9,8 @@
     ├── ConflictError       6  another build, or another content under the same name
     ├── HubError            7  the Hugging Face Hub
     ├── VerifyError         8  a dataset that is not what its manifest says
-    └── PolicyError         9  licence, split or privacy
+    ├── PolicyError         9  licence, split or privacy
+    └── QuarantineError    10  finished, but without samples for which the model failed
 
 A message says what is wrong, where, the value, the limit and what to do, in a sentence or two.
 Anything that is not a ``SynthCTError`` is a bug of ours and keeps its traceback.
@@ -76,3 +77,9 @@ class PolicyError(SynthCTError):
     """A licence, split or privacy rule forbids what was asked."""
 
     exit_code = 9
+
+
+class QuarantineError(SynthCTError):
+    """A dataset is finished, but the model failed for more of its samples than is let pass."""
+
+    exit_code = 10

@@ -137,12 +137,18 @@ class Inpainter:
         """
         jobs = [Job(n, p, s) for n, (p, s) in enumerate(zip(patches, seeds, strict=True))]
         painted = dict(self.stream(jobs))
+        if not all(np.isfinite(pixels).all() for pixels in painted.values()):
+            raise MaskError(
+                f"checkpoint {self.checkpoint.files.name} painted values that are not finite; "
+                "try dtype float32 or another scheduler"
+            )
         return [painted[n] for n in range(len(jobs))]
 
     def stream(self, jobs: Iterable[Job[Key]]) -> Iterator[tuple[Key, FloatArray]]:
         """Paint jobs as they come; a batch leaves as soon as one patch size has enough of them.
 
-        Which jobs share a batch depends on their order only.
+        Which jobs share a batch depends on their order only. A painting holds NaN where the
+        network or the scheduler overflowed.
         """
         waiting: dict[tuple[int, float], list[Job[Key]]] = {}
         for job in jobs:
@@ -173,11 +179,6 @@ class Inpainter:
                 guidance_scale=self.guidance_scale,
             )
         painted = out[:, 0].float().cpu().numpy()
-        if not np.isfinite(painted).all():
-            raise MaskError(
-                f"checkpoint {self.checkpoint.files.name} painted values that are not finite; "
-                "try dtype float32 or another scheduler"
-            )
         for job, pixels in zip(jobs, painted, strict=False):
             yield job.key, pixels
 

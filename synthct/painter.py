@@ -29,8 +29,14 @@ from synthct.sample import FloatArray, Outcome, Prepared, finish, noise_seed
 
 if TYPE_CHECKING:
     from synthct.inpaint import Inpainter, Job
+    from synthct.patch import Patch
 
 logger = logging.getLogger(__name__)
+
+#: Begins the reason of a sample that was rejected because the model gave no painting.
+MODEL_FAULT = "model: "
+#: Fewer pixels may be of one value by chance.
+_LEAST_PAINTED = 16
 
 #: One thread per process: several such processes beat one with all threads, and the number of
 #: threads changes low bits.
@@ -207,7 +213,11 @@ class _Made:
             self.progress.update(len(mask.specs))
 
     def finish(self, mask: Prepared, spec: SampleSpec, pieces: Sequence[FloatArray]) -> None:
-        """Make the row of a sample, or reject it if a measure of its paint breaks a limit."""
+        """Make the row of a sample; reject it for a faulty painting or a measure out of limits."""
+        if fault := _fault(mask.patches, pieces):
+            self._rejected.append(Rejection(spec.sample_id, fault))
+            self.progress.update()
+            return
         earlier = self._variants.setdefault(spec.mask_id, [])  # variants come in their order
         row, hu = finish(
             mask,
@@ -244,3 +254,14 @@ class _Made:
                 rejected.append(Rejection(sample_id, "pair: no painting of it was accepted"))
         place = {sample_id: n for n, sample_id in enumerate(self._sample_ids)}
         return rows, sorted(rejected, key=lambda one: place[one.sample_id])
+
+
+def _fault(patches: Sequence[Patch], painted: Sequence[FloatArray]) -> str | None:
+    """Why what the model gave is no painting at all; None if it may be one."""
+    for patch, pixels in zip(patches, painted, strict=False):
+        inside, before = pixels[patch.own], patch.image[patch.own]
+        if not np.isfinite(inside).all():
+            return f"{MODEL_FAULT}not finite"
+        if inside.size >= _LEAST_PAINTED and np.ptp(inside) == 0 and np.ptp(before) > 0:
+            return f"{MODEL_FAULT}one value throughout"
+    return None

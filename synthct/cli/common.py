@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from synthct.errors import RecipeError, SynthCTError
+from synthct.errors import RecipeError, ResourceError, SynthCTError
 from synthct.launch import is_first
 
 RecipeFile = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)]
@@ -45,17 +45,39 @@ def reporting(debug: bool = False) -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
-    except SynthCTError as err:
-        if debug:
+    except Exception as err:
+        told = _told(err)
+        if debug or told is None:
             raise
-        typer.echo(f"{type(err).__name__}: {err}", err=True)
-        raise typer.Exit(err.exit_code) from None
+        typer.echo(f"{type(told).__name__}: {_printable(str(told))}", err=True)
+        raise typer.Exit(told.exit_code) from None
     except KeyboardInterrupt:
         if is_first():
             typer.echo("interrupted; run the same command again to go on", err=True)
         raise typer.Exit(130) from None
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _told(err: Exception) -> SynthCTError | None:
+    """What to tell the user; None for what is a bug of ours and keeps its traceback."""
+    if isinstance(err, SynthCTError):
+        return err
+    if isinstance(err, BrokenPipeError):  # the reader of our output has enough; click ends it
+        return None
+    if isinstance(err, OSError):
+        place = f"{err.filename}: " if err.filename else ""
+        return ResourceError(f"{place}{err.strerror or err}; mend it and run the command again")
+    if isinstance(err, MemoryError) or type(err).__name__ == "OutOfMemoryError":  # torch's
+        return ResourceError(
+            f"memory does not suffice ({err}); try a smaller batch_size or fewer --workers"
+        )
+    return None
+
+
+def _printable(text: str) -> str:
+    """Text whose file names cannot steer a terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in text)
 
 
 def roots_of(pairs: Sequence[str] | None, option: str = "--source") -> dict[str, Path]:
