@@ -19,7 +19,7 @@ from synthct.methods import Diffusion, Inpaint
 from synthct.recipe import Recipe
 from synthct.sheet import dataset_sheet
 
-SHEET = "preview.png"
+CARD, ATTRIBUTION, SHEET = "README.md", "attribution.md", "preview.png"
 
 
 def write_documents(
@@ -48,10 +48,10 @@ def write_documents(
         atomic_write(tree / SHEET, sheet)
     facts = _card_facts(recipe, lock, has_picture=sheet is not None)
     card = dataset_card(release, summarise(tree, shards), facts)
-    atomic_write(tree / "README.md", card.encode())
+    atomic_write(tree / CARD, card.encode())
     notes = [] if lock.checkpoint is None else [_checkpoint_note(lock.checkpoint)]
     owed = attribution([*facts.sources, *notes])
-    atomic_write(tree / "attribution.md", owed.encode())
+    atomic_write(tree / ATTRIBUTION, owed.encode())
 
 
 def _checkpoint_note(checkpoint: LockedCheckpoint) -> SourceNote:

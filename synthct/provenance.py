@@ -78,8 +78,6 @@ def provenance(
     return {
         "sample_key": sample_key(spec, recipe, section, generation.get("checkpoint_id")),
         "split": spec.split,
-        "is_painted": spec.is_painted,
-        "pair_id": spec.mask_id if section.pair else None,
         "group": spec.host.patient_id,
         "host": {
             **_case_facts(spec.host),
@@ -179,7 +177,9 @@ def _attempt(spec: SampleSpec, donor: CaseEntry) -> int:
 
 
 def _label_value(section: MaskKind, region: npt.NDArray[np.bool_], labels: Array) -> int | None:
-    """The value that the label map got under the mask; None if it kept what it had."""
+    """The one value that the label map got under the mask; None if there is no such value."""
+    if section.values_by_voxel:
+        return None
     match section.label_policy():
         case "paint":
             return int(labels[region].max())

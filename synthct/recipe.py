@@ -197,22 +197,39 @@ class Recipe(_Section):
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def load_recipe(path: str | Path, *, sources: Mapping[str, Path] | None = None) -> Recipe:
+def load_recipe(
+    path: str | Path,
+    *,
+    sources: Mapping[str, Path] | None = None,
+    checkpoint: Path | None = None,
+) -> Recipe:
     """Read and check a recipe.
 
     Args:
         path: The YAML file. Relative roots in it are relative to the working directory.
         sources: Roots that replace those of the recipe, by name of the source (``--source``).
+        checkpoint: A folder that replaces the recipe's checkpoint.
 
     Raises:
         RecipeError: With one line ``file:line:column: key: what is wrong`` for each fault.
     """
     document = read_yaml(Path(path))
     _replace_roots(document, sources or {})
+    if checkpoint is not None and isinstance(document.value.get("inpaint"), dict):
+        document.value["inpaint"]["checkpoint"] = str(checkpoint)
     expand_variables(document, PATH_KEYS)
     recipe = validate(document, Recipe)
     recipe._document = document
     return recipe
+
+
+def stored_recipe(path: Path) -> Recipe:
+    """The resolved recipe of a dataset, its roots left as the variables that they are.
+
+    Raises:
+        RecipeError: If it is damaged.
+    """
+    return validate(read_yaml(path), Recipe)
 
 
 def recipe_json_schema() -> dict[str, Any]:

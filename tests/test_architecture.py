@@ -35,7 +35,7 @@ LAYERS = (
     {"progress"},
     {"assemble", "painter", "sheet", "workers"},
     {"documents", "locked"},
-    {"build", "evaluate", "training", "api"},
+    {"build", "evaluate", "training", "api", "verify"},
     {"preview"},
     {"cli"},
     {"__main__"},

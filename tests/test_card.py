@@ -24,6 +24,7 @@ from synthct.dataset.picture import from_picture
 from synthct.dataset.schema import Facts
 from synthct.dataset.summary import Summary, summarise
 from synthct.dataset.version import commit
+from synthct.intensity import SOFT_TISSUE
 
 FACTS = CardFacts(
     title="Tiny boxes",
@@ -126,7 +127,8 @@ def test_load_dataset_gives_voxels_splits_and_provenance(finished: Path, tmp_pat
         assert np.array_equal(from_picture(np.asarray(row["mask"]) > 0, "axial"), slices.mask)
         assert np.array_equal(from_picture(np.asarray(row["label_map"]), "axial"), slices.labels)
         facts = {field.name: row[field.name] for field in fields(Facts)}
-        assert row["provenance"] == {**PROVENANCE, **facts}
+        preview = {"preview": SOFT_TISSUE.model_dump()}
+        assert row["provenance"] == {**PROVENANCE, **facts, **preview}
         assert row["texture_ratio"] is None
         assert row["seam_ratio"] == METRICS.seam_ratio
         assert row["host_in_training"] is False

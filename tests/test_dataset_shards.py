@@ -25,6 +25,7 @@ from synthct.dataset.writer import (
     write_shard,
 )
 from synthct.errors import ResourceError, VerifyError
+from synthct.intensity import SOFT_TISSUE
 from synthct.volume import Volume
 
 SCHEMA = arrow_schema(keep_original=False)
@@ -100,7 +101,9 @@ def test_order_of_rows_is_kept(tmp_path: Path) -> None:
     record = write_shard(tmp_path, "a.parquet", rows, split="train", schema=SCHEMA)
     found = read_shard(tmp_path / record.path, ["sample_id", "provenance"]).to_pylist()
     assert [row["sample_id"] for row in found] == [row.facts.sample_id for row in rows]
-    text = canonical_json({**PROVENANCE, **asdict(rows[0].facts)})
+    text = canonical_json(
+        {**PROVENANCE, **asdict(rows[0].facts), "preview": SOFT_TISSUE.model_dump()}
+    )
     assert found[0]["provenance"] == text
 
 

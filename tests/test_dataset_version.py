@@ -16,7 +16,16 @@ from ruamel.yaml import YAML
 
 from synthct.dataset.digest import merkle_root, sample_digest
 from synthct.dataset.journal import record_shard
-from synthct.dataset.manifest import MANIFEST, read_manifest, release_of, write_manifest
+from synthct.dataset.manifest import (
+    MANIFEST,
+    FileEntry,
+    Manifest,
+    Release,
+    SplitSize,
+    read_manifest,
+    release_of,
+    write_manifest,
+)
 from synthct.dataset.picture import from_picture
 from synthct.dataset.png import decode_hu
 from synthct.dataset.records import write_recipe
@@ -217,25 +226,34 @@ def test_manifest_needs_every_shard_and_plain_files(tmp_path: Path) -> None:
         write_manifest(staging.tree, release, records)
 
 
-def damaged(change: Any) -> str:
-    entry = {"path": "a", "bytes": 1, "sha256": "0" * 64}
-    release = {
-        "name": "n",
-        "version": "1.0.0",
-        "content_id": "0" * 64,
-        "plan_id": "p",
-        "splits": [{"name": "train", "rows": 1, "shards": 1}],
-        "format_version": "1.0.0",
-        "package_version": "0.1.0",
-    }
-    content: dict[str, Any] = {"release": release, "files": [entry]}
-    change(content)
-    return json.dumps(content)
+def tiny_manifest() -> Manifest:
+    release = Release(
+        name="n",
+        version="1.0.0",
+        content_id="0" * 64,
+        plan_id="p",
+        splits=(SplitSize(name="train", rows=1, shards=1),),
+    )
+    return Manifest.of(release, [FileEntry(path="a", bytes=1, sha256="0" * 64)])
 
 
 def test_manifest_is_read_back(tmp_path: Path) -> None:
-    (tmp_path / MANIFEST).write_text(damaged(lambda content: None))
-    assert read_manifest(tmp_path) is not None
+    (tmp_path / MANIFEST).write_text(tiny_manifest().text())
+    assert read_manifest(tmp_path) == tiny_manifest()
+
+
+def test_no_bit_of_a_manifest_can_change_unseen(tmp_path: Path) -> None:
+    text = tiny_manifest().text().encode()
+    for place in range(len(text)):
+        changed = bytearray(text)
+        changed[place] ^= 1 << place % 8
+        (tmp_path / MANIFEST).write_bytes(changed)
+        with pytest.raises(VerifyError):
+            read_manifest(tmp_path)
+    for other in (text.replace(b"\n", b"\r\n"), text + b"\n", text.replace(b" ", b"")):
+        (tmp_path / MANIFEST).write_bytes(other)
+        with pytest.raises(VerifyError, match="damaged"):
+            read_manifest(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -253,7 +271,9 @@ def test_manifest_is_read_back(tmp_path: Path) -> None:
     ],
 )
 def test_manifest_that_is_not_ours_is_refused(tmp_path: Path, change: Any, message: str) -> None:
-    (tmp_path / MANIFEST).write_text(damaged(change))
+    content = json.loads(tiny_manifest().text())
+    change(content)
+    (tmp_path / MANIFEST).write_text(json.dumps(content))
     with pytest.raises(VerifyError, match=message):
         read_manifest(tmp_path)
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from synthct.cli import build, data, evaluate, train
+from synthct.cli import build, data, evaluate, train, trust
 from synthct.version import __version__
 
 app = typer.Typer(
@@ -33,6 +33,7 @@ def main(
 
 app.command()(data.check)
 app.command()(build.build)
+app.command()(trust.verify)
 app.command()(data.phantom)
 app.command()(data.schema)
 app.command()(train.train)

@@ -6,14 +6,15 @@ content by ``content_id``, which does not depend on what wrote the files.
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from synthct.dataset.digest import merkle_root
+from synthct.dataset.digest import canonical_json, merkle_root
 from synthct.dataset.files import atomic_write, remove_leftovers, resource_error, sha256_of
 from synthct.dataset.schema import FORMAT_VERSION
 from synthct.dataset.writer import ShardRecord, read_shard
@@ -59,12 +60,19 @@ class FileEntry(_Model):
         bytes: Its size.
         sha256: Hash of its bytes in hex.
         rows: Number of samples, if it is a shard.
+        root: Merkle root over its sample digests, if it is a shard.
     """
 
     path: Annotated[str, AfterValidator(_relative)]
     bytes: Annotated[int, Field(ge=0)]
     sha256: Sha256
     rows: Annotated[int, Field(ge=0)] | None = None
+    root: Sha256 | None = None
+
+    @property
+    def split(self) -> str:
+        """The split of a shard, by its name: ``data/train-00000-of-00012.parquet``."""
+        return PurePosixPath(self.path).name.partition("-")[0]
 
 
 class Release(_Model):
@@ -105,10 +113,32 @@ class Manifest(_Model):
     Attributes:
         release: What the version is.
         files: All files but the manifest itself, sorted by path.
+        files_id: Hash over both. It names the files, as ``content_id`` names the content.
     """
 
     release: Release
     files: Annotated[tuple[FileEntry, ...], Field(strict=False)]
+    files_id: Sha256
+
+    @classmethod
+    def of(cls, release: Release, files: Iterable[FileEntry]) -> Manifest:
+        """The manifest of a release with these files, in any order."""
+        in_order = tuple(sorted(files, key=lambda entry: entry.path))
+        return cls(release=release, files=in_order, files_id=_files_id(release, in_order))
+
+    @property
+    def shards(self) -> tuple[FileEntry, ...]:
+        """The shards, in the order of the plan."""
+        by_split: dict[str, list[FileEntry]] = {split.name: [] for split in self.release.splits}
+        for entry in self.files:
+            if entry.rows is not None:
+                by_split.setdefault(entry.split, []).append(entry)
+        return tuple(entry for entries in by_split.values() for entry in entries)
+
+    def text(self) -> str:
+        """The content of ``manifest.json``: one spelling per manifest."""
+        content = self.model_dump(exclude_none=True)
+        return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
 def release_of(
@@ -159,19 +189,13 @@ def write_manifest(folder: Path, release: Release, shards: Sequence[ShardRecord]
         ResourceError: If a file cannot be read or the manifest not be written.
     """
     remove_leftovers(folder)
-    known = {
-        shard.path: FileEntry(
-            path=shard.path, bytes=shard.bytes, sha256=shard.sha256, rows=shard.rows
-        )
-        for shard in shards
-    }
     paths = _files_of(folder)
-    if missing := known.keys() - paths.keys():
+    if missing := {shard.path for shard in shards} - paths.keys():
         raise VerifyError(f"{folder}: {min(missing)} is missing; build again")
-    entries = [known.get(path) or _entry(path, file) for path, file in sorted(paths.items())]
-    manifest = Manifest(release=release, files=tuple(entries))
-    text = json.dumps(manifest.model_dump(exclude_none=True), indent=2, ensure_ascii=False)
-    atomic_write(folder / MANIFEST, f"{text}\n".encode())
+    known = {shard.path: _shard_entry(folder, shard) for shard in shards}
+    entries = [known.get(path) or _entry(path, file) for path, file in paths.items()]
+    manifest = Manifest.of(release, entries)
+    atomic_write(folder / MANIFEST, manifest.text().encode())
     return manifest
 
 
@@ -183,7 +207,7 @@ def read_manifest(folder: Path) -> Manifest | None:
     """
     path = folder / MANIFEST
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes().decode()
     except (FileNotFoundError, NotADirectoryError):
         return None
     except UnicodeDecodeError as err:
@@ -193,7 +217,12 @@ def read_manifest(folder: Path) -> Manifest | None:
     try:
         content = json.loads(text)
         _check_format(path, content)
-        return Manifest.model_validate(content)
+        manifest = Manifest.model_validate(content)
+        if manifest.files_id != _files_id(manifest.release, manifest.files):
+            raise ValueError("its files_id is not that of its content")
+        if manifest.text() != text:
+            raise ValueError("it is not spelt as synthct spells it")
+        return manifest
     except (ValidationError, ValueError, RecursionError) as err:
         raise VerifyError(f"{path} is damaged ({err}); take the dataset from its source") from err
 
@@ -217,6 +246,26 @@ def _files_of(folder: Path) -> dict[str, Path]:
         if path.is_file() and path != folder / MANIFEST:
             files[path.relative_to(folder).as_posix()] = path
     return files
+
+
+def _files_id(release: Release, files: Sequence[FileEntry]) -> str:
+    content = {
+        "release": release.model_dump(exclude_none=True),
+        "files": [entry.model_dump(exclude_none=True) for entry in files],
+    }
+    return hashlib.sha256(b"synthct/files/v1\0" + canonical_json(content).encode()).hexdigest()
+
+
+def _shard_entry(folder: Path, shard: ShardRecord) -> FileEntry:
+    """The entry of a shard, whose bytes were just hashed."""
+    digests = read_shard(folder / shard.path, ["sample_digest"])["sample_digest"].to_pylist()
+    return FileEntry(
+        path=shard.path,
+        bytes=shard.bytes,
+        sha256=shard.sha256,
+        rows=shard.rows,
+        root=merkle_root(digests),
+    )
 
 
 def _entry(path: str, file: Path) -> FileEntry:

@@ -24,6 +24,9 @@ HU_OFFSET = 1024
 #: Level 6 costs twice the time of 4 and saves nothing on CT; 1 to 3 are 7 % larger.
 _COMPRESS_LEVEL = 4
 
+#: The last chunk of every PNG.
+_END = b"\0\0\0\0IEND\xaeB\x60\x82"
+
 #: The highest index of the preview's palette draws the outline; the others are greys.
 _OUTLINE = 255
 _OUTLINE_RGB = (255, 176, 0)
@@ -101,6 +104,15 @@ def encode_preview(
     return _save(image)
 
 
+def decode_preview(png: bytes) -> npt.NDArray[np.uint8]:
+    """What a preview shows: (rows, columns, 3) RGB.
+
+    Raises:
+        VerifyError: If the bytes are damaged, or not a preview.
+    """
+    return _decode(png, ("P",), shown_as="RGB")
+
+
 def _grown(region: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """The region and its neighbours, corners included."""
     tall = region.copy()
@@ -124,11 +136,13 @@ def _save(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _decode(png: bytes, modes: tuple[str, ...]) -> npt.NDArray[Any]:
+def _decode(png: bytes, modes: tuple[str, ...], *, shown_as: str | None = None) -> npt.NDArray[Any]:
+    if not png.endswith(_END):  # Pillow would show what there is
+        raise VerifyError("a picture is cut off")
     try:
         with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
             if image.mode not in modes:
                 raise VerifyError(f"a picture of mode {image.mode} where {modes[0]} is expected")
-            return np.array(image)
+            return np.array(image.convert(shown_as) if shown_as else image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as err:
         raise VerifyError(f"a picture is damaged ({err})") from err

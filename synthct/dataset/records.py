@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from synthct.dataset.files import atomic_write
 from synthct.dataset.schema import arrow_schema, flat_columns
 from synthct.dataset.writer import Rejection
+from synthct.errors import VerifyError
 
 RECIPE, REJECTED = "recipe.yaml", "rejected.parquet"
 
@@ -56,6 +57,24 @@ def yaml_text(value: Mapping[str, Any]) -> str:
     stream = io.StringIO()
     dumper.dump(_plain(value), stream)
     return stream.getvalue()
+
+
+def front_matter(page: str) -> dict[str, Any]:
+    """The YAML header of a card; empty if it has none.
+
+    Raises:
+        VerifyError: If it is no YAML.
+    """
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    if not page.startswith("---\n"):
+        return {}
+    try:
+        header = YAML(typ="safe", pure=True).load(page[4:].partition("\n---\n")[0])
+    except YAMLError as err:
+        raise VerifyError(f"the header of the card is no YAML ({err})") from err
+    return header if isinstance(header, dict) else {}
 
 
 def _plain(value: Any) -> Any:

@@ -228,7 +228,7 @@ def make_row(
         metrics: Measures of the sample.
         provenance: JSON-able; how the sample came about. Its top-level keys
             ``digest.NOT_CONTENT`` do not count for the sample's digest. ``facts`` are added to
-            it, so that the digest covers them too.
+            it, so that the digest covers them too, and the window of the preview.
         window: Window of the preview.
         keep_original: Whether the row carries the host's slice as it was.
 
@@ -242,7 +242,7 @@ def make_row(
     labels = to_picture(slices.labels, view)
     original = to_picture(slices.original, view)
     affine = picture_affine(slices.painted.affine, slices.painted.shape, view)
-    told = {**asdict(facts), **provenance}
+    told = {**asdict(facts), **provenance, "preview": window.model_dump()}
     rows_mm, columns_mm = np.linalg.norm(affine[:3, :2], axis=0)
     return Row(
         facts=facts,
