@@ -20,6 +20,7 @@ from synthct.dataset.schema import Row
 from synthct.draw import CaseReader, masks_of
 from synthct.provenance import generation_facts, sample_key
 from synthct.recipe import Recipe
+from synthct.references import References
 from synthct.sample import Prepared, finish, prepare
 
 
@@ -39,8 +40,13 @@ def row_of(checked: Checked, section: str) -> tuple[Prepared, Row]:
     assert isinstance(mask, Prepared)
     painted = [np.full((p.size, p.size), 0.25, dtype=np.float32) for p in mask.patches]
     generation = generation_facts(checked.recipe, {"checkpoint_id": "c" * 64})
-    said = {"trained_on": None, "numerics": {"device": "cpu"}, "licence": checked.licence}
-    row = finish(mask, mask.specs[0], painted, checked.recipe, generation=generation, **said)
+    said: dict[str, Any] = {
+        "trained_on": None,
+        "numerics": {"device": "cpu"},
+        "licence": checked.licence,
+    }
+    said |= {"generation": generation, "references": References({})}
+    row, _ = finish(mask, mask.specs[0], painted, checked.recipe, **said)
     return mask, row
 
 
