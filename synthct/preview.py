@@ -11,12 +11,12 @@ from synthct.assemble import counted
 from synthct.build import counted_samples, expected_bytes
 from synthct.check import Checked
 from synthct.dataset.files import atomic_write
-from synthct.draw import CaseReader, Refused, masks_of
+from synthct.draw import CaseReader, Drawn, Refused, draw, masks_of
 from synthct.methods import Diffusion
 from synthct.painter import THREADS
 from synthct.plan import SampleSpec
-from synthct.sample import Prepared, prepare
-from synthct.sheet import TILES, plan_sheet
+from synthct.plan_sheet import TILES, plan_sheet
+from synthct.sample import Prepared, prepare_slices
 
 #: About what pasting, measuring and encoding take for a sample.
 REST_SECONDS = 0.15
@@ -63,14 +63,23 @@ def masks_preview(checked: Checked, path: Path) -> tuple[int, list[str]]:
     Returns:
         Number of masks on the sheet, and for each mask that was refused, why.
     """
-    chosen = _some_of_each_section(masks_of(checked.plan.specs), TILES)
-    reader = CaseReader(checked.label_names)
-    tried = [prepare(group, checked.recipe, checked.rules, reader)[0] for group in chosen]
-    drawn = [mask for mask in tried if isinstance(mask, Prepared)]
-    sheet = plan_sheet(drawn, checked.recipe.view)
+    recipe, rules, label_names = checked.recipe, checked.rules, checked.label_names
+    reader = CaseReader(label_names)
+    shown: list[Drawn] = []
+    refused: list[str] = []
+    for group in _some_of_each_section(masks_of(checked.plan.specs), TILES):
+        drawn = draw(group, recipe, reader)
+        if isinstance(drawn, Refused):
+            refused.append(drawn.detail)
+            continue
+        outcome = prepare_slices(drawn, recipe, rules, label_names)
+        refused += dict.fromkeys(one.detail for one in outcome if isinstance(one, Refused))
+        if any(isinstance(one, Prepared) for one in outcome):
+            shown.append(drawn)
+    sheet = plan_sheet(shown, recipe.view)
     if sheet is not None:
         atomic_write(path, sheet)
-    return len(drawn), [mask.detail for mask in tried if isinstance(mask, Refused)]
+    return len(shown), refused
 
 
 def _some_of_each_section(

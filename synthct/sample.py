@@ -117,14 +117,28 @@ def prepare(
     drawn = draw(specs, recipe, reader)
     if isinstance(drawn, Refused):
         return (drawn,)
+    return prepare_slices(drawn, recipe, rules, reader.label_names)
+
+
+def prepare_slices(
+    drawn: Drawn, recipe: Recipe, rules: PatchRules | None, label_names: Mapping[str, int]
+) -> Outcome:
+    """Cut the patches of a drawn mask's slices, or fill them.
+
+    Args:
+        drawn: The mask.
+        recipe: The recipe.
+        rules: What the checkpoint takes; None where a control paints.
+        label_names: Structure to value, dataset-wide.
+    """
     control = None
     if not isinstance(recipe.inpaint, Diffusion):
         try:
             control = control_for(drawn, recipe.inpaint, recipe.view)
         except MaskError as err:
-            return (refused(specs, drawn.section, err),)
+            return (refused(drawn.specs, drawn.section, err),)
     return tuple(
-        _prepare_slice(drawn, ordinal, recipe, rules, control, reader.label_names)
+        _prepare_slice(drawn, ordinal, recipe, rules, control, label_names)
         for ordinal in range(len(drawn.slices))
     )
 

@@ -1,22 +1,17 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from dataset_rows import make_test_row
 from PIL import Image
-from tiny_recipe import tiny_recipe, write_data
 
-from synthct.check import check
 from synthct.dataset.schema import arrow_schema
 from synthct.dataset.writer import write_shard
-from synthct.draw import CaseReader, masks_of
-from synthct.recipe import Recipe
-from synthct.sample import Prepared, prepare
-from synthct.sheet import GAP, MASK_COLOUR, ORGAN_COLOUR, TILE, TILES, dataset_sheet, plan_sheet
+from synthct.sheet import TILE, TILES, dataset_sheet
+from synthct.tiles import GAP
 
 
 def picture_of(png: bytes | None) -> np.ndarray:
@@ -24,11 +19,6 @@ def picture_of(png: bytes | None) -> np.ndarray:
     with Image.open(io.BytesIO(png)) as image:
         assert image.mode == "RGB"
         return np.asarray(image)
-
-
-def share_like(picture: np.ndarray, colour: Sequence[int]) -> float:
-    """Share of the pixels near a colour; pictures are enlarged smoothly, so not exactly it."""
-    return float((np.abs(picture.astype(int) - colour).max(axis=2) < 60).mean())
 
 
 def shards_of(folder: Path, *counts: int) -> list[Path]:
@@ -41,23 +31,6 @@ def shards_of(folder: Path, *counts: int) -> list[Path]:
                              schema=arrow_schema(keep_original=False))  # fmt: skip
         paths.append(folder / record.path)
     return paths
-
-
-def test_the_plans_sheet_outlines_masks_and_organs(tmp_path: Path, tiny_checkpoint: Path) -> None:
-    recipe = Recipe.model_validate(tiny_recipe(write_data(tmp_path / "data"), tiny_checkpoint))
-    checked = check(recipe, cache_dir=tmp_path / "cache")
-    reader = CaseReader(checked.label_names)
-    masks = [
-        prepare(group, recipe, checked.rules, reader)[0]
-        for group in masks_of(checked.plan.specs)
-        if group[0].section in ("tumors", "box")
-    ]
-    drawn = [mask for mask in masks if isinstance(mask, Prepared)]
-    assert len(drawn) == 4
-    picture = picture_of(plan_sheet(drawn, "axial"))
-    assert picture.shape[1] == 3 * (2 * TILE + GAP)
-    assert share_like(picture, MASK_COLOUR) > 0.002
-    assert share_like(picture, ORGAN_COLOUR) > 0.002
 
 
 def test_the_datasets_sheet_shows_every_sample_of_a_small_one(tmp_path: Path) -> None:
@@ -81,7 +54,3 @@ def tiles(picture: np.ndarray, rows: int) -> list[np.ndarray]:
 @pytest.mark.parametrize("counts", [(), (0,)])
 def test_an_empty_dataset_has_no_sheet(tmp_path: Path, counts: tuple[int, ...]) -> None:
     assert dataset_sheet(shards_of(tmp_path, *counts)) is None
-
-
-def test_no_masks_make_no_sheet() -> None:
-    assert plan_sheet([], "axial") is None
