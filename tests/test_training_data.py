@@ -18,8 +18,9 @@ from synthct.errors import MaskError, RecipeError, ResourceError
 from synthct.patch import PatchRules
 from synthct.training import cache as training_cache
 from synthct.training.cache import TrainingSet
-from synthct.training.coarse import coarser
+from synthct.training.coarse import coarser, thicker
 from synthct.training.data import PatchBatches, batches_from
+from synthct.training.draw import jittered
 from synthct.training.network import build_unet
 from synthct.training.plan import hold_out, plan_units
 
@@ -97,6 +98,29 @@ def test_a_coarse_copy_is_another_scan_of_the_same_patient():
     assert coarse.region("tumor").any()
 
 
+def test_thick_slices_are_the_means_of_two_and_lie_between_them():
+    thin = make_tiny_case()
+    thick = thicker(thin)
+    assert thick.scan().shape == (48, 40, 12)
+    assert thick.scan().spacing_mm == pytest.approx((0.8, 0.8, 5.0))
+    pair = thin.scan().array[:, :, 10:12].mean(axis=2)
+    np.testing.assert_array_equal(thick.scan().array[:, :, 5], np.rint(pair))
+    np.testing.assert_array_equal(thick.labels.array[:, :, 5], thin.labels.array[:, :, 10])
+    both = world(thin.scan().affine, [(3, 4, 10), (3, 4, 11)])
+    np.testing.assert_allclose(world(thick.scan().affine, (3, 4, 5)), both.mean(axis=0))
+
+
+def test_attenuation_jitter_scales_what_lies_above_vacuum():
+    plane = make_tiny_case().scan()
+    moved = jittered(plane, 0.05, np.random.default_rng(2)).array
+    inside = plane.array > -500
+    factor = np.median((moved[inside] + 1000.0) / (plane.array[inside] + 1000.0))
+    assert 0.95 <= factor <= 1.05
+    assert factor != pytest.approx(1, abs=1e-3)
+    np.testing.assert_allclose(moved, (plane.array + 1000.0) * factor - 1000, atol=1.5)
+    assert jittered(plane, 0.0, np.random.default_rng(2)) is plane
+
+
 # -- who is held out --------------------------------------------------------------------------
 
 
@@ -169,9 +193,8 @@ def test_visits_go_by_the_weights_of_sections_and_sources(many_root, tmp_path):
         "scans": {"layout": "kits23", "root": many_root, "cases": ["case_0000[0-3]"]},
         "more": {"layout": "kits23", "root": many_root, "cases": ["case_00004"]},
     }
-    recipe = tiny_recipe(
-        many_root, sources=sources, data={"source_weights": {"scans": 3}, "coarsen": 0.25}
-    )
+    data = {"source_weights": {"scans": 3}, "coarsen": 0.25, "thicken": 0.4}
+    recipe = tiny_recipe(many_root, sources=sources, data=data)
     cast, _ = hold_out(recipe, index_of(recipe, tmp_path))
     units = plan_units(recipe, cast, 4000, "train")
     visits = [(unit.host, visit) for unit in units for visit in unit.visits]
@@ -184,6 +207,16 @@ def test_visits_go_by_the_weights_of_sections_and_sources(many_root, tmp_path):
     factors = Counter(visit.factor for _, visit in visits)
     assert factors[1] / 4000 == pytest.approx(0.75, abs=0.03)
     assert factors[2] / factors[3] == pytest.approx(1, abs=0.2)
+    assert sum(visit.thick for _, visit in visits) / 4000 == pytest.approx(0.4, abs=0.03)
+
+
+def test_thick_slices_are_not_made_thicker(many_root, tmp_path):
+    recipe = tiny_recipe(many_root, data={"thicken": 1.0})
+    cast, _ = hold_out(recipe, index_of(recipe, tmp_path))
+    thick = [replace(host, affine=host.affine @ np.diag([1, 1, 2, 1])) for host in cast.hosts]
+    for hosts, expected in ((cast.hosts, True), (tuple(thick), False)):
+        units = plan_units(recipe, replace(cast, hosts=hosts), 20, "train")
+        assert {visit.thick for unit in units for visit in unit.visits} == {expected}
 
 
 def test_a_section_that_no_case_can_serve_is_an_error_at_once(kits_root, tmp_path):

@@ -22,10 +22,10 @@ from synthct.masks import (
 )
 from synthct.patch import Patch, PatchRules, cut_patches
 from synthct.sources import read_case
-from synthct.training.coarse import coarser
+from synthct.training.coarse import coarser, thicker
 from synthct.training.plan import Unit, lends
 from synthct.training.recipe import TrainingRecipe
-from synthct.volume import Volume
+from synthct.volume import HU_MAX, HU_MIN, Volume
 
 #: How often a mask is drawn anew that has no legal place or cannot be cut, before it is left out.
 TRIES = 10
@@ -94,14 +94,16 @@ def draw_unit(
     """
     case = read_case(unit.host, names)
     donors = [(entry, read_case(entry, names)) for entry in unit.donors]
-    copies = {1: case}
+    copies = {(1, False): case}
     for visit in unit.visits:
         section = recipe.masks[visit.section]
-        if visit.factor not in copies:
-            copies[visit.factor] = coarser(case, visit.factor)
+        seen_as = (visit.factor, visit.thick)
+        if seen_as not in copies:
+            thick = thicker(case) if visit.thick else case
+            copies[seen_as] = coarser(thick, visit.factor) if visit.factor > 1 else thick
         lenders = [donor for entry, donor in donors if lends(entry, section)]
         rng = seeds.generator(recipe.seed, "mask", unit.side, str(visit.number))
-        drawn = _visit(recipe, rules, section, copies[visit.factor], lenders, slices, rng)
+        drawn = _visit(recipe, rules, section, copies[seen_as], lenders, slices, rng)
         if isinstance(drawn, str):
             tally.left_out[f"{section.name}: {drawn}"] += 1
             continue
@@ -131,6 +133,7 @@ def _visit(
                 shown = draw_slices(mask, view, section.slices, section.max_extent_mm, rng)
                 flat = slice_of(mask, view, shown[int(rng.integers(len(shown)))])
                 plane, region = on_slice(host.scan(), flat, view)
+                plane = jittered(plane, recipe.data.attenuation_jitter, rng)
                 patches = tuple(cut_patches(plane, region, flat.label, rules))
                 drawn.append(
                     MaskedSlice(
@@ -144,6 +147,21 @@ def _visit(
         else:
             return drawn
     return reasons.most_common(1)[0][0]
+
+
+def jittered(plane: Volume, jitter: float, rng: np.random.Generator) -> Volume:
+    """A slice whose attenuation (HU + 1000) is all a little higher or lower.
+
+    Args:
+        plane: HU.
+        jitter: Greatest relative change, drawn evenly.
+        rng: Drawn from only if there is a jitter.
+    """
+    if not jitter:
+        return plane
+    factor = np.float32(1 + rng.uniform(-jitter, jitter))
+    hu = np.rint((plane.array + np.float32(1000)) * factor - np.float32(1000))
+    return Volume(np.clip(hu, HU_MIN, HU_MAX).astype(np.int16), plane.affine)
 
 
 def _draw_view(

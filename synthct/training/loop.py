@@ -186,7 +186,9 @@ def learning_rate_factor(recipe: TrainingRecipe, step: int) -> float:
 
 def _trainer(recipe: TrainingRecipe, accelerator: Accelerator, unet: PaletteUNet) -> Trainer:
     optim = recipe.optim
-    ema = EMAModel(unet.parameters(), decay=optim.ema_decay, use_ema_warmup=True, power=0.75)
+    ema = EMAModel(
+        unet.parameters(), decay=optim.ema_decay, use_ema_warmup=True, power=0.75, foreach=True
+    )
     ema.to(accelerator.device)
     adam = torch.optim.AdamW(
         unet.parameters(), lr=optim.learning_rate, weight_decay=optim.weight_decay

@@ -26,6 +26,9 @@ DONORS_PER_HOST = 4
 #: In-plane resolution of the coarser copies of a scan, as fractions of its own.
 COARSE_FACTORS = (2, 3)
 
+#: Scans with slices up to so thick get a copy with slices twice as thick.
+THIN_SLICE_MM = 3.0
+
 
 @dataclass(frozen=True, eq=False)
 class Cast:
@@ -53,11 +56,13 @@ class Visit:
         number: Names its random stream.
         section: Number of its section of ``masks``.
         factor: 1, or how much coarser the copy of the scan is.
+        thick: Whether the copy's slices are twice as thick.
     """
 
     number: int
     section: int
     factor: int
+    thick: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +134,9 @@ def plan_units(recipe: TrainingRecipe, cast: Cast, visits: int, side: str) -> li
         host = able[section][int(rng.choice(len(able[section]), p=host_weights[section]))]
         is_coarse = rng.random() < recipe.data.coarsen
         factor = int(rng.choice(COARSE_FACTORS)) if is_coarse else 1
-        mine[host].append(Visit(number, section, factor))
+        is_thin = cast.hosts[host].spacing_mm[2] <= THIN_SLICE_MM
+        thick = bool(rng.random() < recipe.data.thicken) and is_thin
+        mine[host].append(Visit(number, section, factor, thick))
     return [
         Unit(cast.hosts[n], _donors_for(recipe, cast.hosts[n], cast, side), tuple(mine[n]), side)
         for n in sorted(mine)

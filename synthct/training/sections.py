@@ -87,6 +87,10 @@ class DataSection(Section):
         patches_per_mask: Patches cut from one drawn 3D mask, on slices of their own.
         coarsen: Share of visits that go to a copy of the scan at half or a third of its in-plane
             resolution (block means), so that coarse scans are learned too.
+        thicken: Share of visits to a thin scan (slices of at most 3 mm) that go to a copy with
+            slices twice as thick (means of two), which is less noisy and blurred along the body.
+        attenuation_jitter: Greatest relative change of the attenuation (HU + 1000) of a patch,
+            drawn evenly; 0.03 moves soft tissue by up to 30 HU, as tube voltage and contrast do.
         flip: Chance of a left-right flip.
         join_masks: Share of the patches of whatever fits that also get another patch's mask, so
             that more pixels are learned per pass.
@@ -99,6 +103,8 @@ class DataSection(Section):
     views: Annotated[Mapping[View, Positive], Field(min_length=1)] = {"axial": 1.0}
     patches_per_mask: Count = 8
     coarsen: Fraction = 0.0
+    thicken: Fraction = 0.0
+    attenuation_jitter: Annotated[float, Field(ge=0, le=0.2)] = 0.0
     flip: Fraction = 0.5
     join_masks: Fraction = 0.0
     label_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
