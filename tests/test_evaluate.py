@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from evaluated import blurred, fresh, same, write_dataset
 from typer.testing import CliRunner
 
 from synthct.cli import app
-from synthct.errors import RecipeError, VerifyError
+from synthct.errors import RecipeError, ResourceError, VerifyError
 from synthct.evaluate.pictures import Crop, Extracted
 from synthct.evaluate.radiomics import Radiomics
 from synthct.evaluate.results import Evaluation, read_results, write_results
@@ -200,6 +201,63 @@ def test_steps_between_slices_of_a_lesion_are_measured(tmp_path: Path) -> None:
     assert 0.5 < spreads["z_jump_ratio"].quantiles[2] < 2
     assert spreads["seam_ratio"].count == 24
     assert "texture_ratio" not in spreads  # defined for none of them
+
+
+SEGMENTER = """
+import sys
+from pathlib import Path
+import nibabel as nib, numpy as np
+for path in sorted(Path(sys.argv[1]).glob("*_0000.nii.gz")):
+    image = nib.load(path)
+    hu = np.asarray(image.dataobj)
+    rows = np.hypot(*(np.indices(hu.shape[:2]) - np.array([[[25]], [[28]]])))[:, :, None]
+    labels = np.where(rows < 13, 2, 0) + (hu > 200)
+    out = nib.Nifti1Image(labels.astype(np.uint8)[::-1], image.affine @ flip(hu.shape))
+    nib.save(out, Path(sys.argv[2]) / path.name.replace("_0000", ""))
+"""
+FLIP = """
+def flip(shape):
+    import numpy as np
+    turned = np.eye(4); turned[0, 0] = -1; turned[0, 3] = shape[0] - 1
+    return turned
+"""
+
+
+def test_the_users_own_segmenter_judges_the_masks(made: Path, tmp_path: Path) -> None:
+    script = tmp_path / "segment.py"
+    script.write_text(FLIP + SEGMENTER)  # its label maps are stored upside down
+    command = f"{sys.executable} {script} {{images}} {{labels}}"
+    folder = made / "same/1.0.0"
+
+    def adherence(**options: Any) -> float:
+        asked = Options(arms={}, segmenter=command, **options)
+        spreads = run(folder, tmp_path / "cache", asked).measures
+        (found,) = [m for m in spreads if (m.measure, m.group) == ("user_adherence", "all")]
+        assert found.count == 36
+        return found.quantiles[2]
+
+    assert 0.9 < adherence() < 1  # a little beside the mask
+    assert adherence(segmenter_values={"kidney": frozenset({2}), "liver": frozenset({2})}) > 0.9
+    assert adherence(segmenter_values={"kidney": frozenset({7}), "liver": frozenset({7})}) == 0
+
+    def refused(command: str, message: str) -> None:
+        with pytest.raises((RecipeError, ResourceError), match=message):
+            run(folder, tmp_path / "cache", Options(arms={}, segmenter=command))
+
+    refused("predict", r"write \{images\} and \{labels\} in it")
+    refused("no-such-program {images} {labels}", "cannot be run")
+    refused(
+        f"{sys.executable} -c 'import sys; sys.exit(\"no GPU\")' {{images}} {{labels}}", "no GPU"
+    )
+    refused(f"{sys.executable} -c 0 {{images}} {{labels}}", "it wrote no 000000.nii.gz")
+
+
+def test_what_was_painted_where_it_was_not_is_noted(made: Path, tmp_path: Path) -> None:
+    # The rows of these datasets have no error measures, as those of transplants have none.
+    notes = run(made / "same/1.0.0", tmp_path).notes
+    assert any(n.startswith("'kidney' was painted where it was not") for n in notes)
+    other = run(made / "same/1.0.0", tmp_path, Options(arms={}, real=made / "fresh/1.0.0"))
+    assert not any("painted where it was not" in n for n in other.notes)
 
 
 def test_results_are_written_and_read_again(found: Evaluation, tmp_path: Path) -> None:

@@ -44,6 +44,17 @@ def evaluate(
     slices: Annotated[
         bool, typer.Option("--slices/--no-slices", help="Also compare whole slices.")
     ] = True,
+    segmenter: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COMMAND",
+            help="Your own judge of the masks, such as 'nnUNetv2_predict -i {images} -o {labels}'.",
+        ),
+    ] = None,
+    segmenter_label: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LABEL=1,2", help="A label's values there; by default all but 0."),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(help="Where the results go.", show_default="DATASET.evaluation"),
@@ -63,6 +74,8 @@ def evaluate(
             real=real,
             roots=roots_of(source),
             scopes=("crop", "slice") if slices else ("crop",),
+            segmenter=segmenter,
+            segmenter_values=_values(segmenter_label),
             progress=on_terminal(),
         )
         found = evaluate(
@@ -76,6 +89,24 @@ def evaluate(
         write_results(folder, found, tables)
         typer.echo(tables)
         typer.echo(f"{folder}")
+
+
+def _values(pairs: list[str] | None) -> dict[str, frozenset[int]]:
+    """``LABEL=1,2`` options as a mapping.
+
+    Raises:
+        RecipeError: If one has no label or a value that is no whole number.
+    """
+    from synthct.errors import RecipeError
+
+    values = {}
+    for pair in pairs or ():
+        label, _, numbers = pair.partition("=")
+        parts = numbers.split(",")
+        if not label or not all(part.isdecimal() for part in parts):
+            raise RecipeError(f"--segmenter-label {pair}: write LABEL=VALUES, such as kidney=1,2")
+        values[label] = frozenset(int(part) for part in parts)
+    return values
 
 
 def _extractors(names: list[ExtractorName] | None, weights: Path | None) -> list[Extractor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +25,7 @@ from synthct.evaluate.results import (
     Spread,
 )
 from synthct.evaluate.scores import Halving, make_halvings, score_arm, score_floor
+from synthct.evaluate.segmenter import user_adherence
 from synthct.evaluate.stack import Stacks
 from synthct.evaluate.stream import Dataset, Sample, Scans
 from synthct.version import __version__
@@ -49,6 +50,8 @@ class Options:
             tissue was painted over; None for the dataset's own.
         roots: Where the dataset's sources are, for the neighbouring slices.
         scopes: Crops around the mask, whole slices, or both.
+        segmenter: The user's command, see ``segmenter.user_adherence``; None for none.
+        segmenter_values: Label to its values in that command's label maps.
         progress: Show a progress bar.
     """
 
@@ -56,6 +59,8 @@ class Options:
     real: Path | None = None
     roots: Mapping[str, Path] | None = None
     scopes: Sequence[Scope] = ("crop", "slice")
+    segmenter: str | None = None
+    segmenter_values: Mapping[str, frozenset[int]] = field(default_factory=dict)
     progress: bool = False
 
 
@@ -67,13 +72,13 @@ class _Side:
         dataset: The dataset.
         rows: Its flat columns.
         features: By what they are of, extractor and scope.
-        jumps: Per pair of neighbouring slices, the label and their z-jump ratio.
+        extra: Further measures by name: the label and the value of each.
     """
 
     dataset: Dataset
     rows: list[dict[str, Any]]
     features: Mapping[tuple[Which, str, Scope], FeatureSet]
-    jumps: list[tuple[str, float]]
+    extra: dict[str, list[tuple[str, float]]]
 
 
 def evaluate(
@@ -121,6 +126,11 @@ def evaluate(
         painted = take(main, kinds, scans)
         controls = {name: take(arm, [PAINTED], None) for name, arm in arms.items()}
         reference = take(other, ["original"], None) if other else painted
+    if options.segmenter is not None:
+        with _bar([main], options) as bar:
+            painted.extra["user_adherence"] = user_adherence(
+                main, options.segmenter, options.segmenter_values, advance=bar.update
+            )
     _compare_masks(painted, controls, notes)
     return _results(painted, controls, reference, jobs, scans is not None, notes)
 
@@ -168,7 +178,7 @@ def _take(
         (job.which, job.extractor.key, job.scope): one
         for job, one in zip(wanted, found, strict=True)
     }
-    return _Side(dataset, dataset.rows(), features, stacks.jumps)
+    return _Side(dataset, dataset.rows(), features, {"z_jump_ratio": stacks.jumps})
 
 
 def _compare_masks(painted: _Side, controls: Mapping[str, _Side], notes: list[str]) -> None:
@@ -192,6 +202,7 @@ def _results(
     label_of, patient_of = _columns([*sides.values(), reference])
     groups, halvings = [], {}
     scores: list[Score] = []
+    notes += _unlike_real(painted, reference, label_of)
     names = [ALL, *dict.fromkeys(label_of[row["mask_id"]] for row in painted.rows)]
     for name in names if len(names) > 2 else [ALL]:
         real_masks = _masks(reference, label_of, name)
@@ -261,6 +272,19 @@ def _columns(sides: Sequence[_Side]) -> tuple[dict[str, str], dict[str, str]]:
     return labels, {row["mask_id"]: row["patient_id"] for row in rows}
 
 
+def _unlike_real(painted: _Side, reference: _Side, label_of: Mapping[str, str]) -> Iterator[str]:
+    """Notes of labels that were painted where they were not, and are compared with what was."""
+    if reference is not painted:
+        return
+    for label in dict.fromkeys(label_of.values()):
+        rows = [row for row in painted.rows if label_of[row["mask_id"]] == label]
+        if rows and all(row.get("mae_hu") is None for row in rows):
+            yield (
+                f"'{label}' was painted where it was not, and is compared with what was there; "
+                "give --real with a dataset whose originals show it"
+            )
+
+
 def _masks(side: _Side, label_of: Mapping[str, str], group: str) -> list[str]:
     masks = dict.fromkeys(row["mask_id"] for row in side.rows)
     return [mask for mask in masks if group in (ALL, label_of[mask])]
@@ -303,7 +327,8 @@ def _spreads(
             values_of: dict[str, list[Any]] = {
                 f.name: [row.get(f.name) for row in rows] for f in fields(Metrics)
             }
-            values_of["z_jump_ratio"] = [j for label, j in side.jumps if group in (ALL, label)]
+            for name, pairs in side.extra.items():
+                values_of[name] = [value for label, value in pairs if group in (ALL, label)]
             for measure, values in values_of.items():
                 defined = [v for v in values if v is not None and np.isfinite(v)]
                 if defined:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -21,13 +22,13 @@ from synthct.evaluate.pictures import Crop, Hu
 from synthct.masks import VIEW_AXIS
 from synthct.recipe import load_recipe
 from synthct.sources import CaseEntry, index_sources, read_case
-from synthct.volume import Volume
+from synthct.volume import Affine, Volume
 from synthct.yaml_model import read_yaml
 
 #: Rows that are in memory at once.
 _ROWS = 16
 
-_NEEDED = ("image", "mask", "spacing_mm")
+_NEEDED = ("image", "mask", "spacing_mm", "affine")
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,11 +39,13 @@ class Sample:
         row: Its flat columns.
         painted: The whole slice.
         original: HU of the slice before painting; None where the dataset does not keep it.
+        affine: (4, 4), from (row, column, 0, 1) to RAS+ mm.
     """
 
     row: Mapping[str, Any]
     painted: Crop
     original: Hu | None
+    affine: Affine
 
     @property
     def mask_id(self) -> str:
@@ -119,7 +122,8 @@ class Dataset:
         image, mask = row.pop("image")["bytes"], row.pop("mask")["bytes"]
         kept = row.pop("original", None)
         painted = Crop(decode_hu(image), decode_mask(mask), spacing, row["label"])
-        return Sample(row, painted, decode_hu(kept["bytes"]) if kept else None)
+        affine = np.array(row.pop("affine"), dtype=np.float64).reshape(4, 4)
+        return Sample(row, painted, decode_hu(kept["bytes"]) if kept else None, affine)
 
 
 class Scans:

@@ -1,0 +1,100 @@
+"""Mask adherence by the user's own segmenter, run once over all painted slices.
+
+The command is the user's, from the command line; nothing in a dataset or recipe is ever run.
+"""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from synthct.errors import RecipeError, ResourceError
+from synthct.evaluate.stream import Dataset, Sample
+from synthct.metrics import near
+from synthct.volume import Volume, read_labels, restore_orientation, write_volume
+
+#: Seconds after which a command that still runs is given up.
+_TIME_LIMIT = 24 * 3600
+
+
+def user_adherence(
+    dataset: Dataset,
+    command: str,
+    values: Mapping[str, frozenset[int]],
+    *,
+    advance: Callable[[], object],
+) -> list[tuple[str, float]]:
+    """Dice of what the user's segmenter finds with what was painted, near each mask.
+
+    Slices are written as nnU-Net names them: ``{images}/000000_0000.nii.gz``, and label maps are
+    expected as ``{labels}/000000.nii.gz``.
+
+    Args:
+        dataset: The dataset.
+        command: With ``{images}`` and ``{labels}`` in the place of both folders.
+        values: Label to its values in the label maps; any that is not 0 where it has none.
+        advance: Called once per row.
+
+    Returns:
+        The label and the Dice of each sample.
+
+    Raises:
+        RecipeError: If the command does not name both folders.
+        ResourceError: If the command fails, or leaves a label map out.
+        SourceError: If a label map is damaged.
+    """
+    if "{images}" not in command or "{labels}" not in command:
+        raise RecipeError(f"--segmenter '{command}': write {{images}} and {{labels}} in it")
+    with tempfile.TemporaryDirectory(prefix="synthct-") as folder:
+        images, labels = Path(folder, "images"), Path(folder, "labels")
+        images.mkdir()
+        labels.mkdir()
+        for number, sample in enumerate(dataset.samples()):
+            write_volume(_volume(sample, sample.painted.hu), images / f"{number:06d}_0000.nii.gz")
+        _run(command, images, labels)
+        found = []
+        for number, sample in enumerate(dataset.samples()):
+            label = sample.row["label"] or "whatever fits"
+            found.append((label, _dice(sample, labels / f"{number:06d}.nii.gz", values.get(label))))
+            advance()
+    return found
+
+
+def _volume(sample: Sample, picture: npt.NDArray[np.int16]) -> Volume:
+    """A picture as the volume one voxel thick that it is."""
+    return Volume(picture[:, :, None], sample.affine)
+
+
+def _run(command: str, images: Path, labels: Path) -> None:
+    words = [w.format(images=images, labels=labels) for w in shlex.split(command)]
+    try:
+        done = subprocess.run(  # noqa: S603 - the user's own command, run without a shell
+            words, capture_output=True, text=True, timeout=_TIME_LIMIT, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as err:
+        raise ResourceError(f"--segmenter: {words[0]} cannot be run ({err})") from err
+    if done.returncode != 0:
+        last = (done.stderr.strip() or done.stdout.strip() or "it said nothing").splitlines()[-1]
+        raise ResourceError(f"--segmenter: {words[0]} ended with {done.returncode}: {last}")
+
+
+def _dice(sample: Sample, path: Path, values: frozenset[int] | None) -> float:
+    if not path.is_file():
+        raise ResourceError(f"--segmenter: it wrote no {path.name} for {sample.row['sample_id']}")
+    painted = sample.painted
+    given = restore_orientation(read_labels(path), sample.affine).array
+    if given.shape != (*painted.hu.shape, 1):
+        raise ResourceError(
+            f"--segmenter: {path.name} is {given.shape}, the slice {(*painted.hu.shape, 1)}"
+        )
+    looks = given[:, :, 0] > 0 if values is None else np.isin(given[:, :, 0], list(values))
+    judged = near(painted.mask, painted.spacing_mm)
+    looks, wanted = looks & judged, painted.mask
+    total = np.count_nonzero(looks) + np.count_nonzero(wanted)
+    return float(2 * np.count_nonzero(looks & wanted) / total)
