@@ -33,7 +33,13 @@ from synthct.draw import masks_of
 from synthct.errors import ConflictError, QuarantineError, ResourceError
 from synthct.locked import lock_of, require_locked
 from synthct.masks import VIEW_AXIS
-from synthct.painter import MODEL_FAULT, Painter, load_painter, paint_samples
+from synthct.painter import (
+    MODEL_FAULT,
+    Painter,
+    load_painter,
+    paint_samples,
+    require_command,
+)
 from synthct.plan import Plan, SampleSpec
 from synthct.progress import Progress
 from synthct.recipe import Recipe
@@ -63,6 +69,7 @@ def build(
     lock: Path | None = None,
     workers: int | None = None,
     device: str = "cpu",
+    relabel: Sequence[str] | None = None,
     progress: bool = False,
 ) -> Path:
     """Build a dataset; run again to go on where an earlier run stopped.
@@ -77,6 +84,8 @@ def build(
         lock: A ``synthct.lock``, or a dataset's folder with one, from which nothing may differ.
         workers: Processes that prepare patches; 0 prepares in this one. Changes no byte.
         device: Where the model runs; of several GPUs, each process takes its own.
+        relabel: Your command that labels painted pictures, see ``relabel.parse_command``; for
+            recipes with ``label_map: relabel``. No recipe can say it.
         progress: Show progress bars.
 
     Returns:
@@ -87,6 +96,7 @@ def build(
             because the checkpoint gave no painting of them.
         SynthCTError: Whatever the user can mend; nothing of an earlier version is touched.
     """
+    require_command(recipe, relabel)
     name = recipe.version if limit is None else f"{recipe.version}-first{limit}"
     final = output / recipe.name / name
     device = _own_device(device)
@@ -106,7 +116,7 @@ def build(
                 _log_plan(checked)
             else:
                 held.enter_context(worker_lock(final))
-            painter = load_painter(checked, device, cache_dir=cache_dir)
+            painter = load_painter(checked, device, cache_dir=cache_dir, relabel=relabel)
             found = lock_of(checked, painter.numerics)
             if lock is not None:
                 require_locked(lock, found)

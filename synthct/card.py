@@ -94,6 +94,7 @@ class CardFacts:
         description: A paragraph of the recipe's author.
         picture: File name of a picture in the dataset's folder.
         keep_original: Whether there is a column ``original``.
+        relabelled: The program that gave the label maps under some masks, if any.
         ignore: Whether label maps hold 255 where it is unknown what was painted.
         notes: Notes of the plan, such as too few patients for three splits.
         tags: More tags for the Hub.
@@ -110,6 +111,7 @@ class CardFacts:
     description: str | None = None
     picture: str | None = None
     keep_original: bool = False
+    relabelled: str | None = None
     ignore: bool = False
     notes: Sequence[str] = ()
     tags: Sequence[str] = ()
@@ -218,6 +220,11 @@ def _contents(summary: Summary, facts: CardFacts) -> str:
         "Values of the label map:",
         table(["value", "name"], _labels(facts)),
     ]
+    if facts.relabelled:
+        parts.append(
+            f"Under some masks the label map is what the program {code(facts.relabelled)} says of "
+            "the painted picture (`provenance` names it there); nobody has checked it."
+        )
     if facts.notes:
         parts.append("Notes of the plan:\n\n" + bullets(inert(note) for note in facts.notes))
     return "\n\n".join(parts)

@@ -119,6 +119,7 @@ def check(
     plan = plan_samples(recipe, index)
     label_names = label_table(recipe.sources, wanted)
     _check_values(recipe, index, label_names)
+    _check_relabel(recipe, label_names)
     _check_control(recipe, plan)
     return Checked(
         recipe=recipe,
@@ -231,6 +232,18 @@ def _check_control(recipe: Recipe, plan: Plan) -> None:
                         f"reference_hu: {{{label}: 60}}"
                     )
                     raise recipe.error(("inpaint", "method"), message)
+
+
+def _check_relabel(recipe: Recipe, label_names: Mapping[str, int]) -> None:
+    """That the label map has a value for each structure that the user's program labels.
+
+    Raises:
+        RecipeError: If no source numbers one.
+    """
+    for name in recipe.relabel.labels if recipe.relabel else ():
+        if name not in label_names:
+            message = f"no source numbers '{name}' (there is: {', '.join(label_names)}); leave it"
+            raise recipe.error(("relabel", "labels", name), f"{message} out or rename it")
 
 
 def _licence(recipe: Recipe, checkpoint: CheckpointFiles | None) -> str | None:

@@ -84,6 +84,7 @@ def _card_facts(recipe: Recipe, lock: Lock, *, has_picture: bool) -> CardFacts:
         description=recipe.description,
         picture=SHEET if has_picture else None,
         keep_original=recipe.keep_original,
+        relabelled=recipe.relabel.name if recipe.relabel else None,
         ignore=any(section.leaves_unknown() for section in recipe.masks),
         notes=[*lock.plan.notes, *left_out],
     )

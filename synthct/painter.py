@@ -18,14 +18,18 @@ import numpy.typing as npt
 from synthct.check import Checked, default_cache_dir
 from synthct.dataset.schema import Row
 from synthct.dataset.writer import Rejection, reject
-from synthct.draw import Refused, masks_of
+from synthct.draw import CaseReader, Refused, masks_of
+from synthct.errors import RecipeError
+from synthct.masks import VIEW_AXIS
 from synthct.methods import Diffusion
 from synthct.models.checkpoint import load_checkpoint
 from synthct.plan import SampleSpec
 from synthct.provenance import generation_facts
 from synthct.recipe import Recipe
 from synthct.references import References, learn_references
-from synthct.sample import FloatArray, Outcome, Prepared, finish, noise_seed
+from synthct.relabel import IMAGE, LABELS, Relabeller
+from synthct.sample import FloatArray, LabelsOf, Outcome, Prepared, finish, noise_seed
+from synthct.volume import Volume
 
 if TYPE_CHECKING:
     from synthct.inpaint import Inpainter, Job
@@ -53,6 +57,7 @@ class Painter:
         trained_on: Voxel hashes of the model's training scans; None if it does not say.
         generation: Method and settings.
         numerics: The numerics class.
+        relabel: Asks the user's program for label maps; None where no mask wants them.
     """
 
     inpainter: Inpainter | None
@@ -60,10 +65,15 @@ class Painter:
     trained_on: frozenset[str] | None
     generation: Mapping[str, Any]
     numerics: Mapping[str, Any]
+    relabel: LabelsOf | None = None
 
 
 def load_painter(
-    checked: Checked, device: str = "cpu", *, cache_dir: Path | None = None
+    checked: Checked,
+    device: str = "cpu",
+    *,
+    cache_dir: Path | None = None,
+    relabel: Sequence[str] | None = None,
 ) -> Painter:
     """Load the model, if the recipe asks for one, and learn how real tissue looks.
 
@@ -73,11 +83,14 @@ def load_painter(
         checked: The recipe.
         device: Where the model runs.
         cache_dir: Where what is learnt is kept; by default the user's cache folder.
+        relabel: The user's command for masks with ``label_map: relabel``.
 
     Raises:
+        RecipeError: If the recipe needs that command and there is none, or the other way about.
         CheckpointError: If the checkpoint is damaged or cannot paint as the recipe asks.
         SourceError: If a scan is missing or damaged.
     """
+    labels_of = _labels_of(checked, relabel)
     references = learn_references(
         checked.index,
         [label for section in checked.recipe.masks for label in section.painted_labels()],
@@ -93,6 +106,7 @@ def load_painter(
             trained_on=frozenset(),
             generation=generation_facts(checked.recipe, {}),
             numerics={"device": "cpu", **{name: version(name) for name in ("numpy", "scipy")}},
+            relabel=labels_of,
         )
     from synthct.inpaint import Inpainter, numerics_class, pin_numerics
 
@@ -119,7 +133,52 @@ def load_painter(
             },
         ),
         numerics=numerics_class(inpainter),
+        relabel=labels_of,
     )
+
+
+def require_command(recipe: Recipe, command: Sequence[str] | None) -> None:
+    """Make sure that there is a program to ask where masks want their labels from one.
+
+    Raises:
+        RecipeError: If the recipe needs it and there is none, or the other way about.
+    """
+    asked = recipe.relabel
+    if asked is None and command is not None:
+        raise RecipeError("--relabel: no mask of the recipe says label_map: relabel")
+    if asked is not None and command is None:
+        message = (
+            f"the label maps come from '{asked.name}', a program of yours; say how it is called "
+            f"with --relabel 'PROGRAM {IMAGE} {LABELS}'"
+        )
+        raise recipe.error(("relabel",), message)
+
+
+def _labels_of(checked: Checked, command: Sequence[str] | None) -> LabelsOf | None:
+    """Asks the user's program for the label map of a painted slice.
+
+    Raises:
+        RecipeError: If the recipe needs it and there is none, or the other way about.
+    """
+    require_command(checked.recipe, command)
+    asked = checked.recipe.relabel
+    if asked is None or command is None:
+        return None
+    relabeller = Relabeller(asked, tuple(command), checked.label_names)
+    reader = CaseReader(checked.label_names, keep=1)
+    axis = VIEW_AXIS[checked.recipe.view]
+
+    def labels_of(plane: Volume, spec: SampleSpec, index: int) -> npt.NDArray[np.uint16]:
+        if asked.input == "slice":
+            return relabeller.labels_of(plane, spec.sample_id)
+        scan = reader.read(spec.host).scan()
+        array = scan.array.copy()
+        at = [slice(None)] * 3
+        at[axis] = slice(index, index + 1)
+        array[tuple(at)] = plane.array
+        return relabeller.labels_of(Volume(array, scan.affine), spec.sample_id)[tuple(at)]
+
+    return labels_of
 
 
 def paint_samples(
@@ -230,6 +289,7 @@ class _Made:
             generation=self.painter.generation,
             numerics=self.painter.numerics,
             licence=self.checked.licence,
+            relabel=self.painter.relabel,
         )
         self.progress.update()
         if spec.is_painted:

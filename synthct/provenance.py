@@ -93,6 +93,7 @@ def provenance(
             "params": params,
             "facts": facts,
             "label_map": section.label_policy() if spec.is_painted else "keep",
+            "relabelled_by": _relabelled_by(recipe, section) if spec.is_painted else None,
             "label_value": _label_value(section, region, labels[1]) if spec.is_painted else None,
             "voxels": voxels,
             "volume_mm3": voxels * plane.voxel_volume_ml * 1000,
@@ -155,6 +156,7 @@ def sample_key(
         "seed": recipe.seed,
         "view": recipe.view,
         "section": section.model_dump(mode="json", exclude={"weight"}),
+        "relabel": _relabelled_by(recipe, section),
         "inpaint": recipe.inpaint.model_dump(mode="json", exclude={"checkpoint", "revision"}),
         "checkpoint": checkpoint_id,
         "host": [spec.host.source, spec.host.case_id, *_hashes(spec.host)],
@@ -164,6 +166,13 @@ def sample_key(
         "variant": spec.variant,
     }
     return hashlib.sha256(b"synthct/key/v1\0" + canonical_json(decided).encode()).hexdigest()
+
+
+def _relabelled_by(recipe: Recipe, section: MaskKind) -> dict[str, Any] | None:
+    """The program that gives the label map under the mask, as the recipe calls it."""
+    if section.label_policy() != "relabel" or recipe.relabel is None:
+        return None
+    return recipe.relabel.model_dump(mode="json", exclude={"timeout_s"})
 
 
 def _hashes(entry: CaseEntry) -> tuple[str | None, str]:

@@ -20,6 +20,7 @@ from synthct.masks import MaskKind
 from synthct.masks.base import View
 from synthct.methods import CopyPaste, Diffusion, Inpaint
 from synthct.quality import Quality
+from synthct.relabel import Relabel
 from synthct.sources import Source
 from synthct.yaml_errors import Problem, did_you_mean, nearest, path_text
 from synthct.yaml_model import (
@@ -103,6 +104,8 @@ class Recipe(_Section):
         masks: The kinds of masks.
         inpaint: How they are painted.
         variants: Different paintings of each mask.
+        relabel: What a program of the user's, given with ``--relabel``, says of painted pictures;
+            for masks with ``label_map: relabel``.
         quality: Limits on the measures of a sample; what breaks one is rejected.
         splits: Share of the patients in each split; host and donor of a sample share one.
         keep_original: Whether rows also hold the original slice.
@@ -121,6 +124,7 @@ class Recipe(_Section):
     masks: Annotated[tuple[MaskKind, ...], Field(min_length=1, max_length=100)]
     inpaint: Inpaint = Diffusion()
     variants: Annotated[int, Field(ge=1, le=10_000)] = 1
+    relabel: Relabel | None = None
     quality: Quality = Quality()
     splits: Splits = Splits(train=0.8, validation=0.1, test=0.1)
     keep_original: bool = False
@@ -131,6 +135,7 @@ class Recipe(_Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         problems = [*_source_problems(self), *_name_problems(self), *_method_problems(self)]
+        problems += _relabel_problems(self)
         if problems:
             raise fail_at(problems)
         return self
@@ -158,6 +163,7 @@ class Recipe(_Section):
             wanted.update(dict.fromkeys(section.wanted_labels()))
             wanted.update(dict.fromkeys(section.useful_labels()))
             wanted.update(dict.fromkeys(section.donor_labels()))
+        wanted.update(dict.fromkeys(self.relabel.labels if self.relabel else ()))
         return tuple(wanted)
 
     def wanted_lesions(self) -> dict[str, tuple[tuple[str, str], ...]]:
@@ -289,12 +295,22 @@ def _method_problems(recipe: Recipe) -> Iterator[Problem]:
     if not isinstance(recipe.inpaint, CopyPaste):
         return
     for index, section in enumerate(recipe.masks):
-        if not section.needs_donor:
+        if not section.needs_donor or section.donor_is_host:
             message = f"copy_paste pastes a donor's voxels, and kind '{section.kind}' has no donor"
             yield Problem(("masks", index, "kind"), f"{message}; use noise_fill")
     if recipe.variants > 1:
         message = f"copy_paste gives the same picture {recipe.variants} times; set variants to 1"
         yield Problem(("variants",), message)
+
+
+def _relabel_problems(recipe: Recipe) -> Iterator[Problem]:
+    """Labels that are wanted from a program of which nothing is said, or the other way about."""
+    asking = [n for n, section in enumerate(recipe.masks) if section.label_policy() == "relabel"]
+    if asking and recipe.relabel is None:
+        message = "'relabel' needs a section relabel (name, labels) beside masks"
+        yield Problem(("masks", asking[0], "label_map"), message)
+    if recipe.relabel is not None and not asking:
+        yield Problem(("relabel",), "no mask says label_map: relabel; remove this section")
 
 
 def donor_source(section: MaskKind) -> str | None:

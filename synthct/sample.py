@@ -6,7 +6,7 @@ nothing else changed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,6 +91,9 @@ class Prepared:
             return self.codec if isinstance(self.codec, Window) else SOFT_TISSUE
         return LUNG if self.label == "lung" else SOFT_TISSUE
 
+
+#: Label map (I, J, K) of a painted slice, a sample of a host at an index along the view's axis.
+LabelsOf = Callable[[Volume, SampleSpec, int], npt.NDArray[np.uint16]]
 
 #: What becomes of the slices of one mask.
 Outcome = tuple[Prepared | Refused, ...]
@@ -251,6 +254,7 @@ def finish(
     generation: Mapping[str, Any],
     numerics: Mapping[str, Any],
     licence: str | None,
+    relabel: LabelsOf | None = None,
 ) -> tuple[Row, npt.NDArray[np.int16]]:
     """Paste the paint into the slice, prove that nothing else changed, measure, and describe.
 
@@ -268,6 +272,7 @@ def finish(
         generation: How it was painted: checkpoint, scheduler, steps.
         numerics: The numerics class.
         licence: SPDX id of the dataset; None if unknown.
+        relabel: Asks the user's program for the label map of a painted slice.
 
     Returns:
         The row, and the HU inside of the mask.
@@ -276,9 +281,14 @@ def finish(
         AssertionError: If a voxel outside the mask changed: a bug of ours, never accepted.
     """
     plane, mask = prepared.plane, prepared.region.array
+    section = next(m for m in recipe.masks if m.name == spec.section)
     result, labels = plane, prepared.host_labels
     if spec.is_painted:
         result, labels = _pasted(prepared, spec, painted), prepared.labels
+        if section.label_policy() == "relabel":
+            assert relabel is not None, "a painter has what its recipe asks for"
+            said = relabel(result, spec, prepared.slice_index)
+            labels = np.where(mask, said, prepared.host_labels).astype(labels.dtype)
     painting = Painting(
         original=plane,
         painted=result,
@@ -293,7 +303,6 @@ def finish(
     changed = measured.outside_max_abs_diff
     assert changed == 0, f"{spec.sample_id}: {changed} HU changed outside of the mask"
     host, donor = spec.host, prepared.donor
-    section = next(m for m in recipe.masks if m.name == spec.section)
     lender = None if section.donor_is_host else donor
     change = section.changes_lesion
     facts = Facts(

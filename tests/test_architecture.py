@@ -22,7 +22,7 @@ LAYERS = (
     {"case", "methods", "tiles", "yaml_model", "phantom"},
     {"regions"},
     {"anatomy"},
-    {"sources", "masks", "patch", "metrics"},
+    {"sources", "masks", "patch", "metrics", "relabel"},
     {"models"},
     {"inpaint", "quality", "references"},
     {"recipe"},

@@ -43,6 +43,13 @@ def build(
     num_processes: NumProcesses = None,
     workers: Workers = None,
     device: Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, ...")] = "cpu",
+    relabel: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COMMAND",
+            help="Your program for masks with label_map: relabel, with {image} and {labels}.",
+        ),
+    ] = None,
     locked: Annotated[
         bool,
         typer.Option("--locked", help="Refuse whatever differs from synthct.lock at the recipe."),
@@ -65,6 +72,9 @@ def build(
             checked = checking.check(loaded, cache_dir=cache, limit=limit, progress=on_terminal())
             typer.echo(describe(checked))
             return
+        from synthct.relabel import parse_command
+
+        command = None if relabel is None else parse_command(relabel)
         if count := processes_to_start(num_processes):
             raise typer.Exit(launch(count, sys.argv[1:]))
         from synthct.build import build as run
@@ -77,6 +87,7 @@ def build(
             lock=recipe.with_name("synthct.lock") if locked else None,
             workers=workers,
             device=device,
+            relabel=command,
             progress=on_terminal(),
         )
         if is_first():

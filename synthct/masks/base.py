@@ -29,7 +29,7 @@ from synthct.volume import Array, Box, Index3, Spacing, Volume, shifted
 
 Params = dict[str, Any]
 View = Literal["axial", "coronal", "sagittal"]
-LabelPolicy = Literal["paint", "keep", "ignore"]
+LabelPolicy = Literal["paint", "keep", "ignore", "relabel"]
 LesionChange = Literal["added", "removed"]
 
 
@@ -90,8 +90,9 @@ class MaskSection(BaseModel):
             least a quarter of the largest area, or the largest; or several, each a sample.
         max_extent_mm: Paint only a random part of at most this extent where the whole is larger:
             of the slice, or of the 3D mask where several slices are taken.
-        label_map: What the label map gets under the mask: the painted label, 255, or what was
-            there; by default what suits the kind.
+        label_map: What the label map gets under the mask: the painted label (``paint``), 255
+            (``ignore``), what was there (``keep``), or what a program of the user's says of the
+            painted picture (``relabel``); by default what suits the kind.
         pair: Also give the host's own slice, unpainted: with the lesion that is removed, or
             without the one that is painted. Both have the same ``pair_id``.
     """

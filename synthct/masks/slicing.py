@@ -214,7 +214,8 @@ def paint_labels(labels: Volume, mask: Mask, policy: LabelPolicy, value: int | N
     Args:
         labels: Label map on the host's grid: the whole, a slice one voxel thick, or any crop.
         mask: Where was painted; what lies outside of ``labels`` is left out.
-        policy: ``paint`` gives the voxels ``value``, ``ignore`` 255, ``keep`` changes nothing.
+        policy: ``paint`` gives the voxels ``value``, ``ignore`` 255, ``keep`` changes nothing;
+            ``relabel`` gives 255 as well, until the program has been asked.
         value: The painted label's value; needed for ``paint`` only, and not where the mask has
             ``values`` of its own.
 
