@@ -33,7 +33,7 @@ def written(tmp_path: Path, root: Path, **changes) -> Path:
 @pytest.mark.parametrize("name", NAMES)
 def test_committed_recipes_load_with_every_preset_and_may_have_their_licence(name):
     recipe = load_training_recipe(RECIPES / name)
-    assert f"{recipe.name}.yaml" == name
+    assert f"{recipe.name}.yaml" == name.replace("_", "-")
     assert recipe.resolved_licence() == recipe.licence
     for preset in read_yaml(RECIPES / name).value.get("presets", {}):
         small = load_training_recipe(RECIPES / name, preset=preset)
