@@ -22,7 +22,7 @@ from synthct.dataset.journal import record_shard
 from synthct.dataset.manifest import Release, release_of, write_manifest
 from synthct.dataset.schema import Row
 from synthct.dataset.summary import rejections
-from synthct.dataset.version import Staging, commit, discard, open_staging
+from synthct.dataset.version import Staging, commit, discard, find_release, open_staging
 from synthct.dataset.writer import Rejection, ShardRecord, write_shard
 from synthct.errors import ConflictError, MaskError
 from synthct.progress import Progress
@@ -77,6 +77,26 @@ Paint = Callable[[Iterator[int], Progress], Iterator[Painted]]
 
 #: Writes the files beside the shards into the dataset's folder.
 Document = Callable[[Path, Release, Sequence[ShardRecord]], None]
+
+
+def is_finished(final: Path, plan_id: str, crew: Crew) -> bool:
+    """Whether a version is there already; what its build may have left beside it is removed.
+
+    Raises:
+        ConflictError: If it is there with other content.
+        VerifyError: If its manifest is damaged.
+    """
+    if (release := find_release(final)) is None:
+        return False
+    if release.plan_id != plan_id:
+        raise ConflictError(
+            f"{final}: version {release.label} was built from another recipe, checkpoint or "
+            "sources; versions never change, so give the recipe a higher version"
+        )
+    if crew.is_first:
+        discard(Staging(final))
+    logger.info("%s is there already, nothing to do", release.label)
+    return True
 
 
 def assemble(

@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TypeVar
 
-from synthct.assemble import Order, Painted, ShardFile, assemble, counted
+from synthct.assemble import Order, Painted, ShardFile, assemble, counted, is_finished
 from synthct.check import Checked, check, default_cache_dir
 from synthct.crew import join_crew
 from synthct.dataset.digest import canonical_json
@@ -26,11 +26,10 @@ from synthct.dataset.lock import version_lock, worker_lock
 from synthct.dataset.manifest import Release
 from synthct.dataset.schema import arrow_schema
 from synthct.dataset.summary import rejections
-from synthct.dataset.version import find_release
 from synthct.dataset.writer import ShardRecord, shard_name, writer_settings
 from synthct.documents import write_documents
 from synthct.draw import masks_of
-from synthct.errors import ConflictError, QuarantineError, ResourceError
+from synthct.errors import QuarantineError, ResourceError
 from synthct.locked import lock_of, require_locked
 from synthct.masks import VIEW_AXIS
 from synthct.painter import (
@@ -110,7 +109,7 @@ def build(
             checked = check(
                 recipe, cache_dir=cache_dir or default_cache_dir(), limit=limit, progress=progress
             )
-            if _is_finished(final, checked):
+            if is_finished(final, checked.work_id, crew):
                 return final
             if crew.is_first:
                 _log_plan(checked)
@@ -192,23 +191,6 @@ def expected_bytes(checked: Checked, specs: Sequence[SampleSpec]) -> float:
         rows, columns = spec.host.shape[:axis] + spec.host.shape[axis + 1 :]
         total += spec.slices * rows * columns * per_pixel
     return total
-
-
-def _is_finished(final: Path, checked: Checked) -> bool:
-    """Whether the version is there already.
-
-    Raises:
-        ConflictError: If it is, with other content.
-    """
-    if (release := find_release(final)) is None:
-        return False
-    if release.plan_id != checked.work_id:
-        raise ConflictError(
-            f"{final}: version {release.label} was built from another recipe, checkpoint or "
-            "sources; versions never change, so give the recipe a higher version"
-        )
-    logger.info("%s is there already, nothing to do", release.label)
-    return True
 
 
 def _own_device(device: str) -> str:

@@ -13,10 +13,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import socket
 import threading
 import time
-from _thread import interrupt_main
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -134,6 +134,8 @@ class LaunchedCrew(Crew):
         self._pulse = threading.Thread(target=self._beat, daemon=True)
 
     def __enter__(self) -> LaunchedCrew:
+        # What a launcher stops us with, and our own watch: it also ends what waits for a disk.
+        self._before = signal.signal(signal.SIGTERM, signal.default_int_handler)
         self._say()
         self._pulse.start()
         return self
@@ -146,6 +148,7 @@ class LaunchedCrew(Crew):
     ) -> None:
         self._ended.set()
         self._pulse.join()
+        signal.signal(signal.SIGTERM, self._before)
         with contextlib.suppress(ResourceError):
             if isinstance(err, SynthCTError):
                 self._set("failed", f"process {self.rank} of {self.size} failed: {err}")
@@ -228,7 +231,7 @@ class LaunchedCrew(Crew):
             except ResourceError as err:
                 self._fault = str(err)
         if self._fault is not None and not self._ended.is_set():
-            interrupt_main()
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
     def _silence(self, seen: dict[str, tuple[object, int]]) -> str | None:
         """What is wrong with the next process that is still at work, if anything.

@@ -20,9 +20,11 @@ from synthct.sample import Outcome, prepare
 
 
 def default_workers() -> int:
-    """One core is left to the model."""
+    """So many that one core is left to the model; each process of a launch has its share."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, min(4, (cores or 1) - 1))
+    launched = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    fewest = 1 if launched == 1 else 0
+    return max(fewest, min(4, (cores or 1) // launched - 1))
 
 
 class MaskTasks:

@@ -35,7 +35,7 @@ LAYERS = (
     {"progress"},
     {"assemble", "painter", "plan_sheet", "sheet", "workers"},
     {"documents", "locked"},
-    {"build", "evaluate", "training", "api", "verify"},
+    {"build", "evaluate", "training", "api", "selftest", "verify"},
     {"preview"},
     {"cli"},
     {"__main__"},

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from synthct.dataset.files import atomic_write, make_folder
+from synthct.dataset.files import atomic_write, make_folder, resource_error
 from synthct.dataset.schema import Row, arrow_schema, flat_columns
 from synthct.errors import ResourceError, VerifyError
 
@@ -167,6 +167,8 @@ def read_shard(path: Path, columns: Iterable[str] | None = None) -> pa.Table:
     except (FileNotFoundError, PermissionError) as err:
         raise ResourceError(f"{path}: {err.strerror}; it belongs to the dataset") from err
     except (pa.ArrowException, OSError, ValueError) as err:
+        if isinstance(err, OSError) and err.errno is not None:  # of the disk, not of pyarrow
+            raise resource_error(path, err) from err
         raise VerifyError(f"{path}: damaged ({err}); delete it and build again") from err
 
 

@@ -1,0 +1,165 @@
+"""What the processes of a build tell each other, and what they say of one that fell silent."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from typing import Any
+
+import pytest
+from torch.distributed import HashStore
+
+from synthct.crew import Crew, LaunchedCrew, join_crew
+from synthct.errors import ConflictError, ResourceError, SourceError
+
+
+def crews(size: int, **options: Any) -> list[LaunchedCrew]:
+    store = HashStore()
+    return [LaunchedCrew(store, rank, size, **options) for rank in range(size)]
+
+
+def peer(store: HashStore, rank: int, **changes: Any) -> None:
+    """Another process, as it has last described itself."""
+    state = {"pid": 1, "host": "other", "machine": "other", "beat": 7, "tick": 3, "over": False,
+             "place": "data/train-00002-of-00004.parquet, case c7"}  # fmt: skip
+    store.set(f"process/{rank}", json.dumps(state | changes))
+
+
+def test_alone_a_process_does_everything_in_order() -> None:
+    with join_crew() as crew:
+        assert type(crew) is Crew
+        with crew.in_turn("x"):
+            crew.agree("y", "z")
+        assert crew.share("todo", lambda: [3, 1]) == [3, 1]
+        assert list(crew.take([3, 1])) == [3, 1]
+        assert [crew.count("samples", 2), crew.count("samples", 1)] == [2, 3]
+
+
+def test_each_shard_is_given_away_once() -> None:
+    taken: list[int] = []
+
+    def work(crew: LaunchedCrew) -> None:
+        todo = crew.share("todo", lambda: list(range(500)))
+        for number in crew.take(todo):
+            taken.append(number)
+            crew.count("shards", 1)
+        if crew.is_first:
+            crew.wait_for_count("shards", len(todo), lambda: None)
+            assert sorted(taken) == todo
+
+    threads = [threading.Thread(target=work, args=(crew,)) for crew in crews(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert sorted(taken) == list(range(500))
+
+
+def test_the_first_process_goes_first() -> None:
+    order: list[int] = []
+
+    def work(crew: LaunchedCrew) -> None:
+        with crew.in_turn("check"):
+            if crew.is_first:
+                time.sleep(0.3)
+            order.append(crew.rank)
+
+    threads = [threading.Thread(target=work, args=(crew,)) for crew in reversed(crews(3))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert order[0] == 0
+    assert sorted(order) == [0, 1, 2]
+
+
+def test_a_process_that_would_make_other_samples_is_refused() -> None:
+    first, second = crews(2)
+    first.agree("the build", "a" * 64)
+    second.agree("the build", "a" * 64)
+    with pytest.raises(ConflictError, match=r"process 1 of 2 .* bbbbbbbbbbbb, process 0 has aaaaa"):
+        second.agree("the build", "b" * 64)
+
+
+def test_a_silent_process_is_named_with_what_it_was_at() -> None:
+    first, _ = crews(2, beat_s=0.01, silent_beats=10)
+    peer(first._store, 1)
+    with pytest.raises(ResourceError) as err, first:
+        time.sleep(30)
+    assert "process 1 of 2 (pid 1 on other) has not answered for 0 s at data/train-00002" in str(
+        err.value
+    )
+    assert "case c7" in str(err.value)
+
+
+def test_a_process_that_lives_but_gets_nowhere_is_named() -> None:
+    first, _ = crews(2, beat_s=0.01, silent_beats=50, stuck_beats=20)
+    done = threading.Event()
+
+    def beat() -> None:
+        for number in range(10_000):
+            peer(first._store, 1, beat=number)
+            if done.wait(0.01):
+                return
+
+    thread = threading.Thread(target=beat)
+    thread.start()
+    try:
+        with pytest.raises(ResourceError, match="not got ahead for 0 s at data/train"), first:
+            time.sleep(30)
+    finally:
+        done.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("changes", [{"over": True}, {"place": ""}])
+def test_whoever_has_ended_or_waits_is_not_missed(changes: dict[str, Any]) -> None:
+    first, _ = crews(2, beat_s=0.01, silent_beats=10_000, stuck_beats=5)
+    if changes.get("over"):
+        first._limits["beat"] = 5
+    with first:
+        peer(first._store, 1, **changes)
+        time.sleep(0.5)
+
+
+def test_a_dead_process_of_this_machine_is_named_at_once() -> None:
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    first, _ = crews(2, beat_s=0.01)
+    peer(first._store, 1, pid=child, machine=first._state["machine"])
+    with pytest.raises(ResourceError, match=rf"process 1 of 2 \(pid {child} on .*\) died"), first:
+        time.sleep(30)
+
+
+def test_an_error_elsewhere_stops_this_process_too() -> None:
+    first, second = crews(2, beat_s=0.01)
+    with pytest.raises(SourceError), second:
+        raise SourceError("case c7: damaged")
+    with pytest.raises(SystemExit) as end, first:  # the other one has told why
+        time.sleep(30)
+    assert end.value.code == 130
+    assert first._get("failed") == "process 1 of 2 failed: case c7: damaged"
+
+
+def test_interrupted_by_the_user_it_stays_an_interrupt() -> None:
+    first, _ = crews(2, beat_s=0.01)
+    with pytest.raises(KeyboardInterrupt), first:
+        raise KeyboardInterrupt
+    assert json.loads(first._store.get("process/0"))["over"]
+
+
+def test_a_store_that_is_gone_is_told_as_such() -> None:
+    from torch.distributed import DistNetworkError
+
+    class Gone:
+        def check(self, keys: list[str]) -> bool:
+            raise DistNetworkError("broken pipe")
+
+    crew, _ = crews(2)
+    crew._store = Gone()  # type: ignore[assignment]
+    with pytest.raises(ResourceError, match="cannot be reached any more"):
+        crew.share("todo", lambda: None) if not crew.is_first else crew._get("x")
