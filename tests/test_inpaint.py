@@ -24,7 +24,12 @@ from synthct.inpaint import (
 )
 from synthct.intensity import FULL_RANGE, SOFT_TISSUE
 from synthct.models import Checkpoint, load_checkpoint
-from synthct.models.palette import PaletteInpaintPipeline, PaletteUNet, smooth_fill
+from synthct.models.palette import (
+    PaletteInpaintPipeline,
+    PaletteUNet,
+    clip_meant,
+    smooth_fill,
+)
 from synthct.patch import Patch
 
 #: As training writes it.
@@ -197,6 +202,7 @@ class Oracle(nn.Module):
 
     size_multiple = 1
     noise_embedding, null_label, trained_steps = "timestep", None, None
+    clip_denoised = False
     noise_position = PaletteUNet.noise_position
     surroundings = PaletteUNet.surroundings
     to_diffused = PaletteUNet.to_diffused
@@ -377,6 +383,60 @@ def test_a_network_told_the_level_paints_alike_on_another_schedule() -> None:
         )
         assert (painted - mean).mean(dim=0).abs().mean() < 0.03
         assert 0.15 < float((painted - mean).std()) < 0.22
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+def test_clipping_keeps_what_is_meant_within_range_and_bounds_the_rest(prediction: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    image, noise = torch.randn(2, 1, 1, 32, 32, generator=generator)
+    for clean in torch.tensor([1e-20, 1e-6, 0.3, 0.999]):
+        noisy = clean.sqrt() * image + (1 - clean).sqrt() * noise
+        meant = {
+            "epsilon": noise,
+            "v_prediction": clean.sqrt() * noise - (1 - clean).sqrt() * image,
+            "sample": image,
+        }[prediction]
+        clipped = clip_meant(meant, noisy, clean, prediction)
+        inside = image.abs() < 0.99
+        torch.testing.assert_close(clipped[inside], meant[inside], rtol=1e-2, atol=1e-2)
+        if clean < 1e-3:  # a slightly wrong prediction would mean an image of any size
+            assert torch.isfinite(clip_meant(meant * 1.01, noisy, clean, prediction)).all()
+        again = {
+            "epsilon": (noisy - (1 - clean).sqrt() * clipped) / clean.sqrt(),
+            "v_prediction": clean.sqrt() * noisy - (1 - clean).sqrt() * clipped,
+            "sample": clipped,
+        }[prediction]
+        if clean > 1e-3:
+            assert again.abs().max() < 1.001
+
+
+@pytest.mark.parametrize("scheduler", ["ddim", "ddpm", "dpmsolver++", "euler", "heun"])
+def test_a_network_that_predicts_noise_badly_still_paints_in_range_if_clipped(
+    scheduler: str,
+) -> None:
+    """On Palette's own schedule the signal is ten thousand million times weaker than the noise."""
+    schedule = {"num_train_timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.09}
+    config = {**TRAINED_WITH, "prediction_type": "epsilon", "beta_schedule": "linear", **schedule}
+    mean = torch.linspace(-0.4, 0.4, 8).expand(64, 1, 8, 8)
+
+    class Noisy(Oracle):
+        clip_denoised = True
+
+        def answer(self, noisy: Tensor, sigma: float) -> Tensor:
+            return super().answer(noisy, sigma) * 1.001
+
+    painted = PaletteInpaintPipeline(
+        Noisy(mean, 0.2**2, config), make_scheduler(scheduler, config)
+    )(
+        image=torch.zeros_like(mean),
+        mask_image=torch.ones_like(mean),
+        label=torch.zeros(64, dtype=torch.int64),
+        spacing_mm=torch.ones(64, 2),
+        generator=[torch.Generator().manual_seed(n) for n in range(64)],
+        num_inference_steps=40,
+    )
+    assert (painted - mean).mean(dim=0).abs().mean() < 0.1
+    assert 0.1 < float((painted - mean).std()) < 0.3
 
 
 def test_too_many_steps_are_refused(checkpoint: Checkpoint) -> None:

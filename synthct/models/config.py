@@ -44,6 +44,7 @@ class NetworkConfig(BaseModel):
     noise_embedding: Literal["timestep", "level"] = "timestep"
     guided: bool = False
     trained_steps: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    clip_denoised: bool = False
 
     @field_validator("codecs")
     @classmethod

@@ -56,6 +56,9 @@ class PaletteUNet(ModelMixin, ConfigMixin):
             paint with another schedule than it was trained with.
         guided: Whether a last label stands for "not told what to paint", which training puts in
             place of some labels, so that painting can be guided away from it.
+        clip_denoised: Clip the image that the network means to -1..1 at every step, as Palette
+            does. A network that predicts noise means something far beyond where there is hardly
+            any signal. For networks that paint the image itself, not a difference.
         trained_steps: It knows only the noise levels that so many evenly spaced steps visit; None
             for every level of the schedule.
     """
@@ -78,6 +81,7 @@ class PaletteUNet(ModelMixin, ConfigMixin):
         noise_embedding: Literal["timestep", "level"] = "timestep",
         guided: bool = False,
         trained_steps: int | None = None,
+        clip_denoised: bool = False,
     ) -> None:
         super().__init__()
         del codecs, patch_sizes, spacing_range_mm, strengths  # kept in the config, used by patch.py
@@ -102,6 +106,7 @@ class PaletteUNet(ModelMixin, ConfigMixin):
         self.residual_scale = residual_scale
         self.noise_embedding = noise_embedding
         self.trained_steps = trained_steps
+        self.clip_denoised = clip_denoised
         self.null_label = len(labels) + 1 if guided else None
 
     def forward(
@@ -270,10 +275,32 @@ class PaletteInpaintPipeline(DiffusionPipeline):
             if guidance_scale != 1:
                 untold = self.unet(*told, torch.full_like(label, self.unet.null_label), spacing_mm)
                 out = untold + guidance_scale * (out - untold)
+            if self.unet.clip_denoised:
+                kind = self.scheduler.config.prediction_type
+                out = clip_meant(out.to(noisy.dtype), model_input, clean_share, kind)
             with torch.autocast(image.device.type, enabled=False):  # schedulers need float32
                 noisy = self.scheduler.step(out.to(noisy.dtype), t, noisy, **extra).prev_sample
         noisy = torch.where(noisy.isfinite(), noisy, torch.nan)  # clipping would hide an overflow
         return torch.where(paint, self.unet.from_diffused(noisy, surroundings), image)
+
+
+def clip_meant(predicted: Tensor, noisy: Tensor, clean: Tensor, prediction_type: str) -> Tensor:
+    """A prediction that means the same image, clipped to -1..1.
+
+    Args:
+        predicted: (B, 1, H, W); noise, velocity or image.
+        noisy: (B, 1, H, W); what it was predicted from, of variance 1.
+        clean: Share of the signal in that variance, Palette's gamma.
+        prediction_type: As in diffusers.
+    """
+    signal, spread = clean.sqrt(), (1 - clean).sqrt()
+    if prediction_type == "epsilon":
+        image = ((noisy - spread * predicted) / signal).clamp(-1, 1)
+        return (noisy - signal * image) / spread
+    if prediction_type == "v_prediction":
+        image = (signal * noisy - spread * predicted).clamp(-1, 1)
+        return (signal * noisy - image) / spread
+    return predicted.clamp(-1, 1)
 
 
 def smooth_fill(image: Tensor, known: Tensor) -> Tensor:

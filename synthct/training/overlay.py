@@ -25,7 +25,14 @@ SHAPE = (
 #: What a checkpoint declares by label: the recipe's entries are added to the checkpoint's.
 BY_LABEL = ("codecs", "strengths")
 #: What else a checkpoint says of its network unless the recipe does.
-NETWORK = ("labels", "dropout", "noise_embedding", "patch_sizes", "spacing_range_mm")
+NETWORK = (
+    "labels",
+    "dropout",
+    "noise_embedding",
+    "clip_denoised",
+    "patch_sizes",
+    "spacing_range_mm",
+)
 NOISE = ("prediction_type", "num_train_timesteps", "beta_schedule", "beta_start", "beta_end")
 
 

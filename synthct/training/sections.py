@@ -36,6 +36,8 @@ class ModelSection(Section):
             that training starts from brings its own.
         codecs: Preset name or fields of a codec by label, and ``default`` for all the others.
         noise_embedding: ``timestep``, or ``level`` to paint with another schedule than trained.
+        clip_denoised: Clip what the network means to -1..1 at every painting step; for
+            ``prediction_type: epsilon``, without ``residual_scale``.
     """
 
     kind: Literal["palette"] = "palette"
@@ -48,6 +50,7 @@ class ModelSection(Section):
     fold: Count = 1
     residual_scale: Positive | None = None
     noise_embedding: Literal["timestep", "level"] = "timestep"
+    clip_denoised: bool = False
     strengths: Mapping[str, Annotated[float, Field(gt=0, le=1)]] = Field(default_factory=dict)
     patch_sizes: Annotated[tuple[PatchSide, ...], Field(min_length=1)] = (256,)
     spacing_range_mm: tuple[Positive, Positive] = (0.5, 3.0)
@@ -70,6 +73,8 @@ class ModelSection(Section):
             raise ValueError(f"block_out_channels must be multiples of {self.norm_num_groups}")
         if self.block_out_channels[-1] % self.attention_head_dim:
             raise ValueError("attention_head_dim must divide the last of block_out_channels")
+        if self.clip_denoised and self.residual_scale is not None:
+            raise ValueError("clip_denoised is for the image itself; remove residual_scale")
         low, high = self.spacing_range_mm
         if low > high:
             raise ValueError(f"spacing_range_mm [{low:g}, {high:g}] must rise: [least, greatest]")
