@@ -98,6 +98,8 @@ def load_painter(
         checked.recipe.view,
         cache_dir=cache_dir or default_cache_dir(),
     )
+    for note in _unlimited(checked, references):
+        logger.warning("note: %s", note)
     asked, files = checked.recipe.inpaint, checked.checkpoint
     if not isinstance(asked, Diffusion) or files is None:
         return Painter(
@@ -179,6 +181,22 @@ def _labels_of(checked: Checked, command: Sequence[str] | None) -> LabelsOf | No
         return relabeller.labels_of(Volume(array, scan.affine), spec.sample_id)[tuple(at)]
 
     return labels_of
+
+
+def _unlimited(checked: Checked, references: References) -> Iterator[str]:
+    """Limits of the recipe that a label cannot break, since nothing is known of its tissue."""
+    limits = checked.recipe.quality.limits
+    hosts = dict.fromkeys(spec.host.patient_id for spec in checked.plan.specs)
+    labels = [label for section in checked.recipe.masks for label in section.painted_labels()]
+    for label in dict.fromkeys(labels):
+        known = [references.of(label, patient) for patient in hosts]
+        if "hu_wasserstein" in limits and any(one.quantiles is None for one in known):
+            yield f"quality: no source shows real '{label}', so hu_wasserstein does not limit it"
+        if "mask_adherence" in limits and any(one.segmenter is None for one in known):
+            yield (
+                f"quality: for some hosts too few other patients show real '{label}', so "
+                "mask_adherence does not limit it there"
+            )
 
 
 def paint_samples(

@@ -402,6 +402,20 @@ def test_what_breaks_a_limit_is_rejected_with_its_measures(
     assert {r["reason"] for r in rejected} == {f"seam_ratio above {limit:g}"}
     assert all(r["mask_id"] and r["texture_ratio"] > 0 for r in rejected)
     assert f"seam_ratio above {limit:g}" in html.unescape((made / "README.md").read_text())
+    manifest = read_manifest(made)
+    assert manifest is not None
+    assert manifest.release.rejected == {f"seam_ratio above {limit:g}": 4}
+
+
+def test_a_limit_that_nothing_can_break_is_told(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    quality = {"mask_adherence": {"min": 0.1}, "hu_wasserstein": {"max": 1000}}
+    with caplog.at_level(logging.WARNING):
+        make("toothless", quality=quality, limit=1)
+    notes = [record.message for record in caplog.records if "does not limit it" in record.message]
+    assert any("other patients show real 'tumor', so mask_adherence" in note for note in notes)
+    assert not any("hu_wasserstein" in note for note in notes)
 
 
 def test_limits_change_no_byte_with_the_number_of_workers(

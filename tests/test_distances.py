@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from scipy.linalg import sqrtm
 
 from synthct.evaluate.distances import (
@@ -13,6 +16,9 @@ from synthct.evaluate.distances import (
     kernel_distance,
     precision_recall,
 )
+from synthct.evaluate.pictures import Crop
+from synthct.evaluate.radiomics import Radiomics
+from synthct.volume import read_ct, read_labels
 
 
 def gaussian(seed: int, count: int, dim: int = 12, shift: float = 0.0) -> np.ndarray:
@@ -190,3 +196,47 @@ def test_sets_that_cannot_be_compared_are_refused() -> None:
         frechet_distance(np.zeros((4, 3)), np.zeros((4, 2)))
     with pytest.raises(ValueError, match="needs two of each"):
         kernel_distance(np.zeros((1, 3)), np.zeros((4, 3)))
+
+
+# Real tissue
+
+
+@pytest.mark.realdata
+def test_falsifiers_on_crops_of_a_real_liver(shared_data: Path) -> None:
+    folder = shared_data / "totalsegmentator_v2" / "s0002"
+    liver = read_labels(folder / "segmentations" / "liver.nii.gz").array > 0
+    ct = read_ct(folder / "ct.nii.gz").array
+    deep = ndimage.binary_erosion(liver, iterations=2)
+    squares = [
+        (i, j, k)
+        for k in range(0, deep.shape[2], 8)
+        for i in range(0, deep.shape[0] - 24, 24)
+        for j in range(0, deep.shape[1] - 24, 24)
+        if deep[i : i + 24, j : j + 24, k].all()
+    ]
+    assert len(squares) > 40
+    mask = np.ones((24, 24), bool)
+    hu = [ct[i : i + 24, j : j + 24, k] for i, j, k in squares]
+    blurred = [ndimage.gaussian_filter(one.astype(float), 1).astype(np.int16) for one in hu]
+
+    def features(pictures: list[np.ndarray]) -> np.ndarray:
+        crops = [Crop(one, mask, (0.7, 0.7), "liver") for one in pictures]
+        return Radiomics().extract(crops).features.astype(np.float64)
+
+    real, smooth = features(hu), features(blurred)
+    varies = real.std(axis=0) > 1e-6
+    centre, scale = real[:, varies].mean(axis=0), real[:, varies].std(axis=0)
+    real, smooth = ((x[:, varies] - centre) / scale for x in (real, smooth))
+    assert frechet_distance(real, real.copy()) < 1e-6
+    assert precision_recall(real, real.copy()) == (1, 1)
+    slices = np.array([k for *_, k in squares])
+    _, groups = np.unique(slices, return_inverse=True)
+    half = np.random.default_rng(0).permutation(groups.max() + 1)[groups] % 2 == 0
+    halves = kernel_distance(real[half], real[~half], (groups[half], groups[~half]))
+    assert halves.low is not None
+    assert halves.high is not None
+    assert halves.low < 0 < halves.high
+    blur = kernel_distance(real, smooth, (groups, groups))
+    assert blur.low is not None
+    assert blur.low > halves.high
+    assert frechet_distance(real, smooth) > 3 * frechet_distance(real[half], real[~half])

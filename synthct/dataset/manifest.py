@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Annotated
@@ -84,6 +85,7 @@ class Release(_Model):
         content_id: Merkle root over the sample digests in the order of the plan.
         plan_id: Hash of the plan that the build followed.
         splits: In the order of the plan.
+        rejected: Planned samples that are not in it, by reason.
         format_version: Layout of the dataset.
         package_version: Version of synthct that wrote it.
     """
@@ -93,6 +95,7 @@ class Release(_Model):
     content_id: Sha256
     plan_id: str
     splits: Annotated[tuple[SplitSize, ...], Field(strict=False)]
+    rejected: dict[str, int] = {}
     format_version: str = FORMAT_VERSION
     package_version: str = __version__
 
@@ -173,6 +176,7 @@ def release_of(
         content_id=merkle_root(digests),
         plan_id=plan_id,
         splits=tuple(SplitSize(name=s, rows=r, shards=n) for s, (r, n) in sizes.items()),
+        rejected=dict(Counter(one.reason for shard in shards for one in shard.rejected)),
     )
 
 
