@@ -97,14 +97,14 @@ class NoiseFill(_Method):
 
     Both are measured on the host: in the label outside of the mask, else (an organ painted anew)
     in all of it; for whatever fits, in the tissue around the mask. Of a label that the host does
-    not have, the median is the donor's, if that has an image, shifted as in ``copy_paste``; else
-    it is ``reference_hu``. The grain is then that of the organ it is painted into, or of the
-    tissue around.
+    not have, the median is that of ``reference_hu``; else the donor's, if that has an image; else
+    what is known of it from the literature. The last two are shifted as in ``copy_paste``. The
+    grain is then that of the tissue around.
 
     Attributes:
         border_mm: Over so many mm from the edge inwards the host fades into the noise.
-        reference_hu: Median by label where neither host nor donor shows it; more than is known
-            of bone, cyst, kidney, lesion, liver, lung, pancreas, spleen and tumor.
+        reference_hu: Median by label, where the host does not show it. From the literature are
+            known: bone, cyst, kidney, lesion, liver, lung, pancreas, spleen and tumor.
     """
 
     method: Literal["noise_fill"] = "noise_fill"

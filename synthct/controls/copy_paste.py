@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from synthct.case import Case
 from synthct.controls.border import Border
-from synthct.controls.tissue import shift_hu
+from synthct.controls.tissue import median_hu, shift_hu
 from synthct.draw import Drawn
 from synthct.errors import MaskError
 from synthct.masks import Mask, Transplant, voxel_centres
@@ -70,7 +70,11 @@ class Copied:
             spline=spline_filter(hu, order=3, output=np.float32),
             affine=affine,
             range_hu=(float(hu.min()), float(hu.max())),
-            shift_hu=shift_hu(drawn.host, donor, section.into, section.label),
+            shift_hu=shift_hu(
+                float(np.median(donor.scan().array[donor.region(section.label)])),
+                median_hu(drawn.host, section.into),
+                median_hu(donor, section.into),
+            ),
             border=Border(drawn.mask, method.border_mm),
         )
 

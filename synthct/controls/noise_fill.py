@@ -14,7 +14,7 @@ from synthct.controls.grain import Grain, measure_grain
 from synthct.controls.tissue import median_hu, shift_hu, tissue_around, tissue_of
 from synthct.draw import Drawn
 from synthct.errors import MaskError
-from synthct.masks import VIEW_AXIS, Mask, View
+from synthct.masks import VIEW_AXIS, Mask, Transplant, View
 from synthct.methods import NoiseFill
 from synthct.regions import Region
 from synthct.volume import Box
@@ -46,7 +46,7 @@ class Noise:
         host: The case that is painted into.
         grain: Its level, spread and autocorrelation.
         axis: Along which slices are one voxel thick.
-        source: Whose level it has: ``host``, ``around``, ``donor`` or ``reference``.
+        source: Whose level it has: ``host``, ``around``, ``recipe``, ``donor``, ``reference``.
         border: Where the host fades into it.
     """
 
@@ -69,12 +69,10 @@ class Noise:
         if tissue is not None:
             grain = _grain_of(host, tissue, mask, view)
             return cls(host, grain, VIEW_AXIS[view], "host", border)
-        organ: str | None = getattr(drawn.section, "into", None)
-        ground = None if organ is None else tissue_of(host, organ, mask, view)
-        grain = _grain_of(host, ground or tissue_around(host, mask), mask, view)
+        grain = _grain_of(host, tissue_around(host, mask), mask, view)
         if mask.label is None:
             return cls(host, grain, VIEW_AXIS[view], "around", border)
-        level, source = _level_elsewhere(drawn, mask.label, organ, method)
+        level, source = _level_elsewhere(drawn, mask.label, method)
         return cls(host, replace(grain, median_hu=level), VIEW_AXIS[view], source, border)
 
     @property
@@ -116,22 +114,25 @@ def _grain_of(host: Case, tissue: tuple[Region, Box], mask: Mask, view: View) ->
     return measure_grain(planes, regions, (spacing[0], spacing[1]))
 
 
-def _level_elsewhere(
-    drawn: Drawn, label: str, organ: str | None, method: NoiseFill
-) -> tuple[float, str]:
+def _level_elsewhere(drawn: Drawn, label: str, method: NoiseFill) -> tuple[float, str]:
     """HU of a label that the host does not have, and whose they are.
 
     Raises:
-        MaskError: If neither the donor's image nor a reference says it.
+        MaskError: If neither the recipe, the donor's image nor a reference says it.
     """
-    donor = drawn.donor
+    if label in method.reference_hu:
+        return method.reference_hu[label], "recipe"
+    section, donor = drawn.section, drawn.donor
+    organ = section.into if isinstance(section, Transplant) else None
+    own = None if organ is None else median_hu(drawn.host, organ)
     if donor is not None and (level := median_hu(donor, label)) is not None:
-        shift = None if organ is None else shift_hu(drawn.host, donor, organ, label)
-        return level + (shift or 0.0), "donor"
-    known = REFERENCE_HU | method.reference_hu
-    if label not in known:
+        other = None if organ is None else median_hu(donor, organ)
+        return level + (shift_hu(level, own, other) or 0.0), "donor"
+    if label not in REFERENCE_HU:
         raise MaskError(
             f"case {drawn.host.case_id}: nothing says what '{label}' looks like, which neither the "
             f"host nor a donor with an image has; give inpaint.reference_hu: {{{label}: HU}}"
         )
-    return known[label], "reference"
+    level = REFERENCE_HU[label]
+    other = None if organ is None else REFERENCE_HU.get(organ)
+    return level + (shift_hu(level, own, other) or 0.0), "reference"

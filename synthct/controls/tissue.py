@@ -20,6 +20,9 @@ LEAST_VOXELS = 200
 #: 193 carcinomas measure from 28 to 40 on average), and of an organ that is surely enhanced.
 UNENHANCED_HU, ENHANCED_HU = 35.0, 60.0
 
+#: A lesion is at most so many times as enhanced as it was.
+MOST_ENHANCED = 4.0
+
 #: Tissue around a mask: so near to it.
 SHELL_MM = 8.0
 
@@ -33,33 +36,25 @@ def median_hu(case: Case, label: str) -> float | None:
     return float(np.median(case.ct.array[box.slices][region]))
 
 
-def enhancement(host: Case, donor: Case, organ: str) -> float | None:
-    """How much more contrast medium the host's organ has taken up than the donor's, as a ratio.
+def shift_hu(level: float, own: float | None, other: float | None) -> float | None:
+    """What is to be added to a lesion's HU where its organ is differently enhanced.
 
-    Returns:
-        The ratio of what the two are above unenhanced tissue, at most 4; None where an organ
-        cannot be measured, or the donor's is not enhanced.
-    """
-    own, other = median_hu(host, organ), median_hu(donor, organ)
-    if own is None or other is None or other < ENHANCED_HU:
-        return None
-    return round(float(np.clip((own - UNENHANCED_HU) / (other - UNENHANCED_HU), 0, 4)), 4)
+    So much that the lesion is enhanced as it was, relative to the organ. (The plain difference of
+    the organs would turn a tumour of a contrast scan into fat in a plain one.) What is not above
+    unenhanced tissue, such as a cyst, takes up nothing and stays as it is.
 
-
-def shift_hu(host: Case, donor: Case, organ: str, label: str) -> float | None:
-    """What is to be added to the HU of a donor's lesion in the host.
-
-    So much that its median is enhanced in the host as it was in the donor, relative to the organ.
-    (The plain difference of the organs would turn a tumour of a contrast scan into fat in a plain
-    one.) What is not above unenhanced tissue, such as a cyst, stays as it is.
+    Args:
+        level: Median of the lesion.
+        own: Median of the organ that it is put into.
+        other: Median of the organ that it comes from.
 
     Returns:
         HU; None where the enhancement cannot be compared, and nothing is to be added.
     """
-    ratio, lesion = enhancement(host, donor, organ), median_hu(donor, label)
-    if ratio is None or lesion is None:
+    if own is None or other is None or other < ENHANCED_HU:
         return None
-    return round(max(lesion - UNENHANCED_HU, 0.0) * (ratio - 1), 2) + 0.0  # no negative zero
+    ratio = float(np.clip((own - UNENHANCED_HU) / (other - UNENHANCED_HU), 0, MOST_ENHANCED))
+    return round(max(level - UNENHANCED_HU, 0.0) * (ratio - 1), 2) + 0.0  # no negative zero
 
 
 def tissue_of(host: Case, label: str, mask: Mask, view: View) -> tuple[Region, Box] | None:
