@@ -20,7 +20,7 @@ from synthct.crew import Crew
 from synthct.dataset.files import require_space
 from synthct.dataset.journal import record_shard
 from synthct.dataset.manifest import Release, release_of, write_manifest
-from synthct.dataset.schema import Row
+from synthct.dataset.schema import StoredRow
 from synthct.dataset.summary import rejections
 from synthct.dataset.version import Staging, commit, discard, find_release, open_staging
 from synthct.dataset.writer import Rejection, ShardRecord, write_shard
@@ -70,7 +70,7 @@ class Order:
 
 
 #: A shard's number with its rows, in the order of the plan, and what was rejected.
-Painted = tuple[int, Sequence[Row], Sequence[Rejection]]
+Painted = tuple[int, Sequence[StoredRow], Sequence[Rejection]]
 
 #: Paints the shards of these numbers, in their order.
 Paint = Callable[[Iterator[int], Progress], Iterator[Painted]]
@@ -208,7 +208,7 @@ def _log_shard(
     number: int,
     order: Order,
     crew: Crew,
-    rows: Sequence[Row],
+    rows: Sequence[StoredRow],
     rejected: Sequence[Rejection],
     seconds: float,
 ) -> None:

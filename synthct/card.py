@@ -6,13 +6,13 @@ or people is made inert: in a page it is text, whatever it contains.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
 from synthct.card_methods import PAINTINGS
+from synthct.card_usage import usage
 from synthct.dataset.manifest import Release
 from synthct.dataset.markdown import bullets, code, count, figure, inert, one_line, table
 from synthct.dataset.records import yaml_text
@@ -122,10 +122,10 @@ def dataset_card(release: Release, summary: Summary, facts: CardFacts) -> str:
     sections = (
         _introduction(release, summary, facts),
         _contents(summary, facts),
-        _usage(release, facts),
+        usage(release, keep_original=facts.keep_original),
         _method(facts),
         _quality(summary),
-        _limits(summary, facts),
+        _limits(release, summary, facts),
         _origin(release, facts),
     )
     header = yaml_text(_header(release, summary, facts))
@@ -171,13 +171,16 @@ def _introduction(release: Release, summary: Summary, facts: CardFacts) -> str:
     slices, hosts = f"{facts.view} CT slice", count(summary.hosts, "patient")
     painting = PAINTINGS[facts.method]
     whose = "the real patient's" if _is_real(facts) else "that of a procedural phantom"
+    outside = f"outside of it every voxel is {whose}"
+    if release.patch_id is not None:
+        outside = "what lies outside of it is not in here"
     parts = [f"# {inert(facts.title)}"]
     if facts.description:
         parts.append(inert(facts.description))
     parts.append(
         f"{count(summary.samples - summary.real, slices)} of {hosts}, in each of which "
         f"{painting.who} a region anew, with the label map that goes with it. **Inside of the mask "
-        f"{painting.inside}; outside of it every voxel is {whose}.**"
+        f"{painting.inside}; {outside}.**"
     )
     if summary.real:
         parts.append(
@@ -230,57 +233,6 @@ def _contents(summary: Summary, facts: CardFacts) -> str:
     return "\n\n".join(parts)
 
 
-def _usage(release: Release, facts: CardFacts) -> str:
-    columns = [
-        ["`preview`", "8-bit, windowed, the mask outlined: for eyes, not for computing"],
-        ["`image`", "16-bit; HU + 1024"],
-        ["`mask`", "8-bit; 255 where painted, else 0"],
-        ["`label_map`", "label values after painting"],
-        ["`affine`", "4 x 4 by rows; picture index (row, column, 0, 1) to RAS+ millimetres"],
-        ["`spacing_mm`", "size of a pixel along the row index and along the column index"],
-        ["`slice_index`", "of the host's scan in closest-canonical (RAS+) orientation, from 0"],
-        ["`lesion_id`", "the 3D mask that a sample shows a slice of; `mask_id` is that slice's"],
-        ["`pair_id`", "shared by a host's own slice and its paintings, where both are there"],
-        ["`is_painted`", "false for a host's own slice, which has no measures of paint"],
-        ["`has_lesion`", "whether the lesion that is painted or removed is there; others may be"],
-        ["`provenance`", "host, donor, mask, seeds, checkpoint and settings of the sample"],
-    ]
-    if facts.keep_original:
-        columns.insert(4, ["`original`", "16-bit; HU + 1024 of the host before painting"])
-    name = re.sub(r"[^\w./-]", "_", release.name)
-    return f"""## How to use it
-
-```python
-import numpy as np
-from datasets import load_dataset
-
-dataset = load_dataset("<folder or user>/{name}")
-sample = next(iter(dataset.values()))[0]
-hu = np.asarray(sample["image"]).astype(np.int16) - 1024
-painted = np.asarray(sample["mask"]) > 0
-labels = np.asarray(sample["label_map"])
-affine = np.array(sample["affine"]).reshape(4, 4)
-```
-
-{table(["column", "what it holds"], columns)}
-
-Pictures are shown as radiologists do: anterior (axial) or superior (coronal, sagittal) is up, the
-patient's right (axial, coronal) or front (sagittal) is on the left. `hu[:, :, None]` with `affine`
-is a correct NIfTI volume as it is; the host's canonical voxels are `hu.T[::-1, ::-1]`.
-
-Parquet readers do not check for damage unless asked to:
-
-```python
-import pyarrow.dataset
-
-options = pyarrow.dataset.ParquetFragmentScanOptions(page_checksum_verification=True)
-dataset = load_dataset("<folder or user>/{name}", fragment_scan_options=options)
-```
-
-`manifest.json` has size and SHA-256 of every file. Measures are columns, so `load_dataset` can
-read a part only: `load_dataset(..., filters=[("seam_ratio", "<", 1.15)])`."""
-
-
 def _method(facts: CardFacts) -> str:
     settings = [[inert(key), code(value)] for key, value in facts.settings.items()]
     return "\n\n".join(
@@ -318,10 +270,18 @@ def _quality(summary: Summary) -> str:
     return "\n\n".join(parts)
 
 
-def _limits(summary: Summary, facts: CardFacts) -> str:
-    real = [
+def _limits(release: Release, summary: Summary, facts: CardFacts) -> str:
+    anonymous = (
         "This dataset is not anonymous. Outside of the masks its voxels are real patients', as "
-        "they are in the sources, and all that binds a user of the sources binds you.",
+        "they are in the sources, and all that binds a user of the sources binds you."
+    )
+    if release.patch_id is not None:
+        anonymous = (
+            "No voxel of a scan is in here, but masks, places and numbers are of real patients; "
+            "put together with the scans, all that binds a user of the scans binds you."
+        )
+    real = [
+        anonymous,
         *(
             ["The shape of a transplanted structure is that of a real donor patient."]
             if summary.donors

@@ -42,7 +42,9 @@ def write_documents(
     write_lock(tree, lock)
     write_rejected(tree, rejections(shards))
     sheet = dataset_sheet(
-        [tree / shard.path for shard in shards], keep_original=recipe.keep_original
+        [tree / shard.path for shard in shards],
+        keep_original=recipe.keep_original,
+        patch_only=recipe.release == "patch",
     )
     if sheet is not None:
         atomic_write(tree / SHEET, sheet)

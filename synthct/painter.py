@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from synthct.check import Checked, default_cache_dir
-from synthct.dataset.schema import Row
+from synthct.dataset.schema import StoredRow
 from synthct.dataset.writer import Rejection, reject
 from synthct.draw import CaseReader, Refused, masks_of
 from synthct.errors import RecipeError
@@ -205,7 +205,7 @@ def paint_samples(
     masks: Iterator[Outcome],
     painter: Painter,
     progress: Any,
-) -> tuple[list[Row], list[Rejection]]:
+) -> tuple[list[StoredRow], list[Rejection]]:
     """Paint samples, in batches as the prepared masks come in.
 
     Args:
@@ -277,7 +277,7 @@ class _Made:
     def __init__(self, checked: Checked, painter: Painter, progress: Any) -> None:
         self.checked, self.painter, self.progress = checked, painter, progress
         self._sample_ids: list[str] = []
-        self._rows: dict[str, Row] = {}
+        self._rows: dict[str, StoredRow] = {}
         self._rejected: list[Rejection] = []
         self._variants: dict[str, list[npt.NDArray[np.int16]]] = {}
 
@@ -318,7 +318,7 @@ class _Made:
             earlier.append(hu)
         self._rows[spec.sample_id] = row
 
-    def rows_and_rejections(self) -> tuple[list[Row], list[Rejection]]:
+    def rows_and_rejections(self) -> tuple[list[StoredRow], list[Rejection]]:
         """Both in the order of the samples; a pair of which no painting is left is no pair."""
         painted = {row.facts.pair_id for row in self._rows.values() if row.facts.is_painted}
         rows, rejected = [], list(self._rejected)

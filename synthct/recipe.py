@@ -109,6 +109,8 @@ class Recipe(_Section):
         quality: Limits on the measures of a sample; what breaks one is rejected.
         splits: Share of the patients in each split; host and donor of a sample share one.
         keep_original: Whether rows also hold the original slice.
+        release: ``full`` writes whole slices; ``patch`` only what was generated, and nothing of
+            the scans: whoever has them makes whole slices of it with ``synthct compose``.
         samples_per_shard: Samples in a file, the unit of work and of resuming.
     """
 
@@ -128,14 +130,20 @@ class Recipe(_Section):
     quality: Quality = Quality()
     splits: Splits = Splits(train=0.8, validation=0.1, test=0.1)
     keep_original: bool = False
+    release: Literal["full", "patch"] = "full"
     samples_per_shard: Annotated[int, Field(ge=1, le=100_000)] = 256
 
     _document: Document | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        problems = [*_source_problems(self), *_name_problems(self), *_method_problems(self)]
-        problems += _relabel_problems(self)
+        problems = [
+            *_source_problems(self),
+            *_name_problems(self),
+            *_method_problems(self),
+            *_relabel_problems(self),
+            *_release_problems(self),
+        ]
         if problems:
             raise fail_at(problems)
         return self
@@ -311,6 +319,18 @@ def _relabel_problems(recipe: Recipe) -> Iterator[Problem]:
         yield Problem(("masks", asking[0], "label_map"), message)
     if recipe.relabel is not None and not asking:
         yield Problem(("relabel",), "no mask says label_map: relabel; remove this section")
+
+
+def _release_problems(recipe: Recipe) -> Iterator[Problem]:
+    """What would put real tissue into a release that is to hold none."""
+    if recipe.release != "patch":
+        return
+    if recipe.keep_original:
+        message = "a patch-only release holds nothing of the scans; set keep_original to false"
+        yield Problem(("keep_original",), message)
+    if not isinstance(recipe.inpaint, Diffusion):
+        message = f"{recipe.inpaint.method} mixes real tissue into its paint"
+        yield Problem(("inpaint", "method"), f"{message}, which release 'patch' may not hold")
 
 
 def donor_source(section: MaskKind) -> str | None:

@@ -16,7 +16,8 @@ import numpy.typing as npt
 from synthct import seeds
 from synthct.case import Case
 from synthct.controls import Control, control_for
-from synthct.dataset.schema import Facts, Row, Slices, make_row
+from synthct.dataset.patch_rows import patch_of
+from synthct.dataset.schema import Facts, Slices, StoredRow, make_row
 from synthct.draw import CaseReader, Drawn, Refused, draw, refused
 from synthct.errors import MaskError
 from synthct.intensity import LUNG, SOFT_TISSUE, Knots, Window
@@ -255,7 +256,7 @@ def finish(
     numerics: Mapping[str, Any],
     licence: str | None,
     relabel: LabelsOf | None = None,
-) -> tuple[Row, npt.NDArray[np.int16]]:
+) -> tuple[StoredRow, npt.NDArray[np.int16]]:
     """Paste the paint into the slice, prove that nothing else changed, measure, and describe.
 
     A spec that is not painted becomes the host's own slice with its own label map.
@@ -275,7 +276,8 @@ def finish(
         relabel: Asks the user's program for the label map of a painted slice.
 
     Returns:
-        The row, and the HU inside of the mask.
+        The row, whole or of what was generated only, as the recipe's release asks; and the HU
+        inside of the mask.
 
     Raises:
         AssertionError: If a voxel outside the mask changed: a bug of ours, never accepted.
@@ -346,6 +348,9 @@ def finish(
         window=prepared.window,
         keep_original=recipe.keep_original,
     )
+    if recipe.release == "patch":
+        generated = patch_of(row, slices, prepared.host_labels, prepared.window)
+        return generated, result.array[mask]
     return row, result.array[mask]
 
 

@@ -19,19 +19,23 @@ from synthct.tiles import TEXT, Rgb, captioned, contact_sheet, windowed
 TILE, TILES, CONTEXT = 224, 12, 1.6
 
 
-def dataset_sheet(shards: Sequence[Path], *, keep_original: bool = False) -> bytes | None:
+def dataset_sheet(
+    shards: Sequence[Path], *, keep_original: bool = False, patch_only: bool = False
+) -> bytes | None:
     """Samples from a finished dataset: what was left to the model, and what it made of it.
 
-    Where the dataset keeps the original slice, that is shown beside them.
+    Where the dataset keeps the original slice, that is shown beside them; of a patch-only release
+    only the paint is there to be shown.
 
     Args:
         shards: The parquet files; painted rows are taken evenly from all of them.
         keep_original: Whether there is a column ``original``.
+        patch_only: Whether there is a column ``paint`` instead of ``image``.
 
     Returns:
         A PNG; None if the dataset is empty.
     """
-    names = ["image", "mask", "label", "spacing_mm", "sample_id"]
+    names = ["paint" if patch_only else "image", "mask", "label", "spacing_mm", "sample_id"]
     names += ["original"] if keep_original else []
     painted = [
         (number, place)
@@ -48,8 +52,17 @@ def dataset_sheet(shards: Sequence[Path], *, keep_original: bool = False) -> byt
         places = [place for shard, place in chosen if shard == number]
         if places:
             rows = read_shard(path, names).take(places).to_pylist()
-            tiles += [_before_and_after(row) for row in rows]
+            show = _paint_alone if patch_only else _before_and_after
+            tiles += [show(row) for row in rows]
     return contact_sheet(tiles, columns=2 if keep_original else 3)
+
+
+def _paint_alone(row: dict[str, Any]) -> Rgb:
+    window = LUNG if row["label"] == "lung" else SOFT_TISSUE
+    mask = decode_mask(row["mask"]["bytes"])
+    painted = windowed(decode_hu(row["paint"]["bytes"]), window)
+    tile = _tile(np.where(mask[..., None], painted, np.uint8(96)), *row["spacing_mm"])
+    return captioned(tile, [[(f"{row['sample_id']}: {row['label'] or 'whatever fits'}", TEXT)]])
 
 
 def _before_and_after(row: dict[str, Any]) -> Rgb:

@@ -34,6 +34,7 @@ def main(
 app.command()(data.check)
 app.command()(build.build)
 app.command()(trust.verify)
+app.command()(trust.compose)
 app.command()(data.phantom)
 app.command()(data.schema)
 app.command()(train.train)

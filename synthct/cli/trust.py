@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from synthct.cli.common import Debug, reporting
+from synthct.cli.common import CacheDir, Debug, Sources, on_terminal, reporting, roots_of
 
 DatasetFolder = Annotated[
     Path, typer.Argument(help="The folder of a version: OUTPUT/name/1.0.0.", show_default=False)
@@ -36,3 +36,29 @@ def verify(
         if report.findings:
             shown = "\n".join(f"  {finding}" for finding in report.findings)
             raise VerifyError(f"{folder} is not what it says it is\n{shown}")
+
+
+def compose(
+    folder: DatasetFolder,
+    source: Sources = None,
+    output: Annotated[
+        Path, typer.Option(help="The whole dataset is written to OUTPUT/name/version.")
+    ] = Path("out"),
+    cache_dir: CacheDir = None,
+    debug: Debug = False,
+) -> None:
+    """Put whole samples together from a patch-only release and your own copy of the scans."""
+    with reporting(debug):
+        from synthct.compose import bytes_of
+        from synthct.compose import compose as run
+
+        whole = run(
+            folder,
+            output,
+            sources=roots_of(source),
+            cache_dir=cache_dir,
+            progress=on_terminal(),
+        )
+        small, large = bytes_of(folder) / 1e6, bytes_of(whole) / 1e6
+        typer.echo(f"{whole}")
+        typer.echo(f"patch-only {small:.2f} MB, whole {large:.2f} MB ({small / large:.1%})")

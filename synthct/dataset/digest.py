@@ -67,9 +67,14 @@ def sample_digest(
         "image": array_digest(image.astype(np.int16)),
         "label_map": array_digest(labels.astype(np.uint16)),
         "mask": array_digest(mask.astype(np.uint8)),
-        "provenance": {k: v for k, v in provenance.items() if k not in NOT_CONTENT},
+        "provenance": content_of(provenance),
     }
     return hashlib.sha256(f"{SAMPLE_SCHEME}\0{canonical_json(content)}".encode()).hexdigest()
+
+
+def content_of(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a provenance counts for a digest: all but ``NOT_CONTENT``."""
+    return {key: value for key, value in provenance.items() if key not in NOT_CONTENT}
 
 
 def merkle_root(digests: Iterable[str]) -> str:

@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from synthct.dataset.digest import canonical_json, merkle_root
 from synthct.dataset.files import atomic_write, remove_leftovers, resource_error, sha256_of
 from synthct.dataset.schema import FORMAT_VERSION
-from synthct.dataset.writer import ShardRecord, read_shard
+from synthct.dataset.writer import RowDigests, ShardRecord, row_digests
 from synthct.errors import VerifyError
 from synthct.version import __version__
 
@@ -61,7 +61,7 @@ class FileEntry(_Model):
         bytes: Its size.
         sha256: Hash of its bytes in hex.
         rows: Number of samples, if it is a shard.
-        root: Merkle root over its sample digests, if it is a shard.
+        root: Merkle root over the digests of its rows, if it is a shard.
     """
 
     path: Annotated[str, AfterValidator(_relative)]
@@ -86,6 +86,8 @@ class Release(_Model):
         plan_id: Hash of the plan that the build followed.
         splits: In the order of the plan.
         rejected: Planned samples that are not in it, by reason.
+        patch_id: Of a patch-only release, Merkle root over the digests of what it holds itself;
+            ``content_id`` then is that of the full samples that it can be completed to.
         format_version: Layout of the dataset.
         package_version: Version of synthct that wrote it.
     """
@@ -96,6 +98,7 @@ class Release(_Model):
     plan_id: str
     splits: Annotated[tuple[SplitSize, ...], Field(strict=False)]
     rejected: dict[str, int] = {}
+    patch_id: Sha256 | None = None
     format_version: str = FORMAT_VERSION
     package_version: str = __version__
 
@@ -159,21 +162,23 @@ def release_of(
     Raises:
         VerifyError: If a shard is damaged, or holds another number of rows than recorded.
     """
-    digests: list[str] = []
+    digests = RowDigests([], None)
     sizes: dict[str, tuple[int, int]] = {}
     for shard in shards:
-        found = read_shard(folder / shard.path, ["sample_digest"])["sample_digest"].to_pylist()
-        if len(found) != shard.rows:
+        found = row_digests(folder / shard.path)
+        if len(found.samples) != shard.rows:
             raise VerifyError(
-                f"{shard.path} holds {len(found)} rows, not {shard.rows}; delete it and build again"
+                f"{shard.path} holds {len(found.samples)} rows, not {shard.rows}; "
+                "delete it and build again"
             )
-        digests += found
+        digests = digests.and_then(found)
         rows, files = sizes.get(shard.split, (0, 0))
         sizes[shard.split] = (rows + shard.rows, files + 1)
     return Release(
         name=name,
         version=version,
-        content_id=merkle_root(digests),
+        content_id=merkle_root(digests.samples),
+        patch_id=None if digests.patches is None else merkle_root(digests.patches),
         plan_id=plan_id,
         splits=tuple(SplitSize(name=s, rows=r, shards=n) for s, (r, n) in sizes.items()),
         rejected=dict(Counter(one.reason for shard in shards for one in shard.rejected)),
@@ -262,13 +267,12 @@ def _files_id(release: Release, files: Sequence[FileEntry]) -> str:
 
 def _shard_entry(folder: Path, shard: ShardRecord) -> FileEntry:
     """The entry of a shard, whose bytes were just hashed."""
-    digests = read_shard(folder / shard.path, ["sample_digest"])["sample_digest"].to_pylist()
     return FileEntry(
         path=shard.path,
         bytes=shard.bytes,
         sha256=shard.sha256,
         rows=shard.rows,
-        root=merkle_root(digests),
+        root=merkle_root(row_digests(folder / shard.path).own),
     )
 
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from synthct.dataset.files import atomic_write
 from synthct.dataset.schema import arrow_schema, flat_columns
-from synthct.dataset.writer import Rejection
+from synthct.dataset.writer import Rejection, read_shard
 from synthct.errors import VerifyError
 
 RECIPE, REJECTED = "recipe.yaml", "rejected.parquet"
@@ -43,6 +43,24 @@ def write_rejected(folder: Path, rejections: Sequence[Rejection]) -> None:
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table(columns), sink, compression="zstd", write_page_checksum=True)
     atomic_write(folder / REJECTED, sink.getvalue().to_pybytes())
+
+
+def read_rejected(folder: Path) -> list[Rejection]:
+    """What ``write_rejected`` wrote.
+
+    Raises:
+        VerifyError: If it is damaged.
+        ResourceError: If it cannot be read.
+    """
+    own = ("sample_id", "reason", "measure", "value")
+    rejections = []
+    for row in read_shard(folder / REJECTED).to_pylist():
+        first = {name: row.pop(name) for name in own}
+        # the id is a column of the row too; without a row there is nothing in the others
+        painted = any(value is not None for value in row.values())
+        columns = {**row, "sample_id": first["sample_id"]} if painted else {}
+        rejections.append(Rejection(**first, columns=columns))
+    return rejections
 
 
 def yaml_text(value: Mapping[str, Any]) -> str:

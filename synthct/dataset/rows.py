@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from synthct.dataset.png import decode_hu, decode_labels, decode_mask
 from synthct.dataset.writer import read_shard
 from synthct.errors import VerifyError
 from synthct.volume import Affine
+
+Decoder = Callable[[bytes], npt.NDArray[Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,16 +61,12 @@ def decode(columns: Mapping[str, Any]) -> SampleRow:
     Raises:
         VerifyError: If a picture or the provenance is damaged; says which.
     """
-    try:
-        provenance = json.loads(columns["provenance"])
-        affine = np.array(columns["affine"], dtype=np.float64).reshape(4, 4)
-    except (ValueError, TypeError, RecursionError) as err:
-        raise VerifyError(f"column 'provenance' or 'affine' cannot be read ({err})") from err
+    provenance, affine = parsed(columns)
     return SampleRow(
-        image=_picture(columns, "image", decode_hu),
-        mask=_picture(columns, "mask", decode_mask),
-        labels=_picture(columns, "label_map", decode_labels),
-        original=_picture(columns, "original", decode_hu) if "original" in columns else None,
+        image=picture(columns, "image", decode_hu),
+        mask=picture(columns, "mask", decode_mask),
+        labels=picture(columns, "label_map", decode_labels),
+        original=picture(columns, "original", decode_hu) if "original" in columns else None,
         affine=affine,
         provenance=provenance,
         columns=columns,
@@ -86,11 +84,31 @@ def stored_rows(path: Path) -> Iterator[Mapping[str, Any]]:
         yield from batch.to_pylist()
 
 
-def _picture(columns: Mapping[str, Any], name: str, decoder: Any) -> npt.NDArray[Any]:
+def parsed(columns: Mapping[str, Any]) -> tuple[dict[str, Any], Affine]:
+    """Provenance and affine (4, 4) of a row.
+
+    Raises:
+        VerifyError: If they cannot be read.
+    """
     try:
-        found: npt.NDArray[Any] = decoder(columns[name]["bytes"])
+        provenance = json.loads(columns["provenance"])
+        affine = np.array(columns["affine"], dtype=np.float64).reshape(4, 4)
+    except (ValueError, TypeError, RecursionError) as err:
+        raise VerifyError(f"column 'provenance' or 'affine' cannot be read ({err})") from err
+    if not isinstance(provenance, dict):
+        raise VerifyError("column 'provenance' is no object")
+    return provenance, affine
+
+
+def picture(columns: Mapping[str, Any], name: str, decoder: Decoder) -> npt.NDArray[Any]:
+    """A picture of a row, decoded.
+
+    Raises:
+        VerifyError: If it is damaged or not there.
+    """
+    try:
+        return decoder(columns[name]["bytes"])
     except VerifyError as err:
         raise VerifyError(f"column '{name}': {err}") from err
     except (KeyError, TypeError) as err:
         raise VerifyError(f"column '{name}' holds no picture") from err
-    return found

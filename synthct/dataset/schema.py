@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,8 @@ from synthct.volume import Array, Volume
 
 if TYPE_CHECKING:
     from datasets import Features
+
+Told = TypeVar("Told", "Facts", "Metrics")
 
 #: Version of the layout of datasets: of columns, files and their meaning.
 FORMAT_VERSION = "1.1.0"
@@ -158,9 +160,24 @@ class Metrics:
         return cls(**values | {"painted_fraction": 0.0})
 
 
+class StoredRow(Protocol):
+    """A row of a shard, whatever its release holds of a sample."""
+
+    @property
+    def facts(self) -> Facts:
+        """Names and numbers of the plan."""
+
+    @property
+    def metrics(self) -> Metrics:
+        """Measures of the whole sample."""
+
+    def values(self) -> dict[str, Any]:
+        """The row by column, as the schema of its release names them."""
+
+
 @dataclass(frozen=True)
 class Row:
-    """One row as it is stored; pictures are PNG bytes (see ``make_row``).
+    """One whole row as it is stored; pictures are PNG bytes (see ``make_row``).
 
     Attributes:
         facts: Names and numbers of the plan.
@@ -269,6 +286,11 @@ _SCALARS = {
 }
 
 
+def named(kind: type[Told], stored: Mapping[str, Any]) -> Told:
+    """Facts or measures out of a stored row."""
+    return kind(**{field.name: stored[field.name] for field in fields(kind)})
+
+
 class Column(NamedTuple):
     """One column: its Arrow type, and its feature as ``datasets`` spells it in JSON."""
 
@@ -298,9 +320,13 @@ def columns(keep_original: bool) -> dict[str, Column]:
 
 def arrow_schema(keep_original: bool) -> pa.Schema:
     """The Arrow schema of a shard, with the metadata from which ``datasets`` decodes it."""
-    all_columns = columns(keep_original)
-    schema = pa.schema([(name, column.type) for name, column in all_columns.items()])
-    info = {"info": {"features": {name: c.feature for name, c in all_columns.items()}}}
+    return schema_of(columns(keep_original))
+
+
+def schema_of(named: Mapping[str, Column]) -> pa.Schema:
+    """The Arrow schema of some columns."""
+    schema = pa.schema([(name, column.type) for name, column in named.items()])
+    info = {"info": {"features": {name: column.feature for name, column in named.items()}}}
     return schema.with_metadata({"huggingface": json.dumps(info)})
 
 

@@ -11,13 +11,13 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from synthct.dataset.files import atomic_write, make_folder, resource_error
-from synthct.dataset.schema import Row, arrow_schema, flat_columns
+from synthct.dataset.schema import StoredRow, arrow_schema, flat_columns
 from synthct.errors import ResourceError, VerifyError
 
 #: Few enough rows that a viewer can fetch one group, many enough that scans stay long.
@@ -66,7 +66,7 @@ class ShardRecord:
     rejected: tuple[Rejection, ...] = ()
 
 
-def reject(row: Row, reason: str, measure: str, value: float) -> Rejection:
+def reject(row: StoredRow, reason: str, measure: str, value: float) -> Rejection:
     """A row that was painted and is not good enough, without its pictures."""
     values = row.values()
     flat = {name: values[name] for name in flat_columns(arrow_schema(keep_original=False))}
@@ -81,7 +81,7 @@ def shard_name(split: str, index: int, count: int) -> str:
 def write_shard(
     folder: Path,
     path: str,
-    rows: Sequence[Row],
+    rows: Sequence[StoredRow],
     *,
     split: str,
     schema: pa.Schema,
@@ -110,7 +110,7 @@ def write_shard(
     return ShardRecord(path, split, len(rows), len(data), digest, tuple(rejected))
 
 
-def shard_bytes(rows: Sequence[Row], schema: pa.Schema) -> bytes:
+def shard_bytes(rows: Sequence[StoredRow], schema: pa.Schema) -> bytes:
     """The parquet file of some rows: fixed row groups, codec and level, and page checksums."""
     values = [row.values() for row in rows]
     arrays = [_array([value[field.name] for value in values], field.type) for field in schema]
@@ -170,6 +170,41 @@ def read_shard(path: Path, columns: Iterable[str] | None = None) -> pa.Table:
         if isinstance(err, OSError) and err.errno is not None:  # of the disk, not of pyarrow
             raise resource_error(path, err) from err
         raise VerifyError(f"{path}: damaged ({err}); delete it and build again") from err
+
+
+class RowDigests(NamedTuple):
+    """The digests that the rows of some shards state.
+
+    Attributes:
+        samples: Of the full samples.
+        patches: Of what the rows hold themselves, in a patch-only release; else None.
+    """
+
+    samples: list[str]
+    patches: list[str] | None
+
+    @property
+    def own(self) -> list[str]:
+        """Those of what the rows hold themselves."""
+        return self.samples if self.patches is None else self.patches
+
+    def and_then(self, more: RowDigests) -> RowDigests:
+        """These, and those of the next shard."""
+        patches = None if more.patches is None else [*(self.patches or ()), *more.patches]
+        return RowDigests(self.samples + more.samples, patches)
+
+
+def row_digests(path: Path) -> RowDigests:
+    """The digests in a shard.
+
+    Raises:
+        VerifyError: If it is damaged.
+        ResourceError: If it cannot be opened.
+    """
+    samples = read_shard(path, ["sample_digest"])["sample_digest"].to_pylist()
+    if "patch_digest" not in pq.read_schema(path).names:
+        return RowDigests(samples, None)
+    return RowDigests(samples, read_shard(path, ["patch_digest"])["patch_digest"].to_pylist())
 
 
 def _array(values: list[Any], type_: pa.DataType) -> pa.Array:

@@ -1,0 +1,103 @@
+"""How a dataset is read: the section of its card with code and columns."""
+
+from __future__ import annotations
+
+import re
+
+from synthct.dataset.manifest import Release
+from synthct.dataset.markdown import table
+
+_PREVIEW = ["`preview`", "8-bit, windowed, the mask outlined: for eyes, not for computing"]
+
+_WHOLE = (
+    ["`image`", "16-bit; HU + 1024"],
+    ["`mask`", "8-bit; 255 where painted, else 0"],
+    ["`label_map`", "label values after painting"],
+)
+
+_ORIGINAL = ["`original`", "16-bit; HU + 1024 of the host before painting"]
+
+_GENERATED = (
+    ["`paint`", "16-bit; HU + 1024 of the box around the mask, 0 where nothing was painted"],
+    ["`mask`", "8-bit; 255 where painted, else 0; the same box"],
+    ["`label_change`", "new label value + 1 where it changed, else 0; the same box"],
+    ["`corner`", "row and column of the box's first pixel in the whole picture"],
+    ["`size`", "rows and columns of the whole picture"],
+    ["`patch_digest`", "hash of all this; `sample_digest` is that of the whole sample"],
+)
+
+_COMMON = (
+    ["`affine`", "4 x 4 by rows; picture index (row, column, 0, 1) to RAS+ millimetres"],
+    ["`spacing_mm`", "size of a pixel along the row index and along the column index"],
+    ["`slice_index`", "of the host's scan in closest-canonical (RAS+) orientation, from 0"],
+    ["`lesion_id`", "the 3D mask that a sample shows a slice of; `mask_id` is that slice's"],
+    ["`pair_id`", "shared by a host's own slice and its paintings, where both are there"],
+    ["`is_painted`", "false for a host's own slice, which has no measures of paint"],
+    ["`has_lesion`", "whether the lesion that is painted or removed is there; others may be"],
+    ["`provenance`", "host, donor, mask, seeds, checkpoint and settings of the sample"],
+)
+
+
+def usage(release: Release, *, keep_original: bool) -> str:
+    """The section of the card that says how the dataset is read and checked.
+
+    Args:
+        release: What the version is; of a patch-only one it says how to complete it.
+        keep_original: Whether there is a column ``original``.
+    """
+    name = re.sub(r"[^\w./-]", "_", release.name)
+    first, pictures = _reading(name), [*_WHOLE, *([_ORIGINAL] if keep_original else [])]
+    if release.patch_id is not None:
+        first, pictures = _composing(release, name), [*_GENERATED]
+    columns = table(["column", "what it holds"], [_PREVIEW, *pictures, *_COMMON])
+    return f"""## How to use it
+
+{first}
+
+{columns}
+
+Pictures are shown as radiologists do: anterior (axial) or superior (coronal, sagittal) is up, the
+patient's right (axial, coronal) or front (sagittal) is on the left. `hu[:, :, None]` with `affine`
+is a correct NIfTI volume as it is; the host's canonical voxels are `hu.T[::-1, ::-1]`.
+
+Parquet readers do not check for damage unless asked to:
+
+```python
+import pyarrow.dataset
+import pyarrow.parquet
+from datasets import load_dataset
+
+options = pyarrow.dataset.ParquetFragmentScanOptions(page_checksum_verification=True)
+dataset = load_dataset("<folder or user>/{name}", fragment_scan_options=options)
+table = pyarrow.parquet.read_table("<file>.parquet", page_checksum_verification=True)
+```
+
+`synthct verify <folder>` checks every file against `manifest.json`, which has their sizes and
+SHA-256, and every row against its digest. Measures are columns, so `load_dataset` can read a part
+only: `load_dataset(..., filters=[("seam_ratio", "<", 1.15)])`."""
+
+
+def _reading(name: str) -> str:
+    return f"""```python
+import numpy as np
+from datasets import load_dataset
+
+dataset = load_dataset("<folder or user>/{name}")
+sample = next(iter(dataset.values()))[0]
+hu = np.asarray(sample["image"]).astype(np.int16) - 1024
+painted = np.asarray(sample["mask"]) > 0
+labels = np.asarray(sample["label_map"])
+affine = np.array(sample["affine"]).reshape(4, 4)
+```"""
+
+
+def _composing(release: Release, name: str) -> str:
+    return f"""This is a patch-only release: it holds what was painted, nothing of the scans. With
+your own copy of the scans (see below where they come from) whole slices are put together by
+
+```bash
+synthct compose <folder of {name}> --source hosts=<folder of the scans> --output out
+```
+
+which proves by hash that each scan is the one that was painted, and that the samples are those of
+content `{release.content_id[:12]}`: the same as if the whole dataset had been built."""
