@@ -148,6 +148,9 @@ def test_early_stopping_ends_the_run_and_keeps_the_best(kits_root, tmp_path, mon
     folder = train(recipe, tmp_path / "run", cache_dir=tmp_path, device="cpu", workers=0)
     assert latest_state(tmp_path / "run").name == "step-00000004"
     assert json.loads((folder / "training.json").read_text())["steps"] == 2
+    # Enough is enough, however often it is run.
+    train(recipe, tmp_path / "run", cache_dir=tmp_path, device="cpu", workers=0)
+    assert latest_state(tmp_path / "run").name == "step-00000004"
 
 
 def test_strip_shows_the_same_masks_at_every_interval(kits_root, tmp_path):

@@ -145,6 +145,18 @@ def test_log_forgets_what_a_resumed_run_does_once_more(kits_root, tmp_path):
     ]  # fmt: skip
 
 
+def test_a_measure_that_could_not_be_taken_is_null_in_json(kits_root, tmp_path):
+    path, recipe = tmp_path / "log.jsonl", tiny_recipe(kits_root)
+    log = Log(path, recipe, 0)
+    log.step = 3
+    log.add_validation(replace(MEASURES, texture_ratio=float("nan")))
+    assert read_log(path)[0]["validation"]["texture_ratio"] is None
+    ((step, again),) = Log(path, recipe, 3).validations
+    assert step == 3
+    assert again.texture_ratio != again.texture_ratio
+    assert again.loss == MEASURES.loss
+
+
 def test_a_tracker_gets_the_same_numbers(kits_root, tmp_path):
     told = []
     log = Log(tmp_path / "log.jsonl", tiny_recipe(kits_root), 0, lambda *args: told.append(args))

@@ -62,12 +62,13 @@ class Keeper:
         """Where the finished checkpoint goes."""
         return self.output / "checkpoint"
 
-    def after_step(self, progress: Progress, loss: Tensor, learning_rate: float) -> bool:
-        """Note a step, and do what is due at it.
+    @property
+    def is_enough(self) -> bool:
+        """Whether training is to stop early."""
+        return is_enough(self.log.validations, self._early_stopping)
 
-        Returns:
-            Whether training is to stop early.
-        """
+    def after_step(self, progress: Progress, loss: Tensor, learning_rate: float) -> None:
+        """Note a step, and do what is due at it."""
         recipe, step = self.recipe, progress.step
         with self._writing():
             self.log.add(step, loss, learning_rate)
@@ -77,7 +78,6 @@ class Keeper:
                 self._validate()
             if step % recipe.save_every == 0:
                 self._save(progress)
-        return is_enough(self.log.validations, self._early_stopping)
 
     def close(self, progress: Progress) -> Path:
         """Validate once more, save, and release the checkpoint unless a better one is there.

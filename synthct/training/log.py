@@ -69,15 +69,16 @@ class Log:
         """Note what a validation came to."""
         self.flush()
         self.validations.append((self.step, measures))
-        values = {name: round(value, 5) for name, value in asdict(measures).items()}
+        values = measures.as_json()
         self._append({"step": self.step, "validation": values})
         logger.info(
             "step %d  validation %s",
             self.step,
-            "  ".join(f"{name} {value:.4g}" for name, value in values.items()),
+            "  ".join(f"{name} {value:.4g}" for name, value in asdict(measures).items()),
         )
         if self.tracker is not None:
-            self.tracker({f"validation/{k}": v for k, v in values.items()}, self.step)
+            known = {f"validation/{k}": v for k, v in values.items() if v is not None}
+            self.tracker(known, self.step)
 
     @property
     def last_validation(self) -> int | None:
@@ -129,7 +130,9 @@ class Log:
             temporary.replace(self.path)
         found = [json.loads(line) for line in kept]
         self.validations = [
-            (line["step"], Measures(**line["validation"])) for line in found if "validation" in line
+            (line["step"], Measures.from_json(line["validation"]))
+            for line in found
+            if "validation" in line
         ]
 
 

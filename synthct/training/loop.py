@@ -160,15 +160,17 @@ def train(
         progress.step * recipe.optim.gradient_accumulation,
         workers=2 if accelerator.device.type == "cuda" else 0,
     )
-    started, stops = time.monotonic(), False
+    started = time.monotonic()
+    stops = _anyone(accelerator, keeper is not None and keeper.is_enough)
     while progress.step < recipe.optim.max_steps and not stops:
         loss, rate = trainer.step(progress.step, batches)
         progress.step += 1
-        stops = max_seconds is not None and time.monotonic() - started > max_seconds
         if keeper is not None:
-            stops = keeper.after_step(progress, loss, rate) or stops
-        if accelerator.num_processes > 1:
-            stops = _anyone(accelerator, stops)
+            keeper.after_step(progress, loss, rate)
+        # Asking costs a wait for all processes, so it is done only where the answer may be yes.
+        if max_seconds is not None or recipe.may_stop_after(progress.step):
+            is_late = max_seconds is not None and time.monotonic() - started > max_seconds
+            stops = _anyone(accelerator, is_late or (keeper is not None and keeper.is_enough))
     if keeper is not None:
         keeper.close(progress)
     accelerator.wait_for_everyone()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -120,6 +121,7 @@ def level_weight(noise: NoiseSection, clean: Tensor) -> Tensor:
     return wanted / plain[noise.prediction_type].clamp_min(1e-12)
 
 
+@lru_cache
 def clean_share(schedule: Schedule) -> Tensor:
     """Share of the signal in the variance at each step of a schedule, float32 (T,)."""
     return make_schedule(schedule, "epsilon").alphas_cumprod

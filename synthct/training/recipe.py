@@ -96,6 +96,11 @@ class TrainingRecipe(Section):
         asked = self.validation.num_inference_steps if self.validation else 20
         return self.noise.few_steps or asked
 
+    def may_stop_after(self, step: int) -> bool:
+        """Whether a validation after a step may end the training early."""
+        held = self.validation
+        return held is not None and held.early_stopping is not None and step % held.every == 0
+
     @property
     def precision(self) -> Literal["float32", "bfloat16"]:
         """Arithmetic of the network where it paints."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -98,8 +98,7 @@ def training_facts(recipe: TrainingRecipe, record: Record, parameters: int) -> d
         "held_out": [_case_facts(entry) for entry in record.held_out],
         "noise": recipe.noise.model_dump(mode="json", exclude_none=True),
         "validation": [
-            {"step": step, **{name: round(value, 5) for name, value in asdict(measures).items()}}
-            for step, measures in record.validations
+            {"step": step, **measures.as_json()} for step, measures in record.validations
         ],
     }
     if record.base is not None:
@@ -177,7 +176,10 @@ def _validation(facts: Mapping[str, Any]) -> str:
     shown = list({row["step"]: row for row in (found[0], best, found[-1])}.values())
     patients = len({case["patient_id"] for case in facts["held_out"]})
     names = list(shown[0])
-    rows = [[f"{row[name]:.4g}" for name in names] for row in sorted(shown, key=_step)]
+    rows = [
+        ["" if row[name] is None else f"{row[name]:.4g}" for name in names]
+        for row in sorted(shown, key=_step)
+    ]
     held = f"On masks in scans of patients that were held out ({patients}):"
     return f"\n## Validation\n\n{held}\n\n{table([n.replace('_', ' ') for n in names], rows)}\n"
 

@@ -6,8 +6,8 @@ The same masks are painted with the same noise each time, so that only the weigh
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -49,6 +49,18 @@ class Measures:
     mean_error_hu: float
     seam_ratio: float
     texture_ratio: float
+
+    def as_json(self) -> dict[str, float | None]:
+        """Rounded to five places; None where there was nothing to compare with."""
+        return {
+            name: round(value, 5) if math.isfinite(value) else None
+            for name, value in asdict(self).items()
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, float | None]) -> Measures:
+        """What ``as_json`` gave."""
+        return cls(**{name: math.nan if v is None else v for name, v in values.items()})
 
 
 class Validation:
