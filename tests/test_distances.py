@@ -120,7 +120,8 @@ def test_random_halves_have_kernel_distance_zero_within_the_interval() -> None:
         patients = np.repeat(np.arange(12), 10)
         half = np.random.default_rng(seed).permutation(12) < 6
         chosen = half[patients]
-        found = kernel_distance(x[chosen], x[~chosen], (patients[chosen], patients[~chosen]))
+        units = patients[chosen], patients[~chosen]
+        found = kernel_distance(x[chosen], x[~chosen], units, interval=True)
         assert found.low is not None
         assert found.high is not None
         covered += found.low <= 0 <= found.high
@@ -132,12 +133,32 @@ def test_random_halves_have_kernel_distance_zero_within_the_interval() -> None:
 def test_the_interval_is_a_jackknife_over_patients() -> None:
     x, y = gaussian(1, 60), gaussian(2, 48, shift=0.3)
     groups = np.repeat(np.arange(6), 10), np.repeat(np.arange(6), 8)
-    found = kernel_distance(x, y, groups)
-    left = [kernel_distance(x[groups[0] != g], y[groups[1] != g]).value for g in range(6)]
+    found = kernel_distance(x, y, groups, interval=True)
+    assert found.value == pytest.approx(kernel_distance(x, y, groups).value)
+
+    def without(g: int) -> float:
+        left, right = groups[0] != g, groups[1] != g
+        return kernel_distance(x[left], y[right], (groups[0][left], groups[1][right])).value
+
+    left = [without(g) for g in range(6)]
     error = np.sqrt(5 / 6 * np.square(left - np.mean(left)).sum())
     assert found.high is not None
     assert found.high - found.value == pytest.approx(2.571 * error, rel=1e-3)  # t with 5 degrees
-    assert found.value == pytest.approx(kernel_distance(x, y).value)
+
+
+def test_what_was_painted_over_is_no_independent_sample() -> None:
+    values = []
+    for seed in range(60):
+        x = gaussian(seed, 40)
+        # Of the same distribution, and each much like what it replaced.
+        y = 0.8 * x + 0.6 * gaussian(seed + 1000, 40)
+        places = np.arange(40)
+        values.append([kernel_distance(x, y, (places, places)).value, kernel_distance(x, y).value])
+    blind, naive = np.mean(values, axis=0), np.std(values, axis=0) / np.sqrt(60)
+    assert abs(blind[0]) < 3 * naive[0]
+    assert blind[1] < -5 * naive[1]  # pairs of one place count as if they were strangers
+    alone = np.zeros(40, np.int64)
+    assert np.isnan(kernel_distance(x, y, (alone, alone)).value)
 
 
 def test_chunks_do_not_change_the_sums(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,11 +253,11 @@ def test_falsifiers_on_crops_of_a_real_liver(shared_data: Path) -> None:
     slices = np.array([k for *_, k in squares])
     _, groups = np.unique(slices, return_inverse=True)
     half = np.random.default_rng(0).permutation(groups.max() + 1)[groups] % 2 == 0
-    halves = kernel_distance(real[half], real[~half], (groups[half], groups[~half]))
+    halves = kernel_distance(real[half], real[~half], (groups[half], groups[~half]), interval=True)
     assert halves.low is not None
     assert halves.high is not None
     assert halves.low < 0 < halves.high
-    blur = kernel_distance(real, smooth, (groups, groups))
+    blur = kernel_distance(real, smooth, (groups, groups), interval=True)
     assert blur.low is not None
     assert blur.low > halves.high
     assert frechet_distance(real, smooth) > 3 * frechet_distance(real[half], real[~half])

@@ -6,6 +6,7 @@ float64 and in one order, so the same features give the same numbers.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,73 +72,83 @@ def _moments(features: Features) -> tuple[Matrix, Matrix]:
 
 
 def kernel_distance(
-    one: Features, two: Features, groups: tuple[Groups, Groups] | None = None
+    one: Features,
+    two: Features,
+    units: tuple[Groups, Groups] | None = None,
+    *,
+    interval: bool = False,
 ) -> Estimate:
     """Kernel inception distance: the unbiased squared MMD of a cubic kernel.
 
-    k(x, y) = (x·y / D + 1)³ (Bińkowski et al. 2018). Its expectation is 0 for two samples of one
-    distribution whatever their size, so it may be negative. The interval is a delete-one-group
-    jackknife: slices of one patient are no independent samples.
+    k(x, y) = (x·y / D + 1)³ (Bińkowski et al. 2018). For independent samples of one distribution
+    its expectation is 0 whatever their number, so it may be negative. Slices of one patient, and a
+    painting and what it replaced, are not independent: pairs of one unit count in none of the
+    three sums. The interval is a delete-one-unit jackknife.
 
     Args:
         one: (N, D), at least two rows.
         two: (M, D), at least two rows.
-        groups: For each row of both sets the number of its patient; None for no interval.
+        units: For each row of both sets the number of its patient or mask; None if all are
+            independent.
+        interval: Whether to give an interval over the units.
+
+    Returns:
+        The estimate; NaN where no two samples are of different units.
 
     Raises:
         ValueError: If a set has fewer than two rows, or the dimensions differ.
     """
     _check_sets(one, two)
-    if groups is None:
-        groups = np.zeros(len(one), np.int64), np.zeros(len(two), np.int64)
-    count = int(max(groups[0].max(), groups[1].max())) + 1
-    sums = (
-        _kernel_sums(one, one, groups[0], groups[0], count),
-        _kernel_sums(two, two, groups[1], groups[1], count),
-        _kernel_sums(one, two, groups[0], groups[1], count),
-    )
-    sizes = np.bincount(groups[0], minlength=count), np.bincount(groups[1], minlength=count)
-    everything = np.ones(count, dtype=bool)
-    value = _mmd(sums, sizes, everything)
-    left = np.array(
-        [
-            _mmd(sums, sizes, keep)
-            for keep in (everything & (np.arange(count) != g) for g in range(count))
-            if min(int(size[keep].sum()) for size in sizes) >= 2
+    if units is None:
+        units = np.arange(len(one)), np.arange(len(one), len(one) + len(two))
+    pairs = ((one, one, 0, 0), (two, two, 1, 1), (one, two, 0, 1))
+    count = int(max(units[0].max(), units[1].max())) + 1
+    sizes = [np.bincount(unit, minlength=count).astype(np.float64) for unit in units]
+    sums = [_kernel_sums(x, y, units[a], units[b], count) for x, y, a, b in pairs]
+    numbers = [np.outer(sizes[a], sizes[b]) for *_, a, b in pairs]
+    for matrix in (*sums, *numbers):
+        np.fill_diagonal(matrix, 0)
+    total = [(float(s.sum()), float(n.sum())) for s, n in zip(sums, numbers, strict=True)]
+    value = _mmd(total)
+    if not interval:
+        return Estimate(value)
+    left = []
+    for unit in range(count):
+        without = [
+            (t - s[unit].sum() - s[:, unit].sum(), m - n[unit].sum() - n[:, unit].sum())
+            for (t, m), s, n in zip(total, sums, numbers, strict=True)
         ]
-    )
-    if len(left) < 2:
+        left.append(_mmd(without))
+    known = np.array(left)[np.isfinite(left)]
+    if len(known) < 2:
         return Estimate(value)
     from scipy.stats import t
 
-    error = np.sqrt((len(left) - 1) / len(left) * np.square(left - left.mean()).sum())
-    reach = float(t.ppf(0.975, len(left) - 1) * error)
+    error = np.sqrt((len(known) - 1) / len(known) * np.square(known - known.mean()).sum())
+    reach = float(t.ppf(0.975, len(known) - 1) * error)
     return Estimate(value, value - reach, value + reach)
 
 
 def _kernel_sums(one: Features, two: Features, rows: Groups, columns: Groups, count: int) -> Matrix:
-    """Sum of the kernel between each two groups, (G, G); a sample with itself does not count."""
+    """Sum of the kernel between each two units, (U, U)."""
     x, y = one.astype(np.float64), two.astype(np.float64)
-    is_column = np.eye(count)[columns]
+    order = np.argsort(columns, kind="stable")
+    starts = np.flatnonzero(np.diff(columns[order], prepend=-1))
     out = np.zeros((count, count))
     for start in range(0, len(x), _CHUNK):
-        kernel = (x[start : start + _CHUNK] @ y.T / x.shape[1] + 1) ** 3
-        if one is two:
-            n = np.arange(len(kernel))
-            kernel[n, n + start] = 0
-        np.add.at(out, rows[start : start + _CHUNK], kernel @ is_column)
+        kernel = (x[start : start + _CHUNK] @ y[order].T / x.shape[1] + 1) ** 3
+        by_unit = np.zeros((len(kernel), count))
+        by_unit[:, columns[order][starts]] = np.add.reduceat(kernel, starts, axis=1)
+        np.add.at(out, rows[start : start + _CHUNK], by_unit)
     return out
 
 
-def _mmd(
-    sums: tuple[Matrix, Matrix, Matrix],
-    sizes: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]],
-    keep: npt.NDArray[np.bool_],
-) -> float:
-    """The unbiased estimate from the groups that are kept."""
-    within_1, within_2, between = (float(s[np.ix_(keep, keep)].sum()) for s in sums)
-    n, m = (int(size[keep].sum()) for size in sizes)
-    return within_1 / (n * (n - 1)) + within_2 / (m * (m - 1)) - 2 * between / (n * m)
+def _mmd(sums: Sequence[tuple[float, float]]) -> float:
+    """From sum and number of pairs: within the first set, within the second, and between."""
+    if any(number < 1 for _, number in sums):
+        return float("nan")
+    within_1, within_2, between = (total / number for total, number in sums)
+    return within_1 + within_2 - 2 * between
 
 
 def precision_recall(real: Features, made: Features, k: int = 3) -> tuple[float, float]:

@@ -97,11 +97,12 @@ class Score(_Model):
         fid: Fréchet distance between all of the arm and all that is real, in the same places.
         fid_halves: The same between the arm in one half of the patients and what is real in the
             other, one painting per mask: comparable with the floor, which is the real halves'.
-        kid: Unbiased kernel distance, which may be negative.
+        kid: Kernel distance over pairs of different patients (of different masks where there are
+            fewer than five patients), without bias, so it may be negative.
         inception_score: Of the arm; of the real set in the floor's row.
         inception_score_std: Its standard deviation over ten parts.
-        precision: Share of the arm that looks real.
-        recall: Share of what is real that the arm covers.
+        precision: Share of the arm that looks real, over the same halves as ``fid_halves``.
+        recall: Share of what is real that the arm covers, likewise.
     """
 
     group: str

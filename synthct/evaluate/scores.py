@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -110,18 +110,15 @@ def score_arm(real: FeatureSet, made: FeatureSet, halving: Halving, *, scale: bo
     if min(len(real.features), len(made.features)) < 2:
         return Numbers(len(made.features), len(real.features))
     x, y = _scaled(real.features, made.features, scale)
-    precision, recall = precision_recall(x, y)
     score, spread = _inception_score(made)
     return Numbers(
         samples=len(y),
         real_samples=len(x),
         fid=frechet_distance(x, y),
-        fid_halves=_over_halves(real, made, x, y, halving),
         kid=_kid(x, y, (real, made), halving),
         inception_score=score,
         inception_score_std=spread,
-        precision=_defined(precision),
-        recall=_defined(recall),
+        **_over_halves(real, made, x, y, halving),
     )
 
 
@@ -132,53 +129,63 @@ def score_floor(real: FeatureSet, halving: Halving, *, scale: bool) -> Numbers:
         return Numbers(count, count)
     x, _ = _scaled(real.features, real.features, scale)
     first = halving.chosen(halving.halves[0], real)
-    precision, recall = precision_recall(x[~first], x[first])
     halves = real.of(~first), real.of(first)
     score, spread = _inception_score(real)
     return Numbers(
         samples=count,
         real_samples=count,
-        fid_halves=_over_halves(real, real, x, x, halving),
         kid=_kid(x[~first], x[first], halves, halving),
         inception_score=score,
         inception_score_std=spread,
-        precision=_defined(precision),
-        recall=_defined(recall),
+        **_over_halves(real, real, x, x, halving),
     )
 
 
 def _over_halves(
     real: FeatureSet, made: FeatureSet, x: Array, y: Array, halving: Halving
-) -> Interval | None:
-    """Mean distance between the arm in one half and what is real in the other."""
+) -> dict[str, Any]:
+    """The arm in one half against what is real in the other: fields of ``Numbers``, as means."""
     single = np.zeros(len(y), dtype=bool)
     single[np.unique(made.mask_ids, return_index=True)[1]] = True  # one painting per mask
-    found = []
+    distances, shares = [], []
     for half in halving.halves:
         mine = y[single & halving.chosen(half, made)]
         theirs = x[~halving.chosen(half, real)]
         if min(len(mine), len(theirs)) >= 2:
-            found.append(frechet_distance(theirs, mine))
-    if not found:
-        return None
-    mean = float(np.mean(found))
-    if halving.by == "masks":
-        return Interval(value=mean)
-    low, high = (float(q) for q in np.percentile(found, [2.5, 97.5]))
-    return Interval(value=mean, low=low, high=high)
+            distances.append(frechet_distance(theirs, mine))
+            shares.append(precision_recall(theirs, mine))
+    if not distances:
+        return {}
+    low, high = None, None
+    if halving.by == "patients":
+        low, high = (float(q) for q in np.percentile(distances, [2.5, 97.5]))
+    precision, recall = np.mean(shares, axis=0)
+    return {
+        "fid_halves": Interval(value=float(np.mean(distances)), low=low, high=high),
+        "precision": _defined(float(precision)),
+        "recall": _defined(float(recall)),
+    }
 
 
-def _kid(x: Array, y: Array, sets: tuple[FeatureSet, FeatureSet], halving: Halving) -> Interval:
-    """The kernel distance, with an interval over patients where there are enough."""
-    if halving.by == "masks":
-        return _interval(kernel_distance(x, y))
-    names = [[halving.patient_of[str(m)] for m in one.mask_ids] for one in sets]
+def _kid(
+    x: Array, y: Array, sets: tuple[FeatureSet, FeatureSet], halving: Halving
+) -> Interval | None:
+    """The kernel distance over pairs of different patients, with an interval over them.
+
+    With too few patients, over pairs of different masks and without an interval.
+    """
+    by_patient = halving.by == "patients"
+    names = [
+        [halving.patient_of[str(m)] if by_patient else str(m) for m in one.mask_ids] for one in sets
+    ]
     number = {name: n for n, name in enumerate(sorted({*names[0], *names[1]}))}
     first, second = (np.array([number[name] for name in part], dtype=np.int64) for part in names)
-    return _interval(kernel_distance(x, y, (first, second)))
+    return _interval(kernel_distance(x, y, (first, second), interval=by_patient))
 
 
-def _interval(found: Estimate) -> Interval:
+def _interval(found: Estimate) -> Interval | None:
+    if np.isnan(found.value):
+        return None
     return Interval(value=found.value, low=found.low, high=found.high)
 
 

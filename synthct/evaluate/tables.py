@@ -66,7 +66,7 @@ def _tables(found: Evaluation, extractor: str, scope: Scope, dim: int) -> Iterat
     yield grid("KID (0 is the best, may be negative):", lambda s: _interval(s.kid))
     if is_network:
         yield grid("Inception score:", _inception)
-    yield grid("Precision / recall:", _precision_recall)
+    yield grid("Precision / recall, over the same halves:", _precision_recall)
 
 
 def _grid(found: Evaluation, extractor: str, scope: Scope, cell: Cell) -> str:
