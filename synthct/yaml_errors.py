@@ -179,7 +179,7 @@ def _problem(
     if _is_mismatch(detail):
         return Problem(place, _mismatch(value, details))
     if kind == "string_pattern_mismatch":
-        return Problem(place, f"{_show(value)} does not match {context.get('pattern')}")
+        return Problem(place, _not_a_name(value, str(context.get("pattern"))))
     message = str(context["error"]) if kind == "value_error" else detail["msg"]
     return _at_named_key(place, message, value)
 
@@ -207,8 +207,13 @@ def _mismatch(value: Any, details: list[ErrorDetails]) -> str:
     return f"expected {' or '.join(expected)}, not {what}{hint}"
 
 
+def _not_a_name(value: Any, pattern: str) -> str:
+    name = re.sub(r"[^a-z0-9]+", "-", str(value).lower()).strip("-")
+    meant = f"; did you mean '{name}'?" if re.fullmatch(pattern, name) else ""
+    return f"{_show(value)} does not match {pattern}{meant}"
+
+
 def _expected(detail: ErrorDetails) -> str:
-    """The type that was expected, in words."""
     return _EXPECTED[_mismatch_of(detail["type"]) or "string"]
 
 

@@ -314,7 +314,8 @@ def _scalar_of(document: Document, event: ScalarEvent, location: Location) -> An
         return event.value
     value = _scalar(event.value)
     if isinstance(value, float) and not math.isfinite(value):
-        raise document.error(location, f"{event.value} is not a finite number")
+        shown = event.value if len(event.value) <= 40 else f"{event.value[:36]} ..."
+        raise document.error(location, f"{shown} is not a finite number")
     return value
 
 
