@@ -388,6 +388,7 @@ def test_a_bomb_costs_little(tmp_path: Path) -> None:
     (bombs / "float.nii.gz").write_bytes(
         gzip.compress(claim(800, 800, 800, dtype=64, bits=64)) + zeros
     )
+    (bombs / "large.nii.gz").write_bytes(gzip.compress(claim(512, 512, 511)) + zeros)
     (bombs / "middle.nii.gz").write_bytes(gzip.compress(claim(400, 400, 300)) + zeros)
     (bombs / "cut.nii.gz").write_bytes((gzip.compress(claim(1000, 1000, 900)) + zeros)[:4000])
     (bombs / "cubed.nii.gz").write_bytes(gzip.compress(claim(30000, 30000, 30000)))

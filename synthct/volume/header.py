@@ -20,7 +20,8 @@ from synthct.volume.grid import Affine, Index3, corner_distance_mm, spacing_of
 
 #: Four times the voxels of the largest whole-body CT.
 MAX_VOXELS = 2**30
-_MANY_BYTES = 2**28
+#: From so many on a bomb would hurt: 128 MiB of HU.
+_MANY_VOXELS = 2**26
 #: Greatest part of a file before its voxels.
 _MAX_OFFSET = 2**26
 #: Voxels of a patient's CT, with plenty to spare.
@@ -78,8 +79,10 @@ def read_header(content: Content, *, ratio: int = GREATEST_RATIO) -> Header:
     slope, intercept = _scaling(path, fields)
     affine = _affine(path, fields, shape)
     offset = _offset(path, fields)
-    size = offset + math.prod(shape) * frames * dtype.itemsize
-    content.require_size(size, ratio if size > _MANY_BYTES else GREATEST_RATIO)
+    voxels = math.prod(shape) * frames
+    content.require_size(
+        offset + voxels * dtype.itemsize, ratio if voxels > _MANY_VOXELS else GREATEST_RATIO
+    )
     content.skip(offset - len(fields.binaryblock))
     return Header(shape, frames, dtype, slope, intercept, affine)
 
