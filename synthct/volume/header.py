@@ -20,7 +20,7 @@ from synthct.volume.grid import Affine, Index3, corner_distance_mm, spacing_of
 
 #: Four times the voxels of the largest whole-body CT.
 MAX_VOXELS = 2**30
-#: From so many on a bomb would hurt: 128 MiB of HU.
+#: 128 MiB of HU.
 _MANY_VOXELS = 2**26
 #: Greatest part of a file before its voxels.
 _MAX_OFFSET = 2**26
@@ -57,6 +57,16 @@ class Header:
     affine: Affine
 
     @property
+    def num_bytes(self) -> int:
+        """Of the stored voxels of all frames."""
+        return math.prod(self.shape) * self.frames * self.dtype.itemsize
+
+    @property
+    def is_large(self) -> bool:
+        """Whether its voxels are so many that making room for them in vain would hurt."""
+        return math.prod(self.shape) * self.frames > _MANY_VOXELS
+
+    @property
     def is_scaled(self) -> bool:
         """Whether stored voxels are not yet the values."""
         return (self.slope, self.intercept) != (1.0, 0.0)
@@ -79,12 +89,10 @@ def read_header(content: Content, *, ratio: int = GREATEST_RATIO) -> Header:
     slope, intercept = _scaling(path, fields)
     affine = _affine(path, fields, shape)
     offset = _offset(path, fields)
-    voxels = math.prod(shape) * frames
-    content.require_size(
-        offset + voxels * dtype.itemsize, ratio if voxels > _MANY_VOXELS else GREATEST_RATIO
-    )
+    header = Header(shape, frames, dtype, slope, intercept, affine)
+    content.require_size(offset + header.num_bytes, ratio if header.is_large else GREATEST_RATIO)
     content.skip(offset - len(fields.binaryblock))
-    return Header(shape, frames, dtype, slope, intercept, affine)
+    return header
 
 
 def _fields(content: Content) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from synthct.errors import ResourceError, SourceError
-from synthct.volume.content import Content, open_content
+from synthct.volume.content import GREATEST_RATIO, Content, open_content
 from synthct.volume.grid import Affine
 from synthct.volume.header import Header, read_header
 from synthct.volume.hounsfield import not_hu
@@ -65,8 +66,7 @@ def read_ct_counting(
 ) -> tuple[Volume, int]:
     """As ``read_ct``, with the number of voxels that were filled because they are not finite."""
     reading = reading or CtReading()
-    with open_content(path, sha256) as content:
-        header = read_header(content, ratio=_CT_RATIO)
+    with _open(path, sha256, _CT_RATIO) as (content, header):
         frame = _frame(path, header, reading.frame)
         frame_bytes = math.prod(header.shape) * header.dtype.itemsize
         content.skip(frame * frame_bytes)
@@ -106,8 +106,7 @@ def read_labels(path: Path, *, sha256: str | None = None) -> Volume:
             or fractional.
         ResourceError: If its voxels do not fit into memory.
     """
-    with open_content(path, sha256) as content:
-        header = read_header(content)
+    with _open(path, sha256) as (content, header):
         _frame(path, header, None)
         out, stored, affine = _canonical_array(path, header, np.uint8)
         for start, slab in _slabs(content, header):
@@ -187,6 +186,22 @@ class _Broken:
                 f"{self.path}: {self.found} voxels are not finite numbers, the first is voxel "
                 f"{self.first}; repair the scan, or read them as air with 'nan: fill' in the source"
             )
+
+
+@contextmanager
+def _open(
+    path: Path, sha256: str | None, ratio: int = GREATEST_RATIO
+) -> Iterator[tuple[Content, Header]]:
+    """A file at its first voxel; a large one is read to its end before, to make no room in vain."""
+    with open_content(path, sha256) as content:
+        header = read_header(content, ratio=ratio)
+        if not header.is_large:
+            yield content, header
+            return
+        content.skip(header.num_bytes)
+        content.finish()
+    with open_content(path, sha256) as content:
+        yield content, read_header(content, ratio=ratio)
 
 
 def _frame(path: Path, header: Header, asked: int | None) -> int:
