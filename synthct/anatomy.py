@@ -72,7 +72,7 @@ class LesionFacts:
     Attributes:
         number: 1 for the largest part of the label.
         volume_ml: Volume of its voxels.
-        diameter_mm: Greatest distance of two of its points.
+        diameter_mm: Greatest distance of two points of its surface.
         is_cut: Whether it touches the border of the scan, behind which it may go on.
         seat: Where it lies in the organ; None if the case has no voxel of that organ.
     """
@@ -223,6 +223,18 @@ def exophytic_share(lesion: Region, organ: Region, spacing_mm: Spacing) -> float
     return float(1 - contact / surface) if surface else 1.0
 
 
+def hull_mm(region: Region, affine: Vector) -> Vector:
+    """Corners (N, 3) in RAS+ mm of the convex hull of a region's voxel faces' centres."""
+    from scipy.spatial import ConvexHull
+
+    # Only the ends of every row can be corners of the hull.
+    first, last = region.argmax(axis=2), region.shape[2] - 1 - region[:, :, ::-1].argmax(axis=2)
+    i, j = np.nonzero(region.any(axis=2))
+    ends = np.concatenate([np.stack([i, j, n[i, j]], axis=1) for n in (first, last)])
+    faces = np.concatenate([ends + sign * step for step in np.eye(3) for sign in (-0.5, 0.5)])
+    return np.asarray(faces[ConvexHull(faces).vertices] @ affine[:3, :3].T + affine[:3, 3])
+
+
 def _shifted(region: Region, axis: int) -> tuple[Region, Region]:
     """Each voxel but the last along an axis, and its neighbour."""
     size = region.shape[axis]
@@ -281,6 +293,8 @@ def _side(x_mm: float) -> Side | None:
 
 
 def _describe(case: Case, label: str, organ: str) -> tuple[LesionFacts, ...]:
+    from scipy.spatial.distance import pdist
+
     numbers, counts, box = lesion_parts(case, label)
     shape, voxel_ml = case.labels.shape, case.labels.voxel_volume_ml
     parts: tuple[OrganPart, ...] = ()
@@ -297,7 +311,7 @@ def _describe(case: Case, label: str, organ: str) -> tuple[LesionFacts, ...]:
             LesionFacts(
                 number=number,
                 volume_ml=round(count * voxel_ml, 4),
-                diameter_mm=round(_diameter_mm(lesion, case.labels.affine), 2),
+                diameter_mm=round(float(pdist(hull_mm(lesion, case.labels.affine)).max()), 2),
                 is_cut=at.grow((1, 1, 1)).clip(shape) != at.grow((1, 1, 1)),
                 seat=_seat(case, lesion, at, parts, organ) if parts else None,
             )
@@ -313,20 +327,6 @@ def _boxes(numbers: npt.NDArray[np.int32]) -> list[Box]:
     for i, j, k in find_objects(numbers):
         boxes.append(Box((i.start, j.start, k.start), (i.stop, j.stop, k.stop)))
     return boxes
-
-
-def _diameter_mm(region: Region, affine: Vector) -> float:
-    """Greatest distance of two points of the surface, taken in the middle of voxel faces."""
-    from scipy.spatial import ConvexHull
-    from scipy.spatial.distance import pdist
-
-    # Only the ends of every row can be corners of the hull.
-    first, last = region.argmax(axis=2), region.shape[2] - 1 - region[:, :, ::-1].argmax(axis=2)
-    i, j = np.nonzero(region.any(axis=2))
-    ends = np.concatenate([np.stack([i, j, n[i, j]], axis=1) for n in (first, last)])
-    faces = np.concatenate([ends + sign * step for step in np.eye(3) for sign in (-0.5, 0.5)])
-    points = faces[ConvexHull(faces).vertices] @ affine[:3, :3].T
-    return float(pdist(points).max())
 
 
 def _seat(case: Case, lesion: Region, box: Box, parts: tuple[OrganPart, ...], organ: str) -> Seat:

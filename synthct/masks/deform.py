@@ -22,7 +22,7 @@ NUM_WAVES = 6
 NUM_SQUARINGS = 6
 
 #: Cells from the centre of the grid to its edge.
-HALF_CELLS = 10
+HALF_CELLS = 8
 
 #: Tissue squeezed to less than this share of its volume is not plausible.
 LEAST_JACOBIAN = 0.15

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from synthct.anatomy import lesion_parts
+from synthct.anatomy import hull_mm, lesion_parts
 from synthct.case import Case
 from synthct.errors import MaskError
 from synthct.masks.base import voxel_centres, voxels_within
@@ -47,7 +47,7 @@ class Lesion:
             positive inside.
         affine: (4, 4), from voxels of ``spline`` to RAS+ mm of the donor.
         centre_mm: Centroid in RAS+ mm.
-        corners_mm: (8, 3), corners of the lesion's box around ``centre_mm``.
+        corners_mm: (N, 3), corners of the lesion's convex hull, around ``centre_mm``.
         reach_mm: No voxel is farther from the centre.
         volume_ml: Volume of its voxels.
         number: 1 for the largest part of the label.
@@ -118,13 +118,11 @@ def _smooth(donor: Case, label: str, number: int) -> Lesion:
     middle = voxels.mean(axis=0)
     reach = np.linalg.norm((voxels - middle) @ affine[:3, :3].T, axis=1).max()
     centre = affine[:3, :3] @ middle + affine[:3, 3]
-    ends = [(m - 0.5, n - m - 0.5) for m, n in zip(margin, solid.shape, strict=True)]
-    corners = np.stack(np.meshgrid(*ends, indexing="ij"), axis=-1).reshape(-1, 3)
     return Lesion(
         spline=spline_filter(distance, order=3, output=np.float32),
         affine=affine,
         centre_mm=centre,
-        corners_mm=corners @ affine[:3, :3].T + affine[:3, 3] - centre,
+        corners_mm=hull_mm(solid, affine) - centre,
         reach_mm=float(reach),
         volume_ml=len(voxels) * donor.labels.voxel_volume_ml,
         number=number,
@@ -176,7 +174,9 @@ class Carried:
         """Corners (2, 3) of a box around the origin that holds the lesion, RAS+ mm."""
         corners = self.lesion.corners_mm * [-1.0 if self.mirror else 1.0, 1.0, 1.0]
         corners = self.scale * corners @ rotation_matrix(self.rotation).T
-        slack = 2.0 if self.bend is None else 2.0 + float(np.abs(self.bend.field_mm).max())
+        slack = np.full(3, 2.0)
+        if self.bend is not None:
+            slack = slack + np.abs(self.bend.field_mm).max(axis=(0, 1, 2))
         return np.stack([corners.min(axis=0) - slack, corners.max(axis=0) + slack])
 
     @cached_property
