@@ -363,6 +363,10 @@ def test_each_limit_is_judged_on_the_hosts_voxels():
 
     assert reason() is None
     assert reason(at_mm(host, (66, 35, 0))) == "field_of_view"
+    # It lies within the scan, but ends in the last slice, as a lesion that is cut would.
+    at_border = Box((0, 0, 12), (90, 70, 18))
+    slab = Case("h", "h", "h", host.scan().crop(at_border), host.labels.crop(at_border), NAMES)
+    assert settle(ground_of(slab, organ_fraction=1), carried, inside).reason == "field_of_view"
     assert reason(at_mm(host, (66, 18, 15))) == "inside_fraction"
     assert reason(organ_fraction=0.01) == "organ_fraction"
     assert reason(min_volume_ml=50.0) == "too_small"
@@ -450,7 +454,7 @@ def test_other_lesions_of_the_host_are_kept_clear_of():
 def test_organ_in_two_pieces_takes_each_and_measures_it_alone():
     host, donor, kind = make_host(), make_donor(), transplant()
     host.labels.array[45, 5, 5] = 1  # a speck is no organ
-    seen = {drawn(kind, host, donor, seed)[0]["organ_part"] for seed in range(10)}
+    seen = {kind.draw(host, donor, np.random.default_rng(seed))["organ_part"] for seed in range(5)}
     assert seen == {1, 2}
     assert len(kind._grounds(host)) == 2
 
@@ -459,18 +463,16 @@ def test_organ_in_two_pieces_takes_each_and_measures_it_alone():
 
 
 def test_query_chooses_among_the_lesions_of_a_donor():
-    def donor_of_two() -> Case:
-        donor = make_donor()
-        i, j, k = (n // 2 for n in donor.labels.shape)
-        donor.labels.array[i - 30 : i - 20, j - 8 : j + 2, k : k + 3] = 2
-        donor.labels.array[-2, -2, -2] = 2  # a speck, which the scan's border might cut
-        return donor
-
-    host, large = make_host(), lesions_of(donor_of_two(), "tumor", "kidney")[0].volume_ml
+    host, donor = make_host(), make_donor()
+    i, j, k = (n // 2 for n in donor.labels.shape)
+    donor.labels.array[i - 30 : i - 20, j - 8 : j + 2, k : k + 3] = 2
+    donor.labels.array[-2, -2, -2] = 2  # a speck
+    large = lesions_of(donor, "tumor", "kidney")[0].volume_ml
 
     def taken(**query: object) -> set[int]:
         kind = transplant(query=query)
-        return {drawn(kind, host, donor_of_two(), seed)[0]["part"] for seed in range(4)}
+        draws = (kind.draw(host, donor, np.random.default_rng(seed)) for seed in range(3))
+        return {params["part"] for params in draws}
 
     assert taken() == {1, 2}
     assert taken(volume_ml=[0.1, large - 0.1]) == {2}
@@ -478,10 +480,10 @@ def test_query_chooses_among_the_lesions_of_a_donor():
     assert taken(diameter_mm=[18, 60]) == {1}
     assert taken(exophytic_share=[0.2, 1.0]) == {1}
     whole = transplant(part="largest")
-    assert {drawn(whole, host, donor_of_two(), s)[0]["part"] for s in range(3)} == {1}
+    assert {whole.draw(host, donor, np.random.default_rng(s))["part"] for s in range(3)} == {1}
     nobody = transplant(query={"side": "right"})
     with pytest.raises(PlacementError, match="widen the query") as error:
-        nobody.draw(host, donor_of_two(), np.random.default_rng(0))
+        nobody.draw(host, donor, np.random.default_rng(0))
     assert error.value.reason == "no_lesion"
     with pytest.raises(ValueError, match="must rise"):
         transplant(query={"volume_ml": [5, 2]})

@@ -68,10 +68,13 @@ class Ground:
                 wide.start_ijk, inside.start_ijk, inside.stop_ijk, wide.stop_ijk, strict=True
             )
         ]
+        voxels = np.ix_(
+            *(np.arange(a, b) for a, b in zip(wide.start_ijk, wide.stop_ijk, strict=True))
+        )
         organ, codes, soft = self._judge(
             np.pad(labels.array[inside.slices], pad),
             None if scan is None else np.pad(scan.array[inside.slices], pad),
-            np.pad(np.ones(inside.shape, dtype=bool), pad),
+            self._depth_in_scan(voxels),
             labels.spacing_mm,
         )
         inner = tuple(
@@ -102,12 +105,11 @@ class Ground:
         to_voxels: Affine = np.linalg.inv(labels.affine) @ grid
         voxels = np.rint(np.moveaxis(voxel_centres(cells, to_voxels), -1, 0)).astype(np.int32)
         size = np.asarray(labels.shape).reshape(3, 1, 1, 1)
-        in_scan: Region = np.all((voxels >= 0) & (voxels < size), axis=0)
         i, j, k = np.clip(voxels, 0, size - 1)
         organ, codes, soft = self._judge(
             labels.array[i, j, k],
             None if scan is None else scan.array[i, j, k],
-            in_scan,
+            self._depth_in_scan(tuple(voxels)),
             (step_mm, step_mm, step_mm),
         )
         start = np.asarray(self.part.box.start_ijk).reshape(3, 1, 1, 1)
@@ -117,20 +119,34 @@ class Ground:
         part[part] = self.part.region[a, b, c]
         return Surroundings(part, organ, codes, soft), grid[:3, 3]
 
+    def _depth_in_scan(self, voxels: tuple[Array, ...]) -> Array:
+        """How many voxels a place lies within the scan's border: 0 on it, negative outside.
+
+        Args:
+            voxels: Indices along i, j and k, of shapes that broadcast to the result's.
+        """
+        ends = (
+            np.minimum(index, size - 1 - index)
+            for index, size in zip(voxels, self.host.labels.shape, strict=True)
+        )
+        i, j, k = ends
+        return np.asarray(np.minimum(np.minimum(i, j), k))
+
     def _judge(
-        self, labels: Array, hu: Array | None, in_scan: Region, spacing_mm: Spacing
+        self, labels: Array, hu: Array | None, depth_in_scan: Array, spacing_mm: Spacing
     ) -> tuple[Region, Codes, Region]:
         """The organ, the obstacles and the soft tissue on a grid.
 
         Args:
             labels: Label map on that grid (I, J, K); anything outside of the scan.
             hu: HU on that grid; None for a host without image.
-            in_scan: Which voxels lie within the scan.
+            depth_in_scan: See ``_depth_in_scan``. The border itself is no place for a lesion: one
+                that ends there looks cut.
             spacing_mm: Voxel size of that grid.
         """
         from scipy.ndimage import distance_transform_edt
 
-        accept = self.accept
+        accept, in_scan = self.accept, depth_in_scan >= 0
         organ = np.isin(labels, self.organ_values) & in_scan
         near = np.isin(labels, self.avoid_values) & in_scan
         codes = np.zeros(labels.shape, dtype=np.uint8)
@@ -148,5 +164,5 @@ class Ground:
         if near.any():
             close = distance_transform_edt(~near, spacing_mm) <= accept.clearance_mm
             codes[close] = CLEARANCE
-        codes[~in_scan] = FIELD_OF_VIEW
+        codes[depth_in_scan < 1] = FIELD_OF_VIEW
         return organ, codes, soft

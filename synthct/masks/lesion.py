@@ -29,9 +29,9 @@ MARGIN = 1.5
 #: Smoothing of the distances, as a share of the coarsest spacing; hides the steps of thick slices.
 SMOOTHING = 0.35
 
-#: Radius of the ball that opens a lesion, and the share of it that must be left; a lesion of which
-#: less is left is thin altogether, and stays as it is.
-ARM_MM, LEAST_BODY = 2.5, 0.9
+#: Radius of the ball that opens a lesion, as a share of its own and within bounds; and the share of
+#: it that must be left: a lesion of which less is left is thin altogether, and stays as it is.
+ARM, ARM_RANGE_MM, LEAST_BODY = 0.12, (1.5, 4.0), 0.9
 
 #: A carried lesion is worked out on cells of this share of its diameter, within these bounds.
 CELLS = 16
@@ -133,10 +133,12 @@ def _without_arms(solid: Region, spacing_mm: Spacing) -> Region:
     """``solid`` opened by a ball, without the thin arms that contouring leaves along an organ."""
     from scipy.ndimage import distance_transform_edt
 
-    core = distance_transform_edt(solid, spacing_mm) > ARM_MM
+    volume_mm3 = np.count_nonzero(solid) * float(np.prod(spacing_mm))
+    arm_mm = float(np.clip(ARM * (volume_mm3 * 3 / (4 * np.pi)) ** (1 / 3), *ARM_RANGE_MM))
+    core = distance_transform_edt(solid, spacing_mm) > arm_mm
     if not core.any():
         return solid
-    body = solid & (distance_transform_edt(~core, spacing_mm) <= ARM_MM)
+    body = solid & (distance_transform_edt(~core, spacing_mm) <= arm_mm)
     enough = np.count_nonzero(body) >= LEAST_BODY * np.count_nonzero(solid)
     return np.asarray(body if enough else solid)
 

@@ -122,7 +122,7 @@ def broken_limits(truth: Truth, mask: Region, start: npt.NDArray[np.int64]) -> l
     part = truth.parts[tuple(np.rint(voxels.mean(axis=0)).astype(int))]
     volume_ml = len(voxels) * float(np.prod(spacing)) / 1000
     limits = {
-        "field_of_view": (voxels < 0).any() or (voxels >= truth.organ.shape).any(),
+        "field_of_view": (voxels < 1).any() or (voxels >= np.array(truth.organ.shape) - 1).any(),
         "centre_outside": part == 0,
         "organ_fraction": len(voxels) > accept.organ_fraction * truth.sizes[part],
         "inside_fraction": (truth.parts[at] == part).mean() < accept.inside_fraction,
