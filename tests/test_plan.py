@@ -1,5 +1,6 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from synthct.anatomy import LesionFacts, Seat
 from synthct.errors import PolicyError, RecipeError, SourceError
 from synthct.plan import Plan, plan_samples
 from synthct.recipe import Recipe, load_recipe
@@ -182,6 +184,43 @@ def test_donors_are_balanced_over_patients() -> None:
     used = Counter(spec.donor.patient_id for spec in made.specs if spec.donor)
     assert set(used.values()) == {5}
     assert len(used) == 7
+
+
+def lender(case_id: str, *volumes_ml: float, **fields: Any) -> CaseEntry:
+    seat = Seat("left", (0.0, 0.0, 0.0), (0.0, 0.0, 0.0), 0.5, 10.0)
+    lesions = [
+        LesionFacts(number, ml, 20.0, False, seat) for number, ml in enumerate(volumes_ml, start=1)
+    ]
+    donor = entry(case_id, ["kidney", "tumor"], **fields)
+    return replace(donor, lesions={("tumor", "kidney"): tuple(lesions)})
+
+
+def test_a_query_chooses_the_donors_and_stays_within_their_splits() -> None:
+    donors = [lender(f"d{n:02d}", float(n + 1), 0.05) for n in range(20)]
+    small = {**TUMOR, "query": {"volume_ml": [1, 8]}}
+    made = plan([small], cases(10), donors, masks_per_case=6)
+    assert_safe(made)
+    used = {donor.case_id for spec in made.specs for donor in spec.donors}
+    assert used == {f"d{n:02d}" for n in range(8)}
+    # Only of one split: hosts of the others are left out, and the plan says so.
+    tests = {**TUMOR, "query": {"split": ["test"]}}
+    made = plan([tests, KIDNEY], cases(10), donors, masks_per_case=4)
+    assert {spec.split for spec in made.specs if spec.section == "tumors"} == {"test"}
+    assert any("hosts have no donor" in note for note in made.notes)
+
+
+def test_a_query_that_takes_no_lesion_names_what_there_is() -> None:
+    donors = [lender("d0", 3.0), lender("d1", 12.0, 4.0)]
+    huge = {**TUMOR, "query": {"volume_ml": [50, 90]}}
+    message = r"masks\[0\].query: takes none of the 3 lesions of 'donors': 3..12 ml; widen it"
+    with pytest.raises(RecipeError, match=message):
+        plan([huge], cases(3), donors)
+
+
+def test_several_slices_are_counted_by_the_lesion_that_is_lent() -> None:
+    donors = [lender(f"d{n}", 4.18879) for n in range(3)]  # a ball of 20 mm
+    made = plan([{**TUMOR, "slices": "all"}], cases(3), donors, splits={"train": 1})
+    assert {spec.slices for spec in made.specs} == {20}
 
 
 def test_fallback_donors_are_other_patients_each() -> None:

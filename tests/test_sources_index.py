@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import KITS_AXES, make_tiny_case
+from conftest import KITS_AXES, make_tiny_case, write_structures
 
+from synthct.anatomy import lesions_of
 from synthct.errors import SourceError
 from synthct.sources import (
     Index,
@@ -19,6 +20,7 @@ from synthct.sources import (
     facts,
     index_sources,
     label_table,
+    lesions,
     read_case,
 )
 from synthct.volume import Volume, restore_orientation, write_volume
@@ -173,6 +175,60 @@ def test_entries_travel_to_worker_processes(organs_root: Path, tmp_path: Path) -
     copy = pickle.loads(pickle.dumps(entry))
     assert copy.labels == entry.labels
     assert np.array_equal(copy.affine, entry.affine)
+
+
+# --- lesions ---
+
+
+def index_lesions(root: Path, tmp_path: Path) -> Index:
+    wanted = {"donors": [("tumor", "kidney"), ("cyst", "kidney")]}
+    both = {"hosts": Kits(root=root), "donors": Kits(root=root)}
+    return index_sources(both, [], cache_dir=tmp_path / "cache", lesions=wanted)
+
+
+def test_lesions_are_described_once_and_anew_when_the_file_changes(
+    kits_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = index_lesions(kits_root, tmp_path)
+    assert first.entry("hosts", "case_00000").lesions == {}
+    found = first.entry("donors", "case_00000").lesions
+    assert list(found) == [("tumor", "kidney")], "a case without cysts lends none"
+    assert found["tumor", "kidney"] == lesions_of(make_tiny_case(), "tumor", "kidney")
+    opened: list[Path] = []
+    read = lesions.read_case
+    monkeypatch.setattr(
+        lesions,
+        "read_case",
+        lambda entry, names: opened.append(entry.case_id) or read(entry, names),
+    )
+    again = index_lesions(kits_root, tmp_path)
+    assert opened == []
+    assert again.entry("donors", "case_00000").lesions == found
+    labels = make_tiny_case().labels
+    half = Volume(labels.array.copy(), labels.affine)
+    half.array[half.array == 2] *= np.arange((labels.array == 2).sum(), dtype=np.uint8) % 2
+    write_volume(restore_orientation(half, KITS_AXES), kits_root / "case_00002/segmentation.nii.gz")
+    changed = index_lesions(kits_root, tmp_path).entry("donors", "case_00002").lesions
+    assert opened == ["case_00002"]
+    assert changed["tumor", "kidney"] != found["tumor", "kidney"]
+
+
+def test_lesions_that_another_structure_hides_are_none(tmp_path: Path) -> None:
+    case = make_tiny_case("s0001")
+    kidney, tumor = case.region("kidney"), case.region("tumor")
+    root = tmp_path / "organs"
+    write_structures(root, case, {"kidney_left": kidney, "liver": tumor, "spleen": kidney})
+    source = TotalSegmentator(root=root)
+    wanted = ["kidney_left", "liver", "spleen"]
+    pairs = [("liver", "kidney_left"), ("spleen", "kidney_left")]
+    index = index_sources(
+        {"hosts": source}, wanted, cache_dir=tmp_path / "cache", lesions={"hosts": pairs}
+    )
+    entry = index.entry("hosts", "s0001")
+    read = read_case(entry, label_table({"hosts": source}, wanted))
+    assert entry.lesions["liver", "kidney_left"] == lesions_of(read, "liver", "kidney_left")
+    # Where structures overlap, the first keeps the voxels: the kidney, here all of the spleen's.
+    assert entry.lesions["spleen", "kidney_left"] == ()
 
 
 # --- label table ---
