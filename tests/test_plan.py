@@ -206,7 +206,7 @@ def test_a_query_chooses_the_donors_and_stays_within_their_splits() -> None:
     tests = {**TUMOR, "query": {"split": ["test"]}}
     made = plan([tests, KIDNEY], cases(10), donors, masks_per_case=4)
     assert {spec.split for spec in made.specs if spec.section == "tumors"} == {"test"}
-    assert any("hosts have no donor" in note for note in made.notes)
+    assert any("hosts lack a donor of another patient" in note for note in made.notes)
 
 
 def test_a_query_that_takes_no_lesion_names_what_there_is() -> None:
