@@ -144,6 +144,7 @@ def test_what_the_first_checkpoint_saw_counts_as_seen(kits_root, tmp_path, entri
     assert made["from_checkpoint"]["checkpoint_id"] == base.checkpoint_id
     body = card(recipe, made)
     assert "Started from `base`." in body
+    assert "Credits of the checkpoint before: Ada, 2020." in body
     assert "| `elsewhere` | `nifti` | 1 | 1 | CC-BY-4.0 |" in body
     assert str(tmp_path) not in json.dumps(made) + body
 

@@ -148,7 +148,7 @@ painted = synthct.inpaint("ct.nii.gz", "mask.nii.gz", label=None, checkpoint="<t
 {table(["source", "layout", "cases", "patients", "licence", "attribution"], _rows(recipe, facts))}
 
 `training.json` lists every case with the hash of its voxels.
-{_validation(facts)}
+{_further_credits(recipe, facts)}{_validation(facts)}
 ## Limits
 
 Not for diagnosis. The painted tissue is plausible, not true.
@@ -165,6 +165,15 @@ def _painting(recipe: TrainingRecipe, facts: Mapping[str, Any]) -> str:
     if base := facts.get("from_checkpoint"):
         lines.append(f"- Started from {code(base['name'])}.")
     return "".join(f"{line}\n" for line in lines)
+
+
+def _further_credits(recipe: TrainingRecipe, facts: Mapping[str, Any]) -> str:
+    """Whom the checkpoint that training started from owes its data to."""
+    own = {section.attribution for section in recipe.sources.values()}
+    owed = [text for text in facts["attributions"] if text not in own]
+    if not owed:
+        return ""
+    return f"\nCredits of the checkpoint before: {inert('; '.join(owed))}.\n"
 
 
 def _validation(facts: Mapping[str, Any]) -> str:
