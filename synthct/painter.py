@@ -24,11 +24,12 @@ from synthct.masks import VIEW_AXIS
 from synthct.methods import Diffusion
 from synthct.models.checkpoint import load_checkpoint
 from synthct.plan import SampleSpec
+from synthct.prepare import FloatArray, Outcome, Prepared
 from synthct.provenance import generation_facts
 from synthct.recipe import Recipe
 from synthct.references import References, learn_references
 from synthct.relabel import IMAGE, LABELS, Relabeller
-from synthct.sample import FloatArray, LabelsOf, Outcome, Prepared, finish, noise_seed
+from synthct.sample import LabelsOf, finish, noise_seed
 from synthct.volume import Volume
 
 if TYPE_CHECKING:

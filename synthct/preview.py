@@ -16,7 +16,7 @@ from synthct.methods import Diffusion
 from synthct.painter import THREADS
 from synthct.plan import SampleSpec
 from synthct.plan_sheet import TILES, plan_sheet
-from synthct.sample import Prepared, prepare_slices
+from synthct.prepare import Prepared, prepare_slices
 
 #: About what pasting, measuring and encoding take for a sample.
 REST_SECONDS = 0.15

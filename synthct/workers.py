@@ -16,7 +16,7 @@ from synthct.check import Checked
 from synthct.draw import CaseReader
 from synthct.errors import ResourceError, SynthCTError
 from synthct.plan import SampleSpec
-from synthct.sample import Outcome, prepare
+from synthct.prepare import Outcome, prepare
 
 
 def default_workers() -> int:

@@ -31,6 +31,7 @@ LAYERS = (
     {"dataset", "draw", "licence"},
     {"card_methods", "card_usage", "controls"},
     {"card", "check", "measure", "provenance"},
+    {"prepare"},
     {"sample"},
     {"progress"},
     {"assemble", "painter", "plan_sheet", "sheet", "workers"},

@@ -20,7 +20,7 @@ from synthct.cli import app
 from synthct.cli.common import roots_of
 from synthct.dataset import read_manifest
 from synthct.errors import RecipeError
-from synthct.sample import Prepared
+from synthct.prepare import Prepared
 from synthct.version import __version__
 
 Run = Callable[..., Result]

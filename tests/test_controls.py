@@ -28,9 +28,10 @@ from synthct.draw import CaseReader, Drawn, masks_of
 from synthct.errors import MaskError, RecipeError
 from synthct.masks import BoxMask, Organ, Transplant, View, draw_slices, slice_of, voxel_centres
 from synthct.methods import CopyPaste, Inpaint, NoiseFill
+from synthct.prepare import Prepared, prepare
 from synthct.recipe import Recipe, load_recipe
 from synthct.references import References
-from synthct.sample import Prepared, finish, prepare
+from synthct.sample import finish
 from synthct.volume import Affine, Array, Box, Volume
 
 SPACING = (0.9, 0.8, 2.0)

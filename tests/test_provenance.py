@@ -18,10 +18,11 @@ from synthct.dataset.picture import from_picture
 from synthct.dataset.png import decode_hu, decode_labels, decode_mask
 from synthct.dataset.schema import Row
 from synthct.draw import CaseReader, masks_of
+from synthct.prepare import Prepared, prepare
 from synthct.provenance import generation_facts, sample_key
 from synthct.recipe import Recipe
 from synthct.references import References
-from synthct.sample import Prepared, finish, prepare
+from synthct.sample import finish
 
 
 @pytest.fixture(scope="module")

@@ -22,15 +22,10 @@ from synthct.draw import CaseReader, Refused, masks_of
 from synthct.errors import MaskError
 from synthct.masks import VIEW_AXIS, on_slice, slice_of
 from synthct.masks.transplant import Transplant
+from synthct.prepare import Prepared, painted_value, prepare
 from synthct.recipe import Recipe
 from synthct.references import References
-from synthct.sample import (
-    Prepared,
-    finish,
-    noise_seed,
-    painted_value,
-    prepare,
-)
+from synthct.sample import finish, noise_seed
 
 FACTS: dict[str, Any] = {
     "references": References({}),
