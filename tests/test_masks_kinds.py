@@ -197,6 +197,46 @@ def test_box_holds_one_kidney_with_margins_in_range():
     assert len(seen) == 2
 
 
+def test_a_part_that_is_not_there_any_more_is_refused():
+    case = two_kidneys()
+    kind = section(kind="box", around="kidney", margin_mm=[2, 5])
+    params = kind.draw(case, None, np.random.default_rng(0))
+    with pytest.raises(MaskError, match="has 2 parts but part 3 was drawn"):
+        kind.build(case, None, {**params, "part": 3})
+
+
+def test_box_around_a_missing_or_empty_structure_is_refused():
+    case = two_kidneys()
+    kind = section(kind="box", around="liver", margin_mm=[2, 5])
+    with pytest.raises(MaskError, match="'liver' is not in the label map"):
+        kind.draw(case, None, np.random.default_rng(0))
+    case.labels.array[:] = 0
+    kind = section(kind="box", around="kidney", margin_mm=[2, 5])
+    with pytest.raises(MaskError, match="'kidney' has no voxels"):
+        kind.draw(case, None, np.random.default_rng(0))
+
+
+def test_box_around_a_single_voxel_has_its_margins():
+    case = two_kidneys()
+    case.labels.array[:] = 0
+    case.labels.array[20, 18, 12] = 1
+    kind = section(kind="box", around="kidney", margin_mm=[4, 4])
+    mask = kind.build(case, None, kind.draw(case, None, np.random.default_rng(0)))
+    assert mask.box.shape == (11, 11, 5)  # 4 mm are 5 voxels of 0.8 mm and 2 of 2.5 mm
+
+
+def test_jitter_moves_the_box_by_no_more_than_it_may():
+    case = make_tiny_case()
+    kind = section(kind="box", around="kidney", margin_mm=[1, 1], jitter_mm=3)
+    kidney = np.argwhere(case.labels.array == 1).min(axis=0)
+    shifts = []
+    for seed in range(12):
+        box = kind.build(case, None, kind.draw(case, None, np.random.default_rng(seed))).box
+        shifts.append((box.start_ijk - kidney) * (0.8, 0.8, 2.5) + 1)
+    assert (np.abs(shifts).max(axis=0) <= np.add(3, (0.4, 0.4, 1.25))).all()
+    assert np.ptp(shifts, axis=0).min() > 2
+
+
 def test_box_around_all_parts_and_clipped_to_the_scan():
     case = two_kidneys()
     kind = section(kind="box", around="kidney", margin_mm=[60, 60], part="all")

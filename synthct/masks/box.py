@@ -7,7 +7,9 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field, field_validator
 
+from synthct.anatomy import organ_parts
 from synthct.case import Case
+from synthct.errors import MaskError
 from synthct.masks.base import (
     VIEW_AXIS,
     Mask,
@@ -16,15 +18,11 @@ from synthct.masks.base import (
     Region,
     View,
     check_drawn_for,
-    components,
     make_mask,
     move,
     structure,
 )
 from synthct.volume import Box
-
-#: Parts smaller than this share of the largest are specks of a label map, not organs.
-LEAST_PART_SHARE = 0.1
 
 
 class BoxMask(MaskSection):
@@ -61,9 +59,7 @@ class BoxMask(MaskSection):
     def draw(self, host: Case, donor: Case | None, rng: np.random.Generator) -> Params:
         """Draw the part, the margins of the six sides and the shift."""
         del donor
-        region, _ = structure(host, [self.around])
-        _, counts = components(region)
-        num_parts = int((counts >= LEAST_PART_SHARE * counts[0]).sum())
+        num_parts = len(organ_parts(host, self.around))
         margins = rng.uniform(*self.margin_mm, 6).round(2)
         shift = rng.uniform(-self.jitter_mm, self.jitter_mm, 3).round(2)
         return {
@@ -77,16 +73,24 @@ class BoxMask(MaskSection):
         }
 
     def build(self, host: Case, donor: Case | None, params: Params) -> Mask:
-        """The box, cut off where the scan ends."""
+        """The box, cut off where the scan ends.
+
+        Raises:
+            MaskError: If the parameters are another host's, or its label map has changed.
+        """
         del donor
         check_drawn_for(params, "host", host)
-        region, box = structure(host, [self.around])
         if params["part"]:
-            parts, _ = components(region)
-            region = parts == params["part"]
-            tight = Box.around(region)
-            assert tight is not None
-            region, box = region[tight.slices], move(tight, box.start_ijk)
+            parts = organ_parts(host, self.around)
+            if params["part"] > len(parts):
+                raise MaskError(
+                    f"case {host.case_id}: '{self.around}' has {len(parts)} parts but part "
+                    f"{params['part']} was drawn; was its label map changed?"
+                )
+            part = parts[params["part"] - 1]
+            region, box = part.region, part.box
+        else:
+            region, box = structure(host, [self.around])
         outer = _expand(box, host, params)
         if params["in_plane"] is None:
             filled = np.ones(outer.shape, dtype=bool)

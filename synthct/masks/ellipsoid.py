@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from synthct.anatomy import lesion_parts
 from synthct.case import Case
 from synthct.errors import MaskError
 from synthct.masks.base import (
@@ -28,11 +29,9 @@ from synthct.masks.base import (
     Region,
     box_around,
     check_drawn_for,
-    components,
     largest_part,
     make_mask,
     seen_through,
-    structure,
     voxel_centres,
     voxels_within,
 )
@@ -178,8 +177,7 @@ class _Ground:
 
     def __init__(self, host: Case, section: Ellipsoid) -> None:
         self.host, self.section = host, section
-        region, self.box = structure(host, [section.into])
-        self.parts, self.counts = components(region)
+        self.parts, self.counts, self.box = lesion_parts(host, section.into)
         self.avoid = [
             value
             for name in dict.fromkeys((section.label, *section.avoid))
@@ -204,7 +202,7 @@ class _Ground:
         region = largest_part(seen & organ)
         count, before = int(np.count_nonzero(region)), int(np.count_nonzero(whole))
         inside = count / max(before, 1)
-        share = count / int(self.counts[max(part, 1) - 1])
+        share = count / self.counts[max(part, 1) - 1]
         limits = {
             "centre_outside": part == 0,
             "field_of_view": int(np.count_nonzero(seen)) < before,

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
+from synthct.anatomy import lesion_parts
 from synthct.case import Case
 from synthct.errors import MaskError
 from synthct.masks.base import (
@@ -26,10 +27,8 @@ from synthct.masks.base import (
     PlacementError,
     Region,
     check_drawn_for,
-    components,
     make_mask,
     move,
-    structure,
 )
 from synthct.masks.grow import grow_within
 from synthct.volume import Array, Box
@@ -187,9 +186,8 @@ class _Lesions:
 
     def __init__(self, host: Case, lesion: str) -> None:
         self.host, self.lesion = host, lesion
-        region, self.box = structure(host, [lesion])
-        self.numbers, counts = components(region)
-        self.volumes_ml: list[float] = (counts * host.labels.voxel_volume_ml).tolist()
+        self.numbers, counts, self.box = lesion_parts(host, lesion)
+        self.volumes_ml = [count * host.labels.voxel_volume_ml for count in counts]
 
     def crop(self, parts: list[int]) -> tuple[Region, Box]:
         """These parts as a tight boolean crop, and where it lies in the host.
