@@ -114,10 +114,11 @@ def test_the_organ_is_the_one_the_lesion_is_named_after() -> None:
         (TUMOR, np.s_[18:32, 14:20, 6:18]),
     )
     named = labelled({"kidney": KIDNEY, "kidney_tumor": TUMOR, "liver": LIVER}, *boxes)
-    assert built(removal(lesion="kidney_tumor"), named).label == "kidney"
+    anywhere = {"max_exophytic_share": 1}
+    assert built(removal(lesion="kidney_tumor", **anywhere), named).label == "kidney"
     plain = labelled({"kidney": KIDNEY, "tumor": TUMOR, "liver": LIVER}, *boxes)
     assert built(removal(), plain).label == "liver"
-    assert built(removal(label="kidney"), plain).label == "kidney"
+    assert built(removal(label="kidney", **anywhere), plain).label == "kidney"
 
 
 def test_the_organ_is_asked_for_by_its_most_general_name() -> None:
@@ -207,9 +208,26 @@ def test_a_lesion_in_no_organ_is_refused() -> None:
         removal().draw(case, None, np.random.default_rng(0))
     assert error.value.reason == "no_organ"
     assert "name the organ as label" in str(error.value)
-    # Named, it is painted although nothing of it is left.
-    kind = removal(label="kidney")
+    # Named, it is painted although nothing of it is left, but only if that is wanted.
+    kind = removal(label="kidney", max_exophytic_share=1)
     assert (after(case, built(kind, case), kind)[12:20, 12:20, 8:14] == KIDNEY).all()
+
+
+def test_a_lesion_that_hangs_on_its_organ_by_little_is_refused() -> None:
+    case = labelled(
+        {"kidney": KIDNEY, "tumor": TUMOR},
+        (KIDNEY, np.s_[4:16, 8:32, 4:20]),
+        (TUMOR, np.s_[16:26, 12:22, 8:14]),
+    )
+    with pytest.raises(PlacementError) as error:
+        removal().draw(case, None, np.random.default_rng(0))
+    assert error.value.reason == "exophytic"
+    mask = built(removal(max_exophytic_share=0.9), case)
+    # One of six faces; a voxel's faces are 0.8 x 2.5 mm at the sides and 0.8 x 0.8 mm on top.
+    sides, top = 10 * 6 * 0.8 * 2.5, 10 * 10 * 0.8 * 0.8
+    assert mask.facts["exophytic_share"] == pytest.approx(
+        1 - sides / (4 * sides + 2 * top), abs=1e-4
+    )
 
 
 def test_a_host_without_the_lesion_or_the_organ_is_refused() -> None:

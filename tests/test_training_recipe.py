@@ -65,6 +65,10 @@ def test_committed_recipes_load_with_every_preset_and_may_have_their_licence(nam
         ({"data": {"views": {}}}, "data.views"),
         ({"masks": []}, "masks"),
         ({"masks": [BLOB, dict(BLOB)]}, r"masks\[1\].name: 'blobs' is already the name"),
+        ({"masks": [{"name": "r", "kind": "removal", "lesion": "tumor"}]},
+         r"masks\[0\].kind: under a removal the scan shows the lesion"),
+        ({"masks": [{"name": "o", "kind": "own", "source": "hosts"}]},
+         r"masks\[0\].kind: training sees scans on other grids"),
         ({"masks": [MOVED]}, r"masks\[0\].*: 'sources' has no 'donors' to take shapes from"),
         (
             {"noise": {"prediction_type": "epsilon", "loss_weight_cap": 5}},

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
-from synthct.anatomy import lesion_parts
+from synthct.anatomy import exophytic_share, lesion_parts
 from synthct.case import Case
 from synthct.errors import MaskError
 from synthct.masks.base import (
@@ -59,6 +59,8 @@ class Removal(MaskSection):
             also in unlabelled surroundings, of which the label map then says 255 ("ignore"),
             since nobody knows where the painted organ ends.
         volume_ml: Least and greatest volume of a lesion that is removed.
+        max_exophytic_share: Greatest share of the lesion's surface that does not border on the
+            organ: painted as the organ, a lesion that hangs on it by little leaves a bump.
     """
 
     changes_lesion: ClassVar[LesionChange | None] = "removed"
@@ -74,6 +76,8 @@ class Removal(MaskSection):
         0.05,
         5000.0,
     )
+
+    max_exophytic_share: Annotated[float, Field(gt=0, le=1)] = 0.7
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
@@ -125,13 +129,15 @@ class Removal(MaskSection):
             organ = self.label or lesions.organ_of(number)
             if organ is None:
                 reasons["no_organ"] += 1
-                continue
-            organs[number] = organ
+            elif lesions.exophytic_share([number], organ) > self.max_exophytic_share:
+                reasons["exophytic"] += 1
+            else:
+                organs[number] = organ
         if not organs:
             counted = ", ".join(f"{name} {n}" for name, n in reasons.most_common())
             raise PlacementError(
                 f"case {host.case_id}: no '{self.lesion}' of {least:g} to {most:g} ml in an organ "
-                f"({counted}); widen volume_ml, or name the organ as label",
+                f"({counted}); widen volume_ml or max_exophytic_share, or name the organ as label",
                 reasons,
             )
         first = min(organs)
@@ -174,6 +180,7 @@ class Removal(MaskSection):
             "organ": params["organ"],
             "lesion_volume_ml": round(count * host.labels.voxel_volume_ml, 4),
             "lesion_fraction": round(count / int(np.count_nonzero(region)), 4),
+            "exophytic_share": lesions.exophytic_share(params["parts"], params["organ"]),
             "lesions": len(params["parts"]),
             "lesions_left": len(lesions.volumes_ml) - len(params["parts"]),
         }
@@ -204,6 +211,14 @@ class _Lesions:
         tight = Box.around(region)
         assert tight is not None
         return region[tight.slices], move(tight, self.box.start_ijk)
+
+    def exophytic_share(self, parts: list[int], organ: str) -> float:
+        """Share of the surface of some parts that does not border on the organ."""
+        host = self.host
+        inner, start = self.crop(parts)
+        _, lesion, box = grow_within(host.labels, inner, start, 0.0)
+        there = np.isin(host.labels.array[box.slices], host.values_of(organ))
+        return round(exophytic_share(lesion, there, host.labels.spacing_mm), 4)
 
     def organ_of(self, number: int) -> str | None:
         """The organ that a part is named after or lies in; None if there is none."""

@@ -155,7 +155,7 @@ def _name_problems(recipe: TrainingRecipe) -> Iterator[Problem]:
 
 
 def _mask_problems(recipe: TrainingRecipe) -> Iterator[Problem]:
-    """Sections of one name, and donors from a source that is not there."""
+    """Sections of one name, donors from a source that is not there, and kinds of no use."""
     names = [section.name for section in recipe.masks]
     for number, section in enumerate(recipe.masks):
         if section.name in names[:number]:
@@ -165,7 +165,13 @@ def _mask_problems(recipe: TrainingRecipe) -> Iterator[Problem]:
         if donors is not None and donors not in recipe.sources:
             near = did_you_mean(donors, list(recipe.sources))
             message = f"'sources' has no '{donors}' to take shapes from{near}"
-            yield Problem(("masks", number, "donors"), message)
+            yield Problem(("masks", number, section.donor_key), message)
+        if section.changes_lesion == "removed":
+            message = "under a removal the scan shows the lesion, not the tissue to be learned"
+            yield Problem(("masks", number, "kind"), f"{message}; use organ, blob or box")
+        if section.donor_is_host:
+            message = "training sees scans on other grids than a mask of their own"
+            yield Problem(("masks", number, "kind"), f"{message}; use the structure as an organ")
 
 
 def _section_problems(recipe: TrainingRecipe) -> Iterator[Problem]:
