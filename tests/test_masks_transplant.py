@@ -507,8 +507,9 @@ def test_donors_without_a_usable_lesion_are_refused():
     rng = np.random.default_rng(0)
     empty = make_donor()
     empty.labels.array[:] = 0
-    with pytest.raises(MaskError, match="'tumor' has no voxels"):
+    with pytest.raises(PlacementError, match="'tumor' has no voxels") as error:
         kind.draw(host, empty, rng)
+    assert error.value.reason == "no_lesion"
     cut = make_donor()
     cut.labels.array[:] = 0
     cut.labels.array[30:40, 30:40, :4] = 2
@@ -516,8 +517,9 @@ def test_donors_without_a_usable_lesion_are_refused():
         kind.draw(host, cut, rng)
     assert error.value.reason == "no_lesion"
     unknown = make_case(empty.labels, "donor", {"kidney": 1})
-    with pytest.raises(MaskError, match="'tumor' is not in the label map"):
+    with pytest.raises(PlacementError, match="'tumor' is not in the label map") as error:
         kind.draw(host, unknown, rng)
+    assert error.value.reason == "no_lesion"
     with pytest.raises(MaskError, match="needs a donor"):
         kind.draw(host, None, rng)
 
@@ -525,8 +527,13 @@ def test_donors_without_a_usable_lesion_are_refused():
 def test_host_without_the_organ_is_refused():
     host = make_host()
     host.labels.array[:] = 0
-    with pytest.raises(MaskError, match="'kidney' has no voxels"):
+    with pytest.raises(PlacementError, match="'kidney' has no voxels") as error:
         transplant().draw(host, make_donor(), np.random.default_rng(0))
+    assert error.value.reasons == {"no_organ": 1}
+    other = Case("host", "host", "hosts", host.ct, host.labels, {"tumor": 2})
+    with pytest.raises(PlacementError, match="'kidney' is not in the label map") as error:
+        transplant().draw(other, make_donor(), np.random.default_rng(0))
+    assert error.value.reason == "no_organ"
 
 
 def test_host_and_donor_are_never_the_same_patient():

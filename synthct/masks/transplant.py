@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -148,13 +149,15 @@ class Transplant(MaskSection):
         """Draw deformations and places until one keeps all limits.
 
         Raises:
-            MaskError: If a label is not known.
+            MaskError: If there is no donor, or it is the host's patient.
             PlacementError: If nothing legal was found; says how often each limit was in the way.
         """
         donor = self._other_patient(host, donor)
-        facts = self._draw_lesion(donor, rng)
+        with _counted_as("no_lesion"):
+            facts = self._draw_lesion(donor, rng)
         lesion = find_lesion(donor, self.label, facts.number)
-        grounds = self._grounds(host)
+        with _counted_as("no_organ"):
+            grounds = self._grounds(host)
         roomy = [
             n for n, g in enumerate(grounds, 1) if self._room(lesion, g) >= self.deform.scale[0]
         ]
@@ -265,11 +268,10 @@ class Transplant(MaskSection):
         if not taken:
             found = ", ".join(f"{one.volume_ml:.3g} ml" for one in lesions[:3])
             cut = " (some cut by the field of view)" if any(o.is_cut for o in lesions) else ""
-            raise PlacementError(
+            raise MaskError(
                 f"case {donor.case_id}: no {self.label} that the query takes and whose place in "
                 f"{self.into} is known; there is {found}{cut}; widen the query, or choose "
-                "placement 'random' or another donor",
-                Counter(no_lesion=1),
+                "placement 'random' or another donor"
             )
         return taken[int(rng.integers(len(taken)))] if self.part == "random" else taken[0]
 
@@ -349,3 +351,12 @@ class Transplant(MaskSection):
             place = seat.seen_from(part.side).place
             turn = turn_onto(outward, part.frame.outward(place)) @ turn
         return rotation_matrix(draw_rotation(rng, self.deform.rotate_deg)) @ turn
+
+
+@contextmanager
+def _counted_as(reason: Reason) -> Iterator[None]:
+    """Count a mask that is refused within as rejected for ``reason``."""
+    try:
+        yield
+    except MaskError as err:
+        raise PlacementError(str(err), Counter({reason: 1})) from err
