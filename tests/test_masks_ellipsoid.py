@@ -15,9 +15,9 @@ from pydantic import ValidationError
 from synthct.case import Case
 from synthct.errors import MaskError
 from synthct.masks import Ellipsoid, Mask, PlacementError
-from synthct.masks.base import components
 from synthct.masks.deform import Velocity, flow
 from synthct.masks.ellipsoid import RADIUS_MM
+from synthct.regions import components
 from synthct.volume import Volume
 
 KIDNEY, TUMOR = 1, 2

@@ -11,8 +11,8 @@ from pydantic import TypeAdapter, ValidationError
 from synthct.case import Case
 from synthct.errors import MaskError
 from synthct.masks import Blob, BoxMask, MaskKind, PlacementError
-from synthct.masks.base import components
 from synthct.masks.grow import grow
+from synthct.regions import components
 from synthct.volume import Volume
 
 KINDS = [

@@ -19,8 +19,9 @@ from synthct.masks import (
     paint_labels,
     slice_of,
 )
-from synthct.masks.base import PlacementError, components, make_mask, structure
+from synthct.masks.base import PlacementError, make_mask
 from synthct.masks.slicing import draw_part, take_part, take_slice
+from synthct.regions import components, structure
 from synthct.volume import Box, Volume
 
 VIEWS: tuple[View, ...] = ("axial", "coronal", "sagittal")

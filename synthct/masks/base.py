@@ -19,12 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from synthct.anatomy import LesionFacts
 from synthct.case import Case
 from synthct.errors import MaskError
-from synthct.regions import Region as Region
-from synthct.regions import components as components
-from synthct.regions import largest_part as largest_part
-from synthct.regions import move as move
-from synthct.regions import seen_through as seen_through
-from synthct.regions import structure as structure
+from synthct.regions import Region, move
 from synthct.volume import Array, Box, Index3, Spacing, Volume, shifted
 
 Params = dict[str, Any]

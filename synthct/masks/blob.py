@@ -15,16 +15,13 @@ from synthct.masks.base import (
     MaskSection,
     Params,
     PlacementError,
-    Region,
     box_around,
     check_drawn_for,
-    largest_part,
     make_mask,
-    seen_through,
-    structure,
     voxel_centres,
 )
 from synthct.masks.shape import WavyShape, draw_rotation, draw_waves
+from synthct.regions import Region, largest_part, seen_through, structure
 from synthct.volume import Box
 
 #: Below this is air or lung, not tissue.

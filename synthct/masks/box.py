@@ -15,13 +15,11 @@ from synthct.masks.base import (
     Mask,
     MaskSection,
     Params,
-    Region,
     View,
     check_drawn_for,
     make_mask,
-    move,
-    structure,
 )
+from synthct.regions import Region, move, structure
 from synthct.volume import Box
 
 

@@ -26,17 +26,15 @@ from synthct.masks.base import (
     MaskSection,
     Params,
     PlacementError,
-    Region,
     box_around,
     check_drawn_for,
-    largest_part,
     make_mask,
-    seen_through,
     voxel_centres,
     voxels_within,
 )
 from synthct.masks.deform import Displacement, Velocity, draw_velocity, flow
 from synthct.masks.shape import draw_rotation, rotation_matrix
+from synthct.regions import Region, largest_part, seen_through
 from synthct.volume import Box
 
 Size = Literal["tiny", "small", "medium", "large"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from synthct.masks.base import Region, voxels_within
+from synthct.masks.base import voxels_within
+from synthct.regions import Region
 from synthct.volume import Box, Spacing, Volume
 
 

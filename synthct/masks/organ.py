@@ -9,16 +9,9 @@ from pydantic import Field, model_validator
 
 from synthct.case import Case
 from synthct.errors import MaskError
-from synthct.masks.base import (
-    LabelPolicy,
-    Mask,
-    MaskSection,
-    Params,
-    check_drawn_for,
-    make_mask,
-    structure,
-)
+from synthct.masks.base import LabelPolicy, Mask, MaskSection, Params, check_drawn_for, make_mask
 from synthct.masks.grow import grow_within
+from synthct.regions import structure
 
 
 class Organ(MaskSection):

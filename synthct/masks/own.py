@@ -8,17 +8,8 @@ import numpy as np
 
 from synthct.case import Case
 from synthct.errors import MaskError
-from synthct.masks.base import (
-    LabelPolicy,
-    Mask,
-    MaskSection,
-    Params,
-    check_drawn_for,
-    components,
-    make_mask,
-    move,
-    structure,
-)
+from synthct.masks.base import LabelPolicy, Mask, MaskSection, Params, check_drawn_for, make_mask
+from synthct.regions import components, move, structure
 from synthct.volume import Box, corner_distance_mm
 
 

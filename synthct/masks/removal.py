@@ -25,12 +25,11 @@ from synthct.masks.base import (
     MaskSection,
     Params,
     PlacementError,
-    Region,
     check_drawn_for,
     make_mask,
-    move,
 )
 from synthct.masks.grow import grow_within
+from synthct.regions import Region, move
 from synthct.volume import Array, Box
 
 #: The organ around a lesion is the commonest structure so near to it (or one voxel).

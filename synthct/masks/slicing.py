@@ -18,11 +18,10 @@ from synthct.masks.base import (
     SeveralSlices,
     SliceRule,
     View,
-    components,
-    move,
     voxel_centres,
 )
 from synthct.masks.shape import WavyShape, draw_waves
+from synthct.regions import components, move
 from synthct.volume import Array, Box, Index3, Volume
 
 #: A slice is worth drawing if it shows at least this share of the largest slice's area.
