@@ -106,8 +106,8 @@ def load_painter(
         return Painter(
             inpainter=None,
             references=references,
-            trained_on=frozenset(),
-            generation=generation_facts(checked.recipe, {}),
+            trained_on=trained_on(checked),
+            generation=generation_of(checked),
             numerics={"device": "cpu", **{name: version(name) for name in ("numpy", "scipy")}},
             relabel=labels_of,
         )
@@ -125,19 +125,33 @@ def load_painter(
     return Painter(
         inpainter=inpainter,
         references=references,
-        trained_on=files.trained_on if files.training else None,
-        generation=generation_facts(
-            checked.recipe,
-            {
-                "checkpoint": files.name,
-                "checkpoint_id": files.checkpoint_id,
-                "revision": files.revision,
-                "files": dict(files.hashes),
-            },
-        ),
+        trained_on=trained_on(checked),
+        generation=generation_of(checked),
         numerics=numerics_class(inpainter),
         relabel=labels_of,
     )
+
+
+def generation_of(checked: Checked) -> dict[str, Any]:
+    """How all samples of a recipe are painted; known without loading a model."""
+    files = checked.checkpoint
+    if files is None:
+        return generation_facts(checked.recipe, {})
+    named = {
+        "checkpoint": files.name,
+        "checkpoint_id": files.checkpoint_id,
+        "revision": files.revision,
+        "files": dict(files.hashes),
+    }
+    return generation_facts(checked.recipe, named)
+
+
+def trained_on(checked: Checked) -> frozenset[str] | None:
+    """Voxel hashes of the scans that the model was trained on; None if it does not say."""
+    files = checked.checkpoint
+    if files is None:  # a control was trained on nothing
+        return frozenset()
+    return files.trained_on if files.training else None
 
 
 def require_command(recipe: Recipe, command: Sequence[str] | None) -> None:

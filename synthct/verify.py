@@ -8,10 +8,13 @@ pixels; none proves who made it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
+from synthct.check import Checked, default_cache_dir
+from synthct.check import check as check_recipe
 from synthct.dataset.content import check_content
 from synthct.dataset.finding import Finding
 from synthct.dataset.integrity import check_bytes
@@ -22,7 +25,13 @@ from synthct.dataset.records import RECIPE, front_matter
 from synthct.documents import CARD
 from synthct.errors import PolicyError, RecipeError, ResourceError, VerifyError
 from synthct.licence import Origin, hub_fields, licence_of
-from synthct.recipe import Recipe, stored_recipe
+from synthct.painter import load_painter
+from synthct.recipe import Recipe, load_recipe, stored_recipe
+from synthct.replay import check_inputs, check_paint, check_plan, choose
+from synthct.workers import default_workers
+
+#: Samples that level 3 paints again, unless more are asked for.
+SAMPLES = 8
 
 
 @dataclass(frozen=True)
@@ -40,15 +49,44 @@ class Report:
     findings: tuple[Finding, ...]
 
 
-def verify(folder: Path, *, level: int = 1) -> Report:
+@dataclass(frozen=True)
+class Originals:
+    """What levels 2 and 3 need beside the dataset.
+
+    Attributes:
+        sources: Roots by name of the source in the recipe.
+        checkpoint: The folder of the checkpoint, where the recipe names one by its folder.
+        cache_dir: Where indexes and phantoms are kept; by default the user's cache folder.
+        workers: Processes that draw masks.
+        device: Where the model runs.
+        samples: How many samples level 3 paints again, at least.
+        seed: Another seed, other samples.
+        relabel: The user's command for recipes with ``label_map: relabel``.
+        progress: Show a progress bar while sources are read for the first time.
+    """
+
+    sources: Mapping[str, Path] = field(default_factory=dict)
+    checkpoint: Path | None = None
+    cache_dir: Path | None = None
+    workers: int | None = None
+    device: str = "cpu"
+    samples: int = SAMPLES
+    seed: int = 0
+    relabel: Sequence[str] | None = None
+    progress: bool = False
+
+
+def verify(folder: Path, *, level: int = 1, originals: Originals | None = None) -> Report:
     """Check a dataset, level by level; one that finds something is the last.
 
     Args:
         folder: The dataset's folder.
         level: The highest level to check.
+        originals: Where the sources are; needed from level 2 on.
 
     Raises:
         ResourceError: If there is no such folder.
+        SynthCTError: If sources or checkpoint are not there or cannot be read.
     """
     if not folder.is_dir():
         raise ResourceError(f"{folder} is no folder; name that of a dataset, with manifest.json")
@@ -59,28 +97,90 @@ def verify(folder: Path, *, level: int = 1) -> Report:
     if manifest is None:
         missing = Finding(MANIFEST, "is missing: this is no finished dataset")
         return Report(None, ("level 0: the manifest",), (missing,))
+    at_hand = _AtHand(folder, manifest, originals or Originals())
+    checks = (at_hand.bytes, at_hand.content, at_hand.plan, at_hand.paint)
     levels: list[str] = []
     findings: list[Finding] = []
-    for title, check in _levels(folder, manifest)[: level + 1]:
+    for check in checks[: level + 1]:
+        title, findings = check()
         levels.append(f"level {len(levels)}: {title}")
-        findings = list(check)
         if findings:
             break
     return Report(manifest.release, tuple(levels), tuple(findings))
 
 
-def _levels(folder: Path, manifest: Manifest) -> list[tuple[str, Iterator[Finding]]]:
-    size = sum(entry.bytes for entry in manifest.files)
-    files = f"{count(len(manifest.files), 'file')} of {size:,} bytes"
-    rows = f"{count(manifest.release.rows, 'row')}, lock and licence"
-    return [
-        (files, _bytes(folder, manifest)),
-        (rows, _content(folder, manifest)),
-    ]
+Checking = tuple[str, list[Finding]]
 
 
-def _bytes(folder: Path, manifest: Manifest) -> Iterator[Finding]:
-    yield from check_bytes(folder, manifest)
+class _AtHand:
+    """A dataset and its originals, which are read only when a level needs them."""
+
+    def __init__(self, folder: Path, manifest: Manifest, originals: Originals) -> None:
+        self.folder, self.manifest, self.originals = folder, manifest, originals
+
+    def bytes(self) -> Checking:
+        """Level 0."""
+        size = sum(entry.bytes for entry in self.manifest.files)
+        title = f"{count(len(self.manifest.files), 'file')} of {size:,} bytes"
+        return title, check_bytes(self.folder, self.manifest)
+
+    def content(self) -> Checking:
+        """Level 1."""
+        title = f"{count(self.manifest.release.rows, 'row')}, lock, splits and licence"
+        return title, list(_content(self.folder, self.manifest))
+
+    def plan(self) -> Checking:
+        """Level 2."""
+        title = f"{count(self.manifest.release.rows, 'row')} against the sources and their masks"
+        lock, checked = self._checked
+        if findings := list(check_inputs(checked, lock)):
+            return "the sources against the lock", findings
+        workers = self.originals.workers
+        found = check_plan(
+            self.folder,
+            self.manifest,
+            lock,
+            checked,
+            default_workers() if workers is None else workers,
+        )
+        return title, list(found)
+
+    def paint(self) -> Checking:
+        """Level 3."""
+        lock, checked = self._checked
+        given = self.originals
+        painter = load_painter(
+            checked, given.device, cache_dir=given.cache_dir, relabel=given.relabel
+        )
+        groups = choose(checked, given.samples, given.seed)
+        results = list(check_paint(self.folder, self.manifest, lock, checked, painter, groups))
+        findings = [one for one in results if isinstance(one, Finding)]
+        again = f"{count(len(results), 'sample')} painted again"
+        if dict(painter.numerics) != lock.numerics:
+            how = "in another numerics class, so compared within 2 HU and never called identical"
+            return f"{again}, {how}", findings
+        share = min(1.0, 3 / max(1, len(results)))
+        odds = f"with 95 % confidence fewer than {share:.1%} of all are altered"
+        return f"{again}, bit for bit ({odds})", findings
+
+    @cached_property
+    def _checked(self) -> tuple[Lock, Checked]:
+        """The lock, and the recipe with the sources and the checkpoint of here."""
+        given, lock = self.originals, read_lock(self.folder)
+        recipe = load_recipe(
+            self.folder / RECIPE, sources=given.sources, checkpoint=given.checkpoint
+        )
+        checked = check_recipe(
+            recipe,
+            cache_dir=given.cache_dir or default_cache_dir(),
+            limit=lock.plan.limit,
+            progress=given.progress,
+        )
+        if checked.checkpoint is not None and lock.checkpoint is not None:
+            # told apart by its hashes: what its folder is called here is no matter
+            files = replace(checked.checkpoint, name=lock.checkpoint.name)
+            checked = replace(checked, checkpoint=files)
+        return lock, checked
 
 
 def _content(folder: Path, manifest: Manifest) -> Iterator[Finding]:

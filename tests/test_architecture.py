@@ -36,6 +36,7 @@ LAYERS = (
     {"progress"},
     {"assemble", "painter", "plan_sheet", "sheet", "workers"},
     {"documents", "locked"},
+    {"replay"},
     {"build", "compose", "evaluate", "training", "api", "selftest", "verify"},
     {"preview"},
     {"cli"},

@@ -18,16 +18,50 @@ def verify(
     folder: DatasetFolder,
     level: Annotated[
         int,
-        typer.Option(min=0, max=1, help="0: bytes. 1: rows, digests, splits, licence."),
+        typer.Option(
+            min=0,
+            max=3,
+            help="0: bytes. 1: rows, digests, splits, licence. 2: masks and voxels against the "
+            "sources. 3: some samples painted again.",
+        ),
     ] = 1,
+    source: Sources = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Its folder, where the recipe names one by its folder.")
+    ] = None,
+    samples: Annotated[int, typer.Option(min=1, help="How many samples level 3 paints again.")] = 8,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed, other samples.")] = 0,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=0, help="Processes that draw masks.", show_default="by number of cores"),
+    ] = None,
+    device: Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, ...")] = "cpu",
+    relabel: Annotated[
+        str | None,
+        typer.Option(metavar="COMMAND", help="Your program, if the recipe has a section relabel."),
+    ] = None,
+    cache_dir: CacheDir = None,
     debug: Debug = False,
 ) -> None:
     """Check whether a dataset is what it says it is; exit code 8 and a list if it is not."""
     with reporting(debug):
         from synthct.errors import VerifyError
+        from synthct.relabel import parse_command
+        from synthct.verify import Originals
         from synthct.verify import verify as run
 
-        report = run(folder, level=level)
+        originals = Originals(
+            sources=roots_of(source),
+            checkpoint=checkpoint,
+            cache_dir=cache_dir,
+            workers=workers,
+            device=device,
+            samples=samples,
+            seed=seed,
+            relabel=None if relabel is None else parse_command(relabel),
+            progress=on_terminal(),
+        )
+        report = run(folder, level=level, originals=originals)
         release = report.release
         typer.echo(f"{release.name} {release.label}" if release else f"{folder}")
         for number, line in enumerate(report.levels, start=1):

@@ -82,6 +82,8 @@ def _problems(row: SampleRow) -> Iterator[str]:
     if row.provenance["mask"]["sha256"] != array_digest(row.mask.astype(np.uint8)):
         yield "column 'mask' is not the mask of the provenance"
     if row.original is None:
+        if "original" in row.columns:
+            yield "column 'original' holds no picture"
         return
     if row.provenance["host"]["slice_sha256"] != array_digest(row.original):
         yield "column 'original' is not the slice of the provenance"

@@ -66,7 +66,7 @@ def decode(columns: Mapping[str, Any]) -> SampleRow:
         image=picture(columns, "image", decode_hu),
         mask=picture(columns, "mask", decode_mask),
         labels=picture(columns, "label_map", decode_labels),
-        original=picture(columns, "original", decode_hu) if "original" in columns else None,
+        original=picture(columns, "original", decode_hu) if columns.get("original") else None,
         affine=affine,
         provenance=provenance,
         columns=columns,
