@@ -1,0 +1,215 @@
+"""Real processes of the real command: however many, killed or not, they make the same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from tiny_recipe import tiny_recipe, write_data, write_recipe
+
+from synthct.build import build
+from synthct.errors import RecipeError, ResourceError
+from synthct.launch import processes_to_start
+from synthct.recipe import Recipe
+
+Start = Callable[..., subprocess.Popen[str]]
+
+PYTHON = [sys.executable, "-m", "synthct"]
+BIN = Path(sys.executable).parent
+
+#: Twelve shards with enough to do in each that every process gets some.
+SHAPE = {"masks_per_case": 12, "variants": 1, "samples_per_shard": 2}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Path:
+    folder = tmp_path_factory.mktemp("processes")
+    write_data(folder / "data")
+    inpaint = {"checkpoint": str(tiny_checkpoint), "num_inference_steps": 20, "batch_size": 2}
+    write_recipe(folder / "tiny.yaml", folder / "data", tiny_checkpoint, inpaint=inpaint, **SHAPE)
+    return folder
+
+
+def finish_here(folder: Path, checkpoint: Path, output: str) -> dict[str, str]:
+    """Build, or go on, in this process; every file with its hash."""
+    inpaint = {"checkpoint": str(checkpoint), "num_inference_steps": 20, "batch_size": 2}
+    recipe = Recipe.model_validate(
+        tiny_recipe(folder / "data", checkpoint, inpaint=inpaint, **SHAPE)
+    )
+    return files_of(build(recipe, folder / output, cache_dir=folder / "cache", workers=0))
+
+
+@pytest.fixture(scope="module")
+def wanted(folder: Path, tiny_checkpoint: Path) -> dict[str, str]:
+    """The version as one process makes it."""
+    return finish_here(folder, tiny_checkpoint, "alone")
+
+
+@pytest.fixture
+def start(folder: Path) -> Start:
+    """Starts the command, alone or under a launcher; its output goes to one stream."""
+
+    def run(
+        output: str, *options: str, launcher: Sequence[str] = (), **environment: str
+    ) -> subprocess.Popen[str]:
+        paths = ["--output", str(folder / output), "--cache-dir", str(folder / "cache")]
+        return subprocess.Popen(
+            [*launcher, *PYTHON, "build", str(folder / "tiny.yaml"), *paths, *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        )
+
+    return run
+
+
+def files_of(version: Path) -> dict[str, str]:
+    return {
+        path.relative_to(version).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(version.rglob("*"))
+        if path.is_file()
+    }
+
+
+def wait_for_shards(output: Path, count: int, process: subprocess.Popen[str]) -> None:
+    journal = output / "tiny/.1.0.0.building/journal"
+    while process.poll() is None and len(list(journal.glob("*.shard"))) < count:
+        time.sleep(0.02)
+    assert process.poll() is None, process.communicate()[0]
+
+
+def pids_of(output: Path) -> dict[str, int]:
+    """The processes of a build by their rank; the launcher itself has none."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+            environment = dict(
+                word.split(b"=", 1)
+                for word in (entry / "environ").read_bytes().split(b"\0")
+                if b"=" in word
+            )
+        except (OSError, ValueError):
+            continue
+        if os.fsencode(output) in words and b"RANK" in environment and words[1:2] == [b"-m"]:
+            found[environment[b"RANK"].decode()] = int(entry.name)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("count", "launcher", "options", "environment"),
+    [
+        (2, (), ("--num-processes", "2"),
+         {"TZ": "Asia/Kathmandu", "PYTHONHASHSEED": "1", "LC_ALL": "C"}),
+        (3, ("torchrun", "--nproc-per-node", "3", "--no-python"), (),
+         {"TZ": "America/St_Johns", "PYTHONHASHSEED": "2", "LC_ALL": "C.UTF-8"}),
+        (4, ("accelerate", "launch", "--multi_gpu", "--num_processes", "4", "--no_python"),
+         ("--num-processes", "4"), {"TZ": "UTC", "PYTHONHASHSEED": "3"}),
+    ],
+    ids=["two", "three-torchrun", "four-accelerate"],
+)  # fmt: skip
+def test_the_number_of_processes_changes_no_byte(
+    start: Start, folder: Path, wanted: dict[str, str], count: int,
+    launcher: tuple[str, ...], options: tuple[str, ...], environment: dict[str, str],
+) -> None:  # fmt: skip
+    words = [str(BIN / launcher[0]), *launcher[1:]] if launcher else []
+    process = start(f"by-{count}", *options, "--workers", "0", launcher=words, **environment)
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    assert files_of(folder / f"by-{count}/tiny/1.0.0") == wanted
+    painters = re.findall(r"process (\d+)$", said, re.MULTILINE)
+    assert len(painters) == 12
+    assert len(set(painters)) >= 2, said
+    assert said.count("from datasets import load_dataset") == 1  # one speaks for all
+    assert [path.name for path in (folder / f"by-{count}/tiny").iterdir()] == ["1.0.0"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
+def test_killed_with_a_changing_number_of_processes_it_comes_to_the_same_bytes(
+    start: Start, folder: Path, tiny_checkpoint: Path, wanted: dict[str, str]
+) -> None:
+    output = folder / "killed"
+    # One of two dies: it is named, the other one stops.
+    process = start("killed", "--num-processes", "2", "--workers", "0")
+    wait_for_shards(output, 2, process)
+    while "1" not in (pids := pids_of(output)):
+        time.sleep(0.02)
+    os.kill(pids["1"], signal.SIGKILL)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 5, said
+    assert f"process 1 of 2 (pid {pids['1']}) was killed by SIGKILL" in said
+    assert "Traceback" not in said
+    assert not pids_of(output)
+    # All three die at once, with their launcher.
+    process = start("killed", "--num-processes", "3", "--workers", "0")
+    wait_for_shards(output, 6, process)
+    for pid in (process.pid, *pids_of(output).values()):
+        os.kill(pid, signal.SIGKILL)
+    said, _ = process.communicate(timeout=60)
+    assert re.search(r"going on: \d+ of 12 shards are done", said)
+    assert finish_here(folder, tiny_checkpoint, "killed") == wanted
+    assert [path.name for path in (output / "tiny").iterdir()] == ["1.0.0"]
+
+
+def test_without_their_launcher_the_processes_end_and_an_interrupt_is_no_error(
+    start: Start, folder: Path, tiny_checkpoint: Path, wanted: dict[str, str]
+) -> None:
+    output = folder / "interrupted"
+    process = start("interrupted", "--num-processes", "2", "--workers", "0")
+    wait_for_shards(output, 2, process)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert said.count("interrupted; run the same command again to go on") == 1
+    assert "Traceback" not in said
+    process = start("interrupted", "--num-processes", "2", "--workers", "0")
+    wait_for_shards(output, 4, process)
+    process.kill()
+    said, _ = process.communicate(timeout=60)  # returns when no process holds the stream any more
+    assert "cannot be reached any more" in said
+    assert finish_here(folder, tiny_checkpoint, "interrupted") == wanted
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
+@pytest.mark.parametrize(("call", "number"), [("fsync", 25), ("rename", 9)])
+def test_killed_at_a_system_call_it_comes_to_the_same_bytes(
+    start: Start, folder: Path, tiny_checkpoint: Path, wanted: dict[str, str],
+    call: str, number: int,
+) -> None:  # fmt: skip
+    calls = f"{call},{call}at,{call}at2" if call == "rename" else call
+    strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={calls}"]
+    inject = ["-e", f"inject={calls}:signal=SIGKILL:when={number}"]
+    name = f"strace-{call}"
+    process = start(name, "--workers", "0", launcher=[*strace, *inject])
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode != 0, said
+    assert not (folder / name / "tiny/1.0.0").exists()
+    assert (folder / name / "tiny/.1.0.0.building").is_dir()
+    assert finish_here(folder, tiny_checkpoint, name) == wanted
+
+
+def test_a_full_disk_is_told_before_a_model_is_asked_to_paint(
+    folder: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(folder)._replace(free=1000)
+    monkeypatch.setattr("synthct.dataset.files.shutil.disk_usage", lambda _: usage)
+    with pytest.raises(ResourceError, match=r"needs about [\d,]+ bytes, 1,000 are free"):
+        finish_here(folder, tiny_checkpoint, "full")
+
+
+def test_a_launcher_and_the_option_must_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [processes_to_start(asked) for asked in (None, 1, 2)] == [0, 0, 2]
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert [processes_to_start(asked) for asked in (None, 4)] == [0, 0]
+    with pytest.raises(RecipeError, match="--num-processes 2: the launcher runs 4 processes"):
+        processes_to_start(2)
