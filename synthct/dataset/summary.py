@@ -6,12 +6,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 
 from synthct.dataset.schema import Metrics, arrow_schema, flat_columns
 from synthct.dataset.writer import Rejection, ShardRecord, read_shard
+
+FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -70,29 +73,39 @@ def summarise(folder: Path, shards: Sequence[ShardRecord]) -> Summary:
         shards: All of them, in the order of the plan.
     """
     names = flat_columns(arrow_schema(keep_original=False))
-    rows: list[dict[str, Any]] = []
-    splits: dict[str, int] = {}
-    for shard in shards:
-        found = read_shard(folder / shard.path, names).to_pylist()
-        rows += [{**row, "split": shard.split} for row in found]
-        splits[shard.split] = splits.get(shard.split, 0) + len(found)
+    splits: Counter[str] = Counter()
     by_mask: dict[tuple[str, str, str | None], Counter[str]] = {}
-    for row in rows:
-        key = row["mask_name"], row["mask_kind"], row["label"]
-        by_mask.setdefault(key, Counter())[row["split"]] += 1
-    donors = {row["donor_patient_id"] for row in rows} - {None}
-    measures = {f.name: _spread([row[f.name] for row in rows]) for f in fields(Metrics)}
+    by_case: Counter[str] = Counter()
+    hosts, donors, masks = set(), set(), set()
+    real = in_training = 0
+    values: dict[str, list[FloatArray]] = {f.name: [] for f in fields(Metrics)}
+    for shard in shards:  # one at a time: there may be millions of rows
+        table = read_shard(folder / shard.path, names)
+        for name, arrays in values.items():
+            column = table[name].cast(pa.float64()).drop_null()
+            arrays.append(column.to_numpy())
+        for row in table.drop_columns(list(values)).to_pylist():
+            splits[shard.split] += 1
+            key = row["mask_name"], row["mask_kind"], row["label"]
+            by_mask.setdefault(key, Counter())[shard.split] += 1
+            by_case[row["case_id"]] += 1
+            hosts.add(row["patient_id"])
+            donors.add(row["donor_patient_id"])
+            masks.add(row["mask_id"])
+            real += not row["is_painted"]
+            in_training += row["host_in_training"] is True
+    measures = {name: _spread(np.concatenate(arrays)) for name, arrays in values.items() if arrays}
     rejected = Counter(reason.reason for shard in shards for reason in shard.rejected)
     return Summary(
-        samples=len(rows),
-        real=sum(not row["is_painted"] for row in rows),
+        samples=sum(splits.values()),
+        real=real,
         splits=splits,
         by_mask=by_mask,
-        by_case=Counter(row["case_id"] for row in rows),
-        hosts=len({row["patient_id"] for row in rows}),
-        donors=len(donors),
-        masks=len({row["mask_id"] for row in rows}),
-        in_training=sum(row["host_in_training"] is True for row in rows),
+        by_case=by_case,
+        hosts=len(hosts),
+        donors=len(donors - {None}),
+        masks=len(masks),
+        in_training=in_training,
         measures={name: spread for name, spread in measures.items() if spread},
         rejected=dict(rejected.most_common()),
     )
@@ -103,9 +116,8 @@ def rejections(shards: Sequence[ShardRecord]) -> list[Rejection]:
     return [rejection for shard in shards for rejection in shard.rejected]
 
 
-def _spread(values: Sequence[float | None]) -> Spread | None:
-    defined = [value for value in values if value is not None]
-    if not defined:
+def _spread(defined: FloatArray) -> Spread | None:
+    if not len(defined):
         return None
     low, median, high = (float(q) for q in np.percentile(defined, [5, 50, 95]))
     return Spread(low, median, high, len(defined))
