@@ -37,7 +37,8 @@ _MAX_CASES = 40
 
 _SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"))
 
-_MEASURES = {
+#: What each measure is, and its unit.
+MEASURES = {
     "outside_max_abs_diff": ("greatest change outside of the mask", "HU"),
     "painted_mean_hu": ("mean of what was painted", "HU"),
     "painted_std_hu": ("standard deviation of what was painted", "HU"),
@@ -251,7 +252,7 @@ def _method(facts: CardFacts) -> str:
 def _quality(summary: Summary) -> str:
     rows = [
         [f"`{name}`", what, *(figure(x) for x in (s.low, s.median, s.high)), unit, s.count]
-        for name, (what, unit) in _MEASURES.items()
+        for name, (what, unit) in MEASURES.items()
         for s in [summary.measures.get(name)]
         if s is not None
     ]

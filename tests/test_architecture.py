@@ -38,7 +38,7 @@ LAYERS = (
     {"documents", "locked"},
     {"replay"},
     {"build", "compose", "evaluate", "training", "api", "selftest", "verify"},
-    {"preview"},
+    {"preview", "report"},
     {"cli"},
     {"__main__"},
 )

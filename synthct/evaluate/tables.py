@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from synthct.dataset.markdown import inert, table
 from synthct.evaluate.results import Evaluation, Interval, Scope, Score
@@ -16,65 +17,101 @@ _SCOPES: dict[Scope, str] = {
 }
 
 
+class Grid(NamedTuple):
+    """One table of results; its cells are plain text.
+
+    Attributes:
+        title: What its numbers are.
+        head: Names of the columns.
+        rows: Cells by row, the first being the row's name.
+    """
+
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+class Section(NamedTuple):
+    """The tables of one extractor in one scope."""
+
+    title: str
+    grids: tuple[Grid, ...]
+
+
 def results_markdown(found: Evaluation) -> str:
     """All tables of an evaluation as one markdown page."""
-    parts = [
-        f"# {inert(found.dataset)} {inert(found.version)}",
-        f"{found.rows} samples, content {found.content_id[:12]}; "
-        + (
-            "compared with the same places before painting."
-            if found.real == found.content_id
-            else f"compared with the originals of content {found.real[:12]}."
-        ),
-        _groups(found),
-    ]
-    for extractor in found.extractors:
-        for scope in _SCOPES:
-            rows = [s for s in found.scores if (s.extractor, s.scope) == (extractor.name, scope)]
-            if rows:
-                parts += list(_tables(found, extractor.name, scope, extractor.dim))
+    parts = [f"# {inert(found.dataset)} {inert(found.version)}", compared(found)]
+    parts.append(_markdown(groups_grid(found)))
+    for section in sections(found):
+        parts.append(f"## {section.title}")
+        parts += [f"{grid.title}:\n\n{_markdown(grid)}" for grid in section.grids]
     if found.notes:
         parts.append("\n".join(f"- {inert(note)}" for note in found.notes))
     return "\n\n".join(parts) + "\n"
 
 
-def _groups(found: Evaluation) -> str:
-    rows = [
-        [inert(g.name), g.masks, g.patients,
-         "halves by patient" if g.halves == "patients" else "split halves: fewer than 5 patients"]
-        for g in found.groups
-    ]  # fmt: skip
-    return table(["label", "masks", "patients", "real-against-real floor"], rows)
+def compared(found: Evaluation) -> str:
+    """What was compared with what, as a sentence."""
+    return f"{found.rows} samples, content {found.content_id[:12]}; " + (
+        "compared with the same places before painting."
+        if found.real == found.content_id
+        else f"compared with the originals of content {found.real[:12]}."
+    )
 
 
-def _tables(found: Evaluation, extractor: str, scope: Scope, dim: int) -> Iterator[str]:
+def groups_grid(found: Evaluation) -> Grid:
+    """The groups that are compared, and how their floors were taken."""
+    halves = {"patients": "halves by patient", "masks": "split halves: fewer than 5 patients"}
+    return Grid(
+        "Groups",
+        ("label", "masks", "patients", "real-against-real floor"),
+        tuple((g.name, f"{g.masks:,}", f"{g.patients:,}", halves[g.halves]) for g in found.groups),
+    )
+
+
+def sections(found: Evaluation) -> Iterator[Section]:
+    """All tables of scores."""
+    for extractor in found.extractors:
+        for scope, where in _SCOPES.items():
+            rows = [s for s in found.scores if (s.extractor, s.scope) == (extractor.name, scope)]
+            if rows:
+                title = f"{extractor.name}, {where}, {extractor.dim} features"
+                yield Section(title, tuple(_grids(found, extractor.name, scope)))
+
+
+def _grids(found: Evaluation, extractor: str, scope: Scope) -> Iterator[Grid]:
     is_network = any(
         s.inception_score is not None for s in found.scores if s.extractor == extractor
     )
-    yield f"## {extractor}, {_SCOPES[scope]}, {dim} features"
     name = "FID" if is_network else "Fréchet distance"
 
-    def grid(title: str, cell: Cell) -> str:
-        return f"{title}\n\n" + _grid(found, extractor, scope, cell)
+    def grid(title: str, cell: Cell) -> Grid:
+        return _grid(found, extractor, scope, title, cell)
 
     yield grid(
         f"{name} of one half to the real other half, one painting per mask; the last column is the "
-        "floor:",
+        "floor",
         lambda s: _interval(s.fid_halves),
     )
-    yield grid(f"{name} of everything, as in the thesis (n / real n):", _whole)
-    yield grid("KID (0 is the best, may be negative):", lambda s: _interval(s.kid))
+    yield grid(f"{name} of everything, as in the thesis (n / real n)", _whole)
+    yield grid("KID (0 is the best, may be negative)", lambda s: _interval(s.kid))
     if is_network:
-        yield grid("Inception score:", _inception)
-    yield grid("Precision / recall, over the same halves:", _precision_recall)
+        yield grid("Inception score", _inception)
+    yield grid("Precision / recall, over the same halves", _precision_recall)
 
 
-def _grid(found: Evaluation, extractor: str, scope: Scope, cell: Cell) -> str:
+def _grid(found: Evaluation, extractor: str, scope: Scope, title: str, cell: Cell) -> Grid:
     rows = []
     for group in found.groups:
         scores = [found.score(group.name, arm.name, extractor, scope) for arm in found.arms]
-        rows.append([inert(group.name), *("" if s is None else cell(s) for s in scores)])
-    return table(["label", *(inert(arm.name) for arm in found.arms)], rows)
+        rows.append((group.name, *("" if s is None else cell(s) for s in scores)))
+    return Grid(title, ("label", *(arm.name for arm in found.arms)), tuple(rows))
+
+
+def _markdown(grid: Grid) -> str:
+    """A grid in which names, the only cells that are not ours, are inert."""
+    rows = [[inert(name), *cells] for name, *cells in grid.rows]
+    return table([inert(name) for name in grid.head], rows)
 
 
 def _whole(score: Score) -> str:

@@ -1,0 +1,34 @@
+"""``report``: a finished dataset to be looked at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from synthct.cli.common import Debug, on_terminal, reporting
+
+
+def report(
+    dataset: Annotated[Path, typer.Argument(help="The folder of a version.", show_default=False)],
+    evaluation: Annotated[
+        Path | None,
+        typer.Option(help="The folder of its results.", show_default="DATASET.evaluation, if any"),
+    ] = None,
+    masks: Annotated[int, typer.Option(min=1, help="Show at most so many masks.")] = 24,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Where the page goes.", show_default="DATASET.report"),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Write one HTML page of a finished dataset: samples, measures, evaluation, provenance."""
+    with reporting(debug):
+        from synthct.report.run import write_report
+
+        folder = output or dataset.resolve().with_name(f"{dataset.resolve().name}.report")
+        page = write_report(
+            dataset, folder, evaluation=evaluation, masks=masks, progress=on_terminal()
+        )
+        typer.echo(f"{page}")

@@ -1,0 +1,311 @@
+"""The report as one HTML page: everything in it, nothing fetched, every name inert."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from html import escape
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+
+from synthct.card import MEASURES
+from synthct.dataset.markdown import figure
+from synthct.evaluate.results import Evaluation
+from synthct.evaluate.tables import Grid, compared, groups_grid, sections
+from synthct.quality import Limits
+from synthct.report.charts import Series, bars, legend, lines
+from synthct.report.gather import ANYTHING, BADNESS, HU_EDGES, Gathered, Tissue, badness
+from synthct.report.pictures import (
+    DIFFERENCE_HU,
+    WINDOWS,
+    Piece,
+    data_uri,
+    difference,
+    masked,
+    outlined,
+)
+from synthct.tiles import windowed
+
+_WINDOW_NAMES = {"soft": "soft tissue", "lung": "lung", "bone": "bone"}
+
+#: Of a sample, told beneath its picture.
+_CAPTION = ("seam_ratio", "texture_ratio", "hu_wasserstein", "mask_adherence")
+
+#: Bins of a measure's histogram, and the share of HU that a chart leaves out at either end.
+_BINS, _TAIL = 30, 0.002
+
+
+def render(found: Gathered, evaluation: Evaluation | None) -> str:
+    """The page.
+
+    Args:
+        found: What is shown of the dataset.
+        evaluation: Its results, if it was evaluated.
+    """
+    release = found.dataset.manifest.release
+    style, script = (
+        files("synthct.report").joinpath(f"page.{kind}").read_text(encoding="utf-8")
+        for kind in ("css", "js")
+    )
+    title = f"{release.name} {release.version}"
+    policy = (
+        f"default-src 'none'; img-src data:; style-src {_hashed(style)}; "
+        f"script-src {_hashed(script)}; base-uri 'none'; form-action 'none'"
+    )
+    body = "\n".join(
+        [
+            f"<h1>{_text(title)}</h1>",
+            f"<p>{len(found.rows):,} painted samples of {found.masks:,} masks, "
+            f"{_text(_rejected(found))}; content {_text(release.content_id[:12])}</p>",
+            _measures(found),
+            _tissues(found),
+            _evaluation(evaluation),
+            _samples(found),
+        ]
+    )
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{escape(policy)}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="referrer" content="no-referrer">\n'
+        f"<title>{escape(title)}</title>\n<style>{style}</style>\n</head>\n"
+        f"<body>\n{body}\n<script>{script}</script>\n</body>\n</html>\n"
+    )
+
+
+def _hashed(source: str) -> str:
+    digest = hashlib.sha256(source.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
+
+
+def _text(text: str) -> str:
+    """Text that is shown and does nothing, nor turns the direction of what is beside it."""
+    return f"<bdi>{escape(text)}</bdi>"
+
+
+def _rejected(found: Gathered) -> str:
+    lost = len(found.rejected)
+    if not lost:
+        return "none rejected"
+    total = lost + len(found.rows)
+    return f"{lost:,} of {total:,} rejected ({100 * lost / total:.1f} %)"
+
+
+def _measures(found: Gathered) -> str:
+    charts = [
+        chart
+        for name, (what, unit) in MEASURES.items()
+        if (chart := _measure(found, name, f"{what}, {unit}" if unit else what))
+    ]
+    reasons: dict[str, int] = {}
+    for one in found.rejected:
+        reasons[one.reason] = reasons.get(one.reason, 0) + 1
+    why = "".join(f"<li>{_text(reason)}: {count:,}</li>" for reason, count in reasons.items())
+    return (
+        "<h2>Measures of each sample</h2>\n"
+        "<p>Dashed: limits of the recipe. The outer 0.5 % at either end are in the outer bars.</p>"
+        + (f'<ul class="notes">{why}</ul>' if why else "")
+        + f'<div class="charts">{"".join(charts)}</div>'
+    )
+
+
+def _measure(found: Gathered, name: str, what: str) -> str:
+    kept = _defined(row.get(name) for row in found.rows)
+    lost = _defined(one.columns.get(name) for one in found.rejected)
+    both = np.concatenate([kept, lost])
+    if not len(both) or both.min() == both.max():
+        return ""
+    low, high = np.quantile(both, [0.005, 0.995])
+    if low == high:
+        low, high = both.min(), both.max()
+    limits = _ends(found.limits.get(name))
+    low, high = min([low, *limits]), max([high, *limits])
+    edges = np.linspace(low, high, _BINS + 1)
+    series = [
+        Series(f"accepted ({len(kept):,})", "accepted", _binned(kept, edges)),
+        Series(f"rejected ({len(lost):,})", "rejected", _binned(lost, edges)),
+    ]
+    broken = sum(one.measure == name for one in found.rejected)
+    said = f"; {broken:,} rejected by it" if broken else ""
+    median = f"median {figure(float(np.median(kept)))}" if len(kept) else "none accepted"
+    return (
+        f'<section class="chart"><h3>{_text(name)}</h3>'
+        f"{bars(f'Histogram of {name}', edges, series, limits)}"
+        f"{legend(series if len(lost) else series[:1])}"
+        f"<p>{_text(what)}; {median}{said}</p></section>"
+    )
+
+
+def _defined(values: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
+    return np.array([v for v in values if v is not None and np.isfinite(v)], dtype=np.float64)
+
+
+def _binned(values: Any, edges: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
+    return np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0].astype(np.float64)
+
+
+def _ends(limits: Limits | None) -> list[float]:
+    return [] if limits is None else [v for v in (limits.min, limits.max) if v is not None]
+
+
+def _tissues(found: Gathered) -> str:
+    charts = [_tissue(label, tissue) for label, tissue in found.tissue.items()]
+    return (
+        "<h2>HU, real against synthetic</h2>\n"
+        f"<p>Of {found.counted:,} of {len(found.rows):,} samples; each curve has the same area.</p>"
+        f'<div class="charts">{"".join(charts)}</div>'
+    )
+
+
+def _tissue(label: str, tissue: Tissue) -> str:
+    named = (
+        ("painted", "painted", tissue.painted),
+        ("replaced, before painting", "before", tissue.before),
+        ("real of the label, outside of the mask", "real", tissue.elsewhere),
+    )
+    kept = [(name, css, counts) for name, css, counts in named if counts.any()]
+    shares = [np.cumsum(counts) / counts.sum() for _, _, counts in kept]
+    first = min((int(np.argmax(share > _TAIL)) for share in shares), default=0)
+    last = max((int(np.argmax(share >= 1 - _TAIL)) for share in shares), default=1)
+    part, edges = slice(first, last + 1), HU_EDGES[first : last + 2].astype(np.float64)
+    series = [Series(name, css, counts[part].astype(np.float64)) for name, css, counts in kept]
+    return (
+        f'<section class="chart"><h3>{_text(label)}</h3>'
+        f"{lines(f'HU of {label}', edges, series)}{legend(series)}</section>"
+    )
+
+
+def _evaluation(evaluation: Evaluation | None) -> str:
+    if evaluation is None:
+        return (
+            "<h2>The dataset as a whole</h2>\n<p>Not evaluated: run 'synthct evaluate', then "
+            "'synthct report' again.</p>"
+        )
+    parts = ["<h2>The dataset as a whole</h2>", f"<p>{_text(compared(evaluation))}</p>"]
+    parts.append(_table(groups_grid(evaluation)))
+    for section in sections(evaluation):
+        parts.append(f"<h3>{_text(section.title)}</h3>")
+        for grid in section.grids:
+            if any(any(row[1:]) for row in grid.rows):
+                parts.append(f"<p>{_text(grid.title)}</p>{_table(grid, _floors(evaluation))}")
+    spreads = [
+        (s.group, s.arm, s.measure, f"{s.count:,}", *(figure(q) for q in s.quantiles))
+        for s in evaluation.measures
+    ]
+    if spreads:
+        head = ("label", "arm", "measure", "n", "5 %", "25 %", "50 %", "75 %", "95 %")
+        table = _table(Grid("", head, tuple(spreads)))
+        parts.append(f"<details><summary>Measures by arm and label</summary>{table}</details>")
+    parts += [f'<p class="notes">{_text(note)}</p>' for note in evaluation.notes]
+    return "\n".join(parts)
+
+
+def _floors(evaluation: Evaluation) -> set[str]:
+    return {arm.name for arm in evaluation.arms if arm.kind == "floor"}
+
+
+def _table(grid: Grid, marked: set[str] | None = None) -> str:
+    """A table; the columns that are marked are a floor."""
+    css = [' class="floor"' if name in (marked or ()) else "" for name in grid.head]
+    head = "".join(f"<th{c}>{_text(n)}</th>" for c, n in zip(css, grid.head, strict=True))
+    rows = [
+        "".join(f"<td{c}>{_text(cell)}</td>" for c, cell in zip(css, row, strict=True))
+        for row in grid.rows
+    ]
+    body = "".join(f"<tr>{row}</tr>" for row in rows)
+    return (
+        f'<div class="scroll"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def _samples(found: Gathered) -> str:
+    measured = [
+        name
+        for name in BADNESS
+        if any(badness(p.columns, name) is not None for ps in found.pieces for p in ps)
+    ]
+    options = "".join(
+        f'<option value="{escape(name)}">worst {escape(name)} first</option>' for name in measured
+    )
+    windows = "".join(
+        f'<label><input type="radio" name="window" id="w-{key}"{" checked" * (key == "soft")}> '
+        f"{_WINDOW_NAMES[key]}</label>"
+        for key in WINDOWS
+    )
+    shown = len(found.pieces)
+    said = f"{shown:,} of {found.masks:,} masks"
+    if shown < found.masks:
+        said += ": some from all of the dataset, and the worst by each measure"
+    return (
+        f"<h2>Samples</h2>\n<p>{said}. In maps of differences red is brighter, blue darker, full "
+        f'colour {DIFFERENCE_HU} HU.</p>\n<div class="controls"><span>{windows}</span>'
+        f'<label>order <select id="order"><option value="">as in the dataset</option>{options}'
+        f'</select></label></div>\n<div class="masks" id="masks">'
+        f"{''.join(map(_mask, found.pieces))}</div>"
+    )
+
+
+def _mask(pieces: Sequence[Piece]) -> str:
+    first = pieces[0]
+    bad: dict[str, float] = {}
+    for piece in pieces:
+        for name in BADNESS:
+            value = badness(piece.columns, name)
+            if value is not None:
+                bad[name] = max(value, bad.get(name, value))
+    figures = [_figure("masked input", {k: masked(first, w) for k, w in WINDOWS.items()}, first)]
+    for number, piece in enumerate(pieces):
+        base = first.painted if piece.original is None else piece.original
+        name = f"painted {number + 1}" if len(pieces) > 1 else "painted"
+        pictures = {k: outlined(piece, w) for k, w in WINDOWS.items()}
+        figures.append(_figure(name, pictures, piece, _caption(piece)))
+        if piece.original is not None or number > 0:
+            to = "to the original" if piece.original is not None else "to painted 1"
+            change = difference(piece.painted, base)
+            figures.append(_figure(f"{name}, difference {to}", {"": change}, piece))
+    if first.original is not None:
+        original = {k: windowed(first.original, w) for k, w in WINDOWS.items()}
+        figures.append(_figure("original", original, first))
+    label = str(first.columns.get("label") or ANYTHING)
+    return (
+        f'<article class="mask" data-bad="{escape(json.dumps(bad))}">'
+        f"<h3>{_text(str(first.columns['mask_id']))}: {_text(label)}</h3>"
+        f'<div class="row">{"".join(figures)}</div>{"".join(map(_provenance, pieces))}</article>'
+    )
+
+
+def _figure(name: str, pictures: Mapping[str, Any], piece: Piece, more: str = "") -> str:
+    """Pictures of the same in several windows, one of which is shown."""
+    height, width = piece.size_mm
+    size = f'width="180" height="{round(180 * height / width)}"'
+    images = "".join(
+        f'<img class="{key}" {size} alt="{escape(name)}" src="{data_uri(picture)}">'
+        for key, picture in pictures.items()
+    )
+    caption = f"{escape(name)}{f'<br>{more}' if more else ''}"
+    return f"<figure>{images}<figcaption>{caption}</figcaption></figure>"
+
+
+def _caption(piece: Piece) -> str:
+    told = [
+        f"{name} {figure(float(value))}"
+        for name in _CAPTION
+        if (value := piece.columns.get(name)) is not None
+    ]
+    return "<br>".join(map(escape, told))
+
+
+def _provenance(piece: Piece) -> str:
+    measures = {n: piece.columns[n] for n in MEASURES if piece.columns.get(n) is not None}
+    told = json.dumps(
+        {"measures": measures, "provenance": piece.provenance}, indent=1, ensure_ascii=False
+    )
+    return (
+        f"<details><summary>{_text(str(piece.columns['sample_id']))}</summary>"
+        f"<pre>{escape(told)}</pre></details>"
+    )

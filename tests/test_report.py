@@ -1,0 +1,162 @@
+"""The report: self-contained, inert whatever the names, and what it shows is what there is."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from evaluated import fresh, write_dataset
+from typer.testing import CliRunner
+
+from synthct.cli import app
+from synthct.report.charts import Series, bars, lines
+from synthct.report.gather import choose_masks, gather
+from synthct.report.pictures import DIFFERENCE_HU, difference
+from synthct.report.run import write_report
+
+HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)> &amp; ‮ سرطان " + "long" * 100
+
+#: What a page may fetch or run something by.
+FETCHING = {"src", "href", "srcset", "action", "data", "poster", "style", "background"}
+
+
+class Tags(HTMLParser):
+    """All tags of a page with their attributes."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page of a dataset in which every name is hostile."""
+    folder = tmp_path_factory.mktemp("report")
+    dataset = write_dataset(
+        folder / "hostile/1.0.0", fresh, patients=2, masks=2, variants=2, mask_name=HOSTILE,
+        donor_case_id=HOSTILE,
+    )  # fmt: skip
+    return write_report(dataset, folder / "out")
+
+
+def test_a_page_fetches_nothing_and_names_are_text(hostile: Path) -> None:
+    page = hostile.read_text(encoding="utf-8")
+    tags = Tags(page).found
+    assert sum(tag == "script" for tag, _ in tags) == 1
+    assert {tag for tag, _ in tags} & {"link", "iframe", "object", "base", "form"} == set()
+    for _, attributes in tags:
+        assert not any(name.startswith("on") for name in attributes)
+        for name in FETCHING & attributes.keys():
+            assert str(attributes[name]).startswith("data:image/png;base64,")
+    assert "<script>alert" not in page
+    assert "&lt;script&gt;alert" in page
+
+
+def test_the_policy_allows_exactly_what_is_there(hostile: Path) -> None:
+    page = hostile.read_text(encoding="utf-8")
+    policy = next(a["content"] for t, a in Tags(page).found if "http-equiv" in a and t == "meta")
+    assert policy is not None
+    assert policy.startswith("default-src 'none';")
+    assert "unsafe" not in policy
+    for tag in ("style", "script"):
+        (source,) = re.findall(f"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
+        assert f"{tag}-src 'sha256-{digest}'" in policy
+
+
+def test_a_large_dataset_shows_some_masks_and_the_worst() -> None:
+    rows = [
+        {"mask_id": f"m{n}", "sample_id": f"m{n}.v0", "seam_ratio": 1.0, "mask_adherence": 0.9}
+        for n in range(1000)
+    ]
+    rows[501]["seam_ratio"], rows[777]["seam_ratio"], rows[333]["mask_adherence"] = 9.0, 0.1, 0.0
+    chosen = choose_masks(rows, 10)
+    assert len(chosen) == len(set(chosen)) == 10
+    assert {"m501", "m777", "m333"} <= set(chosen)
+    assert chosen == sorted(chosen, key=lambda name: int(name[1:]))
+    assert choose_masks(rows[:7], 10) == [f"m{n}" for n in range(7)]
+
+
+def test_it_says_how_many_of_how_many(tmp_path: Path) -> None:
+    dataset = write_dataset(tmp_path / "d/1.0.0", fresh, patients=4, masks=3)
+    page = write_report(dataset, tmp_path / "out", masks=5).read_text(encoding="utf-8")
+    assert "5 of 12 masks" in page
+    assert page.count('<article class="mask"') == 5
+
+
+def test_hu_are_counted_where_they_belong(tmp_path: Path) -> None:
+    dataset = write_dataset(
+        tmp_path / "d/1.0.0", lambda o, _: o + 300, patients=1, masks=2, keep_original=True
+    )
+    found = gather(dataset, masks=4, advance=lambda: None)
+    assert sorted(found.tissue) == ["kidney", "liver"]
+    for tissue in found.tissue.values():
+        means = [
+            np.average(np.arange(-1020, 3076, 8), weights=c)
+            for c in (tissue.painted, tissue.before)
+        ]
+        assert means[0] - means[1] == pytest.approx(300, abs=4)
+        assert tissue.painted.sum() == tissue.before.sum()
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_differences_are_to_the_original_or_else_to_the_first_variant(
+    tmp_path: Path, keeps: bool
+) -> None:
+    dataset = write_dataset(
+        tmp_path / "d/1.0.0", fresh, patients=1, masks=1, variants=2, keep_original=keeps
+    )
+    page = write_report(dataset, tmp_path / "out").read_text(encoding="utf-8")
+    assert ("difference to the original" in page) is keeps
+    assert ("difference to painted 1" in page) is not keeps
+    assert ("<figcaption>original" in page) is keeps
+
+
+def test_differences_are_white_where_nothing_has_changed() -> None:
+    base = np.zeros((1, 3), np.int16)
+    picture = difference(base + np.array([[0, DIFFERENCE_HU, -DIFFERENCE_HU]], np.int16), base)
+    assert picture[0].tolist() == [[255, 255, 255], [255, 0, 0], [0, 0, 255]]
+
+
+def test_a_histogram_draws_what_it_is_given() -> None:
+    edges = np.array([0.0, 1, 2, 3])
+    accepted = Series("a", "accepted", np.array([4.0, 0, 0]))
+    series = [accepted, Series("b", "rejected", np.array([4.0, 0, 2]))]
+    heights = [
+        float(h) for h in re.findall(r'<rect .*? height="([\d.]+)"', bars("t", edges, series))
+    ]
+    assert heights[0] == pytest.approx(heights[1], abs=0.2)
+    assert heights[2] == pytest.approx(heights[0] / 2, abs=0.2)
+    assert bars("t", edges, series, [1.5, 7]).count('class="limit"') == 1
+    assert lines('"><script>', edges, series).count("<script") == 0
+
+
+def test_the_command_shows_the_evaluation_beside_the_dataset(tmp_path: Path) -> None:
+    dataset = write_dataset(tmp_path / "d/1.0.0", fresh, patients=2, masks=5)
+    runner = CliRunner()
+    done = runner.invoke(app, ["report", str(dataset)])
+    assert done.exit_code == 0, done.output
+    page = tmp_path / "d/1.0.0.report/report.html"
+    assert "Not evaluated" in page.read_text(encoding="utf-8")
+    evaluate = ["evaluate", str(dataset), "--extractor", "radiomics"]
+    assert runner.invoke(app, [*evaluate, "--cache-dir", str(tmp_path)]).exit_code == 0
+    assert runner.invoke(app, ["report", str(dataset)]).exit_code == 0
+    text = page.read_text(encoding="utf-8")
+    assert "real halves" in text
+    assert 'class="floor"' in text
+    assert (page.parent / "samples.png").stat().st_size > 10_000
+    other = write_dataset(tmp_path / "e/1.0.0", fresh, patients=1)
+    shutil.copytree(tmp_path / "d/1.0.0.evaluation", tmp_path / "e/1.0.0.evaluation")
+    refused = runner.invoke(app, ["report", str(other)])
+    assert refused.exit_code == 8
+    assert "is about content" in refused.output
