@@ -27,7 +27,7 @@ CONTEXT, LEAST_MM = 1.6, 40.0
 #: A change by so many HU has the full colour.
 DIFFERENCE_HU = 200
 
-_OUTLINE, _HIDDEN = (255, 196, 0), 96
+_OUTLINE, _HIDDEN = (255, 196, 0), (52, 84, 132)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,9 +81,9 @@ def cut(row: SampleRow) -> Piece:
 
 
 def masked(piece: Piece, window: Window) -> Rgb:
-    """What was left to whoever painted: the mask is grey."""
+    """What was left to whoever painted: the mask is blue, which no tissue is."""
     hidden: Rgb = np.where(
-        piece.mask[..., None], np.uint8(_HIDDEN), windowed(piece.painted, window)
+        piece.mask[..., None], np.array(_HIDDEN, np.uint8), windowed(piece.painted, window)
     )
     return hidden
 
