@@ -151,9 +151,13 @@ class Plan:
         return dict(counts)
 
     def limit(self, samples: int) -> Plan:
-        """The plan cut to its first ``samples``; what remains keeps its ids and seeds."""
-        before = [0, *accumulate(spec.slices for spec in self.specs)]
-        count = sum(start < samples for start in before[:-1])
+        """The plan cut to its first ``samples``; what remains keeps its ids and seeds.
+
+        A pair is not torn, so that a few more samples may remain.
+        """
+        units = list(_units(self.specs))
+        before = [0, *accumulate(sum(spec.slices for spec in unit) for unit in units)]
+        count = sum(len(u) for u, start in zip(units, before, strict=False) if start < samples)
         shards, left = [], count
         for shard in self.shards:
             if left > 0:

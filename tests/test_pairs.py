@@ -173,6 +173,20 @@ def test_hosts_and_donors_of_pairs_share_a_split_too() -> None:
     assert sum(not spec.is_painted for spec in made.specs) == 12
 
 
+def test_a_limit_tears_no_pair(checked: Checked) -> None:
+    for samples in range(1, 17):
+        limited = checked.plan.limit(samples)
+        assert samples <= limited.num_samples <= samples + 2
+        kept = {spec.sample_id for spec in limited.specs}
+        assert [s.sample_id for shard in limited.shards for s in shard.specs] == [
+            spec.sample_id for spec in limited.specs
+        ]
+        for spec in limited.specs:
+            whole = [s for s in checked.plan.specs if s.mask_id == spec.mask_id]
+            if not all(s.is_painted for s in whole):
+                assert {s.sample_id for s in whole} <= kept
+
+
 def test_only_kinds_that_change_a_lesion_have_pairs() -> None:
     with pytest.raises(ValidationError, match="pair is for kinds that add or remove a lesion"):
         recipe([{"name": "b", "kind": "blob", "pair": True}])
