@@ -187,15 +187,15 @@ def _share_within(samples: Features, others: Features, k: int) -> float:
     return float(np.concatenate(hits).mean())
 
 
-def inception_score(probabilities: Features) -> tuple[float, float]:
+def inception_score(probabilities: Features) -> tuple[float, float | None]:
     """exp(E KL(p(y|x) || p(y))) (Salimans et al. 2016): how distinct and how varied classes are.
 
     Args:
         probabilities: (N, C), of the classifier's classes, in rows that add up to 1.
 
     Returns:
-        Mean and standard deviation over ten parts; with fewer than a hundred pictures, of all of
-        them and 0.
+        Mean and standard deviation over ten parts; with fewer than a hundred pictures, that of all
+        of them and None.
     """
     splits = IS_SPLITS if len(probabilities) >= IS_SPLITS * _LEAST_PER_SPLIT else 1
     scores = []
@@ -204,7 +204,7 @@ def inception_score(probabilities: Features) -> tuple[float, float]:
         tiny = np.finfo(np.float64).tiny
         gain = part * (np.log(np.maximum(part, tiny)) - np.log(np.maximum(marginal, tiny)))
         scores.append(float(np.exp(gain.sum(axis=1).mean())))
-    return float(np.mean(scores)), float(np.std(scores))
+    return float(np.mean(scores)), float(np.std(scores)) if splits > 1 else None
 
 
 def _check_sets(one: Features, two: Features) -> None:

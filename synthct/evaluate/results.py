@@ -100,7 +100,8 @@ class Score(_Model):
         kid: Kernel distance over pairs of different patients (of different masks where there are
             fewer than five patients), without bias, so it may be negative.
         inception_score: Of the arm; of the real set in the floor's row.
-        inception_score_std: Its standard deviation over ten parts.
+        inception_score_std: Its standard deviation over ten parts; null with fewer than 100
+            pictures.
         precision: Share of the arm that looks real, over the same halves as ``fid_halves``.
         recall: Share of what is real that the arm covers, likewise.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from synthct.dataset.markdown import inert, table
+from synthct.dataset.markdown import code, inert, table
 from synthct.evaluate.results import Evaluation, Interval, Scope, Score
 
 Cell = Callable[[Score], str]
@@ -40,7 +40,7 @@ class Section(NamedTuple):
 
 def results_markdown(found: Evaluation) -> str:
     """All tables of an evaluation as one markdown page."""
-    parts = [f"# {inert(found.dataset)} {inert(found.version)}", compared(found)]
+    parts = [f"# {code(found.dataset)} {code(found.version)}", compared(found)]
     parts.append(_markdown(groups_grid(found)))
     for section in sections(found):
         parts.append(f"## {section.title}")
@@ -123,7 +123,9 @@ def _whole(score: Score) -> str:
 def _inception(score: Score) -> str:
     if score.inception_score is None:
         return ""
-    return f"{score.inception_score:.3f} ± {score.inception_score_std or 0:.3f}"
+    if score.inception_score_std is None:
+        return f"{score.inception_score:.3f}"
+    return f"{score.inception_score:.3f} ± {score.inception_score_std:.3f}"
 
 
 def _precision_recall(score: Score) -> str:
