@@ -17,8 +17,11 @@ import argparse
 import resource
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -250,7 +253,18 @@ def place(truth: Truth, donor: Case, kind: Transplant, figures: Figures) -> None
     figures.shares.append(mask.facts["exophytic_share"])
 
 
-def report(figures: Figures, count: int) -> bool:
+def peak_mb(host: Path, donors: Sequence[Path], kind: Transplant) -> float:
+    """Peak memory of this process, which does nothing but read a host and donors and place."""
+    case = read_kits(host)
+    for donor in donors:
+        with suppress(PlacementError):
+            lender = read_kits(donor)
+            rng = generator(SEED, "benchmark", case.case_id, lender.case_id)
+            kind.build(case, lender, kind.draw(case, lender, rng))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def report(figures: Figures, count: int, memory_mb: float) -> bool:
     """Print the figures; whether all that are required are met."""
     apart = figures.reasons.get("organ_fraction", 0)
     fitting = count - apart
@@ -282,13 +296,12 @@ def report(figures: Figures, count: int) -> bool:
         timed = middle if shape == "x".join(map(str, TIMED_SHAPE)) else timed
     look_ms = np.median(figures.looks_s) * 1000
     print(f"first look at a donor: median {look_ms:.0f} ms, once per case")
-    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"peak memory {peak_mb:.0f} MB")
+    print(f"peak memory of a process that places into the largest host: {memory_mb:.0f} MB")
     met = {
         f"{LEAST_PLACED:.0%} placed": share >= LEAST_PLACED,
         "no limit broken, no deformation folded": not figures.broken,
         f"median below {MOST_MS:g} ms": 0 < timed < MOST_MS,
-        f"peak below {MOST_MB:g} MB": peak_mb < MOST_MB,
+        f"peak below {MOST_MB:g} MB": memory_mb < MOST_MB,
     }
     for name, is_met in met.items():
         print(f"{'met   ' if is_met else 'MISSED'} {name}")
@@ -326,7 +339,11 @@ def main() -> None:
         for donor in mine:
             place(truth, read_kits(donors[donor]), kind, figures)
         print(f"{host.case_id}: {len(mine)} done, {figures.placed} placed so far", flush=True)
-    raise SystemExit(0 if report(figures, len(chosen)) else 1)
+    # In a process of its own: making phantoms and checking masks take more than placing them.
+    largest = max(hosts, key=lambda folder: (folder / "imaging.nii.gz").stat().st_size)
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as alone:
+        memory_mb = alone.submit(peak_mb, largest, donors[:8], kind).result()
+    raise SystemExit(0 if report(figures, len(chosen), memory_mb) else 1)
 
 
 if __name__ == "__main__":
