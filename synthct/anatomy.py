@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from synthct.case import Case
+from synthct.errors import MaskError
 from synthct.regions import Region, components, move, seen_through, structure
 from synthct.volume import Box, Spacing, shifted
 
@@ -35,8 +36,8 @@ MIDLINE_MM = 10.0
 #: More lesions of one label than these, the largest, are specks of a label map.
 MOST_LESIONS = 32
 
-#: So far around a lesion is looked for the surface that its centre lies under.
-DEPTH_REACH_MM = 40.0
+#: So far around a lesion's centre is looked for the surface that it lies under, step by step.
+DEPTH_REACH_MM = (10.0, 20.0, 40.0)
 
 
 @dataclass(frozen=True)
@@ -114,14 +115,22 @@ class Frame:
     @classmethod
     def of(cls, region: Region, affine: Vector) -> Frame:
         """The frame of the true voxels of ``region``, at least one."""
-        voxels = np.argwhere(region)
-        points = voxels @ affine[:3, :3].T + affine[:3, 3]
-        centre = points.mean(axis=0)
-        spread = (points - centre).T @ (points - centre) / len(points)
+        axes = [np.arange(n, dtype=np.float64) for n in region.shape]
+        # Moments of voxel indices, from what the region looks like along each axis.
+        views = {axis: np.count_nonzero(region, axis=axis) for axis in range(3)}
+        count = float(views[0].sum())
+        lines = (views[1].sum(axis=1), views[0].sum(axis=1), views[0].sum(axis=0))
+        middle = np.array([x @ line for x, line in zip(axes, lines, strict=True)]) / count
+        moments = np.diag([(x - m) ** 2 @ n for x, m, n in zip(axes, middle, lines, strict=True)])
+        for i, j, view in ((0, 1, views[2]), (0, 2, views[1]), (1, 2, views[0])):
+            moments[i, j] = moments[j, i] = (axes[i] - middle[i]) @ view @ (axes[j] - middle[j])
+        turn = affine[:3, :3]
+        centre = turn @ middle + affine[:3, 3]
+        spread = turn @ (moments / count) @ turn.T
         # A voxel has an extent, so that even a single one has three axes.
-        spread += affine[:3, :3] @ affine[:3, :3].T / 12
-        values, axes = np.linalg.eigh(spread)
-        return cls(centre, axes @ np.diag(np.sqrt(values)) @ axes.T)
+        spread += turn @ turn.T / 12
+        values, vectors = np.linalg.eigh(spread)
+        return cls(centre, vectors @ np.diag(np.sqrt(values)) @ vectors.T)
 
     def place_of(self, points_mm: Vector) -> Vector:
         """Points (..., 3) in RAS+ mm as multiples of the organ's extent along its axes.
@@ -297,11 +306,10 @@ def _describe(case: Case, label: str, organ: str) -> tuple[LesionFacts, ...]:
 
     numbers, counts, box = lesion_parts(case, label)
     shape, voxel_ml = case.labels.shape, case.labels.voxel_volume_ml
-    parts: tuple[OrganPart, ...] = ()
-    if organ in case.label_names or organ in case.unions:
-        values = case.values_of(organ)
-        if any(bool((case.labels.array == value).any()) for value in values):
-            parts = organ_parts(case, organ)
+    try:
+        parts = organ_parts(case, organ)
+    except MaskError:  # a case without the organ may still lend its lesions
+        parts = ()
     found = []
     some = list(zip(counts, _boxes(numbers), strict=True))[:MOST_LESIONS]
     for number, (count, place) in enumerate(some, start=1):
@@ -333,10 +341,9 @@ def _seat(case: Case, lesion: Region, box: Box, parts: tuple[OrganPart, ...], or
     """Where ``lesion``, a crop at ``box``, lies in the part of the organ that is nearest to it."""
     affine, spacing = case.labels.affine, case.labels.spacing_mm
     centre = _middle_mm(lesion, shifted(affine, box.start_ijk))
-    reach = [int(np.ceil(DEPTH_REACH_MM / s)) for s in spacing]
-    wide = box.grow(reach).clip(case.labels.shape)
-    organ_here = np.isin(case.labels.array[wide.slices], case.values_of(organ))
-    here = seen_through(wide, lesion, box)
+    around = box.grow((1, 1, 1)).clip(case.labels.shape)
+    organ_here = np.isin(case.labels.array[around.slices], case.values_of(organ))
+    here = seen_through(around, lesion, box)
     part = min(parts, key=lambda one: float(np.linalg.norm(one.frame.place_of(centre))))
     place = part.frame.place_of(centre)
     (x, y, z), (a, b, c) = place.round(4).tolist(), part.frame.outward(place).round(4).tolist()
@@ -345,7 +352,7 @@ def _seat(case: Case, lesion: Region, box: Box, parts: tuple[OrganPart, ...], or
         place=(x, y, z),
         outward=(a, b, c),
         exophytic_share=round(exophytic_share(here, organ_here, spacing), 4),
-        depth_mm=round(_depth_mm(here | organ_here, shifted(affine, wide.start_ijk), centre), 2),
+        depth_mm=round(_depth_mm(case, organ, lesion, box, centre), 2),
     )
 
 
@@ -363,9 +370,20 @@ def _other_axes(axis: int) -> tuple[int, int]:
     return a, b
 
 
-def _depth_mm(solid: Region, affine: Vector, point_mm: Vector) -> float:
-    """Distance from a point to the nearest voxel that is not solid, at most `DEPTH_REACH_MM`."""
-    voxels = np.argwhere(~solid)
-    points = voxels @ affine[:3, :3].T + affine[:3, 3]
-    nearest = np.linalg.norm(points - point_mm, axis=1).min(initial=DEPTH_REACH_MM)
-    return float(min(nearest, DEPTH_REACH_MM))
+def _depth_mm(case: Case, organ: str, lesion: Region, box: Box, centre_mm: Vector) -> float:
+    """Distance from a lesion's centre to the nearest voxel of neither lesion nor organ."""
+    affine = case.labels.affine
+    voxel = np.linalg.inv(affine)[:3] @ np.append(centre_mm, 1.0)
+    depth_mm = 0.0
+    for reach_mm in DEPTH_REACH_MM:
+        steps = reach_mm / np.asarray(case.labels.spacing_mm)
+        (i, j, k), (i2, j2, k2) = np.floor(voxel - steps), np.ceil(voxel + steps) + 1
+        window = Box((int(i), int(j), int(k)), (int(i2), int(j2), int(k2)))
+        window = window.clip(case.labels.shape)
+        solid = np.isin(case.labels.array[window.slices], case.values_of(organ))
+        solid |= seen_through(window, lesion, box)
+        away = (np.argwhere(~solid) + window.start_ijk - voxel) @ affine[:3, :3].T
+        depth_mm = float(np.sqrt(np.square(away).sum(axis=1).min(initial=reach_mm**2)))
+        if depth_mm < reach_mm:
+            break
+    return depth_mm
