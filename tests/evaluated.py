@@ -52,6 +52,8 @@ def write_dataset(
     masks: int = 6,
     variants: int = 1,
     keep_original: bool = True,
+    labels: tuple[str, str] = ("kidney", "liver"),
+    prefix: str = "p",
     **facts: Any,
 ) -> Path:
     """A version in which ``paint`` has painted discs into tissue.
@@ -60,9 +62,11 @@ def write_dataset(
         final: Its folder.
         paint: What is inside of the mask.
         patients: How many patients.
-        masks: Masks of each patient, every second one a kidney, the others a liver.
+        masks: Masks of each patient, of the two labels by turns.
         variants: Paintings of each mask.
         keep_original: Whether there is a column ``original``.
+        labels: The two labels.
+        prefix: What ids begin with.
         facts: What all rows have in common.
     """
     staging = open_staging(final, "plan")
@@ -74,14 +78,14 @@ def write_dataset(
             for variant in range(variants):
                 paint_rng = np.random.default_rng([patient, mask, variant, 7])
                 painted = np.where(DISC, np.rint(paint(original, paint_rng)), original)
-                mask_id = f"p{patient}.m{mask}"
+                mask_id = f"{prefix}{patient}.m{mask}"
                 named = replace(
                     FACTS,
                     sample_id=f"{mask_id}.v{variant}",
                     mask_id=mask_id,
                     case_id=f"case{patient}",
                     patient_id=f"patient{patient}",
-                    label=("kidney", "liver")[mask % 2],
+                    label=labels[mask % 2],
                     slice_index=mask,
                     variant=variant,
                     **facts,

@@ -43,8 +43,8 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A page of a dataset in which every name is hostile."""
     folder = tmp_path_factory.mktemp("report")
     dataset = write_dataset(
-        folder / "hostile/1.0.0", fresh, patients=2, masks=2, variants=2, mask_name=HOSTILE,
-        donor_case_id=HOSTILE,
+        folder / "hostile/1.0.0", fresh, patients=2, masks=2, variants=2, donor_case_id=HOSTILE,
+        labels=(HOSTILE, HOSTILE[::-1]), prefix=HOSTILE,
     )  # fmt: skip
     return write_report(dataset, folder / "out")
 
@@ -92,6 +92,13 @@ def test_it_says_how_many_of_how_many(tmp_path: Path) -> None:
     page = write_report(dataset, tmp_path / "out", masks=5).read_text(encoding="utf-8")
     assert "5 of 12 masks" in page
     assert page.count('<article class="mask"') == 5
+
+
+def test_a_dataset_of_which_nothing_was_accepted_has_a_page(tmp_path: Path) -> None:
+    dataset = write_dataset(tmp_path / "d/1.0.0", fresh, patients=0)
+    page = write_report(dataset, tmp_path / "out")
+    assert "0 of 0 masks" in page.read_text(encoding="utf-8")
+    assert not page.with_name("samples.png").exists()
 
 
 def test_hu_are_counted_where_they_belong(tmp_path: Path) -> None:
