@@ -24,11 +24,9 @@ from synthct.dataset.digest import canonical_json
 from synthct.dataset.files import atomic_write, make_folder
 from synthct.dataset.lock import version_lock, worker_lock
 from synthct.dataset.manifest import Release
-from synthct.dataset.patch_rows import patch_schema
-from synthct.dataset.schema import arrow_schema
 from synthct.dataset.summary import rejections
 from synthct.dataset.writer import ShardRecord, shard_name, writer_settings
-from synthct.documents import write_documents
+from synthct.documents import recipe_schema, write_documents
 from synthct.draw import masks_of
 from synthct.errors import QuarantineError, ResourceError
 from synthct.locked import lock_of, require_locked
@@ -231,7 +229,6 @@ def _require_writable(folder: Path) -> None:
 def _order(checked: Checked, final: Path, painter: Painter) -> Order:
     """The version that a recipe comes to, made by this kind of machine."""
     makers = [checked.work_id, __version__, dict(painter.numerics), writer_settings()]
-    is_patch = checked.recipe.release == "patch"
     plan, counts = checked.plan, Counter(shard.split for shard in checked.plan.shards)
     return Order(
         final=final,
@@ -247,7 +244,7 @@ def _order(checked: Checked, final: Path, painter: Painter) -> Order:
             )
             for shard in plan.shards
         ),
-        schema=patch_schema() if is_patch else arrow_schema(checked.recipe.keep_original),
+        schema=recipe_schema(checked.recipe),
     )
 
 

@@ -17,17 +17,7 @@ from synthct.dataset.manifest import Release
 from synthct.dataset.markdown import bullets, code, count, figure, inert, one_line, table
 from synthct.dataset.records import yaml_text
 from synthct.dataset.summary import Summary
-from synthct.licence import hub_fields
-
-_LICENCE_LINKS = {
-    "apache-2.0": "https://www.apache.org/licenses/LICENSE-2.0",
-    "cc0-1.0": "https://creativecommons.org/publicdomain/zero/1.0/",
-    "mit": "https://opensource.org/license/mit",
-    **{
-        f"cc-{kind}-4.0": f"https://creativecommons.org/licenses/{kind}/4.0/"
-        for kind in ("by", "by-nc", "by-nc-nd", "by-nc-sa", "by-sa")
-    },
-}
+from synthct.licence import hub_fields, licence_url
 
 #: Value of the label map where nobody knows what was painted.
 _IGNORE = 255
@@ -339,5 +329,5 @@ def _longest(by_case: Mapping[str, int]) -> list[list[Any]]:
 def _licence(licence: str | None) -> str:
     if licence is None:
         return "**unknown: ask before you pass it on**"
-    link = _LICENCE_LINKS.get(licence.lower())
+    link = licence_url(licence)
     return f"[{inert(licence)}]({link})" if link else code(licence)

@@ -1,4 +1,4 @@
-"""What a version holds beside its shards: recipe, lock, rejections, picture, card, attribution.
+"""What a version holds beside its shards: recipe, lock, rejections, picture, card, statements.
 
 All of it follows from the recipe, the lock and the shards.
 """
@@ -8,11 +8,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import pyarrow as pa
+
+from synthct.attestation import ATTESTATION, attestation
 from synthct.card import CardFacts, SourceNote, attribution, dataset_card
-from synthct.dataset.files import atomic_write
+from synthct.croissant import CROISSANT, croissant
+from synthct.dataset.files import atomic_write, sha256_of
 from synthct.dataset.lockfile import Lock, LockedCheckpoint, write_lock
 from synthct.dataset.manifest import Release
+from synthct.dataset.patch_rows import patch_schema
 from synthct.dataset.records import write_recipe, write_rejected
+from synthct.dataset.schema import arrow_schema
 from synthct.dataset.summary import rejections, summarise
 from synthct.dataset.writer import ShardRecord
 from synthct.methods import Diffusion, Inpaint
@@ -49,11 +55,21 @@ def write_documents(
     if sheet is not None:
         atomic_write(tree / SHEET, sheet)
     facts = _card_facts(recipe, lock, has_picture=sheet is not None)
-    card = dataset_card(release, summarise(tree, shards), facts)
-    atomic_write(tree / CARD, card.encode())
+    summary, schema = summarise(tree, shards), recipe_schema(recipe)
+    atomic_write(tree / CARD, dataset_card(release, summary, facts).encode())
+    atomic_write(tree / CROISSANT, croissant(release, summary, facts, schema, shards))
     notes = [] if lock.checkpoint is None else [_checkpoint_note(lock.checkpoint)]
     owed = attribution([*facts.sources, *notes])
     atomic_write(tree / ATTRIBUTION, owed.encode())
+    files = {shard.path: shard.sha256 for shard in shards}
+    beside = {path.name: sha256_of(path) for path in tree.iterdir() if path.is_file()}
+    statement = attestation(release, recipe.resolved(), lock, {**files, **beside})
+    atomic_write(tree / ATTESTATION, statement)
+
+
+def recipe_schema(recipe: Recipe) -> pa.Schema:
+    """The columns of the shards that a recipe comes to."""
+    return patch_schema() if recipe.release == "patch" else arrow_schema(recipe.keep_original)
 
 
 def _checkpoint_note(checkpoint: LockedCheckpoint) -> SourceNote:

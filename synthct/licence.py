@@ -53,6 +53,14 @@ _PERMISSIVE = {
     name.upper(): Terms(attribution=name not in ("CC0-1.0", "PDDL-1.0")) for name in _LOOSEST_FIRST
 }
 
+_TEXTS = {
+    "APACHE-2.0": "https://www.apache.org/licenses/LICENSE-2.0",
+    "BSD-3-CLAUSE": "https://opensource.org/license/bsd-3-clause",
+    "CC0-1.0": "https://creativecommons.org/publicdomain/zero/1.0/",
+    "MIT": "https://opensource.org/license/mit",
+    "PDDL-1.0": "https://opendatacommons.org/licenses/pddl/1-0/",
+}
+
 _CREATIVE_COMMONS = re.compile(r"CC-BY(-NC)?(-SA|-ND)?-(2\.0|2\.5|3\.0|4\.0)")
 
 #: Licences that the Hub knows by an id of its own: SPDX in lower case.
@@ -90,6 +98,15 @@ def hub_fields(licence: str | None) -> dict[str, str]:
     if lower in _HUB_IDS:
         return {"license": lower}
     return {"license": "other", "license_name": " ".join(licence.split())}
+
+
+def licence_url(licence: str | None) -> str | None:
+    """Where a licence can be read; None if that is not known."""
+    match = _CREATIVE_COMMONS.fullmatch((licence or "").upper())
+    if match is not None and licence is not None:
+        kind = licence.lower().removeprefix("cc-").rpartition("-")[0]
+        return f"https://creativecommons.org/licenses/{kind}/{match[3]}/"
+    return _TEXTS.get((licence or "").upper())
 
 
 def terms_of(licence: str | None) -> Terms | None:

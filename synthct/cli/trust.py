@@ -13,6 +13,9 @@ DatasetFolder = Annotated[
     Path, typer.Argument(help="The folder of a version: OUTPUT/name/1.0.0.", show_default=False)
 ]
 
+#: Ids that are listed of each group.
+_SHOWN = 12
+
 
 def verify(
     folder: DatasetFolder,
@@ -96,3 +99,31 @@ def compose(
         small, large = bytes_of(folder) / 1e6, bytes_of(whole) / 1e6
         typer.echo(f"{whole}")
         typer.echo(f"patch-only {small:.2f} MB, whole {large:.2f} MB ({small / large:.1%})")
+
+
+def diff(
+    old: Annotated[Path, typer.Argument(help="Folder of the earlier version.")],
+    new: Annotated[Path, typer.Argument(help="Folder of the later version.")],
+    all_ids: Annotated[bool, typer.Option("--all", help="List every sample.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Say which samples are new, gone or changed, and the least version that this makes."""
+    with reporting(debug):
+        from synthct.dataset.diff import compare
+
+        found = compare(old, new)
+        typer.echo(f"{found.old.name} {found.old.label} -> {found.new.name} {found.new.label}")
+        groups = {"new": found.added, "gone": found.gone, "changed": found.changed}
+        for title, ids in groups.items():
+            typer.echo(f"  {title:<8}{len(ids)}")
+            shown = ids if all_ids else ids[:_SHOWN]
+            for sample_id in shown:
+                typer.echo(f"    {sample_id}")
+            if len(ids) > len(shown):
+                typer.echo(f"    and {len(ids) - len(shown)} more (--all lists them)")
+        if found.is_reordered:
+            typer.echo("  in another order")
+        if found.licences is not None:
+            typer.echo(f"  licence {found.licences[0]} -> {found.licences[1]}")
+        typer.echo(f"  step    {found.step}: {found.least} at least")
+        found.require_step()
