@@ -64,12 +64,13 @@ Parquet readers do not check for damage unless asked to:
 
 ```python
 import pyarrow.dataset
-import pyarrow.parquet
 from datasets import load_dataset
 
 options = pyarrow.dataset.ParquetFragmentScanOptions(page_checksum_verification=True)
 dataset = load_dataset("<folder or user>/{name}", fragment_scan_options=options)
-table = pyarrow.parquet.read_table("<file>.parquet", page_checksum_verification=True)
+
+files = pyarrow.dataset.ParquetFileFormat(default_fragment_scan_options=options)
+table = pyarrow.dataset.dataset("<folder or user>/{name}/data", format=files).to_table()
 ```
 
 `synthct verify <folder>` checks every file against `manifest.json`, which has their sizes and
