@@ -332,6 +332,11 @@ def main() -> None:
             "placement": args.placement,
         }
     )
+    # First and in a process of its own: making phantoms and checking masks take more memory than
+    # placing them, and a process is charged with what its parent had.
+    largest = max(hosts, key=lambda folder: (folder / "imaging.nii.gz").stat().st_size)
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as alone:
+        memory_mb = alone.submit(peak_mb, largest, donors[:8], kind).result()
     figures = Figures()
     for number, mine in by_host.items():
         host = read_kits(hosts[number]) if number < len(hosts) else phantom(number - len(hosts))
@@ -339,10 +344,6 @@ def main() -> None:
         for donor in mine:
             place(truth, read_kits(donors[donor]), kind, figures)
         print(f"{host.case_id}: {len(mine)} done, {figures.placed} placed so far", flush=True)
-    # In a process of its own: making phantoms and checking masks take more than placing them.
-    largest = max(hosts, key=lambda folder: (folder / "imaging.nii.gz").stat().st_size)
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as alone:
-        memory_mb = alone.submit(peak_mb, largest, donors[:8], kind).result()
     raise SystemExit(0 if report(figures, len(chosen), memory_mb) else 1)
 
 
