@@ -16,7 +16,6 @@ from synthct.volume import (
     Box,
     Volume,
     canonical,
-    corner_distance_mm,
     read_ct,
     read_labels,
     restore_orientation,
@@ -74,12 +73,9 @@ def inpaint(
     scan = canonical(given)
     where = canonical(_region(mask))
     if not where.has_grid_of(scan):
-        away = ""
-        if where.shape == scan.shape:
-            distance = corner_distance_mm(scan.shape, where.affine, scan.affine)
-            away = f", {distance:.2f} mm away"
         raise SourceError(
-            f"the mask's grid {where.shape} is not the scan's {scan.shape}{away}; resample it first"
+            f"the mask is on another grid than the scan ({where.grid_difference(scan)}); "
+            "resample it first"
         )
     slices = [int(k) for k in np.flatnonzero(where.array.any(axis=(0, 1)))]
     if not slices:

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from synthct.errors import RecipeError, ResourceError, SourceError
-from synthct.volume import Volume, corner_distance_mm, read_labels, write_volume
+from synthct.volume import Volume, read_labels, write_volume
 
 #: Stand in the command for the two files.
 IMAGE, LABELS = "{image}", "{labels}"
@@ -155,13 +155,9 @@ class Relabeller:
 
     def _renumbered(self, found: Volume, picture: Volume, about: str) -> npt.NDArray[np.uint16]:
         if not found.has_grid_of(picture):
-            away = ""
-            if found.shape == picture.shape:
-                distance = corner_distance_mm(found.shape, found.affine, picture.affine)
-                away = f", {distance:.2f} mm away"
             raise SourceError(
-                f"{about} wrote a label map on another grid ({found.shape}, not {picture.shape}"
-                f"{away}); it must lie on the picture's"
+                f"{about} wrote a label map on another grid ({found.grid_difference(picture)}); "
+                "it must lie on the picture's"
             )
         structures = {value: name for name, value in self.asked.labels.items()}
         if unknown := set(np.unique(found.array).tolist()) - {0, *structures}:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,11 +47,8 @@ PASSES = {"heun": 39, "pndm": 21}
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tiny_checkpoint: Path) -> Iterator[Checkpoint]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield load_checkpoint(str(tiny_checkpoint))
-    torch.set_num_threads(threads)
+def checkpoint(tiny_checkpoint: Path, one_thread: None) -> Checkpoint:
+    return load_checkpoint(str(tiny_checkpoint))
 
 
 def make_patch(seed: int, size: int = 32, label: int = 1, spacing: float = 0.8) -> Patch:
@@ -233,6 +229,28 @@ class Oracle(nn.Module):
         return answers[self.kind].float()
 
 
+def paint_with(
+    network: nn.Module,
+    sampler: Any,
+    image: Tensor,
+    *,
+    mask: Tensor | None = None,
+    steps: int,
+    strength: float = 1.0,
+) -> Tensor:
+    """Paint pictures (N, 1, S, S), each with noise of its own; all of them without a mask."""
+    number = len(image)
+    return PaletteInpaintPipeline(network, sampler)(
+        image=image,
+        mask_image=torch.ones_like(image) if mask is None else mask,
+        label=torch.zeros(number, dtype=torch.int64),
+        spacing_mm=torch.ones(number, 2),
+        generator=[torch.Generator().manual_seed(n) for n in range(number)],
+        num_inference_steps=steps,
+        strength=strength,
+    )
+
+
 @pytest.mark.parametrize("schedule", ["squaredcos_cap_v2", "linear"])
 @pytest.mark.parametrize("prediction", ["v_prediction", "epsilon", "sample"])
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
@@ -246,14 +264,8 @@ def test_every_scheduler_draws_what_a_perfect_network_knows(
         return
     mean = torch.linspace(-0.4, 0.4, 8).expand(64, 1, 8, 8)
     oracle = Oracle(mean, 0.2**2, config)
-    pipeline = PaletteInpaintPipeline(oracle, make_scheduler(scheduler, config))
-    painted = pipeline(
-        image=torch.zeros_like(mean),
-        mask_image=torch.ones_like(mean),
-        label=torch.zeros(64, dtype=torch.int64),
-        spacing_mm=torch.ones(64, 2),
-        generator=[torch.Generator().manual_seed(n) for n in range(64)],
-        num_inference_steps=20,
+    painted = paint_with(
+        oracle, make_scheduler(scheduler, config), torch.zeros_like(mean), steps=20
     )
     assert (painted - mean).mean(dim=0).abs().mean() < 0.03
     # Twenty steps lose some of the spread of 0.2, most where each adds noise.
@@ -268,14 +280,8 @@ def test_difference_from_a_guess_is_painted_on_the_guess(scheduler: str) -> None
     mask = torch.zeros_like(image)
     mask[:, :, 4:12, 4:12] = 1
     oracle = Oracle(torch.full_like(image, 1.6), 0.1**2, TRAINED_WITH, residual_scale=4.0)
-    painted = PaletteInpaintPipeline(oracle, make_scheduler(scheduler, TRAINED_WITH))(
-        image=image,
-        mask_image=mask,
-        label=torch.zeros(32, dtype=torch.int64),
-        spacing_mm=torch.ones(32, 2),
-        generator=[torch.Generator().manual_seed(n) for n in range(32)],
-        num_inference_steps=20,
-    )
+    sampler = make_scheduler(scheduler, TRAINED_WITH)
+    painted = paint_with(oracle, sampler, image, mask=mask, steps=20)
     expected = torch.where(mask > 0.5, smooth_fill(image, 1 - mask) + 0.4, image)
     assert torch.equal(painted[mask < 0.5], image[mask < 0.5])
     assert (painted - expected).mean(dim=0).abs().max() < 0.03
@@ -296,12 +302,8 @@ def test_few_steps_paint_the_mean_or_are_refused(
         checkpoint, scheduler=scheduler, num_inference_steps=steps
     ).pipeline.scheduler
     mean = torch.linspace(-0.6, 0.6, 8).expand(32, 1, 8, 8)
-    pipeline = PaletteInpaintPipeline(Oracle(mean, 0.05**2, TRAINED_WITH), sampler)
-    generators = [torch.Generator().manual_seed(n) for n in range(32)]
-    ones = torch.ones(32, 2)
-    painted = pipeline(
-        mean * 0, mean * 0 + 1, ones[:, 0].long(), ones, generators, num_inference_steps=steps
-    )
+    oracle = Oracle(mean, 0.05**2, TRAINED_WITH)
+    painted = paint_with(oracle, sampler, torch.zeros_like(mean), steps=steps)
     assert (painted - mean).mean(dim=0).abs().mean() < (0.12 if scheduler == "heun" else 0.05)
 
 
@@ -373,14 +375,7 @@ def test_a_network_told_the_level_paints_alike_on_another_schedule() -> None:
         config = {**TRAINED_WITH, "prediction_type": "epsilon", "beta_schedule": "linear"}
         sampler = make_scheduler("ddim", {**config, **schedule})
         oracle = Leveled(mean, 0.2**2, config)
-        painted = PaletteInpaintPipeline(oracle, sampler)(
-            image=torch.zeros_like(mean),
-            mask_image=torch.ones_like(mean),
-            label=torch.zeros(64, dtype=torch.int64),
-            spacing_mm=torch.ones(64, 2),
-            generator=[torch.Generator().manual_seed(n) for n in range(64)],
-            num_inference_steps=100,
-        )
+        painted = paint_with(oracle, sampler, torch.zeros_like(mean), steps=100)
         assert (painted - mean).mean(dim=0).abs().mean() < 0.03
         assert 0.15 < float((painted - mean).std()) < 0.22
 
@@ -425,16 +420,8 @@ def test_a_network_that_predicts_noise_badly_still_paints_in_range_if_clipped(
         def answer(self, noisy: Tensor, sigma: float) -> Tensor:
             return super().answer(noisy, sigma) * 1.001
 
-    painted = PaletteInpaintPipeline(
-        Noisy(mean, 0.2**2, config), make_scheduler(scheduler, config)
-    )(
-        image=torch.zeros_like(mean),
-        mask_image=torch.ones_like(mean),
-        label=torch.zeros(64, dtype=torch.int64),
-        spacing_mm=torch.ones(64, 2),
-        generator=[torch.Generator().manual_seed(n) for n in range(64)],
-        num_inference_steps=40,
-    )
+    oracle, sampler = Noisy(mean, 0.2**2, config), make_scheduler(scheduler, config)
+    painted = paint_with(oracle, sampler, torch.zeros_like(mean), steps=40)
     assert (painted - mean).mean(dim=0).abs().mean() < 0.1
     assert 0.1 < float((painted - mean).std()) < 0.3
 
@@ -526,15 +513,8 @@ def test_less_strength_starts_later_takes_as_many_steps_and_paints_the_same_mean
     oracle = Oracle(torch.zeros_like(image), 0.1**2, TRAINED_WITH, residual_scale=4.0)
     first: list[float] = []
     oracle.register_forward_pre_hook(lambda _, args: first.append(float(args[1][0])))
-    painted = PaletteInpaintPipeline(oracle, make_scheduler(scheduler, TRAINED_WITH))(
-        image=image,
-        mask_image=mask,
-        label=torch.zeros(32, dtype=torch.int64),
-        spacing_mm=torch.ones(32, 2),
-        generator=[torch.Generator().manual_seed(n) for n in range(32)],
-        num_inference_steps=20,
-        strength=0.8,
-    )
+    sampler = make_scheduler(scheduler, TRAINED_WITH)
+    painted = paint_with(oracle, sampler, image, mask=mask, steps=20, strength=0.8)
     assert torch.equal(painted[mask < 0.5], image[mask < 0.5])
     guess = smooth_fill(image, 1 - mask)
     assert (painted - guess)[mask > 0.5].mean().abs() < 0.01

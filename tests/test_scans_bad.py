@@ -17,7 +17,7 @@ import pytest
 from conftest import make_tiny_case, oblique_affine
 
 from synthct.errors import SourceError
-from synthct.volume import Volume, nifti_bytes, read_ct, read_labels
+from synthct.volume import HU_MAX, HU_MIN, Volume, canonical, nifti_bytes, read_ct, read_labels
 
 CASE = make_tiny_case()
 SCAN, LABELS = CASE.scan(), CASE.labels
@@ -260,9 +260,10 @@ def test_an_oblique_file_of_our_own_agrees_with_itself(tmp_path: Path, seed: int
     affine = np.eye(4)
     affine[:3, :3] = turn * rng.uniform(0.4, 5, 3)
     affine[:3, 3] = rng.uniform(-1000, 1000, 3)
+    written = Volume(SCAN.array, affine)
     path = tmp_path / "a.nii"
-    path.write_bytes(nifti_bytes(Volume(SCAN.array, affine), compress=False))
-    read_ct(path)
+    path.write_bytes(nifti_bytes(written, compress=False))
+    assert read_ct(path).has_grid_of(canonical(written))
 
 
 def test_a_tilted_gantry_is_written_and_read(tmp_path: Path) -> None:
@@ -323,9 +324,10 @@ def test_there_are_fifty_pictures_of_ct() -> None:
 def test_what_is_ct_is_never_taken_for_something_else(
     tmp_path: Path, values: Any, dtype: str
 ) -> None:
-    array = np.rint(values) if dtype == "i2" else values
-    (tmp_path / "a.nii").write_bytes(image(array.astype(dtype)))
-    read_ct(tmp_path / "a.nii")
+    array = (np.rint(values) if dtype == "i2" else values).astype(dtype)
+    (tmp_path / "a.nii").write_bytes(image(array))
+    read = read_ct(tmp_path / "a.nii").array
+    assert np.array_equal(read, np.rint(array).clip(HU_MIN, HU_MAX))
 
 
 @pytest.mark.realdata

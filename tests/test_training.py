@@ -45,13 +45,13 @@ RANDOM = {
 }  # fmt: skip
 
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
 @pytest.fixture(autouse=True)
-def one_thread_and_nothing_remembered():
-    """One numerics class; and Accelerate remembers the first run in a process."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def nothing_remembered():
+    """Accelerate remembers the first run in a process."""
     yield
-    torch.set_num_threads(threads)
     for state in (AcceleratorState, PartialState, GradientState):
         state._reset_state()
 

@@ -28,6 +28,9 @@ PALETTE = {
 }
 
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
 @pytest.fixture
 def batch(kits_root, tmp_path):
     """One batch of training patches."""

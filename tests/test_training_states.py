@@ -18,6 +18,8 @@ from synthct.training.loss import masked_loss
 from synthct.training.sections import EarlyStopping, NoiseSection
 from synthct.training.validate import Measures
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.fixture
 def batch(kits_root, tmp_path):

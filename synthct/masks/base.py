@@ -62,6 +62,12 @@ class PlacementError(MaskError):
         super().__init__(message)
         self.reasons = dict(reasons.most_common())
 
+    @classmethod
+    def after_tries(cls, what: str, reasons: Counter[str], advice: str) -> Self:
+        """Nothing was found: what, how often each reason ended a try, and what to change."""
+        counted = ", ".join(f"{name} {number}" for name, number in reasons.most_common())
+        return cls(f"{what} ({counted}); {advice}", reasons)
+
     @property
     def reason(self) -> str:
         """The commonest reason: what the rejection is counted under."""

@@ -95,12 +95,11 @@ class Blob(MaskSection):
                     "attempt": attempt,
                 }
             reasons["outside_tissue"] += 1
-        counted = ", ".join(f"{name} {n}" for name, n in reasons.most_common())
-        raise PlacementError(
+        raise PlacementError.after_tries(
             f"case {host.case_id}: no place for a blob of {self.radius_mm[0]:g}.."
-            f"{self.radius_mm[1]:g} mm after {self.tries} tries ({counted}); "
-            "allow smaller radii or more tries",
+            f"{self.radius_mm[1]:g} mm after {self.tries} tries",
             reasons,
+            "allow smaller radii or more tries",
         )
 
     def build(self, host: Case, donor: Case | None, params: Params) -> Mask:

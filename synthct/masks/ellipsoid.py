@@ -110,12 +110,11 @@ class Ellipsoid(MaskSection):
             if reason is None:
                 return params
             reasons[reason] += 1
-        counted = ", ".join(f"{name} {n}" for name, n in reasons.most_common())
-        raise PlacementError(
+        raise PlacementError.after_tries(
             f"case {host.case_id}: no legal place in {self.into} for a {' or '.join(self.sizes)} "
-            f"ellipsoid after {self.tries} tries ({counted}); allow smaller sizes, wider limits or "
-            "more tries",
+            f"ellipsoid after {self.tries} tries",
             reasons,
+            "allow smaller sizes, wider limits or more tries",
         )
 
     def build(self, host: Case, donor: Case | None, params: Params) -> Mask:

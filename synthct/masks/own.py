@@ -10,7 +10,7 @@ from synthct.case import Case
 from synthct.errors import MaskError
 from synthct.masks.base import LabelPolicy, Mask, MaskSection, Params, check_drawn_for, make_mask
 from synthct.regions import components, move, structure
-from synthct.volume import Box, corner_distance_mm
+from synthct.volume import Box
 
 
 class Own(MaskSection):
@@ -92,11 +92,7 @@ class Own(MaskSection):
             raise MaskError(f"mask '{self.name}': case {host.case_id} has none in '{self.source}'")
         if mask.labels.has_grid_of(host.labels):
             return mask
-        shapes, away = f"{mask.labels.shape}, not {host.labels.shape}", ""
-        if mask.labels.shape == host.labels.shape:
-            grid = host.labels.affine, mask.labels.affine
-            away = f", {corner_distance_mm(host.labels.shape, *grid):.2f} mm away"
         raise MaskError(
             f"case {host.case_id}: the mask of '{self.source}' lies on another grid than the scan "
-            f"({shapes}{away}); resample it first"
+            f"({mask.labels.grid_difference(host.labels)}); resample it first"
         )

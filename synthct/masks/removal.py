@@ -133,11 +133,10 @@ class Removal(MaskSection):
             else:
                 organs[number] = organ
         if not organs:
-            counted = ", ".join(f"{name} {n}" for name, n in reasons.most_common())
-            raise PlacementError(
-                f"case {host.case_id}: no '{self.lesion}' of {least:g} to {most:g} ml in an organ "
-                f"({counted}); widen volume_ml or max_exophytic_share, or name the organ as label",
+            raise PlacementError.after_tries(
+                f"case {host.case_id}: no '{self.lesion}' of {least:g} to {most:g} ml in an organ",
                 reasons,
+                "widen volume_ml or max_exophytic_share, or name the organ as label",
             )
         first = min(organs)
         if self.part == "random":

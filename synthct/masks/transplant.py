@@ -193,12 +193,11 @@ class Transplant(MaskSection):
                     }
             assert reason is not None
             reasons[reason] += 1
-        counted = ", ".join(f"{name} {n}" for name, n in reasons.most_common())
-        raise PlacementError(
+        raise PlacementError.after_tries(
             f"case {host.case_id}: no legal place in {self.into} for {self.label} "
-            f"{lesion.volume_ml:.1f} ml of donor {donor.case_id} after {self.tries} tries "
-            f"({counted}); widen the limits of accept, allow a smaller scale, or more tries",
+            f"{lesion.volume_ml:.1f} ml of donor {donor.case_id} after {self.tries} tries",
             reasons,
+            "widen the limits of accept, allow a smaller scale, or more tries",
         )
 
     def build(self, host: Case, donor: Case | None, params: Params) -> Mask:

@@ -82,6 +82,14 @@ class Volume:
             corner_distance_mm(self.shape, self.affine, other.affine) <= GRID_TOLERANCE_MM
         )
 
+    def grid_difference(self, other: Volume) -> str:
+        """How two grids differ, for a message: the shapes and, if equal, the distance in mm."""
+        shapes = f"{self.shape}, not {other.shape}"
+        if self.shape != other.shape:
+            return shapes
+        distance = corner_distance_mm(self.shape, self.affine, other.affine)
+        return f"{shapes}, {distance:.2f} mm away"
+
     def crop(self, box: Box) -> Volume:
         """The voxels inside ``box``; the origin moves by whole voxels.
 
