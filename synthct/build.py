@@ -55,7 +55,7 @@ MAX_FAULTY = 0.01
 _BYTES_PER_PIXEL, _BYTES_OF_ORIGINAL = 1.75, 1.15
 
 #: What a patch-only release takes of a full one, as measured on KiTS label maps.
-_SHARE_OF_PATCH = 0.05
+_SHARE_OF_PATCH = 0.025
 
 #: The share of the expected size that a dataset has in any case: smooth pictures take less.
 _CERTAIN = 0.5

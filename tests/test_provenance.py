@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from synthct.dataset.picture import from_picture
 from synthct.dataset.png import decode_hu, decode_labels, decode_mask
 from synthct.dataset.schema import Row
 from synthct.draw import CaseReader, masks_of
+from synthct.errors import PolicyError
+from synthct.models.folder import write_sums
 from synthct.prepare import Prepared, prepare
 from synthct.provenance import generation_facts, sample_key
 from synthct.recipe import Recipe
@@ -137,3 +140,24 @@ def test_a_key_changes_with_all_that_decides_a_sample_and_with_nothing_else(
         key(changed={"inpaint": inpaint.model_copy(update={"scheduler": "ddim"})}),
     ]
     assert len(set(keys)) == len(keys)
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [{"licence": "CC-BY-NC-SA-4.0"}, {"cases": [{"case_id": "s1", "licence": "CC-BY-NC-SA-4.0"}]}],
+    ids=["of the checkpoint", "of one scan"],
+)
+def test_the_licence_of_what_the_checkpoint_was_trained_on_binds_the_dataset(
+    folder: Path, tiny_checkpoint: Path, tmp_path: Path, facts: dict[str, Any]
+) -> None:
+    strict = Path(shutil.copytree(tiny_checkpoint, tmp_path / "strict"))
+    told = json.loads((strict / "training.json").read_text())
+    (strict / "training.json").write_text(json.dumps({**told, "licence": "CC-BY-4.0", **facts}))
+    write_sums(strict)
+    sources = tiny_recipe(folder, strict)["sources"]
+    free = {name: {**section, "licence": "CC-BY-4.0"} for name, section in sources.items()}
+    assert checked_with(folder, strict, sources=free).licence == "CC-BY-NC-SA-4.0"
+    with pytest.raises(PolicyError) as err:
+        checked_with(folder, strict, sources=free, licence="CC-BY-4.0")
+    for part in ("source 'hosts': CC-BY-4.0", "checkpoint 'strict': CC-BY-NC-SA-4.0"):
+        assert part in str(err.value)
