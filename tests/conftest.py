@@ -20,6 +20,17 @@ TINY_LABELS = {"kidney": 1, "tumor": 2}
 #: What ``tiny_checkpoint`` can paint, in the order of its config.
 TINY_PAINTS = ("kidney", "tumor", "lung")
 
+#: The smallest network of the kind that is trained: a training recipe's ``model``.
+TINY_NETWORK = {
+    "block_out_channels": [8, 16],
+    "layers_per_block": 1,
+    "attention_head_dim": 8,
+    "norm_num_groups": 8,
+    "dropout": 0.0,
+    "fold": 2,
+    "spacing_range_mm": [0.5, 3.1],
+}
+
 #: KiTS stores slices first, and runs to inferior, posterior, left.
 KITS_AXES = np.array([[0.0, 0, -1, 0], [0, -1, 0, 0], [-1, 0, 0, 0], [0, 0, 0, 1]])
 
@@ -128,17 +139,7 @@ def write_tiny_checkpoint(folder: Path, *, seed: int = 0) -> Path:
         "tumor": "soft_tissue",
         "lung": "lung",
     }
-    model = {
-        "block_out_channels": [8, 16],
-        "layers_per_block": 1,
-        "attention_head_dim": 8,
-        "norm_num_groups": 8,
-        "dropout": 0.0,
-        "fold": 2,
-        "patch_sizes": [32, 64],
-        "spacing_range_mm": [0.5, 3.1],
-        "codecs": codecs,
-    }
+    model = {**TINY_NETWORK, "patch_sizes": [32, 64], "codecs": codecs}
     recipe = TrainingRecipe.model_validate(
         {
             "name": "tiny",

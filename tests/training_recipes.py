@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from conftest import TINY_NETWORK
 from diffusers.training_utils import EMAModel
 
 from synthct.patch import PatchRules
@@ -16,17 +17,7 @@ from synthct.training.data import Batch, PatchBatches
 from synthct.training.network import build_unet
 from synthct.training.recipe import TrainingRecipe
 
-TINY_MODEL = {
-    "block_out_channels": [8, 16],
-    "layers_per_block": 1,
-    "attention_head_dim": 8,
-    "norm_num_groups": 8,
-    "dropout": 0.0,
-    "fold": 2,
-    "patch_sizes": [48, 64],
-    "spacing_range_mm": [0.5, 3.1],
-    "codecs": {"default": "soft_tissue"},
-}
+TINY_MODEL = {**TINY_NETWORK, "patch_sizes": [48, 64], "codecs": {"default": "soft_tissue"}}
 
 
 def tiny_recipe(root: Path, **changes: Any) -> TrainingRecipe:

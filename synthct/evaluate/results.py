@@ -82,18 +82,13 @@ class Group(_Model):
     halves: Literal["patients", "masks"]
 
 
-class Score(_Model):
-    """How far one arm is from real scans, in one group, by one extractor.
+class Numbers(_Model):
+    """How far one set of pictures is from another, and how good it is by itself.
 
     Attributes:
-        group: Name of the group.
-        arm: Name of the arm.
-        extractor: Name of the extractor.
-        scope: ``mask`` (radiomics, inside of it alone), ``crop`` around it, or whole ``slice``,
-            of which most is real.
-        samples: Of the arm. Below ``dim`` a FID is biased upward, more so with fewer samples.
+        samples: Number of pictures. Below the number of features a FID is biased upward, more so
+            with fewer pictures.
         real_samples: Of the real set.
-        dim: Number of features.
         fid: Fréchet distance between all of the arm and all that is real, in the same places.
         fid_halves: The same between the arm in one half of the patients and what is real in the
             other, one painting per mask: comparable with the floor, which is the real halves'.
@@ -106,13 +101,8 @@ class Score(_Model):
         recall: Share of what is real that the arm covers, likewise.
     """
 
-    group: str
-    arm: str
-    extractor: str
-    scope: Scope
     samples: int
     real_samples: int
-    dim: int
     fid: float | None = None
     fid_halves: Interval | None = None
     kid: Interval | None = None
@@ -120,6 +110,25 @@ class Score(_Model):
     inception_score_std: float | None = None
     precision: float | None = None
     recall: float | None = None
+
+
+class Score(Numbers):
+    """How far one arm is from real scans, in one group, by one extractor.
+
+    Attributes:
+        group: Name of the group.
+        arm: Name of the arm.
+        extractor: Name of the extractor.
+        scope: ``mask`` (radiomics, inside of it alone), ``crop`` around it, or whole ``slice``,
+            of which most is real.
+        dim: Number of features.
+    """
+
+    group: str
+    arm: str
+    extractor: str
+    scope: Scope
+    dim: int
 
 
 class Spread(_Model):

@@ -20,6 +20,7 @@ from synthct.evaluate.results import (
     Evaluation,
     Features,
     Group,
+    Numbers,
     Scope,
     Score,
     Spread,
@@ -230,7 +231,7 @@ def _results(
                 scores.append(
                     Score(
                         group=group.name, arm=arm, extractor=extractor.name, scope=scope,
-                        dim=extractor.dim, **found,
+                        dim=extractor.dim, **dict(found),
                     )
                 )  # fmt: skip
     release = painted.dataset.manifest.release
@@ -259,10 +260,10 @@ def _scored(
     keep: Any,
     halving: Halving,
     scale: bool,
-) -> Iterator[tuple[str, dict[str, Any]]]:
+) -> Iterator[tuple[str, Numbers]]:
     for arm, found in made.items():
-        yield arm, vars(score_arm(real, keep(found), halving, scale=scale))
-    yield FLOOR, vars(score_floor(real, halving, scale=scale))
+        yield arm, score_arm(real, keep(found), halving, scale=scale)
+    yield FLOOR, score_floor(real, halving, scale=scale)
 
 
 def _columns(sides: Sequence[_Side]) -> tuple[dict[str, str], dict[str, str]]:

@@ -17,7 +17,7 @@ from synthct.evaluate.distances import (
     kernel_distance,
     precision_recall,
 )
-from synthct.evaluate.results import Interval
+from synthct.evaluate.results import Interval, Numbers
 from synthct.seeds import generator
 
 #: Real patients without whom halves by patient say nothing, and no interval is given.
@@ -49,21 +49,6 @@ class Halving:
         ids = [str(mask) for mask in found.mask_ids]
         units = [self.patient_of[m] for m in ids] if self.by == "patients" else ids
         return np.array([half[unit] for unit in units], dtype=bool)
-
-
-@dataclass(frozen=True)
-class Numbers:
-    """The fields of a ``Score`` that are measured."""
-
-    samples: int
-    real_samples: int
-    fid: float | None = None
-    fid_halves: Interval | None = None
-    kid: Interval | None = None
-    inception_score: float | None = None
-    inception_score_std: float | None = None
-    precision: float | None = None
-    recall: float | None = None
 
 
 def make_halvings(
@@ -108,7 +93,7 @@ def score_arm(real: FeatureSet, made: FeatureSet, halving: Halving, *, scale: bo
             standard deviations.
     """
     if min(len(real.features), len(made.features)) < 2:
-        return Numbers(len(made.features), len(real.features))
+        return Numbers(samples=len(made.features), real_samples=len(real.features))
     x, y = _scaled(real.features, made.features, scale)
     score, spread = _inception_score(made)
     return Numbers(
@@ -126,7 +111,7 @@ def score_floor(real: FeatureSet, halving: Halving, *, scale: bool) -> Numbers:
     """How far the real set's own halves are apart: what no arm can be expected to fall below."""
     count = len(real.features)
     if count < 4:
-        return Numbers(count, count)
+        return Numbers(samples=count, real_samples=count)
     x, _ = _scaled(real.features, real.features, scale)
     first = halving.chosen(halving.halves[0], real)
     halves = real.of(~first), real.of(first)
