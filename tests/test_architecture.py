@@ -37,7 +37,7 @@ LAYERS = (
     {"assemble", "painter", "plan_sheet", "sheet", "workers"},
     {"documents", "locked"},
     {"replay"},
-    {"build", "compose", "evaluate", "training", "api", "selftest", "verify"},
+    {"build", "compose", "evaluate", "export", "training", "api", "selftest", "verify"},
     {"preview", "report"},
     {"cli"},
     {"__main__"},

@@ -85,7 +85,8 @@ def evaluate(
             cache_dir=cache_dir or default_cache_dir(),
         )
         tables = results_markdown(found)
-        folder = output or dataset.with_name(f"{dataset.resolve().name}.evaluation")
+        here = dataset.resolve()
+        folder = output or here.with_name(f"{here.name}.evaluation")
         write_results(folder, found, tables)
         typer.echo(tables)
         typer.echo(f"{folder}")

@@ -68,3 +68,29 @@ def picture_affine(affine: Affine, shape: tuple[int, int, int], view: View) -> A
     first[row], first[column] = shape[row] - 1, shape[column] - 1
     out[:3, 3] = affine[:3, :3] @ first + affine[:3, 3]
     return out + 0.0  # no negative zeros, which would change a digest but not a number
+
+
+def volume_affine(affine: Affine, shape: tuple[int, int], view: View) -> Affine:
+    """The affine of the canonical voxels of a picture: the inverse of ``picture_affine``.
+
+    Args:
+        affine: (4, 4), of the picture.
+        shape: Its (rows, columns).
+        view: The plane of the slice.
+
+    Returns:
+        (4, 4) float64, from voxel index (i, j, k, 1) of ``from_picture`` to RAS+ millimetres.
+    """
+    row, column, through = _AXES[view]
+    out = np.eye(4)
+    out[:3, row] = -affine[:3, 0]
+    out[:3, column] = -affine[:3, 1]
+    out[:3, through] = affine[:3, 2]
+    last = np.array([shape[0] - 1, shape[1] - 1, 0])
+    out[:3, 3] = affine[:3, :3] @ last + affine[:3, 3]
+    return out + 0.0
+
+
+def axis_of(view: View) -> int:
+    """The voxel axis that a slice in a view lies across."""
+    return _AXES[view][2]

@@ -1,0 +1,42 @@
+"""``export``: a finished dataset as plain files."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from synthct.cli.common import Debug, on_terminal, reporting
+
+
+class Form(StrEnum):
+    """What the files are."""
+
+    nifti = "nifti"
+    png = "png"
+
+
+def export(
+    dataset: Annotated[Path, typer.Argument(help="The folder of a version.", show_default=False)],
+    to: Annotated[
+        Form,
+        typer.Option(
+            help="nifti: volumes that open over the host's scan. png: pictures.",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(help="The new folder.", show_default="DATASET.nifti or DATASET.png"),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Write a finished dataset as a plain folder, which niftifolder or imagefolder loads."""
+    with reporting(debug):
+        from synthct.export.run import export as run
+
+        here = dataset.resolve()
+        folder = output or here.with_name(f"{here.name}.{to}")
+        typer.echo(f"{run(here, to.value, folder, progress=on_terminal())}")
