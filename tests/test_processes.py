@@ -198,6 +198,21 @@ def test_killed_at_a_system_call_it_comes_to_the_same_bytes(
     assert finish_here(folder, tiny_checkpoint, name) == wanted
 
 
+def test_a_limit_of_the_system_on_files_is_told_and_nothing_is_lost(
+    start: Start, folder: Path, tiny_checkpoint: Path, wanted: dict[str, str]
+) -> None:
+    """A real EFBIG, in the middle of a shard: the processes may write 8 KiB to a file."""
+    process = start(
+        "limited", "--workers", "0", launcher=["sh", "-c", 'ulimit -f 16; exec "$@"', "sh"]
+    )
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 5, said
+    assert "File too large; mend it and run the same command again" in said
+    assert "Traceback" not in said
+    assert not (folder / "limited/tiny/1.0.0").exists()
+    assert finish_here(folder, tiny_checkpoint, "limited") == wanted
+
+
 def test_a_full_disk_is_told_before_a_model_is_asked_to_paint(
     folder: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

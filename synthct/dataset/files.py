@@ -110,7 +110,7 @@ def resource_error(path: Path, err: OSError, *, needed: int | None = None) -> Re
     """The error to show for a failing disk: what failed, where, and what there is to do."""
     what = f"{path}: {err.strerror or err}"
     if err.errno in (errno.ENOSPC, errno.EDQUOT):
-        free = _free_bytes(path)
+        free = _free_bytes(path) if err.errno == errno.ENOSPC else None  # a quota has its own
         sizes = [f"needs {needed:,} bytes"] if needed is not None else []
         sizes += [f"{free:,} are free"] if free is not None else []
         return ResourceError(
