@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hub import loopback
+from hub.server import HubServer
 
 from synthct.case import Case
 from synthct.volume import Affine, Array, Index3, Volume, restore_orientation, write_volume
@@ -33,6 +35,35 @@ TINY_NETWORK = {
 
 #: KiTS stores slices first, and runs to inferior, posterior, left.
 KITS_AXES = np.array([[0.0, 0, -1, 0], [0, -1, 0, 0], [-1, 0, 0, 0], [0, 0, 0, 1]])
+
+
+def pytest_configure() -> None:
+    """The only Hub of all tests is one on loopback."""
+    loopback.announce()
+
+
+def pytest_unconfigure() -> None:
+    """Leave nothing behind."""
+    loopback.forget()
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """An empty Hub, and the token of a user who may write to it."""
+    server = loopback.HUB.start()
+    server.reset()
+    server.store.users[loopback.TOKEN] = (loopback.OWNER, "write")
+    monkeypatch.setenv("HF_TOKEN", loopback.TOKEN)
+    yield server
+    server.reset()
+
+
+@pytest.fixture(scope="session")
+def versions(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> dict[str, Path]:
+    """Versions of a small dataset; see ``published.build_versions``. Do not change them."""
+    from published import build_versions
+
+    return build_versions(tmp_path_factory.mktemp("versions"), tiny_checkpoint)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -38,7 +38,7 @@ LAYERS = (
     {"documents", "locked"},
     {"replay"},
     {"build", "compose", "evaluate", "export", "training", "api", "selftest", "verify"},
-    {"preview", "report"},
+    {"preview", "publish", "report"},
     {"cli"},
     {"__main__"},
 )

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from synthct.cli import build, data, evaluate, export, report, selftest, train, trust
+from synthct.cli import build, data, evaluate, export, publish, report, selftest, train, trust
 from synthct.version import __version__
 
 app = typer.Typer(
@@ -42,4 +42,5 @@ app.command()(train.train)
 app.command()(evaluate.evaluate)
 app.command()(report.report)
 app.command()(export.export)
+app.command()(publish.publish)
 app.add_typer(selftest.app, name="selftest")

@@ -16,6 +16,9 @@ from synthct.dataset.finding import Finding
 from synthct.dataset.manifest import MANIFEST, FileEntry, Manifest
 from synthct.errors import ResourceError
 
+#: What the Hub puts into a repository, and its client into a folder that it downloads to.
+_OF_THE_HUB = (".gitattributes", ".cache/huggingface/")
+
 
 def check_bytes(folder: Path, manifest: Manifest) -> list[Finding]:
     """Compare every file of a dataset with its manifest.
@@ -27,7 +30,8 @@ def check_bytes(folder: Path, manifest: Manifest) -> list[Finding]:
         manifest: Its manifest.
 
     Returns:
-        What is missing, changed, or there without being listed, by path.
+        What is missing, changed, or there without being listed, by path. A copy from the Hub may
+        have what the Hub itself adds.
     """
     listed = {entry.path for entry in manifest.files}
     with ThreadPoolExecutor(max_workers=_cores()) as pool:
@@ -36,6 +40,8 @@ def check_bytes(folder: Path, manifest: Manifest) -> list[Finding]:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if name in listed or name == MANIFEST or (path.is_dir() and not path.is_symlink()):
+            continue
+        if name.startswith(_OF_THE_HUB):
             continue
         findings.append(Finding(name, "is not in the manifest"))
     return findings

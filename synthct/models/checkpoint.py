@@ -51,8 +51,7 @@ class CheckpointFiles:
     @property
     def checkpoint_id(self) -> str:
         """sha256 over the names and hashes of every file used."""
-        text = "\n".join(f"{name} {self.hashes[name]}" for name in sorted(self.hashes))
-        return hashlib.sha256(b"synthct/checkpoint/v1\0" + text.encode()).hexdigest()
+        return checkpoint_id(self.hashes)
 
     @property
     def trained_on(self) -> frozenset[str]:
@@ -77,6 +76,16 @@ class Checkpoint:
     def config(self) -> Mapping[str, Any]:
         """The network's config: labels, codecs, patch sizes, spacing range."""
         return self.files.config
+
+
+def checkpoint_id(hashes: Mapping[str, str]) -> str:
+    """What a checkpoint is called by its files.
+
+    Args:
+        hashes: sha256 of every file used, by name.
+    """
+    text = "\n".join(f"{name} {hashes[name]}" for name in sorted(hashes))
+    return hashlib.sha256(b"synthct/checkpoint/v1\0" + text.encode()).hexdigest()
 
 
 def find_checkpoint(name: str, *, revision: str | None = None) -> CheckpointFiles:

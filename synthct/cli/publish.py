@@ -1,0 +1,85 @@
+"""``publish``: a dataset's version or a checkpoint, to the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from synthct.cli.common import Debug, on_terminal, reporting
+
+if TYPE_CHECKING:
+    from synthct.publish import Parcel
+
+
+def publish(
+    path: Annotated[
+        str,
+        typer.Argument(
+            help="The folder of a dataset's version or of a checkpoint, or package:NAME.",
+            show_default=False,
+        ),
+    ],
+    repo: Annotated[str, typer.Option(metavar="USER/NAME", help="The repository on the Hub.")],
+    private: Annotated[
+        bool, typer.Option("--private", help="Make the repository private, if it is new.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check and list what would go up; no network.")
+    ] = False,
+    tag: Annotated[
+        str | None, typer.Option(help="The version of a checkpoint, such as 1.0.0.")
+    ] = None,
+    card: Annotated[
+        Path | None,
+        typer.Option(help="The page of a checkpoint, in place of its folder's README.md."),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Publish to the Hugging Face Hub: whole or not at all; the same command goes on."""
+    with reporting(debug):
+        from huggingface_hub import get_token
+
+        from synthct.errors import HubError
+        from synthct.publish import HubRepo, deliver, pack, require_repo_name
+
+        require_repo_name(repo)
+        token = get_token()
+        if token is None and not dry_run:
+            raise HubError("there is no token for the Hub; 'hf auth login' with one that may write")
+        parcel = pack(path, tag=tag, card=card, secrets=[token] if token else [])
+        _list(parcel, repo, private)
+        if token is None or dry_run:
+            return
+        options = {"--repo": repo, "--tag": tag, "--card": card and str(card)}
+        words = ["synthct", "publish", path, *(["--private"] if private else [])]
+        words += [word for pair in options.items() if pair[1] for word in pair if word]
+        there = HubRepo(parcel.kind, repo, token, shlex.join(words))
+
+        from tqdm import tqdm
+
+        hidden = None if on_terminal() else True
+        with tqdm(total=parcel.size, unit="B", unit_scale=True, disable=hidden) as bar:
+            done = deliver(parcel, there, private=private, uploaded=bar.update)
+        typer.echo(f"{_OUTCOMES[done.outcome]}: {done.url}")
+        typer.echo(f"revision {done.commit}")
+
+
+_OUTCOMES = {
+    "published": "published",
+    "there": "is there already",
+    "beside": "published under its tag, main stays at the later version",
+}
+
+
+def _list(parcel: Parcel, repo: str, private: bool) -> None:
+    """Say what goes up."""
+    where = f"{parcel.kind} {repo}{f', tag {parcel.version}' if parcel.version else ''}"
+    typer.echo(f"{parcel.label} ({parcel.licence}) -> {where}")
+    for item in parcel.items:
+        typer.echo(f"  {item.size:>14,}  {item.path}")
+    typer.echo(f"  {parcel.size:>14,}  bytes in {len(parcel.items)} files")
+    if parcel.gated and not private:
+        typer.echo(f"readers of a new repository have to agree to terms first: {parcel.gated}")

@@ -1,0 +1,1 @@
+"""The Hub of the tests: a small real one, on loopback."""

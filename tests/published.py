@@ -1,0 +1,66 @@
+"""Small versions of a dataset, and how tests publish them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hub.loopback import TOKEN
+from tiny_recipe import write_data, write_recipe
+
+from synthct.build import build
+from synthct.publish import Delivery, HubRepo, Parcel, Patience, deliver
+from synthct.recipe import load_recipe
+
+REPO = "jane/tiny"
+
+#: So that a test does not wait: a hung request is left soon, and given up soon.
+IMPATIENT = Patience(silence_s=0.5, first_s=0.01, longest_s=0.02, give_up_s=0.1)
+
+#: As a user's is, but for the waiting: what happens once passes.
+QUICK = Patience(silence_s=0.5, first_s=0.01, longest_s=0.05, give_up_s=5.0)
+
+
+def build_versions(folder: Path, checkpoint: Path) -> dict[str, Path]:
+    """Versions of a dataset, from phantoms, by what they are called here.
+
+    ``1.0.0`` has two shards of 8 samples, ``1.1.0`` three others; ``other`` calls itself 1.0.0 too,
+    and ``next`` is another 1.1.0.
+    """
+    data = write_data(folder / "data")
+
+    def made(called: str, **changes: Any) -> Path:
+        recipe = write_recipe(folder / f"{called}.yaml", data, checkpoint, **changes)
+        return build(load_recipe(recipe), folder / called, cache_dir=folder / "cache", workers=0)
+
+    eight = {"samples_per_shard": 8}
+    return {
+        "1.0.0": made("1.0.0", **eight),
+        "1.1.0": made("1.1.0", version="1.1.0", variants=3, **eight),
+        "other": made("other", seed=6, **eight),
+        "next": made("next", version="1.1.0", seed=6, **eight),
+    }
+
+
+def send(parcel: Parcel, patience: Patience = QUICK, *, private: bool = False) -> Delivery:
+    """Publish what has been checked already."""
+    repo = HubRepo(parcel.kind, REPO, TOKEN, "synthct publish ...", patience)
+    return deliver(parcel, repo, private=private)
+
+
+def python(script: str, home: Path, *words: str) -> str:
+    """What a script prints, in a process of its own whose Hub client has kept nothing yet."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script, *words],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "HF_HOME": str(home), "HF_TOKEN": TOKEN},
+        timeout=120,
+    )
+    if done.returncode:
+        pytest.fail(done.stderr)
+    return done.stdout
