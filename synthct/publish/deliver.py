@@ -62,7 +62,7 @@ def deliver(
         HubError: If the Hub refuses, or cannot be reached in minutes.
         PolicyError: If the repository is public and should be private, or the card is refused.
     """
-    with repo.open():
+    with repo.connection.open():
         delivering = _Delivering(parcel, repo, uploaded)
         outcome, commit = delivering.run(private)
         repo.remove_branch(delivering.branch)
@@ -147,7 +147,7 @@ class _Delivering:
                 tree = self.repo.tree(head)
             return head, [item.path for item in self.parcel.missing(tree)]
 
-        return self.repo.persist(step)
+        return self.repo.connection.persist(step)
 
     def _show(self, main: str, built: str, kept: Set[str]) -> str:
         """Make the version visible on main, which must be as it was; the commit that does."""
@@ -175,7 +175,7 @@ class _Delivering:
                 parent=head,
             )
 
-        commit = repo.persist(step)
+        commit = repo.connection.persist(step)
         if wrong := parcel.missing(repo.tree(commit)):
             raise HubError(f"{repo.name}: the Hub does not show what was sent ({wrong[0].path})")
         return commit
