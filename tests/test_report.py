@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import re
 import shutil
@@ -12,15 +13,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 from evaluated import fresh, write_dataset
+from lesion_rows import make_host, write_lesions
 from typer.testing import CliRunner
 
+import synthct.report
 from synthct.cli import app
 from synthct.report.charts import Series, bars, lines
 from synthct.report.gather import choose_masks, gather
+from synthct.report.lesions import choose_lesions, middle
 from synthct.report.pictures import DIFFERENCE_HU, difference
 from synthct.report.run import write_report
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)> &amp; ‮ سرطان " + "long" * 100
+
+VENDOR = Path(synthct.report.__file__).parent / "vendor"
 
 #: What a page may fetch or run something by.
 FETCHING = {"src", "href", "srcset", "action", "data", "poster", "style", "background"}
@@ -72,6 +78,74 @@ def test_the_policy_allows_exactly_what_is_there(hostile: Path) -> None:
         (source,) = re.findall(f"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
         digest = base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
         assert f"{tag}-src 'sha256-{digest}'" in policy
+
+
+def test_lesions_bring_their_viewer_and_nothing_that_is_not_hashed(tmp_path: Path) -> None:
+    host = make_host(variants=1)
+    dataset = write_lesions(tmp_path / "d/1.0.0", [host], lesion_id=HOSTILE, label=HOSTILE)
+    page = write_report(dataset, tmp_path / "out").read_text(encoding="utf-8")
+    tags = Tags(page).found
+    policy = next(a["content"] for t, a in tags if "http-equiv" in a and t == "meta")
+    assert policy is not None
+    assert "unsafe" not in policy
+    library = (VENDOR / "niivue.umd.js").read_text(encoding="utf-8")
+    inline = re.findall("<script>(.*?)</script>", page, re.DOTALL)
+    hashes = [
+        hashlib.sha256(source.encode()).digest() for source in [inline[1], inline[0], library]
+    ]
+    sources = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in hashes)
+    assert f"script-src {sources};" in policy
+    packed = re.findall('<template id="niivue">(.*?)</template>', page)
+    assert [gzip.decompress(base64.b64decode(one)).decode() for one in packed] == [library]
+    assert "Copyright (c) 2021, Niivue" in page
+    without = write_report(write_dataset(tmp_path / "e/1.0.0"), tmp_path / "without")
+    assert "niivue" not in without.read_text(encoding="utf-8").lower()
+
+
+def test_the_viewer_that_comes_along_is_the_one_that_its_licences_name() -> None:
+    licences = (VENDOR / "LICENSES.txt").read_text(encoding="utf-8")
+    assert hashlib.sha256((VENDOR / "niivue.umd.js").read_bytes()).hexdigest() in licences
+
+
+def test_lesions_of_which_there_are_neighbours_are_chosen_from_all_over() -> None:
+    def rows(lesion: int, slices: list[int], variant: int = 0) -> list[dict[str, object]]:
+        return [
+            {"lesion_id": f"l{lesion}", "variant": variant, "slice_index": n,
+             "sample_id": f"l{lesion}.{n}.v{variant}"}
+            for n in slices
+        ]  # fmt: skip
+
+    thin = rows(0, [4, 5]) + rows(1, [3, 5, 7, 9])
+    assert choose_lesions(thin) == []
+    broken = rows(2, [1, 2, 3, 5, 6, 7, 8]) + rows(2, [1, 2, 3], variant=1)
+    assert choose_lesions(thin + broken) == [[f"l2.{n}.v0" for n in (5, 6, 7, 8)]]
+    many = choose_lesions([row for n in range(60) for row in rows(n, [1, 2, 3])])
+    assert [ids[0] for ids in many] == [f"l{n}.1.v0" for n in (0, 10, 20, 30, 40, 50)]
+
+
+def test_a_lesion_is_cut_out_where_it_lies(tmp_path: Path) -> None:
+    host = make_host(variants=1)
+    dataset = write_lesions(tmp_path / "d/1.0.0", [host], "coronal", keep_original=False)
+    (lesion,) = gather(dataset, masks=4, advance=lambda: None).lesions
+    offset = np.linalg.inv(host.case.scan().affine) @ lesion.image.affine
+    start = np.rint(offset[:3, 3]).astype(int)
+    assert np.allclose(offset[:3, 3], start, atol=1e-6)
+    there = tuple(slice(a, a + n) for a, n in zip(start, lesion.image.shape, strict=True))
+    assert np.array_equal(lesion.image.array, host.painted[0][there])
+    assert np.array_equal(lesion.mask.array, host.lesion[there])
+    assert lesion.mask.array.sum() == host.lesion.sum()
+    assert lesion.mask.array[middle(lesion)]
+
+
+def test_commands_work_inside_of_a_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = write_dataset(tmp_path / "d/1.0.0", fresh, patients=2, masks=5)
+    monkeypatch.chdir(dataset)
+    for words in (["evaluate", ".", "--extractor", "radiomics", "--cache-dir", str(tmp_path)],
+                  ["report", "."]):  # fmt: skip
+        done = CliRunner().invoke(app, words)
+        assert done.exit_code == 0, done.output
+    names = {path.name for path in dataset.parent.iterdir()}
+    assert names == {"1.0.0", "1.0.0.evaluation", "1.0.0.report"}
 
 
 def test_a_large_dataset_shows_some_masks_and_the_worst() -> None:

@@ -24,6 +24,7 @@ from synthct.dataset.writer import Rejection
 from synthct.errors import VerifyError
 from synthct.evaluate.stream import Dataset
 from synthct.quality import Limits, Quality
+from synthct.report.lesions import Lesion, bring_together, choose_lesions
 from synthct.report.pictures import Piece, cut
 from synthct.yaml_model import read_yaml
 
@@ -104,6 +105,7 @@ class Gathered:
         limits: By measure.
         pieces: The masks that are shown, with the paintings of each.
         masks: How many masks there are.
+        lesions: Some of those that are shown by neighbouring slices.
         tissue: By label.
         counted: Rows of which ``tissue`` is.
     """
@@ -114,6 +116,7 @@ class Gathered:
     limits: Mapping[str, Limits]
     pieces: Sequence[Sequence[Piece]]
     masks: int
+    lesions: Sequence[Lesion]
     tissue: Mapping[str, Tissue]
     counted: int
 
@@ -133,6 +136,9 @@ def gather(folder: Path, *, masks: int, advance: Callable[[], object]) -> Gather
     rows = [row for row in dataset.rows() if row.get("is_painted") is not False]
     chosen = choose_masks(rows, masks)
     shown: dict[str, list[Piece]] = {mask_id: [] for mask_id in chosen}
+    lesions = choose_lesions(rows)
+    lesion_of = {sample_id: n for n, ids in enumerate(lesions) for sample_id in ids}
+    slices: list[list[Mapping[str, Any]]] = [[] for _ in lesions]
     some = min(COUNTED, len(rows))
     counted = {rows[n * len(rows) // some]["sample_id"] for n in range(some)}
     tissue: dict[str, Tissue] = {}
@@ -140,6 +146,8 @@ def gather(folder: Path, *, masks: int, advance: Callable[[], object]) -> Gather
         advance()
         if columns.get("is_painted") is False:
             continue
+        if (number := lesion_of.get(columns["sample_id"])) is not None:
+            slices[number].append(columns)
         pieces = shown.get(columns["mask_id"])
         is_shown = pieces is not None and len(pieces) < VARIANTS
         is_counted = columns["sample_id"] in counted
@@ -156,6 +164,7 @@ def gather(folder: Path, *, masks: int, advance: Callable[[], object]) -> Gather
         limits=_limits(folder),
         pieces=[pieces for pieces in shown.values() if pieces],
         masks=len({row["mask_id"] for row in rows}),
+        lesions=[bring_together(one) for one in slices],
         tissue=dict(sorted(tissue.items())),
         counted=len(counted),
     )

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -17,13 +14,14 @@ from synthct.dataset.markdown import figure
 from synthct.evaluate.results import Evaluation
 from synthct.evaluate.tables import Grid, compared, groups_grid, sections
 from synthct.quality import Limits
+from synthct.report import viewer
 from synthct.report.charts import Series, bars, legend, lines
 from synthct.report.gather import ANYTHING, BADNESS, HU_EDGES, Gathered, Tissue, badness
+from synthct.report.html import asset, hashed, pictured, text
 from synthct.report.pictures import (
     DIFFERENCE_HU,
     WINDOWS,
     Piece,
-    data_uri,
     difference,
     masked,
     outlined,
@@ -47,23 +45,22 @@ def render(found: Gathered, evaluation: Evaluation | None) -> str:
         evaluation: Its results, if it was evaluated.
     """
     release = found.dataset.manifest.release
-    style, script = (
-        files("synthct.report").joinpath(f"page.{kind}").read_text(encoding="utf-8")
-        for kind in ("css", "js")
-    )
+    style, script = asset("page.css"), asset("page.js")
+    run = [script, *(viewer.scripts() if found.lesions else ())]
     title = f"{release.name} {release.version}"
     policy = (
-        f"default-src 'none'; img-src data:; style-src {_hashed(style)}; "
-        f"script-src {_hashed(script)}; base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; img-src data:; style-src {hashed(style)}; "
+        f"script-src {' '.join(map(hashed, run))}; base-uri 'none'; form-action 'none'"
     )
     body = "\n".join(
         [
-            f"<h1>{_text(title)}</h1>",
+            f"<h1>{text(title)}</h1>",
             f"<p>{len(found.rows):,} painted samples of {found.masks:,} masks, "
-            f"{_text(_rejected(found))}; content {_text(release.content_id[:12])}</p>",
+            f"{text(_rejected(found))}; content {text(release.content_id[:12])}</p>",
             _measures(found),
             _tissues(found),
             _evaluation(evaluation),
+            viewer.section(found.lesions),
             _samples(found),
         ]
     )
@@ -75,16 +72,6 @@ def render(found: Gathered, evaluation: Evaluation | None) -> str:
         f"<title>{escape(title)}</title>\n<style>{style}</style>\n</head>\n"
         f"<body>\n{body}\n<script>{script}</script>\n</body>\n</html>\n"
     )
-
-
-def _hashed(source: str) -> str:
-    digest = hashlib.sha256(source.encode()).digest()
-    return f"'sha256-{base64.b64encode(digest).decode()}'"
-
-
-def _text(text: str) -> str:
-    """Text that is shown and does nothing, nor turns the direction of what is beside it."""
-    return f"<bdi>{escape(text)}</bdi>"
 
 
 def _rejected(found: Gathered) -> str:
@@ -104,7 +91,7 @@ def _measures(found: Gathered) -> str:
     reasons: dict[str, int] = {}
     for one in found.rejected:
         reasons[one.reason] = reasons.get(one.reason, 0) + 1
-    why = "".join(f"<li>{_text(reason)}: {count:,}</li>" for reason, count in reasons.items())
+    why = "".join(f"<li>{text(reason)}: {count:,}</li>" for reason, count in reasons.items())
     return (
         "<h2>Measures of each sample</h2>\n"
         "<p>Dashed: limits of the recipe. The outer 0.5 % at either end are in the outer bars.</p>"
@@ -133,10 +120,10 @@ def _measure(found: Gathered, name: str, what: str) -> str:
     said = f"; {broken:,} rejected by it" if broken else ""
     median = f"median {figure(float(np.median(kept)))}" if len(kept) else "none accepted"
     return (
-        f'<section class="chart"><h3>{_text(name)}</h3>'
+        f'<section class="chart"><h3>{text(name)}</h3>'
         f"{bars(f'Histogram of {name}', edges, series, limits)}"
         f"{legend(series if len(lost) else series[:1])}"
-        f"<p>{_text(what)}; {median}{said}</p></section>"
+        f"<p>{text(what)}; {median}{said}</p></section>"
     )
 
 
@@ -174,7 +161,7 @@ def _tissue(label: str, tissue: Tissue) -> str:
     part, edges = slice(first, last + 1), HU_EDGES[first : last + 2].astype(np.float64)
     series = [Series(name, css, counts[part].astype(np.float64)) for name, css, counts in kept]
     return (
-        f'<section class="chart"><h3>{_text(label)}</h3>'
+        f'<section class="chart"><h3>{text(label)}</h3>'
         f"{lines(f'HU of {label}', edges, series)}{legend(series)}</section>"
     )
 
@@ -185,13 +172,13 @@ def _evaluation(evaluation: Evaluation | None) -> str:
             "<h2>The dataset as a whole</h2>\n<p>Not evaluated: run 'synthct evaluate', then "
             "'synthct report' again.</p>"
         )
-    parts = ["<h2>The dataset as a whole</h2>", f"<p>{_text(compared(evaluation))}</p>"]
+    parts = ["<h2>The dataset as a whole</h2>", f"<p>{text(compared(evaluation))}</p>"]
     parts.append(_table(groups_grid(evaluation)))
     for section in sections(evaluation):
-        parts.append(f"<h3>{_text(section.title)}</h3>")
+        parts.append(f"<h3>{text(section.title)}</h3>")
         for grid in section.grids:
             if any(any(row[1:]) for row in grid.rows):
-                parts.append(f"<p>{_text(grid.title)}</p>{_table(grid, _floors(evaluation))}")
+                parts.append(f"<p>{text(grid.title)}</p>{_table(grid, _floors(evaluation))}")
     spreads = [
         (s.group, s.arm, s.measure, f"{s.count:,}", *(figure(q) for q in s.quantiles))
         for s in evaluation.measures
@@ -200,7 +187,7 @@ def _evaluation(evaluation: Evaluation | None) -> str:
         head = ("label", "arm", "measure", "n", "5 %", "25 %", "50 %", "75 %", "95 %")
         table = _table(Grid("", head, tuple(spreads)))
         parts.append(f"<details><summary>Measures by arm and label</summary>{table}</details>")
-    parts += [f'<p class="notes">{_text(note)}</p>' for note in evaluation.notes]
+    parts += [f'<p class="notes">{text(note)}</p>' for note in evaluation.notes]
     return "\n".join(parts)
 
 
@@ -211,9 +198,9 @@ def _floors(evaluation: Evaluation) -> set[str]:
 def _table(grid: Grid, marked: set[str] | None = None) -> str:
     """A table; the columns that are marked are a floor."""
     css = [' class="floor"' if name in (marked or ()) else "" for name in grid.head]
-    head = "".join(f"<th{c}>{_text(n)}</th>" for c, n in zip(css, grid.head, strict=True))
+    head = "".join(f"<th{c}>{text(n)}</th>" for c, n in zip(css, grid.head, strict=True))
     rows = [
-        "".join(f"<td{c}>{_text(cell)}</td>" for c, cell in zip(css, row, strict=True))
+        "".join(f"<td{c}>{text(cell)}</td>" for c, cell in zip(css, row, strict=True))
         for row in grid.rows
     ]
     body = "".join(f"<tr>{row}</tr>" for row in rows)
@@ -258,37 +245,26 @@ def _mask(pieces: Sequence[Piece]) -> str:
             value = badness(piece.columns, name)
             if value is not None:
                 bad[name] = max(value, bad.get(name, value))
-    figures = [_figure("masked input", {k: masked(first, w) for k, w in WINDOWS.items()}, first)]
+    inputs = {k: masked(first, w) for k, w in WINDOWS.items()}
+    figures = [pictured("masked input", inputs, first.size_mm)]
     for number, piece in enumerate(pieces):
         base = first.painted if piece.original is None else piece.original
         name = f"painted {number + 1}" if len(pieces) > 1 else "painted"
-        pictures = {k: outlined(piece, w) for k, w in WINDOWS.items()}
-        figures.append(_figure(name, pictures, piece, _caption(piece)))
+        pictures = {k: outlined(piece.painted, piece.mask, w) for k, w in WINDOWS.items()}
+        figures.append(pictured(name, pictures, piece.size_mm, _caption(piece)))
         if piece.original is not None or number > 0:
             to = "to the original" if piece.original is not None else "to painted 1"
             change = difference(piece.painted, base)
-            figures.append(_figure(f"{name}, difference {to}", {"": change}, piece))
+            figures.append(pictured(f"{name}, difference {to}", {"": change}, piece.size_mm))
     if first.original is not None:
         original = {k: windowed(first.original, w) for k, w in WINDOWS.items()}
-        figures.append(_figure("original", original, first))
+        figures.append(pictured("original", original, first.size_mm))
     label = str(first.columns.get("label") or ANYTHING)
     return (
         f'<article class="mask" data-bad="{escape(json.dumps(bad))}">'
-        f"<h3>{_text(str(first.columns['mask_id']))}: {_text(label)}</h3>"
+        f"<h3>{text(str(first.columns['mask_id']))}: {text(label)}</h3>"
         f'<div class="row">{"".join(figures)}</div>{"".join(map(_provenance, pieces))}</article>'
     )
-
-
-def _figure(name: str, pictures: Mapping[str, Any], piece: Piece, more: str = "") -> str:
-    """Pictures of the same in several windows, one of which is shown."""
-    height, width = piece.size_mm
-    size = f'width="180" height="{round(180 * height / width)}"'
-    images = "".join(
-        f'<img class="{key}" {size} alt="{escape(name)}" src="{data_uri(picture)}">'
-        for key, picture in pictures.items()
-    )
-    caption = f"{escape(name)}{f'<br>{more}' if more else ''}"
-    return f"<figure>{images}<figcaption>{caption}</figcaption></figure>"
 
 
 def _caption(piece: Piece) -> str:
@@ -306,6 +282,6 @@ def _provenance(piece: Piece) -> str:
         {"measures": measures, "provenance": piece.provenance}, indent=1, ensure_ascii=False
     )
     return (
-        f"<details><summary>{_text(str(piece.columns['sample_id']))}</summary>"
+        f"<details><summary>{text(str(piece.columns['sample_id']))}</summary>"
         f"<pre>{escape(told)}</pre></details>"
     )

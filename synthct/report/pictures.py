@@ -67,7 +67,7 @@ def cut(row: SampleRow) -> Piece:
     extent_mm = max((hit[-1] - hit[0] + 1) * s for hit, s in zip(hits, spacing, strict=True))
     side_mm = max(LEAST_MM, CONTEXT * float(extent_mm))
     part = tuple(
-        _around(int(hit[0] + hit[-1]) // 2, round(side_mm / s), length)
+        around(int(hit[0] + hit[-1]) // 2, round(side_mm / s), length)
         for hit, s, length in zip(hits, spacing, row.mask.shape, strict=True)
     )
     return Piece(
@@ -88,13 +88,27 @@ def masked(piece: Piece, window: Window) -> Rgb:
     return hidden
 
 
-def outlined(piece: Piece, window: Window) -> Rgb:
+def outlined(hu: Hu, mask: Region, window: Window) -> Rgb:
     """What was painted; the line runs just outside of the mask and covers nothing inside."""
-    picture = windowed(piece.painted, window)
-    grown = np.pad(piece.mask, 1)
-    near = grown[2:, 1:-1] | grown[:-2, 1:-1] | grown[1:-1, 2:] | grown[1:-1, :-2]
-    picture[near & ~piece.mask] = _OUTLINE
+    picture = windowed(hu, window)
+    picture[rim(mask)] = _OUTLINE
     return picture
+
+
+def rim(mask: npt.NDArray[np.bool_], across: int | None = None) -> npt.NDArray[np.bool_]:
+    """The line that runs just outside of a region, in the plane of its slices.
+
+    Args:
+        mask: Boolean (rows, columns), or (I, J, K) of slices.
+        across: The axis that the slices lie across; None for a picture.
+    """
+    near = np.zeros_like(mask)
+    for axis in range(mask.ndim):
+        if axis != across:
+            ahead, behind = np.moveaxis(near, axis, 0), np.moveaxis(mask, axis, 0)
+            ahead[1:] |= behind[:-1]
+            ahead[:-1] |= behind[1:]
+    return near & ~mask
 
 
 def difference(hu: Hu, base: Hu) -> Rgb:
@@ -115,7 +129,8 @@ def data_uri(picture: Rgb) -> str:
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def _around(centre: int, side: int, length: int) -> slice:
+def around(centre: int, side: int, length: int) -> slice:
+    """So many pixels around one, as far as a picture of ``length`` pixels goes."""
     side = min(side, length)
     start = max(0, min(centre - side // 2, length - side))
     return slice(start, start + side)

@@ -79,7 +79,10 @@ def samples_sheet(found: Gathered) -> bytes | None:
 
 def _strip(pieces: Sequence[Piece]) -> Rgb:
     first, soft = pieces[0], WINDOWS["soft"]
-    pictures = [masked(first, soft), *(outlined(piece, soft) for piece in pieces)]
+    pictures = [
+        masked(first, soft),
+        *(outlined(piece.painted, piece.mask, soft) for piece in pieces),
+    ]
     pictures += [] if first.original is None else [windowed(first.original, soft)]
     tiles = np.hstack([_tile(picture, first.size_mm) for picture in pictures])
     label = first.columns.get("label") or ANYTHING
