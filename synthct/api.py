@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import ValidationError
 
-from synthct.errors import MaskError, SourceError
+from synthct.errors import CheckpointError, MaskError, RecipeError, SourceError
+from synthct.methods import Diffusion
 from synthct.seeds import derive_seed
 from synthct.volume import (
     HU_MAX,
@@ -34,6 +36,8 @@ def inpaint(
     scheduler: str = "dpmsolver++",
     num_inference_steps: int = 20,
     guidance_scale: float = 1.0,
+    prompt: str | dict[str, str] | None = None,
+    codecs: dict[str, str | dict[str, Any]] | None = None,
     seed: int = 0,
     device: str = "cpu",
 ) -> Volume:
@@ -52,6 +56,8 @@ def inpaint(
         scheduler: As in a recipe.
         num_inference_steps: Number of denoising steps.
         guidance_scale: As in a recipe.
+        prompt: As in a recipe, for a checkpoint that is told by text.
+        codecs: As in a recipe, for a checkpoint that does not bring its own.
         seed: Another seed, another painting.
         device: Where the model runs.
 
@@ -63,12 +69,21 @@ def inpaint(
         SourceError: If a file is damaged, a value or an affine is not finite, or the grids differ.
         MaskError: If the mask is empty or too large for the checkpoint.
         CheckpointError: If the checkpoint is damaged, cannot paint the label, or does not go with
-            the scheduler, the number of steps or the guidance.
+            the scheduler, the number of steps, the guidance, the prompt or the codecs.
+        RecipeError: If one of these cannot be for any checkpoint.
     """
-    from synthct.inpaint import Inpainter
-    from synthct.models import load_checkpoint
-    from synthct.patch import PatchRules, cut_patches, paste_patches
+    from synthct.inpaint import inpainter_of
+    from synthct.models import find_checkpoint, load_checkpoint
+    from synthct.models.declared import patch_rules, unfit
+    from synthct.patch import cut_patches, paste_patches
 
+    asked = _asked(
+        scheduler=scheduler,
+        num_inference_steps=num_inference_steps,
+        guidance_scale=guidance_scale,
+        prompt=prompt,
+        codecs=codecs,
+    )
     given = _scan(ct)
     scan = canonical(given)
     where = canonical(_region(mask))
@@ -80,14 +95,11 @@ def inpaint(
     slices = [int(k) for k in np.flatnonzero(where.array.any(axis=(0, 1)))]
     if not slices:
         raise MaskError("the mask is empty: no voxel is to be painted")
-    loaded = load_checkpoint(checkpoint, revision=revision, device=device)
-    rules = PatchRules.from_config(loaded.config)
-    inpainter = Inpainter(
-        loaded,
-        scheduler=scheduler,
-        num_inference_steps=num_inference_steps,
-        guidance_scale=guidance_scale,
-    )
+    files = find_checkpoint(checkpoint, revision=revision)
+    for problem in unfit(files, asked, (label,)):
+        raise CheckpointError(problem.message)
+    rules = patch_rules(files, asked, (label,))
+    inpainter = inpainter_of(load_checkpoint(files, device=device), asked, rules)
 
     planes, patches = [], []
     for k in slices:
@@ -106,6 +118,20 @@ def inpaint(
         done = paste_patches(plane, region, cut, [next(painted) for _ in cut])
         out[:, :, k : k + 1] = done.array
     return Volume(restore_orientation(Volume(out, scan.affine), given.affine).array, given.affine)
+
+
+def _asked(**fields: Any) -> Diffusion:
+    """What is asked for, in the words of a recipe.
+
+    Raises:
+        RecipeError: With the first field that cannot be.
+    """
+    try:
+        return Diffusion(**fields)
+    except ValidationError as err:
+        first = err.errors(include_url=False)[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise RecipeError(f"inpaint: {name}: {first['msg']}, not {first['input']}") from err
 
 
 def _scan(ct: Ct) -> Volume:

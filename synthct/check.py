@@ -18,6 +18,7 @@ from synthct.errors import CheckpointError
 from synthct.licence import Origin, licence_of
 from synthct.methods import CopyPaste, Diffusion, NoiseFill
 from synthct.models.checkpoint import CheckpointFiles, find_checkpoint
+from synthct.models.declared import patch_rules, unfit
 from synthct.patch import PatchRules
 from synthct.plan import Plan, plan_samples
 from synthct.recipe import Recipe
@@ -97,8 +98,10 @@ def check(
     Raises:
         SynthCTError: Whatever is wrong with the sources, masks, checkpoint or licence.
     """
-    checkpoint = _checkpoint(recipe.inpaint) if isinstance(recipe.inpaint, Diffusion) else None
-    rules = PatchRules.from_config(checkpoint.config) if checkpoint is not None else None
+    checkpoint = rules = None
+    if isinstance(recipe.inpaint, Diffusion):
+        checkpoint = _checkpoint(recipe.inpaint)
+        rules = _rules(recipe, recipe.inpaint, checkpoint)
     _check_painted(recipe, rules)
     licence = _licence(recipe, checkpoint)
     logger.info(
@@ -154,6 +157,20 @@ def _checkpoint(asked: Diffusion) -> CheckpointFiles:
             "with its revision"
         )
     return find_checkpoint(asked.checkpoint, revision=asked.revision)
+
+
+def _rules(recipe: Recipe, asked: Diffusion, checkpoint: CheckpointFiles) -> PatchRules:
+    """What the checkpoint takes.
+
+    Raises:
+        RecipeError: If the recipe says what does not go with it, or does not say what it must.
+        CheckpointError: If its config makes no sense, or what reads text is not installed.
+    """
+    labels = [label for s in recipe.masks for label in (s.painted_labels() or (None,))]
+    wanted = tuple(dict.fromkeys(labels))
+    for problem in unfit(checkpoint, asked, wanted):
+        raise recipe.error(problem.location, problem.message)
+    return patch_rules(checkpoint, asked, wanted)
 
 
 def _check_painted(recipe: Recipe, rules: PatchRules | None) -> None:

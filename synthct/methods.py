@@ -8,7 +8,18 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+
+from synthct.intensity import parse_codec
 
 Scheduler = Literal[
     "ddpm",
@@ -22,7 +33,16 @@ Scheduler = Literal[
     "deis",
     "pndm",
     "lms",
+    "repaint",
 ]
+
+#: In a prompt, stands for the label that is painted.
+LABEL = "{label}"
+Prompt = Annotated[str, Field(max_length=1000)]
+Spacing = Annotated[float, Field(ge=0.01, le=100)]
+
+#: Of a recipe: what only checkpoints of other makers take.
+FOREIGN = ("prompt", "codecs", "labels", "spacing_range_mm", "jump_length", "jump_n_sample")
 
 
 class _Method(BaseModel):
@@ -43,6 +63,16 @@ class Diffusion(_Method):
         dtype: Arithmetic of the model; bfloat16 is faster and a little coarser.
         batch_size: Patches painted together, of up to 128 pixels (fewer larger ones). Part of
             the recipe because it changes low bits.
+        prompt: What a checkpoint that is told by text is told, for all labels, or by label with
+            ``default`` for the others and for whatever fits; ``{label}`` stands for the label.
+        codecs: Preset name or fields of a codec by label, and ``default`` for all the others:
+            for a checkpoint that does not say how HU become its -1..1.
+        labels: What an unconditional checkpoint paints, for masks with a label; of others it is
+            only known that they paint whatever fits.
+        spacing_range_mm: In-plane spacings that such a checkpoint was trained on; scans beyond
+            are resampled. By default each scan is taken on its own grid.
+        jump_length: For ``scheduler: repaint``: steps that are undone at a time (10).
+        jump_n_sample: For ``scheduler: repaint``: how often each step is taken (10).
     """
 
     method: Literal["diffusion"] = "diffusion"
@@ -53,11 +83,54 @@ class Diffusion(_Method):
     guidance_scale: Annotated[float, Field(ge=1, le=20)] = 1.0
     dtype: Literal["float32", "bfloat16"] = "float32"
     batch_size: Annotated[int, Field(ge=1, le=1024)] = 4
+    prompt: Prompt | dict[str, Prompt] | None = None
+    codecs: Annotated[dict[str, str | dict[str, Any]], Field(min_length=1)] | None = None
+    labels: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    spacing_range_mm: tuple[Spacing, Spacing] | None = None
+    jump_length: Annotated[int, Field(ge=1, le=1000)] | None = None
+    jump_n_sample: Annotated[int, Field(ge=1, le=100)] | None = None
 
     @property
     def is_folder(self) -> bool:
         """Whether ``checkpoint`` is a folder of the user's."""
         return self.revision is None and not self.checkpoint.startswith("package:")
+
+    def prompt_for(self, label: str | None) -> str | None:
+        """What is said for a label, or for whatever fits; None if the recipe says nothing."""
+        by_label = {"default": self.prompt} if isinstance(self.prompt, str) else self.prompt or {}
+        text = by_label.get(label or "default", by_label.get("default"))
+        if text is None or label is not None:
+            return text and text.replace(LABEL, str(label).replace("_", " "))
+        return None if LABEL in text else text
+
+    @field_validator("prompt")
+    @classmethod
+    def _check_prompt(cls, prompt: str | dict[str, str] | None) -> str | dict[str, str] | None:
+        texts = prompt.values() if isinstance(prompt, dict) else [prompt or ""]
+        for found in re.findall(r"\{.*?\}", " ".join(texts)):
+            if found != LABEL:
+                raise ValueError(f"{found} stands for nothing; only {LABEL} does")
+        return prompt
+
+    @field_validator("codecs")
+    @classmethod
+    def _resolve(cls, codecs: dict[str, Any] | None) -> dict[str, Any] | None:
+        if codecs is not None and "default" not in codecs:
+            raise ValueError("needs a codec named 'default'")
+        return codecs and {name: parse_codec(v).model_dump() for name, v in codecs.items()}
+
+    @field_validator("spacing_range_mm")
+    @classmethod
+    def _check_spacing(cls, found: tuple[float, float] | None) -> tuple[float, float] | None:
+        if found is not None and found[0] > found[1]:
+            raise ValueError(f"{found[0]:g} exceeds {found[1]:g}; write the lesser first")
+        return found
+
+    @model_serializer(mode="wrap")
+    def _dump(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # What is not said of a checkpoint of ours has no part in the identity of a dataset.
+        fields: dict[str, Any] = dump(self)
+        return {k: v for k, v in fields.items() if not (k in FOREIGN and v is None)}
 
     @model_validator(mode="after")
     def _check(self) -> Self:

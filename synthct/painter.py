@@ -111,17 +111,11 @@ def load_painter(
             numerics={"device": "cpu", **{name: version(name) for name in ("numpy", "scipy")}},
             relabel=labels_of,
         )
-    from synthct.inpaint import Inpainter, numerics_class, pin_numerics
+    from synthct.inpaint import inpainter_of, numerics_class, pin_numerics
 
     pin_numerics(THREADS)
-    inpainter = Inpainter(
-        load_checkpoint(files, device=device),
-        scheduler=asked.scheduler,
-        num_inference_steps=asked.num_inference_steps,
-        guidance_scale=asked.guidance_scale,
-        batch_size=asked.batch_size,
-        dtype=asked.dtype,
-    )
+    assert checked.rules is not None, "there is a checkpoint"
+    inpainter = inpainter_of(load_checkpoint(files, device=device), asked, checked.rules)
     return Painter(
         inpainter=inpainter,
         references=references,

@@ -98,40 +98,26 @@ def _some_of_each_section(
 
 
 def seconds_per_sample(checked: Checked) -> float:
-    """Expected time of one sample here: a timed pass of the network, times the steps."""
+    """Expected time of one sample here: a timed pass of the network, times their number.
+
+    Raises:
+        CheckpointError: If scheduler, steps or guidance do not go with the checkpoint.
+    """
     asked, files, rules = checked.recipe.inpaint, checked.checkpoint, checked.rules
     if not isinstance(asked, Diffusion) or files is None or rules is None:
         return REST_SECONDS
     import torch
 
-    from synthct.inpaint import Inpainter
+    from synthct.inpaint import inpainter_of
     from synthct.models.checkpoint import load_checkpoint
-    from synthct.patch import Patch
 
     torch.set_num_threads(THREADS)
-    loaded = load_checkpoint(files)
-    Inpainter(  # or say now that scheduler, steps or guidance do not go with the checkpoint
-        loaded,
-        scheduler=asked.scheduler,
-        num_inference_steps=asked.num_inference_steps,
-        guidance_scale=asked.guidance_scale,
-    )
-    one_step = Inpainter(
-        loaded,
-        scheduler="ddim",
-        num_inference_steps=1,
-        batch_size=1,
-        dtype=asked.dtype,
-        guidance_scale=asked.guidance_scale,
-    )
+    inpainter = inpainter_of(load_checkpoint(files), asked, rules)
     size = rules.patch_sizes[min(1, len(rules.patch_sizes) - 1)]
-    blank = torch.zeros(size, size).numpy()
-    codec = rules.codec(None)
-    patch = Patch(blank, blank > 0, blank > 0, 0, codec, (0.8, 0.8), (0, 0), (1.0, 1.0))
-    one_step.paint([patch], [0])  # the first pass also warms up
+    inpainter.probe(size)  # the first pass also warms up
     started = time.perf_counter()
-    one_step.paint([patch], [0])
-    return (time.perf_counter() - started) * asked.num_inference_steps + REST_SECONDS
+    inpainter.probe(size)
+    return (time.perf_counter() - started) * inpainter.method.passes + REST_SECONDS
 
 
 def _size(num_bytes: float) -> str:

@@ -24,9 +24,11 @@ import synthct
 from synthct.errors import CheckpointError, HubError
 from synthct.inpaint import Inpainter
 from synthct.models import find_checkpoint, load_checkpoint
-from synthct.models.folder import FILES, SUMS, WEIGHTS
+from synthct.models.folder import SUMS
+from synthct.models.layout import PALETTE, WEIGHTS
 from synthct.models.palette import PaletteInpaintPipeline, PaletteUNet
 
+FILES = PALETTE.files_in(Path())
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -88,7 +90,7 @@ def test_tiny_checkpoint_is_the_same_every_time(tiny_checkpoint: Path, tmp_path:
 
 
 def test_plain_diffusers_loads_the_checkpoint_and_paints_the_same(tiny_checkpoint: Path) -> None:
-    ours = Inpainter(load_checkpoint(str(tiny_checkpoint)), scheduler="ddim").pipeline
+    ours = Inpainter(load_checkpoint(str(tiny_checkpoint)), scheduler="ddim").method.pipeline
     theirs = synthct.PaletteInpaintPipeline.from_pretrained(tiny_checkpoint)
     assert isinstance(theirs, PaletteInpaintPipeline)
     assert theirs.unet.dtype == torch.float32
@@ -114,7 +116,7 @@ def test_plain_diffusers_loads_the_checkpoint_and_paints_the_same(tiny_checkpoin
 
 def test_saved_by_diffusers_is_loaded_by_synthct(tiny_checkpoint: Path, tmp_path: Path) -> None:
     loaded = load_checkpoint(str(tiny_checkpoint))
-    Inpainter(loaded, scheduler="ddim").pipeline.save_pretrained(tmp_path / "saved")
+    Inpainter(loaded, scheduler="ddim").method.pipeline.save_pretrained(tmp_path / "saved")
     again = load_checkpoint(str(tmp_path / "saved"))
     for name, tensor in again.unet.state_dict().items():
         assert torch.equal(tensor, loaded.unet.state_dict()[name])

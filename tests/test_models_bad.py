@@ -21,9 +21,11 @@ from synthct.cli import app
 from synthct.errors import CheckpointError
 from synthct.models import find_checkpoint, load_checkpoint
 from synthct.models.config import NetworkConfig
-from synthct.models.folder import FILES, SUMS, WEIGHTS, write_sums
+from synthct.models.folder import SUMS, write_sums
+from synthct.models.layout import PALETTE, WEIGHTS
 from synthct.models.palette import PaletteUNet
 
+FILES = PALETTE.files_in(Path())
 CONFIG, INDEX, SCHEDULE = "unet/config.json", "model_index.json", "scheduler/scheduler_config.json"
 TENSOR = "unet.mid_block.attentions.0.to_q.weight"
 

@@ -16,10 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 from synthct.errors import CheckpointError, HubError
 from synthct.models.config import NetworkConfig, ScheduleConfig, TrainingFacts, require
-from synthct.models.folder import FILES, SUMS, TRAINING, WEIGHTS, check_folder, read_json
+from synthct.models.folder import SUMS, TRAINING, check_folder, read_json
+from synthct.models.foreign import require_foreign
+from synthct.models.layout import PALETTE, SCHEDULE, TEXT, UNCONDITIONAL, Layout, all_files
 
 if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, UNet2DConditionModel, UNet2DModel
+
     from synthct.models.palette import PaletteUNet
+    from synthct.models.text import TextModel
 
 PACKAGE_PREFIX = "package:"
 #: A Hub id: owner and name.
@@ -35,18 +40,29 @@ class CheckpointFiles:
         folder: Where it lies.
         revision: The Hub commit, if it came from there.
         hashes: sha256 of each file.
-        config: The network's config.
-        scheduler_config: The noise schedule it was trained with.
+        configs: The config of each component; of the scheduler, the noise schedule that the
+            network was trained with.
         training: What it was trained on (``training.json``), empty if it does not say.
+        layout: Which pipeline it is.
     """
 
     name: str
     folder: Path
     revision: str | None
     hashes: Mapping[str, str]
-    config: Mapping[str, Any]
-    scheduler_config: Mapping[str, Any]
+    configs: Mapping[str, Mapping[str, Any]]
     training: Mapping[str, Any]
+    layout: Layout = PALETTE
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The U-Net's config; of a checkpoint of synthct, also what patches it takes."""
+        return self.configs["unet"]
+
+    @property
+    def scheduler_config(self) -> Mapping[str, Any]:
+        """The noise schedule that the network was trained with."""
+        return self.configs["scheduler"]
 
     @property
     def checkpoint_id(self) -> str:
@@ -62,19 +78,23 @@ class CheckpointFiles:
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """A loaded network, ready to paint.
+    """Loaded networks, ready to paint: in float32, in evaluation mode.
 
     Attributes:
-        files: Where it came from.
-        unet: The network in float32, in evaluation mode.
+        files: Where they came from.
+        unet: What predicts the noise; of the class that the layout says.
+        vae: Between pixels and latents; None where the network sees pixels.
+        text: What reads prompts; None where nothing is told by text.
     """
 
     files: CheckpointFiles
-    unet: PaletteUNet = field(repr=False)
+    unet: PaletteUNet | UNet2DModel | UNet2DConditionModel = field(repr=False)
+    vae: AutoencoderKL | None = field(default=None, repr=False)
+    text: TextModel | None = field(default=None, repr=False)
 
     @property
     def config(self) -> Mapping[str, Any]:
-        """The network's config: labels, codecs, patch sizes, spacing range."""
+        """The U-Net's config."""
         return self.files.config
 
 
@@ -118,11 +138,17 @@ def find_checkpoint(name: str, *, revision: str | None = None) -> CheckpointFile
         raise CheckpointError(
             f"checkpoint '{name}' is neither a folder nor 'package:NAME' nor a Hub id 'owner/name'"
         )
-    hashes = check_folder(folder, name, from_hub=commit is not None)
-    config = read_json(folder / "unet/config.json", name)
-    require(name, "unet/config.json", config, NetworkConfig)
-    schedule = read_json(folder / "scheduler/scheduler_config.json", name)
-    require(name, "scheduler_config.json", schedule, ScheduleConfig)
+    layout, hashes = check_folder(folder, name, from_hub=commit is not None)
+    configs = {
+        component.name: read_json(folder / component.name / "config.json", name)
+        for component in layout.components
+        if component.weights is not None
+    }
+    configs["scheduler"] = read_json(folder / SCHEDULE, name)
+    if layout == PALETTE:
+        require(name, "unet/config.json", configs["unet"], NetworkConfig)
+    require(name, "scheduler_config.json", configs["scheduler"], ScheduleConfig)
+    require_foreign(name, layout, configs)
     training = read_json(folder / TRAINING, name) if (folder / TRAINING).exists() else {}
     require(name, TRAINING, training, TrainingFacts)
     return CheckpointFiles(
@@ -130,79 +156,81 @@ def find_checkpoint(name: str, *, revision: str | None = None) -> CheckpointFile
         folder=folder,
         revision=commit,
         hashes=hashes,
-        config=config,
-        scheduler_config=schedule,
+        configs=configs,
         training=training,
+        layout=layout,
     )
 
 
 def load_checkpoint(
     name: str | CheckpointFiles, *, revision: str | None = None, device: str = "cpu"
 ) -> Checkpoint:
-    """Load a network whose tensors are exactly those that its config describes.
-
-    diffusers itself loads a checkpoint with a tensor missing, extra or NaN without a word; here
-    each is an error.
+    """Load networks whose tensors are exactly those that their configs describe.
 
     Raises:
         CheckpointError: If a tensor is missing, extra, of another shape or type, or not finite,
-            or if the weights are not those that were hashed.
+            if the weights are not those that were hashed, or if what reads text is not installed.
     """
-    import torch
-    from safetensors import SafetensorError, safe_open
-    from safetensors.torch import load
+    files = find_checkpoint(name, revision=revision) if isinstance(name, str) else name
+    if files.layout == TEXT:
+        return _load_text(files, device)
+    if files.layout == UNCONDITIONAL:
+        from diffusers import UNet2DModel
 
+        return Checkpoint(files, _load(files, "unet", UNet2DModel, device))
+    return Checkpoint(files, _load_palette(files, device))
+
+
+def _load_text(files: CheckpointFiles, device: str) -> Checkpoint:
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+
+    from synthct.models.text import load_text_model
+
+    return Checkpoint(
+        files,
+        unet=_load(files, "unet", UNet2DConditionModel, device),
+        vae=_load(files, "vae", AutoencoderKL, device),
+        text=load_text_model(
+            files.name, files.folder, files.hashes, files.configs["text_encoder"], device
+        ),
+    )
+
+
+def _load_palette(files: CheckpointFiles, device: str) -> PaletteUNet:
     from synthct.models.palette import PaletteUNet
+    from synthct.models.weights import build_from_config
     from synthct.patch import PatchRules
 
-    files = find_checkpoint(name, revision=revision) if isinstance(name, str) else name
     rules = PatchRules.from_config(files.config)
-    try:
-        # Without memory: the shapes suffice, and a wrong config cannot ask for too much.
-        with torch.device("meta"):
-            unet = PaletteUNet.from_config(dict(files.config))
-    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as err:
-        raise CheckpointError(f"checkpoint '{files.name}': its config is wrong ({err})") from err
-    odd = [n for n in rules.patch_sizes if n % unet.size_multiple]
-    if odd:
+    multiple = build_from_config(files.name, PaletteUNet, files.config).size_multiple
+    if odd := [n for n in rules.patch_sizes if n % multiple]:
         raise CheckpointError(
             f"checkpoint '{files.name}': its config is wrong (patch_sizes {odd} are not multiples "
-            f"of {unet.size_multiple})"
+            f"of {multiple})"
         )
-    expected = unet.state_dict()
-    try:
-        with safe_open(files.folder / WEIGHTS, framework="pt") as stored:
-            shapes = {n: tuple(stored.get_slice(n).get_shape()) for n in stored.keys()}  # noqa: SIM118
-        _require_shapes(files.name, {n: tuple(t.shape) for n, t in expected.items()}, shapes)
-        raw = (files.folder / WEIGHTS).read_bytes()
-        tensors = load(raw)
-    except (SafetensorError, OSError) as err:
-        raise CheckpointError(f"checkpoint '{files.name}': {WEIGHTS} is damaged ({err})") from err
-    if hashlib.sha256(raw).hexdigest() != files.hashes[WEIGHTS]:
-        raise CheckpointError(f"checkpoint '{files.name}': {WEIGHTS} changed after it was checked")
-    for tensor, values in tensors.items():
-        if not values.is_floating_point():
-            raise CheckpointError(
-                f"checkpoint '{files.name}': tensor {tensor} is {values.dtype}, not a "
-                "floating-point type"
-            )
-        if not torch.isfinite(values.float()).all():
-            raise CheckpointError(f"checkpoint '{files.name}': tensor {tensor} is not finite")
-    unet.load_state_dict({n: t.float() for n, t in tensors.items()}, assign=True)
-    unet.to(device, memory_format=torch.channels_last)
-    return Checkpoint(files, unet.eval().requires_grad_(False))
+    return _load(files, "unet", PaletteUNet, device)
 
 
-def _require_shapes(
-    name: str, expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]
-) -> None:
-    """Refuse weights of another network, before any of them is read."""
-    for tensor in sorted(expected.keys() | found.keys()):
-        want, have = expected.get(tensor), found.get(tensor)
-        if want != have:
-            raise CheckpointError(
-                f"checkpoint '{name}': tensor {tensor} is {have}, the config expects {want}"
-            )
+def _load(files: CheckpointFiles, component: str, network: type[Any], device: str) -> Any:
+    """One network of diffusers."""
+    import torch
+
+    from synthct.models.weights import build_from_config, fill
+
+    blank = build_from_config(files.name, network, files.configs[component])
+    weights = f"{component}/diffusion_pytorch_model.safetensors"
+    filled = fill(blank, files.name, files.folder, weights, files.hashes[weights], _todays_name)
+    return filled.to(device, memory_format=torch.channels_last)
+
+
+def _todays_name(tensor: str) -> str:
+    """How diffusers calls a tensor since 0.17; published autoencoders and DDPMs are older."""
+    old = _OLD_ATTENTION.fullmatch(tensor)
+    return tensor if old is None else f"{old[1]}.{_ATTENTION[old[2]]}.{old[3]}"
+
+
+_OLD_ATTENTION = re.compile(r"(.*attentions\.\d+)\.(query|key|value|proj_attn)\.(weight|bias)")
+_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
 def _packaged(name: str) -> Path:
@@ -226,7 +254,7 @@ def _from_hub(name: str, revision: str) -> tuple[Path, str]:
         raise CheckpointError(
             f"checkpoint '{name}' is no Hub id 'owner/name', but a revision is given; remove it"
         )
-    allowed = [*FILES, TRAINING, SUMS, "README.md"]
+    allowed = [*all_files(), TRAINING, SUMS, "README.md"]
     try:
         folder = Path(snapshot_download(name, revision=revision, allow_patterns=allowed))
     except (OSError, ValueError, HTTPError, RevisionResolutionError) as err:

@@ -122,7 +122,7 @@ def require(name: str, file: str, value: Mapping[str, Any], model: type[Model]) 
     Raises:
         CheckpointError: With the first key that is wrong, and why.
     """
-    ours = {k: v for k, v in value.items() if k not in _OF_DIFFUSERS}
+    ours = {k: v for k, v in value.items() if k not in OF_DIFFUSERS}
     try:
         return model.model_validate_json(json.dumps(ours))
     except ValidationError as err:
@@ -135,7 +135,7 @@ def require(name: str, file: str, value: Mapping[str, Any], model: type[Model]) 
         ) from err
 
 
-_OF_DIFFUSERS = {"_class_name", "_diffusers_version", "_name_or_path"}
+OF_DIFFUSERS = {"_class_name", "_diffusers_version", "_name_or_path"}
 
 
 def _check_range(label: str, codec: Window | Knots) -> None:

@@ -1,7 +1,8 @@
 """The folder of a checkpoint: which of its files are opened, and what they must be beforehand.
 
-JSON and safetensors only, plain files of a sane size that lie where they seem to, classes from a
-list of two, and no code. What the files say is checked in ``config``.
+JSON, word lists and safetensors only, plain files of a sane size that lie where they seem to,
+classes from the table in ``layout``, and no code. What the files say is checked in ``config`` and
+``foreign``.
 """
 
 from __future__ import annotations
@@ -16,25 +17,22 @@ from pathlib import Path
 from typing import Any
 
 from synthct.errors import CheckpointError
+from synthct.models.layout import INDEX, INDEX_KEYS, LAYOUTS, PALETTE, Component, Layout
 
-WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
-#: Every file that takes part in painting; their hashes name the checkpoint.
-FILES = ("model_index.json", "unet/config.json", WEIGHTS, "scheduler/scheduler_config.json")
 TRAINING = "training.json"
 #: Hashes of these files, in the format of ``sha256sum``: finite weights may still be damaged.
 SUMS = "SHA256SUMS"
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-_PIPELINE, _NETWORK = "PaletteInpaintPipeline", "PaletteUNet"
-_INDEX_KEYS = {"_class_name", "_diffusers_version", "_name_or_path", "unet", "scheduler"}
 _MAX_JSON_BYTES = 1 << 22
+_MAX_WORDS_BYTES = 1 << 24
 _MAX_WEIGHTS_BYTES = 1 << 33
 _MAX_HEADER_BYTES = 1 << 24
 
 _log = logging.getLogger(__name__)
 
 
-def check_folder(folder: Path, name: str, *, from_hub: bool) -> dict[str, str]:
+def check_folder(folder: Path, name: str, *, from_hub: bool) -> tuple[Layout, dict[str, str]]:
     """Refuse a folder of which not everything is as it must be, and hash its files.
 
     Args:
@@ -43,17 +41,25 @@ def check_folder(folder: Path, name: str, *, from_hub: bool) -> dict[str, str]:
         from_hub: Whether it lies in the cache of the Hub, whose files are links to its store.
 
     Returns:
-        sha256 of each of ``FILES``.
+        Which pipeline it is, and the sha256 of each file that takes part in painting.
 
     Raises:
         CheckpointError: If a file is missing, no plain file, too large or not what ``SHA256SUMS``
             says; or if it holds code or pickles in place of safetensors, or asks for a class that
-            is not ours.
+            synthct does not run.
     """
-    missing = [n for n in FILES if not (folder / n).exists()]
+    if not (folder / INDEX).exists():
+        raise CheckpointError(f"checkpoint '{name}' lacks {INDEX}; {_hint(folder, PALETTE)}")
+    _require_plain(folder, INDEX, name, anywhere=from_hub)
+    index = read_json(folder / INDEX, name)
+    layout = _layout(index, name)
+    files = layout.files_in(folder)
+    missing = [n for n in files if not (folder / n).exists()]
     if missing:
-        raise CheckpointError(f"checkpoint '{name}' lacks {', '.join(missing)}; {_hint(folder)}")
-    present = [n for n in (*FILES, TRAINING, SUMS) if (folder / n).exists()]
+        raise CheckpointError(
+            f"checkpoint '{name}' lacks {', '.join(missing)}; {_hint(folder, layout)}"
+        )
+    present = [n for n in (*files, TRAINING, SUMS) if (folder / n).exists()]
     for file in present:
         _require_plain(folder, file, name, anywhere=from_hub)
     code = sorted(str(p.relative_to(folder)) for p in folder.rglob("*.py"))
@@ -62,19 +68,21 @@ def check_folder(folder: Path, name: str, *, from_hub: bool) -> dict[str, str]:
             f"checkpoint '{name}' comes with Python code ({code[0]}), which synthct never runs; "
             "delete it if the checkpoint does without, else use another checkpoint"
         )
-    _check_classes(folder, name)
-    _check_weights_header(folder / WEIGHTS, name)
+    _check_classes(folder, index, layout, name)
+    for weights in layout.weights:
+        _check_weights_header(folder, weights, name)
     hashes = {n: _sha256(folder / n, name) for n in present if n != SUMS}
     if SUMS in present:
         _check_sums(folder / SUMS, hashes, name)
     else:
         _log.info("checkpoint %s has no %s: damaged weights may go unnoticed", name, SUMS)
-    return {n: hashes[n] for n in FILES}
+    return layout, {n: hashes[n] for n in files}
 
 
 def write_sums(folder: Path) -> None:
     """Write the hashes by which ``check_folder`` finds damage; the last file of a checkpoint."""
-    files = [n for n in (*FILES, TRAINING) if (folder / n).exists()]
+    layout = _layout(read_json(folder / INDEX, folder.name), folder.name)
+    files = [n for n in (*layout.files_in(folder), TRAINING) if (folder / n).exists()]
     lines = [f"{_sha256(folder / n, folder.name)}  {n}\n" for n in files]
     (folder / SUMS).write_text("".join(lines))
 
@@ -96,16 +104,25 @@ def read_json(path: Path, name: str) -> dict[str, Any]:
     return value
 
 
-def _hint(folder: Path) -> str:
+def _hint(folder: Path, layout: Layout) -> str:
     """What to do about a file that is missing."""
+    for weights in layout.weights:
+        path = folder / weights
+        if path.exists():
+            continue
+        if path.with_name(f"{path.name}.index.json").exists():
+            return "its weights are in several files; save them in one (max_shard_size='8GB')"
+        if variants := sorted(path.parent.glob(f"{path.stem}.*.safetensors")):
+            return (
+                f"{path.parent.name}/{variants[0].name} is a variant of it, and is not taken in "
+                f"its place; rename it to {path.name}"
+            )
     pickles = sorted(p.name for p in folder.rglob("*") if p.suffix in _PICKLES)
     if pickles:
         return (
             f"it holds pickles ({pickles[0]}), which can run code and are never opened; "
             "convert it with save_pretrained(..., safe_serialization=True)"
         )
-    if (folder / f"{WEIGHTS}.index.json").exists():
-        return "its weights are in several files; save them in one (max_shard_size='8GB')"
     return "name the folder that save_pretrained wrote"
 
 
@@ -116,7 +133,11 @@ def _require_plain(folder: Path, file: str, name: str, *, anywhere: bool) -> Non
         inside = anywhere or path.resolve().is_relative_to(folder.resolve())
     except (OSError, RuntimeError) as err:
         raise CheckpointError(f"checkpoint '{name}': {file} cannot be read ({err})") from err
-    limit = _MAX_WEIGHTS_BYTES if file == WEIGHTS else _MAX_JSON_BYTES
+    limit = (
+        _MAX_WEIGHTS_BYTES if file.endswith(".safetensors")
+        else _MAX_WORDS_BYTES if file.startswith("tokenizer/")
+        else _MAX_JSON_BYTES
+    )  # fmt: skip
     what = (
         "is not a regular file" if not stat.S_ISREG(state.st_mode)
         else "leads out of its folder; copy the file" if not inside
@@ -128,20 +149,33 @@ def _require_plain(folder: Path, file: str, name: str, *, anywhere: bool) -> Non
         raise CheckpointError(f"checkpoint '{name}': {file} {what}")
 
 
-def _check_classes(folder: Path, name: str) -> None:
-    """Refuse every class but ours, and every component but network and scheduler."""
-    index = read_json(folder / "model_index.json", name)
-    config = read_json(folder / "unet/config.json", name)
-    asked = [
-        ("pipeline", index.get("_class_name"), _PIPELINE),
-        ("network", _class_of(index.get("unet")), _NETWORK),
-        ("network", config.get("_class_name"), _NETWORK),
-    ]
-    for role, found, ours in asked:
-        if found != ours:
-            raise CheckpointError(
-                f"checkpoint '{name}' asks for the {role} {found}; synthct runs {ours} only"
-            )
+def _layout(index: Mapping[str, Any], name: str) -> Layout:
+    """The pipeline that a folder asks for.
+
+    Raises:
+        CheckpointError: If it is none of those that synthct runs.
+    """
+    asked = index.get("_class_name")
+    if not isinstance(asked, str) or asked not in LAYOUTS:
+        raise CheckpointError(
+            f"checkpoint '{name}' asks for the pipeline {asked}; synthct runs "
+            f"{', '.join(LAYOUTS)} only"
+        )
+    return LAYOUTS[asked]
+
+
+def _check_classes(folder: Path, index: Mapping[str, Any], layout: Layout, name: str) -> None:
+    """Refuse every class but those of the layout, and every component that it does not have."""
+    for component in layout.components:
+        asked = [_class_of(index.get(component.name), component)]
+        if component.weights is not None:
+            asked.append(_own_class(read_json(folder / component.name / "config.json", name)))
+        for found in asked:
+            if found != component.class_name:
+                raise CheckpointError(
+                    f"checkpoint '{name}' asks for the {component.role} {found}; synthct runs "
+                    f"{component.class_name} only"
+                )
     match index.get("scheduler"):
         case ["diffusers", str(scheduler)] if re.fullmatch(r"\w+Scheduler", scheduler):
             pass
@@ -149,28 +183,39 @@ def _check_classes(folder: Path, name: str) -> None:
             raise CheckpointError(
                 f"checkpoint '{name}' asks for the scheduler {other}; one of diffusers is allowed"
             )
-    if more := sorted(index.keys() - _INDEX_KEYS):
+    known = INDEX_KEYS | layout.ignored | {"scheduler", *(c.name for c in layout.components)}
+    more = sorted(k for k, value in index.items() if k not in known and value != [None, None])
+    if more:
         raise CheckpointError(
-            f"checkpoint '{name}': model_index.json asks for '{more[0]}', which synthct never loads"
+            f"checkpoint '{name}': {INDEX} asks for '{more[0]}', which synthct never loads"
         )
 
 
-def _class_of(component: Any) -> Any:
-    """The class in an entry of model_index.json; the entry itself where it is not one of ours."""
-    match component:
-        case [("synthct" | "synthct.models.palette"), str(class_name)]:
+def _class_of(asked: Any, component: Component) -> Any:
+    """The class in an entry of model_index.json; the entry itself where it is not allowed."""
+    match asked:
+        case [str(library), str(class_name)] if library in component.libraries:
             return class_name
-    return component
+    return asked
 
 
-def _check_weights_header(path: Path, name: str) -> None:
+def _own_class(config: Mapping[str, Any]) -> Any:
+    """The class that a network's own config names, as diffusers or transformers write it."""
+    match config.get("architectures"):
+        case [str(class_name)]:
+            return class_name
+    return config.get("_class_name")
+
+
+def _check_weights_header(folder: Path, weights: str, name: str) -> None:
     """Refuse weights whose header claims more than there is, before they are read."""
+    path = folder / weights
     size = path.stat().st_size
     with path.open("rb") as file:
         header = int.from_bytes(file.read(8), "little")
     if size < 8 or header > min(size - 8, _MAX_HEADER_BYTES):
         raise CheckpointError(
-            f"checkpoint '{name}': {WEIGHTS} is damaged (its header claims {header} of {size} "
+            f"checkpoint '{name}': {weights} is damaged (its header claims {header} of {size} "
             f"bytes; at most {_MAX_HEADER_BYTES} are allowed)"
         )
 

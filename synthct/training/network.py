@@ -92,8 +92,7 @@ def as_checkpoint(unet: PaletteUNet, recipe: TrainingRecipe) -> Checkpoint:
         folder=Path(),
         revision=None,
         hashes={},
-        config=dict(unet.config),
-        scheduler_config=dict(schedule.config),
+        configs={"unet": dict(unet.config), "scheduler": dict(schedule.config)},
         training={},
     )
     return Checkpoint(files, unet)

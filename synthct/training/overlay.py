@@ -10,6 +10,7 @@ from typing import Any
 
 from synthct.errors import RecipeError
 from synthct.models.checkpoint import CheckpointFiles
+from synthct.models.layout import PALETTE
 from synthct.yaml_errors import did_you_mean
 from synthct.yaml_model import Document, Location
 
@@ -68,8 +69,15 @@ def apply_checkpoint(document: Document, files: CheckpointFiles) -> None:
     """Give a recipe what the checkpoint that it starts from says of itself, in place.
 
     Raises:
-        RecipeError: If the recipe asks for another network or another prediction.
+        RecipeError: If the recipe asks for another network or another prediction, or if the
+            checkpoint is not one that synthct trains.
     """
+    if files.layout != PALETTE:
+        message = (
+            f"'{files.name}' is {files.layout.what}, which paints but cannot be trained on here; "
+            "start from a checkpoint of synthct"
+        )
+        raise document.error(("from_checkpoint",), message)
     model, noise = (document.value.setdefault(name, {}) for name in ("model", "noise"))
     if not isinstance(model, dict) or not isinstance(noise, dict):
         return  # the validation says so

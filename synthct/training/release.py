@@ -17,7 +17,8 @@ from synthct.dataset.markdown import code, inert, table
 from synthct.dataset.records import yaml_text
 from synthct.licence import hub_fields
 from synthct.models import CheckpointFiles
-from synthct.models.folder import WEIGHTS, write_sums
+from synthct.models.folder import write_sums
+from synthct.models.layout import WEIGHTS
 from synthct.models.palette import PaletteInpaintPipeline, num_parameters
 from synthct.sources import CaseEntry
 from synthct.training.recipe import TrainingRecipe
