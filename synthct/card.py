@@ -69,6 +69,12 @@ class SourceNote:
     cases: int
 
 
+_UNKNOWN_TRAINING = (
+    "The checkpoint does not say what it was trained on: it may have seen these very scans, and "
+    "what its training data allow is unknown."
+)
+
+
 @dataclass(frozen=True)
 class CardFacts:
     """What a card needs beside the release and its summary.
@@ -89,6 +95,7 @@ class CardFacts:
         ignore: Whether label maps hold 255 where it is unknown what was painted.
         notes: Notes of the plan, such as too few patients for three splits.
         tags: More tags for the Hub.
+        is_training_known: Whether the checkpoint says what it was trained on.
     """
 
     title: str
@@ -106,6 +113,7 @@ class CardFacts:
     ignore: bool = False
     notes: Sequence[str] = ()
     tags: Sequence[str] = ()
+    is_training_known: bool = True
 
 
 def dataset_card(release: Release, summary: Summary, facts: CardFacts) -> str:
@@ -284,6 +292,7 @@ def _limits(release: Release, summary: Summary, facts: CardFacts) -> str:
         "What was painted is plausible, not true: it says nothing about the patient, and is not "
         "for diagnosis.",
         "A model trained on this can be no better than what painted it; judge it on real scans.",
+        *([] if facts.is_training_known else [_UNKNOWN_TRAINING]),
     ]
     phantoms = ["All scans are procedural phantoms: no patient is in this dataset."]
     return "## Limits\n\n" + bullets([*(real if _is_real(facts) else phantoms), *lines])

@@ -21,7 +21,7 @@ from synthct.dataset.records import write_recipe, write_rejected
 from synthct.dataset.schema import arrow_schema
 from synthct.dataset.summary import rejections, summarise
 from synthct.dataset.writer import ShardRecord
-from synthct.methods import Diffusion, Inpaint
+from synthct.methods import FOREIGN, Diffusion, Inpaint
 from synthct.recipe import Recipe
 from synthct.sheet import dataset_sheet
 
@@ -78,9 +78,14 @@ def _checkpoint_note(checkpoint: LockedCheckpoint) -> SourceNote:
         name=checkpoint.name,
         layout="checkpoint",
         licence=checkpoint.licence,
-        attribution="; ".join(checkpoint.attributions) or None,
+        attribution="; ".join(checkpoint.attributions)
+        or (None if _says_training(checkpoint) else "It does not say what it was trained on."),
         cases=checkpoint.cases,
     )
+
+
+def _says_training(checkpoint: LockedCheckpoint) -> bool:
+    return checkpoint.licence is not None or checkpoint.cases > 0
 
 
 def _card_facts(recipe: Recipe, lock: Lock, *, has_picture: bool) -> CardFacts:
@@ -105,6 +110,7 @@ def _card_facts(recipe: Recipe, lock: Lock, *, has_picture: bool) -> CardFacts:
         relabelled=recipe.relabel.name if recipe.relabel else None,
         ignore=any(section.leaves_unknown() for section in recipe.masks),
         notes=[*lock.plan.notes, *left_out],
+        is_training_known=lock.checkpoint is None or _says_training(lock.checkpoint),
     )
 
 
@@ -125,6 +131,7 @@ def _settings(asked: Inpaint, checkpoint: LockedCheckpoint | None) -> dict[str, 
         **({"revision": checkpoint.revision} if checkpoint.revision else {}),
         "scheduler": asked.scheduler,
         "steps": str(asked.num_inference_steps),
+        **{name: str(said) for name in FOREIGN if (said := getattr(asked, name)) is not None},
     }
 
 

@@ -19,6 +19,7 @@ from synthct.dataset.lockfile import (
 )
 from synthct.dataset.writer import writer_settings
 from synthct.errors import ConflictError
+from synthct.models.layout import TEXT
 from synthct.version import __version__
 
 #: Packages that compute voxels or write bytes.
@@ -54,11 +55,17 @@ def lock_of(checked: Checked, numerics: Mapping[str, Any]) -> Lock:
         versions={
             "synthct": __version__,
             "python": platform.python_version(),
-            **{name: version(name) for name in PACKAGES},
+            **{name: version(name) for name in (*PACKAGES, *_for_text(checked))},
         },
         numerics=dict(numerics),
         writer=writer_settings(),
     )
+
+
+def _for_text(checked: Checked) -> tuple[str, ...]:
+    """What reads prompts, where the checkpoint is told by text."""
+    files = checked.checkpoint
+    return ("tokenizers", "transformers") if files and files.layout == TEXT else ()
 
 
 def _checkpoint(checked: Checked) -> LockedCheckpoint | None:
