@@ -6,7 +6,7 @@ A diffusion model paints, or a control does: the arms that a model must beat, wi
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -39,6 +39,10 @@ Scheduler = Literal[
 #: In a prompt, stands for the label that is painted.
 LABEL = "{label}"
 Prompt = Annotated[str, Field(max_length=1000)]
+
+Value = TypeVar("Value")
+#: A tuple that a recipe writes as a list: ``_named`` makes Python of JSON, where that is strict.
+Listed = Annotated[Value, BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)]
 Spacing = Annotated[float, Field(ge=0.01, le=100)]
 
 #: Of a recipe: what only checkpoints of other makers take.
@@ -85,8 +89,8 @@ class Diffusion(_Method):
     batch_size: Annotated[int, Field(ge=1, le=1024)] = 4
     prompt: Prompt | dict[str, Prompt] | None = None
     codecs: Annotated[dict[str, str | dict[str, Any]], Field(min_length=1)] | None = None
-    labels: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    spacing_range_mm: tuple[Spacing, Spacing] | None = None
+    labels: Annotated[Listed[tuple[str, ...]], Field(min_length=1)] | None = None
+    spacing_range_mm: Listed[tuple[Spacing, Spacing]] | None = None
     jump_length: Annotated[int, Field(ge=1, le=1000)] | None = None
     jump_n_sample: Annotated[int, Field(ge=1, le=100)] | None = None
 

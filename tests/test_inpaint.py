@@ -300,7 +300,7 @@ def test_few_steps_paint_the_mean_or_are_refused(
         return
     sampler = Inpainter(
         checkpoint, scheduler=scheduler, num_inference_steps=steps
-    ).pipeline.scheduler
+    ).method.pipeline.scheduler
     mean = torch.linspace(-0.6, 0.6, 8).expand(32, 1, 8, 8)
     oracle = Oracle(mean, 0.05**2, TRAINED_WITH)
     painted = paint_with(oracle, sampler, torch.zeros_like(mean), steps=steps)
@@ -459,13 +459,13 @@ def test_scheduler_computes_in_float32_under_autocast(
     checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inpainter = Inpainter(checkpoint, scheduler="unipc", num_inference_steps=3, dtype="bfloat16")
-    step, seen = inpainter.pipeline.scheduler.step, []
+    step, seen = inpainter.method.pipeline.scheduler.step, []
 
     def spy(model_output: Tensor, timestep: Tensor, sample: Tensor) -> Any:
         seen.append((model_output.dtype, sample.dtype, torch.is_autocast_enabled("cpu")))
         return step(model_output, timestep, sample)
 
-    monkeypatch.setattr(inpainter.pipeline.scheduler, "step", spy)
+    monkeypatch.setattr(inpainter.method.pipeline.scheduler, "step", spy)
     patch = make_patch(0)
     coarse = paint_one(inpainter, patch, 1)
     assert seen == [(torch.float32, torch.float32, False)] * 3
@@ -483,7 +483,7 @@ def test_paint_that_is_not_finite_is_refused(tiny_checkpoint: Path, poison: floa
 
 
 def test_pipeline_refuses_shapes_that_do_not_fit(checkpoint: Checkpoint) -> None:
-    pipeline = Inpainter(checkpoint).pipeline
+    pipeline = Inpainter(checkpoint).method.pipeline
     label, spacing = torch.zeros(2, dtype=torch.int64), torch.ones(2, 2)
     two = [torch.Generator(), torch.Generator()]
     image = torch.zeros(2, 1, 32, 32)

@@ -28,7 +28,7 @@ from synthct.models.folder import SUMS
 from synthct.models.layout import PALETTE, WEIGHTS
 from synthct.models.palette import PaletteInpaintPipeline, PaletteUNet
 
-FILES = PALETTE.files_in(Path())
+FILES = PALETTE.files
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 

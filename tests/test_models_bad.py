@@ -25,7 +25,7 @@ from synthct.models.folder import SUMS, write_sums
 from synthct.models.layout import PALETTE, WEIGHTS
 from synthct.models.palette import PaletteUNet
 
-FILES = PALETTE.files_in(Path())
+FILES = PALETTE.files
 CONFIG, INDEX, SCHEDULE = "unet/config.json", "model_index.json", "scheduler/scheduler_config.json"
 TENSOR = "unet.mid_block.attentions.0.to_q.weight"
 

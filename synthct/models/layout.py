@@ -73,6 +73,11 @@ class Layout:
         """The safetensors of all components."""
         return tuple(c.weights for c in self.components if c.weights is not None)
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Every file that takes part in painting, as a new folder has them."""
+        return self.files_in(Path())
+
     def files_in(self, folder: Path) -> tuple[str, ...]:
         """Every file of a folder that takes part in painting; their hashes name the checkpoint."""
         parts = (file for component in self.components for file in component.files_in(folder))

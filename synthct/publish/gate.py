@@ -15,7 +15,8 @@ from synthct.errors import CheckpointError, PolicyError, RecipeError, VerifyErro
 from synthct.licence import Origin, hub_fields, licence_of, terms_of
 from synthct.models import CheckpointFiles, find_checkpoint, load_checkpoint
 from synthct.models.checkpoint import PACKAGE_PREFIX
-from synthct.models.folder import FILES, SUMS, TRAINING
+from synthct.models.folder import SUMS, TRAINING
+from synthct.models.layout import INDEX, PALETTE
 from synthct.publish.leaks import require_no_leaks
 from synthct.publish.parcel import CARD, Item, Parcel
 from synthct.verify import verify
@@ -71,14 +72,14 @@ def pack(
             option = "--tag" if tag is not None else "--card"
             raise RecipeError(f"{option} is for checkpoints; a dataset has its version and card")
         parcel = _dataset(Path(path))
-    elif path.startswith(PACKAGE_PREFIX) or (Path(path) / FILES[0]).exists():
+    elif path.startswith(PACKAGE_PREFIX) or (Path(path) / INDEX).exists():
         if tag is not None and not _TAG.fullmatch(tag):
             raise RecipeError(f"--tag {tag}: write a version such as 1.0.0")
         parcel = _checkpoint(path, tag, card)
     else:
         raise RecipeError(
             f"{path} is neither a dataset's version (a folder with {MANIFEST}) nor a checkpoint "
-            f"(a folder with {FILES[0]}, or package:NAME)"
+            f"(a folder with {INDEX}, or package:NAME)"
         )
     require_no_leaks(parcel.items, secrets)
     return parcel
@@ -116,6 +117,11 @@ def _dataset(folder: Path) -> Parcel:
 
 def _checkpoint(path: str, tag: str | None, card: Path | None) -> Parcel:
     files = find_checkpoint(path)
+    if files.layout != PALETTE:
+        raise CheckpointError(
+            f"checkpoint '{files.name}' is {files.layout.what}; only checkpoints of synthct are "
+            "published"
+        )
     lacking = [n for n in (SUMS, TRAINING, CARD) if not (files.folder / n).is_file()]
     if lacking:
         raise CheckpointError(
@@ -126,7 +132,7 @@ def _checkpoint(path: str, tag: str | None, card: Path | None) -> Parcel:
     licence = _publishable(trained_under(files), files.training.get("licence"))
     own = (files.folder / CARD).read_text(encoding="utf-8")
     page, beside = (own, files.folder) if card is None else (_page(own, card), card.parent)
-    names = [name for name in (*FILES, TRAINING, SUMS) if name != CARD]
+    names = [name for name in (*files.hashes, TRAINING, SUMS) if name != CARD]
     items = [Item.of(name, files.folder / name) for name in names]
     items += [Item.of(name, beside / name) for name in _pictures(page, beside)]
     items.append(Item.of(CARD, page.encode()))

@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from synthct.dataset.manifest import MANIFEST, Manifest
 from synthct.errors import ConflictError
 from synthct.models.checkpoint import checkpoint_id
-from synthct.models.folder import FILES, SUMS
+from synthct.models.folder import SUMS
+from synthct.models.layout import PALETTE
 from synthct.publish.hub import HubRepo
 from synthct.publish.parcel import Tree
 
@@ -86,7 +87,7 @@ def _checkpoint(sums: bytes, title: str) -> Shown:
     return Shown(
         name=said["name"] if said else None,
         version=said["version"] if said else None,
-        content_id=checkpoint_id({name: hashes.get(name, "") for name in FILES}),
+        content_id=checkpoint_id({name: hashes.get(name, "") for name in PALETTE.files}),
         paths=frozenset({*hashes, SUMS}),
     )
 
