@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 import synthct.report
 from synthct.cli import app
-from synthct.report.charts import Series, bars, lines
+from synthct.report.charts import COLOURS, Series, bars, drawn, lines, svg
 from synthct.report.gather import choose_masks, gather
 from synthct.report.lesions import choose_lesions, middle
 from synthct.report.pictures import DIFFERENCE_HU, difference
@@ -213,13 +213,39 @@ def test_a_histogram_draws_what_it_is_given() -> None:
     edges = np.array([0.0, 1, 2, 3])
     accepted = Series("a", "accepted", np.array([4.0, 0, 0]))
     series = [accepted, Series("b", "rejected", np.array([4.0, 0, 2]))]
-    heights = [
-        float(h) for h in re.findall(r'<rect .*? height="([\d.]+)"', bars("t", edges, series))
-    ]
+    text = svg(bars("t", edges, series))
+    heights = [float(h) for h in re.findall(r'<rect .*? height="([\d.]+)"', text)]
     assert heights[0] == pytest.approx(heights[1], abs=0.2)
     assert heights[2] == pytest.approx(heights[0] / 2, abs=0.2)
-    assert bars("t", edges, series, [1.5, 7]).count('class="limit"') == 1
-    assert lines('"><script>', edges, series).count("<script") == 0
+    assert svg(bars("t", edges, series, [1.5, 7])).count('class="dashes limit"') == 1
+    assert svg(lines('"><script>', edges, series)).count("<script") == 0
+
+
+def test_a_chart_is_the_same_as_a_picture() -> None:
+    edges = np.array([0.0, 1, 2, 3, 4])
+    series = [
+        Series("a", "accepted", np.array([4.0, 0, 0, 2])),
+        Series("b", "rejected", np.array([0.0, 4, 0, 2])),
+    ]
+    picture = drawn(bars("t", edges, series, [2.5]))
+
+    def tall(css: str) -> list[int]:
+        """Height of a colour amid each bin."""
+        there = (picture == COLOURS[css]).all(axis=-1)
+        columns = [8 + round(344 * (n + 0.4) / 4) for n in range(4)]
+        return [int(there[:, x].sum()) for x in columns]
+
+    full = tall("accepted")[0]
+    assert full == pytest.approx(136, abs=2)
+    assert tall("accepted") == pytest.approx([full, 0, 0, full / 2], abs=2)
+    assert tall("rejected") == pytest.approx([0, full, 0, full / 2], abs=2)
+    dashes = (picture == COLOURS["limit"]).all(axis=-1)
+    assert np.flatnonzero(dashes.any(axis=0)).tolist() == [8 + 344 * 2.5 / 4]
+    assert 0.4 < dashes.any(axis=1)[2:146].mean() < 0.8
+    line = drawn(lines("t", edges, [Series("p", "painted", np.array([1.0, 3, 2, 0]))]))
+    there = (line == COLOURS["painted"]).all(axis=-1)
+    tops = [int(np.flatnonzero(there[:, 8 + round(344 * (n + 0.5) / 4)]).min()) for n in range(3)]
+    assert tops == pytest.approx([10 + 136 * (1 - share / 3) for share in (1, 3, 2)], abs=1)
 
 
 def test_the_command_shows_the_evaluation_beside_the_dataset(tmp_path: Path) -> None:
@@ -235,7 +261,12 @@ def test_the_command_shows_the_evaluation_beside_the_dataset(tmp_path: Path) -> 
     text = page.read_text(encoding="utf-8")
     assert "real halves" in text
     assert 'class="floor"' in text
-    assert (page.parent / "samples.png").stat().st_size > 10_000
+    for name in ("samples.png", "charts.png"):
+        assert (page.parent / name).stat().st_size > 5_000
+        assert f"]({name})" in (page.parent / "card.md").read_text(encoding="utf-8")
+    tables = tmp_path / "d/1.0.0.evaluation/tables.md"
+    card = (page.parent / "card.md").read_text(encoding="utf-8")
+    assert card.startswith(tables.read_text(encoding="utf-8"))
     other = write_dataset(tmp_path / "e/1.0.0", fresh, patients=1)
     shutil.copytree(tmp_path / "d/1.0.0.evaluation", tmp_path / "e/1.0.0.evaluation")
     refused = runner.invoke(app, ["report", str(other)])

@@ -5,19 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from html import escape
-from typing import Any
-
-import numpy as np
 
 from synthct.card import MEASURES
 from synthct.dataset.markdown import figure
 from synthct.evaluate.results import Evaluation
 from synthct.evaluate.tables import Grid, compared, groups_grid, sections
-from synthct.quality import Limits
 from synthct.report import viewer
-from synthct.report.charts import Series, bars, legend, lines
-from synthct.report.gather import ANYTHING, BADNESS, HU_EDGES, Gathered, Tissue, badness
+from synthct.report.charts import svg
+from synthct.report.gather import ANYTHING, BADNESS, Gathered, badness
 from synthct.report.html import asset, hashed, pictured, text
+from synthct.report.panels import Panel, measure_panels, tissue_panels
 from synthct.report.pictures import (
     DIFFERENCE_HU,
     WINDOWS,
@@ -32,9 +29,6 @@ _WINDOW_NAMES = {"soft": "soft tissue", "lung": "lung", "bone": "bone"}
 
 #: Of a sample, told beneath its picture.
 _CAPTION = ("seam_ratio", "texture_ratio", "hu_wasserstein", "mask_adherence")
-
-#: Bins of a measure's histogram, and the share of HU that a chart leaves out at either end.
-_BINS, _TAIL = 30, 0.002
 
 
 def render(found: Gathered, evaluation: Evaluation | None) -> str:
@@ -83,11 +77,6 @@ def _rejected(found: Gathered) -> str:
 
 
 def _measures(found: Gathered) -> str:
-    charts = [
-        chart
-        for name, (what, unit) in MEASURES.items()
-        if (chart := _measure(found, name, f"{what}, {unit}" if unit else what))
-    ]
     reasons: dict[str, int] = {}
     for one in found.rejected:
         reasons[one.reason] = reasons.get(one.reason, 0) + 1
@@ -96,73 +85,24 @@ def _measures(found: Gathered) -> str:
         "<h2>Measures of each sample</h2>\n"
         "<p>Dashed: limits of the recipe. The outer 0.5 % at either end are in the outer bars.</p>"
         + (f'<ul class="notes">{why}</ul>' if why else "")
-        + f'<div class="charts">{"".join(charts)}</div>'
+        + f'<div class="charts">{"".join(map(_panel, measure_panels(found)))}</div>'
     )
-
-
-def _measure(found: Gathered, name: str, what: str) -> str:
-    kept = _defined(row.get(name) for row in found.rows)
-    lost = _defined(one.columns.get(name) for one in found.rejected)
-    both = np.concatenate([kept, lost])
-    if not len(both) or both.min() == both.max():
-        return ""
-    low, high = np.quantile(both, [0.005, 0.995])
-    if low == high:
-        low, high = both.min(), both.max()
-    limits = _ends(found.limits.get(name))
-    low, high = min([low, *limits]), max([high, *limits])
-    edges = np.linspace(low, high, _BINS + 1)
-    series = [
-        Series(f"accepted ({len(kept):,})", "accepted", _binned(kept, edges)),
-        Series(f"rejected ({len(lost):,})", "rejected", _binned(lost, edges)),
-    ]
-    broken = sum(one.measure == name for one in found.rejected)
-    said = f"; {broken:,} rejected by it" if broken else ""
-    median = f"median {figure(float(np.median(kept)))}" if len(kept) else "none accepted"
-    return (
-        f'<section class="chart"><h3>{text(name)}</h3>'
-        f"{bars(f'Histogram of {name}', edges, series, limits)}"
-        f"{legend(series if len(lost) else series[:1])}"
-        f"<p>{text(what)}; {median}{said}</p></section>"
-    )
-
-
-def _defined(values: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
-    return np.array([v for v in values if v is not None and np.isfinite(v)], dtype=np.float64)
-
-
-def _binned(values: Any, edges: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
-    return np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0].astype(np.float64)
-
-
-def _ends(limits: Limits | None) -> list[float]:
-    return [] if limits is None else [v for v in (limits.min, limits.max) if v is not None]
 
 
 def _tissues(found: Gathered) -> str:
-    charts = [_tissue(label, tissue) for label, tissue in found.tissue.items()]
     return (
         "<h2>HU, real against synthetic</h2>\n"
         f"<p>Of {found.counted:,} of {len(found.rows):,} samples; each curve has the same area.</p>"
-        f'<div class="charts">{"".join(charts)}</div>'
+        f'<div class="charts">{"".join(map(_panel, tissue_panels(found)))}</div>'
     )
 
 
-def _tissue(label: str, tissue: Tissue) -> str:
-    named = (
-        ("painted", "painted", tissue.painted),
-        ("replaced, before painting", "before", tissue.before),
-        ("real of the label, outside of the mask", "real", tissue.elsewhere),
-    )
-    kept = [(name, css, counts) for name, css, counts in named if counts.any()]
-    shares = [np.cumsum(counts) / counts.sum() for _, _, counts in kept]
-    first = min((int(np.argmax(share > _TAIL)) for share in shares), default=0)
-    last = max((int(np.argmax(share >= 1 - _TAIL)) for share in shares), default=1)
-    part, edges = slice(first, last + 1), HU_EDGES[first : last + 2].astype(np.float64)
-    series = [Series(name, css, counts[part].astype(np.float64)) for name, css, counts in kept]
+def _panel(panel: Panel) -> str:
+    keys = "".join(f'<li class="{s.css}"><bdi>{escape(s.name)}</bdi></li>' for s in panel.series)
+    said = f"<p>{text(panel.said)}</p>" if panel.said else ""
     return (
-        f'<section class="chart"><h3>{text(label)}</h3>'
-        f"{lines(f'HU of {label}', edges, series)}{legend(series)}</section>"
+        f'<section class="chart"><h3>{text(panel.name)}</h3>{svg(panel.chart)}'
+        f'<ul class="legend">{keys}</ul>{said}</section>'
     )
 
 

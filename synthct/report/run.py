@@ -1,27 +1,20 @@
-"""``synthct report``: a dataset and its evaluation in, a page and a picture out."""
+"""``synthct report``: a dataset and its evaluation in, a page and pictures out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from synthct.dataset.files import atomic_write, make_folder
 from synthct.dataset.manifest import read_manifest
 from synthct.errors import VerifyError
 from synthct.evaluate.results import RESULTS, read_results
-from synthct.report.gather import ANYTHING, Gathered, gather
+from synthct.report.figures import card_text, charts_sheet, samples_sheet
+from synthct.report.gather import gather
 from synthct.report.page import render
-from synthct.report.pictures import WINDOWS, Piece, masked, outlined
-from synthct.tiles import TEXT, Rgb, captioned, contact_sheet, windowed
 
-PAGE, SHEET = "report.html", "samples.png"
-
-#: Rows of the picture, and the side of its tiles in pixels.
-_SHEET_ROWS, _TILE = 8, 200
+PAGE, CARD, SHEET, CHARTS = "report.html", "card.md", "samples.png", "charts.png"
 
 
 def write_report(
@@ -32,7 +25,7 @@ def write_report(
     masks: int = 24,
     progress: bool = False,
 ) -> Path:
-    """Write ``report.html`` and ``samples.png``.
+    """Write ``report.html``, and ``card.md`` with its pictures.
 
     Args:
         folder: The folder of a version.
@@ -63,37 +56,10 @@ def write_report(
     with tqdm(total=total, unit="sample", disable=None if progress else True) as bar:
         found = gather(folder, masks=masks, advance=bar.update)
     make_folder(output)
-    if (sheet := samples_sheet(found)) is not None:
-        atomic_write(output / SHEET, sheet)
+    sheets = {SHEET: samples_sheet(found), CHARTS: charts_sheet(found)}
+    pictures = {name: sheet for name, sheet in sheets.items() if sheet is not None}
+    for name, sheet in pictures.items():
+        atomic_write(output / name, sheet)
+    atomic_write(output / CARD, card_text(found, results, list(pictures)).encode())
     atomic_write(output / PAGE, render(found, results).encode())
     return output / PAGE
-
-
-def samples_sheet(found: Gathered) -> bytes | None:
-    """Masked input, paintings and original of some masks as PNG; None if there is no sample."""
-    number = len(found.pieces)
-    shown = min(_SHEET_ROWS, number)
-    chosen = [found.pieces[n * number // shown] for n in range(shown)]
-    return contact_sheet([_strip(pieces) for pieces in chosen], columns=1)
-
-
-def _strip(pieces: Sequence[Piece]) -> Rgb:
-    first, soft = pieces[0], WINDOWS["soft"]
-    pictures = [
-        masked(first, soft),
-        *(outlined(piece.painted, piece.mask, soft) for piece in pieces),
-    ]
-    pictures += [] if first.original is None else [windowed(first.original, soft)]
-    tiles = np.hstack([_tile(picture, first.size_mm) for picture in pictures])
-    label = first.columns.get("label") or ANYTHING
-    return captioned(tiles, [[(f"{first.columns['mask_id']}: {label}", TEXT)]])
-
-
-def _tile(picture: Rgb, size_mm: tuple[float, float]) -> Rgb:
-    """A picture in a square, its pixels as tall and wide as in the body."""
-    scale = _TILE / max(size_mm)
-    height, width = (max(1, round(length * scale)) for length in size_mm)
-    square = Image.new("RGB", (_TILE, _TILE))
-    small = Image.fromarray(picture).resize((width, height), Image.Resampling.LANCZOS)
-    square.paste(small, ((_TILE - width) // 2, (_TILE - height) // 2))
-    return np.asarray(square)
