@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from conftest import make_tiny_case
 from datasets import load_dataset
 from foreign_checkpoints import write_text_model, write_unconditional
 from tiny_recipe import tiny_recipe, write_data, write_recipe
 from typer.testing import CliRunner, Result
 
+import synthct
 from synthct.build import build
 from synthct.cli import app
 from synthct.dataset.lockfile import read_lock
 from synthct.dataset.manifest import read_manifest
-from synthct.errors import RecipeError
+from synthct.errors import CheckpointError, RecipeError
 from synthct.recipe import Recipe, load_recipe, stored_recipe
+from synthct.volume import Volume
 
 #: What each recipe says of its checkpoint.
 REPAINT = {
@@ -189,12 +193,19 @@ def test_without_transformers_the_extra_is_named(
     assert "pip install 'synthct[text]'" in done.stderr
 
 
-def test_a_stated_licence_stands_and_a_training_file_counts(world: Path, tmp_path: Path) -> None:
-    recipe = recipe_of(world, "ddpm") | {"licence": "CC-BY-NC-SA-4.0"}
-    folder = build(
-        Recipe.model_validate(recipe), tmp_path, cache_dir=world / "cache", limit=1, workers=0
-    )
-    assert read_lock(folder).licence == "CC-BY-NC-SA-4.0"
+def test_a_licence_is_stated_or_follows_from_what_the_checkpoint_says(
+    world: Path, tmp_path: Path
+) -> None:
+    told = shutil.copytree(world / "ddpm", tmp_path / "told")
+    (told / "training.json").write_text('{"licence": "CC-BY-4.0"}')
+    stated = recipe_of(world, "ddpm") | {"licence": "CC-BY-NC-SA-4.0"}
+    said = recipe_of(world, "ddpm", checkpoint=str(told))
+    for name, recipe in {"stated": stated, "said": said}.items():
+        asked = Recipe.model_validate(recipe)
+        folder = build(asked, tmp_path / name, cache_dir=world / "cache", limit=1, workers=0)
+        assert read_lock(folder).licence == "CC-BY-NC-SA-4.0"  # of KiTS
+        card = (folder / "README.md").read_text()
+        assert ("does not say what it was trained on" in card) == (name == "stated")
 
 
 def test_unsaid_fields_have_no_part_in_a_recipe(world: Path, tiny_checkpoint: Path) -> None:
@@ -208,6 +219,25 @@ def test_unsaid_fields_have_no_part_in_a_recipe(world: Path, tiny_checkpoint: Pa
     assert Recipe.model_validate(told.model_dump()) == told
     other = Recipe.model_validate(recipe_of(world, "text", prompt="ct"))
     assert other.recipe_id != told.recipe_id
+
+
+def test_one_scan_is_painted_from_python(world: Path) -> None:
+    case = make_tiny_case()
+    region = case.region("tumor")
+    mask = Volume(region.astype(np.uint8), case.labels.affine)
+    codecs: dict[str, Any] = {"default": "soft_tissue"}
+    repaint = {"checkpoint": str(world / "ddpm"), "scheduler": "repaint"}
+    told = {"checkpoint": str(world / "text"), "label": "tumor", "prompt": "a {label}"}
+    for given in (repaint, told):
+        painted = synthct.inpaint(case.scan(), mask, num_inference_steps=4, codecs=codecs, **given)
+        assert np.array_equal(painted.array[~region], case.scan().array[~region])
+        assert (painted.array != case.scan().array)[region].mean() > 0.9
+    with pytest.raises(CheckpointError, match="does not say how HU become"):
+        synthct.inpaint(case.scan(), mask, **repaint)
+    with pytest.raises(CheckpointError, match=r"give it a prompt that tells what fits where a"):
+        synthct.inpaint(case.scan(), mask, codecs=codecs, **{**told, "label": None})
+    with pytest.raises(RecipeError, match=r"inpaint: codecs: .*codec 'mri' is unknown"):
+        synthct.inpaint(case.scan(), mask, codecs={"default": "mri"}, **repaint)
 
 
 def test_training_does_not_start_from_them(world: Path, tmp_path: Path) -> None:
