@@ -140,11 +140,13 @@ def test_the_mask_is_outlined_and_nothing_in_it_is_covered(page: Any) -> None:
 
 def test_wheel_and_planes_scroll_and_a_click_tells_the_hu(page: Any) -> None:
     canvas = page.locator("canvas")
-    before = voxels(page)
-    canvas.click(position={"x": 320, "y": 240})
-    assert "HU where you clicked" in page.inner_text("output")
+    before, top = voxels(page), page.evaluate("window.scrollY")
+    canvas.hover(position={"x": 320, "y": 240})
     page.mouse.wheel(0, 100)
     assert not np.array_equal(voxels(page), before)
+    assert page.evaluate("window.scrollY") == top
+    canvas.click(position={"x": 320, "y": 240})
+    assert "HU where you clicked" in page.inner_text("output")
     page.select_option(".plane", "coronal")
     assert page.inner_text("output").partition(";")[0].endswith("of 40")
     page.select_option(".plane", "all")

@@ -69,9 +69,14 @@ class Form(Protocol):
         """
 
 
-def file_columns(names: Iterable[str]) -> list[tuple[str, pa.DataType]]:
+def files_of(form: Form, keep_original: bool) -> list[str]:
+    """Names of the files of each item."""
+    return [name for name in form.files if keep_original or name != "original"]
+
+
+def file_columns(form: Form, keep_original: bool) -> list[tuple[str, pa.DataType]]:
     """The columns that name files; ``datasets`` loads ``mask_file_name`` as column ``mask``."""
-    return [(f"{name}_file_name", pa.string()) for name in names]
+    return [(f"{name}_file_name", pa.string()) for name in files_of(form, keep_original)]
 
 
 def flat_schema() -> list[tuple[str, pa.DataType]]:

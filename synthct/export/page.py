@@ -8,7 +8,7 @@ from typing import Any
 from synthct.dataset.manifest import Release
 from synthct.dataset.markdown import code, count, inert, table
 from synthct.dataset.records import yaml_text
-from synthct.export.form import Form
+from synthct.export.form import Form, files_of
 
 #: What of the header of a card is true of an export too.
 _KEPT = ("pretty_name", "license", "license_name", "license_link", "task_categories", "tags",
@@ -42,9 +42,7 @@ def page(
     }
     kept = {name: header[name] for name in _KEPT if name in header}
     files = [
-        [f"`*/*_{name}.{form.suffix}`", what]
-        for name, what in form.files.items()
-        if keep_original or name != "original"
+        [f"`*/*_{name}.{form.suffix}`", form.files[name]] for name in files_of(form, keep_original)
     ]
     values = [[0, "background"], *sorted([v, code(n)] for n, v in labels.items())]
     sections = [

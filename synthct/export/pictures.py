@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import pyarrow as pa
 
-from synthct.export.form import Columns, Item, file_columns, file_stem, flat_schema
+from synthct.export.form import Columns, Item, file_columns, file_stem, files_of, flat_schema
 
 #: Columns of a row beside the flat ones; the provenance as JSON text.
 _MORE = [
@@ -37,22 +37,19 @@ millimetres; HU are `np.asarray(sample["image"]).astype(np.int16) - 1024`. The p
 
     def record_schema(self, keep_original: bool) -> pa.Schema:
         """The columns of ``metadata.parquet``."""
-        return pa.schema([*file_columns(self._names(keep_original)), *flat_schema(), *_MORE])
+        return pa.schema([*file_columns(self, keep_original), *flat_schema(), *_MORE])
 
     def sample_schema(self, keep_original: bool) -> pa.Schema:
         """The columns of ``samples.csv``."""
-        return pa.schema([*file_columns(self._names(keep_original)), *flat_schema()])
+        return pa.schema([*file_columns(self, keep_original), *flat_schema()])
 
     def write(self, rows: Iterable[Columns], folder: Path, start: int) -> Iterator[Item]:
         """Write the files of some rows; see ``Form.write``."""
         for number, row in enumerate(rows, start):
             stem = file_stem(number, row["sample_id"])
             named = {}
-            for name in self._names("original" in row):
+            for name in files_of(self, "original" in row):
                 named[f"{name}_file_name"] = file = f"{stem}_{name}.{self.suffix}"
                 (folder / file).write_bytes(row[name]["bytes"])
             told = {**row, **named}
             yield Item(told, (told,))
-
-    def _names(self, keep_original: bool) -> list[str]:
-        return [name for name in self.files if keep_original or name != "original"]

@@ -46,11 +46,11 @@ differ between its slices are lists, in the order of the slices."""
         shared = [(name, flat.pop(name)) for name in _SHARED]
         of_slices = [*flat.items(), ("provenance", pa.string())]
         lists = [(name, pa.list_(type_)) for name, type_ in of_slices]
-        return pa.schema([*file_columns(self._names(keep_original)), *shared, *lists])
+        return pa.schema([*file_columns(self, keep_original), *shared, *lists])
 
     def sample_schema(self, keep_original: bool) -> pa.Schema:
         """The columns of ``samples.csv``; ``slice`` counts from 0 along the volume's axis."""
-        files = file_columns(self._names(keep_original))
+        files = file_columns(self, keep_original)
         return pa.schema([*files, ("slice", pa.int32()), *flat_schema()])
 
     def write(self, rows: Iterable[Columns], folder: Path, start: int) -> Iterator[Item]:
@@ -60,7 +60,7 @@ differ between its slices are lists, in the order of the slices."""
             painting = "real" if first["variant"] is None else f"v{first['variant']}"
             stem = file_stem(number, f"{first['lesion_id']}.{painting}")
             named = {}
-            for name, volume in _files_of(run).items():
+            for name, volume in _volumes_of(run).items():
                 named[f"{name}_file_name"] = file = f"{stem}_{name}.{self.suffix}"
                 (folder / file).write_bytes(nifti_bytes(volume, compress=True))
             lists = {name: [row[name] for row in run] for name in first if name not in _SHARED}
@@ -68,11 +68,8 @@ differ between its slices are lists, in the order of the slices."""
             samples = ({**row, **named, "slice": n} for n, row in enumerate(run))
             yield Item(record, tuple(samples))
 
-    def _names(self, keep_original: bool) -> list[str]:
-        return [name for name in self.files if keep_original or name != "original"]
 
-
-def _files_of(run: Sequence[Columns]) -> dict[str, Volume]:
+def _volumes_of(run: Sequence[Columns]) -> dict[str, Volume]:
     """The volumes of neighbouring slices, by name."""
     found = stack(run)
     mask = Volume(found.mask.array.astype(np.uint8), found.mask.affine)

@@ -147,7 +147,7 @@ def gather(folder: Path, *, masks: int, advance: Callable[[], object]) -> Gather
         if columns.get("is_painted") is False:
             continue
         if (number := lesion_of.get(columns["sample_id"])) is not None:
-            slices[number].append(columns)
+            slices[number].append({**columns, "original": None, "preview": None})
         pieces = shown.get(columns["mask_id"])
         is_shown = pieces is not None and len(pieces) < VARIANTS
         is_counted = columns["sample_id"] in counted

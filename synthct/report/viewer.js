@@ -79,6 +79,7 @@ const show = async (lesion) => {
   setWindow();
   setPlane();
   go(start);
+  find("canvas").focus({ preventScroll: true }); // the wheel scrolls slices, elsewhere the page
 };
 
 for (const button of document.querySelectorAll(".lesion button")) {
