@@ -62,8 +62,8 @@ class Diffusion(_Method):
         revision: Commit or tag of a Hub repository.
         scheduler: The sampler, by its usual name.
         num_inference_steps: Passes of the model per sample; more is slower and finer.
-        guidance_scale: How strongly the label is insisted on, for a checkpoint that was trained
-            with ``label_dropout``; 1 is without guidance, more takes twice the passes.
+        guidance_scale: How strongly the prompt is insisted on, or the label, for a checkpoint that
+            was trained with ``label_dropout``; 1 is without guidance, more takes twice the passes.
         dtype: Arithmetic of the model; bfloat16 is faster and a little coarser.
         batch_size: Patches painted together, of up to 128 pixels (fewer larger ones). Part of
             the recipe because it changes low bits.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from synthct.assemble import counted
@@ -13,6 +13,7 @@ from synthct.check import Checked
 from synthct.dataset.files import atomic_write
 from synthct.draw import CaseReader, Drawn, Refused, draw, masks_of
 from synthct.methods import Diffusion
+from synthct.models.layout import PALETTE
 from synthct.painter import THREADS
 from synthct.plan import SampleSpec
 from synthct.plan_sheet import TILES, plan_sheet
@@ -45,12 +46,26 @@ def describe(checked: Checked) -> str:
     donors = {s.donor.case_id for s in plan.specs if s.donor and s.section not in own}
     if donors:
         lines.append(f"  {'donors':<8}{counted(len(donors), 'case')}")
+    lines += _foreign_lines(checked)
     lines.append(f"  {'licence':<8}{checked.licence or 'unknown: not to be published'}")
     lines.append(f"  {'size':<8}about {_size(expected_bytes(checked, plan.specs))}")
     lines.append(f"  {'time':<8}about {_duration(plan.num_painted * seconds_per_sample(checked))}")
     lines += [f"  note: {note}" for note in (*plan.notes, *checked.index.notes)]
     lines += [f"  left out: {s.source} {s.case_id}: {s.reason}" for s in checked.index.skipped]
     return "\n".join(lines)
+
+
+def _foreign_lines(checked: Checked) -> Iterator[str]:
+    """How a checkpoint that is not of synthct is asked."""
+    asked, files, rules = checked.recipe.inpaint, checked.checkpoint, checked.rules
+    if not isinstance(asked, Diffusion) or files is None or rules is None:
+        return
+    if files.layout == PALETTE:
+        return
+    yield f"  {'model':<8}{files.layout.what}, in patches of {rules.patch_sizes[0]} pixels"
+    for label in (None, *rules.labels):
+        if (prompt := asked.prompt_for(label)) is not None:
+            yield f"  {'prompt':<8}{label or 'whatever fits'}: {prompt}"
 
 
 def masks_preview(checked: Checked, path: Path) -> tuple[int, list[str]]:

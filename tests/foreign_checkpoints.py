@@ -73,6 +73,8 @@ def write_text_model(folder: Path, *, seed: int = 0, unet: dict[str, Any] | None
                 num_hidden_layers=2,
                 num_attention_heads=2,
                 vocab_size=words,
+                bos_token_id=words - 3,
+                eos_token_id=words - 2,
             )
         )
     network.save_pretrained(folder / "unet")

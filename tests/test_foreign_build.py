@@ -130,6 +130,8 @@ def test_check_says_what_a_recipe_comes_to(
     done = run(world, "check", str(path), "--no-sheet", monkeypatch=monkeypatch)
     assert done.exit_code == 0, done.output
     assert "licence unknown: not to be published" in done.output
+    assert "in patches of 32 pixels" in done.output
+    assert ("prompt  tumor: a tumor of a kidney" in done.output) == (kind == "text")
 
 
 @pytest.mark.parametrize(
@@ -147,6 +149,24 @@ def test_check_says_what_a_recipe_comes_to(
         ("ddpm", {"codecs": ...}, 2, r"inpaint: .*codecs: \{default: soft_tissue\}"),
         ("ddpm", {"codecs": {"kidney": "lung"}}, 2, "inpaint.codecs: needs a codec named 'defa"),
         ("ddpm", {"codecs": {"default": "mri"}}, 2, "inpaint.codecs: codec 'mri' is unknown"),
+        (
+            "ddpm",
+            {"codecs": {"default": {"kind": "window", "level_hu": 9e4, "width_hu": 9}}},
+            2,
+            "inpaint.codecs.default: 'default' spans",
+        ),
+        (
+            "ddpm",
+            {"codecs": {"default": "lung", "tumour": "lung"}},
+            2,
+            "inpaint.codecs.tumour: no mask paints 'tumour'; did you mean 'tumor'",
+        ),
+        (
+            "text",
+            {"prompt": {"default": "a", "kidny": "b"}},
+            2,
+            "inpaint.prompt.kidny: no mask paints 'kidny'; did you mean 'kidney'",
+        ),
         ("ddpm", {"prompt": "a"}, 2, r"inpaint.prompt: .*takes no 'prompt'; remove it"),
         ("ddpm", {"labels": ...}, 4, r"masks 'organ': the checkpoint cannot paint 'kidney'"),
         ("ddpm", {"scheduler": "ddim"}, 4, "set scheduler to repaint, not ddim"),

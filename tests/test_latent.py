@@ -179,6 +179,14 @@ def test_every_kind_of_scheduler_paints(checkpoint: Checkpoint, scheduler: str) 
     assert np.array_equal(first, again)
 
 
+def test_half_precision_paints_about_the_same(checkpoint: Checkpoint) -> None:
+    halved = inpainter_of(checkpoint, dtype="bfloat16")
+    whole = inpainter_of(checkpoint, dtype="float32")
+    patch = random_patch(0)
+    (coarse,), (fine,) = (one.paint([patch], [1]) for one in (halved, whole))
+    assert 0 < np.abs(coarse - fine).max() < 0.1
+
+
 def test_passes_are_counted(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     inpainter = inpainter_of(checkpoint, guidance_scale=2.0)
     forward, passes = checkpoint.unet.forward, []

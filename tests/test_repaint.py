@@ -176,6 +176,28 @@ def test_paint_fills_the_mask_and_nothing_else(checkpoint: Checkpoint) -> None:
     assert np.abs(painted).max() <= 1
 
 
+def test_half_precision_paints_about_the_same(checkpoint: Checkpoint) -> None:
+    halved = Inpainter(
+        checkpoint,
+        scheduler="repaint",
+        num_inference_steps=4,
+        jump_length=1,
+        jump_n_sample=2,
+        dtype="bfloat16",
+    )
+    whole = Inpainter(
+        checkpoint,
+        scheduler="repaint",
+        num_inference_steps=4,
+        jump_length=1,
+        jump_n_sample=2,
+        dtype="float32",
+    )
+    patch = random_patch(0)
+    (coarse,), (fine,) = (one.paint([patch], [1]) for one in (halved, whole))
+    assert 0 < np.abs(coarse - fine).max() < 0.1
+
+
 def test_passes_are_counted(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     inpainter = Inpainter(
         checkpoint, scheduler="repaint", num_inference_steps=20, jump_length=5, jump_n_sample=3

@@ -50,7 +50,7 @@ class NetworkConfig(BaseModel):
     @classmethod
     def _check_codecs(cls, codecs: Mapping[str, Any]) -> Mapping[str, Any]:
         for label, value in codecs.items():
-            _check_range(label, parse_codec(value))
+            check_range(label, parse_codec(value))
         return codecs
 
     @model_validator(mode="after")
@@ -138,7 +138,7 @@ def require(name: str, file: str, value: Mapping[str, Any], model: type[Model]) 
 OF_DIFFUSERS = {"_class_name", "_diffusers_version", "_name_or_path"}
 
 
-def _check_range(label: str, codec: Window | Knots) -> None:
+def check_range(label: str, codec: Window | Knots) -> None:
     """Refuse a codec in which no tissue could be told from another."""
     low, high = codec.range_hu
     if high - low < 1 or low >= HU_MAX or high <= HU_MIN or high - low > 2**17:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from synthct.intensity import parse_codec
 from synthct.methods import FOREIGN, Diffusion
 from synthct.models.checkpoint import CheckpointFiles
+from synthct.models.config import check_range
 from synthct.models.foreign import patch_side, require_transformers
 from synthct.models.layout import PALETTE, TEXT
 from synthct.patch import PatchRules
-from synthct.yaml_errors import Problem
+from synthct.yaml_errors import Problem, did_you_mean
 
 #: Where nothing is said, every scan is painted on its own grid.
 ANY_SPACING_MM = (0.01, 100.0)
@@ -46,8 +48,15 @@ def unfit(
             f"{what}, which does not say how HU become its -1..1; say it, as in "
             "codecs: {default: soft_tissue}",
         )
+    for name, codec in (asked.codecs or {}).items():
+        try:
+            check_range(name, parse_codec(codec))
+        except ValueError as err:
+            yield Problem(("inpaint", "codecs", name), str(err))
+    yield from _misspelt("codecs", asked.codecs, wanted)
     if not is_told:
         return
+    yield from _misspelt("prompt", asked.prompt, wanted)
     for label in wanted:
         if asked.prompt_for(label) is None:
             told = f"what '{label}' is" if label else "what fits where a mask has no label"
@@ -56,6 +65,15 @@ def unfit(
                 f"{what}; give it a prompt that tells {told}, as in prompt: "
                 f"{{{label or 'default'}: CT slice of {label or 'the abdomen'}}}",
             )
+
+
+def _misspelt(key: str, said: object, wanted: Sequence[str | None]) -> Iterator[Problem]:
+    """Labels of which something is said and that no mask paints."""
+    labels = [label for label in wanted if label is not None]
+    for label in said if isinstance(said, dict) else ():
+        if label not in ("default", *labels):
+            message = f"no mask paints '{label}'{did_you_mean(label, labels)}"
+            yield Problem(("inpaint", key, label), message, at_key=True)
 
 
 def patch_rules(
