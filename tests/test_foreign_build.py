@@ -22,7 +22,8 @@ from synthct.build import build
 from synthct.cli import app
 from synthct.dataset.lockfile import read_lock
 from synthct.dataset.manifest import read_manifest
-from synthct.errors import CheckpointError, RecipeError
+from synthct.errors import CheckpointError, PolicyError, RecipeError
+from synthct.publish.gate import pack
 from synthct.recipe import Recipe, load_recipe, stored_recipe
 from synthct.volume import Volume
 
@@ -226,6 +227,16 @@ def test_a_licence_is_stated_or_follows_from_what_the_checkpoint_says(
         assert read_lock(folder).licence == "CC-BY-NC-SA-4.0"  # of KiTS
         card = (folder / "README.md").read_text()
         assert ("does not say what it was trained on" in card) == (name == "stated")
+        if name == "stated":
+            with pytest.raises(PolicyError, match="training data of checkpoint 'ddpm'"):
+                pack(str(folder))
+        else:
+            assert pack(str(folder)).licence == "CC-BY-NC-SA-4.0"
+
+
+def test_checkpoints_of_others_are_theirs_to_publish(world: Path) -> None:
+    with pytest.raises(CheckpointError, match="only checkpoints of synthct are published"):
+        pack(str(world / "ddpm"))
 
 
 def test_unsaid_fields_have_no_part_in_a_recipe(world: Path, tiny_checkpoint: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DModel
@@ -217,6 +218,27 @@ def test_the_safety_checker_is_neither_needed_nor_fetched(text: Path) -> None:
     assert set(TEXT.files_in(text)) < asked
     assert not any(name.endswith((".bin", ".py", ".pkl")) or "safety" in name for name in asked)
     assert all(set(layout.files) <= asked for layout in LAYOUTS.values())
+
+
+def test_what_is_fetched_from_the_hub_is_enough(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (text / "safety_checker").mkdir()
+    (text / "safety_checker/pytorch_model.bin").write_bytes(b"a pickle")
+    snapshot = tmp_path / "0123456789abcdef0123456789abcdef01234567"
+
+    def download(repo: str, *, revision: str, allow_patterns: list[str]) -> str:
+        assert (repo, revision) == ("owner/name", "v1")
+        for name in allow_patterns:
+            if (text / name).exists():
+                (snapshot / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(text / name, snapshot / name)
+        return str(snapshot)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    loaded = load_checkpoint("owner/name", revision="v1")
+    assert loaded.files.checkpoint_id == find_checkpoint(str(text)).checkpoint_id
+    assert not (snapshot / "safety_checker").exists()
 
 
 # Refusals
