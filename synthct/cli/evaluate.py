@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -88,7 +89,7 @@ def evaluate(
         here = dataset.resolve()
         folder = output or here.with_name(f"{here.name}.evaluation")
         write_results(folder, found, tables)
-        typer.echo(tables)
+        typer.echo(html.unescape(tables))  # a terminal shows names as they are
         typer.echo(f"{folder}")
 
 

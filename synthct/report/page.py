@@ -46,16 +46,25 @@ def render(found: Gathered, evaluation: Evaluation | None) -> str:
         f"default-src 'none'; img-src data:; style-src {hashed(style)}; "
         f"script-src {' '.join(map(hashed, run))}; base-uri 'none'; form-action 'none'"
     )
+    parts = {
+        "samples": ("Samples", _samples(found)),
+        "volumes": ("In 3D", viewer.section(found.lesions)),
+        "tissues": ("HU, real against synthetic", _tissues(found)),
+        "measures": ("Measures of each sample", _measures(found)),
+        "whole": ("The dataset as a whole", _evaluation(evaluation)),
+    }
+    there = {key: part for key, part in parts.items() if part[1]}
+    links = "".join(f'<a href="#{key}">{name}</a>' for key, (name, _) in there.items())
     body = "\n".join(
         [
             f"<h1>{text(title)}</h1>",
             f"<p>{len(found.rows):,} painted samples of {found.masks:,} masks, "
             f"{text(_rejected(found))}; content {text(release.content_id[:12])}</p>",
-            _measures(found),
-            _tissues(found),
-            _evaluation(evaluation),
-            viewer.section(found.lesions),
-            _samples(found),
+            f"<nav>{links}</nav>",
+            *(
+                f'<section id="{key}"><h2>{name}</h2>\n{content}</section>'
+                for key, (name, content) in there.items()
+            ),
         ]
     )
     return (
@@ -82,7 +91,6 @@ def _measures(found: Gathered) -> str:
         reasons[one.reason] = reasons.get(one.reason, 0) + 1
     why = "".join(f"<li>{text(reason)}: {count:,}</li>" for reason, count in reasons.items())
     return (
-        "<h2>Measures of each sample</h2>\n"
         "<p>Dashed: limits of the recipe. The outer 0.5 % at either end are in the outer bars.</p>"
         + (f'<ul class="notes">{why}</ul>' if why else "")
         + f'<div class="charts">{"".join(map(_panel, measure_panels(found)))}</div>'
@@ -91,7 +99,6 @@ def _measures(found: Gathered) -> str:
 
 def _tissues(found: Gathered) -> str:
     return (
-        "<h2>HU, real against synthetic</h2>\n"
         f"<p>Of {found.counted:,} of {len(found.rows):,} samples; each curve has the same area.</p>"
         f'<div class="charts">{"".join(map(_panel, tissue_panels(found)))}</div>'
     )
@@ -108,11 +115,8 @@ def _panel(panel: Panel) -> str:
 
 def _evaluation(evaluation: Evaluation | None) -> str:
     if evaluation is None:
-        return (
-            "<h2>The dataset as a whole</h2>\n<p>Not evaluated: run 'synthct evaluate', then "
-            "'synthct report' again.</p>"
-        )
-    parts = ["<h2>The dataset as a whole</h2>", f"<p>{text(compared(evaluation))}</p>"]
+        return "<p>Not evaluated: run 'synthct evaluate', then 'synthct report' again.</p>"
+    parts = [f"<p>{text(compared(evaluation))}</p>"]
     parts.append(_table(groups_grid(evaluation)))
     for section in sections(evaluation):
         parts.append(f"<h3>{text(section.title)}</h3>")
@@ -169,7 +173,7 @@ def _samples(found: Gathered) -> str:
     if shown < found.masks:
         said += ": some from all of the dataset, and the worst by each measure"
     return (
-        f"<h2>Samples</h2>\n<p>{said}. In maps of differences red is brighter, blue darker, full "
+        f"<p>{said}. In maps of differences red is brighter, blue darker, full "
         f'colour {DIFFERENCE_HU} HU.</p>\n<div class="controls"><span>{windows}</span>'
         f'<label>order <select id="order"><option value="">as in the dataset</option>{options}'
         f'</select></label></div>\n<div class="masks" id="masks">'

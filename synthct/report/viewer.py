@@ -40,11 +40,11 @@ def section(lesions: Sequence[Lesion]) -> str:
     script, library = scripts()
     windows = {key: window.range_hu for key, window in WINDOWS.items()}
     return (
-        f'<h2>In 3D</h2>\n<div id="lesions" data-windows="{escape(json.dumps(windows))}">'
+        f'<div id="lesions" data-windows="{escape(json.dumps(windows))}">'
         f"<p>Some of what at least {LEAST_SLICES} neighbouring slices show, with its surroundings. "
         "As radiologists have it, the patient's right is on the left of axial and coronal "
         "pictures, and the front on the left of sagittal ones. The window is that of the samples "
-        f"below.</p>{''.join(_lesion(n, one) for n, one in enumerate(lesions))}</div>\n"
+        f"above.</p>{''.join(_lesion(n, one) for n, one in enumerate(lesions))}</div>\n"
         f'<template id="niivue">{_packed(library.encode())}</template>\n'
         f"<details><summary>Licences of the viewer, NiiVue</summary><pre>{escape(asset(_LICENCES))}"
         f"</pre></details>\n<script>{script}</script>"
