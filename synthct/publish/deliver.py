@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from synthct.errors import ConflictError, HubError
-from synthct.publish.hub import HubRepo
+from synthct.publish.hub import BranchGoneError, HubRepo
 from synthct.publish.parcel import Item, Parcel, Tree
 from synthct.publish.shown import Shown, is_later, shown_at
 
@@ -64,7 +64,10 @@ def deliver(
     """
     with repo.connection.open():
         delivering = _Delivering(parcel, repo, uploaded)
-        outcome, commit = delivering.run(private)
+        try:
+            outcome, commit = delivering.run(private)
+        except BranchGoneError:  # removed by one who published the same, and was faster
+            outcome, commit = delivering.run(private)
         repo.remove_branch(delivering.branch)
     return Delivery(outcome, commit, f"{repo.url}/tree/{parcel.version or commit}")
 
@@ -111,7 +114,7 @@ class _Delivering:
         """
         repo, parcel = self.repo, self.parcel
         repo.add_branch(self.branch, main)
-        missing = parcel.missing(repo.tree(repo.refs().branches[self.branch]))
+        missing = parcel.missing(repo.tree(repo.head(self.branch)))
         self.uploaded(parcel.size - sum(item.size for item in missing))
         for start in range(0, len(missing), _BATCH):
             batch = missing[start : start + _BATCH]
@@ -138,7 +141,7 @@ class _Delivering:
         """
 
         def step() -> tuple[str, list[str]]:
-            head = self.repo.refs().branches[self.branch]
+            head = self.repo.head(self.branch)
             tree = self.repo.tree(head)
             left = [item for item in self.parcel.missing(tree) if item in add]
             gone = sorted(tree.keys() - self.parcel.paths - kept)
@@ -155,7 +158,7 @@ class _Delivering:
         here = repo.tree(built)
 
         def step() -> str:
-            head = repo.refs().branches["main"]
+            head = repo.head("main")
             tree = repo.tree(head)
             left = parcel.missing(tree)
             if not left:  # the answer to our commit was lost, or somebody did the same

@@ -14,14 +14,14 @@ from huggingface_hub import (
     RepoFile,
     hf_hub_url,
 )
-from huggingface_hub.errors import RepositoryNotFoundError
+from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.utils import (  # type: ignore[attr-defined]
     build_hf_headers,
     get_session,
     hf_raise_for_status,
 )
 
-from synthct.errors import HubError, PolicyError
+from synthct.errors import ConflictError, HubError, PolicyError
 from synthct.publish.connection import Connection, Patience
 from synthct.publish.parcel import Item, Kind, Stored, Tree
 
@@ -32,6 +32,13 @@ class Refs:
 
     branches: dict[str, str]
     tags: dict[str, str]
+
+
+class BranchGoneError(ConflictError):
+    """A branch is not there any more: somebody who does the same has finished and removed it."""
+
+    def __init__(self, repo: str, branch: str) -> None:
+        super().__init__(f"{repo}: somebody else removed branch {branch}; run the command again")
 
 
 class HubRepo:
@@ -123,6 +130,17 @@ class HubRepo:
             {ref.name: ref.target_commit for ref in found.tags},
         )
 
+    def head(self, branch: str) -> str:
+        """The commit that a branch points to.
+
+        Raises:
+            BranchGoneError: If it is not there.
+        """
+        head = self.refs().branches.get(branch)
+        if head is None:
+            raise BranchGoneError(self.name, branch)
+        return head
+
     def tree(self, commit: str) -> Tree:
         """Every file of a commit."""
 
@@ -192,18 +210,27 @@ class HubRepo:
         return self.connection.persist(step)
 
     def upload(self, item: Item, branch: str) -> None:
-        """Send a large file, unless the Hub has it: what it lacks is sent, and checked by it."""
+        """Send a large file, unless the Hub has it: what it lacks is sent, and checked by it.
+
+        Raises:
+            BranchGoneError: If the branch is not there.
+        """
         addition = _addition(item)
-        self.connection.persist(
-            lambda: self._api.preupload_lfs_files(
-                self.name,
-                [addition],
-                repo_type=self.kind,
-                revision=branch,
-                num_threads=1,
-                free_memory=False,
-            )
-        )
+
+        def step() -> None:
+            try:
+                self._api.preupload_lfs_files(
+                    self.name,
+                    [addition],
+                    repo_type=self.kind,
+                    revision=branch,
+                    num_threads=1,
+                    free_memory=False,
+                )
+            except RevisionNotFoundError:
+                raise BranchGoneError(self.name, branch) from None
+
+        self.connection.persist(step)
 
     def commit(
         self,
@@ -226,21 +253,27 @@ class HubRepo:
             copied_from: A commit.
             delete: Names of files.
             parent: What the branch must point to; None: whatever it does.
+
+        Raises:
+            BranchGoneError: If the branch is not there.
         """
         operations: list[CommitOperationAdd | CommitOperationCopy | CommitOperationDelete] = [
             *(_addition(item) for item in add),
             *(CommitOperationCopy(path, path, src_revision=copied_from) for path in copy),
             *(CommitOperationDelete(path, is_folder=False) for path in delete),
         ]
-        made = self._api.create_commit(
-            self.name,
-            operations,
-            commit_message=title,
-            repo_type=self.kind,
-            revision=branch,
-            parent_commit=parent,
-            num_threads=1,
-        )
+        try:
+            made = self._api.create_commit(
+                self.name,
+                operations,
+                commit_message=title,
+                repo_type=self.kind,
+                revision=branch,
+                parent_commit=parent,
+                num_threads=1,
+            )
+        except RevisionNotFoundError:
+            raise BranchGoneError(self.name, branch) from None
         return str(made.oid)
 
 

@@ -6,12 +6,10 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-#: A status is answered in place of an answer. ``reset`` closes the connection before the request is
-#: looked at, ``lost`` when it has been done; ``hang`` does not answer for long; ``cut`` answers
-#: half, ``garbage`` something else.
-KINDS = (
-    "500", "502", "429", "409", "412", "reset", "lost", "hang", "cut", "garbage",
-)  # fmt: skip
+#: What may pass. A status is answered in place of an answer. ``reset`` closes the connection before
+#: the request is looked at, ``lost`` when it has been done; ``hang`` does not answer for long;
+#: ``cut`` answers half, ``garbage`` something else.
+PASSING = ("500", "reset", "409", "lost", "429", "cut", "412", "garbage", "502", "hang")
 FINAL = ("401", "403")
 
 
@@ -21,9 +19,10 @@ class Fault:
 
     Attributes:
         at: Number of the request, from 1.
-        kind: One of ``KINDS`` or ``FINAL``, or ``call`` and ``call after``.
+        kind: One of ``PASSING`` or ``FINAL``. ``pause`` calls before the request is looked at;
+            ``kill`` too, and then forgets the request; ``kill after`` calls when it has been done.
         lasting: Whether it happens to all later requests too.
-        call: What to do just before the request is answered, or just after it was done.
+        call: What is called.
     """
 
     at: int

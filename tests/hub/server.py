@@ -20,7 +20,7 @@ from hub.faults import Fault, Faults
 from hub.store import Entry, RefusedError, Repo, Store, is_large
 
 #: How long a request that hangs is kept waiting.
-HANG_S = 1.0
+HANG_S = 0.6
 
 _ID = r"(?P<name>[\w.-]+/[\w.-]+)"
 _API = rf"/api/(?P<kind>model|dataset)s/{_ID}"
@@ -48,11 +48,12 @@ class HubServer:
         faults: What goes wrong.
         page_size: Files in one page of a listing.
         part_size: Larger files are asked for in parts of this size; None: never.
+        retry_after_s: What it asks those to wait who ask too often.
     """
 
     def __init__(self) -> None:
         self.store, self.faults = Store(), Faults()
-        self.page_size, self.part_size = 1000, None
+        self.page_size, self.part_size, self.retry_after_s = 1000, None, 0
         self.parts: dict[tuple[str, int], bytes] = {}
         self._http = _Server(("127.0.0.1", 0), _Handler)
         self._http.hub = self
@@ -77,6 +78,7 @@ class HubServer:
     def reset(self) -> None:
         """Forget everything."""
         self.store, self.page_size, self.part_size = Store(), 1000, None
+        self.retry_after_s = 0
         self.faults.arm()
 
 
@@ -109,11 +111,16 @@ class _Handler(BaseHTTPRequestHandler):
             time.sleep(HANG_S)
             self._reset()
             return
-        if kind == "call":
-            assert fault is not None
+        if fault is not None and kind in ("pause", "kill"):
             fault.call()
+        if kind == "kill":
+            self._reset()
+            return
         if kind.isdecimal():
-            self._send(Answer(int(kind), *_refusal(int(kind), f"{kind} as ordered")))
+            text, headers = _refusal(int(kind), f"{kind} as ordered")
+            if kind == "429":
+                headers = (*headers, ("Retry-After", str(hub.retry_after_s)))
+            self._send(Answer(int(kind), text, headers))
             return
         with hub.store.lock:
             answer = self._answer(body)
@@ -123,15 +130,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _spoilt(self, answer: Answer, fault: Fault) -> None:
         """Send an answer, or not quite."""
-        if fault.kind == "lost":
+        if fault.kind in ("lost", "kill after"):
+            fault.call()
             self._reset()
         elif fault.kind == "garbage":
             self._send(Answer(200, b"<html>a captive portal</html>", answer.headers))
         elif fault.kind == "cut":
             self._send(answer, cut=True)
         else:
-            if fault.kind == "call after":
-                fault.call()
             self._send(answer)
 
     def _answer(self, body: bytes) -> Answer:
@@ -187,8 +193,6 @@ def _refusal(
     headers = [("X-Error-Message", message), ("Content-Type", "application/json")]
     if code is not None:
         headers.append(("X-Error-Code", code))
-    if status == 429:
-        headers.append(("Retry-After", "1"))
     return json.dumps({"error": message}).encode(), tuple(headers)
 
 
