@@ -12,6 +12,7 @@ import os
 import signal
 import threading
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -223,6 +224,9 @@ def publishing(parcel: Parcel, patience: Patience = QUICK) -> Iterator[tuple[int
             code = 0
         except SynthCTError as err:
             code = err.exit_code
+            os.write(2, f"{err}\n".encode())
+        except Exception:
+            os.write(2, traceback.format_exc().encode())
         finally:
             os._exit(code)
     try:

@@ -14,7 +14,11 @@ from huggingface_hub import (
     RepoFile,
     hf_hub_url,
 )
-from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import (
+    RemoteEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from huggingface_hub.utils import (  # type: ignore[attr-defined]
     build_hf_headers,
     get_session,
@@ -22,7 +26,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
 )
 
 from synthct.errors import ConflictError, HubError, PolicyError
-from synthct.publish.connection import Connection, Patience
+from synthct.publish.connection import Connection, Patience, TransientError
 from synthct.publish.parcel import Item, Kind, Stored, Tree
 
 
@@ -274,6 +278,8 @@ class HubRepo:
             )
         except RevisionNotFoundError:
             raise BranchGoneError(self.name, branch) from None
+        except RemoteEntryNotFoundError:  # deleted since we looked
+            raise TransientError("the branch changed meanwhile", in_the_way=True) from None
         return str(made.oid)
 
 
