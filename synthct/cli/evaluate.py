@@ -66,6 +66,7 @@ def evaluate(
     """Measure a finished dataset: labels by arms, beside real against real."""
     with reporting(debug):
         from synthct.check import default_cache_dir
+        from synthct.dataset.files import beside
         from synthct.evaluate.results import write_results
         from synthct.evaluate.run import Options, evaluate
         from synthct.evaluate.tables import results_markdown
@@ -86,8 +87,7 @@ def evaluate(
             cache_dir=cache_dir or default_cache_dir(),
         )
         tables = results_markdown(found)
-        here = dataset.resolve()
-        folder = output or here.with_name(f"{here.name}.evaluation")
+        folder = output or beside(dataset, "evaluation")
         write_results(folder, found, tables)
         typer.echo(html.unescape(tables))  # a terminal shows names as they are
         typer.echo(f"{folder}")

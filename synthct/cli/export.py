@@ -35,8 +35,9 @@ def export(
 ) -> None:
     """Write a finished dataset as a plain folder, which niftifolder or imagefolder loads."""
     with reporting(debug):
+        from synthct.dataset.files import beside
         from synthct.export.run import export as run
 
-        here = dataset.resolve()
-        folder = output or here.with_name(f"{here.name}.{to}")
-        typer.echo(f"{run(here, to.value, folder, progress=on_terminal())}")
+        folder = output or beside(dataset, to.value)
+        run(dataset, to.value, folder, progress=on_terminal())
+        typer.echo(f"{folder}")

@@ -25,9 +25,10 @@ def report(
 ) -> None:
     """Write one HTML page of a finished dataset: samples, measures, evaluation, provenance."""
     with reporting(debug):
+        from synthct.dataset.files import beside
         from synthct.report.run import write_report
 
-        folder = output or dataset.resolve().with_name(f"{dataset.resolve().name}.report")
+        folder = output or beside(dataset, "report")
         page = write_report(
             dataset, folder, evaluation=evaluation, masks=masks, progress=on_terminal()
         )

@@ -93,6 +93,12 @@ def require_space(folder: Path, needed: int) -> None:
         )
 
 
+def beside(version: Path, what: str) -> Path:
+    """Where goes what is made of a version: ``1.0.0.report`` next to ``1.0.0``."""
+    here = version if version.name not in ("", "..") else version.resolve()
+    return here.with_name(f"{here.name}.{what}")
+
+
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file's bytes in hex.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from synthct.dataset.files import atomic_write, make_folder
+from synthct.dataset.files import atomic_write, beside, make_folder
 from synthct.dataset.manifest import read_manifest
 from synthct.errors import VerifyError
 from synthct.evaluate.results import RESULTS, read_results
@@ -41,9 +41,8 @@ def write_report(
         VerifyError: If the dataset or the results are damaged, or the results are another's.
         ResourceError: If the folder cannot be written.
     """
-    folder = folder.resolve()
-    beside = folder.with_name(f"{folder.name}.evaluation")
-    asked = evaluation or (beside if (beside / RESULTS).is_file() else None)
+    usual = beside(folder, "evaluation")
+    asked = evaluation or (usual if (usual / RESULTS).is_file() else None)
     results = read_results(asked) if asked else None
     manifest = read_manifest(folder)
     release = manifest.release if manifest else None
