@@ -65,10 +65,14 @@ def _dependencies(lock: Lock) -> Iterator[dict[str, Any]]:
     """Scans, label maps, files of the checkpoint and packages, each by what identifies it."""
     for name, source in sorted(lock.sources.items()):
         for case in source.cases:
-            licence = {"licence": source.licence}
+            note = {
+                "licence": source.licence,
+                "repository": source.repo,
+                "revision": source.revision,
+            }
             if case.image_sha256 is not None:
-                yield _dependency(f"{name}/{case.case}/image", case.image_sha256, licence)
-            yield _dependency(f"{name}/{case.case}/labels", case.label_sha256, licence)
+                yield _dependency(f"{name}/{case.case}/image", case.image_sha256, note)
+            yield _dependency(f"{name}/{case.case}/labels", case.label_sha256, note)
     if lock.checkpoint is not None:
         note = {"licence": lock.checkpoint.licence, "revision": lock.checkpoint.revision}
         for path, sha256 in sorted(lock.checkpoint.files.items()):

@@ -60,6 +60,7 @@ class SourceNote:
         licence: SPDX id; None if unknown.
         attribution: Whom to name, and how; None if nothing is asked for.
         cases: Number of cases that were used.
+        origin: Repository on the Hub and its commit, if it came from there.
     """
 
     name: str
@@ -67,6 +68,7 @@ class SourceNote:
     licence: str | None
     attribution: str | None
     cases: int
+    origin: str | None = None
 
 
 _UNKNOWN_TRAINING = (
@@ -136,11 +138,16 @@ def attribution(sources: Sequence[SourceNote]) -> str:
     blocks = [
         f"## {code(source.name)}\n\n"
         f"Layout {code(source.layout)}, {count(source.cases, 'case')}, "
-        f"licence {_licence(source.licence)}.\n\n"
+        f"licence {_licence(source.licence)}.{_from_hub(source)}\n\n"
         f"{inert(source.attribution) if source.attribution else 'No attribution is asked for.'}"
         for source in sources
     ]
     return "# Attribution\n\n" + "\n\n".join(blocks) + "\n"
+
+
+def _from_hub(source: SourceNote) -> str:
+    """Where on the Hub the scans came from, as a sentence; empty if it was a folder."""
+    return f" From the Hugging Face Hub, {code(source.origin)}." if source.origin else ""
 
 
 def _header(release: Release, summary: Summary, facts: CardFacts) -> dict[str, Any]:
@@ -303,11 +310,13 @@ def _origin(release: Release, facts: CardFacts) -> str:
         [code(s.name), code(s.layout), s.cases, _licence(s.licence), inert(s.attribution or "")]
         for s in facts.sources
     ]
+    hub = [f"{code(s.name)}:{_from_hub(s)}" for s in facts.sources if s.origin]
     head = ["source", "layout", "cases", "licence", "attribution"]
     return "\n\n".join(
         [
             "## Where it comes from",
             table(head, rows),
+            *([bullets(hub)] if hub else []),
             f"Licence of this dataset: {_licence(facts.licence)}. `attribution.md` has the texts.",
             f"Content: {code(release.content_id)}, the Merkle root over the samples' digests, "
             f"which names the content whatever files hold it. Plan: {code(release.plan_id)}.",

@@ -22,7 +22,7 @@ from synthct.models.declared import patch_rules, unfit
 from synthct.patch import PatchRules
 from synthct.plan import Plan, plan_samples
 from synthct.recipe import Recipe
-from synthct.sources import Index, index_sources, label_table
+from synthct.sources import Index, at_hand, index_sources, label_table
 from synthct.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ class Checked:
     """A recipe of which everything cheap has been checked.
 
     Attributes:
-        recipe: The recipe.
+        recipe: The recipe, its sources at hand.
         index: What its sources hold.
         plan: Its samples.
         label_names: Structure to value in the dataset's label maps.
@@ -69,6 +69,8 @@ class Checked:
                 layout=section.layout,
                 licence=section.licence,
                 attribution=section.attribution,
+                repo=getattr(section, "repo", None),
+                revision=getattr(section, "revision", None),
                 cases=tuple(
                     LockedCase(
                         case=entry.case_id,
@@ -110,6 +112,7 @@ def check(
         f"method {recipe.inpaint.method}" if checkpoint is None
         else f"checkpoint {checkpoint.name} {checkpoint.checkpoint_id[:12]}",
     )  # fmt: skip
+    recipe = recipe.model_copy(update={"sources": at_hand(recipe.sources, cache_dir)})
     wanted = recipe.wanted_labels()
     index = index_sources(
         recipe.sources,

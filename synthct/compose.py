@@ -34,7 +34,7 @@ from synthct.errors import ConflictError, RecipeError, ResourceError, SourceErro
 from synthct.intensity import Window
 from synthct.masks import VIEW_AXIS, View
 from synthct.recipe import Recipe, stored_recipe
-from synthct.sources import CaseEntry, Index, index_sources
+from synthct.sources import CaseEntry, FolderSection, Index, at_hand, index_sources
 from synthct.volume import Box, Volume
 
 
@@ -170,19 +170,18 @@ def _hosts(
         if name not in recipe.sources:
             known = ", ".join(recipe.sources)
             raise RecipeError(f"--source {name}: the release has no such source (has: {known})")
-    if hasattr(section, "root"):
+    if isinstance(section, FolderSection) and ("hosts" in roots or section.repo is None):
         root = roots.get("hosts", Path(os.path.expandvars(str(section.root))))
         if "$" in str(root):
             raise RecipeError(
                 "it is not said where the scans are; write --source hosts=PATH, or set the "
                 f"variable of {root}"
             )
-        section = section.model_copy(update={"root": root})
+        section = section.in_folder(root)
     names = tuple(case.case for case in lock.sources["hosts"].cases)
     wanted = section.model_copy(update={"cases": names, "exclude": ()})
-    index = index_sources(
-        {"hosts": wanted}, recipe.wanted_labels(), cache_dir=cache_dir, progress=progress
-    )
+    hosts = at_hand({"hosts": wanted}, cache_dir)
+    index = index_sources(hosts, recipe.wanted_labels(), cache_dir=cache_dir, progress=progress)
     found = {entry.case_id: entry for entry in index.entries("hosts")}
     for case in lock.sources["hosts"].cases:
         _require_same(case, found.get(case.case))

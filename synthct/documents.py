@@ -98,7 +98,14 @@ def _card_facts(recipe: Recipe, lock: Lock, *, has_picture: bool) -> CardFacts:
         preview_window=f"a window that suits what is painted{_example(lock.checkpoint)}",
         method=recipe.inpaint.method,
         sources=[
-            SourceNote(name, source.layout, source.licence, source.attribution, len(source.cases))
+            SourceNote(
+                name,
+                source.layout,
+                source.licence,
+                source.attribution,
+                len(source.cases),
+                source.origin,
+            )
             for name in recipe.sources  # in its order; a lock is sorted
             for source in [lock.sources[name]]
         ],

@@ -187,13 +187,16 @@ class Recipe(_Section):
         """The recipe as JSON with defaults filled and no path of this machine in it.
 
         Roots become ``${HOSTS_ROOT}`` and the like, so that the resolved recipe is a recipe
-        again; a checkpoint in a folder keeps the folder's name (its files are told apart by the
-        hashes in the lock).
+        again, and what is had from the Hub stays named; a checkpoint in a folder keeps the
+        folder's name (its files are told apart by the hashes in the lock).
         """
         data: dict[str, Any] = self.model_dump(mode="json")
         for name, section in data["sources"].items():
-            if "root" in section:
-                section["root"] = f"${{{name.upper().replace('-', '_')}_ROOT}}"
+            if section.get("repo") is not None:
+                del section["root"]
+            elif "root" in section:
+                section.update(root=_variable(name))
+                del section["repo"], section["revision"]
         if isinstance(self.inpaint, Diffusion) and self.inpaint.is_folder:
             data["inpaint"]["checkpoint"] = f"./{PurePath(self.inpaint.checkpoint).name}"
         return data
@@ -204,10 +207,16 @@ class Recipe(_Section):
 
     @property
     def recipe_id(self) -> str:
-        """sha256 of the resolved recipe as canonical JSON: the same on every machine."""
-        text = json.dumps(
-            self.resolved(), sort_keys=True, separators=(",", ":"), ensure_ascii=False
-        )
+        """sha256 of the resolved recipe as canonical JSON: the same on every machine.
+
+        And the same wherever the scans come from: they are told apart by the hashes in the lock.
+        """
+        data = self.resolved()
+        for name, section in data["sources"].items():
+            if section.pop("repo", None) is not None:
+                del section["revision"]
+                section["root"] = _variable(name)
+        text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -261,10 +270,18 @@ def _replace_roots(document: Document, roots: Mapping[str, Path]) -> None:
             hint = did_you_mean(name, list(sections))
             raise RecipeError(f"--source {name}={root}: the recipe has no source '{name}'{hint}")
         section = sections[name]
-        if not isinstance(section, dict) or "root" not in section:
+        if not isinstance(section, dict) or section.keys().isdisjoint({"root", "repo"}):
             message = f"--source {name}={root}: sources.{name} has no root that could be replaced"
             raise document.error(("sources", name), message, at_key=True)
+        if "root" not in section:
+            section.pop("repo")
+            section.pop("revision", None)
         section["root"] = str(root)
+
+
+def _variable(source: str) -> str:
+    """What stands for the root of a source in a resolved recipe."""
+    return f"${{{source.upper().replace('-', '_')}_ROOT}}"
 
 
 def _source_problems(recipe: Recipe) -> Iterator[Problem]:

@@ -17,7 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 #: From the ground up. A module imports from lower rows only, and within its own package.
 LAYERS = (
     {"version", "errors"},
-    {"crew", "launch"},
+    {"crew", "hub", "launch"},
     {"array_cache", "volume", "intensity", "seeds", "yaml_errors"},
     {"case", "methods", "tiles", "yaml_model", "phantom"},
     {"regions"},
@@ -50,7 +50,7 @@ ONLY = {
     "dataset": {"version", "errors", "volume", "intensity"},
     "metrics": set(),
     "phantom": {"errors", "seeds"},
-    "sources": {"errors", "volume", "case", "anatomy", "phantom"},
+    "sources": {"errors", "hub", "volume", "case", "anatomy", "phantom"},
     "masks": {"errors", "volume", "case", "regions", "anatomy"},
 }
 

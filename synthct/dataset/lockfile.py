@@ -50,13 +50,22 @@ class LockedSource(_Model):
         layout: Kind of folder it was.
         licence: SPDX id; None if unknown.
         attribution: Whom to name, and how; None if nothing is asked for.
+        repo: The dataset repository on the Hub that it came from; None if it was a folder.
+        revision: Commit of that repository.
         cases: All of its cases that were indexed.
     """
 
     layout: str
     licence: str | None
     attribution: str | None
+    repo: str | None = None
+    revision: str | None = None
     cases: Annotated[tuple[LockedCase, ...], Field(strict=False)]
+
+    @property
+    def origin(self) -> str | None:
+        """``owner/name@commit`` on the Hub; None if it was a folder."""
+        return None if self.repo is None else f"{self.repo}@{self.revision}"
 
 
 class LockedCheckpoint(_Model):
@@ -141,7 +150,10 @@ class Lock(_Model):
     writer: dict[str, Any]
 
     def differences(self, other: Lock) -> list[str]:
-        """What is not the same in ``other``: ``sources.hosts.cases.case_1.patient: a, here b``."""
+        """What is not the same in ``other``: ``sources.hosts.cases.case_1.patient: a, here b``.
+
+        Where a source came from does not count: what came is told by its hashes.
+        """
         mine, theirs = dict(_leaves(self._by_case())), dict(_leaves(other._by_case()))
         return [
             f"{name}: locked {mine.get(name, 'nothing')}, here {theirs.get(name, 'nothing')}"
@@ -153,6 +165,7 @@ class Lock(_Model):
         """The content with the cases of each source by their names."""
         content = self.model_dump(mode="json")
         for source in content["sources"].values():
+            del source["repo"], source["revision"]
             source["cases"] = {case.pop("case"): case for case in source["cases"]}
         return content
 

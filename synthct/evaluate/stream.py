@@ -21,7 +21,7 @@ from synthct.errors import SourceError, VerifyError
 from synthct.evaluate.pictures import Crop, Hu
 from synthct.masks import VIEW_AXIS
 from synthct.recipe import load_recipe
-from synthct.sources import CaseEntry, index_sources, read_case
+from synthct.sources import CaseEntry, at_hand, index_sources, read_case
 from synthct.volume import Affine, Volume
 from synthct.yaml_model import read_yaml
 
@@ -142,7 +142,8 @@ class Scans:
         path = dataset.folder / RECIPE
         others = _rooted_sources(path) - roots.keys() - {"hosts"}  # not read here
         recipe = load_recipe(path, sources={**dict.fromkeys(others, Path()), **roots})
-        index = index_sources({"hosts": recipe.sources["hosts"]}, (), cache_dir=cache_dir)
+        hosts = at_hand({"hosts": recipe.sources["hosts"]}, cache_dir)
+        index = index_sources(hosts, (), cache_dir=cache_dir)
         self._entries = {entry.case_id: entry for entry in index.entries("hosts")}
         self._kept: tuple[CaseEntry, Volume] | None = None
 

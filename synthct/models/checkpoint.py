@@ -14,7 +14,8 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from synthct.errors import CheckpointError, HubError
+from synthct.errors import CheckpointError
+from synthct.hub import HUB_ID, asking_hub
 from synthct.models.config import NetworkConfig, ScheduleConfig, TrainingFacts, require
 from synthct.models.folder import SUMS, TRAINING, check_folder, read_json
 from synthct.models.foreign import require_foreign
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from synthct.models.text import TextModel
 
 PACKAGE_PREFIX = "package:"
-#: A Hub id: owner and name.
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @dataclass(frozen=True)
@@ -248,18 +247,12 @@ def _packaged(name: str) -> Path:
 def _from_hub(name: str, revision: str) -> tuple[Path, str]:
     """Download the files of a checkpoint at one commit; a branch or tag is resolved once."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HTTPError, RevisionResolutionError  # type: ignore[attr-defined]
 
     if not HUB_ID.fullmatch(name):
         raise CheckpointError(
             f"checkpoint '{name}' is no Hub id 'owner/name', but a revision is given; remove it"
         )
     allowed = [*all_files(), TRAINING, SUMS, "README.md"]
-    try:
+    with asking_hub(f"checkpoint '{name}' at revision '{revision}'"):
         folder = Path(snapshot_download(name, revision=revision, allow_patterns=allowed))
-    except (OSError, ValueError, HTTPError, RevisionResolutionError) as err:
-        raise HubError(
-            f"checkpoint '{name}' at revision '{revision}': the Hub did not deliver it ({err}); "
-            "check both names and the connection, and log in if it is private"
-        ) from err
     return folder, folder.name  # a snapshot's folder is named after its commit

@@ -7,7 +7,8 @@ from typing import Annotated
 from pydantic import Field
 
 from synthct.sources.base import CaseEntry, CaseFiles, LabelStats, SourceSection
-from synthct.sources.index import Index, Skipped, index_sources, label_table
+from synthct.sources.folder import FolderSection
+from synthct.sources.index import Index, Skipped, at_hand, index_sources, label_table
 from synthct.sources.kits import Kits
 from synthct.sources.nifti import Nifti
 from synthct.sources.phantom import PhantomSource, Scanner, write_phantoms
@@ -20,6 +21,7 @@ Source = Annotated[Kits | TotalSegmentator | Nifti | PhantomSource, Field(discri
 __all__ = [
     "CaseEntry",
     "CaseFiles",
+    "FolderSection",
     "Index",
     "Kits",
     "LabelStats",
@@ -30,6 +32,7 @@ __all__ = [
     "Source",
     "SourceSection",
     "TotalSegmentator",
+    "at_hand",
     "index_sources",
     "label_table",
     "read_case",

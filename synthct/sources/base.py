@@ -6,17 +6,16 @@ is done in ``facts`` (once, for the index) and in ``read`` (for a case that is n
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from synthct.anatomy import LesionFacts
 from synthct.errors import SourceError
@@ -38,7 +37,6 @@ Name = Annotated[str, Field(min_length=1)]
 
 #: A label of which donors lend connected parts, and the organ that these lie in.
 LesionLabel = tuple[str, str]
-FolderPath = Annotated[Path, AfterValidator(Path.expanduser)]
 
 
 @dataclass(frozen=True)
@@ -176,6 +174,19 @@ class SourceSection(BaseModel):
     licence: str | None = None
     attribution: str | None = None
 
+    def at_hand(self, cache_dir: Path) -> Self:
+        """The source with its files on this machine.
+
+        Args:
+            cache_dir: Where what comes from the Hub is kept.
+
+        Raises:
+            HubError: If the Hub does not deliver them.
+            ResourceError: If there is no place for them.
+        """
+        del cache_dir
+        return self
+
     def find(self, cache_dir: Path) -> Found:
         """The cases of the source, by their file names.
 
@@ -233,9 +244,11 @@ class SourceSection(BaseModel):
         known = [*ids, *(case_id for case_id, _ in found.skipped)]
         for pattern in self.cases or ():
             if not any(fnmatchcase(case_id, pattern) for case_id in known):
-                raise SourceError(f"cases: '{pattern}' matches no case{_near(pattern, known)}")
+                raise SourceError(
+                    f"cases: '{pattern}' matches no case{nearest_case(pattern, known)}"
+                )
         notes = [
-            f"exclude: '{pattern}' matches no case{_near(pattern, known)}"
+            f"exclude: '{pattern}' matches no case{nearest_case(pattern, known)}"
             for pattern in self.exclude
             if not any(fnmatchcase(case_id, pattern) for case_id in known)
         ]
@@ -248,99 +261,6 @@ class SourceSection(BaseModel):
     def _wants(self, case_id: str) -> bool:
         wanted = self.cases is None or any(fnmatchcase(case_id, p) for p in self.cases)
         return wanted and not any(fnmatchcase(case_id, p) for p in self.exclude)
-
-
-class FolderSection(SourceSection):
-    """A source that is a folder of the user's.
-
-    Attributes:
-        root: The folder.
-        patients: Case id to patient id, where one person has several cases (here or in another
-            source). A case that is not named is a person of its own, called as the case.
-        frame: Which 3D scan of 4D images to take, from 0; without it they are refused.
-        nan: What to do about voxels that are not finite numbers: ``refuse`` the scan, or ``fill``
-            them with air (-1024 HU).
-    """
-
-    #: What to download from where, under which licence; and the variable that recipes use.
-    obtain: ClassVar[str] = ""
-    variable: ClassVar[str] = ""
-
-    root: FolderPath
-    patients: dict[str, str] = Field(default_factory=dict)
-    frame: Annotated[int, Field(ge=0)] | None = None
-    nan: Literal["refuse", "fill"] = "refuse"
-
-    def reading(self) -> CtReading:
-        """``frame`` and ``nan``."""
-        return CtReading(self.frame, self.nan == "fill")
-
-    def patient_of(self, case_id: str) -> str:
-        """The person whose scan the case is, by ``patients``."""
-        return self.patients.get(case_id, case_id)
-
-    def select(self, found: Found) -> Found:
-        """Apply ``cases`` and ``exclude``, and tell of ``patients`` that are not there."""
-        known = [case.case_id for case in found.cases]
-        notes = [
-            f"patients: there is no case '{case_id}'{_near(case_id, known)}"
-            for case_id in self.patients
-            if case_id not in known
-        ]
-        return super().select(replace(found, notes=(*found.notes, *notes)))
-
-    def folder(self, cache_dir: Path) -> Path:
-        """``root``."""
-        del cache_dir
-        return self.root
-
-    def require_root(self) -> Path:
-        """The folder.
-
-        Raises:
-            SourceError: If it is not there; says where the data can be had.
-        """
-        if self.root.is_dir():
-            return self.root
-        what = "is not a folder" if self.root.exists() else "does not exist"
-        raise SourceError(f"root {self.root} {what}. {self.remedy()}")
-
-    def remedy(self) -> str:
-        """What a user without the data can do."""
-        variable = (
-            f" or by the variable {self.variable} if the recipe uses it" if self.variable else ""
-        )
-        return f"{self.obtain}Point to it with --source NAME=PATH{variable}".lstrip()
-
-    def inside(self, path: Path) -> Path | None:
-        """``path`` if it is there; None if not.
-
-        Raises:
-            SourceError: If it is no regular file, or a link that leads out of ``root``.
-        """
-        try:
-            mode = path.stat().st_mode
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError as err:  # a loop of links, or no permission
-            raise SourceError(f"{path}: cannot be read ({err.strerror})") from err
-        if not stat.S_ISREG(mode):
-            raise SourceError(f"{path}: not a regular file")
-        self.require_inside(path)
-        return path
-
-    def require_inside(self, path: Path) -> None:
-        """Refuse a file or folder that lies elsewhere than its path says.
-
-        Raises:
-            SourceError: If a link leads out of ``root``.
-        """
-        try:
-            there = path.resolve()
-        except (OSError, RuntimeError) as err:  # a loop of links is either, by version of Python
-            raise SourceError(f"{path}: cannot be read (a loop of links)") from err
-        if not there.is_relative_to(self.root.resolve()):
-            raise SourceError(f"{path}: leads out of {self.root}; copy it there or move the root")
 
 
 def expand(
@@ -387,8 +307,8 @@ def box_union(boxes: Sequence[Box]) -> Box:
     return Box((i, j, k), (i2, j2, k2))
 
 
-def _near(name: str, known: Sequence[str]) -> str:
-    """A suggestion to end a message with."""
+def nearest_case(name: str, known: Sequence[str]) -> str:
+    """The end of a message about a name of a case that is not ``known``: the one that is meant."""
     close = get_close_matches(name, known, n=1)
     if close:
         return f"; did you mean '{close[0]}'?"

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 
@@ -29,6 +29,8 @@ from synthct.sources.base import (
 from synthct.sources.facts import FactsStore, FileFacts
 from synthct.sources.lesions import with_lesions
 from synthct.volume import Affine, Box
+
+Section = TypeVar("Section", bound=SourceSection)
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,20 @@ class Index:
         raise SourceError(f"source '{source}' has no case '{case_id}'")
 
 
+def at_hand(sources: Mapping[str, Section], cache_dir: Path) -> dict[str, Section]:
+    """All sources with their files on this machine; to be done before they are indexed.
+
+    Args:
+        sources: Name in the recipe to section.
+        cache_dir: Where what comes from the Hub is kept.
+
+    Raises:
+        HubError: If the Hub does not deliver them.
+        ResourceError: If there is no place for them.
+    """
+    return {name: section.at_hand(cache_dir) for name, section in sources.items()}
+
+
 def index_sources(
     sources: Mapping[str, SourceSection],
     labels: Sequence[str],
@@ -90,7 +106,7 @@ def index_sources(
     """Find the cases of all sources and what is in them.
 
     Args:
-        sources: Name in the recipe to section.
+        sources: Name in the recipe to section, as ``at_hand`` gives them.
         labels: The labels (structures or unions) that somebody needs. A layout with a label map
             indexes all of its structures anyway, one with a file per structure only these.
         cache_dir: Where facts of files already read are kept, and phantoms once made.
@@ -164,7 +180,7 @@ def label_table(sources: Mapping[str, SourceSection], labels: Sequence[str]) -> 
     and is no structure's value.
 
     Args:
-        sources: Name in the recipe to section.
+        sources: Name in the recipe to section, as ``at_hand`` gives them.
         labels: The labels (structures or unions) that somebody needs.
 
     Returns:

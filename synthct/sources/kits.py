@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from synthct.errors import SourceError
-from synthct.sources.base import CaseFiles, FolderSection, Found
+from synthct.sources.base import CaseFiles, Found
+from synthct.sources.folder import FolderSection
 
 KITS_LABELS = {"kidney": 1, "tumor": 2, "cyst": 3}
 
@@ -36,6 +37,10 @@ class Kits(FolderSection):
         "KiTS: Heller et al., The KiTS21 Challenge, arXiv:2307.01984, and the KiTS23 data, "
         "https://kits-challenge.org/kits23 (CC BY-NC-SA 4.0)"
     )
+
+    def files(self) -> tuple[str, ...]:
+        """Images and label maps of all cases."""
+        return ("case_*/imaging.nii*", "case_*/segmentation.nii*")
 
     def native_labels(self) -> Mapping[str, int]:
         """Kidney 1, tumor 2, cyst 3; the kidney leaves out its tumours and cysts."""

@@ -10,7 +10,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from synthct.errors import SourceError
-from synthct.sources.base import IGNORE_VALUE, CaseFiles, FolderSection, Found, Name, expand
+from synthct.sources.base import IGNORE_VALUE, CaseFiles, Found, Name, expand
+from synthct.sources.folder import FolderSection
 
 _CASE = "{case}"
 
@@ -81,6 +82,15 @@ class Nifti(FolderSection):
                 raise ValueError(f"unions: '{union}' has no parts")
         return self
 
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """Of all files: image, label map, structures."""
+        return tuple(p for p in (self.image, self.labels, *self.structures.values()) if p)
+
+    def files(self) -> tuple[str, ...]:
+        """Whatever the patterns match."""
+        return tuple(_glob(pattern) for pattern in self.patterns)
+
     def native_labels(self) -> Mapping[str, int]:
         """``label_names``."""
         return self.label_names
@@ -111,8 +121,7 @@ class Nifti(FolderSection):
             }
             cases.append(CaseFiles(case_id, images.get(case_id), here, self.label_names, unions))
         if not cases:
-            patterns = [self.image, self.labels, *self.structures.values()]
-            tried = ", ".join(pattern for pattern in patterns if pattern)
+            tried = ", ".join(self.patterns)
             raise SourceError(f"root {root} has no case that matches {tried}; mend the patterns")
         return Found(tuple(cases), tuple(skipped))
 
@@ -122,17 +131,15 @@ class Nifti(FolderSection):
         Raises:
             SourceError: If two files match for one case.
         """
-        pieces = re.split(r"(\{case\}|\*)", pattern)
         regex, named = "", False
-        for piece in pieces:
+        for piece in _pieces(pattern):
             if piece == _CASE:
                 regex += "(?P=case)" if named else "(?P<case>[^/]+)"
                 named = True
             else:
                 regex += "[^/]*" if piece == "*" else re.escape(piece)
-        glob = "".join(piece if piece == "*" else _literal(piece) for piece in pieces)
         found: dict[str, Path] = {}
-        for path in sorted(root.glob(glob)):
+        for path in sorted(root.glob(_glob(pattern))):
             match = re.fullmatch(regex, path.relative_to(root).as_posix())
             if match is None or self.inside(path) is None:
                 continue
@@ -146,6 +153,11 @@ class Nifti(FolderSection):
         return found
 
 
-def _literal(piece: str) -> str:
-    """A piece of a pattern for ``Path.glob``, to which ``?`` and ``[`` would mean more."""
-    return "*" if piece == _CASE else re.sub(r"([?\[])", r"[\1]", piece)
+def _pieces(pattern: str) -> list[str]:
+    """A pattern in pieces, each ``{case}``, ``*`` or text."""
+    return re.split(r"(\{case\}|\*)", pattern)
+
+
+def _glob(pattern: str) -> str:
+    """A pattern for ``glob`` and ``fnmatch``, to which ``?`` and ``[`` would mean more."""
+    return re.sub(r"([?\[])", r"[\1]", pattern.replace(_CASE, "*"))

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from synthct.errors import SourceError
-from synthct.sources.base import CaseFiles, FolderSection, Found
+from synthct.sources.base import CaseFiles, Found
+from synthct.sources.folder import FolderSection
 
 _LUNG_LEFT = ("lung_upper_lobe_left", "lung_lower_lobe_left")
 _LUNG_RIGHT = ("lung_upper_lobe_right", "lung_middle_lobe_right", "lung_lower_lobe_right")
@@ -78,6 +79,10 @@ class TotalSegmentator(FolderSection):
         "TotalSegmentator dataset: Wasserthal et al., Radiology: Artificial Intelligence 2023, "
         "doi:10.1148/ryai.230024 (CC BY 4.0)"
     )
+
+    def files(self) -> tuple[str, ...]:
+        """The table, and images and structures of all cases."""
+        return ("meta.csv", "*/ct.nii*", "*/segmentations/*", "*/segmentations_extra/*")
 
     def find(self, cache_dir: Path) -> Found:
         """The folders with a ``ct.nii.gz``; see ``SourceSection.find``."""

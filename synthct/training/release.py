@@ -20,7 +20,7 @@ from synthct.models import CheckpointFiles
 from synthct.models.folder import write_sums
 from synthct.models.layout import WEIGHTS
 from synthct.models.palette import PaletteInpaintPipeline, num_parameters
-from synthct.sources import CaseEntry
+from synthct.sources import CaseEntry, FolderSection
 from synthct.training.recipe import TrainingRecipe
 from synthct.training.validate import Measures
 from synthct.version import __version__
@@ -102,6 +102,9 @@ def training_facts(recipe: TrainingRecipe, record: Record, parameters: int) -> d
             {"step": step, **measures.as_json()} for step, measures in record.validations
         ],
     }
+    hub = {name: f"{s.repo}@{s.revision}" for name, s in _of_hub(recipe)}
+    if hub:
+        facts["repositories"] = hub
     if record.base is not None:
         facts["from_checkpoint"] = {
             "name": record.base.name,
@@ -149,7 +152,7 @@ painted = synthct.inpaint("ct.nii.gz", "mask.nii.gz", label=None, checkpoint="<t
 {table(["source", "layout", "cases", "patients", "licence", "attribution"], _rows(recipe, facts))}
 
 `training.json` lists every case with the hash of its voxels.
-{_further_credits(recipe, facts)}{_validation(facts)}
+{_repositories(facts)}{_further_credits(recipe, facts)}{_validation(facts)}
 ## Limits
 
 Not for diagnosis. The painted tissue is plausible, not true.
@@ -166,6 +169,21 @@ def _painting(recipe: TrainingRecipe, facts: Mapping[str, Any]) -> str:
     if base := facts.get("from_checkpoint"):
         lines.append(f"- Started from {code(base['name'])}.")
     return "".join(f"{line}\n" for line in lines)
+
+
+def _of_hub(recipe: TrainingRecipe) -> list[tuple[str, FolderSection]]:
+    """The sources that came from the Hub."""
+    return [
+        (name, section)
+        for name, section in recipe.sources.items()
+        if isinstance(section, FolderSection) and section.repo is not None
+    ]
+
+
+def _repositories(facts: Mapping[str, Any]) -> str:
+    """Where on the Hub scans came from."""
+    found = [f"{code(name)} is {code(at)}" for name, at in facts.get("repositories", {}).items()]
+    return f"\nOn the Hugging Face Hub, {'; '.join(found)}.\n" if found else ""
 
 
 def _further_credits(recipe: TrainingRecipe, facts: Mapping[str, Any]) -> str:
