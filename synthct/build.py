@@ -130,7 +130,7 @@ def build(
         faults: list[str] = []
 
         def document(tree: Path, release: Release, shards: Sequence[ShardRecord]) -> None:
-            write_documents(recipe, found, tree, release, shards)
+            write_documents(checked.recipe, found, tree, release, shards)
             reasons = [rejection.reason for rejection in rejections(shards)]
             faults.extend(reason for reason in reasons if reason.startswith(MODEL_FAULT))
 

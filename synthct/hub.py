@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from synthct.errors import HubError, ResourceError
+
+logger = logging.getLogger(__name__)
 
 #: A Hub id: owner and name.
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -18,7 +21,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 #: In a folder of files that are all there.
 _COMPLETE = ".complete"
 _SILENCE_S = 30.0
-_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT}  # which name no file
 
 
 @contextmanager
@@ -38,9 +41,10 @@ def asking_hub(what: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, HTTPError, RevisionResolutionError) as err:
-        if isinstance(err, OSError) and err.errno in _DISK_ERRORS:
+        if isinstance(err, OSError) and (err.filename is not None or err.errno in _DISK_FULL):
             raise ResourceError(f"{err.filename or what}: cannot be written ({err})") from err
-        said = str(err).replace(get_token() or "\0", "<token>")  # a server may repeat what it got
+        said = " ".join(str(err).split())
+        said = said.replace(get_token() or "\0", "<token>")  # a server may repeat what it got
         raise HubError(
             f"{what}: the Hub did not deliver it ({said}); check both names and the connection, "
             "and log in if it is private"
@@ -82,6 +86,7 @@ def dataset_files(
         folder = home / commit / key
         if (folder / _COMPLETE).is_file():
             return folder, commit
+        logger.info("downloading %s, commit %s", what, commit)
         folder.mkdir(parents=True, exist_ok=True)
         snapshot_download(
             name,
