@@ -16,7 +16,10 @@ logger = logging.getLogger(__name__)
 
 #: A Hub id: owner and name.
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+#: What the client raises when an answer is not what it asked for.
+NONSENSE = (ValueError, KeyError, TypeError, AttributeError)
 
 #: In a folder of files that are all there.
 _COMPLETE = ".complete"
@@ -40,7 +43,7 @@ def asking_hub(what: str) -> Iterator[None]:
 
     try:
         yield
-    except (OSError, ValueError, HTTPError, RevisionResolutionError) as err:
+    except (*NONSENSE, OSError, HTTPError, RevisionResolutionError) as err:
         if isinstance(err, OSError) and (err.filename is not None or err.errno in _DISK_FULL):
             raise ResourceError(f"{err.filename or what}: cannot be written ({err})") from err
         said = " ".join(str(err).split())
@@ -78,7 +81,7 @@ def dataset_files(
     key = hashlib.sha256("\n".join(patterns).encode()).hexdigest()[:12]
     home = cache_dir / "hub" / name.replace("/", "--")
     what = f"dataset repository '{name}' at revision '{revision}'"
-    if _COMMIT.fullmatch(revision) and (home / revision / key / _COMPLETE).is_file():
+    if COMMIT.fullmatch(revision) and (home / revision / key / _COMPLETE).is_file():
         return home / revision / key, revision
     with asking_hub(what):
         info = HfApi().dataset_info(name, revision=revision, timeout=_SILENCE_S)

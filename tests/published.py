@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +15,7 @@ from hub.loopback import TOKEN
 from tiny_recipe import write_data, write_recipe
 
 from synthct.build import build
+from synthct.dataset.manifest import MANIFEST, FileEntry, Manifest, read_manifest
 from synthct.publish import Delivery, HubRepo, Parcel, Patience, deliver
 from synthct.recipe import load_recipe
 
@@ -44,6 +47,28 @@ def build_versions(folder: Path, checkpoint: Path) -> dict[str, Path]:
         "other": made("other", seed=6, **eight),
         "next": made("next", version="1.1.0", seed=6, **eight),
     }
+
+
+def rewritten(folder: Path, copy: Path, name: str, more: bytes) -> Path:
+    """A copy of a dataset with more in one of its texts, and a manifest that says so."""
+
+    shutil.copytree(folder, copy)
+    path = copy / name
+    path.write_bytes(path.read_bytes() + more)
+    old = read_manifest(copy)
+    assert old is not None
+    entries = [
+        entry
+        if entry.path != name
+        else FileEntry(
+            path=name,
+            bytes=path.stat().st_size,
+            sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        )
+        for entry in old.files
+    ]
+    (copy / MANIFEST).write_text(Manifest.of(old.release, entries).text())
+    return copy
 
 
 def send(parcel: Parcel, patience: Patience = QUICK, *, private: bool = False) -> Delivery:

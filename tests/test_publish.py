@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,12 +13,12 @@ from click.testing import Result
 from hub.loopback import TOKEN
 from hub.server import HubServer
 from hub.store import Entry, Repo
-from published import QUICK, REPO, python, send
+from published import QUICK, REPO, python, rewritten, send
 from typer.testing import CliRunner
 
 from synthct.cli import app
 from synthct.dataset import read_manifest
-from synthct.dataset.manifest import MANIFEST, FileEntry, Manifest
+from synthct.dataset.manifest import MANIFEST
 from synthct.errors import ConflictError, PolicyError
 from synthct.publish import pack
 
@@ -145,28 +143,6 @@ def test_the_same_samples_in_other_files_are_the_same_version(
     assert result.exit_code == 0, result.output
     assert "is there already" in result.output
     assert shown(there(hub), "main") == files_of(versions["1.0.0"])
-
-
-def rewritten(folder: Path, copy: Path, name: str, more: bytes) -> Path:
-    """A copy of a dataset with more in one of its texts, and a manifest that says so."""
-
-    shutil.copytree(folder, copy)
-    path = copy / name
-    path.write_bytes(path.read_bytes() + more)
-    old = read_manifest(copy)
-    assert old is not None
-    entries = [
-        entry
-        if entry.path != name
-        else FileEntry(
-            path=name,
-            bytes=path.stat().st_size,
-            sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
-        )
-        for entry in old.files
-    ]
-    (copy / MANIFEST).write_text(Manifest.of(old.release, entries).text())
-    return copy
 
 
 def test_an_older_version_goes_beside_the_later_one(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from synthct.errors import CheckpointError
-from synthct.hub import HUB_ID, asking_hub
+from synthct.hub import COMMIT, HUB_ID, asking_hub
 from synthct.models.config import NetworkConfig, ScheduleConfig, TrainingFacts, require
 from synthct.models.folder import SUMS, TRAINING, check_folder, read_json
 from synthct.models.foreign import require_foreign
@@ -255,4 +255,7 @@ def _from_hub(name: str, revision: str) -> tuple[Path, str]:
     allowed = [*all_files(), TRAINING, SUMS, "README.md"]
     with asking_hub(f"checkpoint '{name}' at revision '{revision}'"):
         folder = Path(snapshot_download(name, revision=revision, allow_patterns=allowed))
-    return folder, folder.name  # a snapshot's folder is named after its commit
+        commit = folder.name  # a snapshot's folder is named after its commit
+        if not COMMIT.fullmatch(commit):
+            raise ValueError(f"it calls a commit '{commit}'")
+    return folder, commit

@@ -192,6 +192,29 @@ class PaletteInpaintPipeline(DiffusionPipeline):
         super().__init__()
         self.register_modules(unet=unet, scheduler=scheduler)
 
+    @classmethod
+    def download(
+        cls, pretrained_model_name: str, *, revision: str | None = None, **_: object
+    ) -> str:
+        """Fetch a checkpoint from the Hub for ``from_pretrained``, with synthct's checks.
+
+        diffusers' own way knows no networks but its own and those that come with code.
+
+        Args:
+            pretrained_model_name: The Hub id.
+            revision: Commit, tag or branch.
+
+        Returns:
+            The folder it lies in.
+
+        Raises:
+            CheckpointError: If it is none that synthct opens.
+            HubError: If the Hub does not deliver it.
+        """
+        from synthct.models.checkpoint import find_checkpoint
+
+        return str(find_checkpoint(pretrained_model_name, revision=revision or "main").folder)
+
     @torch.no_grad()
     def __call__(
         self,

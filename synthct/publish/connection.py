@@ -25,6 +25,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
 from huggingface_hub.utils._http import default_client_factory, hf_request_event_hook
 
 from synthct.errors import ConflictError, HubError
+from synthct.hub import NONSENSE
 
 logger = logging.getLogger(__name__)
 
@@ -34,9 +35,6 @@ Result = TypeVar("Result")
 _PASSING = (408, 429, 500, 502, 503, 504)
 #: Somebody else is at it: to be looked at anew.
 _IN_THE_WAY = (409, 412)
-
-#: What the client raises when an answer is not what it asked for.
-_NONSENSE = (ValueError, KeyError, TypeError, AttributeError)
 
 
 @dataclass(frozen=True)
@@ -172,7 +170,7 @@ class Connection:
             if isinstance(cause, OSError) and cause.filename is not None:  # a file of ours
                 raise cause
             cause = cause.__cause__
-        if isinstance(err, _NONSENSE):
+        if isinstance(err, NONSENSE):
             return TransientError("it answered something else than it was asked")
         if isinstance(err, RuntimeError | OSError):  # uploads that do not go through our client
             return TransientError(f"the transfer broke off ({err.__cause__ or err})")
