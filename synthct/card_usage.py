@@ -46,7 +46,10 @@ def usage(release: Release, *, keep_original: bool) -> str:
         keep_original: Whether there is a column ``original``.
     """
     name = re.sub(r"[^\w./-]", "_", release.name)
-    first, pictures = _reading(name), [*_WHOLE, *([_ORIGINAL] if keep_original else [])]
+    first, pictures = (
+        _reading(name, release.version),
+        [*_WHOLE, *([_ORIGINAL] if keep_original else [])],
+    )
     if release.patch_id is not None:
         first, pictures = _composing(release, name), [*_GENERATED]
     columns = table(["column", "what it holds"], [_PREVIEW, *pictures, *_COMMON])
@@ -78,7 +81,7 @@ SHA-256, and every row against its digest. Measures are columns, so `load_datase
 only: `load_dataset(..., filters=[("seam_ratio", "<", 1.15)])`."""
 
 
-def _reading(name: str) -> str:
+def _reading(name: str, version: str) -> str:
     return f"""```python
 import numpy as np
 from datasets import load_dataset
@@ -89,7 +92,9 @@ hu = np.asarray(sample["image"]).astype(np.int16) - 1024
 painted = np.asarray(sample["mask"]) > 0
 labels = np.asarray(sample["label_map"])
 affine = np.array(sample["affine"]).reshape(4, 4)
-```"""
+```
+
+From the Hub, `revision="{version}"` gives this version, whatever comes later."""
 
 
 def _composing(release: Release, name: str) -> str:

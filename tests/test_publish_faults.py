@@ -106,6 +106,7 @@ def suffer(
         send(new, patience)
     except SynthCTError as err:
         error = err
+    assert error is None or TOKEN not in f"{error} {error.__cause__}", "the Hub repeats it"
     hub.faults.arm()
     shows_new = check_whole(repo, old, new)
     assert shows_new or error is not None, fault
@@ -164,9 +165,16 @@ def test_whatever_goes_wrong_once_at_any_request_is_tried_again(
 
 
 def test_what_stays_wrong_is_given_up_and_leaves_main_whole(
-    hub: HubServer, start: Start, parcels: dict[str, Parcel], points: int
+    hub: HubServer,
+    start: Start,
+    parcels: dict[str, Parcel],
+    points: int,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level("INFO", "synthct")
     assert check_lasting(hub, start, parcels, points, 4) > points / 4
+    assert "trying again" in caplog.text
+    assert TOKEN not in caplog.text
 
 
 @pytest.mark.slow

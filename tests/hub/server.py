@@ -117,7 +117,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._reset()
             return
         if kind.isdecimal():
-            text, headers = _refusal(int(kind), f"{kind} as ordered")
+            said = f"{kind} as ordered; you are {self.headers.get('Authorization')}"
+            text, headers = _refusal(int(kind), said)
             if kind == "429":
                 headers = (*headers, ("Retry-After", str(hub.retry_after_s)))
             self._send(Answer(int(kind), text, headers))
