@@ -22,6 +22,7 @@ from synthct.volume import (
     read_labels,
     restore_orientation,
 )
+from synthct.yaml_errors import path_text
 
 Ct = str | Path | Volume | tuple[npt.NDArray[Any], npt.NDArray[np.float64]]
 
@@ -97,7 +98,7 @@ def inpaint(
         raise MaskError("the mask is empty: no voxel is to be painted")
     files = find_checkpoint(checkpoint, revision=revision)
     for problem in unfit(files, asked, (label,)):
-        raise CheckpointError(problem.message)
+        raise CheckpointError(f"{path_text(problem.location)}: {problem.message}")
     rules = patch_rules(files, asked, (label,))
     inpainter = inpainter_of(load_checkpoint(files, device=device), asked, rules)
 

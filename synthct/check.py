@@ -172,7 +172,7 @@ def _rules(recipe: Recipe, asked: Diffusion, checkpoint: CheckpointFiles) -> Pat
     labels = [label for s in recipe.masks for label in (s.painted_labels() or (None,))]
     wanted = tuple(dict.fromkeys(labels))
     for problem in unfit(checkpoint, asked, wanted):
-        raise recipe.error(problem.location, problem.message)
+        raise recipe.error(problem.location, problem.message, at_key=problem.at_key)
     return patch_rules(checkpoint, asked, wanted)
 
 

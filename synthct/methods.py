@@ -36,6 +36,11 @@ Scheduler = Literal[
     "repaint",
 ]
 
+#: The scheduler of unconditional models.
+REPAINT = "repaint"
+#: What its jumps are where a recipe does not say: as in the paper and in diffusers.
+JUMP_LENGTH, JUMP_N_SAMPLE = 10, 10
+
 #: In a prompt, stands for the label that is painted.
 LABEL = "{label}"
 Prompt = Annotated[str, Field(max_length=1000)]

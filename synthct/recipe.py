@@ -154,11 +154,13 @@ class Recipe(_Section):
 
     __hash__ = None  # type: ignore[assignment]
 
-    def error(self, location: tuple[str | int, ...], message: str) -> RecipeError:
+    def error(
+        self, location: tuple[str | int, ...], message: str, *, at_key: bool = False
+    ) -> RecipeError:
         """An error at a field, with its place in the file if the recipe was read from one."""
         if self._document is None:
             return RecipeError(f"{path_text(location)}: {message}")
-        return self._document.error(location, message)
+        return self._document.error(location, message, at_key=at_key)
 
     def error_at_label(self, section: int, label: str, message: str) -> RecipeError:
         """An error at the place where ``masks[section]`` names ``label``."""

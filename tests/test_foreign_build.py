@@ -145,7 +145,7 @@ def test_check_says_what_a_recipe_comes_to(
         ("text", {"prompt": "kidney " * 90}, 4, r"reads 77 tokens and the prompt has 92; shorten"),
         ("text", {"labels": ["kidney"]}, 2, r"inpaint.labels: .*takes no 'labels'; remove it"),
         ("text", {"jump_length": 3}, 2, r"inpaint.jump_length: .*takes no 'jump_length'"),
-        ("text", {"scheduler": "repaint"}, 4, r"'repaint' is for unconditional checkpoints"),
+        ("text", {"scheduler": "repaint"}, 2, r"inpaint.scheduler: 'repaint' is for unconditional"),
         ("text", {"codecs": ...}, 2, r"inpaint: .*codecs: \{default: soft_tissue\}"),
         ("ddpm", {"codecs": ...}, 2, r"inpaint: .*codecs: \{default: soft_tissue\}"),
         ("ddpm", {"codecs": {"kidney": "lung"}}, 2, "inpaint.codecs: needs a codec named 'defa"),
@@ -169,8 +169,12 @@ def test_check_says_what_a_recipe_comes_to(
             "inpaint.prompt.kidny: no mask paints 'kidny'; did you mean 'kidney'",
         ),
         ("ddpm", {"prompt": "a"}, 2, r"inpaint.prompt: .*takes no 'prompt'; remove it"),
-        ("ddpm", {"labels": ...}, 4, r"masks 'organ': the checkpoint cannot paint 'kidney'"),
-        ("ddpm", {"scheduler": "ddim"}, 4, "set scheduler to repaint, not ddim"),
+        ("ddpm", {"labels": ...}, 2, r"inpaint: .* that it paints 'kidney'; name it in labels if"),
+        ("ddpm", {"labels": ["kidny"]}, 2, r"inpaint.labels: .* nothing says that it paints 'k"),
+        ("ddpm", {"scheduler": "ddim"}, 2, "inpaint.scheduler: .* scheduler to repaint, not ddim"),
+        ("ddpm", {"scheduler": ...}, 2, "scheduler: .* scheduler to repaint, not dpmsolver"),
+        ("ddpm", {"jump_length": 4}, 2, "inpaint.jump_length: 4 is not below num_inference_steps"),
+        ("ddpm", {"jump_length": ...}, 2, "jump_length: 10 is not below num_inference_steps 4"),
         ("ddpm", {"spacing_range_mm": [3, 1]}, 2, "3 exceeds 1; write the lesser first"),
     ],
     ids=str,
@@ -188,6 +192,17 @@ def test_what_does_not_go_with_the_checkpoint_is_refused_at_its_place(
     assert re.search(message, text), text
     if code == 2:
         assert f"{path.name}:" in text
+
+
+def test_a_misspelt_label_is_told_at_its_place(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "r.yaml"
+    recipe = recipe_of(world, "text", prompt={"default": "a"})
+    path.write_text(json.dumps(recipe, indent=1).replace('"default": "a"', '  "kidny": "b"'))
+    line = next(n for n, text in enumerate(path.read_text().splitlines(), 1) if "kidny" in text)
+    done = run(world, "check", str(path), "--no-sheet", monkeypatch=monkeypatch)
+    assert f"r.yaml:{line}:6: inpaint.prompt.kidny" in " ".join(done.stderr.split()), done.stderr
 
 
 @pytest.mark.parametrize("said", [{"prompt": "a"}, {"codecs": {"default": "lung"}}], ids=str)
@@ -257,14 +272,17 @@ def test_one_scan_is_painted_from_python(world: Path) -> None:
     region = case.region("tumor")
     mask = Volume(region.astype(np.uint8), case.labels.affine)
     codecs: dict[str, Any] = {"default": "soft_tissue"}
-    repaint = {"checkpoint": str(world / "ddpm"), "scheduler": "repaint"}
-    told = {"checkpoint": str(world / "text"), "label": "tumor", "prompt": "a {label}"}
+    ddpm, text = str(world / "ddpm"), str(world / "text")
+    repaint: dict[str, Any] = {"checkpoint": ddpm, "scheduler": "repaint"}
+    told: dict[str, Any] = {"checkpoint": text, "label": "tumor", "prompt": "a {label}"}
     for given in (repaint, told):
-        painted = synthct.inpaint(case.scan(), mask, num_inference_steps=4, codecs=codecs, **given)
+        painted = synthct.inpaint(case.scan(), mask, num_inference_steps=20, codecs=codecs, **given)
         assert np.array_equal(painted.array[~region], case.scan().array[~region])
         assert (painted.array != case.scan().array)[region].mean() > 0.9
     with pytest.raises(CheckpointError, match="does not say how HU become"):
         synthct.inpaint(case.scan(), mask, **repaint)
+    with pytest.raises(CheckpointError, match=r"inpaint.jump_length: 10 is not below num_inf"):
+        synthct.inpaint(case.scan(), mask, codecs=codecs, num_inference_steps=10, **repaint)
     with pytest.raises(CheckpointError, match=r"give it a prompt that tells what fits where a"):
         synthct.inpaint(case.scan(), mask, codecs=codecs, **{**told, "label": None})
     with pytest.raises(RecipeError, match=r"inpaint: codecs: .*codec 'mri' is unknown"):

@@ -19,8 +19,8 @@ from synthct.errors import MaskError
 from synthct.inpaint.latent import LatentMethod
 from synthct.inpaint.method import Method
 from synthct.inpaint.palette import PaletteMethod
-from synthct.inpaint.repaint import JUMP_LENGTH, JUMP_N_SAMPLE, RepaintMethod
-from synthct.methods import Diffusion
+from synthct.inpaint.repaint import RepaintMethod
+from synthct.methods import JUMP_LENGTH, JUMP_N_SAMPLE, Diffusion
 from synthct.models.checkpoint import Checkpoint
 from synthct.models.layout import TEXT, UNCONDITIONAL
 from synthct.patch import Patch, PatchRules

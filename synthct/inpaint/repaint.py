@@ -17,14 +17,9 @@ from torch import Tensor
 from synthct.errors import CheckpointError
 from synthct.inpaint.method import as_tensors
 from synthct.inpaint.schedulers import require_steps
+from synthct.methods import REPAINT
 from synthct.models.checkpoint import Checkpoint
 from synthct.patch import Patch
-
-#: The name in a recipe.
-REPAINT = "repaint"
-
-#: As in the paper and in diffusers.
-JUMP_LENGTH, JUMP_N_SAMPLE = 10, 10
 
 
 class RepaintMethod:

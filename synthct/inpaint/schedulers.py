@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from synthct.errors import CheckpointError
+from synthct.methods import REPAINT
 
 #: Name in a recipe to the diffusers class and the arguments that make it that scheduler.
 #: "trailing" begins at pure noise however few the steps (Lin et al. 2024). The two that stay with
@@ -53,10 +54,10 @@ def make_scheduler(name: str, trained_with: Any) -> Any:
     Raises:
         CheckpointError: If the scheduler is unknown or refuses the config.
     """
-    if name == "repaint":
+    if name == REPAINT:
         raise CheckpointError(
-            "scheduler 'repaint' is for unconditional checkpoints, and this one knows what a mask "
-            "is; choose another, such as dpmsolver++"
+            f"scheduler '{REPAINT}' is for unconditional checkpoints, and this one knows what a "
+            "mask is; choose another, such as dpmsolver++"
         )
     if name not in SCHEDULERS:
         raise CheckpointError(f"scheduler '{name}' is unknown; choose {', '.join(SCHEDULERS)}")

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from synthct.intensity import parse_codec
-from synthct.methods import FOREIGN, Diffusion
+from synthct.methods import FOREIGN, JUMP_LENGTH, JUMP_N_SAMPLE, REPAINT, Diffusion
 from synthct.models.checkpoint import CheckpointFiles
 from synthct.models.config import check_range
 from synthct.models.foreign import patch_side, require_transformers
-from synthct.models.layout import PALETTE, TEXT
+from synthct.models.layout import PALETTE, TEXT, UNCONDITIONAL
 from synthct.patch import PatchRules
 from synthct.yaml_errors import Problem, did_you_mean
 
@@ -40,6 +40,12 @@ def unfit(
     for key in refused:
         if getattr(asked, key) is not None:
             yield Problem(("inpaint", key), f"{what}, which takes no '{key}'; remove it")
+    if asked.scheduler == REPAINT and files.layout != UNCONDITIONAL:
+        yield Problem(
+            ("inpaint", "scheduler"),
+            f"'{REPAINT}' is for unconditional models, and {what}; choose another, such as "
+            "dpmsolver++",
+        )
     if is_ours:
         return
     if asked.codecs is None:
@@ -55,6 +61,7 @@ def unfit(
             yield Problem(("inpaint", "codecs", name), str(err))
     yield from _misspelt("codecs", asked.codecs, wanted)
     if not is_told:
+        yield from _unfit_for_repaint(what, asked, wanted)
         return
     yield from _misspelt("prompt", asked.prompt, wanted)
     for label in wanted:
@@ -64,6 +71,34 @@ def unfit(
                 ("inpaint",) if asked.prompt is None else ("inpaint", "prompt"),
                 f"{what}; give it a prompt that tells {told}, as in prompt: "
                 f"{{{label or 'default'}: CT slice of {label or 'the abdomen'}}}",
+            )
+
+
+def _unfit_for_repaint(
+    what: str, asked: Diffusion, wanted: Sequence[str | None]
+) -> Iterator[Problem]:
+    """What an unconditional model needs, and what would keep it from going back and forth."""
+    if asked.scheduler != REPAINT:
+        yield Problem(
+            ("inpaint", "scheduler"),
+            f"{what}, which paints by resampling; set scheduler to {REPAINT}, not "
+            f"{asked.scheduler}",
+        )
+    length = asked.jump_length or JUMP_LENGTH
+    steps, times = asked.num_inference_steps, asked.jump_n_sample or JUMP_N_SAMPLE
+    if length >= steps and times > 1:
+        yield Problem(
+            ("inpaint", "jump_length"),
+            f"{length} is not below num_inference_steps {steps}, so no step would be taken again; "
+            "lower it, or take more steps",
+        )
+    labels = asked.labels or ()
+    for label in wanted:
+        if label is not None and label not in labels:
+            yield Problem(
+                ("inpaint", "labels") if labels else ("inpaint",),
+                f"{what}, of which nothing says that it paints '{label}'; name it in labels if it "
+                "was trained to show it, or leave the label of the mask out",
             )
 
 
