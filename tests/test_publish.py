@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import huggingface_hub
 import pytest
 from click.testing import Result
+from hub.faults import Fault
 from hub.loopback import TOKEN
 from hub.server import HubServer
 from hub.store import Entry, Repo
@@ -272,18 +275,31 @@ def test_files_that_the_repository_ignores_are_missed_before_main_changes(
     assert repo.tags == {}
 
 
+@pytest.mark.parametrize("fault", [None, Fault(20, "403", lasting=True)])
 def test_the_token_is_in_nothing_that_is_kept_or_said(
-    hub: HubServer, versions: dict[str, Path], run: Run, caplog
+    hub: HubServer, versions: dict[str, Path], tmp_path: Path, fault: Fault | None
 ) -> None:
-    result = run(versions["1.0.0"], "--debug")
-    assert TOKEN not in result.output + caplog.text
-    for commit in there(hub).commits.values():
-        for entry in commit.tree.values():
-            assert TOKEN.encode() not in entry.data
-    home = Path(huggingface_hub.constants.HF_HOME)
-    assert all(
-        TOKEN.encode() not in path.read_bytes() for path in home.rglob("*") if path.is_file()
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "token").write_text(TOKEN)  # as 'hf auth login' leaves it
+    env = {key: value for key, value in os.environ.items() if key != "HF_TOKEN"}
+    hub.faults.arm(fault)
+    words = ["publish", str(versions["1.0.0"]), "--repo", REPO, "--debug"]
+    done = subprocess.run(
+        [sys.executable, "-m", "synthct", *words],
+        cwd=tmp_path,
+        env={**env, "HF_HOME": str(home)},
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
+    assert ("published" in done.stdout) == (done.returncode == 0) == (fault is None), done.stderr
+    assert ("403 as ordered; you are Bearer <token>" in done.stderr) == (fault is not None)
+    assert TOKEN not in done.stdout + done.stderr
+    for name, data in files_of(tmp_path).items():
+        assert TOKEN.encode() not in data or name == "home/token"
+    for commit in there(hub).commits.values():
+        assert not any(TOKEN.encode() in entry.data for entry in commit.tree.values())
     assert not any(TOKEN in request for request in hub.faults.seen)
 
 

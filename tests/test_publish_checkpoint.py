@@ -120,6 +120,11 @@ def test_a_later_checkpoint_goes_over_the_former_and_both_are_read(
     assert result.exit_code == 6
     for tag in ("1.0.0", "1.1.0"):
         assert found[tag].checkpoint_id[:12] in result.output
+    del there(hub).tags["1.1.0"]  # as if its publisher had been killed just before
+    assert run(checkpoint, "--tag", "1.1.0").exit_code == 6
+    assert run(later, "--tag", "1.1.0").exit_code == 0
+    assert "main stays at the later version" in run(checkpoint, "--tag", "1.0.1").output
+    assert found["main"].revision == there(hub).branches["main"] == there(hub).tags["1.1.0"]
 
 
 def test_the_starter_is_published_with_its_page_and_pictures(

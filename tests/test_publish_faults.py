@@ -196,6 +196,22 @@ def test_what_the_hub_forbids_is_not_asked_again(
         assert time.monotonic() - began < 30, "without a pause"
 
 
+@pytest.mark.parametrize("kind", ["500", "409", "lost", "garbage"])
+def test_a_repository_is_made_and_gated_through_faults(
+    hub: HubServer, parcels: dict[str, Parcel], kind: str
+) -> None:
+    new = parcels["1.0.0"]
+    for at in range(1, 11):
+        hub.store.repos.clear()
+        hub.faults.arm(Fault(at, kind))
+        send(new)
+        repo = hub.store.repos["dataset", REPO]
+        assert is_whole(repo.at("main").tree, new)
+        assert repo.tags == {"1.0.0": repo.branches["main"]}
+        assert list(repo.branches) == ["main"]
+        assert repo.gated == "auto"
+
+
 def test_a_hub_that_asks_to_wait_is_waited_for_but_not_for_ever(
     hub: HubServer, start: Start, parcels: dict[str, Parcel]
 ) -> None:
