@@ -18,9 +18,7 @@ from synthct.dataset.markdown import bullets, code, count, figure, inert, one_li
 from synthct.dataset.records import yaml_text
 from synthct.dataset.summary import Summary
 from synthct.licence import hub_fields, licence_url
-
-#: Value of the label map where nobody knows what was painted.
-_IGNORE = 255
+from synthct.masks import IGNORE
 
 #: Longest list of cases in a card.
 _MAX_CASES = 40
@@ -332,7 +330,7 @@ def _labels(facts: CardFacts) -> list[list[Any]]:
     rows: list[list[Any]] = [[0, "background"]]
     rows += sorted([value, code(name)] for name, value in facts.labels.items())
     if facts.ignore:
-        rows.append([_IGNORE, "ignore: painted, and nobody knows as what"])
+        rows.append([IGNORE, "ignore: painted, and nobody knows as what"])
     return rows
 
 

@@ -72,7 +72,7 @@ class Dataset:
         if lacking := [name for name in _NEEDED if name not in self._columns]:
             raise VerifyError(
                 f"{folder} has no column '{lacking[0]}'; only datasets with whole slices can be "
-                "evaluated or shown"
+                "evaluated or shown; of a patch-only release 'synthct compose' makes one"
             )
 
     @property

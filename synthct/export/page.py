@@ -9,6 +9,7 @@ from synthct.dataset.manifest import Release
 from synthct.dataset.markdown import code, count, inert, table
 from synthct.dataset.records import yaml_text
 from synthct.export.form import Form, files_of
+from synthct.masks import IGNORE
 
 #: What of the header of a card is true of an export too.
 _KEPT = ("pretty_name", "license", "license_name", "license_link", "task_categories", "tags",
@@ -44,7 +45,11 @@ def page(
     files = [
         [f"`*/*_{name}.{form.suffix}`", form.files[name]] for name in files_of(form, keep_original)
     ]
-    values = [[0, "background"], *sorted([v, code(n)] for n, v in labels.items())]
+    values = [
+        [0, "background"],
+        *sorted([v, code(n)] for n, v in labels.items()),
+        [IGNORE, "ignore, where there is any: painted, and nobody knows as what"],
+    ]
     sections = [
         f"---\n{yaml_text({**kept, 'configs': [config]})}---",
         f"# {inert(release.name)} {release.version}, as plain files",
