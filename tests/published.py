@@ -22,10 +22,10 @@ from synthct.recipe import load_recipe
 REPO = "jane/tiny"
 
 #: So that a test does not wait: a hung request is left soon, and given up soon.
-IMPATIENT = Patience(silence_s=0.3, first_s=0.01, longest_s=0.02, give_up_s=0.05)
+IMPATIENT = Patience(silence_s=0.5, first_s=0.01, longest_s=0.02, give_up_s=0.05)
 
 #: As a user's is, but for the waiting: what happens once passes.
-QUICK = Patience(silence_s=0.4, first_s=0.01, longest_s=0.05, give_up_s=5.0)
+QUICK = Patience(silence_s=2.0, first_s=0.01, longest_s=0.05, give_up_s=10.0)
 
 
 def build_versions(folder: Path, checkpoint: Path) -> dict[str, Path]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from synthct.check import trained_under
 from synthct.dataset.lockfile import read_lock
@@ -128,8 +127,8 @@ def _checkpoint(path: str, tag: str | None, card: Path | None) -> Parcel:
             f"checkpoint '{files.name}' lacks {', '.join(lacking)}, without which it is not "
             "published; 'synthct train' writes all of them"
         )
-    load_checkpoint(files)
     licence = _publishable(trained_under(files), files.training.get("licence"))
+    load_checkpoint(files)
     own = (files.folder / CARD).read_text(encoding="utf-8")
     page, beside = (own, files.folder) if card is None else (_page(own, card), card.parent)
     names = [name for name in (*files.hashes, TRAINING, SUMS) if name != CARD]
@@ -213,8 +212,10 @@ def _pictures(page: str, folder: Path) -> Iterator[str]:
 
 def _terms(licence: str) -> str | None:
     """Why readers should have to agree first, if it is for the licence."""
-    terms: Any = terms_of(licence)
-    return f"{licence} forbids commercial use" if terms and terms.non_commercial else None
+    terms = terms_of(licence)
+    if terms is None or not terms.non_commercial:
+        return None
+    return f"{licence} forbids commercial use"
 
 
 def _in_order(items: Iterable[Item]) -> tuple[Item, ...]:

@@ -20,7 +20,7 @@ from hub.faults import Fault, Faults
 from hub.store import Entry, RefusedError, Repo, Store, is_large
 
 #: How long a request that hangs is kept waiting.
-HANG_S = 0.6
+HANG_S = 1.0
 
 _ID = r"(?P<name>[\w.-]+/[\w.-]+)"
 _API = rf"/api/(?P<kind>model|dataset)s/{_ID}"
