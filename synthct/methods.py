@@ -80,7 +80,8 @@ class Diffusion(_Method):
             only known that they paint whatever fits.
         spacing_range_mm: In-plane spacings that such a checkpoint was trained on; scans beyond
             are resampled. By default each scan is taken on its own grid.
-        jump_length: For ``scheduler: repaint``: steps that are undone at a time (10).
+        jump_length: For ``scheduler: repaint``: steps that are undone at a time (10), fewer than
+            there are.
         jump_n_sample: For ``scheduler: repaint``: how often each step is taken (10).
     """
 

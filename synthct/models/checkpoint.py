@@ -1,7 +1,7 @@
 """Loading a checkpoint: found, hashed, checked against its own config, and only then run.
 
-Nothing but safetensors and JSON is ever opened, classes come from an allow-list, and no code that
-travels with a checkpoint runs.
+Nothing but safetensors, JSON and word lists is ever opened, classes come from an allow-list, and no
+code that travels with a checkpoint runs.
 """
 
 from __future__ import annotations
