@@ -92,6 +92,7 @@ def load_painter(
         SourceError: If a scan is missing or damaged.
     """
     labels_of = _labels_of(checked, relabel)
+    inpainter = _inpainter(checked, device)  # before scans are read: it may not go with the recipe
     references = learn_references(
         checked.index,
         [label for section in checked.recipe.masks for label in section.painted_labels()],
@@ -101,29 +102,34 @@ def load_painter(
     )
     for note in _unlimited(checked, references):
         logger.warning("note: %s", note)
-    asked, files = checked.recipe.inpaint, checked.checkpoint
-    if not isinstance(asked, Diffusion) or files is None:
-        return Painter(
-            inpainter=None,
-            references=references,
-            trained_on=trained_on(checked),
-            generation=generation_of(checked),
-            numerics={"device": "cpu", **{name: version(name) for name in ("numpy", "scipy")}},
-            relabel=labels_of,
-        )
-    from synthct.inpaint import inpainter_of, numerics_class, pin_numerics
-
-    pin_numerics(THREADS)
-    assert checked.rules is not None, "there is a checkpoint"
-    inpainter = inpainter_of(load_checkpoint(files, device=device), asked, checked.rules)
     return Painter(
         inpainter=inpainter,
         references=references,
         trained_on=trained_on(checked),
         generation=generation_of(checked),
-        numerics=numerics_class(inpainter),
+        numerics=_numerics(inpainter),
         relabel=labels_of,
     )
+
+
+def _inpainter(checked: Checked, device: str) -> Inpainter | None:
+    """The model; None where a control paints. Pins what changes low bits."""
+    asked, files, rules = checked.recipe.inpaint, checked.checkpoint, checked.rules
+    if not isinstance(asked, Diffusion) or files is None or rules is None:
+        return None
+    from synthct.inpaint import inpainter_of, pin_numerics
+
+    pin_numerics(THREADS)
+    return inpainter_of(load_checkpoint(files, device=device), asked, rules)
+
+
+def _numerics(inpainter: Inpainter | None) -> Mapping[str, Any]:
+    """What low bits depend on."""
+    if inpainter is None:
+        return {"device": "cpu", **{name: version(name) for name in ("numpy", "scipy")}}
+    from synthct.inpaint import numerics_class
+
+    return numerics_class(inpainter)
 
 
 def generation_of(checked: Checked) -> dict[str, Any]:

@@ -194,6 +194,16 @@ def test_what_does_not_go_with_the_checkpoint_is_refused_at_its_place(
         assert f"{path.name}:" in text
 
 
+def test_a_build_reads_no_tissue_for_a_model_that_cannot_paint_so(
+    world: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe = Recipe.model_validate(recipe_of(world, "ddpm", num_inference_steps=7))
+    caplog.set_level("INFO", "synthct")
+    with pytest.raises(CheckpointError, match="num_inference_steps 7 takes no even share"):
+        build(recipe, tmp_path / "out", cache_dir=tmp_path / "cache", workers=0)
+    assert "learning how" not in caplog.text
+
+
 def test_a_misspelt_label_is_told_at_its_place(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
