@@ -37,10 +37,9 @@ def inpaint(
     scheduler: str = "dpmsolver++",
     num_inference_steps: int = 20,
     guidance_scale: float = 1.0,
-    prompt: str | dict[str, str] | None = None,
-    codecs: dict[str, str | dict[str, Any]] | None = None,
     seed: int = 0,
     device: str = "cpu",
+    **settings: Any,
 ) -> Volume:
     """Paint the masked voxels of a scan, axial slice by axial slice.
 
@@ -57,10 +56,10 @@ def inpaint(
         scheduler: As in a recipe.
         num_inference_steps: Number of denoising steps.
         guidance_scale: As in a recipe.
-        prompt: As in a recipe, for a checkpoint that is told by text.
-        codecs: As in a recipe, for a checkpoint that does not bring its own.
         seed: Another seed, another painting.
         device: Where the model runs.
+        **settings: What else a recipe's ``inpaint`` may say, for checkpoints that do not say it
+            themselves: ``prompt``, ``codecs``, ``labels``, ``jump_length``, ...
 
     Returns:
         The painted scan, int16 HU, in the orientation of ``ct``; for a file, in canonical
@@ -70,7 +69,7 @@ def inpaint(
         SourceError: If a file is damaged, a value or an affine is not finite, or the grids differ.
         MaskError: If the mask is empty or too large for the checkpoint.
         CheckpointError: If the checkpoint is damaged, cannot paint the label, or does not go with
-            the scheduler, the number of steps, the guidance, the prompt or the codecs.
+            the scheduler, the number of steps, the guidance or the settings.
         RecipeError: If one of these cannot be for any checkpoint.
     """
     from synthct.inpaint import inpainter_of
@@ -82,8 +81,7 @@ def inpaint(
         scheduler=scheduler,
         num_inference_steps=num_inference_steps,
         guidance_scale=guidance_scale,
-        prompt=prompt,
-        codecs=codecs,
+        **settings,
     )
     given = _scan(ct)
     scan = canonical(given)

@@ -236,7 +236,7 @@ def test_without_transformers_the_extra_is_named(
     path.write_text(json.dumps(recipe_of(world, "text")))
     done = run(world, "check", str(path), "--no-sheet", monkeypatch=monkeypatch)
     assert done.exit_code == 4
-    assert "pip install 'synthct[text]'" in done.stderr
+    assert "pip install '.[text]'" in done.stderr
 
 
 def test_a_licence_is_stated_or_follows_from_what_the_checkpoint_says(
@@ -285,7 +285,8 @@ def test_one_scan_is_painted_from_python(world: Path) -> None:
     ddpm, text = str(world / "ddpm"), str(world / "text")
     repaint: dict[str, Any] = {"checkpoint": ddpm, "scheduler": "repaint"}
     told: dict[str, Any] = {"checkpoint": text, "label": "tumor", "prompt": "a {label}"}
-    for given in (repaint, told):
+    shows = {**repaint, "label": "tumor", "labels": ["tumor"], "jump_n_sample": 1}
+    for given in (repaint, shows, told):
         painted = synthct.inpaint(case.scan(), mask, num_inference_steps=20, codecs=codecs, **given)
         assert np.array_equal(painted.array[~region], case.scan().array[~region])
         assert (painted.array != case.scan().array)[region].mean() > 0.9
@@ -295,6 +296,8 @@ def test_one_scan_is_painted_from_python(world: Path) -> None:
         synthct.inpaint(case.scan(), mask, codecs=codecs, num_inference_steps=10, **repaint)
     with pytest.raises(CheckpointError, match=r"give it a prompt that tells what fits where a"):
         synthct.inpaint(case.scan(), mask, codecs=codecs, **{**told, "label": None})
+    with pytest.raises(RecipeError, match="inpaint: labls: "):
+        synthct.inpaint(case.scan(), mask, labls=["tumor"])
     with pytest.raises(RecipeError, match=r"inpaint: codecs: .*codec 'mri' is unknown"):
         synthct.inpaint(case.scan(), mask, codecs={"default": "mri"}, **repaint)
 

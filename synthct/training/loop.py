@@ -237,7 +237,7 @@ def _accelerator(
     if on_cpu and recipe.optim.mixed_precision == "fp16":
         raise RecipeError(f"{recipe.name}: optim.mixed_precision: fp16 needs a GPU; choose bf16")
     if tensorboard and importlib.util.find_spec("tensorboard") is None:
-        raise RecipeError("--tensorboard: not installed; run pip install 'synthct[tensorboard]'")
+        raise RecipeError("--tensorboard: not installed; run pip install '.[tensorboard]'")
     return Accelerator(
         mixed_precision=recipe.optim.mixed_precision,
         cpu=on_cpu,
