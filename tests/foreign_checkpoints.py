@@ -6,13 +6,27 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from diffusers import AutoencoderKL, DDPMPipeline, DDPMScheduler, UNet2DConditionModel, UNet2DModel
+from torch import nn
 
 #: Words that the tiny tokenizer knows; others it takes apart, and what is left it does not know.
 WORDS = ("ct", "slice", "of", "a", "kidney", "tumor", "liver")
 #: Side of the patches that both take.
 SIDE = 32
+
+
+def count_passes(network: nn.Module, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A list that grows by one with each pass of the network."""
+    forward, passes = network.forward, []
+
+    def spy(*args: Any, **kwargs: Any) -> Any:
+        passes.append(1)
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(network, "forward", spy)
+    return passes
 
 
 def write_unconditional(folder: Path, *, channels: int = 1, seed: int = 0, **config: Any) -> Path:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, StableDiffusionInpaintPipeline
-from foreign_checkpoints import SIDE, write_text_model
+from foreign_checkpoints import SIDE, count_passes, write_text_model
 from torch import Tensor, nn
 
 from synthct.errors import CheckpointError
@@ -189,13 +189,7 @@ def test_half_precision_paints_about_the_same(checkpoint: Checkpoint) -> None:
 
 def test_passes_are_counted(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     inpainter = inpainter_of(checkpoint, guidance_scale=2.0)
-    forward, passes = checkpoint.unet.forward, []
-
-    def spy(*args: Any, **kwargs: Any) -> Any:
-        passes.append(1)
-        return forward(*args, **kwargs)
-
-    monkeypatch.setattr(checkpoint.unet, "forward", spy)
+    passes = count_passes(checkpoint.unet, monkeypatch)
     inpainter.paint([random_patch(0)], [1])
     assert len(passes) == inpainter.method.passes == 6
     passes.clear()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import RePaintScheduler
-from foreign_checkpoints import SIDE, write_unconditional
+from foreign_checkpoints import SIDE, count_passes, write_unconditional
 from torch import Tensor, nn
 
 from synthct.errors import CheckpointError
@@ -202,13 +202,7 @@ def test_passes_are_counted(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPa
     inpainter = Inpainter(
         checkpoint, scheduler="repaint", num_inference_steps=20, jump_length=5, jump_n_sample=3
     )
-    forward, passes = checkpoint.unet.forward, []
-
-    def spy(*args: Any, **kwargs: Any) -> Any:
-        passes.append(1)
-        return forward(*args, **kwargs)
-
-    monkeypatch.setattr(checkpoint.unet, "forward", spy)
+    passes = count_passes(checkpoint.unet, monkeypatch)
     inpainter.paint([random_patch(0)], [1])
     assert len(passes) == inpainter.method.passes > 20
     passes.clear()

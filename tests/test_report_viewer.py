@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from chromium import needs_chromium, started, watched
 from lesion_rows import make_host, slices_of, write_lesions
 from PIL import Image
 from test_report import HOSTILE
@@ -22,10 +22,7 @@ from synthct.report.pictures import rim
 from synthct.report.run import write_report
 from synthct.tiles import windowed
 
-sync_api = pytest.importorskip("playwright.sync_api")
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
+pytestmark = needs_chromium
 
 HOST = make_host(variants=1)
 
@@ -34,7 +31,7 @@ SPACING: dict[View, tuple[float, float]] = {
     "axial": (0.8, 0.8), "coronal": (2.5, 0.8), "sagittal": (2.5, 0.8),
 }  # fmt: skip
 
-SOFTWARE = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+SOFTWARE = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 
 
 def write_page(folder: Path, view: View = "axial") -> Path:
@@ -52,29 +49,17 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=SOFTWARE)
-        yield started
-        started.close()
+    with started(*SOFTWARE) as browser:
+        yield browser
 
 
 @contextmanager
 def opened(browser: Any, report: Path) -> Iterator[Any]:
     """A page with its lesion opened; in the end it has fetched and complained of nothing."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    page = context.new_page()
-    told: list[str] = []
-    page.on("request", lambda request: told.append(request.url))
-    page.on("console", lambda message: told.append(message.text))
-    page.on("pageerror", lambda error: told.append(str(error)))
-    page.on("dialog", lambda dialog: (told.append(dialog.message), dialog.dismiss()))
-    page.goto(report.as_uri())
-    page.click(".lesion button")
-    page.locator("output:has-text('slice')").wait_for()
-    yield page
-    outside = [line for line in told if not line.startswith(("data:image/png", report.as_uri()))]
-    context.close()
-    assert outside == []
+    with watched(browser, report) as page:
+        page.click(".lesion button")
+        page.locator("output:has-text('slice')").wait_for()
+        yield page
 
 
 @pytest.fixture

@@ -1,0 +1,44 @@
+"""A real browser; tests that import this are skipped where there is no Chromium or playwright."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sync_api = pytest.importorskip("playwright.sync_api")
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
+
+
+@contextmanager
+def started(*switches: str) -> Iterator[Any]:
+    """A browser without a window."""
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", *switches]
+        )
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def watched(browser: Any, report: Path) -> Iterator[Any]:
+    """An open page, which must have fetched nothing and complained of nothing in the end."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    told: list[str] = []
+    page.on("request", lambda request: told.append(request.url))
+    page.on("console", lambda message: told.append(message.text))
+    page.on("pageerror", lambda error: told.append(str(error)))
+    page.on("dialog", lambda dialog: (told.append(dialog.message), dialog.dismiss()))
+    page.goto(report.as_uri())
+    yield page
+    outside = [line for line in told if not line.startswith(("data:image/png", report.as_uri()))]
+    context.close()
+    assert outside == []
