@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from synthct.controls import REFERENCE_HU
-from synthct.dataset.lockfile import LockedCase, LockedSource, work_id
+from synthct.dataset.lockfile import Lock, LockedCase, LockedSource, work_id
 from synthct.errors import CheckpointError
 from synthct.licence import Origin, licence_of
 from synthct.methods import CopyPaste, Diffusion, NoiseFill
@@ -283,3 +283,12 @@ def trained_under(checkpoint: CheckpointFiles) -> list[Origin]:
     licences = [checkpoint.training.get("licence"), *(case.get("licence") for case in cases)]
     name = f"the training data of checkpoint '{checkpoint.name}'"
     return [Origin(name, licence) for licence in dict.fromkeys(licences)]
+
+
+def locked_origins(lock: Lock) -> list[Origin]:
+    """What a finished dataset was made from: its sources and its checkpoint's training data."""
+    origins = [Origin(f"source '{name}'", one.licence) for name, one in lock.sources.items()]
+    if (used := lock.checkpoint) is not None:
+        trained = f"the training data of checkpoint '{used.name}'"
+        origins += [Origin(trained, licence) for licence in (used.licence, *used.licences)]
+    return origins

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from synthct.check import Checked, default_cache_dir
+from synthct.check import Checked, default_cache_dir, locked_origins
 from synthct.check import check as check_recipe
 from synthct.dataset.content import check_content
 from synthct.dataset.finding import Finding
@@ -24,7 +24,7 @@ from synthct.dataset.markdown import count
 from synthct.dataset.records import RECIPE, front_matter
 from synthct.documents import CARD
 from synthct.errors import PolicyError, RecipeError, ResourceError, VerifyError
-from synthct.licence import Origin, hub_fields, licence_of
+from synthct.licence import hub_fields, licence_of
 from synthct.painter import load_painter
 from synthct.recipe import Recipe, load_recipe, stored_recipe
 from synthct.replay import check_inputs, check_paint, check_plan, choose
@@ -212,13 +212,8 @@ def _check_lock(release: Release, recipe: Recipe, lock: Lock) -> Iterator[Findin
 
 def _check_licence(folder: Path, recipe: Recipe, lock: Lock) -> Iterator[Finding]:
     """That the licence follows from the sources, and that the card says it."""
-    origins = [Origin(f"source '{name}'", one.licence) for name, one in lock.sources.items()]
-    if lock.checkpoint is not None:
-        trained = f"the training data of checkpoint '{lock.checkpoint.name}'"
-        licences = (lock.checkpoint.licence, *lock.checkpoint.licences)
-        origins += [Origin(trained, licence) for licence in licences]
     try:
-        licence = licence_of(origins, stated=recipe.licence)
+        licence = licence_of(locked_origins(lock), stated=recipe.licence)
     except PolicyError as err:
         yield Finding(LOCK, str(err))
         return

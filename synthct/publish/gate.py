@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from synthct.check import trained_under
+from synthct.check import locked_origins, trained_under
 from synthct.dataset.lockfile import read_lock
 from synthct.dataset.manifest import MANIFEST, read_manifest
 from synthct.dataset.records import front_matter
@@ -91,11 +91,7 @@ def _dataset(folder: Path) -> Parcel:
         raise VerifyError(f"{folder} is not what it says it is, so it is not published\n{shown}")
     manifest, lock = read_manifest(folder), read_lock(folder)
     assert manifest is not None, "verify has read it"
-    origins = [Origin(f"source '{name}'", one.licence) for name, one in lock.sources.items()]
-    if (used := lock.checkpoint) is not None:
-        trained = f"the training data of checkpoint '{used.name}'"
-        origins += [Origin(trained, licence) for licence in (used.licence, *used.licences)]
-    licence = _publishable(origins, lock.licence)
+    licence = _publishable(locked_origins(lock), lock.licence)
     listed = [
         Item(entry.path, folder / entry.path, entry.bytes, entry.sha256) for entry in manifest.files
     ]
