@@ -12,18 +12,18 @@ from synthct.version import __version__
 
 if TYPE_CHECKING:
     from synthct.api import inpaint
-    from synthct.build import build
+    from synthct.build.run import build
     from synthct.models.palette import PaletteInpaintPipeline, PaletteUNet
-    from synthct.recipe import load_recipe
+    from synthct.recipe.recipe import load_recipe
 
 #: Public name to the module it lives in. The two classes are here because diffusers looks for
 #: them by the name of the package that a checkpoint's model_index.json gives.
 _HOMES = {
     "PaletteInpaintPipeline": "synthct.models.palette",
     "PaletteUNet": "synthct.models.palette",
-    "build": "synthct.build",
+    "build": "synthct.build.run",
     "inpaint": "synthct.api",
-    "load_recipe": "synthct.recipe",
+    "load_recipe": "synthct.recipe.recipe",
 }
 
 __all__ = [

@@ -10,7 +10,8 @@ import numpy.typing as npt
 from pydantic import ValidationError
 
 from synthct.errors import CheckpointError, MaskError, RecipeError, SourceError
-from synthct.methods import Diffusion
+from synthct.models.methods import Diffusion
+from synthct.recipe.yaml_errors import path_text
 from synthct.seeds import derive_seed
 from synthct.volume import (
     HU_MAX,
@@ -22,7 +23,6 @@ from synthct.volume import (
     read_labels,
     restore_orientation,
 )
-from synthct.yaml_errors import path_text
 
 Ct = str | Path | Volume | tuple[npt.NDArray[Any], npt.NDArray[np.float64]]
 
@@ -72,10 +72,10 @@ def inpaint(
             the scheduler, the number of steps, the guidance or the settings.
         RecipeError: If one of these cannot be for any checkpoint.
     """
-    from synthct.inpaint import inpainter_of
-    from synthct.models import find_checkpoint, load_checkpoint
-    from synthct.models.declared import patch_rules, unfit
-    from synthct.patch import cut_patches, paste_patches
+    from synthct.models.checkpoint import find_checkpoint, load_checkpoint
+    from synthct.models.painting import inpainter_of
+    from synthct.models.patch import cut_patches, paste_patches
+    from synthct.recipe.declared import patch_rules, unfit
 
     asked = _asked(
         scheduler=scheduler,

@@ -10,8 +10,8 @@ import pytest
 from hub import loopback
 from hub.server import HubServer
 
-from synthct.case import Case
 from synthct.volume import Affine, Array, Index3, Volume, restore_orientation, write_volume
+from synthct.volume.case import Case
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -11,14 +11,13 @@ import numpy as np
 from conftest import ellipsoid, make_tiny_case
 from dataset_rows import FACTS, METRICS, complete
 
-from synthct.case import Case
 from synthct.dataset.journal import record_shard
-from synthct.dataset.picture import View
 from synthct.dataset.schema import Row, Slices, arrow_schema, make_row
 from synthct.dataset.version import commit, open_staging
 from synthct.dataset.writer import shard_name, write_shard
-from synthct.masks import VIEW_AXIS
 from synthct.volume import Box, Volume
+from synthct.volume.case import Case
+from synthct.volume.views import VIEW_AXIS, View
 
 #: The lesion lies in the tumour of ``make_tiny_case`` and beyond; its label value.
 LESION_MM, RADII_MM, LESION_VALUE = (28.0, 18.0, 30.0), (5.0, 4.0, 9.0), 2

@@ -9,8 +9,8 @@ from itertools import permutations, product
 import numpy as np
 from nibabel.orientations import apply_orientation, inv_ornt_aff
 
-from synthct.case import Case
 from synthct.volume import Volume, canonical
+from synthct.volume.case import Case
 
 
 def stored_in_all_ways(volume: Volume) -> Iterator[Volume]:

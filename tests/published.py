@@ -14,10 +14,10 @@ import pytest
 from hub.loopback import TOKEN
 from tiny_recipe import write_data, write_recipe
 
-from synthct.build import build
+from synthct.build.run import build
 from synthct.dataset.manifest import MANIFEST, FileEntry, Manifest, read_manifest
-from synthct.publish import Delivery, HubRepo, Parcel, Patience, deliver
-from synthct.recipe import load_recipe
+from synthct.publish.hub import Delivery, HubRepo, Parcel, Patience, deliver
+from synthct.recipe.recipe import load_recipe
 
 REPO = "jane/tiny"
 

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from synthct.dataset.digest import merkle_root
-from synthct.dataset.files import sha256_of
 from synthct.dataset.manifest import MANIFEST, FileEntry, Manifest, read_manifest
 from synthct.dataset.png import (
     decode_hu,
@@ -28,6 +27,7 @@ from synthct.dataset.png import (
 from synthct.dataset.rows import stored_rows
 from synthct.dataset.schema import Facts, arrow_schema
 from synthct.dataset.writer import shard_bytes
+from synthct.storage.files import sha256_of
 
 Rng = np.random.Generator
 Harm = Callable[[Path, Rng], set[str]]

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from conftest import ellipsoid, oblique_affine
 
-from synthct.anatomy import Frame, LesionFacts, exophytic_share, lesions_of, organ_parts
-from synthct.case import Case
 from synthct.errors import MaskError
 from synthct.volume import Volume
+from synthct.volume.anatomy import Frame, LesionFacts, exophytic_share, lesions_of, organ_parts
+from synthct.volume.case import Case
 
 SHAPE, SPACING = (100, 60, 40), (1.0, 1.0, 2.0)
 NAMES = {"kidney": 1, "tumor": 2}

@@ -26,17 +26,17 @@ from datasets import Dataset, DatasetDict, load_dataset
 from PIL import Image
 from tiny_recipe import HOSTS, SECTIONS, tiny_recipe, write_data, write_recipe
 
-from synthct.build import build
+from synthct.build.run import build
 from synthct.dataset import read_manifest
 from synthct.dataset.lockfile import read_lock
 from synthct.errors import ConflictError, MaskError, ResourceError, SourceError, VerifyError
-from synthct.plan import SampleSpec
-from synthct.recipe import Recipe
+from synthct.recipe.plan import SampleSpec
+from synthct.recipe.recipe import Recipe
 
 Make = Callable[..., Path]
 
 #: ``synthct.build`` is the function.
-build_module = import_module("synthct.build")
+build_module = import_module("synthct.build.run")
 
 
 @pytest.fixture(scope="module")
@@ -307,7 +307,7 @@ def test_an_output_that_cannot_be_written_is_told_before_any_work(
     def index(*_: Any, **__: Any) -> None:
         pytest.fail("the sources were indexed")
 
-    monkeypatch.setattr("synthct.check.index_sources", index)
+    monkeypatch.setattr("synthct.build.check.index_sources", index)
     (folder / "file").write_text("in the way")
     with pytest.raises(ResourceError, match="file"):
         make("file")
@@ -361,7 +361,7 @@ def test_an_error_in_a_worker_reads_like_any_other(
     def prepare(specs: list[SampleSpec], *_: Any) -> None:
         raise SourceError(f"case {specs[0].host.case_id}: imaging.nii.gz is damaged")
 
-    monkeypatch.setattr("synthct.workers.prepare", prepare)
+    monkeypatch.setattr("synthct.build.workers.prepare", prepare)
     with pytest.raises(SourceError) as err:
         make(f"failing-{workers}", workers=workers)
     assert str(err.value) == "case case_00000: imaging.nii.gz is damaged"
@@ -371,7 +371,7 @@ def test_a_killed_worker_is_told_as_such(make: Make, monkeypatch: pytest.MonkeyP
     def prepare(*_: Any) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    monkeypatch.setattr("synthct.workers.prepare", prepare)
+    monkeypatch.setattr("synthct.build.workers.prepare", prepare)
     with pytest.raises(ResourceError, match="was killed, most often for lack of memory"):
         make("killed-worker", workers=1)
 

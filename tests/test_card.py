@@ -16,15 +16,15 @@ from markdown_it import MarkdownIt
 from PIL import Image
 from ruamel.yaml import YAML
 
-from synthct.card import CardFacts, SourceNote, attribution, dataset_card
-from synthct.dataset.files import atomic_write
+from synthct.dataset.documents.card import CardFacts, SourceNote, attribution, dataset_card
 from synthct.dataset.manifest import Release, release_of
 from synthct.dataset.markdown import code, count, inert
-from synthct.dataset.picture import from_picture
 from synthct.dataset.schema import Facts
 from synthct.dataset.summary import Summary, summarise
 from synthct.dataset.version import commit
-from synthct.intensity import SOFT_TISSUE
+from synthct.storage.files import atomic_write
+from synthct.volume.intensity import SOFT_TISSUE
+from synthct.volume.views import from_picture
 
 FACTS = CardFacts(
     title="Tiny boxes",

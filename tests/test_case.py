@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from synthct.case import Case
 from synthct.errors import MaskError
 from synthct.volume import Volume
+from synthct.volume.case import Case
 
 
 @pytest.fixture

@@ -16,11 +16,11 @@ from PIL import Image
 from tiny_recipe import tiny_recipe, write_data, write_recipe
 from typer.testing import CliRunner
 
+from synthct.build.prepare import Prepared
 from synthct.cli import app
 from synthct.cli.common import roots_of
 from synthct.dataset import read_manifest
 from synthct.errors import RecipeError
-from synthct.prepare import Prepared
 from synthct.version import __version__
 
 Run = Callable[..., Result]
@@ -220,7 +220,7 @@ def test_the_contact_sheet_shows_masks_of_every_section(
     def plan_sheet(masks: list[Prepared], view: str) -> None:
         shown.extend(mask.specs[0].section for mask in masks)
 
-    monkeypatch.setattr("synthct.preview.plan_sheet", plan_sheet)
+    monkeypatch.setattr("synthct.build.preview.plan_sheet", plan_sheet)
     changes: dict[str, Any] = tiny_recipe(folder, folder)
     changes["masks"][3]["weight"] = 0.1  # blobs are rare
     write_recipe(tmp_path / "tiny.yaml", folder / "data", tiny_checkpoint,
@@ -245,7 +245,7 @@ def test_check_says_why_masks_are_refused(
 def test_check_refuses_a_scheduler_that_the_checkpoint_does_not_fit(
     run: Run, recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    schedulers = import_module("synthct.inpaint").SCHEDULERS  # synthct.inpaint is the function
+    schedulers = import_module("synthct.models.painting").SCHEDULERS
     monkeypatch.setitem(schedulers, "dpmsolver++", ("DDIMScheduler", {"nonsense": 1}))
     result = run("check", recipe, "--no-sheet")
     assert result.exit_code == 4

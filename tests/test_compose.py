@@ -17,13 +17,13 @@ from PIL import Image
 from pydantic import ValidationError
 from tiny_recipe import HOSTS, SECTIONS, tiny_recipe, write_data
 
-from synthct.build import build
-from synthct.compose import bytes_of, compose
+from synthct.build.compose import bytes_of, compose
+from synthct.build.run import build
+from synthct.build.verify.run import verify
 from synthct.dataset.manifest import read_manifest
 from synthct.dataset.rows import stored_rows
 from synthct.errors import ConflictError, RecipeError, SourceError, VerifyError
-from synthct.recipe import Recipe
-from synthct.verify import verify
+from synthct.recipe.recipe import Recipe
 
 Make = Callable[..., Path]
 

@@ -14,25 +14,25 @@ from conftest import BODY_HU, KIDNEY_HU, TINY_LABELS, TUMOR_HU, ellipsoid, obliq
 from scipy.ndimage import binary_erosion, distance_transform_edt, gaussian_filter
 from tiny_recipe import SECTIONS, tiny_recipe, write_data, write_recipe
 
-from synthct.build import build
-from synthct.case import Case
-from synthct.check import check
-from synthct.controls import control_for
-from synthct.controls.grain import measure_grain
-from synthct.controls.tissue import shift_hu
-from synthct.dataset.picture import from_picture
+from synthct.build.check import check
+from synthct.build.controls import control_for
+from synthct.build.controls.grain import measure_grain
+from synthct.build.controls.tissue import shift_hu
+from synthct.build.draw import CaseReader, Drawn, masks_of
+from synthct.build.prepare import Prepared, prepare
+from synthct.build.references import References
+from synthct.build.run import build
+from synthct.build.sample import finish
 from synthct.dataset.png import decode_hu, decode_labels, decode_mask
 from synthct.dataset.schema import Row
 from synthct.dataset.writer import read_shard
-from synthct.draw import CaseReader, Drawn, masks_of
 from synthct.errors import MaskError, RecipeError
-from synthct.masks import BoxMask, Organ, Transplant, View, draw_slices, slice_of, voxel_centres
-from synthct.methods import CopyPaste, Inpaint, NoiseFill
-from synthct.prepare import Prepared, prepare
-from synthct.recipe import Recipe, load_recipe
-from synthct.references import References
-from synthct.sample import finish
+from synthct.masks import BoxMask, Organ, Transplant, draw_slices, slice_of, voxel_centres
+from synthct.models.methods import CopyPaste, Inpaint, NoiseFill
+from synthct.recipe.recipe import Recipe, load_recipe
 from synthct.volume import Affine, Array, Box, Volume
+from synthct.volume.case import Case
+from synthct.volume.views import View, from_picture
 
 SPACING = (0.9, 0.8, 2.0)
 SHAPE = (80, 72, 30)
@@ -362,8 +362,8 @@ def test_a_control_builds_without_torch_and_with_the_same_masks(
     path = folder / f"{method}.yaml"
     path.write_text(json.dumps({**data, "name": method.replace("_", "-")}))
     script = (
-        "import sys; from pathlib import Path; from synthct.build import build; "
-        "from synthct.recipe import load_recipe; "
+        "import sys; from pathlib import Path; from synthct.build.run import build; "
+        "from synthct.recipe.recipe import load_recipe; "
         f"build(load_recipe({str(path)!r}), Path({str(folder / 'out')!r}), workers=0, "
         f"cache_dir=Path({str(folder / 'cache')!r})); print(sorted(sys.modules))"
     )

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from torch.distributed import HashStore
 
-from synthct.crew import Crew, LaunchedCrew, join_crew
+from synthct.build.crew import Crew, LaunchedCrew, join_crew
 from synthct.errors import ConflictError, ResourceError, SourceError
 
 

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from synthct.dataset.files import (
+from synthct.errors import ResourceError
+from synthct.storage.files import (
     atomic_write,
     make_folder,
     remove_leftovers,
     require_space,
     sha256_of,
 )
-from synthct.errors import ResourceError
 
 
 def test_write_replaces_in_one_step(tmp_path: Path) -> None:

@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 
 from synthct.dataset import lock as locks
-from synthct.dataset.lock import version_lock, worker_lock
 from synthct.errors import ConflictError
+from synthct.storage.lock import version_lock, worker_lock
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from synthct.dataset.lock import version_lock, worker_lock
+from synthct.storage.lock import version_lock, worker_lock
 with {lock}(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

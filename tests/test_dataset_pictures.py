@@ -10,7 +10,6 @@ import pytest
 from conftest import oblique_affine
 from PIL import Image
 
-from synthct.dataset.picture import View, from_picture, picture_affine, to_picture
 from synthct.dataset.png import (
     decode_hu,
     decode_labels,
@@ -21,7 +20,8 @@ from synthct.dataset.png import (
     encode_preview,
 )
 from synthct.errors import VerifyError
-from synthct.intensity import SOFT_TISSUE
+from synthct.volume.intensity import SOFT_TISSUE
+from synthct.volume.views import View, from_picture, picture_affine, to_picture
 
 THICKNESS_AXIS: dict[View, int] = {"axial": 2, "coronal": 1, "sagittal": 0}
 

@@ -15,7 +15,6 @@ from conftest import oblique_affine
 from dataset_rows import FACTS, METRICS, PROVENANCE, make_slices, make_test_row
 
 from synthct.dataset.digest import canonical_json
-from synthct.dataset.picture import from_picture
 from synthct.dataset.png import decode_hu, decode_labels, decode_mask
 from synthct.dataset.schema import Facts, Metrics, arrow_schema, columns, features, make_row
 from synthct.dataset.writer import (
@@ -25,8 +24,9 @@ from synthct.dataset.writer import (
     write_shard,
 )
 from synthct.errors import ResourceError, VerifyError
-from synthct.intensity import SOFT_TISSUE
 from synthct.volume import Volume
+from synthct.volume.intensity import SOFT_TISSUE
+from synthct.volume.views import from_picture
 
 SCHEMA = arrow_schema(keep_original=False)
 

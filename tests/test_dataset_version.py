@@ -26,7 +26,6 @@ from synthct.dataset.manifest import (
     release_of,
     write_manifest,
 )
-from synthct.dataset.picture import from_picture
 from synthct.dataset.png import decode_hu
 from synthct.dataset.records import write_recipe
 from synthct.dataset.schema import arrow_schema
@@ -34,6 +33,7 @@ from synthct.dataset.summary import summarise
 from synthct.dataset.version import commit, discard, find_release, open_staging
 from synthct.dataset.writer import read_shard, shard_name, write_shard
 from synthct.errors import ConflictError, VerifyError
+from synthct.volume.views import from_picture
 
 
 def test_version_appears_whole_and_lists_every_file(tmp_path: Path) -> None:

@@ -15,15 +15,15 @@ from lesion_rows import Host, make_host, slices_of, write_lesions
 from tiny_recipe import write_data, write_recipe
 from typer.testing import CliRunner
 
-from synthct.build import build
+from synthct.build.run import build
 from synthct.cli import app
-from synthct.dataset.picture import View, axis_of, from_picture
 from synthct.dataset.rows import stored_rows
 from synthct.errors import ConflictError, ResourceError, VerifyError
-from synthct.export import run
-from synthct.export.form import file_stem
-from synthct.export.run import Kind, export
-from synthct.recipe import Recipe
+from synthct.publish.export import run
+from synthct.publish.export.form import file_stem
+from synthct.publish.export.run import Kind, export
+from synthct.recipe.recipe import Recipe
+from synthct.volume.views import VIEW_AXIS, View, from_picture
 
 VIEWS: tuple[View, ...] = ("axial", "coronal", "sagittal")
 HOSTILE = "../../etc/тест case\n:*?[a]{b}://-\N{RIGHT-TO-LEFT OVERRIDE}" + "long" * 60
@@ -84,11 +84,11 @@ def test_volumes_lie_where_the_host_has_them(view: View, tmp_path: Path) -> None
         }.items():
             image = row[name]
             where = overlay(image, host)
-            assert image.shape[axis_of(view)] == number
+            assert image.shape[VIEW_AXIS[view]] == number
             assert where.min() >= 0
             voxels = np.asarray(image.dataobj)
             assert np.array_equal(voxels, truth[tuple(np.moveaxis(where, -1, 0))])
-            assert np.array_equal(np.unique(where[..., axis_of(view)]), row["slice_index"])
+            assert np.array_equal(np.unique(where[..., VIEW_AXIS[view]]), row["slice_index"])
             header = image.header
             assert (int(header["sform_code"]), int(header["qform_code"])) == (1, 1)
             assert np.allclose(header.get_qform(), header.get_sform(), atol=1e-3)
@@ -104,7 +104,7 @@ def test_pictures_give_the_host_back(view: View, tmp_path: Path) -> None:
     assert len(rows["train"]) == 2 * len(slices_of(host, view))
     for row in rows["train"]:
         plane = [row["slice_index"]]
-        axis = axis_of(view)
+        axis = VIEW_AXIS[view]
         hu = np.asarray(row["image"]).astype(np.int16) - 1024
         truth = host.painted[row["variant"]].take(plane, axis)
         assert np.array_equal(from_picture(hu, view), truth)

@@ -18,13 +18,13 @@ from tiny_recipe import tiny_recipe, write_data, write_recipe
 from typer.testing import CliRunner, Result
 
 import synthct
-from synthct.build import build
+from synthct.build.run import build
 from synthct.cli import app
 from synthct.dataset.lockfile import read_lock
 from synthct.dataset.manifest import read_manifest
 from synthct.errors import CheckpointError, PolicyError, RecipeError
-from synthct.publish.gate import pack
-from synthct.recipe import Recipe, load_recipe, stored_recipe
+from synthct.publish.hub.gate import pack
+from synthct.recipe.recipe import Recipe, load_recipe, stored_recipe
 from synthct.volume import Volume
 
 #: What each recipe says of its checkpoint.

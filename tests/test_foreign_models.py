@@ -17,11 +17,11 @@ from foreign_checkpoints import SIDE, write_text_model, write_unconditional
 from safetensors.torch import load_file, save_file
 
 from synthct.errors import CheckpointError
-from synthct.methods import Diffusion
-from synthct.models import find_checkpoint, load_checkpoint
-from synthct.models.declared import patch_rules
+from synthct.models.checkpoint import find_checkpoint, load_checkpoint
 from synthct.models.folder import SUMS, write_sums
 from synthct.models.layout import LAYOUTS, TEXT, UNCONDITIONAL, all_files
+from synthct.models.methods import Diffusion
+from synthct.recipe.declared import patch_rules
 
 NAMES = ("diffusion_pytorch_model.safetensors", "model.safetensors")
 INDEX, SCHEDULE = "model_index.json", "scheduler/scheduler_config.json"

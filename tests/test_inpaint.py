@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from synthct.errors import CheckpointError, MaskError
-from synthct.inpaint import (
+from synthct.models.checkpoint import Checkpoint, load_checkpoint
+from synthct.models.painting import (
     NOT_FROM_IMAGES,
     SCHEDULERS,
     Inpainter,
@@ -21,15 +22,14 @@ from synthct.inpaint import (
     numerics_class,
     trailing_timesteps,
 )
-from synthct.intensity import FULL_RANGE, SOFT_TISSUE
-from synthct.models import Checkpoint, load_checkpoint
 from synthct.models.palette import (
     PaletteInpaintPipeline,
     PaletteUNet,
     clip_meant,
     smooth_fill,
 )
-from synthct.patch import Patch
+from synthct.models.patch import Patch
+from synthct.volume.intensity import FULL_RANGE, SOFT_TISSUE
 
 #: As training writes it.
 TRAINED_WITH = {

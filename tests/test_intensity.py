@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from synthct.intensity import (
+from synthct.volume.intensity import (
     BONE,
     FULL_RANGE,
     LUNG,

@@ -15,11 +15,11 @@ from foreign_checkpoints import SIDE, count_passes, write_text_model
 from torch import Tensor, nn
 
 from synthct.errors import CheckpointError
-from synthct.inpaint import Inpainter, Job
-from synthct.intensity import SOFT_TISSUE
-from synthct.models import Checkpoint, load_checkpoint
-from synthct.patch import Patch, PatchRules, cut_patches, paste_patches
+from synthct.models.checkpoint import Checkpoint, load_checkpoint
+from synthct.models.painting import Inpainter, Job
+from synthct.models.patch import Patch, PatchRules, cut_patches, paste_patches
 from synthct.volume import Volume
+from synthct.volume.intensity import SOFT_TISSUE
 
 PROMPTS = ("ct slice", "a kidney", "a tumor of a kidney")
 RULES = PatchRules(("kidney",), {"default": SOFT_TISSUE}, (SIDE,), (0.01, 100.0))

@@ -12,13 +12,13 @@ from conftest import make_tiny_case, oblique_affine
 from orientations import read_in_all_ways
 from pydantic import ValidationError
 
-from synthct.case import Case
 from synthct.errors import MaskError
 from synthct.masks import Ellipsoid, Mask, PlacementError
 from synthct.masks.deform import Velocity, flow
 from synthct.masks.ellipsoid import RADIUS_MM
-from synthct.regions import components
 from synthct.volume import Volume
+from synthct.volume.case import Case
+from synthct.volume.regions import components
 
 KIDNEY, TUMOR = 1, 2
 SPACING = (0.9, 0.7, 3.0)

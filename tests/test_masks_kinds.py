@@ -8,12 +8,12 @@ from conftest import make_tiny_case
 from orientations import read_in_all_ways
 from pydantic import TypeAdapter, ValidationError
 
-from synthct.case import Case
 from synthct.errors import MaskError
 from synthct.masks import Blob, BoxMask, MaskKind, PlacementError
 from synthct.masks.grow import grow
-from synthct.regions import components
 from synthct.volume import Volume
+from synthct.volume.case import Case
+from synthct.volume.regions import components
 
 KINDS = [
     {"kind": "organ", "label": "kidney"},

@@ -13,17 +13,17 @@ from conftest import make_tiny_case
 from orientations import read_in_all_ways, stored_in_all_ways
 from tiny_recipe import tiny_recipe, write_data
 
-from synthct.build import build
-from synthct.case import Case
-from synthct.check import Checked, check
-from synthct.dataset.picture import from_picture
+from synthct.build.check import Checked, check
+from synthct.build.preview import describe
+from synthct.build.run import build
 from synthct.dataset.png import decode_mask
 from synthct.dataset.writer import read_shard
 from synthct.errors import MaskError, RecipeError, SourceError
 from synthct.masks import Mask, Own
-from synthct.preview import describe
-from synthct.recipe import Recipe
+from synthct.recipe.recipe import Recipe
 from synthct.volume import Volume, canonical, shifted, write_volume
+from synthct.volume.case import Case
+from synthct.volume.views import from_picture
 
 HOSTS = ("case_00000", "case_00001")
 

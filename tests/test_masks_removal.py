@@ -12,11 +12,12 @@ from conftest import make_tiny_case
 from orientations import read_in_all_ways
 from pydantic import ValidationError
 
-from synthct.case import Case
 from synthct.errors import MaskError
-from synthct.masks import IGNORE, Mask, PlacementError, Removal, draw_slices, paint_labels, slice_of
+from synthct.masks import Mask, PlacementError, Removal, draw_slices, paint_labels, slice_of
 from synthct.masks.grow import grow
 from synthct.volume import Volume
+from synthct.volume.case import Case
+from synthct.volume.views import IGNORE
 
 KIDNEY, TUMOR, LIVER = 1, 2, 3
 

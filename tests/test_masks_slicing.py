@@ -8,21 +8,12 @@ import pytest
 from conftest import ellipsoid, make_tiny_case, oblique_affine
 
 from synthct.errors import MaskError
-from synthct.masks import (
-    IGNORE,
-    VIEW_AXIS,
-    Mask,
-    SeveralSlices,
-    SliceRule,
-    View,
-    draw_slices,
-    paint_labels,
-    slice_of,
-)
+from synthct.masks import Mask, SeveralSlices, SliceRule, draw_slices, paint_labels, slice_of
 from synthct.masks.base import PlacementError, make_mask
 from synthct.masks.slicing import draw_part, take_part, take_slice
-from synthct.regions import components, structure
 from synthct.volume import Box, Volume
+from synthct.volume.regions import components, structure
+from synthct.volume.views import IGNORE, VIEW_AXIS, View
 
 VIEWS: tuple[View, ...] = ("axial", "coronal", "sagittal")
 SHAPE, SPACING = (60, 50, 20), (0.8, 0.8, 2.5)

@@ -10,8 +10,6 @@ from conftest import ellipsoid, oblique_affine
 from orientations import stored_in_all_ways
 from scipy import ndimage
 
-from synthct.anatomy import lesions_of
-from synthct.case import Case
 from synthct.errors import MaskError
 from synthct.masks import PlacementError, Transplant
 from synthct.masks.accept import Accept
@@ -20,6 +18,8 @@ from synthct.masks.lesion import Carried, carry, find_lesion
 from synthct.masks.place import Wish, find_place
 from synthct.masks.settle import settle
 from synthct.volume import Box, Volume, read_ct, read_labels
+from synthct.volume.anatomy import lesions_of
+from synthct.volume.case import Case
 
 NAMES = {"kidney": 1, "tumor": 2, "cyst": 3, "liver": 4}
 FAT_HU, KIDNEY_HU = -100, 120

@@ -22,10 +22,10 @@ from safetensors.torch import load_file, save_file
 
 import synthct
 from synthct.errors import CheckpointError, HubError
-from synthct.inpaint import Inpainter
-from synthct.models import find_checkpoint, load_checkpoint
+from synthct.models.checkpoint import find_checkpoint, load_checkpoint
 from synthct.models.folder import SUMS
 from synthct.models.layout import PALETTE, WEIGHTS
+from synthct.models.painting import Inpainter
 from synthct.models.palette import PaletteInpaintPipeline, PaletteUNet
 
 FILES = PALETTE.files
@@ -123,8 +123,8 @@ def test_saved_by_diffusers_is_loaded_by_synthct(tiny_checkpoint: Path, tmp_path
 
 
 def test_public_names_stay_what_they_are_after_imports() -> None:
-    import synthct.build
-    import synthct.inpaint
+    import synthct.build.run
+    import synthct.models.painting
 
     for name in ("build", "inpaint"):
         assert type(getattr(synthct, name)).__name__ == "function"

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from synthct.cli import app
 from synthct.errors import CheckpointError
-from synthct.models import find_checkpoint, load_checkpoint
+from synthct.models.checkpoint import find_checkpoint, load_checkpoint
 from synthct.models.config import NetworkConfig
 from synthct.models.folder import SUMS, write_sums
 from synthct.models.layout import PALETTE, WEIGHTS

@@ -15,15 +15,15 @@ from test_plan import TUMOR, cases, plan, recipe
 from tiny_recipe import SECTIONS as TINY
 from tiny_recipe import tiny_recipe, write_data
 
-from synthct.build import build
-from synthct.check import Checked, check
-from synthct.dataset.picture import from_picture
+from synthct.build.check import Checked, check
+from synthct.build.draw import CaseReader
+from synthct.build.preview import describe
+from synthct.build.run import build
 from synthct.dataset.png import decode_hu, decode_labels, decode_mask
 from synthct.dataset.schema import Metrics
 from synthct.dataset.writer import read_shard
-from synthct.draw import CaseReader
-from synthct.preview import describe
-from synthct.recipe import Recipe
+from synthct.recipe.recipe import Recipe
+from synthct.volume.views import from_picture
 
 SECTIONS: list[dict[str, Any]] = [
     {"name": "healthy", "kind": "removal", "lesion": "tumor", "pair": True},

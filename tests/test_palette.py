@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from synthct.models import load_checkpoint
+from synthct.models.checkpoint import load_checkpoint
 from synthct.models.palette import PaletteUNet, smooth_fill
 
 

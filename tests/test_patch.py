@@ -10,9 +10,9 @@ import pytest
 from conftest import oblique_affine
 
 from synthct.errors import CheckpointError, MaskError
-from synthct.intensity import FULL_RANGE, LUNG, SOFT_TISSUE
-from synthct.patch import LEAST_CONTEXT_PX, Patch, PatchRules, cut_patches, paste_patches
+from synthct.models.patch import LEAST_CONTEXT_PX, Patch, PatchRules, cut_patches, paste_patches
 from synthct.volume import Volume
+from synthct.volume.intensity import FULL_RANGE, LUNG, SOFT_TISSUE
 
 CONFIG: dict[str, Any] = {
     "labels": ["kidney", "tumor", "lung"],

@@ -12,8 +12,8 @@ import pytest
 from scipy.ndimage import binary_dilation, binary_erosion
 
 from synthct.errors import SourceError
-from synthct.phantom import PHANTOM_LABELS, Phantom, make_phantom
-from synthct.phantom.scene import draw_patient
+from synthct.sources.phantoms import PHANTOM_LABELS, Phantom, make_phantom
+from synthct.sources.phantoms.scene import draw_patient
 
 Bool = npt.NDArray[np.bool_]
 

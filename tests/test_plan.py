@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from synthct.anatomy import LesionFacts, Seat
 from synthct.errors import PolicyError, RecipeError, SourceError
-from synthct.plan import Plan, plan_samples
-from synthct.recipe import Recipe, load_recipe
+from synthct.recipe.plan import Plan, plan_samples
+from synthct.recipe.recipe import Recipe, load_recipe
+from synthct.recipe.splits import assign_splits, share_out
 from synthct.sources import CaseEntry, Index, LabelStats, index_sources
-from synthct.splits import assign_splits, share_out
 from synthct.volume import Box
+from synthct.volume.anatomy import LesionFacts, Seat
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 STATS = LabelStats(8, 0.1, Box((0, 0, 0), (2, 2, 2)))

@@ -11,11 +11,8 @@ from conftest import TINY_LABELS, make_tiny_case
 from PIL import Image
 from test_plan import entry
 
-from synthct.case import Case
-from synthct.draw import Drawn
-from synthct.masks import VIEW_AXIS, Organ, Transplant, View, draw_slices, slice_of
-from synthct.plan import SampleSpec
-from synthct.plan_sheet import (
+from synthct.build.draw import Drawn
+from synthct.build.plan_sheet import (
     AROUND_MM,
     AVOIDED,
     LEAST_MM,
@@ -27,6 +24,10 @@ from synthct.plan_sheet import (
     clearance_mm,
     plan_sheet,
 )
+from synthct.masks import Organ, Transplant, draw_slices, slice_of
+from synthct.recipe.plan import SampleSpec
+from synthct.volume.case import Case
+from synthct.volume.views import VIEW_AXIS, View
 
 SPACING = (0.8, 0.8, 2.5)
 TUMORS = Transplant(

@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 from tiny_recipe import tiny_recipe, write_data, write_recipe
 
-from synthct.build import build
+from synthct.build.launch import processes_to_start
+from synthct.build.run import build
 from synthct.errors import RecipeError, ResourceError
-from synthct.launch import processes_to_start
-from synthct.recipe import Recipe
+from synthct.recipe.recipe import Recipe
 
 Start = Callable[..., subprocess.Popen[str]]
 
@@ -217,7 +217,7 @@ def test_a_full_disk_is_told_before_a_model_is_asked_to_paint(
     folder: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage(folder)._replace(free=1000)
-    monkeypatch.setattr("synthct.dataset.files.shutil.disk_usage", lambda _: usage)
+    monkeypatch.setattr("synthct.storage.files.shutil.disk_usage", lambda _: usage)
     with pytest.raises(ResourceError, match=r"needs about [\d,]+ bytes, 1,000 are free"):
         finish_here(folder, tiny_checkpoint, "full")
 

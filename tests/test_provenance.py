@@ -13,19 +13,19 @@ import numpy as np
 import pytest
 from tiny_recipe import SECTIONS, tiny_recipe, write_data
 
-from synthct.check import Checked, check
+from synthct.build.check import Checked, check
+from synthct.build.draw import CaseReader, masks_of
+from synthct.build.prepare import Prepared, prepare
+from synthct.build.provenance import generation_facts, sample_key
+from synthct.build.references import References
+from synthct.build.sample import finish
 from synthct.dataset.digest import array_digest
-from synthct.dataset.picture import from_picture
 from synthct.dataset.png import decode_hu, decode_labels, decode_mask
 from synthct.dataset.schema import Row
-from synthct.draw import CaseReader, masks_of
 from synthct.errors import PolicyError
 from synthct.models.folder import write_sums
-from synthct.prepare import Prepared, prepare
-from synthct.provenance import generation_facts, sample_key
-from synthct.recipe import Recipe
-from synthct.references import References
-from synthct.sample import finish
+from synthct.recipe.recipe import Recipe
+from synthct.volume.views import from_picture
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from synthct.cli import app
 from synthct.dataset import read_manifest
 from synthct.dataset.manifest import MANIFEST
 from synthct.errors import ConflictError, PolicyError
-from synthct.publish import pack
+from synthct.publish.hub import pack
 
 Run = Callable[..., Result]
 
@@ -51,7 +51,7 @@ print(json.dumps(found))
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs ``synthct publish`` with the patience of a test."""
-    monkeypatch.setattr("synthct.publish.hub.Patience", lambda: QUICK)
+    monkeypatch.setattr("synthct.publish.hub.repo.Patience", lambda: QUICK)
 
     def run(path: Path | str, *words: str, repo: str = REPO) -> Result:
         return CliRunner().invoke(app, ["publish", str(path), "--repo", repo, *words])

@@ -23,17 +23,17 @@ from tiny_recipe import tiny_recipe, write_data
 from typer.testing import CliRunner
 
 import synthct
-from synthct.build import build
+from synthct.build.run import build
 from synthct.cli import app
 from synthct.dataset.lockfile import read_lock
 from synthct.dataset.records import front_matter
 from synthct.errors import CheckpointError, HubError, PolicyError, RecipeError
-from synthct.models import find_checkpoint, load_checkpoint
+from synthct.models.checkpoint import find_checkpoint, load_checkpoint
 from synthct.models.folder import SUMS, write_sums
 from synthct.models.layout import PALETTE
 from synthct.models.palette import PaletteInpaintPipeline
-from synthct.publish import pack
-from synthct.recipe import load_recipe
+from synthct.publish.hub import pack
+from synthct.recipe.recipe import load_recipe
 
 REPO = "jane/painter"
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
@@ -48,7 +48,7 @@ def checkpoint(tmp_path: Path, tiny_checkpoint: Path) -> Path:
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Run:
-    monkeypatch.setattr("synthct.publish.hub.Patience", lambda: QUICK)
+    monkeypatch.setattr("synthct.publish.hub.repo.Patience", lambda: QUICK)
 
     def run(path: Path | str, *words: str) -> Result:
         return CliRunner().invoke(app, ["publish", str(path), "--repo", REPO, *words])

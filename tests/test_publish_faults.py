@@ -27,7 +27,7 @@ from hub.store import Entry, Repo
 from published import IMPATIENT, QUICK, REPO, send
 
 from synthct.errors import ConflictError, HubError, SynthCTError
-from synthct.publish import Parcel, Patience, pack
+from synthct.publish.hub import Parcel, Patience, pack
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
 

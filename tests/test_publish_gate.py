@@ -12,12 +12,12 @@ import pytest
 from published import rewritten
 from tiny_recipe import write_data, write_recipe
 
-from synthct.build import build
+from synthct.build.run import build
 from synthct.errors import PolicyError, RecipeError, VerifyError
-from synthct.publish import pack, require_repo_name
-from synthct.publish.leaks import require_no_leaks
-from synthct.publish.parcel import Item
-from synthct.recipe import load_recipe
+from synthct.publish.hub import pack, require_repo_name
+from synthct.publish.hub.leaks import require_no_leaks
+from synthct.publish.hub.parcel import Item
+from synthct.recipe.recipe import load_recipe
 
 SECRET = "hf_" + "q" * 34
 GITHUB = "ghp_" + "A1" * 18

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from synthct.dataset.schema import Metrics
-from synthct.quality import Broken, Limits, Quality
+from synthct.recipe.quality import Broken, Limits, Quality
 
 NONE = dict.fromkeys(Quality.model_fields)
 

@@ -15,12 +15,12 @@ import torch
 from tiny_recipe import write_data, write_recipe
 from typer.testing import CliRunner
 
-from synthct.build import build
+from synthct.build.run import build
 from synthct.cli import app
 from synthct.dataset import read_manifest
 from synthct.errors import MaskError, QuarantineError
 from synthct.models.palette import PaletteInpaintPipeline
-from synthct.recipe import load_recipe
+from synthct.recipe.recipe import load_recipe
 
 Spoil = Callable[[torch.Tensor, torch.Tensor], None]
 
@@ -109,7 +109,7 @@ def test_a_few_failures_are_let_pass(
     recipe: Path, failing: Callable[[Spoil], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failing(some(float("nan")))
-    monkeypatch.setattr(import_module("synthct.build"), "MAX_FAULTY", 0.5)
+    monkeypatch.setattr(import_module("synthct.build.run"), "MAX_FAULTY", 0.5)
     folder = build(load_recipe(recipe), workers=0)
     assert "model: not finite" in html.unescape((folder / "README.md").read_text())
 

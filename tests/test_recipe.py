@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from synthct.errors import RecipeError
-from synthct.recipe import Recipe, load_recipe, recipe_json_schema
+from synthct.recipe.recipe import Recipe, load_recipe, recipe_json_schema
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 NAMES = ("quickstart", "kits_tumors", "kits_healthy", "totalsegmentator_organs")
@@ -351,6 +351,6 @@ def test_a_recipe_made_in_python_is_checked_alike() -> None:
 
 def test_importing_recipes_loads_nothing_heavy() -> None:
     heavy = "('torch', 'scipy', 'nibabel', 'diffusers', 'datasets')"
-    code = f"import sys, synthct.recipe; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, synthct.recipe.recipe; print([m for m in {heavy} if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from synthct.errors import RecipeError
-from synthct.recipe import load_recipe
+from synthct.recipe.recipe import load_recipe
 
 GOOD = """\
 name: tiny
@@ -128,7 +128,7 @@ MEASURE = """
 import json, sys
 from pathlib import Path
 from synthct.errors import RecipeError
-from synthct.recipe import load_recipe
+from synthct.recipe.recipe import load_recipe
 
 def peak_kb():  # not ru_maxrss, which a child process inherits
     status = Path("/proc/self/status").read_text()

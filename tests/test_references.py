@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from conftest import KIDNEY_HU, TINY_LABELS, make_tiny_case, write_kits
 
+from synthct.build.references import References, learn_references, learn_tissue, shipped_quantiles
 from synthct.metrics import hu_wasserstein
-from synthct.references import References, learn_references, learn_tissue, shipped_quantiles
 from synthct.sources import Index, index_sources
 from synthct.sources.kits import Kits
 from synthct.sources.phantom import PhantomSource, Scanner
@@ -66,7 +66,9 @@ def test_what_was_learnt_is_kept_and_damage_to_it_is_mended(
     kept = sorted((tmp_path / "cache/tissue").iterdir())
     assert len(kept) == 3
     with monkeypatch.context() as patch:
-        patch.setattr("synthct.references.read_case", lambda *_: pytest.fail("a scan was read"))
+        patch.setattr(
+            "synthct.build.references.read_case", lambda *_: pytest.fail("a scan was read")
+        )
         again = learn(index, tmp_path, "kidney").of("kidney", "case_00000")
     kept[0].write_bytes(kept[0].read_bytes()[:100])
     mended = learn(index, tmp_path, "kidney").of("kidney", "case_00000")

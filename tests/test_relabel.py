@@ -18,17 +18,17 @@ from pydantic import ValidationError
 from tiny_recipe import tiny_recipe, write_data
 from typer.testing import CliRunner
 
-from synthct.build import build
-from synthct.check import check
+from synthct.build.check import check
+from synthct.build.draw import CaseReader
+from synthct.build.run import build
 from synthct.cli import app
-from synthct.dataset.picture import from_picture
 from synthct.dataset.png import decode_hu, decode_labels, decode_mask
 from synthct.dataset.writer import read_shard
-from synthct.draw import CaseReader
 from synthct.errors import RecipeError, ResourceError, SourceError
-from synthct.recipe import Recipe
-from synthct.relabel import Relabel, Relabeller, parse_command
+from synthct.recipe.recipe import Recipe
+from synthct.recipe.relabel import Relabel, Relabeller, parse_command
 from synthct.volume import Box, Volume
+from synthct.volume.views import from_picture
 
 VALUES = {"kidney": 1, "tumor": 2, "spleen": 9}
 

@@ -14,12 +14,12 @@ from foreign_checkpoints import SIDE, count_passes, write_unconditional
 from torch import Tensor, nn
 
 from synthct.errors import CheckpointError
-from synthct.inpaint import Inpainter, Job
-from synthct.inpaint.repaint import RepaintMethod
-from synthct.intensity import SOFT_TISSUE
-from synthct.models import Checkpoint, CheckpointFiles, load_checkpoint
+from synthct.models.checkpoint import Checkpoint, CheckpointFiles, load_checkpoint
 from synthct.models.layout import UNCONDITIONAL
-from synthct.patch import Patch
+from synthct.models.painting import Inpainter, Job
+from synthct.models.painting.repaint import RepaintMethod
+from synthct.models.patch import Patch
+from synthct.volume.intensity import SOFT_TISSUE
 
 LINEAR = {"num_train_timesteps": 1000, "beta_schedule": "linear", "clip_sample": False}
 

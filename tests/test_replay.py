@@ -15,14 +15,14 @@ import pytest
 import tampering
 from tiny_recipe import HOSTS, SECTIONS, tiny_recipe, write_data
 
-from synthct.build import build
+from synthct.build.run import build
+from synthct.build.verify.run import Originals, Report, verify
 from synthct.dataset.digest import sample_digest
 from synthct.dataset.png import decode_preview, encode_hu, encode_mask, encode_preview
 from synthct.dataset.rows import decode
 from synthct.errors import CheckpointError, RecipeError
-from synthct.intensity import Window
-from synthct.recipe import Recipe
-from synthct.verify import Originals, Report, verify
+from synthct.recipe.recipe import Recipe
+from synthct.volume.intensity import Window
 
 Verify = Callable[..., Report]
 
@@ -190,7 +190,7 @@ def test_in_another_numerics_class_paint_is_compared_within_two_hu(
     copy: Path, check: Verify, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from synthct import verify as module
-    from synthct.painter import load_painter
+    from synthct.build.painter import load_painter
 
     def elsewhere(*args: Any, **kwargs: Any) -> Any:
         painter = load_painter(*args, **kwargs)

@@ -16,17 +16,17 @@ from evaluated import fresh, write_dataset
 from lesion_rows import make_host, write_lesions
 from typer.testing import CliRunner
 
-import synthct.report
+import synthct.publish.report
 from synthct.cli import app
-from synthct.report.charts import COLOURS, Series, bars, drawn, lines, svg
-from synthct.report.gather import choose_masks, gather
-from synthct.report.lesions import choose_lesions, middle
-from synthct.report.pictures import DIFFERENCE_HU, difference
-from synthct.report.run import write_report
+from synthct.publish.report.charts import COLOURS, Series, bars, drawn, lines, svg
+from synthct.publish.report.gather import choose_masks, gather
+from synthct.publish.report.lesions import choose_lesions, middle
+from synthct.publish.report.pictures import DIFFERENCE_HU, difference
+from synthct.publish.report.run import write_report
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)> &amp; ‮ سرطان " + "long" * 100
 
-VENDOR = Path(synthct.report.__file__).parent / "vendor"
+VENDOR = Path(synthct.publish.report.__file__).parent / "vendor"
 
 #: What a page may fetch or run something by.
 FETCHING = {"src", "href", "srcset", "action", "data", "poster", "style", "background"}

@@ -11,7 +11,7 @@ from chromium import needs_chromium, started, watched
 from evaluated import fresh, write_dataset
 from test_report import HOSTILE
 
-from synthct.report.run import write_report
+from synthct.publish.report.run import write_report
 
 pytestmark = needs_chromium
 

@@ -15,12 +15,11 @@ from lesion_rows import make_host, slices_of, write_lesions
 from PIL import Image
 from test_report import HOSTILE
 
-from synthct.dataset.picture import View, to_picture
-from synthct.intensity import BONE, LUNG, SOFT_TISSUE, Window
-from synthct.masks import VIEW_AXIS
-from synthct.report.pictures import rim
-from synthct.report.run import write_report
-from synthct.tiles import windowed
+from synthct.dataset.tiles import windowed
+from synthct.publish.report.pictures import rim
+from synthct.publish.report.run import write_report
+from synthct.volume.intensity import BONE, LUNG, SOFT_TISSUE, Window
+from synthct.volume.views import VIEW_AXIS, View, to_picture
 
 pytestmark = needs_chromium
 

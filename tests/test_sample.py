@@ -14,18 +14,18 @@ import pytest
 from tiny_recipe import SECTIONS, tiny_recipe, write_data
 
 from synthct import sample as sample_module
-from synthct.check import Checked, check
-from synthct.dataset.picture import from_picture
+from synthct.build.check import Checked, check
+from synthct.build.draw import CaseReader, Refused, masks_of
+from synthct.build.prepare import Prepared, painted_value, prepare
+from synthct.build.references import References
+from synthct.build.sample import finish, noise_seed
 from synthct.dataset.png import decode_hu, decode_labels, decode_mask
 from synthct.dataset.schema import Row
-from synthct.draw import CaseReader, Refused, masks_of
 from synthct.errors import MaskError
-from synthct.masks import VIEW_AXIS, on_slice, slice_of
+from synthct.masks import on_slice, slice_of
 from synthct.masks.transplant import Transplant
-from synthct.prepare import Prepared, painted_value, prepare
-from synthct.recipe import Recipe
-from synthct.references import References
-from synthct.sample import finish, noise_seed
+from synthct.recipe.recipe import Recipe
+from synthct.volume.views import VIEW_AXIS, from_picture
 
 FACTS: dict[str, Any] = {
     "references": References({}),

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from synthct.crew import Crew
+from synthct.build.crew import Crew
 from synthct.errors import VerifyError
-from synthct.selftest.crash import crash_test
+from synthct.studies.selftest.crash import crash_test
 
 #: Where flushing costs nothing: what a kill leaves in the page cache is the same on any disk.
 MEMORY = Path("/dev/shm")
@@ -43,7 +43,7 @@ def test_two_thousand_kills_and_every_disk_error_come_to_the_same_bytes(folder: 
 
 
 def test_the_forking_process_holds_no_torch() -> None:
-    code = "import sys, synthct.selftest.crash; sys.exit('torch' in sys.modules)"
+    code = "import sys, synthct.studies.selftest.crash; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -74,7 +74,7 @@ def test_finished_shards_that_are_made_again_are_found(
 ) -> None:
     version = import_module("synthct.dataset.version")
     monkeypatch.setattr(version.Staging, "finished", lambda self: {})
-    crash = import_module("synthct.selftest.crash")
+    crash = import_module("synthct.studies.selftest.crash")
     real = import_module("synthct.dataset.journal").finished_shards
 
     class Honest(version.Staging):
@@ -91,7 +91,7 @@ def test_shards_believed_without_a_look_are_found(
 ) -> None:
     """A writer that is not atomic, and a journal written before the shard."""
     journal = import_module("synthct.dataset.journal")
-    assemble = import_module("synthct.assemble")
+    assemble = import_module("synthct.build.assemble")
     version = import_module("synthct.dataset.version")
     writer = import_module("synthct.dataset.writer")
     monkeypatch.setattr(version, "finished_shards", lambda j, f: journal.recorded_shards(j))
@@ -113,7 +113,7 @@ def test_shards_believed_without_a_look_are_found(
 def test_a_disk_error_that_nobody_expects_is_found(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files = import_module("synthct.dataset.files")
+    files = import_module("synthct.storage.files")
     journal = import_module("synthct.dataset.journal")
 
     def careless(path: Path, data: bytes) -> None:
@@ -129,15 +129,15 @@ def test_a_disk_error_that_nobody_expects_is_found(
 def test_order_does_not_depend_on_the_crew(folder: Path) -> None:
     """Harness builds take their shards in another order each; a plain crew keeps the plan's."""
     assert list(Crew().take([2, 0, 1])) == [2, 0, 1]
-    stand_in = import_module("synthct.selftest.stand_in")
+    stand_in = import_module("synthct.studies.selftest.stand_in")
     orders = {tuple(stand_in.ShuffledCrew(n).take(range(3))) for n in range(40)}
     assert len(orders) == 6
 
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EROFS])
 def test_messages_of_disk_errors_name_the_disk(folder: Path, error: int) -> None:
-    faults = import_module("synthct.selftest.faults")
-    crash = import_module("synthct.selftest.crash")
+    faults = import_module("synthct.studies.selftest.faults")
+    crash = import_module("synthct.studies.selftest.crash")
     trials = crash._Trials(folder, 0)
     at = trials.kinds.index("write") + 1
     outcome = trials._build(folder / "full" / "1.0.0", faults.Strike(at, error, True), 0)

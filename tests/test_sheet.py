@@ -8,10 +8,10 @@ import pytest
 from dataset_rows import make_test_row
 from PIL import Image
 
+from synthct.dataset.documents.sheet import TILE, TILES, dataset_sheet
 from synthct.dataset.schema import arrow_schema
+from synthct.dataset.tiles import GAP
 from synthct.dataset.writer import write_shard
-from synthct.sheet import TILE, TILES, dataset_sheet
-from synthct.tiles import GAP
 
 
 def picture_of(png: bytes | None) -> np.ndarray:

@@ -9,7 +9,6 @@ import pytest
 from conftest import KITS_AXES, halves, make_tiny_case, write_structures
 from pydantic import TypeAdapter, ValidationError
 
-from synthct.case import Case
 from synthct.errors import SourceError
 from synthct.sources import (
     Index,
@@ -22,6 +21,7 @@ from synthct.sources import (
     read_case,
 )
 from synthct.volume import Box, Volume, restore_orientation, shifted, write_volume
+from synthct.volume.case import Case
 
 
 def index_one(source: Source, tmp_path: Path, *labels: str) -> Index:

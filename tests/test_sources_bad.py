@@ -13,12 +13,11 @@ import pytest
 from conftest import KITS_AXES, make_tiny_case, write_kits, write_structures
 from tiny_recipe import tiny_recipe, write_data, write_recipe
 
-from synthct.build import build
-from synthct.case import Case
-from synthct.check import check
+from synthct.build.check import check
+from synthct.build.preview import describe
+from synthct.build.run import build
 from synthct.errors import SourceError
-from synthct.preview import describe
-from synthct.recipe import load_recipe
+from synthct.recipe.recipe import load_recipe
 from synthct.sources import (
     Index,
     Kits,
@@ -30,6 +29,7 @@ from synthct.sources import (
     read_case,
 )
 from synthct.volume import Volume, nifti_bytes, restore_orientation, shifted, write_volume
+from synthct.volume.case import Case
 
 
 def index_one(source: Source, tmp_path: Path, *, skip: bool = False) -> Index:

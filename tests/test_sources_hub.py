@@ -18,19 +18,19 @@ from tiny_recipe import tiny_recipe, write_data, write_recipe
 from training_recipes import tiny_fields
 from typer.testing import CliRunner
 
-from synthct.build import build
-from synthct.check import check
+from synthct.build.check import check
+from synthct.build.compose import compose
+from synthct.build.run import build
+from synthct.build.verify.run import Originals, verify
 from synthct.cli import app
-from synthct.compose import compose
 from synthct.dataset.lockfile import read_lock
 from synthct.dataset.manifest import read_manifest
 from synthct.errors import ConflictError, HubError, RecipeError, ResourceError, SourceError
 from synthct.evaluate.stream import Dataset, Scans
-from synthct.export.run import export
-from synthct.publish import pack
-from synthct.recipe import Recipe, load_recipe
+from synthct.publish.export.run import export
+from synthct.publish.hub import pack
+from synthct.recipe.recipe import Recipe, load_recipe
 from synthct.sources import Index, Kits, Nifti, Source, TotalSegmentator, at_hand, index_sources
-from synthct.verify import Originals, verify
 
 REPO, TAG = "jane/scans", "1.0.0"
 

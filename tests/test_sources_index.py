@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from conftest import KITS_AXES, make_tiny_case, write_structures
 
-from synthct.anatomy import lesions_of
 from synthct.errors import SourceError
 from synthct.sources import (
     Index,
@@ -24,6 +23,7 @@ from synthct.sources import (
     read_case,
 )
 from synthct.volume import Volume, restore_orientation, write_volume
+from synthct.volume.anatomy import lesions_of
 
 
 def index_one(source: Source, tmp_path: Path, *labels: str) -> Index:

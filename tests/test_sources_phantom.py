@@ -13,7 +13,6 @@ from conftest import oblique_affine
 from pydantic import TypeAdapter, ValidationError
 
 from synthct.errors import ConflictError
-from synthct.phantom import PHANTOM_LABELS
 from synthct.sources import (
     Kits,
     PhantomSource,
@@ -25,6 +24,7 @@ from synthct.sources import (
     read_case,
     write_phantoms,
 )
+from synthct.sources.phantoms import PHANTOM_LABELS
 
 SHAPE = (24, 20, 12)
 
@@ -49,7 +49,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, int]]]:
         calls.append((seed, patient))
         return blocks(seed, patient, **look)
 
-    monkeypatch.setattr("synthct.phantom.make_phantom", make)
+    monkeypatch.setattr("synthct.sources.phantoms.make_phantom", make)
     return calls
 
 
@@ -101,7 +101,7 @@ def test_failed_phantom_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path
     def broken(path: Path) -> None:
         raise RuntimeError(path)
 
-    monkeypatch.setattr("synthct.phantom.make_phantom", blocks)
+    monkeypatch.setattr("synthct.sources.phantoms.make_phantom", blocks)
     monkeypatch.setattr("synthct.sources.phantom.write_volume", lambda volume, path: broken(path))
     source = PhantomSource(patients=1)
     with pytest.raises(RuntimeError):

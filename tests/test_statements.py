@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from tiny_recipe import HOSTS, tiny_recipe, write_data
 
-from synthct.attestation import PREDICATE, STATEMENT
-from synthct.build import build
+from synthct.build.run import build
+from synthct.dataset.documents.attestation import PREDICATE, STATEMENT
 from synthct.dataset.manifest import read_manifest
 from synthct.licence import licence_url
-from synthct.recipe import Recipe
+from synthct.recipe.recipe import Recipe
 
 
 @pytest.fixture(scope="module", params=["full", "patch"])

@@ -21,15 +21,15 @@ from typer.testing import CliRunner
 
 from synthct.cli import app
 from synthct.errors import PolicyError, RecipeError, ResourceError
-from synthct.inpaint import Inpainter
-from synthct.models import load_checkpoint
+from synthct.models.checkpoint import load_checkpoint
+from synthct.models.painting import Inpainter
+from synthct.recipe.yaml_model import dump_yaml
 from synthct.training import keeper
 from synthct.training.checkpoint import latest_state
 from synthct.training.loop import learning_rate_factor, train
 from synthct.training.recipe import TrainingRecipe, load_training_recipe
 from synthct.training.sheet import COLUMNS, TILE_PX, choose
 from synthct.training.validate import Measures, Validation
-from synthct.yaml_model import dump_yaml
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes" / "training"
 

@@ -15,7 +15,7 @@ from conftest import KIDNEY_HU, make_tiny_case, write_kits
 from training_recipes import index_of, open_set, take, tiny_recipe
 
 from synthct.errors import MaskError, RecipeError, ResourceError
-from synthct.patch import PatchRules
+from synthct.models.patch import PatchRules
 from synthct.training import cache as training_cache
 from synthct.training.cache import TrainingSet
 from synthct.training.coarse import coarser, thicker

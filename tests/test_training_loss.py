@@ -9,7 +9,7 @@ import pytest
 import torch
 from training_recipes import TINY_MODEL, fresh_parts, open_set, take, tiny_recipe
 
-from synthct.inpaint import trailing_timesteps
+from synthct.models.painting import trailing_timesteps
 from synthct.training.loss import (
     clean_share,
     draw_levels,

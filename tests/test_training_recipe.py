@@ -12,11 +12,11 @@ from conftest import TINY_PAINTS, write_tiny_checkpoint
 from training_recipes import TINY_MODEL, tiny_fields, tiny_recipe
 
 from synthct.errors import CheckpointError, PolicyError, RecipeError
-from synthct.models import load_checkpoint
+from synthct.models.checkpoint import load_checkpoint
 from synthct.models.folder import write_sums
+from synthct.recipe.yaml_model import dump_yaml, read_yaml
 from synthct.training.network import build_unet, make_network
 from synthct.training.recipe import load_training_recipe
-from synthct.yaml_model import dump_yaml, read_yaml
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes" / "training"
 NAMES = sorted(path.name for path in RECIPES.glob("*.yaml"))

@@ -11,7 +11,7 @@ from conftest import write_tiny_checkpoint
 from ruamel.yaml import YAML
 from training_recipes import TINY_MODEL, fresh_parts, index_of, tiny_recipe
 
-from synthct.models import find_checkpoint, load_checkpoint
+from synthct.models.checkpoint import find_checkpoint, load_checkpoint
 from synthct.models.folder import write_sums
 from synthct.models.palette import PaletteInpaintPipeline
 from synthct.training.loss import make_schedule

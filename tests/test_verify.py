@@ -12,13 +12,13 @@ import pytest
 import tampering
 from tiny_recipe import tiny_recipe, write_data
 
-from synthct.build import build
+from synthct.build.run import build
+from synthct.build.verify.run import verify
 from synthct.dataset.finding import Finding
 from synthct.dataset.integrity import check_bytes
 from synthct.dataset.manifest import MANIFEST, read_manifest
 from synthct.errors import ResourceError
-from synthct.recipe import Recipe
-from synthct.verify import verify
+from synthct.recipe.recipe import Recipe
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from synthct.errors import RecipeError
-from synthct.yaml_errors import Problem, nearest, path_text
-from synthct.yaml_model import dump_yaml, fail_at, load_yaml_model, read_yaml
+from synthct.recipe.yaml_errors import Problem, nearest, path_text
+from synthct.recipe.yaml_model import dump_yaml, fail_at, load_yaml_model, read_yaml
 
 
 class Strict(BaseModel):

@@ -9,7 +9,7 @@ import torch
 from conftest import TINY_NETWORK
 from diffusers.training_utils import EMAModel
 
-from synthct.patch import PatchRules
+from synthct.models.patch import PatchRules
 from synthct.sources import Index, index_sources
 from synthct.training.cache import TrainingSet, open_training_set
 from synthct.training.checkpoint import Parts

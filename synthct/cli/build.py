@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from synthct.build.launch import is_first, launch, processes_to_start
 from synthct.cli.common import (
     CacheDir,
     Debug,
@@ -18,7 +19,6 @@ from synthct.cli.common import (
     reporting,
     roots_of,
 )
-from synthct.launch import is_first, launch, processes_to_start
 
 Output = Annotated[Path, typer.Option(help="Datasets are written to OUTPUT/name/version.")]
 Workers = Annotated[
@@ -60,24 +60,25 @@ def build(
 ) -> None:
     """Build the dataset of a recipe; run again to go on where it stopped."""
     with reporting(debug):
-        from synthct.recipe import load_recipe
+        from synthct.recipe.recipe import load_recipe
 
         loaded = load_recipe(recipe, sources=roots_of(source))
-        from synthct import check as checking
+        from synthct.build import check as checking
+        from synthct.storage.defaults import default_cache_dir
 
-        cache = cache_dir or checking.default_cache_dir()
+        cache = cache_dir or default_cache_dir()
         if dry_run:
-            from synthct.preview import describe
+            from synthct.build.preview import describe
 
             checked = checking.check(loaded, cache_dir=cache, limit=limit, progress=on_terminal())
             typer.echo(describe(checked))
             return
-        from synthct.relabel import parse_command
+        from synthct.recipe.relabel import parse_command
 
         command = None if relabel is None else parse_command(relabel)
         if count := processes_to_start(num_processes):
             raise typer.Exit(launch(count, sys.argv[1:]))
-        from synthct.build import build as run
+        from synthct.build.run import build as run
 
         folder = run(
             loaded,

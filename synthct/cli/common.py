@@ -12,8 +12,8 @@ from typing import Annotated
 
 import typer
 
+from synthct.build.launch import is_first
 from synthct.errors import RecipeError, ResourceError, SynthCTError
-from synthct.launch import is_first
 
 RecipeFile = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)]
 Sources = Annotated[
@@ -41,7 +41,7 @@ def reporting(debug: bool = False) -> Iterator[None]:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     level = logging.DEBUG if debug else logging.INFO
     logging.getLogger("synthct").setLevel(level if is_first() else logging.WARNING)
-    logging.getLogger("synthct.assemble").setLevel(level)  # each tells of its own shards
+    logging.getLogger("synthct.build.assemble").setLevel(level)  # each tells of its own shards
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield

@@ -51,13 +51,14 @@ def check(
 ) -> None:
     """Check a recipe, print what it comes to, and draw its masks on the scans."""
     with reporting(debug):
-        from synthct.recipe import load_recipe
+        from synthct.recipe.recipe import load_recipe
 
         loaded = load_recipe(recipe, sources=roots_of(source))
-        from synthct import check as checking
-        from synthct.preview import describe, masks_preview
+        from synthct.build import check as checking
+        from synthct.build.preview import describe, masks_preview
+        from synthct.storage.defaults import default_cache_dir
 
-        cache = cache_dir or checking.default_cache_dir()
+        cache = cache_dir or default_cache_dir()
         checked = checking.check(loaded, cache_dir=cache, limit=limit, progress=on_terminal())
         typer.echo(describe(checked))
         if no_sheet:
@@ -94,6 +95,6 @@ def schema() -> None:
     """Print the JSON Schema of recipes, for editors."""
     import json
 
-    from synthct.recipe import recipe_json_schema
+    from synthct.recipe.recipe import recipe_json_schema
 
     typer.echo(json.dumps(recipe_json_schema(), indent=2))

@@ -65,11 +65,11 @@ def evaluate(
 ) -> None:
     """Measure a finished dataset: labels by arms, beside real against real."""
     with reporting(debug):
-        from synthct.check import default_cache_dir
-        from synthct.dataset.files import beside
         from synthct.evaluate.results import write_results
         from synthct.evaluate.run import Options, evaluate
         from synthct.evaluate.tables import results_markdown
+        from synthct.storage.defaults import default_cache_dir
+        from synthct.storage.files import beside
 
         options = Options(
             arms=roots_of(arm, option="--arm"),

@@ -35,8 +35,8 @@ def export(
 ) -> None:
     """Write a finished dataset as a plain folder, which niftifolder or imagefolder loads."""
     with reporting(debug):
-        from synthct.dataset.files import beside
-        from synthct.export.run import export as run
+        from synthct.publish.export.run import export as run
+        from synthct.storage.files import beside
 
         folder = output or beside(dataset, to.value)
         run(dataset, to.value, folder, progress=on_terminal())

@@ -25,8 +25,8 @@ def report(
 ) -> None:
     """Write one HTML page of a finished dataset: samples, measures, evaluation, provenance."""
     with reporting(debug):
-        from synthct.dataset.files import beside
-        from synthct.report.run import write_report
+        from synthct.publish.report.run import write_report
+        from synthct.storage.files import beside
 
         folder = output or beside(dataset, "report")
         page = write_report(

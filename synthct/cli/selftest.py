@@ -38,8 +38,8 @@ def crash(
     with reporting(debug):
         from tqdm import tqdm
 
-        from synthct.dataset.files import make_folder
-        from synthct.selftest.crash import crash_test
+        from synthct.storage.files import make_folder
+        from synthct.studies.selftest.crash import crash_test
 
         if output is not None:
             make_folder(output)

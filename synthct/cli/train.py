@@ -46,7 +46,7 @@ def train(
         loaded = load_training_recipe(recipe, preset=preset)
         import torch
 
-        from synthct.check import default_cache_dir
+        from synthct.storage.defaults import default_cache_dir
         from synthct.training.loop import train as run
 
         if threads is not None:

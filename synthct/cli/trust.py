@@ -48,10 +48,10 @@ def verify(
 ) -> None:
     """Check whether a dataset is what it says it is; exit code 8 and a list if it is not."""
     with reporting(debug):
+        from synthct.build.verify.run import Originals
+        from synthct.build.verify.run import verify as run
         from synthct.errors import VerifyError
-        from synthct.relabel import parse_command
-        from synthct.verify import Originals
-        from synthct.verify import verify as run
+        from synthct.recipe.relabel import parse_command
 
         originals = Originals(
             sources=roots_of(source),
@@ -86,8 +86,8 @@ def compose(
 ) -> None:
     """Put whole samples together from a patch-only release and your own copy of the scans."""
     with reporting(debug):
-        from synthct.compose import bytes_of
-        from synthct.compose import compose as run
+        from synthct.build.compose import bytes_of
+        from synthct.build.compose import compose as run
 
         whole = run(
             folder,

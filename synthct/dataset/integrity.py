@@ -11,10 +11,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from synthct.dataset.files import sha256_of
 from synthct.dataset.finding import Finding
 from synthct.dataset.manifest import MANIFEST, FileEntry, Manifest
 from synthct.errors import ResourceError
+from synthct.storage.files import sha256_of
 
 #: What the Hub puts into a repository, and its client into a folder that it downloads to.
 _OF_THE_HUB = (".gitattributes", ".cache/huggingface/")

@@ -14,9 +14,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from synthct.dataset.digest import canonical_json
-from synthct.dataset.files import atomic_write, make_folder, resource_error, sha256_of
 from synthct.dataset.writer import Rejection, ShardRecord
 from synthct.errors import ConflictError
+from synthct.storage.files import atomic_write, make_folder, resource_error, sha256_of
 
 _PLAN, _ENTRY = "plan", ".shard"
 

@@ -15,8 +15,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from synthct.dataset.digest import canonical_json
-from synthct.dataset.files import atomic_write, resource_error
 from synthct.errors import VerifyError
+from synthct.storage.files import atomic_write, resource_error
 
 LOCK = "synthct.lock"
 

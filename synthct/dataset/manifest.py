@@ -16,10 +16,10 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from synthct.dataset.digest import canonical_json, merkle_root
-from synthct.dataset.files import atomic_write, remove_leftovers, resource_error, sha256_of
 from synthct.dataset.schema import FORMAT_VERSION
 from synthct.dataset.writer import RowDigests, ShardRecord, row_digests
 from synthct.errors import VerifyError
+from synthct.storage.files import atomic_write, remove_leftovers, resource_error, sha256_of
 from synthct.version import __version__
 
 MANIFEST = "manifest.json"

@@ -18,7 +18,6 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from synthct.dataset.digest import array_digest, canonical_json, content_of
-from synthct.dataset.picture import View, from_picture, to_picture
 from synthct.dataset.png import (
     decode_hu,
     decode_labels,
@@ -31,8 +30,9 @@ from synthct.dataset.png import (
 from synthct.dataset.rows import parsed, picture
 from synthct.dataset.schema import Column, Facts, Metrics, Row, Slices, columns, schema_of
 from synthct.errors import VerifyError
-from synthct.intensity import Window
 from synthct.volume import HU_MIN, Affine, Volume
+from synthct.volume.intensity import Window
+from synthct.volume.views import View, from_picture, to_picture
 
 #: Pictures of a patch row; all of them are of the box around what changed.
 PICTURES = ("preview", "paint", "mask", "label_change")

@@ -15,8 +15,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from synthct.errors import VerifyError
-from synthct.intensity import Window
 from synthct.volume import HU_MAX, HU_MIN
+from synthct.volume.intensity import Window
 
 #: What is added to HU before they are stored as unsigned 16-bit numbers.
 HU_OFFSET = 1024

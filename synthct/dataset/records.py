@@ -10,10 +10,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from synthct.dataset.files import atomic_write
 from synthct.dataset.schema import arrow_schema, flat_columns
 from synthct.dataset.writer import Rejection, read_shard
 from synthct.errors import VerifyError
+from synthct.storage.files import atomic_write
 
 RECIPE, REJECTED = "recipe.yaml", "rejected.parquet"
 

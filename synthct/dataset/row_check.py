@@ -14,7 +14,7 @@ from synthct.dataset.patch_rows import Generated, decode_generated
 from synthct.dataset.png import decode_preview, encode_preview
 from synthct.dataset.rows import SampleRow, decode
 from synthct.dataset.schema import Facts
-from synthct.intensity import Window
+from synthct.volume.intensity import Window
 
 #: Floats that are computed again may differ in their last bits between builds of numpy.
 _TOLERANCE = 1e-9

@@ -17,10 +17,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from synthct.dataset.digest import canonical_json, sample_digest
-from synthct.dataset.picture import View, picture_affine, to_picture
 from synthct.dataset.png import encode_hu, encode_labels, encode_mask, encode_preview
-from synthct.intensity import SOFT_TISSUE, Window
 from synthct.volume import Array, Volume
+from synthct.volume.intensity import SOFT_TISSUE, Window
+from synthct.volume.views import View, picture_affine, to_picture
 
 if TYPE_CHECKING:
     from datasets import Features

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from synthct.dataset.picture import View, axis_of, from_picture, volume_affine
 from synthct.dataset.rows import SampleRow, decode
 from synthct.errors import VerifyError
 from synthct.volume import GRID_TOLERANCE_MM, Affine, Volume, corner_distance_mm, shifted
+from synthct.volume.views import VIEW_AXIS, View, from_picture, volume_affine
 
 Columns = Mapping[str, Any]
 
@@ -75,7 +75,7 @@ def stack(rows: Sequence[Columns]) -> Stack:
 
     def together(pictures: Iterable[npt.NDArray[Any]]) -> Volume:
         voxels = [from_picture(picture, view) for picture in pictures]
-        return Volume(np.concatenate(voxels, axis=axis_of(view)), first)
+        return Volume(np.concatenate(voxels, axis=VIEW_AXIS[view]), first)
 
     originals = [one.original for one in slices if one.original is not None]
     return Stack(
@@ -101,7 +101,7 @@ def _continues(first: Affine, one: SampleRow, view: View, number: int) -> bool:
     """Whether a slice is the one so many steps after the first."""
     rows, columns = one.image.shape
     start = [0, 0, 0]
-    start[axis_of(view)] = number
+    start[VIEW_AXIS[view]] = number
     own = volume_affine(one.affine, (rows, columns), view)
     shape = from_picture(one.mask, view).shape
     return corner_distance_mm(shape, own, shifted(first, start)) <= GRID_TOLERANCE_MM

@@ -12,11 +12,11 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from synthct.dataset.files import make_folder, remove_leftovers, resource_error, sync_folder
 from synthct.dataset.journal import finished_shards, recorded_shards, start_journal
 from synthct.dataset.manifest import Manifest, Release, read_manifest
 from synthct.dataset.writer import ShardRecord
 from synthct.errors import ConflictError
+from synthct.storage.files import make_folder, remove_leftovers, resource_error, sync_folder
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from synthct.dataset.files import atomic_write, make_folder, resource_error
 from synthct.dataset.schema import StoredRow, arrow_schema, flat_columns
 from synthct.errors import ResourceError, VerifyError
+from synthct.storage.files import atomic_write, make_folder, resource_error
 
 #: Few enough rows that a viewer can fetch one group, many enough that scans stay long.
 ROW_GROUP_ROWS = 64

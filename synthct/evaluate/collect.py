@@ -11,10 +11,10 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from synthct.array_cache import load_arrays, save_arrays
 from synthct.evaluate.pictures import Crop, Extracted, Extractor, Hu, around_mask
 from synthct.evaluate.results import Scope
 from synthct.evaluate.stream import Dataset, Sample, Scans
+from synthct.storage.array_cache import load_arrays, save_arrays
 
 Which = Literal["painted", "original", "neighbour"]
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from synthct.intensity import LUNG, SOFT_TISSUE, Window
+from synthct.volume.intensity import LUNG, SOFT_TISSUE, Window
 
 #: A square around a mask is so many times its larger extent, and at least so many millimetres.
 CONTEXT, LEAST_MM = 1.5, 40.0

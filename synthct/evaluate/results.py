@@ -11,8 +11,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from synthct.dataset.files import atomic_write, make_folder
 from synthct.errors import VerifyError
+from synthct.storage.files import atomic_write, make_folder
 
 #: Of the layout of ``evaluation.json``.
 RESULTS_VERSION = "1.0.0"

@@ -12,18 +12,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from synthct.dataset.manifest import read_manifest
-from synthct.dataset.picture import View, to_picture
 from synthct.dataset.png import decode_hu, decode_mask
 from synthct.dataset.records import RECIPE, REJECTED
 from synthct.dataset.schema import arrow_schema, flat_columns
 from synthct.dataset.writer import read_shard
 from synthct.errors import SourceError, VerifyError
 from synthct.evaluate.pictures import Crop, Hu
-from synthct.masks import VIEW_AXIS
-from synthct.recipe import load_recipe
+from synthct.recipe.recipe import load_recipe
+from synthct.recipe.yaml_model import read_yaml
 from synthct.sources import CaseEntry, at_hand, index_sources, read_case
 from synthct.volume import Affine, Volume
-from synthct.yaml_model import read_yaml
+from synthct.volume.views import VIEW_AXIS, View, to_picture
 
 #: Rows that are in memory at once.
 _ROWS = 16

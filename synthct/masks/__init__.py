@@ -5,8 +5,6 @@ from typing import Annotated
 from pydantic import Field
 
 from synthct.masks.base import (
-    IGNORE,
-    VIEW_AXIS,
     LabelPolicy,
     Mask,
     MaskSection,
@@ -14,7 +12,6 @@ from synthct.masks.base import (
     PlacementError,
     SeveralSlices,
     SliceRule,
-    View,
     voxel_centres,
 )
 from synthct.masks.blob import Blob
@@ -36,8 +33,6 @@ MaskKind = Annotated[
 ]
 
 __all__ = [
-    "IGNORE",
-    "VIEW_AXIS",
     "Blob",
     "BoxMask",
     "Ellipsoid",
@@ -53,7 +48,6 @@ __all__ = [
     "SeveralSlices",
     "SliceRule",
     "Transplant",
-    "View",
     "draw_slices",
     "on_slice",
     "paint_labels",

@@ -16,14 +16,13 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from synthct.anatomy import LesionFacts
-from synthct.case import Case
 from synthct.errors import MaskError
-from synthct.regions import Region, move
 from synthct.volume import Array, Box, Index3, Spacing, Volume, shifted
+from synthct.volume.anatomy import LesionFacts
+from synthct.volume.case import Case
+from synthct.volume.regions import Region, move
 
 Params = dict[str, Any]
-View = Literal["axial", "coronal", "sagittal"]
 LabelPolicy = Literal["paint", "keep", "ignore", "relabel"]
 LesionChange = Literal["added", "removed"]
 
@@ -43,12 +42,6 @@ class SeveralSlices(BaseModel):
 
 
 SliceRule = Literal["random", "largest", "all"] | SeveralSlices
-
-#: Value of voxels in a label map of which nobody knows any more what they are.
-IGNORE = 255
-
-#: Axis of a canonical array along which the slices of a view are stacked.
-VIEW_AXIS: dict[View, int] = {"sagittal": 0, "coronal": 1, "axial": 2}
 
 
 class PlacementError(MaskError):

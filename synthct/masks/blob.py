@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, field_validator
 
-from synthct.case import Case
 from synthct.masks.base import (
     Mask,
     MaskSection,
@@ -21,8 +20,9 @@ from synthct.masks.base import (
     voxel_centres,
 )
 from synthct.masks.shape import WavyShape, draw_rotation, draw_waves
-from synthct.regions import Region, largest_part, seen_through, structure
 from synthct.volume import Box
+from synthct.volume.case import Case
+from synthct.volume.regions import Region, largest_part, seen_through, structure
 
 #: Below this is air or lung, not tissue.
 TISSUE_HU = -200

@@ -7,20 +7,13 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field, field_validator
 
-from synthct.anatomy import organ_parts
-from synthct.case import Case
 from synthct.errors import MaskError
-from synthct.masks.base import (
-    VIEW_AXIS,
-    Mask,
-    MaskSection,
-    Params,
-    View,
-    check_drawn_for,
-    make_mask,
-)
-from synthct.regions import Region, move, structure
+from synthct.masks.base import Mask, MaskSection, Params, check_drawn_for, make_mask
 from synthct.volume import Box
+from synthct.volume.anatomy import organ_parts
+from synthct.volume.case import Case
+from synthct.volume.regions import Region, move, structure
+from synthct.volume.views import VIEW_AXIS, View
 
 
 class BoxMask(MaskSection):

@@ -16,8 +16,6 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from synthct.anatomy import lesion_parts
-from synthct.case import Case
 from synthct.errors import MaskError
 from synthct.masks.base import (
     LabelPolicy,
@@ -34,8 +32,10 @@ from synthct.masks.base import (
 )
 from synthct.masks.deform import Displacement, Velocity, draw_velocity, flow
 from synthct.masks.shape import draw_rotation, rotation_matrix
-from synthct.regions import Region, largest_part, seen_through
 from synthct.volume import Box
+from synthct.volume.anatomy import lesion_parts
+from synthct.volume.case import Case
+from synthct.volume.regions import Region, largest_part, seen_through
 
 Size = Literal["tiny", "small", "medium", "large"]
 

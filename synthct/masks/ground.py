@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from synthct.anatomy import OrganPart
-from synthct.case import Case
 from synthct.masks.accept import AIR, BONE, CLEARANCE, FIELD_OF_VIEW, OTHER_STRUCTURE, Accept
 from synthct.masks.base import voxel_centres, voxels_within
 from synthct.masks.shape import Points
-from synthct.regions import Region, seen_through
 from synthct.volume import Affine, Array, Box, Spacing
+from synthct.volume.anatomy import OrganPart
+from synthct.volume.case import Case
+from synthct.volume.regions import Region, seen_through
 
 #: Below this is fat or air, above it some other tissue.
 FAT_HU = -30

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from synthct.masks.base import voxels_within
-from synthct.regions import Region
 from synthct.volume import Box, Spacing, Volume
+from synthct.volume.regions import Region
 
 
 def grow(region: Region, margin_mm: float, spacing_mm: Spacing) -> Region:

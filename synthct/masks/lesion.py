@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from synthct.anatomy import hull_mm, lesion_parts
-from synthct.case import Case
 from synthct.errors import MaskError
 from synthct.masks.base import voxel_centres, voxels_within
 from synthct.masks.deform import Displacement, Velocity, flow
 from synthct.masks.shape import Points, Quaternion, rotation_matrix
-from synthct.regions import Region, move
 from synthct.volume import Box, Spacing, shifted
+from synthct.volume.anatomy import hull_mm, lesion_parts
+from synthct.volume.case import Case
+from synthct.volume.regions import Region, move
 
 #: Margin around the lesion within which its distances are known, in coarsest spacings.
 MARGIN = 1.5

@@ -7,11 +7,11 @@ from typing import Annotated, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from synthct.case import Case
 from synthct.errors import MaskError
 from synthct.masks.base import LabelPolicy, Mask, MaskSection, Params, check_drawn_for, make_mask
 from synthct.masks.grow import grow_within
-from synthct.regions import structure
+from synthct.volume.case import Case
+from synthct.volume.regions import structure
 
 
 class Organ(MaskSection):

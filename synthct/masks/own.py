@@ -6,11 +6,11 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from synthct.case import Case
 from synthct.errors import MaskError
 from synthct.masks.base import LabelPolicy, Mask, MaskSection, Params, check_drawn_for, make_mask
-from synthct.regions import components, move, structure
 from synthct.volume import Box
+from synthct.volume.case import Case
+from synthct.volume.regions import components, move, structure
 
 
 class Own(MaskSection):

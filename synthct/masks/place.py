@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from synthct.anatomy import Frame
 from synthct.masks.accept import FIELD_OF_VIEW, OBSTACLES, Accept, Reason
 from synthct.masks.ground import Ground, Surroundings
 from synthct.masks.lesion import Carried, grid_around
 from synthct.masks.shape import Point, Points
-from synthct.regions import Region
+from synthct.volume.anatomy import Frame
+from synthct.volume.regions import Region
 
 #: The search works on cells of a tenth of the lesion, within these bounds.
 STEP_RANGE_MM = (1.5, 5.0)

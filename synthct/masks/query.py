@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from synthct.anatomy import LesionFacts, Side
+from synthct.volume.anatomy import LesionFacts, Side
 
 #: Parts of a label that are smaller are specks, unless a query asks for them.
 LEAST_LESION_ML = 0.1

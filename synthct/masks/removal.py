@@ -14,11 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
-from synthct.anatomy import exophytic_share, lesion_parts
-from synthct.case import Case
 from synthct.errors import MaskError
 from synthct.masks.base import (
-    IGNORE,
     LabelPolicy,
     LesionChange,
     Mask,
@@ -29,8 +26,11 @@ from synthct.masks.base import (
     make_mask,
 )
 from synthct.masks.grow import grow_within
-from synthct.regions import Region, move
 from synthct.volume import Array, Box
+from synthct.volume.anatomy import exophytic_share, lesion_parts
+from synthct.volume.case import Case
+from synthct.volume.regions import Region, move
+from synthct.volume.views import IGNORE
 
 #: The organ around a lesion is the commonest structure so near to it (or one voxel).
 NEIGHBOURHOOD_MM = 3.0

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from synthct.anatomy import exophytic_share
 from synthct.masks.accept import FIELD_OF_VIEW, OBSTACLES, Reason
 from synthct.masks.base import box_around
 from synthct.masks.ground import Ground
 from synthct.masks.lesion import Carried
 from synthct.masks.shape import Points
-from synthct.regions import Region, largest_part
 from synthct.volume import Box
+from synthct.volume.anatomy import exophytic_share
+from synthct.volume.regions import Region, largest_part
 
 #: A lesion of whose voxels fewer hang together has been torn on a coarse grid.
 LEAST_CONNECTED = 0.95

@@ -9,20 +9,18 @@ import numpy.typing as npt
 
 from synthct.errors import MaskError
 from synthct.masks.base import (
-    IGNORE,
-    VIEW_AXIS,
     LabelPolicy,
     Mask,
     Params,
     PlacementError,
     SeveralSlices,
     SliceRule,
-    View,
     voxel_centres,
 )
 from synthct.masks.shape import WavyShape, draw_waves
-from synthct.regions import components, move
 from synthct.volume import Array, Box, Index3, Volume
+from synthct.volume.regions import components, move
+from synthct.volume.views import IGNORE, VIEW_AXIS, View
 
 #: A slice is worth drawing if it shows at least this share of the largest slice's area.
 LEAST_AREA_SHARE = 0.25

@@ -10,8 +10,6 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from synthct.anatomy import LesionFacts, OrganPart, lesions_of, organ_parts
-from synthct.case import Case
 from synthct.errors import MaskError
 from synthct.masks.accept import Accept, Reason
 from synthct.masks.base import (
@@ -38,6 +36,8 @@ from synthct.masks.shape import (
     rotation_matrix,
     turn_onto,
 )
+from synthct.volume.anatomy import LesionFacts, OrganPart, lesions_of, organ_parts
+from synthct.volume.case import Case
 
 #: Structures that a lesion does not grow into, wherever a host has them.
 NEIGHBOURS = (

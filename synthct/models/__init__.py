@@ -1,10 +1,1 @@
-"""Networks that paint, as diffusers classes, and the loading of their checkpoints."""
-
-from synthct.models.checkpoint import (
-    Checkpoint,
-    CheckpointFiles,
-    find_checkpoint,
-    load_checkpoint,
-)
-
-__all__ = ["Checkpoint", "CheckpointFiles", "find_checkpoint", "load_checkpoint"]
+"""Networks that paint, as diffusers classes, their checkpoints, and the patches they see."""

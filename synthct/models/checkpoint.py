@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from synthct.errors import CheckpointError
-from synthct.hub import COMMIT, HUB_ID, asking_hub
 from synthct.models.config import NetworkConfig, ScheduleConfig, TrainingFacts, require
 from synthct.models.folder import SUMS, TRAINING, check_folder, read_json
 from synthct.models.foreign import require_foreign
 from synthct.models.layout import PALETTE, SCHEDULE, TEXT, UNCONDITIONAL, Layout, all_files
+from synthct.storage.hub import COMMIT, HUB_ID, asking_hub
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, UNet2DConditionModel, UNet2DModel
@@ -197,8 +197,8 @@ def _load_text(files: CheckpointFiles, device: str) -> Checkpoint:
 
 def _load_palette(files: CheckpointFiles, device: str) -> PaletteUNet:
     from synthct.models.palette import PaletteUNet
+    from synthct.models.patch import PatchRules
     from synthct.models.weights import build_from_config
-    from synthct.patch import PatchRules
 
     rules = PatchRules.from_config(files.config)
     multiple = build_from_config(files.name, PaletteUNet, files.config).size_multiple
@@ -234,7 +234,7 @@ _ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_
 
 def _packaged(name: str) -> Path:
     short = name.removeprefix(PACKAGE_PREFIX)
-    root = Path(str(resources.files("synthct"))) / "checkpoints"
+    root = Path(str(resources.files("synthct.models"))) / "checkpoints"
     names = sorted(p.name for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
     if short not in names:
         raise CheckpointError(

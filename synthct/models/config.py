@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from synthct.errors import CheckpointError
-from synthct.intensity import Knots, Window, parse_codec
 from synthct.volume import HU_MAX, HU_MIN
+from synthct.volume.intensity import Knots, Window, parse_codec
 
 Channels = Annotated[int, Field(ge=1, le=65_536)]
 Label = Annotated[str, Field(min_length=1, max_length=100)]

@@ -36,7 +36,7 @@ class PaletteUNet(ModelMixin, ConfigMixin):
 
     Args:
         labels: Names of the structures that it can paint; "whatever fits" is always there.
-        codecs: Codec (as in ``synthct.intensity``) by label; ``default`` for all the others.
+        codecs: Codec (as in ``synthct.volume.intensity``) by label; ``default`` for all the others.
         patch_sizes: Side lengths in pixels of the square patches that it was trained on.
         spacing_range_mm: Least and greatest in-plane spacing that it was trained on.
         block_out_channels: Channels per level.

@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
-from synthct.anatomy import LesionFacts
 from synthct.errors import SourceError
 from synthct.volume import (
     GRID_TOLERANCE_MM,
@@ -29,9 +28,7 @@ from synthct.volume import (
     corner_distance_mm,
     spacing_of,
 )
-
-#: Compared with nothing and painted by nobody: what a training must ignore.
-IGNORE_VALUE = 255
+from synthct.volume.anatomy import LesionFacts
 
 Name = Annotated[str, Field(min_length=1)]
 

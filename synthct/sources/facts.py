@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 
-from synthct.anatomy import LesionFacts
 from synthct.errors import ResourceError, SourceError
 from synthct.volume import (
     Affine,
@@ -32,6 +31,7 @@ from synthct.volume import (
     read_ct_counting,
     read_labels,
 )
+from synthct.volume.anatomy import LesionFacts
 
 #: Raise when the meaning of the facts changes: older caches are then made anew.
 _FORMAT = 3

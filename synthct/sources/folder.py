@@ -10,8 +10,8 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from synthct.errors import SourceError
-from synthct.hub import HUB_ID, dataset_files
 from synthct.sources.base import Found, Name, SourceSection, nearest_case
+from synthct.storage.hub import HUB_ID, dataset_files
 from synthct.volume import CtReading
 
 FolderPath = Annotated[Path, AfterValidator(Path.expanduser)]

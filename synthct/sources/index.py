@@ -17,7 +17,6 @@ import numpy as np
 
 from synthct.errors import SourceError
 from synthct.sources.base import (
-    IGNORE_VALUE,
     CaseEntry,
     CaseFiles,
     LabelStats,
@@ -29,6 +28,7 @@ from synthct.sources.base import (
 from synthct.sources.facts import FactsStore, FileFacts
 from synthct.sources.lesions import with_lesions
 from synthct.volume import Affine, Box
+from synthct.volume.views import IGNORE
 
 Section = TypeVar("Section", bound=SourceSection)
 
@@ -200,7 +200,7 @@ def label_table(sources: Mapping[str, SourceSection], labels: Sequence[str]) -> 
     for label in labels:
         for expansion in expansions:
             names.update(dict.fromkeys(expansion.get(label, ())))
-    return {name: n if n < IGNORE_VALUE else n + 1 for n, name in enumerate(names, start=1)}
+    return {name: n if n < IGNORE else n + 1 for n, name in enumerate(names, start=1)}
 
 
 def _image(section: SourceSection, case: CaseFiles, store: FactsStore) -> FileFacts | None:

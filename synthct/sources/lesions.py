@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from synthct.anatomy import LesionFacts, lesions_of
 from synthct.errors import MaskError
 from synthct.sources.base import CaseEntry, LesionLabel
 from synthct.sources.facts import FactsStore
 from synthct.sources.read import read_case
+from synthct.volume.anatomy import LesionFacts, lesions_of
 
 
 def with_lesions(

@@ -10,8 +10,9 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from synthct.errors import SourceError
-from synthct.sources.base import IGNORE_VALUE, CaseFiles, Found, Name, expand
+from synthct.sources.base import CaseFiles, Found, Name, expand
 from synthct.sources.folder import FolderSection
+from synthct.volume.views import IGNORE
 
 _CASE = "{case}"
 
@@ -67,8 +68,8 @@ class Nifti(FolderSection):
             raise ValueError("labels (a pattern) and label_names (name: value) go together")
         if self.labels is not None and self.structures:
             raise ValueError("give labels (one label map) or structures (a file each), not both")
-        if IGNORE_VALUE in self.label_names.values():
-            raise ValueError(f"label value {IGNORE_VALUE} means 'ignore'; it cannot be a structure")
+        if IGNORE in self.label_names.values():
+            raise ValueError(f"label value {IGNORE} means 'ignore'; it cannot be a structure")
         values = list(self.label_names.values())
         if doubled := sorted({value for value in values if values.count(value) > 1}):
             raise ValueError(f"label_names gives value {doubled[0]} to two structures")

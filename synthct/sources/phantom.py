@@ -74,7 +74,7 @@ class Scanner(BaseModel):
 
     def scan(self, seed: int, patient: int) -> tuple[Volume, Volume]:
         """CT and label map of one patient; the same arguments give the same voxels."""
-        from synthct.phantom import make_phantom
+        from synthct.sources.phantoms import make_phantom
 
         made = make_phantom(
             seed,
@@ -106,7 +106,7 @@ class PhantomSource(Scanner, SourceSection):
 
     def native_labels(self) -> Mapping[str, int]:
         """``PHANTOM_LABELS``."""
-        from synthct.phantom import PHANTOM_LABELS
+        from synthct.sources.phantoms import PHANTOM_LABELS
 
         return dict(PHANTOM_LABELS)
 
@@ -200,7 +200,7 @@ def _write_kits(folder: Path, scanner: Scanner, seed: int, patient: int) -> None
 
 
 def _write_totalsegmentator(folder: Path, scanner: Scanner, seed: int, patient: int) -> None:
-    from synthct.phantom import PHANTOM_LABELS
+    from synthct.sources.phantoms import PHANTOM_LABELS
 
     ct, labels = scanner.scan(seed, patient)
     files = {"ct.nii.gz": ct}
@@ -212,7 +212,7 @@ def _write_totalsegmentator(folder: Path, scanner: Scanner, seed: int, patient: 
 
 
 def _any_of(labels: Volume, structures: Iterable[str]) -> npt.NDArray[np.bool_]:
-    from synthct.phantom import PHANTOM_LABELS
+    from synthct.sources.phantoms import PHANTOM_LABELS
 
     return np.isin(labels.array, [PHANTOM_LABELS[name] for name in structures])
 
@@ -257,9 +257,9 @@ def _in_threads(jobs: list[Callable[[], None]], progress: bool) -> None:
 @cache
 def _code_sha256() -> str:
     """Of the code that makes phantoms: other code, other patients, even under one version."""
-    import synthct.phantom
+    import synthct.sources.phantoms
 
     digest = hashlib.sha256()
-    for path in sorted(Path(synthct.phantom.__path__[0]).glob("*.py")):
+    for path in sorted(Path(synthct.sources.phantoms.__path__[0]).glob("*.py")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()

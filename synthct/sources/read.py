@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from synthct.case import Case
 from synthct.sources.base import CaseEntry, check_grid
 from synthct.volume import Array, Box, Volume, read_ct, read_labels
+from synthct.volume.case import Case
 
 
 def read_case(entry: CaseEntry, label_names: Mapping[str, int]) -> Case:

@@ -20,10 +20,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from synthct.dataset.files import make_folder, resource_error, sync_folder
 from synthct.errors import MaskError, SynthCTError
-from synthct.patch import PatchRules
+from synthct.models.patch import PatchRules
 from synthct.sources import CaseEntry, Index, label_table
+from synthct.storage.defaults import default_workers
+from synthct.storage.files import make_folder, resource_error, sync_folder
 from synthct.training.draw import MaskedSlice, Tally, draw_unit
 from synthct.training.plan import Unit, hold_out, plan_units
 from synthct.training.recipe import TrainingRecipe
@@ -36,7 +37,6 @@ from synthct.training.rows import (
     slice_row,
 )
 from synthct.version import __version__
-from synthct.workers import default_workers
 
 logger = logging.getLogger(__name__)
 
@@ -271,7 +271,7 @@ def _key(
 def _code_sha256() -> str:
     """Of the modules that patches depend on."""
     root = Path(__file__).resolve().parents[1]
-    names = ["patch.py", "regions.py", "intensity.py", "seeds.py", "splits.py", "plan.py"]
+    names = ["seeds.py", "models/patch.py", "recipe/splits.py", "recipe/plan.py"]
     names += ["training/plan.py", "training/draw.py", "training/coarse.py", "training/rows.py"]
     folders = [path for room in ("masks", "volume") for path in sorted((root / room).glob("*.py"))]
     files = [*(root / name for name in names), *folders]

@@ -18,9 +18,9 @@ from safetensors.torch import load_file, save
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
-from synthct.dataset.files import atomic_write, make_folder, sync_folder
 from synthct.errors import CheckpointError
 from synthct.models.palette import PaletteUNet
+from synthct.storage.files import atomic_write, make_folder, sync_folder
 
 KEEP = 2
 

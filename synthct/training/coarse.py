@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from synthct.case import Case
 from synthct.volume import Box, Volume
+from synthct.volume.case import Case
 
 
 def coarser(case: Case, factor: int) -> Case:

@@ -9,23 +9,16 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from synthct import seeds
-from synthct.case import Case
 from synthct.errors import MaskError
-from synthct.masks import (
-    VIEW_AXIS,
-    MaskKind,
-    PlacementError,
-    View,
-    draw_slices,
-    on_slice,
-    slice_of,
-)
-from synthct.patch import Patch, PatchRules, cut_patches
+from synthct.masks import MaskKind, PlacementError, draw_slices, on_slice, slice_of
+from synthct.models.patch import Patch, PatchRules, cut_patches
 from synthct.sources import read_case
 from synthct.training.coarse import coarser, thicker
 from synthct.training.plan import Unit, lends
 from synthct.training.recipe import TrainingRecipe
 from synthct.volume import HU_MAX, HU_MIN, Volume
+from synthct.volume.case import Case
+from synthct.volume.views import VIEW_AXIS, View
 
 #: How often a mask is drawn anew that has no legal place or cannot be cut, before it is left out.
 TRIES = 10

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from synthct.errors import ResourceError
-from synthct.models import CheckpointFiles
+from synthct.models.checkpoint import CheckpointFiles
 from synthct.models.palette import PaletteInpaintPipeline, PaletteUNet
 from synthct.training.cache import TrainingSet
 from synthct.training.checkpoint import Parts, Progress, save_state

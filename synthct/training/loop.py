@@ -23,12 +23,12 @@ from accelerate.utils import InitProcessGroupKwargs
 from diffusers.training_utils import EMAModel
 from torch import Tensor
 
-from synthct.dataset.files import make_folder
 from synthct.errors import RecipeError
 from synthct.models.palette import PaletteUNet, num_parameters
-from synthct.patch import PatchRules
+from synthct.models.patch import PatchRules
 from synthct.seeds import derive_seed
 from synthct.sources import at_hand, index_sources
+from synthct.storage.files import make_folder
 from synthct.training.cache import open_training_set
 from synthct.training.checkpoint import Parts, Progress, latest_state, load_state
 from synthct.training.data import Batch, PatchBatches, batches_from

@@ -11,7 +11,7 @@ from diffusers import DDPMScheduler
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from synthct.inpaint import trailing_timesteps
+from synthct.models.painting import trailing_timesteps
 from synthct.training.data import Batch
 from synthct.training.sections import NoiseSection, Schedule
 

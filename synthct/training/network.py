@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from synthct.errors import CheckpointError
-from synthct.models import Checkpoint, CheckpointFiles, load_checkpoint
+from synthct.models.checkpoint import Checkpoint, CheckpointFiles, load_checkpoint
 from synthct.models.palette import PaletteUNet
 from synthct.training.loss import make_schedule
 from synthct.training.recipe import TrainingRecipe

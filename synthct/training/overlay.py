@@ -11,8 +11,8 @@ from typing import Any
 from synthct.errors import RecipeError
 from synthct.models.checkpoint import CheckpointFiles
 from synthct.models.layout import PALETTE
-from synthct.yaml_errors import did_you_mean
-from synthct.yaml_model import Document, Location
+from synthct.recipe.yaml_errors import did_you_mean
+from synthct.recipe.yaml_model import Document, Location
 
 #: What weights are shaped by: a training that starts from a checkpoint cannot change it.
 SHAPE = (

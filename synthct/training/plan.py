@@ -14,10 +14,10 @@ import numpy as np
 from synthct import seeds
 from synthct.errors import RecipeError
 from synthct.masks import MaskKind
-from synthct.plan import suits
-from synthct.recipe import Split, donor_source
+from synthct.recipe.plan import suits
+from synthct.recipe.recipe import Split, donor_source
+from synthct.recipe.splits import assign_splits
 from synthct.sources import CaseEntry, Index
-from synthct.splits import assign_splits
 from synthct.training.recipe import TrainingRecipe
 
 #: Donors whose shapes are used in one scan: each has to be read for it.

@@ -11,7 +11,9 @@ from pydantic import Field, model_validator
 from synthct.licence import Origin, licence_of
 from synthct.masks import MaskKind
 from synthct.models.checkpoint import find_checkpoint
-from synthct.recipe import donor_source
+from synthct.recipe.recipe import donor_source
+from synthct.recipe.yaml_errors import Problem, did_you_mean
+from synthct.recipe.yaml_model import expand_variables, fail_at, read_yaml, validate
 from synthct.sources import Source
 from synthct.training.overlay import apply_checkpoint, apply_preset
 from synthct.training.sections import (
@@ -23,8 +25,6 @@ from synthct.training.sections import (
     Section,
     ValidationSection,
 )
-from synthct.yaml_errors import Problem, did_you_mean
-from synthct.yaml_model import expand_variables, fail_at, read_yaml, validate
 
 #: Locations of the values in which environment variables are expanded.
 PATH_KEYS = ("sources.*.root", "from_checkpoint")

@@ -12,15 +12,15 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from synthct.dataset.files import atomic_write, make_folder, sync_folder
 from synthct.dataset.markdown import code, inert, table
 from synthct.dataset.records import yaml_text
 from synthct.licence import hub_fields
-from synthct.models import CheckpointFiles
+from synthct.models.checkpoint import CheckpointFiles
 from synthct.models.folder import write_sums
 from synthct.models.layout import WEIGHTS
 from synthct.models.palette import PaletteInpaintPipeline, num_parameters
 from synthct.sources import CaseEntry, FolderSection
+from synthct.storage.files import atomic_write, make_folder, sync_folder
 from synthct.training.recipe import TrainingRecipe
 from synthct.training.validate import Measures
 from synthct.version import __version__

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from synthct.patch import Patch, PatchRules, cut_patches
+from synthct.models.patch import Patch, PatchRules, cut_patches
 from synthct.training.draw import MaskedSlice
 from synthct.volume import Volume
 

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from synthct.intensity import parse_codec
-from synthct.masks.base import View
-from synthct.methods import Scheduler
+from synthct.models.methods import Scheduler
+from synthct.volume.intensity import parse_codec
+from synthct.volume.views import View
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from synthct.models.palette import PaletteUNet
-from synthct.patch import Patch
+from synthct.models.patch import Patch
 from synthct.training.draw import MaskedSlice
 from synthct.training.validate import Validation
 

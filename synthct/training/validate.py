@@ -15,16 +15,16 @@ import numpy.typing as npt
 import torch
 
 from synthct import metrics
-from synthct.inpaint import Inpainter
-from synthct.intensity import SOFT_TISSUE, Window
+from synthct.models.painting import Inpainter
 from synthct.models.palette import PaletteUNet
-from synthct.patch import Patch, paste_patches
+from synthct.models.patch import Patch, paste_patches
 from synthct.seeds import derive_seed
 from synthct.training.data import Batch
 from synthct.training.draw import MaskedSlice
 from synthct.training.loss import masked_loss
 from synthct.training.network import as_checkpoint
 from synthct.training.recipe import TrainingRecipe
+from synthct.volume.intensity import SOFT_TISSUE, Window
 
 FloatArray = npt.NDArray[np.float32]
 

@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from synthct.build import build
-from synthct.check import default_cache_dir
+from synthct.build.check import default_cache_dir
+from synthct.build.run import build
 from synthct.evaluate.collect import FeatureSet
 from synthct.evaluate.efficientnet import EfficientNetLite0
 from synthct.evaluate.pictures import Crop, Extractor, around_mask
@@ -30,7 +30,7 @@ from synthct.evaluate.results import write_results
 from synthct.evaluate.run import Options, evaluate
 from synthct.evaluate.scores import make_halvings, score_arm, score_floor
 from synthct.evaluate.tables import results_markdown
-from synthct.recipe import Recipe
+from synthct.recipe.recipe import Recipe
 
 #: Name in the tables to the recipe's method.
 CONTROLS = {"copy-paste": "copy_paste", "noise-fill": "noise_fill"}

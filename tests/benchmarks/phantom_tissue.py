@@ -1,6 +1,6 @@
-"""The HU of the tissues of procedural phantoms, which ship as synthct/phantom_tissue.json.
+"""The HU of the tissues of procedural phantoms, which ship as synthct/build/phantom_tissue.json.
 
-    python tests/benchmarks/phantom_tissue.py --patients 8 > synthct/phantom_tissue.json
+    python tests/benchmarks/phantom_tissue.py --patients 8 > synthct/build/phantom_tissue.json
 
 Run it again when the phantoms change. Every patient has the same weight.
 """
@@ -13,8 +13,8 @@ import json
 import numpy as np
 
 from synthct.metrics import hu_quantiles
-from synthct.phantom import PHANTOM_LABELS
 from synthct.sources.phantom import PHANTOM_UNIONS, Scanner
+from synthct.sources.phantoms import PHANTOM_LABELS
 
 SEED = 1000
 

@@ -30,15 +30,15 @@ import numpy.typing as npt
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from synthct.anatomy import lesions_of
-from synthct.case import Case
 from synthct.masks import PlacementError, Transplant
 from synthct.masks.accept import Accept
 from synthct.masks.lesion import find_lesion
-from synthct.phantom import PHANTOM_LABELS, make_phantom
 from synthct.seeds import generator
 from synthct.sources.phantom import PHANTOM_UNIONS
+from synthct.sources.phantoms import PHANTOM_LABELS, make_phantom
 from synthct.volume import Volume, canonical, read_ct, read_labels
+from synthct.volume.anatomy import lesions_of
+from synthct.volume.case import Case
 
 KITS_LABELS = {"kidney": 1, "tumor": 2, "cyst": 3}
 PHANTOMS, SEED = 10, 0

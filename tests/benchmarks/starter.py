@@ -21,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from synthct import metrics
-from synthct.intensity import SOFT_TISSUE
 from synthct.seeds import derive_seed, generator
 from synthct.volume import Box, Volume, read_ct
+from synthct.volume.intensity import SOFT_TISSUE
 
 SEED = 0
 RANGE_HU = SOFT_TISSUE.range_hu
@@ -198,9 +198,9 @@ def paint_with_checkpoint(
     name: str, tasks: Sequence[Task], options: argparse.Namespace
 ) -> tuple[list[list[Values]], float]:
     """Values by variant and task, and milliseconds per sample (cutting and pasting included)."""
-    from synthct.inpaint import Inpainter
-    from synthct.models import load_checkpoint
-    from synthct.patch import PatchRules, cut_patches, paste_patches
+    from synthct.models.checkpoint import load_checkpoint
+    from synthct.models.painting import Inpainter
+    from synthct.models.patch import PatchRules, cut_patches, paste_patches
 
     checkpoint = load_checkpoint(name, device=options.device)
     rules = PatchRules.from_config(checkpoint.config)

@@ -26,7 +26,7 @@ from starter import (
 )
 
 from synthct.errors import CheckpointError, MaskError
-from synthct.inpaint import SCHEDULERS
+from synthct.models.painting import SCHEDULERS
 from synthct.volume import read_ct
 
 STEPS = (1, 2, 4, 8, 16, 32)

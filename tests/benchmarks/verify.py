@@ -14,9 +14,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from synthct.dataset.files import sha256_of
 from synthct.dataset.integrity import check_bytes
 from synthct.dataset.manifest import FileEntry, Manifest, Release
+from synthct.storage.files import sha256_of
 
 RUNS, FILES = 5, 16
 

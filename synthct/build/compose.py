@@ -1,0 +1,233 @@
+"""Whole samples out of a patch-only release and the user's own copy of the scans.
+
+Every host is compared with the hash of the scan that was painted, every sample with the digest that
+it had when it was painted: what comes out is the dataset that a full build would have given.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from synthct.volume.views import VIEW_AXIS, View
+from synthct.storage.defaults import default_cache_dir
+from synthct.dataset.digest import array_digest
+from synthct.storage.files import make_folder
+from synthct.dataset.integrity import check_bytes
+from synthct.storage.lock import version_lock
+from synthct.dataset.lockfile import Lock, LockedCase, read_lock, work_id
+from synthct.dataset.manifest import FileEntry, Manifest, read_manifest, release_of, write_manifest
+from synthct.dataset.patch_rows import decode_generated
+from synthct.volume.views import to_picture
+from synthct.dataset.records import RECIPE, read_rejected
+from synthct.dataset.rows import stored_rows
+from synthct.dataset.schema import Facts, Metrics, Row, arrow_schema, make_row, named
+from synthct.dataset.version import commit, find_release, open_staging
+from synthct.dataset.writer import ShardRecord, write_shard
+from synthct.build.documents import write_documents
+from synthct.build.draw import CaseReader
+from synthct.errors import ConflictError, RecipeError, ResourceError, SourceError, VerifyError
+from synthct.volume.intensity import Window
+from synthct.recipe.recipe import Recipe, stored_recipe
+from synthct.sources import CaseEntry, FolderSection, Index, at_hand, index_sources
+from synthct.volume import Box, Volume
+
+
+def compose(
+    folder: Path,
+    output: Path = Path("out"),
+    *,
+    sources: Mapping[str, Path] | None = None,
+    cache_dir: Path | None = None,
+    progress: bool = False,
+) -> Path:
+    """Put the whole samples of a patch-only release together.
+
+    Args:
+        folder: The patch-only release.
+        output: Folder below which ``<name>/<version>`` is made.
+        sources: Where the scans are, by name of the source in the recipe.
+        cache_dir: Where indexes and phantoms are kept; by default the user's cache folder.
+        progress: Show progress bars.
+
+    Returns:
+        The folder of the whole dataset.
+
+    Raises:
+        VerifyError: If the release is damaged, or something else comes out than was painted.
+        SourceError: If a scan is missing, damaged or another one than was painted.
+        ConflictError: If the version is there already with other content.
+    """
+    manifest = _patch_release(folder)
+    patched, patch_lock = stored_recipe(folder / RECIPE), read_lock(folder)
+    recipe = patched.model_copy(update={"release": "full"})
+    lock = patch_lock.model_copy(update={"recipe_id": recipe.recipe_id})
+    plan_id = work_id(
+        lock.recipe_id,
+        lock.plan.id,
+        lock.checkpoint.id if lock.checkpoint else None,
+        lock.sources,
+    )
+    final = output / recipe.name / manifest.release.version
+    index = _hosts(patched, lock, sources or {}, cache_dir or default_cache_dir(), progress)
+    in_order = dict(sorted(lock.labels.items(), key=lambda label: label[1]))
+    scans = _Scans(index, CaseReader(in_order))
+    make_folder(final.parent)
+    with version_lock(final):
+        if (there := find_release(final)) is not None:
+            if there.content_id == manifest.release.content_id and there.patch_id is None:
+                return final
+            raise ConflictError(
+                f"{final} is content {there.content_id[:12]}"
+                f"{' as a patch-only release' if there.patch_id else ''}, this would be "
+                f"{manifest.release.content_id[:12]}; choose another --output"
+            )
+        staging = open_staging(final, plan_id)
+        records = list(_shards(folder, manifest, scans, staging.tree, progress))
+        records[0] = replace(records[0], rejected=tuple(read_rejected(folder)))
+        release = release_of(
+            staging.tree,
+            name=recipe.name,
+            version=manifest.release.version,
+            plan_id=plan_id,
+            shards=records,
+        )
+        if release.content_id != manifest.release.content_id:
+            raise VerifyError(
+                f"{folder}: the samples come to content {release.content_id[:12]}, not to "
+                f"{manifest.release.content_id[:12]}; run 'synthct verify' on it"
+            )
+        write_documents(recipe, lock, staging.tree, release, records)
+        return commit(staging, write_manifest(staging.tree, release, records))
+
+
+def bytes_of(folder: Path) -> int:
+    """Size of all files of a release."""
+    manifest = read_manifest(folder)
+    return sum(entry.bytes for entry in manifest.files) if manifest else 0
+
+
+class _Scans:
+    """The slices of the user's scans, each proven to be the one that was painted."""
+
+    def __init__(self, index: Index, reader: CaseReader) -> None:
+        self._index, self._reader = index, reader
+
+    def slice_of(self, host: Mapping[str, Any], view: View) -> tuple[Volume, Volume]:
+        """The slice of a provenance's host and its label map, one voxel thick.
+
+        Raises:
+            SourceError: If it is not the slice that was painted.
+        """
+        case = self._reader.read(self._index.entry(host["source"], host["case"]))
+        axis, at = VIEW_AXIS[view], int(host["slice_index"])
+        start, stop = [0, 0, 0], list(case.labels.shape)
+        start[axis], stop[axis] = at, at + 1
+        box = Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
+        plane, labels = case.scan().crop(box), case.labels.crop(box)
+        shown = to_picture(plane.array, view), to_picture(labels.array, view).astype(np.uint16)
+        for what, found, name in zip(
+            ("voxels", "label map"), shown, ("slice_sha256", "slice_labels_sha256"), strict=True
+        ):
+            if array_digest(found) != host[name]:
+                raise SourceError(
+                    f"source '{host['source']}', case {host['case']}: the {what} of {view} slice "
+                    f"{at} are not those that were painted; use the scan as it was published"
+                )
+        return plane, labels
+
+
+def _patch_release(folder: Path) -> Manifest:
+    """The manifest of an intact patch-only release."""
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise ResourceError(f"{folder} is no dataset; name the folder with manifest.json")
+    if manifest.release.patch_id is None:
+        raise VerifyError(f"{folder} is no patch-only release: its samples are whole already")
+    findings = check_bytes(folder, manifest)
+    if findings:
+        shown = "\n".join(f"  {finding}" for finding in findings)
+        raise VerifyError(f"{folder} is damaged; take it from its source again\n{shown}")
+    return manifest
+
+
+def _hosts(
+    recipe: Recipe, lock: Lock, roots: Mapping[str, Path], cache_dir: Path, progress: bool
+) -> Index:
+    """The user's scans, each one that was painted.
+
+    Raises:
+        RecipeError: If it is not said where they are.
+        SourceError: If one is missing or another one than was painted.
+    """
+    section = recipe.sources["hosts"]
+    for name in roots:
+        if name not in recipe.sources:
+            known = ", ".join(recipe.sources)
+            raise RecipeError(f"--source {name}: the release has no such source (has: {known})")
+    if isinstance(section, FolderSection) and ("hosts" in roots or section.repo is None):
+        root = roots.get("hosts", Path(os.path.expandvars(str(section.root))))
+        if "$" in str(root):
+            raise RecipeError(
+                "it is not said where the scans are; write --source hosts=PATH, or set the "
+                f"variable of {root}"
+            )
+        section = section.in_folder(root)
+    names = tuple(case.case for case in lock.sources["hosts"].cases)
+    wanted = section.model_copy(update={"cases": names, "exclude": ()})
+    hosts = at_hand({"hosts": wanted}, cache_dir)
+    index = index_sources(hosts, recipe.wanted_labels(), cache_dir=cache_dir, progress=progress)
+    found = {entry.case_id: entry for entry in index.entries("hosts")}
+    for case in lock.sources["hosts"].cases:
+        _require_same(case, found.get(case.case))
+    return index
+
+
+def _require_same(case: LockedCase, found: CaseEntry | None) -> None:
+    if found is None:
+        raise SourceError(f"source 'hosts' has no case '{case.case}', which was painted into")
+    if found.voxel_sha256 != case.voxel_sha256:
+        raise SourceError(
+            f"source 'hosts', case {case.case}: these are not the voxels that were painted into; "
+            "use the scan as it was published"
+        )
+
+
+def _shards(
+    folder: Path, manifest: Manifest, scans: _Scans, tree: Path, progress: bool
+) -> Iterator[ShardRecord]:
+    from tqdm import tqdm
+
+    with tqdm(total=manifest.release.rows, unit="sample", disable=not progress) as bar:
+        for shard in manifest.shards:
+            rows = [_whole(shard, stored, scans) for stored in stored_rows(folder / shard.path)]
+            yield write_shard(
+                tree, shard.path, rows, split=shard.split, schema=arrow_schema(keep_original=False)
+            )
+            bar.update(len(rows))
+
+
+def _whole(shard: FileEntry, stored: Mapping[str, Any], scans: _Scans) -> Row:
+    """The whole row of a stored one.
+
+    Raises:
+        VerifyError: If it is not the sample that was painted.
+        SourceError: If the host is not the one that was painted.
+    """
+    generated, told = decode_generated(stored)
+    facts = named(Facts, stored)
+    plane, labels = scans.slice_of(told["host"], facts.view)
+    slices = generated.into(plane, labels.array, facts.view, is_painted=facts.is_painted)
+    window = Window.model_validate(told["preview"])
+    row = make_row(slices, facts, named(Metrics, stored), told, window=window)
+    if row.sample_digest != stored["sample_digest"]:
+        raise VerifyError(
+            f"{shard.path}: sample '{facts.sample_id}' comes to digest {row.sample_digest[:12]}, "
+            f"not to {stored['sample_digest'][:12]}; run 'synthct verify' on the release"
+        )
+    return row

@@ -1,0 +1,56 @@
+"""The soft border of a control: the host fades into the paint from the mask's edge inwards."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from synthct.volume.case import Case
+from synthct.masks import (Mask)
+from synthct.volume.regions import Region
+from synthct.volume import Spacing
+
+FloatArray = npt.NDArray[np.float32]
+
+
+class Border:
+    """How deep the voxels of a mask lie in it, and so how much of the paint they get.
+
+    Args:
+        mask: The 3D mask.
+        width_mm: From this depth on a voxel is all paint; 0 for a hard edge.
+    """
+
+    def __init__(self, mask: Mask, width_mm: float) -> None:
+        self._box, self._width_mm = mask.box, width_mm
+        self._depth_mm = _depth(mask.region.array, mask.region.spacing_mm)
+
+    def blend(self, host: Case, flat: Mask, paint: FloatArray) -> FloatArray:
+        """HU (N,) of the true voxels of ``flat``, from the host at its edge to ``paint`` (N,)."""
+        if self._width_mm == 0:
+            return paint
+        inside = flat.region.array
+        at = tuple(
+            slice(a - o, b - o)
+            for a, b, o in zip(
+                flat.box.start_ijk, flat.box.stop_ijk, self._box.start_ijk, strict=True
+            )
+        )
+        # Both: the end of a lesion is shallow though its slice is wide, and a part has own edges.
+        depth = np.minimum(self._depth_mm[at], _depth(inside, flat.region.spacing_mm))
+        share = np.clip(depth[inside] / self._width_mm, 0, 1).astype(np.float32)
+        before = host.scan().array[flat.box.slices][inside]
+        return share * paint + (1 - share) * before
+
+
+def _depth(region: Region, spacing_mm: Spacing) -> npt.NDArray[np.float64]:
+    """Distance in mm from each voxel to the nearest outside; not along an axis of one voxel."""
+    from scipy.ndimage import distance_transform_edt
+
+    pads = [int(n > 1) for n in region.shape]
+    padded = np.pad(region, [(p, p) for p in pads])
+    spacing = [s if p else 1e6 for s, p in zip(spacing_mm, pads, strict=True)]
+    depth = distance_transform_edt(padded, spacing)
+    return np.asarray(
+        depth[tuple(slice(p, n + p) for n, p in zip(region.shape, pads, strict=True))]
+    )

@@ -1,0 +1,160 @@
+"""What a version holds beside its shards: recipe, lock, rejections, picture, card, statements.
+
+All of it follows from the recipe, the lock and the shards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from synthct.dataset.documents.attestation import ATTESTATION, attestation
+from synthct.dataset.documents.card import CardFacts, SourceNote, attribution, dataset_card
+from synthct.dataset.documents.croissant import CROISSANT, croissant
+from synthct.storage.files import atomic_write, sha256_of
+from synthct.dataset.lockfile import Lock, LockedCheckpoint, write_lock
+from synthct.dataset.manifest import Release
+from synthct.dataset.patch_rows import patch_schema
+from synthct.dataset.records import write_recipe, write_rejected
+from synthct.dataset.schema import arrow_schema
+from synthct.dataset.summary import rejections, summarise
+from synthct.dataset.writer import ShardRecord
+from synthct.models.methods import FOREIGN, Diffusion, Inpaint
+from synthct.recipe.recipe import Recipe
+from synthct.dataset.documents.sheet import dataset_sheet
+
+CARD, ATTRIBUTION, SHEET = "README.md", "attribution.md", "preview.png"
+
+
+def write_documents(
+    recipe: Recipe, lock: Lock, tree: Path, release: Release, shards: Sequence[ShardRecord]
+) -> None:
+    """Write every file of a version but its shards and its manifest.
+
+    Args:
+        recipe: The recipe.
+        lock: What the build depended on.
+        tree: The dataset's folder, with all shards.
+        release: What the version is.
+        shards: All of them, in the order of the plan.
+
+    Raises:
+        ResourceError: If a file cannot be written.
+        VerifyError: If a shard is damaged.
+    """
+    write_recipe(tree, recipe.resolved())
+    write_lock(tree, lock)
+    write_rejected(tree, rejections(shards))
+    sheet = dataset_sheet(
+        [tree / shard.path for shard in shards],
+        keep_original=recipe.keep_original,
+        patch_only=recipe.release == "patch",
+    )
+    if sheet is not None:
+        atomic_write(tree / SHEET, sheet)
+    facts = _card_facts(recipe, lock, has_picture=sheet is not None)
+    summary, schema = summarise(tree, shards), recipe_schema(recipe)
+    atomic_write(tree / CARD, dataset_card(release, summary, facts).encode())
+    atomic_write(tree / CROISSANT, croissant(release, summary, facts, schema, shards))
+    notes = [] if lock.checkpoint is None else [_checkpoint_note(lock.checkpoint)]
+    owed = attribution([*facts.sources, *notes])
+    atomic_write(tree / ATTRIBUTION, owed.encode())
+    files = {shard.path: shard.sha256 for shard in shards}
+    beside = {path.name: sha256_of(path) for path in tree.iterdir() if path.is_file()}
+    statement = attestation(release, recipe.resolved(), lock, {**files, **beside})
+    atomic_write(tree / ATTESTATION, statement)
+
+
+def recipe_schema(recipe: Recipe) -> pa.Schema:
+    """The columns of the shards that a recipe comes to."""
+    return patch_schema() if recipe.release == "patch" else arrow_schema(recipe.keep_original)
+
+
+def _checkpoint_note(checkpoint: LockedCheckpoint) -> SourceNote:
+    """What is owed to those whose scans the checkpoint was trained on."""
+    return SourceNote(
+        name=checkpoint.name,
+        layout="checkpoint",
+        licence=checkpoint.licence,
+        attribution="; ".join(checkpoint.attributions)
+        or (None if _says_training(checkpoint) else "It does not say what it was trained on."),
+        cases=checkpoint.cases,
+    )
+
+
+def _says_training(checkpoint: LockedCheckpoint) -> bool:
+    return checkpoint.licence is not None or checkpoint.cases > 0
+
+
+def _card_facts(recipe: Recipe, lock: Lock, *, has_picture: bool) -> CardFacts:
+    left_out = [f"{one.source}: {one.case} left out: {one.reason}" for one in lock.left_out]
+    left_out[:0] = [f"Cases that were left out: {len(left_out)}."] if left_out else []
+    return CardFacts(
+        title=recipe.name,
+        licence=lock.licence,
+        view=recipe.view,
+        preview_window=f"a window that suits what is painted{_example(lock.checkpoint)}",
+        method=recipe.inpaint.method,
+        sources=[
+            SourceNote(
+                name,
+                source.layout,
+                source.licence,
+                source.attribution,
+                len(source.cases),
+                source.origin,
+            )
+            for name in recipe.sources  # in its order; a lock is sorted
+            for source in [lock.sources[name]]
+        ],
+        labels={n: v for n, v in lock.labels.items() if n not in _names_of_own_masks(recipe)},
+        settings=_settings(recipe.inpaint, lock.checkpoint),
+        description=recipe.description,
+        picture=SHEET if has_picture else None,
+        keep_original=recipe.keep_original,
+        relabelled=recipe.relabel.name if recipe.relabel else None,
+        ignore=any(section.leaves_unknown() for section in recipe.masks),
+        notes=[*lock.plan.notes, *left_out],
+        is_training_known=lock.checkpoint is None or _says_training(lock.checkpoint),
+    )
+
+
+def _example(checkpoint: LockedCheckpoint | None) -> str:
+    if checkpoint is None:
+        return ""
+    low, high = checkpoint.range_hu
+    return f", such as {low:g} to {high:g} HU"
+
+
+def _settings(asked: Inpaint, checkpoint: LockedCheckpoint | None) -> dict[str, str]:
+    """How it was painted, in the order to be shown."""
+    if checkpoint is None or not isinstance(asked, Diffusion):
+        return {name: str(value) for name, value in asked.model_dump().items()}
+    return {
+        "checkpoint": checkpoint.name,
+        "id": checkpoint.id,
+        **({"revision": checkpoint.revision} if checkpoint.revision else {}),
+        "scheduler": asked.scheduler,
+        "steps": str(asked.num_inference_steps),
+        **{name: str(said) for name in FOREIGN if (said := getattr(asked, name)) is not None},
+    }
+
+
+def _names_of_own_masks(recipe: Recipe) -> set[str]:
+    """What the user's own masks are called in their files, where it names nothing that scans have.
+
+    Such a name has a value, with which the masks are read, but stands in no label map.
+    """
+    own = {n for section in recipe.masks if section.donor_is_host for n in section.donor_labels()}
+    said = (
+        name
+        for section in recipe.masks
+        for name in (
+            *section.painted_labels(),
+            *section.wanted_labels(),
+            *section.useful_labels(),
+        )
+    )
+    return own.difference(said)

@@ -1,0 +1,132 @@
+"""A planned mask drawn in its host: every random decision of a sample but the noise.
+
+What painting makes of it is the business of ``sample``; here nothing is known of checkpoints.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from synthct import seeds
+from synthct.volume.case import Case
+from synthct.errors import MaskError
+from synthct.masks import (Mask, MaskKind, Params, PlacementError, draw_slices)
+from synthct.recipe.plan import SampleSpec
+from synthct.recipe.recipe import Recipe
+from synthct.sources import CaseEntry, read_case
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """A 3D mask in its host, and which slices of it become samples.
+
+    Attributes:
+        specs: The planned samples, one per variant.
+        section: The recipe's section of ``masks``.
+        host: The case that is painted into.
+        donor: The case that lent the shape, if any.
+        donor_entry: The same in the index.
+        mask: The 3D mask.
+        params: What ``section.build`` makes the mask from.
+        slices: What ``slice_of`` takes of it, one for each slice.
+    """
+
+    specs: tuple[SampleSpec, ...]
+    section: MaskKind
+    host: Case
+    donor: Case | None
+    donor_entry: CaseEntry | None
+    mask: Mask
+    params: Params
+    slices: tuple[Params, ...]
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A mask that could not be made, and why; all of its samples are rejected.
+
+    Attributes:
+        specs: The samples.
+        reason: A few words, the same for all masks refused for the same reason.
+        detail: The whole message.
+    """
+
+    specs: tuple[SampleSpec, ...]
+    reason: str
+    detail: str
+
+
+class CaseReader:
+    """Reads cases, keeping the last few: samples come host by host.
+
+    Args:
+        label_names: Structure to value, dataset-wide.
+        keep: Number of cases kept in memory.
+    """
+
+    def __init__(self, label_names: Mapping[str, int], keep: int = 3) -> None:
+        self.label_names, self.keep = label_names, keep
+        self._cases: OrderedDict[tuple[str, str], Case] = OrderedDict()
+
+    def read(self, entry: CaseEntry) -> Case:
+        """The case of an index entry.
+
+        Raises:
+            SourceError: If a file is missing or damaged.
+        """
+        key = entry.source, entry.case_id
+        if key not in self._cases:
+            self._cases[key] = read_case(entry, self.label_names)
+        self._cases.move_to_end(key)
+        while len(self._cases) > self.keep:
+            self._cases.popitem(last=False)
+        return self._cases[key]
+
+
+def masks_of(specs: Sequence[SampleSpec]) -> list[tuple[SampleSpec, ...]]:
+    """The planned samples by 3D mask: those that differ in the variant only."""
+    return [tuple(group) for _, group in groupby(specs, key=lambda spec: spec.lesion_id)]
+
+
+def draw(specs: Sequence[SampleSpec], recipe: Recipe, reader: CaseReader) -> Drawn | Refused:
+    """Draw the 3D mask of some variants, with the first donor that can be placed, and its slices.
+
+    Args:
+        specs: Planned samples of one mask.
+        recipe: The recipe.
+        reader: Reads host and donor.
+
+    Raises:
+        SourceError: If a file is missing or damaged.
+    """
+    spec = specs[0]
+    section = next(m for m in recipe.masks if m.name == spec.section)
+    host = reader.read(spec.host)
+    rng = seeds.generator(
+        recipe.seed, "mask", spec.host.source, spec.host.case_id, spec.section, str(spec.draw)
+    )
+    refusal: MaskError | None = None
+    for entry in spec.donors or (None,):
+        donor = reader.read(entry) if entry is not None else None
+        try:
+            params = section.draw(host, donor, rng)
+        except MaskError as err:
+            refusal = refusal or err
+            continue
+        try:
+            mask = section.build(host, donor, params)
+            slices = draw_slices(mask, recipe.view, section.slices, section.max_extent_mm, rng)
+        except MaskError as err:
+            return refused(specs, section, err)
+        return Drawn(tuple(specs), section, host, donor, entry, mask, params, tuple(slices))
+    assert refusal is not None
+    return refused(specs, section, refusal)
+
+
+def refused(specs: Sequence[SampleSpec], section: MaskKind, err: MaskError) -> Refused:
+    """What is said of a mask that ends in ``err``."""
+    reason = err.reason if isinstance(err, PlacementError) else "cannot be painted"
+    return Refused(tuple(specs), f"{section.kind}: {reason}", str(err))

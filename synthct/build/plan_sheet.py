@@ -1,0 +1,359 @@
+"""The contact sheet of planned masks: each in three views on its host, with the limits it keeps.
+
+A radiologist's look before anything is painted: where the lesion lies in the body, what it borders
+on, and how near it comes to the recipe's limits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw
+
+from synthct.volume.views import VIEW_AXIS, View
+from synthct.volume.case import Case
+from synthct.volume.views import to_picture
+from synthct.build.draw import Drawn
+from synthct.volume.intensity import LUNG, SOFT_TISSUE, Window
+from synthct.masks import (Mask, Transplant, slice_of)
+from synthct.volume.regions import Region, seen_through
+from synthct.dataset.tiles import TEXT, Colour, Rgb, Span, captioned, contact_sheet, windowed
+from synthct.volume import Array, Box, Index3
+
+VIEWS: tuple[View, ...] = ("axial", "coronal", "sagittal")
+
+#: Side of a panel in pixels, and masks per sheet.
+PANEL, TILES = 230, 12
+
+#: Close-ups show so much around a mask, and at least and at most so much.
+AROUND_MM, LEAST_MM, MOST_MM = 25.0, 70.0, 260.0
+
+MASK: Colour = (255, 196, 0)
+ORGAN: Colour = (70, 190, 255)
+AVOIDED: Colour = (255, 80, 80)
+OTHER: Colour = (95, 125, 95)
+MARK: Colour = (150, 150, 150)
+
+#: Distances to what is kept clear of are looked for as far as this.
+CLEARANCE_REACH_MM = 30.0
+
+#: A number within so much of its limit is shown in the mask's colour.
+NEAR_LIMIT = 0.1
+
+#: Letters at the left and upper edge of a view: the patient's right, anterior and head.
+EDGES: dict[View, tuple[str, str]] = {
+    "axial": ("R", "A"),
+    "coronal": ("R", "H"),
+    "sagittal": ("A", "H"),
+}
+
+
+def plan_sheet(masks: Sequence[Drawn], view: View) -> bytes | None:
+    """Masks on their hosts before anything is painted.
+
+    Of each mask four panels: the whole slice, and close-ups in three views through one place of
+    it. The mask is outlined in yellow (thinly, where only a part of it is painted), its organ in
+    blue, what it keeps clear of in red, other structures in green. Ticks at the edges mark the
+    slices that become samples. Beneath stand the case and donor, and the numbers of ``accept``
+    with their limits, in yellow where near to them.
+
+    Args:
+        masks: What ``draw`` made.
+        view: The plane of the samples.
+
+    Returns:
+        A PNG; None if there is no mask.
+    """
+    tiles = [
+        captioned(np.hstack(list(_panels(mask, view))), _caption(mask)) for mask in masks[:TILES]
+    ]
+    return contact_sheet(tiles, columns=1 if len(tiles) < 4 else 2)
+
+
+@dataclass(frozen=True, eq=False)
+class _Scene:
+    """What is seen of a host, and how it is outlined.
+
+    Attributes:
+        drawn: The mask.
+        samples: The plane of the samples.
+        flat: What is painted of the mask on the slice that is shown of them.
+        layers: Values of the label map with their colour, the last on top.
+        window: Of the HU.
+        place: Voxel (i, j, k) through which the views go.
+    """
+
+    drawn: Drawn
+    samples: View
+    flat: Mask
+    layers: Sequence[tuple[tuple[int, ...], Colour]]
+    window: Window
+    place: Index3
+
+    def panel(self, view: View, centre: tuple[float, float], side_mm: float) -> Rgb:
+        """A square of the slice through ``place``, outlined.
+
+        Args:
+            view: Across which axis.
+            centre: Row and column, in pixels of the slice's picture, of the square's centre.
+            side_mm: Side of the square.
+        """
+        host, axis = self.drawn.host, VIEW_AXIS[view]
+        index = self.place[axis]
+        grid = _grid(host, view, centre, side_mm)
+        picture = windowed(_sample(_slice(host.scan().array, index, view), grid, 1), self.window)
+        labels = _sample(_slice(host.labels.array, index, view), grid, 0)
+        for values, colour in self.layers:
+            picture[_edge(np.isin(labels, values))] = colour
+        painted = self.flat if view == self.samples else self.drawn.mask
+        for mask, is_thick in ((self.drawn.mask, False), (painted, True)):
+            seen = _slice(_mask_in(host, mask, axis, index), 0, view)
+            inside = _sample(seen.astype(np.float32), grid, 1) > 0.5
+            edge = _edge(inside)
+            picture[edge | _edge(inside & ~edge) if is_thick else edge] = MASK
+        return picture
+
+
+def _panels(drawn: Drawn, view: View) -> Iterator[Rgb]:
+    """The whole slice, and three close-ups around one place."""
+    host = drawn.host
+    flats = [slice_of(drawn.mask, view, one) for one in drawn.slices]
+    flat = max(flats, key=lambda one: int(np.count_nonzero(one.region.array)))
+    scene = _Scene(drawn, view, flat, list(_layers(drawn)), _window(drawn), _middle(flat))
+    spacing = host.labels.spacing_mm
+    shown = drawn.mask if drawn.slices[0]["part"] is None else flat
+    extent_mm = max(n * s for n, s in zip(shown.box.shape, spacing, strict=True))
+    close_mm = float(np.clip(extent_mm + 2 * AROUND_MM, LEAST_MM, MOST_MM))
+    shape = _slice(host.labels.array, scene.place[VIEW_AXIS[view]], view).shape
+    middle = (shape[0] - 1) / 2, (shape[1] - 1) / 2
+    whole_mm = max(n * s for n, s in zip(shape, _spacing(host, view), strict=True))
+    overview = scene.panel(view, middle, whole_mm)
+    _frame(overview, host, view, scene.place, middle, whole_mm, close_mm)
+    yield _bar(overview, whole_mm, 100)
+    for one in VIEWS:
+        panel = scene.panel(one, _pixel(host, one, scene.place), close_mm)
+        _ticks(panel, drawn, one, view, scene.place, close_mm)
+        yield _bar(_lettered(panel, one), close_mm, 20)
+
+
+def _middle(flat: Mask) -> Index3:
+    """The voxel of a mask that lies nearest to its centre."""
+    voxels = np.argwhere(flat.region.array)
+    nearest = voxels[int(np.argmin(((voxels - voxels.mean(axis=0)) ** 2).sum(axis=1)))]
+    i, j, k = (int(n) + o for n, o in zip(nearest, flat.box.start_ijk, strict=True))
+    return i, j, k
+
+
+def _layers(drawn: Drawn) -> Iterator[tuple[tuple[int, ...], Colour]]:
+    """What is outlined, and in which colour."""
+    host, section = drawn.host, drawn.section
+    organ = _values(host, section.wanted_labels() or section.painted_labels())
+    avoided = _values(host, _avoided(drawn))
+    named = set(host.label_names.values())
+    yield tuple(named - {*organ, *avoided}), OTHER
+    yield avoided, AVOIDED
+    yield organ, ORGAN
+
+
+def _avoided(drawn: Drawn) -> tuple[str, ...]:
+    section = drawn.section
+    if not isinstance(section, Transplant):
+        return ()
+    return tuple(name for name in (section.label, *section.accept.avoid) if name != section.into)
+
+
+def _values(host: Case, names: Sequence[str]) -> tuple[int, ...]:
+    known = [n for n in dict.fromkeys(names) if n in host.label_names or n in host.unions]
+    return tuple(value for name in known for value in host.values_of(name))
+
+
+def _window(drawn: Drawn) -> Window:
+    names = (*drawn.section.wanted_labels(), *drawn.section.painted_labels())
+    return LUNG if any("lung" in name for name in names) else SOFT_TISSUE
+
+
+def _caption(drawn: Drawn) -> list[list[Span]]:
+    """Whose mask it is, and its numbers beside the limits of the recipe."""
+    spec, facts, section = drawn.specs[0], drawn.mask.facts, drawn.section
+    donor = f" <- {drawn.donor.case_id}" if drawn.donor is not None else ""
+    label = drawn.mask.label or section.unnamed_paint
+    into = f" in {section.into}" if isinstance(section, Transplant) else ""
+    slices = f", {len(drawn.slices)} slices" if len(drawn.slices) > 1 else ""
+    extent = " x ".join(f"{e:.0f}" for e in facts["extent_mm"])
+    title = f"{spec.lesion_id}{donor}: {label}{into}, {facts['volume_ml']:.3g} ml"
+    lines: list[list[Span]] = [[(f"{title}, {extent} mm{slices}", (255, 255, 255))]]
+    if isinstance(section, Transplant):
+        accept = section.accept
+        clearance = clearance_mm(drawn)
+        lines.append(
+            [
+                _number("inside", facts["inside_fraction"], least=accept.inside_fraction),
+                _number("of organ", facts["organ_fraction"], most=accept.organ_fraction),
+                _number("clearance", clearance, least=accept.clearance_mm, unit=" mm"),
+                _number("soft tissue", facts["soft_tissue_fraction"],
+                        most=accept.soft_tissue_fraction),
+                _number("cut off", facts["clipped_fraction"], most=accept.clipped_fraction),
+            ]
+        )  # fmt: skip
+        seat = facts["donor_lesion"]["seat"]
+        was = f" (donor {seat['exophytic_share']:.2f})" if seat else ""
+        bent = f"{facts['jacobian_min']:.2f} to {facts['jacobian_max']:.2f}"
+        rest = f"outside the organ {facts['exophytic_share']:.2f}{was}   Jacobian {bent}   "
+        scale, attempt = drawn.params["scale"], f"{facts['attempt']} of {section.tries}"
+        lines.append([(f"{rest}scale {scale:.2f}   try {attempt}", TEXT)])
+    return lines
+
+
+def _number(
+    name: str,
+    value: float | None,
+    *,
+    least: float | None = None,
+    most: float | None = None,
+    unit: str = "",
+) -> Span:
+    """A number with its limit, in the mask's colour where it is near to it."""
+    shown = f"> {CLEARANCE_REACH_MM:.0f}" if value is None else f"{value:.2f}"
+    shown += unit
+    limit = f"at least {least:g}" if least is not None else f"at most {most:g}"
+    near = value is not None and (
+        (least is not None and value < least * (1 + NEAR_LIMIT))
+        or (most is not None and value > most * (1 - NEAR_LIMIT) and value > 0)
+    )
+    return f"{name} {shown} ({limit})   ", MASK if near else TEXT
+
+
+def clearance_mm(drawn: Drawn) -> float | None:
+    """Distance from the mask to the nearest voxel of what it keeps clear of; None if far."""
+    from scipy.ndimage import distance_transform_edt
+
+    host, mask = drawn.host, drawn.mask
+    organ = _values(host, drawn.section.wanted_labels())
+    values = [v for v in _values(host, _avoided(drawn)) if v not in organ]
+    spacing = host.labels.spacing_mm
+    margin = [int(np.ceil(CLEARANCE_REACH_MM / s)) for s in spacing]
+    wide = mask.box.grow(margin).clip(host.labels.shape)
+    near = np.isin(host.labels.array[wide.slices], values)
+    if not near.any():
+        return None
+    inside = seen_through(wide, mask.region.array, mask.box)
+    found = float(distance_transform_edt(~near, spacing)[inside].min())
+    return found if found <= CLEARANCE_REACH_MM else None
+
+
+def _spacing(host: Case, view: View) -> tuple[float, float]:
+    """Size in mm of a pixel of the picture along rows and columns."""
+    i, j, k = host.labels.spacing_mm
+    return {"axial": (j, i), "coronal": (k, i), "sagittal": (k, j)}[view]
+
+
+def _slice(array: Array, index: int, view: View) -> Array:
+    """A slice of a canonical array as a picture (rows, columns)."""
+    return np.asarray(to_picture(array.take([index], axis=VIEW_AXIS[view]), view))
+
+
+def _mask_in(host: Case, mask: Mask, axis: int, index: int) -> Region:
+    """The slice of the host on which a mask is looked at, one voxel thick."""
+    start, stop = [0, 0, 0], list(host.labels.shape)
+    start[axis], stop[axis] = index, index + 1
+    thin = Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
+    return seen_through(thin, mask.region.array, mask.box)
+
+
+def _pixel(host: Case, view: View, place: Index3) -> tuple[float, float]:
+    """Row and column of a voxel in the picture of its slice."""
+    last = [n - 1 for n in host.labels.shape]
+    row, column = {"axial": (1, 0), "coronal": (2, 0), "sagittal": (2, 1)}[view]
+    return float(last[row] - place[row]), float(last[column] - place[column])
+
+
+def _grid(
+    host: Case, view: View, centre: tuple[float, float], side_mm: float
+) -> npt.NDArray[np.float64]:
+    """(2, PANEL, PANEL): where in the picture of a slice the pixels of a square panel lie."""
+    offset_mm = ((np.arange(PANEL) + 0.5) / PANEL - 0.5) * side_mm
+    rows_mm, columns_mm = _spacing(host, view)
+    rows, columns = centre[0] + offset_mm / rows_mm, centre[1] + offset_mm / columns_mm
+    return np.stack(np.meshgrid(rows, columns, indexing="ij"))
+
+
+def _sample(picture: Array, grid: npt.NDArray[np.float64], order: Literal[0, 1]) -> Array:
+    """Values of a picture at the places of a grid; outside is black, or nothing."""
+    from scipy.ndimage import map_coordinates
+
+    outside = -9999 if picture.dtype == np.int16 else 0
+    return np.asarray(map_coordinates(picture, grid, order=order, cval=outside))
+
+
+def _edge(region: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """The inner edge of a region; not where the panel cuts it off."""
+    from scipy.ndimage import binary_erosion
+
+    return region & ~binary_erosion(region, border_value=1)
+
+
+def _frame(
+    panel: Rgb,
+    host: Case,
+    view: View,
+    place: Index3,
+    middle: tuple[float, float],
+    whole_mm: float,
+    close_mm: float,
+) -> None:
+    """Draw the outline of the close-up into the overview, in place."""
+    scale = PANEL / whole_mm
+    row, column = _pixel(host, view, place)
+    rows_mm, columns_mm = _spacing(host, view)
+    y = PANEL / 2 + (row - middle[0]) * rows_mm * scale
+    x = PANEL / 2 + (column - middle[1]) * columns_mm * scale
+    half = close_mm * scale / 2
+    image = Image.fromarray(panel)
+    ImageDraw.Draw(image).rectangle((x - half, y - half, x + half, y + half), outline=MARK)
+    panel[:] = np.asarray(image)
+
+
+def _ticks(
+    panel: Rgb, drawn: Drawn, view: View, samples: View, place: Index3, side_mm: float
+) -> None:
+    """Mark at a panel's edges where the slices that become samples cross it, in place."""
+    if view == samples:
+        return
+    host, axis = drawn.host, VIEW_AXIS[samples]
+    along_rows = {"axial": (1, 0), "coronal": (2, 0), "sagittal": (2, 1)}[view][0] == axis
+    for one in drawn.slices:
+        there = list(place)
+        there[axis] = int(one["slice_index"])
+        here, centre = (
+            _pixel(host, view, (ijk[0], ijk[1], ijk[2])) for ijk in (there, list(place))
+        )
+        at = 0 if along_rows else 1
+        offset_mm = (here[at] - centre[at]) * _spacing(host, view)[at]
+        pixel = int(PANEL / 2 + offset_mm * PANEL / side_mm)
+        if 0 <= pixel < PANEL:
+            for edge in (slice(0, 7), slice(PANEL - 7, PANEL)):
+                panel[(pixel, edge) if along_rows else (edge, pixel)] = (255, 255, 255)
+
+
+def _lettered(panel: Rgb, view: View) -> Rgb:
+    """With letters for the patient's directions at the left and upper edge."""
+    image = Image.fromarray(panel)
+    draw = ImageDraw.Draw(image)
+    left, top = EDGES[view]
+    draw.text((10, PANEL / 2 - 6), left, fill=TEXT)
+    draw.text((PANEL / 2 - 3, 9), top, fill=TEXT)
+    return np.array(image)
+
+
+def _bar(panel: Rgb, side_mm: float, length_mm: int) -> Rgb:
+    """With a scale bar at the lower left."""
+    image = Image.fromarray(panel)
+    draw = ImageDraw.Draw(image)
+    end = 6 + length_mm * PANEL / side_mm
+    draw.line((6, PANEL - 6, end, PANEL - 6), fill=(255, 255, 255), width=2)
+    draw.text((6, PANEL - 20), f"{length_mm} mm", fill=(255, 255, 255))
+    return np.array(image)

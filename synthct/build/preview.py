@@ -1,0 +1,147 @@
+"""What a recipe comes to, before it is built: the plan in words, and its masks as pictures."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from synthct.build.assemble import counted
+from synthct.build.run import counted_samples, expected_bytes
+from synthct.build.check import Checked
+from synthct.storage.files import atomic_write
+from synthct.build.draw import CaseReader, Drawn, Refused, draw, masks_of
+from synthct.models.methods import Diffusion
+from synthct.models.layout import PALETTE
+from synthct.build.painter import THREADS
+from synthct.recipe.plan import SampleSpec
+from synthct.build.plan_sheet import TILES, plan_sheet
+from synthct.build.prepare import Prepared, prepare_slices
+
+#: About what pasting, measuring and encoding take for a sample.
+REST_SECONDS = 0.15
+
+
+def describe(checked: Checked) -> str:
+    """The plan of a recipe as text: samples by split, mask and case, size and time."""
+    plan, recipe = checked.plan, checked.recipe
+    lines = [
+        f"{recipe.name} {recipe.version}: {counted_samples(plan)} in "
+        f"{counted(len(plan.shards), 'file')}"
+    ]
+    for field, title in (("split", "split"), ("section", "mask"), ("host", "host")):
+        counts = plan.count(field)
+        shown = [f"{name} {count}" for name, count in list(counts.items())[:12]]
+        more = f", and {len(counts) - 12} more" if len(counts) > 12 else ""
+        lines.append(f"  {title:<8}{', '.join(shown)}{more}")
+    labels = {m.name: " or ".join(m.painted_labels()) or m.unnamed_paint for m in recipe.masks}
+    painted: Counter[str] = Counter()
+    for spec in plan.specs:
+        painted[labels[spec.section]] += spec.slices if spec.is_painted else 0
+    lines.append(f"  {'painted':<8}{', '.join(f'{n} {c}' for n, c in painted.items())}")
+    if real := plan.num_samples - plan.num_painted:
+        lines.append(f"  {'pairs':<8}{counted(real, 'slice')} as it is, beside its paintings")
+    own = {m.name for m in recipe.masks if m.donor_is_host}
+    donors = {s.donor.case_id for s in plan.specs if s.donor and s.section not in own}
+    if donors:
+        lines.append(f"  {'donors':<8}{counted(len(donors), 'case')}")
+    lines += _foreign_lines(checked)
+    lines.append(f"  {'licence':<8}{checked.licence or 'unknown: not to be published'}")
+    lines.append(f"  {'size':<8}about {_size(expected_bytes(checked, plan.specs))}")
+    lines.append(f"  {'time':<8}about {_duration(plan.num_painted * seconds_per_sample(checked))}")
+    lines += [f"  note: {note}" for note in (*plan.notes, *checked.index.notes)]
+    lines += [f"  left out: {s.source} {s.case_id}: {s.reason}" for s in checked.index.skipped]
+    return "\n".join(lines)
+
+
+def _foreign_lines(checked: Checked) -> Iterator[str]:
+    """How a checkpoint that is not of synthct is asked."""
+    asked, files, rules = checked.recipe.inpaint, checked.checkpoint, checked.rules
+    if not isinstance(asked, Diffusion) or files is None or rules is None:
+        return
+    if files.layout == PALETTE:
+        return
+    yield f"  {'model':<8}{files.layout.what}, in patches of {rules.patch_sizes[0]} pixels"
+    for label in (None, *rules.labels):
+        if (prompt := asked.prompt_for(label)) is not None:
+            yield f"  {'prompt':<8}{label or 'whatever fits'}: {prompt}"
+
+
+def masks_preview(checked: Checked, path: Path) -> tuple[int, list[str]]:
+    """Draw some of the planned masks on the scans and write them as a contact sheet.
+
+    Args:
+        checked: The recipe.
+        path: The PNG to write.
+
+    Returns:
+        Number of masks on the sheet, and for each mask that was refused, why.
+    """
+    recipe, rules, label_names = checked.recipe, checked.rules, checked.label_names
+    reader = CaseReader(label_names)
+    shown: list[Drawn] = []
+    refused: list[str] = []
+    for group in _some_of_each_section(masks_of(checked.plan.specs), TILES):
+        drawn = draw(group, recipe, reader)
+        if isinstance(drawn, Refused):
+            refused.append(drawn.detail)
+            continue
+        outcome = prepare_slices(drawn, recipe, rules, label_names)
+        refused += dict.fromkeys(one.detail for one in outcome if isinstance(one, Refused))
+        if any(isinstance(one, Prepared) for one in outcome):
+            shown.append(drawn)
+    sheet = plan_sheet(shown, recipe.view)
+    if sheet is not None:
+        atomic_write(path, sheet)
+    return len(shown), refused
+
+
+def _some_of_each_section(
+    groups: Sequence[tuple[SampleSpec, ...]], most: int
+) -> list[tuple[SampleSpec, ...]]:
+    """At most so many masks: the same number of each section, evenly over the hosts."""
+    places: dict[str, list[int]] = {}
+    for number, group in enumerate(groups):
+        places.setdefault(group[0].section, []).append(number)
+    share = max(1, most // len(places))
+    chosen = []
+    for mine in places.values():
+        count = min(share, len(mine))
+        chosen += [mine[n * len(mine) // count] for n in range(count)]
+    return [groups[number] for number in sorted(chosen[:most])]
+
+
+def seconds_per_sample(checked: Checked) -> float:
+    """Expected time of one sample here: a timed pass of the network, times their number.
+
+    Raises:
+        CheckpointError: If scheduler, steps or guidance do not go with the checkpoint.
+    """
+    asked, files, rules = checked.recipe.inpaint, checked.checkpoint, checked.rules
+    if not isinstance(asked, Diffusion) or files is None or rules is None:
+        return REST_SECONDS
+    import torch
+
+    from synthct.models.painting import inpainter_of
+    from synthct.models.checkpoint import load_checkpoint
+
+    torch.set_num_threads(THREADS)
+    inpainter = inpainter_of(load_checkpoint(files), asked, rules)
+    size = rules.patch_sizes[min(1, len(rules.patch_sizes) - 1)]
+    inpainter.probe(size)  # the first pass also warms up
+    started = time.perf_counter()
+    inpainter.probe(size)
+    return (time.perf_counter() - started) * inpainter.method.passes + REST_SECONDS
+
+
+def _size(num_bytes: float) -> str:
+    if num_bytes > 0.95e9:
+        return f"{num_bytes / 1e9:.1f} GB"
+    return f"{max(num_bytes / 1e6, 0.1):.1f} MB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

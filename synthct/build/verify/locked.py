@@ -1,0 +1,110 @@
+"""What a recipe comes to here and now, to be compared with what it once came to."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from synthct.build.check import Checked, trained_under
+from synthct.dataset.lockfile import (
+    LOCK,
+    LeftOut,
+    Lock,
+    LockedCheckpoint,
+    LockedPlan,
+    read_lock,
+)
+from synthct.dataset.writer import writer_settings
+from synthct.errors import ConflictError
+from synthct.models.layout import TEXT
+from synthct.version import __version__
+
+#: Packages that compute voxels or write bytes.
+PACKAGES = ("torch", "diffusers", "numpy", "scipy", "pyarrow", "pillow", "nibabel")
+
+#: Longest list of differences in an error.
+_MOST = 12
+
+
+def lock_of(checked: Checked, numerics: Mapping[str, Any]) -> Lock:
+    """The lock of a build.
+
+    Args:
+        checked: The recipe, its sources and its checkpoint.
+        numerics: The numerics class in which the model runs.
+    """
+    recipe, plan = checked.recipe, checked.plan
+    return Lock(
+        recipe_id=recipe.recipe_id,
+        plan=LockedPlan(
+            id=plan.plan_id,
+            limit=checked.limit,
+            notes=(*plan.notes, *checked.index.notes),
+        ),
+        licence=checked.licence,
+        labels=dict(checked.label_names),
+        sources=checked.locked_sources(),
+        left_out=tuple(
+            LeftOut(source=one.source, case=one.case_id, reason=one.reason)
+            for one in checked.index.skipped
+        ),
+        checkpoint=_checkpoint(checked),
+        versions={
+            "synthct": __version__,
+            "python": platform.python_version(),
+            **{name: version(name) for name in (*PACKAGES, *_for_text(checked))},
+        },
+        numerics=dict(numerics),
+        writer=writer_settings(),
+    )
+
+
+def _for_text(checked: Checked) -> tuple[str, ...]:
+    """What reads prompts, where the checkpoint is told by text."""
+    files = checked.checkpoint
+    return ("tokenizers", "transformers") if files and files.layout == TEXT else ()
+
+
+def _checkpoint(checked: Checked) -> LockedCheckpoint | None:
+    files, rules = checked.checkpoint, checked.rules
+    if files is None or rules is None:
+        return None
+    training = files.training
+    low, high = rules.codec(checked.recipe.masks[0].label).range_hu
+    return LockedCheckpoint(
+        name=files.name,
+        id=files.checkpoint_id,
+        revision=files.revision,
+        files=dict(files.hashes),
+        licence=training.get("licence"),
+        licences=tuple(origin.licence for origin in trained_under(files)),
+        attributions=tuple(str(text) for text in training.get("attributions", ())),
+        cases=len(training.get("cases", ())),
+        range_hu=(float(low), float(high)),
+    )
+
+
+def require_locked(path: Path, found: Lock) -> None:
+    """Make sure that nothing has drifted from a lock.
+
+    Args:
+        path: The lock, or the folder of a dataset.
+        found: What there is here and now.
+
+    Raises:
+        ConflictError: If something differs; says what.
+        VerifyError: If the lock is damaged.
+        ResourceError: If there is none.
+    """
+    differences = read_lock(path).differences(found)
+    if differences:
+        shown = "\n".join(f"  {line}" for line in differences[:_MOST])
+        more = f"\n  and {len(differences) - _MOST} more" if len(differences) > _MOST else ""
+        name = path / LOCK if path.is_dir() else path
+        raise ConflictError(
+            f"{name} does not hold here; restore what it names, or build without --locked:\n"
+            f"{shown}{more}"
+        )

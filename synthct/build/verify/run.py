@@ -1,0 +1,226 @@
+"""Whether a dataset is what it says it is, in four levels.
+
+0: every byte is the manifest's. 1: rows, digests, splits and licence agree with each other.
+2: with the sources at hand, every mask is drawn again and every voxel outside of it is the
+source's. 3: some samples are painted again. Levels 0 and 1 prove integrity, 2 the plan, only 3 the
+pixels; none proves who made it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+from synthct.build.check import Checked, locked_origins
+from synthct.storage.defaults import default_cache_dir
+from synthct.build.check import check as check_recipe
+from synthct.dataset.content import check_content
+from synthct.dataset.finding import Finding
+from synthct.dataset.integrity import check_bytes
+from synthct.dataset.lockfile import LOCK, Lock, read_lock, work_id
+from synthct.dataset.manifest import MANIFEST, Manifest, Release, read_manifest
+from synthct.dataset.markdown import count
+from synthct.dataset.records import RECIPE, front_matter
+from synthct.build.documents import CARD
+from synthct.errors import PolicyError, RecipeError, ResourceError, VerifyError
+from synthct.licence import hub_fields, licence_of
+from synthct.build.painter import load_painter
+from synthct.recipe.recipe import Recipe, load_recipe, stored_recipe
+from synthct.build.verify.replay import check_inputs, check_paint, check_plan, choose
+from synthct.storage.defaults import default_workers
+
+#: Samples that level 3 paints again, unless more are asked for.
+SAMPLES = 8
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a check found.
+
+    Attributes:
+        release: The dataset's release; None if its manifest cannot be read.
+        levels: For each level that was checked, in order, what was looked at.
+        findings: What is wrong, of the last of these levels.
+    """
+
+    release: Release | None
+    levels: tuple[str, ...]
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True)
+class Originals:
+    """What levels 2 and 3 need beside the dataset.
+
+    Attributes:
+        sources: Roots by name of the source in the recipe.
+        checkpoint: The folder of the checkpoint, where the recipe names one by its folder.
+        cache_dir: Where indexes and phantoms are kept; by default the user's cache folder.
+        workers: Processes that draw masks.
+        device: Where the model runs.
+        samples: How many samples level 3 paints again, at least.
+        seed: Another seed, other samples.
+        relabel: The user's command for recipes with ``label_map: relabel``.
+        progress: Show a progress bar while sources are read for the first time.
+    """
+
+    sources: Mapping[str, Path] = field(default_factory=dict)
+    checkpoint: Path | None = None
+    cache_dir: Path | None = None
+    workers: int | None = None
+    device: str = "cpu"
+    samples: int = SAMPLES
+    seed: int = 0
+    relabel: Sequence[str] | None = None
+    progress: bool = False
+
+
+def verify(folder: Path, *, level: int = 1, originals: Originals | None = None) -> Report:
+    """Check a dataset, level by level; one that finds something is the last.
+
+    Args:
+        folder: The dataset's folder.
+        level: The highest level to check.
+        originals: Where the sources are; needed from level 2 on.
+
+    Raises:
+        ResourceError: If there is no such folder.
+        SynthCTError: If sources or checkpoint are not there or cannot be read.
+    """
+    if not folder.is_dir():
+        raise ResourceError(f"{folder} is no folder; name that of a dataset, with manifest.json")
+    try:
+        manifest = read_manifest(folder)
+    except VerifyError as err:
+        return Report(None, ("level 0: the manifest",), (Finding(MANIFEST, str(err)),))
+    if manifest is None:
+        missing = Finding(MANIFEST, "is missing: this is no finished dataset")
+        return Report(None, ("level 0: the manifest",), (missing,))
+    at_hand = _AtHand(folder, manifest, originals or Originals())
+    checks = (at_hand.bytes, at_hand.content, at_hand.plan, at_hand.paint)
+    levels: list[str] = []
+    findings: list[Finding] = []
+    for check in checks[: level + 1]:
+        title, findings = check()
+        levels.append(f"level {len(levels)}: {title}")
+        if findings:
+            break
+    return Report(manifest.release, tuple(levels), tuple(findings))
+
+
+Checking = tuple[str, list[Finding]]
+
+
+class _AtHand:
+    """A dataset and its originals, which are read only when a level needs them."""
+
+    def __init__(self, folder: Path, manifest: Manifest, originals: Originals) -> None:
+        self.folder, self.manifest, self.originals = folder, manifest, originals
+
+    def bytes(self) -> Checking:
+        """Level 0."""
+        size = sum(entry.bytes for entry in self.manifest.files)
+        title = f"{count(len(self.manifest.files), 'file')} of {size:,} bytes"
+        return title, check_bytes(self.folder, self.manifest)
+
+    def content(self) -> Checking:
+        """Level 1."""
+        title = f"{count(self.manifest.release.rows, 'row')}, lock, splits and licence"
+        return title, list(_content(self.folder, self.manifest))
+
+    def plan(self) -> Checking:
+        """Level 2."""
+        title = f"{count(self.manifest.release.rows, 'row')} against the sources and their masks"
+        lock, checked = self._checked
+        if findings := list(check_inputs(checked, lock)):
+            return "the sources against the lock", findings
+        workers = self.originals.workers
+        found = check_plan(
+            self.folder,
+            self.manifest,
+            lock,
+            checked,
+            default_workers() if workers is None else workers,
+        )
+        return title, list(found)
+
+    def paint(self) -> Checking:
+        """Level 3."""
+        lock, checked = self._checked
+        given = self.originals
+        painter = load_painter(
+            checked, given.device, cache_dir=given.cache_dir, relabel=given.relabel
+        )
+        groups = choose(checked, given.samples, given.seed)
+        results = list(check_paint(self.folder, self.manifest, lock, checked, painter, groups))
+        findings = [one for one in results if isinstance(one, Finding)]
+        again = f"{count(len(results), 'sample')} painted again"
+        if dict(painter.numerics) != lock.numerics:
+            how = "in another numerics class, so compared within 2 HU and never called identical"
+            return f"{again}, {how}", findings
+        share = min(1.0, 3 / max(1, len(results)))
+        odds = f"with 95 % confidence fewer than {share:.1%} of all are altered"
+        return f"{again}, bit for bit ({odds})", findings
+
+    @cached_property
+    def _checked(self) -> tuple[Lock, Checked]:
+        """The lock, and the recipe with the sources and the checkpoint of here."""
+        given, lock = self.originals, read_lock(self.folder)
+        recipe = load_recipe(
+            self.folder / RECIPE, sources=given.sources, checkpoint=given.checkpoint
+        )
+        checked = check_recipe(
+            recipe,
+            cache_dir=given.cache_dir or default_cache_dir(),
+            limit=lock.plan.limit,
+            progress=given.progress,
+        )
+        if checked.checkpoint is not None and lock.checkpoint is not None:
+            # told apart by its hashes: what its folder is called here is no matter
+            files = replace(checked.checkpoint, name=lock.checkpoint.name)
+            checked = replace(checked, checkpoint=files)
+        return lock, checked
+
+
+def _content(folder: Path, manifest: Manifest) -> Iterator[Finding]:
+    try:
+        recipe, lock = stored_recipe(folder / RECIPE), read_lock(folder)
+    except (RecipeError, VerifyError) as err:
+        yield Finding(RECIPE if isinstance(err, RecipeError) else LOCK, str(err))
+        return
+    yield from check_content(folder, manifest, lock)
+    yield from _check_lock(manifest.release, recipe, lock)
+    yield from _check_licence(folder, recipe, lock)
+
+
+def _check_lock(release: Release, recipe: Recipe, lock: Lock) -> Iterator[Finding]:
+    """That release, recipe and lock belong to each other."""
+    if lock.recipe_id != recipe.recipe_id:
+        yield Finding(LOCK, f"recipe_id is not that of {RECIPE}")
+    if lock.sources.keys() != recipe.sources.keys():
+        yield Finding(LOCK, f"has other sources than {RECIPE}")
+    checkpoint_id = lock.checkpoint.id if lock.checkpoint else None
+    ours = work_id(lock.recipe_id, lock.plan.id, checkpoint_id, lock.sources)
+    if ours != release.plan_id:
+        yield Finding(LOCK, "is not the lock of the manifest's plan_id")
+    name = recipe.version if lock.plan.limit is None else f"{recipe.version}-first{lock.plan.limit}"
+    if (release.name, release.version) != (recipe.name, name):
+        called = f"the manifest is of {release.name} {release.version}"
+        yield Finding(RECIPE, f"is of {recipe.name} {name}, {called}")
+
+
+def _check_licence(folder: Path, recipe: Recipe, lock: Lock) -> Iterator[Finding]:
+    """That the licence follows from the sources, and that the card says it."""
+    try:
+        licence = licence_of(locked_origins(lock), stated=recipe.licence)
+    except PolicyError as err:
+        yield Finding(LOCK, str(err))
+        return
+    if licence != lock.licence:
+        yield Finding(LOCK, f"licence is {lock.licence}, from the sources follows {licence}")
+    header = front_matter((folder / CARD).read_text(encoding="utf-8"))
+    for key, value in hub_fields(licence).items():
+        if header.get(key) != value:
+            yield Finding(CARD, f"its header says {key}: {header.get(key)}, not {value}")

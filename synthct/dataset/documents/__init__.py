@@ -1,0 +1,1 @@
+"""The documents beside the shards: card, attribution, Croissant, statement, contact sheet."""

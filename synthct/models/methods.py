@@ -1,0 +1,207 @@
+"""How masks are painted: the section ``inpaint`` of a recipe, by its ``method``.
+
+A diffusion model paints, or a control does: the arms that a model must beat, with the same masks.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+
+from synthct.volume.intensity import parse_codec
+
+Scheduler = Literal[
+    "ddpm",
+    "ddim",
+    "dpmsolver++",
+    "sde-dpmsolver++",
+    "unipc",
+    "euler",
+    "euler-ancestral",
+    "heun",
+    "deis",
+    "pndm",
+    "lms",
+    "repaint",
+]
+
+#: The scheduler of unconditional models.
+REPAINT = "repaint"
+#: What its jumps are where a recipe does not say: as in the paper and in diffusers.
+JUMP_LENGTH, JUMP_N_SAMPLE = 10, 10
+
+#: In a prompt, stands for the label that is painted.
+LABEL = "{label}"
+Prompt = Annotated[str, Field(max_length=1000)]
+
+Value = TypeVar("Value")
+#: A tuple that a recipe writes as a list: ``_named`` makes Python of JSON, where that is strict.
+Listed = Annotated[Value, BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)]
+Spacing = Annotated[float, Field(ge=0.01, le=100)]
+
+#: Of a recipe: what only checkpoints of other makers take.
+FOREIGN = ("prompt", "codecs", "labels", "spacing_range_mm", "jump_length", "jump_n_sample")
+
+
+class _Method(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Diffusion(_Method):
+    """Painting by a diffusion model.
+
+    Attributes:
+        checkpoint: ``package:NAME`` for one that ships with synthct, a folder, or the id of a Hub
+            repository, which needs a ``revision``.
+        revision: Commit or tag of a Hub repository.
+        scheduler: The sampler, by its usual name.
+        num_inference_steps: Passes of the model per sample; more is slower and finer.
+        guidance_scale: How strongly the prompt is insisted on, or the label, for a checkpoint that
+            was trained with ``label_dropout``; 1 is without guidance, more takes twice the passes.
+        dtype: Arithmetic of the model; bfloat16 is faster and a little coarser.
+        batch_size: Patches painted together, of up to 128 pixels (fewer larger ones). Part of
+            the recipe because it changes low bits.
+        prompt: What a checkpoint that is told by text is told, for all labels, or by label with
+            ``default`` for the others and for whatever fits; ``{label}`` stands for the label.
+        codecs: Preset name or fields of a codec by label, and ``default`` for all the others:
+            for a checkpoint that does not say how HU become its -1..1.
+        labels: What an unconditional checkpoint paints, for masks with a label; of others it is
+            only known that they paint whatever fits.
+        spacing_range_mm: In-plane spacings that such a checkpoint was trained on; scans beyond
+            are resampled. By default each scan is taken on its own grid.
+        jump_length: For ``scheduler: repaint``: steps that are undone at a time (10), fewer than
+            there are.
+        jump_n_sample: For ``scheduler: repaint``: how often each step is taken (10).
+    """
+
+    method: Literal["diffusion"] = "diffusion"
+    checkpoint: Annotated[str, Field(min_length=1)] = "package:starter-2d"
+    revision: str | None = None
+    scheduler: Scheduler = "dpmsolver++"
+    num_inference_steps: Annotated[int, Field(ge=1, le=1000)] = 20
+    guidance_scale: Annotated[float, Field(ge=1, le=20)] = 1.0
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    batch_size: Annotated[int, Field(ge=1, le=1024)] = 4
+    prompt: Prompt | dict[str, Prompt] | None = None
+    codecs: Annotated[dict[str, str | dict[str, Any]], Field(min_length=1)] | None = None
+    labels: Annotated[Listed[tuple[str, ...]], Field(min_length=1)] | None = None
+    spacing_range_mm: Listed[tuple[Spacing, Spacing]] | None = None
+    jump_length: Annotated[int, Field(ge=1, le=1000)] | None = None
+    jump_n_sample: Annotated[int, Field(ge=1, le=100)] | None = None
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether ``checkpoint`` is a folder of the user's."""
+        return self.revision is None and not self.checkpoint.startswith("package:")
+
+    def prompt_for(self, label: str | None) -> str | None:
+        """What is said for a label, or for whatever fits; None if the recipe says nothing."""
+        by_label = {"default": self.prompt} if isinstance(self.prompt, str) else self.prompt or {}
+        text = by_label.get(label or "default", by_label.get("default"))
+        if text is None or label is not None:
+            return text and text.replace(LABEL, str(label).replace("_", " "))
+        return None if LABEL in text else text
+
+    @field_validator("prompt")
+    @classmethod
+    def _check_prompt(cls, prompt: str | dict[str, str] | None) -> str | dict[str, str] | None:
+        texts = prompt.values() if isinstance(prompt, dict) else [prompt or ""]
+        for found in re.findall(r"\{.*?\}", " ".join(texts)):
+            if found != LABEL:
+                raise ValueError(f"{found} stands for nothing; only {LABEL} does")
+        return prompt
+
+    @field_validator("codecs")
+    @classmethod
+    def _resolve(cls, codecs: dict[str, Any] | None) -> dict[str, Any] | None:
+        if codecs is not None and "default" not in codecs:
+            raise ValueError("needs a codec named 'default'")
+        return codecs and {name: parse_codec(v).model_dump() for name, v in codecs.items()}
+
+    @field_validator("spacing_range_mm")
+    @classmethod
+    def _check_spacing(cls, found: tuple[float, float] | None) -> tuple[float, float] | None:
+        if found is not None and found[0] > found[1]:
+            raise ValueError(f"{found[0]:g} exceeds {found[1]:g}; write the lesser first")
+        return found
+
+    @model_serializer(mode="wrap")
+    def _dump(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # What is not said of a checkpoint of ours has no part in the identity of a dataset.
+        fields: dict[str, Any] = dump(self)
+        return {k: v for k, v in fields.items() if not (k in FOREIGN and v is None)}
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        scheme, colon, rest = self.checkpoint.partition(":")
+        if colon and scheme != "package" and re.fullmatch(r"\w{2,}", scheme):
+            raise ValueError(f"checkpoint '{scheme}:' is not known; did you mean 'package:{rest}'?")
+        if self.revision is None:
+            return self
+        if self.checkpoint.startswith("package:"):
+            raise ValueError("revision belongs to a Hub repository, not to 'package:'; remove it")
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", self.checkpoint):
+            raise ValueError(
+                f"checkpoint '{self.checkpoint}' is no Hub repository (owner/name), "
+                "but a revision is given; remove the revision or correct the name"
+            )
+        return self
+
+
+class CopyPaste(_Method):
+    """A control: the donor's own voxels, carried over with its shape (TumorCP, Yang et al. 2021).
+
+    They are resampled once, through the transform that carried the mask, and shifted in HU: by so
+    much that the lesion is enhanced in the host as in the donor, relative to the organ (medians
+    over unenhanced 35 HU). Where the donor's organ has no label or no contrast medium in it, they
+    are not shifted; the provenance says by how much they were.
+
+    Attributes:
+        border_mm: Over so many mm from the edge inwards the host fades into the donor.
+    """
+
+    method: Literal["copy_paste"] = "copy_paste"
+    border_mm: Annotated[float, Field(ge=0, le=20)] = 2.0
+
+
+class NoiseFill(_Method):
+    """A control: noise at the median HU, and with the grain, of what is to be painted.
+
+    Both are measured on the host: in the label outside of the mask, else (an organ painted anew)
+    in all of it; for whatever fits, in the tissue around the mask. Of a label that the host does
+    not have, the median is that of ``reference_hu``; else the donor's, if that has an image; else
+    what is known of it from the literature. The last two are shifted as in ``copy_paste``. The
+    grain is then that of the tissue around.
+
+    Attributes:
+        border_mm: Over so many mm from the edge inwards the host fades into the noise.
+        reference_hu: Median by label, where the host does not show it. From the literature are
+            known: bone, cyst, kidney, lesion, liver, lung, pancreas, spleen and tumor.
+    """
+
+    method: Literal["noise_fill"] = "noise_fill"
+    border_mm: Annotated[float, Field(ge=0, le=20)] = 1.0
+    reference_hu: dict[str, Annotated[float, Field(ge=-1024, le=3071)]] = {}
+
+
+def _named(value: Any) -> Any:
+    """Where no method is named, it is diffusion."""
+    return {"method": "diffusion", **value} if isinstance(value, dict) else value
+
+
+Control = CopyPaste | NoiseFill
+Inpaint = Annotated[
+    Annotated[Diffusion | CopyPaste | NoiseFill, Field(discriminator="method")],
+    BeforeValidator(_named),
+]

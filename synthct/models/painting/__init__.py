@@ -1,0 +1,22 @@
+"""Patches in, painted patches out, by each of the ways in which a checkpoint may paint."""
+
+from synthct.models.painting.inpainter import Inpainter, Job, inpainter_of
+from synthct.models.painting.numerics import numerics_class, pin_numerics
+from synthct.models.painting.schedulers import (
+    NOT_FROM_IMAGES,
+    SCHEDULERS,
+    make_scheduler,
+    trailing_timesteps,
+)
+
+__all__ = [
+    "NOT_FROM_IMAGES",
+    "SCHEDULERS",
+    "Inpainter",
+    "Job",
+    "inpainter_of",
+    "make_scheduler",
+    "numerics_class",
+    "pin_numerics",
+    "trailing_timesteps",
+]

@@ -1,0 +1,107 @@
+"""The schedulers that a recipe can name, each on the noise schedule of a checkpoint."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import diffusers
+import numpy as np
+import numpy.typing as npt
+
+from synthct.errors import CheckpointError
+from synthct.models.methods import REPAINT
+
+#: Name in a recipe to the diffusers class and the arguments that make it that scheduler.
+#: "trailing" begins at pure noise however few the steps (Lin et al. 2024). The two that stay with
+#: "leading" cannot begin there: at the end of a cosine schedule noise exceeds signal 20,000 times,
+#: which a second-order step in that ratio multiplies every error by, and float32 cannot resolve.
+SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "ddpm": ("DDPMScheduler", {"timestep_spacing": "trailing", "clip_sample": False}),
+    "ddim": ("DDIMScheduler", {"timestep_spacing": "trailing", "clip_sample": False}),
+    "dpmsolver++": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}),
+    "sde-dpmsolver++": ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
+    "unipc": ("UniPCMultistepScheduler", {}),
+    "euler": ("EulerDiscreteScheduler", {"timestep_spacing": "trailing"}),
+    "euler-ancestral": ("EulerAncestralDiscreteScheduler", {"timestep_spacing": "leading"}),
+    "heun": ("HeunDiscreteScheduler", {"timestep_spacing": "leading"}),
+    "deis": ("DEISMultistepScheduler", {}),
+    "pndm": ("PNDMScheduler", {"skip_prk_steps": True, "timestep_spacing": "trailing"}),
+    "lms": ("LMSDiscreteScheduler", {"timestep_spacing": "trailing"}),
+}
+
+#: Those that cannot follow a network which predicts the image itself.
+NOT_FROM_IMAGES = ("euler-ancestral", "pndm")
+
+#: What makes a noise schedule; a scheduler that cannot follow one of them does not fit.
+SCHEDULE = (
+    "num_train_timesteps",
+    "beta_schedule",
+    "beta_start",
+    "beta_end",
+    "trained_betas",
+    "rescale_betas_zero_snr",
+    "prediction_type",
+)
+
+
+def make_scheduler(name: str, trained_with: Any) -> Any:
+    """A diffusers scheduler on the noise schedule that a checkpoint was trained with.
+
+    Args:
+        name: A name in ``SCHEDULERS``.
+        trained_with: The checkpoint's scheduler config.
+
+    Raises:
+        CheckpointError: If the scheduler is unknown or refuses the config.
+    """
+    if name == REPAINT:
+        raise CheckpointError(
+            f"scheduler '{REPAINT}' is for unconditional checkpoints, and this one knows what a "
+            "mask is; choose another, such as dpmsolver++"
+        )
+    if name not in SCHEDULERS:
+        raise CheckpointError(f"scheduler '{name}' is unknown; choose {', '.join(SCHEDULERS)}")
+    if trained_with.get("prediction_type") == "sample" and name in NOT_FROM_IMAGES:
+        raise CheckpointError(
+            f"scheduler '{name}' does not fit the checkpoint, which predicts the image itself "
+            "(prediction_type sample); choose dpmsolver++ or ddim"
+        )
+    class_name, arguments = SCHEDULERS[name]
+    given = {key: trained_with.get(key) for key in SCHEDULE}
+    config = {key: v for key, v in given.items() if v is not None and v is not False}
+    try:
+        return getattr(diffusers, class_name)(**config, **arguments)
+    except (NotImplementedError, TypeError, ValueError) as err:
+        raise CheckpointError(f"scheduler '{name}' does not fit the checkpoint: {err}") from err
+
+
+def require_steps(sampler: Any, name: str, steps: int) -> None:
+    """Make sure that the first step is one at which a sample is mostly noise, as it begins."""
+    try:
+        sampler.set_timesteps(steps)
+    except ValueError as err:
+        raise CheckpointError(f"scheduler '{name}' cannot paint in {steps} steps: {err}") from err
+    if float(sampler.timesteps[0]) <= sampler.config.num_train_timesteps / 2:
+        raise CheckpointError(
+            f"scheduler '{name}' cannot paint in num_inference_steps {steps}; "
+            "give it more, or choose ddim or dpmsolver++"
+        )
+
+
+def require_levels(sampler: Any, name: str, trained_steps: int) -> None:
+    """Make sure that a checkpoint trained for few steps meets no noise level it never saw."""
+    known = trailing_timesteps(sampler.config.num_train_timesteps, trained_steps)
+    # Schedulers round the same level up or down by one step of the schedule.
+    apart = np.abs(np.asarray(sampler.timesteps, dtype=np.float64)[:, None] - known[None, :])
+    if apart.min(axis=1).max() > 1:
+        raise CheckpointError(
+            f"the checkpoint was trained for {trained_steps} steps and scheduler '{name}' asks for "
+            f"other noise levels; set num_inference_steps to {trained_steps} and choose "
+            "dpmsolver++ or ddim"
+        )
+
+
+def trailing_timesteps(num_train_timesteps: int, steps: int) -> npt.NDArray[np.int64]:
+    """The timesteps (steps,) of a sampler with "trailing" spacing, the noisiest first."""
+    spaced = np.arange(num_train_timesteps, 0, -num_train_timesteps / steps)
+    return np.round(spaced).astype(np.int64)[:steps] - 1

@@ -1,0 +1,367 @@
+"""The box around a mask, on the model's grid and in the model's range, and the way back.
+
+With ``inpaint.py`` this is the only file that knows that a 2D sample is a volume one voxel thick.
+A patch lies on the scan's own grid wherever its spacing is one the checkpoint was trained on;
+resampling to a coarser grid and back costs half of the tissue's texture, so it is the exception.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from synthct.errors import CheckpointError, MaskError
+from synthct.volume import HU_MAX, HU_MIN, Volume
+from synthct.volume.intensity import Knots, Window, parse_codec
+
+FloatArray = npt.NDArray[np.float32]
+BoolArray = npt.NDArray[np.bool_]
+
+#: Pixels of real tissue the model should see around what it paints, and the least it must see.
+CONTEXT_PX, LEAST_CONTEXT_PX = 16, 6
+
+#: The ends of a spacing range are allowed, and NIfTI stores them as float32 (relative).
+SPACING_TOLERANCE = 1e-4
+
+#: A pixel of another grid is hidden from the model if it holds more than this of what is masked.
+TRACE = 0.01
+
+
+@dataclass(frozen=True)
+class PatchRules:
+    """What a checkpoint declares about the patches it takes.
+
+    Attributes:
+        labels: Structures it can paint; None (whatever fits) is always possible.
+        codecs: Codec by label; ``default`` for all the others.
+        patch_sizes: Side lengths in pixels, rising.
+        spacing_range_mm: Least and greatest in-plane spacing.
+        strengths: Share of the noise schedule that painting runs through, by label; ``default``
+            for all the others, 1 where nothing is said.
+    """
+
+    labels: tuple[str, ...]
+    codecs: Mapping[str, Window | Knots]
+    patch_sizes: tuple[int, ...]
+    spacing_range_mm: tuple[float, float]
+    strengths: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> PatchRules:
+        """The rules in the config of a checkpoint's network.
+
+        Raises:
+            CheckpointError: If a field is missing or makes no sense.
+        """
+        try:
+            codecs = {str(k): parse_codec(v) for k, v in dict(config["codecs"]).items()}
+            sizes = tuple(sorted(int(n) for n in config["patch_sizes"]))
+            low, high = (float(v) for v in config["spacing_range_mm"])
+            labels = tuple(str(name) for name in config["labels"])
+            strengths = {str(k): float(v) for k, v in (config.get("strengths") or {}).items()}
+        except (AttributeError, KeyError, TypeError, ValueError) as err:
+            raise CheckpointError(
+                f"the checkpoint's config does not say how to use it: {err!r}"
+            ) from err
+        if "default" not in codecs or not sizes or sizes[0] < 8 or not 0 < low <= high:
+            raise CheckpointError(
+                "the checkpoint's config needs a default codec, patch_sizes and spacing_range_mm; "
+                f"it has codecs {sorted(codecs)}, patch_sizes {sizes}, spacing {low}..{high}"
+            )
+        if any(not 0 < strength <= 1 for strength in strengths.values()):
+            raise CheckpointError(f"the checkpoint's strengths {strengths} are not within 0..1")
+        return cls(labels, codecs, sizes, (low, high), strengths)
+
+    def codec(self, label: str | None) -> Window | Knots:
+        """The codec in which ``label`` is painted."""
+        return self.codecs.get(label or "default", self.codecs["default"])
+
+    def strength(self, label: str | None) -> float:
+        """The share of the noise schedule that painting ``label`` runs through."""
+        return self.strengths.get(label or "default", self.strengths.get("default", 1.0))
+
+    def paintable(self, label: str | None) -> str | None:
+        """``label`` if the checkpoint was trained on it, else None: whatever fits."""
+        return label if label in self.labels else None
+
+    def label_index(self, label: str | None) -> int:
+        """The network's number for ``label``; 0 is whatever fits.
+
+        Raises:
+            CheckpointError: If the checkpoint was not trained on the label.
+        """
+        if label is None:
+            return 0
+        if label not in self.labels:
+            raise CheckpointError(
+                f"the checkpoint cannot paint '{label}' (it paints {', '.join(self.labels)}); "
+                "leave the label out to paint whatever fits, or choose another checkpoint"
+            )
+        return self.labels.index(label) + 1
+
+
+@dataclass(frozen=True, eq=False)
+class Patch:
+    """One square piece of a slice, ready for the model.
+
+    Attributes:
+        image: (S, S) in -1..1; real tissue everywhere, the model does not look inside the mask.
+        mask: Boolean (S, S); true where the model paints.
+        own: Boolean (S, S); the part of the mask that is pasted back from this patch.
+        label: Number of the structure to paint, as the network counts.
+        codec: From HU to the range of ``image``.
+        spacing_mm: Pixel size along rows and columns of the patch.
+        origin: Row and column of the patch's first pixel on its grid; may be negative.
+        scale: Pixels of the slice per pixel of the patch's grid, along rows and columns.
+        strength: Share of the noise schedule that painting runs through.
+    """
+
+    image: FloatArray
+    mask: BoolArray
+    own: BoolArray
+    label: int
+    codec: Window | Knots
+    spacing_mm: tuple[float, float]
+    origin: tuple[int, int]
+    scale: tuple[float, float]
+    strength: float = 1.0
+
+    @property
+    def size(self) -> int:
+        """Side length in pixels."""
+        return int(self.image.shape[0])
+
+    @property
+    def is_resampled(self) -> bool:
+        """Whether the patch lies on another grid than the scan."""
+        return self.scale != (1.0, 1.0)
+
+
+def slice_plane(volume: Volume) -> tuple[npt.NDArray[Any], tuple[float, float]]:
+    """The plane of a volume one voxel thick: a 2D view (rows, columns) and its spacing in mm.
+
+    Raises:
+        ValueError: If no axis has length 1.
+    """
+    axis = thin_axis(volume)
+    rows, columns = (s for a, s in enumerate(volume.spacing_mm) if a != axis)
+    return volume.array.take(0, axis=axis), (rows, columns)
+
+
+def thin_axis(volume: Volume) -> int:
+    """The axis along which a volume is one voxel thick (the last, if several are)."""
+    thin = [axis for axis in range(3) if volume.shape[axis] == 1]
+    if not thin:
+        raise ValueError(f"a 2D patch needs a volume one voxel thick, not {volume.shape}")
+    return thin[-1]
+
+
+def cut_patches(ct: Volume, region: Volume, label: str | None, rules: PatchRules) -> list[Patch]:
+    """The patches that cover a mask.
+
+    One patch if the mask and its context fit the largest patch size on the scan's own grid; else
+    one per connected component; a component that still does not fit goes to a coarser grid.
+
+    Args:
+        ct: HU, one voxel thick.
+        region: Boolean, on the grid of ``ct``: where to paint.
+        label: What to paint; None for whatever fits.
+        rules: What the checkpoint takes.
+
+    Raises:
+        MaskError: If the mask is empty or its extent is beyond the coarsest grid.
+        CheckpointError: If the checkpoint cannot paint the label.
+    """
+    from scipy.ndimage import label as connected_components
+
+    hu, spacing = slice_plane(ct)
+    mask = slice_plane(region)[0].astype(bool)
+    if mask.shape != hu.shape:
+        raise ValueError(f"mask {mask.shape} and slice {hu.shape} are on different grids")
+    if not mask.any():
+        raise MaskError("the mask is empty on this slice")
+    number = rules.label_index(label)
+    codec = rules.codec(label)
+
+    base = _base_scale(spacing, rules.spacing_range_mm)
+    parts = [mask]
+    if _least_extent(mask, base) > rules.patch_sizes[-1]:
+        labelled, count = connected_components(mask, structure=np.ones((3, 3)))
+        parts = [labelled == n + 1 for n in range(count)]
+    patches = []
+    for part in parts:
+        scale = _scale_to_fit(part, spacing, base, rules)
+        patch = _cut(hu, mask, part, spacing, scale, number, codec, rules.patch_sizes)
+        patches.append(replace(patch, strength=rules.strength(label)))
+    return patches
+
+
+def paste_patches(
+    ct: Volume, region: Volume, patches: Sequence[Patch], painted: Sequence[FloatArray]
+) -> Volume:
+    """The slice with the painted pixels inside the mask and every other voxel untouched.
+
+    Args:
+        ct: HU, one voxel thick, as given to ``cut_patches``.
+        region: The mask, as given to ``cut_patches``.
+        patches: Its result.
+        painted: One (S, S) array per patch, in -1..1.
+    """
+    values = np.where(slice_plane(region)[0], np.nan, slice_plane(ct)[0]).astype(np.float32)
+    for patch, x in zip(patches, painted, strict=True):
+        _put(values, patch.codec.decode(x), patch)
+    assert not np.isnan(values).any(), "the patches do not cover the mask"
+    values = np.clip(values, HU_MIN, HU_MAX)
+    axis = thin_axis(ct)
+    return ct.paste(np.expand_dims(values, axis), where=region.array.astype(bool))
+
+
+def _base_scale(spacing: tuple[float, float], allowed: tuple[float, float]) -> tuple[float, float]:
+    """Slice pixels per patch pixel that bring each spacing into the range; 1 where it is in."""
+    low, high = allowed[0] * (1 - SPACING_TOLERANCE), allowed[1] * (1 + SPACING_TOLERANCE)
+    first, second = (1.0 if low <= s <= high else float(np.clip(s, *allowed)) / s for s in spacing)
+    return first, second
+
+
+def _extent(mask: BoolArray, scale: tuple[float, float]) -> tuple[float, float]:
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return (
+        float(rows[-1] - rows[0] + 1) / scale[0],
+        float(columns[-1] - columns[0] + 1) / scale[1],
+    )
+
+
+def _least_extent(mask: BoolArray, scale: tuple[float, float]) -> float:
+    return max(_extent(mask, scale)) + 2 * LEAST_CONTEXT_PX
+
+
+def _scale_to_fit(
+    part: BoolArray,
+    spacing: tuple[float, float],
+    base: tuple[float, float],
+    rules: PatchRules,
+) -> tuple[float, float]:
+    """The finest scale at which a component and its least context fit the largest patch."""
+    room = rules.patch_sizes[-1] - 2 * LEAST_CONTEXT_PX
+    factors = [max(1.0, extent / room) for extent in _extent(part, base)]
+    scale = (base[0] * factors[0], base[1] * factors[1])
+    coarse = [s * k for s, k in zip(spacing, scale, strict=True)]
+    if max(factors) > 1 and max(coarse) > rules.spacing_range_mm[1] * (1 + SPACING_TOLERANCE):
+        extents = [e * s for e, s in zip(_extent(part, (1.0, 1.0)), spacing, strict=True)]
+        limit = room * rules.spacing_range_mm[1]
+        raise MaskError(
+            f"the mask spans {extents[0]:.0f} x {extents[1]:.0f} mm, more than the {limit:.0f} mm "
+            "that the checkpoint can paint at once; set max_extent_mm in its mask section"
+        )
+    return scale
+
+
+def _cut(
+    hu: npt.NDArray[Any],
+    mask: BoolArray,
+    part: BoolArray,
+    spacing: tuple[float, float],
+    scale: tuple[float, float],
+    number: int,
+    codec: Window | Knots,
+    sizes: tuple[int, ...],
+) -> Patch:
+    plane, grid_mask, grid_part = hu.astype(np.float32), mask, part
+    if scale != (1.0, 1.0):
+        shape = tuple(math.ceil(n / s) for n, s in zip(hu.shape, scale, strict=True))
+        plane = _to_grid(plane, shape, scale)
+        grid_part = _cover(part, shape, scale)
+        traces = _to_grid(mask.astype(np.float32), shape, scale)
+        grid_mask = _cover(mask, shape, scale) | (traces > TRACE)
+    rows, columns = np.flatnonzero(grid_part.any(axis=1)), np.flatnonzero(grid_part.any(axis=0))
+    bounds = ((int(rows[0]), int(rows[-1]) + 1), (int(columns[0]), int(columns[-1]) + 1))
+    extent = max(stop - start for start, stop in bounds)
+    size = next((n for n in sizes if n >= extent + 2 * CONTEXT_PX), sizes[-1])
+    origin = tuple(
+        _origin(start, stop, size, n) for (start, stop), n in zip(bounds, plane.shape, strict=True)
+    )
+    return Patch(
+        image=codec.encode(_window(plane, origin, size, HU_MIN)),
+        mask=_window(grid_mask, origin, size, False),
+        own=_window(grid_part, origin, size, False),
+        label=number,
+        codec=codec,
+        spacing_mm=(spacing[0] * scale[0], spacing[1] * scale[1]),
+        origin=(origin[0], origin[1]),
+        scale=scale,
+    )
+
+
+def _origin(start: int, stop: int, size: int, length: int) -> int:
+    """First pixel of a patch centred on start..stop and kept inside the slice where it fits."""
+    centred = (start + stop - size) // 2
+    return (length - size) // 2 if size >= length else int(np.clip(centred, 0, length - size))
+
+
+def _window(array: npt.NDArray[Any], origin: Sequence[int], size: int, fill: Any) -> Any:
+    out = np.full((size, size), fill, dtype=array.dtype)
+    source, target = [], []
+    for start, n in zip(origin, array.shape, strict=True):
+        low, high = max(0, start), min(n, start + size)
+        source.append(slice(low, high))
+        target.append(slice(low - start, high - start))
+    out[tuple(target)] = array[tuple(source)]
+    return out
+
+
+def _to_grid(array: FloatArray, shape: Sequence[int], scale: tuple[float, float]) -> FloatArray:
+    """Resample to pixels ``scale`` times as large, averaging where they are larger."""
+    from scipy.ndimage import affine_transform, gaussian_filter
+
+    blur = [max(0.0, 0.5 * (s - 1.0)) for s in scale]
+    smooth = gaussian_filter(array, blur, mode="nearest") if max(blur) > 0 else array
+    # Pixel edges coincide: centre of new pixel n lies at (n + 0.5) * scale - 0.5.
+    offset = [0.5 * s - 0.5 for s in scale]
+    out = affine_transform(smooth, np.asarray(scale), offset, tuple(shape), order=1, mode="nearest")
+    return np.asarray(out, dtype=np.float32)
+
+
+def _cover(mask: BoolArray, shape: Sequence[int], scale: tuple[float, float]) -> BoolArray:
+    """The pixels of the other grid in which any pixel of the mask has its centre."""
+    rows, columns = np.nonzero(mask)
+    out = np.zeros(tuple(shape), dtype=bool)
+    out[_cell(rows, scale[0]), _cell(columns, scale[1])] = True
+    return out
+
+
+def _cell(index: npt.NDArray[np.intp], scale: float) -> npt.NDArray[np.intp]:
+    """The pixel of the other grid in which the centre of a pixel of the slice lies."""
+    cell: npt.NDArray[np.intp] = np.floor((index + 0.5) / scale).astype(np.intp)
+    return cell
+
+
+def _put(values: FloatArray, hu: FloatArray, patch: Patch) -> None:
+    """Write a painted patch into the plane of its slice, inside the patch's own mask only."""
+    from scipy.ndimage import map_coordinates
+
+    if not patch.is_resampled:
+        rows, columns = np.nonzero(patch.own)
+        values[rows + patch.origin[0], columns + patch.origin[1]] = hu[rows, columns]
+        return
+    rows, columns = (
+        _covered(n, start, patch.size, scale)
+        for n, start, scale in zip(values.shape, patch.origin, patch.scale, strict=True)
+    )
+    (r0, c0), (sr, sc) = patch.origin, patch.scale
+    own = patch.own[np.ix_(_cell(rows, sr) - r0, _cell(columns, sc) - c0)]
+    r, c = own.nonzero()
+    rows, columns = rows[r], columns[c]
+    at = np.stack([(rows + 0.5) / sr - 0.5 - r0, (columns + 0.5) / sc - 0.5 - c0])
+    values[rows, columns] = map_coordinates(hu, at, order=1, mode="nearest")
+
+
+def _covered(length: int, start: int, size: int, scale: float) -> npt.NDArray[np.intp]:
+    """The pixels along one axis of a slice whose centres lie in a patch of another grid."""
+    index = np.arange(length)
+    place = _cell(index, scale) - start
+    return index[(place >= 0) & (place < size)]

@@ -1,0 +1,62 @@
+"""``--to png``: the pictures of each sample, byte for byte as the dataset has them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import ClassVar
+
+import pyarrow as pa
+
+from synthct.publish.export.form import (
+    Columns,
+    Item,
+    file_columns,
+    file_stem,
+    files_of,
+    flat_schema,
+)
+
+#: Columns of a row beside the flat ones; the provenance as JSON text.
+_MORE = [
+    ("spacing_mm", pa.list_(pa.float64())),
+    ("affine", pa.list_(pa.float64())),
+    ("provenance", pa.string()),
+]
+
+
+class Pictures:
+    """A folder that ``imagefolder`` loads: a row is a sample."""
+
+    loader: ClassVar = "imagefolder"
+    suffix: ClassVar = "png"
+    explained: ClassVar = """\
+A row is a sample. `affine` (4 x 4 by rows) takes picture index (row, column, 0, 1) to RAS+
+millimetres; HU are `np.asarray(sample["image"]).astype(np.int16) - 1024`. The patient's right
+(axial, coronal) or front (sagittal) is on the left of a picture."""
+    files: ClassVar[Mapping[str, str]] = {
+        "image": "16-bit; HU + 1024",
+        "mask": "8-bit; 255 where painted, else 0",
+        "label_map": "label values after painting",
+        "original": "16-bit; HU + 1024 of the host before painting",
+        "preview": "8-bit, windowed, the mask outlined: for eyes, not for computing",
+    }
+
+    def record_schema(self, keep_original: bool) -> pa.Schema:
+        """The columns of ``metadata.parquet``."""
+        return pa.schema([*file_columns(self, keep_original), *flat_schema(), *_MORE])
+
+    def sample_schema(self, keep_original: bool) -> pa.Schema:
+        """The columns of ``samples.csv``."""
+        return pa.schema([*file_columns(self, keep_original), *flat_schema()])
+
+    def write(self, rows: Iterable[Columns], folder: Path, start: int) -> Iterator[Item]:
+        """Write the files of some rows; see ``Form.write``."""
+        for number, row in enumerate(rows, start):
+            stem = file_stem(number, row["sample_id"])
+            named = {}
+            for name in files_of(self, "original" in row):
+                named[f"{name}_file_name"] = file = f"{stem}_{name}.{self.suffix}"
+                (folder / file).write_bytes(row[name]["bytes"])
+            told = {**row, **named}
+            yield Item(told, (told,))

@@ -1,0 +1,186 @@
+"""``synthct export``: a finished dataset in, a plain folder out; whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from synthct.build.documents import ATTRIBUTION, CARD, SHEET
+from synthct.dataset.integrity import check_bytes
+from synthct.dataset.lockfile import LOCK, read_lock
+from synthct.dataset.manifest import Manifest, read_manifest
+from synthct.dataset.records import RECIPE, front_matter
+from synthct.dataset.rows import stored_rows
+from synthct.errors import ConflictError, VerifyError
+from synthct.publish.export.form import Columns, Form
+from synthct.publish.export.page import page
+from synthct.publish.export.pictures import Pictures
+from synthct.publish.export.volumes import Volumes
+from synthct.storage.files import make_folder, require_space, resource_error, sync_folder
+from synthct.storage.lock import version_lock
+
+Kind = Literal["nifti", "png"]
+
+METADATA, SAMPLES = "metadata.parquet", "samples.csv"
+
+_FORMS: dict[Kind, Form] = {"nifti": Volumes(), "png": Pictures()}
+
+#: Files of the version that come along: their new name, the old one, and what they are.
+_ALONG = (
+    ("dataset_card.md", CARD, "the card of the dataset that this was exported from"),
+    (SHEET, SHEET, "samples at a glance"),
+    (ATTRIBUTION, ATTRIBUTION, "sources, licences, and what is owed to whom"),
+    (RECIPE, RECIPE, "how the dataset was made"),
+    (LOCK, LOCK, "every input of the dataset by hash"),
+)
+
+#: Items whose records are written at once.
+_ITEMS = 64
+
+
+def export(folder: Path, kind: Kind, output: Path, *, progress: bool = False) -> Path:
+    """Write a finished dataset as a plain folder.
+
+    Args:
+        folder: The folder of a version.
+        kind: ``png``: the pictures of each sample; ``nifti``: volumes of neighbouring slices.
+        output: The new folder; in the end it is there whole, or not at all.
+        progress: Show a progress bar.
+
+    Returns:
+        The new folder.
+
+    Raises:
+        VerifyError: If it is no finished dataset, a damaged one, or a patch-only release.
+        ConflictError: If something is in the new folder already, or it lies in the dataset.
+        ResourceError: If it cannot be written.
+    """
+    folder, output = folder.resolve(), output.resolve()
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise VerifyError(f"{folder} is no finished dataset; give the folder of a version")
+    if manifest.release.patch_id is not None:
+        raise VerifyError(
+            f"{folder} is a patch-only release, which holds no whole slices; run 'synthct compose' "
+            "on it with your copy of the scans, and export what that makes"
+        )
+    _require_free(output, folder)
+    if findings := check_bytes(folder, manifest):
+        shown = "\n".join(f"  {finding}" for finding in findings)
+        raise VerifyError(f"{folder} is damaged; take it from its source again\n{shown}")
+    make_folder(output.parent)
+    require_space(output.parent, sum(shard.bytes for shard in manifest.shards))
+    staging = output.with_name(f".{output.name}.exporting")
+    with version_lock(output):
+        shutil.rmtree(staging, ignore_errors=True)  # of an export that was killed
+        try:
+            _write(folder, manifest, _FORMS[kind], staging, progress)
+            _put_in_place(staging, output)
+        except OSError as err:
+            raise resource_error(Path(err.filename or output), err) from err
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+    return output
+
+
+def _require_free(output: Path, folder: Path) -> None:
+    if output.is_relative_to(folder):
+        raise ConflictError(
+            f"{output} lies inside of the dataset, which never changes; choose another --output"
+        )
+    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+        raise ConflictError(f"{output} exists and is not empty; choose another --output")
+
+
+def _write(folder: Path, manifest: Manifest, form: Form, tree: Path, progress: bool) -> None:
+    """All files of an export."""
+    tree.mkdir()
+    keep_original = all(
+        "original" in pq.read_schema(folder / shard.path).names for shard in manifest.shards
+    )
+    records, samples = form.record_schema(keep_original), form.sample_schema(keep_original)
+    samples = samples.insert(0, pa.field("split", pa.string()))
+    hidden = None if progress else True
+    with (
+        tqdm(total=manifest.release.rows, unit="sample", disable=hidden) as bar,
+        pa_csv.CSVWriter(tree / SAMPLES, samples) as listed,
+    ):
+        start = 0
+        for split in (split.name for split in manifest.release.splits if split.rows):
+            place = tree / split
+            place.mkdir()
+            items = form.write(_rows(folder, manifest, split), place, start)
+            with pq.ParquetWriter(place / METADATA, records, compression="zstd") as metadata:
+                while batch := list(islice(items, _ITEMS)):
+                    start += len(batch)
+                    told = [{**row, "split": split} for item in batch for row in item.samples]
+                    metadata.write_table(_table([item.record for item in batch], records))
+                    listed.write_table(_table(told, samples))
+                    bar.update(len(told))
+    _write_documents(folder, manifest, form, tree, keep_original)
+
+
+def _write_documents(
+    folder: Path, manifest: Manifest, form: Form, tree: Path, keep_original: bool
+) -> None:
+    """The page, and what comes along from the dataset."""
+    beside = {
+        f"*/{METADATA}": "what `load_dataset` reads: the columns of the dataset, with provenance",
+        SAMPLES: "the samples with their files and measures, as text",
+    }
+    for name, source, what in _ALONG:
+        if (folder / source).is_file():
+            shutil.copyfile(folder / source, tree / name)
+            beside[name] = what
+    card = folder / CARD
+    said = page(
+        manifest.release,
+        form,
+        read_lock(folder).labels,
+        front_matter(card.read_text(encoding="utf-8")) if card.is_file() else {},
+        beside,
+        keep_original=keep_original,
+    )
+    (tree / CARD).write_text(said, encoding="utf-8")
+
+
+def _rows(folder: Path, manifest: Manifest, split: str) -> Iterator[Columns]:
+    """The stored rows of a split, in the order of the dataset."""
+    for shard in manifest.shards:
+        if shard.split == split:
+            yield from stored_rows(folder / shard.path)
+
+
+def _table(rows: Sequence[Columns], schema: pa.Schema) -> pa.Table:
+    return pa.table({name: [row[name] for row in rows] for name in schema.names}, schema)
+
+
+def _put_in_place(staging: Path, output: Path) -> None:
+    """Flush what was written and give it its name, in one step."""
+    for path in (*staging.rglob("*"), staging):
+        if path.is_dir():
+            sync_folder(path)
+        else:
+            _sync(path)
+    try:
+        staging.rename(output)  # onto a folder that is not empty this fails
+    except OSError as err:
+        if err.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
+        raise ConflictError(f"{output} is taken by now; choose another --output") from err
+    sync_folder(output.parent)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())

@@ -1,0 +1,77 @@
+"""``--to nifti``: volumes that open right over the host's scan.
+
+Neighbouring slices of one painting of one lesion are one volume: as wide as the host's slices, as
+thick as there are slices, at their place in the patient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from synthct.dataset.stack import neighbours, stack
+from synthct.publish.export.form import Columns, Item, file_columns, file_stem, flat_schema
+from synthct.volume import Volume, nifti_bytes
+
+#: What the slices of a volume share; of the other columns ``metadata.parquet`` has lists.
+_SHARED = (
+    "lesion_id", "case_id", "patient_id", "donor_case_id", "donor_patient_id", "is_painted",
+    "has_lesion", "mask_name", "mask_kind", "label", "view", "variant", "host_in_training",
+)  # fmt: skip
+
+
+class Volumes:
+    """A folder that ``niftifolder`` loads: a row is a volume of one or more samples."""
+
+    loader: ClassVar = "niftifolder"
+    suffix: ClassVar = "nii.gz"
+    explained: ClassVar = """\
+Slices that are neighbours in the host are one volume for each painting of a lesion: as wide as the
+host's slices, as thick as there are slices. It opens at its place in the host's scan. Columns that
+differ between its slices are lists, in the order of the slices."""
+    files: ClassVar[Mapping[str, str]] = {
+        "image": "int16; HU",
+        "mask": "uint8; 1 where painted, else 0",
+        "label_map": "label values after painting",
+        "original": "int16; HU of the host before painting",
+    }
+
+    def record_schema(self, keep_original: bool) -> pa.Schema:
+        """The columns of ``metadata.parquet``."""
+        flat = dict(flat_schema())
+        shared = [(name, flat.pop(name)) for name in _SHARED]
+        of_slices = [*flat.items(), ("provenance", pa.string())]
+        lists = [(name, pa.list_(type_)) for name, type_ in of_slices]
+        return pa.schema([*file_columns(self, keep_original), *shared, *lists])
+
+    def sample_schema(self, keep_original: bool) -> pa.Schema:
+        """The columns of ``samples.csv``; ``slice`` counts from 0 along the volume's axis."""
+        files = file_columns(self, keep_original)
+        return pa.schema([*files, ("slice", pa.int32()), *flat_schema()])
+
+    def write(self, rows: Iterable[Columns], folder: Path, start: int) -> Iterator[Item]:
+        """Write the files of some rows; see ``Form.write``."""
+        for number, run in enumerate(neighbours(rows), start):
+            first = run[0]
+            painting = "real" if first["variant"] is None else f"v{first['variant']}"
+            stem = file_stem(number, f"{first['lesion_id']}.{painting}")
+            named = {}
+            for name, volume in _volumes_of(run).items():
+                named[f"{name}_file_name"] = file = f"{stem}_{name}.{self.suffix}"
+                (folder / file).write_bytes(nifti_bytes(volume, compress=True))
+            lists = {name: [row[name] for row in run] for name in first if name not in _SHARED}
+            record = {**lists, **{name: first[name] for name in _SHARED}, **named}
+            samples = ({**row, **named, "slice": n} for n, row in enumerate(run))
+            yield Item(record, tuple(samples))
+
+
+def _volumes_of(run: Sequence[Columns]) -> dict[str, Volume]:
+    """The volumes of neighbouring slices, by name."""
+    found = stack(run)
+    mask = Volume(found.mask.array.astype(np.uint8), found.mask.affine)
+    named = {"image": found.image, "mask": mask, "label_map": found.labels}
+    return named if found.original is None else {**named, "original": found.original}

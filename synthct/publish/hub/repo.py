@@ -1,0 +1,290 @@
+"""A repository on the Hub: what is looked at there, and what is done to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from huggingface_hub import (
+    CommitOperationAdd,
+    CommitOperationCopy,
+    CommitOperationDelete,
+    HfApi,
+    RepoFile,
+    hf_hub_url,
+)
+from huggingface_hub.errors import (
+    RemoteEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import (  # type: ignore[attr-defined]
+    build_hf_headers,
+    get_session,
+    hf_raise_for_status,
+)
+
+from synthct.errors import ConflictError, HubError, PolicyError
+from synthct.publish.hub.connection import Connection, Patience, TransientError
+from synthct.publish.hub.parcel import Item, Kind, Stored, Tree
+
+
+@dataclass(frozen=True)
+class Refs:
+    """Where a repository's branches and tags point to."""
+
+    branches: dict[str, str]
+    tags: dict[str, str]
+
+
+class BranchGoneError(ConflictError):
+    """A branch is not there any more: somebody who does the same has finished and removed it."""
+
+    def __init__(self, repo: str, branch: str) -> None:
+        super().__init__(f"{repo}: somebody else removed branch {branch}; run the command again")
+
+
+class HubRepo:
+    """A repository on the Hub, as one who may write to it sees it.
+
+    Args:
+        kind: What it holds.
+        name: ``USER/NAME``.
+        token: The user's.
+        resume: The command that goes on where this one stops.
+        patience: How long the Hub is waited for.
+    """
+
+    def __init__(
+        self, kind: Kind, name: str, token: str, resume: str, patience: Patience | None = None
+    ) -> None:
+        self.kind, self.name = kind, name
+        self.connection = Connection(name, token, resume, patience or Patience())
+        self._api = HfApi(token=token)
+        self._headers = build_hf_headers(token=token)
+
+    @property
+    def url(self) -> str:
+        """Its page."""
+        return f"{self._api.endpoint}/{'datasets/' if self.kind == 'dataset' else ''}{self.name}"
+
+    def require_writer(self) -> None:
+        """Refuse a token that the Hub does not know, or that may only read."""
+        found = self.connection.persist(self._api.whoami)
+        if found.get("auth", {}).get("accessToken", {}).get("role") == "read":
+            raise HubError(
+                self.connection.told(
+                    "the token may only read; 'hf auth login' with one that may write"
+                )
+            )
+
+    def require_card(self, page: str) -> None:
+        """Let the Hub look at a card before anything goes up."""
+
+        def step() -> list[str]:
+            response = get_session().post(
+                f"{self._api.endpoint}/api/validate-yaml",
+                json={"content": page, "repoType": self.kind},
+                headers=self._headers,
+            )
+            if response.status_code != 400:
+                hf_raise_for_status(response)
+            return [str(error["message"]) for error in response.json()["errors"]]
+
+        if errors := self.connection.persist(step):
+            raise PolicyError(f"the Hub refuses the header of the card: {'; '.join(errors)}")
+
+    def create(self, *, private: bool, gated: bool) -> None:
+        """Make sure that it is there, and as closed as it is to be.
+
+        Terms to agree to are set only while it shows no version yet; later they are its owner's.
+
+        Raises:
+            PolicyError: If it is to be private, but is there and public.
+        """
+
+        def step() -> Any:
+            try:
+                return self._api.repo_info(self.name, repo_type=self.kind)
+            except RepositoryNotFoundError:
+                self._api.create_repo(
+                    self.name, repo_type=self.kind, private=private or None, exist_ok=True
+                )
+                return self._api.repo_info(self.name, repo_type=self.kind)
+
+        found = self.connection.persist(step)
+        if private and not found.private:
+            raise PolicyError(
+                f"{self.name} is public; make it private in its settings, or leave out --private"
+            )
+        is_new = {file.rfilename for file in found.siblings or ()} <= {".gitattributes"}
+        if gated and is_new and not found.private and not found.gated:
+            self.connection.persist(
+                lambda: self._api.update_repo_settings(self.name, repo_type=self.kind, gated="auto")
+            )
+
+    def refs(self) -> Refs:
+        """Its branches and tags."""
+        found = self.connection.persist(
+            lambda: self._api.list_repo_refs(self.name, repo_type=self.kind)
+        )
+        return Refs(
+            {ref.name: ref.target_commit for ref in found.branches},
+            {ref.name: ref.target_commit for ref in found.tags},
+        )
+
+    def head(self, branch: str) -> str:
+        """The commit that a branch points to.
+
+        Raises:
+            BranchGoneError: If it is not there.
+        """
+        head = self.refs().branches.get(branch)
+        if head is None:
+            raise BranchGoneError(self.name, branch)
+        return head
+
+    def tree(self, commit: str) -> Tree:
+        """Every file of a commit."""
+
+        def step() -> Tree:
+            listed = self._api.list_repo_tree(
+                self.name, recursive=True, revision=commit, repo_type=self.kind
+            )
+            return {
+                one.path: Stored(one.size, one.blob_id, one.lfs.sha256 if one.lfs else None)
+                for one in listed
+                if isinstance(one, RepoFile)
+            }
+
+        return self.connection.persist(step)
+
+    def read(self, commit: str, path: str, stored: Stored) -> bytes:
+        """A small file of a commit, which must be what the Hub has listed."""
+
+        def step() -> bytes:
+            url = hf_hub_url(
+                self.name, path, repo_type=self.kind, revision=commit, endpoint=self._api.endpoint
+            )
+            response = get_session().get(url, headers=self._headers)
+            hf_raise_for_status(response)
+            item = Item.of(path, bytes(response.content))
+            if not stored.is_same(item):
+                raise ValueError(f"{path} is not what was asked for")
+            return item.read()
+
+        return self.connection.persist(step)
+
+    def title(self, commit: str) -> str:
+        """What was said of a commit when it was made."""
+
+        def step() -> str:
+            found = self._api.list_repo_commits(self.name, repo_type=self.kind, revision=commit)
+            return found[0].title if found else ""
+
+        return self.connection.persist(step)
+
+    def add_branch(self, branch: str, commit: str) -> None:
+        """Begin a branch at a commit; one that is there stays where it is."""
+        self.connection.persist(
+            lambda: self._api.create_branch(
+                self.name, branch=branch, revision=commit, repo_type=self.kind, exist_ok=True
+            )
+        )
+
+    def remove_branch(self, branch: str) -> None:
+        """Delete a branch, if it is there."""
+
+        def step() -> None:
+            if branch in self.refs().branches:
+                self._api.delete_branch(self.name, branch=branch, repo_type=self.kind)
+
+        self.connection.persist(step)
+
+    def add_tag(self, tag: str, commit: str) -> str:
+        """Set a tag at a commit, if there is none of that name; where it points to now."""
+
+        def step() -> str:
+            if tag not in (tags := self.refs().tags):
+                self._api.create_tag(self.name, tag=tag, revision=commit, repo_type=self.kind)
+                return commit
+            return tags[tag]
+
+        return self.connection.persist(step)
+
+    def upload(self, item: Item, branch: str) -> None:
+        """Send a large file, unless the Hub has it: what it lacks is sent, and checked by it.
+
+        Raises:
+            BranchGoneError: If the branch is not there.
+        """
+        addition = _addition(item)
+
+        def step() -> None:
+            try:
+                self._api.preupload_lfs_files(
+                    self.name,
+                    [addition],
+                    repo_type=self.kind,
+                    revision=branch,
+                    num_threads=1,
+                    free_memory=False,
+                )
+            except RevisionNotFoundError:
+                raise BranchGoneError(self.name, branch) from None
+
+        self.connection.persist(step)
+
+    def commit(
+        self,
+        branch: str,
+        title: str,
+        *,
+        add: Iterable[Item] = (),
+        copy: Sequence[str] = (),
+        copied_from: str | None = None,
+        delete: Iterable[str] = (),
+        parent: str | None = None,
+    ) -> str:
+        """Commit to a branch, once; the new commit. To be taken as a step of ``persist``.
+
+        Args:
+            branch: The branch.
+            title: Of the commit.
+            add: Files that are sent, unless the Hub has them.
+            copy: Large files that the Hub has, by their names in ``copied_from``.
+            copied_from: A commit.
+            delete: Names of files.
+            parent: What the branch must point to; None: whatever it does.
+
+        Raises:
+            BranchGoneError: If the branch is not there.
+        """
+        operations: list[CommitOperationAdd | CommitOperationCopy | CommitOperationDelete] = [
+            *(_addition(item) for item in add),
+            *(CommitOperationCopy(path, path, src_revision=copied_from) for path in copy),
+            *(CommitOperationDelete(path, is_folder=False) for path in delete),
+        ]
+        try:
+            made = self._api.create_commit(
+                self.name,
+                operations,
+                commit_message=title,
+                repo_type=self.kind,
+                revision=branch,
+                parent_commit=parent,
+                num_threads=1,
+            )
+        except RevisionNotFoundError:
+            raise BranchGoneError(self.name, branch) from None
+        except RemoteEntryNotFoundError:  # deleted since we looked
+            raise TransientError("the branch changed meanwhile", in_the_way=True) from None
+        return str(made.oid)
+
+
+def _addition(item: Item) -> CommitOperationAdd:
+    source = item.source if isinstance(item.source, bytes) else str(item.source)
+    addition = CommitOperationAdd(item.path, source)
+    addition.upload_info.sha256 = bytes.fromhex(item.sha256)  # known, so not computed anew
+    return addition

@@ -1,0 +1,100 @@
+"""What a commit of a repository says it holds."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from synthct.dataset.manifest import MANIFEST, Manifest
+from synthct.errors import ConflictError
+from synthct.models.checkpoint import checkpoint_id
+from synthct.models.folder import SUMS
+from synthct.models.layout import PALETTE
+from synthct.publish.hub.parcel import Tree
+from synthct.publish.hub.repo import HubRepo
+
+_TITLE = re.compile(r"Publish (?P<name>.+) (?P<version>\S+)")
+_VERSION = re.compile(r"v?(\d+)\.(\d+)\.(\d+)(?:-([\w.-]+))?")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a commit holds, as far as it says.
+
+    Attributes:
+        name: Of the dataset or checkpoint; None if it holds neither.
+        version: Its version; None if it does not say.
+        content_id: What it is; None if it does not say.
+        paths: The files that belong to it.
+    """
+
+    name: str | None = None
+    version: str | None = None
+    content_id: str | None = None
+    paths: frozenset[str] = frozenset()
+
+    def __str__(self) -> str:
+        return f"{self.name or 'no published version'} {self.version or ''}".strip()
+
+
+def shown_at(repo: HubRepo, commit: str, tree: Tree) -> Shown:
+    """What a commit holds.
+
+    Args:
+        repo: The repository.
+        commit: The commit.
+        tree: Its files.
+
+    Raises:
+        ConflictError: If it has a manifest that is none of ours.
+        HubError: If the Hub does not deliver it.
+    """
+    if repo.kind == "dataset":
+        if MANIFEST not in tree:
+            return Shown()
+        return _dataset(repo.name, repo.read(commit, MANIFEST, tree[MANIFEST]))
+    if SUMS not in tree:
+        return Shown()
+    return _checkpoint(repo.read(commit, SUMS, tree[SUMS]), repo.title(commit))
+
+
+def is_later(version: str, than: str) -> bool:
+    """Whether a version comes after another; False if one of them is no semantic version."""
+    first, second = _order(version), _order(than)
+    return first is not None and second is not None and first > second
+
+
+def _dataset(repo: str, data: bytes) -> Shown:
+    try:
+        manifest = Manifest.model_validate_json(data)
+    except ValidationError as err:
+        raise ConflictError(
+            f"{repo} has a {MANIFEST} that this synthct does not understand "
+            f"({err.errors(include_url=False)[0]['msg']}); publish to another repository, or with "
+            "a newer synthct"
+        ) from err
+    release = manifest.release
+    paths = {entry.path for entry in manifest.files}
+    return Shown(release.name, release.version, release.content_id, frozenset({*paths, MANIFEST}))
+
+
+def _checkpoint(sums: bytes, title: str) -> Shown:
+    lines = (line.split() for line in sums.decode("utf-8", "replace").splitlines())
+    hashes = {parts[1]: parts[0] for parts in lines if len(parts) == 2}
+    said = _TITLE.fullmatch(title)
+    return Shown(
+        name=said["name"] if said else None,
+        version=said["version"] if said else None,
+        content_id=checkpoint_id({name: hashes.get(name, "") for name in PALETTE.files}),
+        paths=frozenset({*hashes, SUMS}),
+    )
+
+
+def _order(version: str) -> tuple[int, int, int, bool, str] | None:
+    match = _VERSION.fullmatch(version)
+    if match is None:
+        return None
+    major, minor, patch, before = match.groups()
+    return int(major), int(minor), int(patch), before is None, before or ""

@@ -1,0 +1,230 @@
+"""What a report shows of a dataset, read from it in two passes: the numbers, then some pictures.
+
+The pictures of rows that are neither shown nor counted are never decoded, so a large dataset costs
+little more than reading it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import ValidationError
+
+from synthct.dataset.records import RECIPE, REJECTED, read_rejected
+from synthct.dataset.rows import SampleRow, decode
+from synthct.dataset.writer import Rejection
+from synthct.errors import VerifyError
+from synthct.evaluate.stream import Dataset
+from synthct.publish.report.lesions import Lesion, bring_together, choose_lesions
+from synthct.publish.report.pictures import Piece, cut
+from synthct.recipe.quality import Limits, Quality
+from synthct.recipe.yaml_model import read_yaml
+
+#: Rows whose HU are counted, and rows that are in memory at once.
+COUNTED, _ROWS = 2000, 16
+
+#: Edges of the bins that HU are counted in.
+HU_EDGES = np.arange(-1024, 3080, 8)
+
+#: Variants of one mask that are shown side by side.
+VARIANTS = 6
+
+ANYTHING = "whatever fits"
+
+Counts = npt.NDArray[np.int64]
+
+
+def _plain(value: float) -> float:
+    return value
+
+
+def _negative(value: float) -> float:
+    return -value
+
+
+def _from_one(value: float) -> float:
+    return abs(math.log(max(value, 1e-9)))
+
+
+#: How bad a value is, by measure; of what is not here nobody can say.
+BADNESS: Mapping[str, Callable[[float], float]] = {
+    "seam_ratio": _from_one,
+    "seam_overshoot": abs,
+    "texture_ratio": _from_one,
+    "spectrum_distance": _plain,
+    "hu_wasserstein": _plain,
+    "mask_adherence": _negative,
+    "variant_diversity": _negative,
+    "mae_hu": _plain,
+    "psnr_db": _negative,
+    "ssim": _negative,
+    "clipped_fraction": _plain,
+}
+
+
+@dataclass(eq=False)
+class Tissue:
+    """How often each HU occurs, in the bins of ``HU_EDGES``.
+
+    Attributes:
+        painted: Inside of the masks.
+        before: The same voxels before painting; empty where the originals are not kept.
+        elsewhere: Voxels of the label outside of the masks, in the same slices: all real.
+    """
+
+    painted: Counts = field(default_factory=lambda: np.zeros(len(HU_EDGES) - 1, np.int64))
+    before: Counts = field(default_factory=lambda: np.zeros(len(HU_EDGES) - 1, np.int64))
+    elsewhere: Counts = field(default_factory=lambda: np.zeros(len(HU_EDGES) - 1, np.int64))
+
+    def count(self, row: SampleRow) -> None:
+        """Count the voxels of a row."""
+        self.painted += _counts(row.image[row.mask])
+        if row.original is not None:
+            self.before += _counts(row.original[row.mask])
+        value = dict(row.provenance.get("mask") or {}).get("label_value")
+        if isinstance(value, int) and value > 0:
+            self.elsewhere += _counts(row.image[(row.labels == value) & ~row.mask])
+
+
+@dataclass(frozen=True, eq=False)
+class Gathered:
+    """What a report shows.
+
+    Attributes:
+        dataset: The dataset.
+        rows: The flat columns of all painted rows.
+        rejected: What was not accepted.
+        limits: By measure.
+        pieces: The masks that are shown, with the paintings of each.
+        masks: How many masks there are.
+        lesions: Some of those that are shown by neighbouring slices.
+        tissue: By label.
+        counted: Rows of which ``tissue`` is.
+    """
+
+    dataset: Dataset
+    rows: Sequence[Mapping[str, Any]]
+    rejected: Sequence[Rejection]
+    limits: Mapping[str, Limits]
+    pieces: Sequence[Sequence[Piece]]
+    masks: int
+    lesions: Sequence[Lesion]
+    tissue: Mapping[str, Tissue]
+    counted: int
+
+
+def gather(folder: Path, *, masks: int, advance: Callable[[], object]) -> Gathered:
+    """Read what a report shows.
+
+    Args:
+        folder: The folder of a version.
+        masks: How many masks are shown at most.
+        advance: Called once per row.
+
+    Raises:
+        VerifyError: If it is no finished dataset with pictures, or a damaged one.
+    """
+    dataset = Dataset(folder)
+    rows = [row for row in dataset.rows() if row.get("is_painted") is not False]
+    chosen = choose_masks(rows, masks)
+    shown: dict[str, list[Piece]] = {mask_id: [] for mask_id in chosen}
+    lesions = choose_lesions(rows)
+    lesion_of = {sample_id: n for n, ids in enumerate(lesions) for sample_id in ids}
+    slices: list[list[Mapping[str, Any]]] = [[] for _ in lesions]
+    some = min(COUNTED, len(rows))
+    counted = {rows[n * len(rows) // some]["sample_id"] for n in range(some)}
+    tissue: dict[str, Tissue] = {}
+    for columns in _stored(dataset):
+        advance()
+        if columns.get("is_painted") is False:
+            continue
+        if (number := lesion_of.get(columns["sample_id"])) is not None:
+            slices[number].append({**columns, "original": None, "preview": None})
+        pieces = shown.get(columns["mask_id"])
+        is_shown = pieces is not None and len(pieces) < VARIANTS
+        is_counted = columns["sample_id"] in counted
+        if is_shown or is_counted:
+            row = decode(columns)
+            if is_counted:
+                tissue.setdefault(columns["label"] or ANYTHING, Tissue()).count(row)
+            if pieces is not None and is_shown:
+                pieces.append(cut(row))
+    return Gathered(
+        dataset=dataset,
+        rows=rows,
+        rejected=read_rejected(folder) if (folder / REJECTED).is_file() else [],
+        limits=_limits(folder),
+        pieces=[pieces for pieces in shown.values() if pieces],
+        masks=len({row["mask_id"] for row in rows}),
+        lesions=[bring_together(one) for one in slices],
+        tissue=dict(sorted(tissue.items())),
+        counted=len(counted),
+    )
+
+
+def choose_masks(rows: Sequence[Mapping[str, Any]], most: int) -> list[str]:
+    """The masks that are shown, in the order of the dataset.
+
+    Half of them evenly from the whole dataset, the others the worst by each measure in turn, so
+    that sorting what is shown brings up the worst there is.
+    """
+    all_masks = list(dict.fromkeys(str(row["mask_id"]) for row in rows))
+    if len(all_masks) <= most:
+        return all_masks
+    even = most - most // 2
+    chosen = {all_masks[n * len(all_masks) // even] for n in range(even)}
+    ranked = [iter(worst_first) for name in BADNESS if (worst_first := _worst_first(rows, name))]
+    while ranked and len(chosen) < most:
+        for order in list(ranked):
+            worst = next((mask for mask in order if mask not in chosen), None)
+            if worst is None:
+                ranked.remove(order)
+            elif len(chosen) < most:
+                chosen.add(worst)
+    return [mask for mask in all_masks if mask in chosen]
+
+
+def badness(columns: Mapping[str, Any], measure: str) -> float | None:
+    """How bad a row is; None where the measure is not defined."""
+    value = columns.get(measure)
+    return None if value is None else float(BADNESS[measure](value))
+
+
+def _stored(dataset: Dataset) -> Iterator[dict[str, Any]]:
+    """The rows as they are stored, a few of them in memory at a time."""
+    for path in dataset.shards:
+        try:
+            with pq.ParquetFile(path, page_checksum_verification=True) as file:
+                for batch in file.iter_batches(_ROWS):
+                    yield from batch.to_pylist()
+        except (pa.ArrowException, OSError) as err:
+            raise VerifyError(f"{path}: damaged ({err}); build it again") from err
+
+
+def _worst_first(rows: Sequence[Mapping[str, Any]], measure: str) -> list[str]:
+    found = [(bad, str(row["mask_id"])) for row in rows
+             if (bad := badness(row, measure)) is not None]  # fmt: skip
+    return [mask for _, mask in sorted(found, key=lambda pair: -pair[0])]
+
+
+def _counts(hu: npt.NDArray[np.int16]) -> Counts:
+    return np.histogram(hu, HU_EDGES)[0].astype(np.int64)
+
+
+def _limits(folder: Path) -> dict[str, Limits]:
+    path = folder / RECIPE
+    if not path.is_file():
+        return {}
+    section = read_yaml(path).value.get("quality") or {}
+    try:
+        return Quality.model_validate(section).limits
+    except ValidationError as err:
+        raise VerifyError(f"{path}: its section 'quality' cannot be read ({err})") from err

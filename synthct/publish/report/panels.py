@@ -1,0 +1,103 @@
+"""What the charts of a report are of: measures of the samples, and HU real against synthetic."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from synthct.dataset.documents.card import MEASURES
+from synthct.dataset.markdown import figure
+from synthct.publish.report.charts import Chart, Numbers, Series, bars, lines
+from synthct.publish.report.gather import HU_EDGES, Gathered, Tissue
+from synthct.recipe.quality import Limits
+
+#: Bins of a measure's histogram, and the share of HU that a chart leaves out at either end.
+_BINS, _TAIL = 30, 0.002
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """A chart with its words.
+
+    Attributes:
+        name: The measure, or the label.
+        chart: The chart.
+        series: What is in it.
+        said: What else is to be said.
+    """
+
+    name: str
+    chart: Chart
+    series: tuple[Series, ...]
+    said: str = ""
+
+
+def measure_panels(found: Gathered) -> Iterator[Panel]:
+    """A histogram of each measure that is not the same for all samples."""
+    for name, (what, unit) in MEASURES.items():
+        panel = _measure(found, name, f"{what}, {unit}" if unit else what)
+        if panel is not None:
+            yield panel
+
+
+def tissue_panels(found: Gathered) -> Iterator[Panel]:
+    """The HU of each label: as painted, as they were before, and of real tissue."""
+    for label, tissue in found.tissue.items():
+        yield _tissue(label, tissue)
+
+
+def _measure(found: Gathered, name: str, what: str) -> Panel | None:
+    kept = _defined(row.get(name) for row in found.rows)
+    lost = _defined(one.columns.get(name) for one in found.rejected)
+    both = np.concatenate([kept, lost])
+    if not len(both) or both.min() == both.max():
+        return None
+    low, high = np.quantile(both, [0.005, 0.995])
+    if low == high:
+        low, high = both.min(), both.max()
+    limits = _ends(found.limits.get(name))
+    low, high = min([low, *limits]), max([high, *limits])
+    edges = np.linspace(low, high, _BINS + 1)
+    series = (
+        Series(f"accepted ({len(kept):,})", "accepted", _binned(kept, edges)),
+        Series(f"rejected ({len(lost):,})", "rejected", _binned(lost, edges)),
+    )
+    broken = sum(one.measure == name for one in found.rejected)
+    said = f"; {broken:,} rejected by it" if broken else ""
+    median = f"median {figure(float(np.median(kept)))}" if len(kept) else "none accepted"
+    return Panel(
+        name,
+        bars(f"Histogram of {name}", edges, series, limits),
+        series if len(lost) else series[:1],
+        f"{what}; {median}{said}",
+    )
+
+
+def _tissue(label: str, tissue: Tissue) -> Panel:
+    named = (
+        ("painted", "painted", tissue.painted),
+        ("replaced, before painting", "before", tissue.before),
+        ("real of the label, outside of the mask", "real", tissue.elsewhere),
+    )
+    kept = [(name, css, counts) for name, css, counts in named if counts.any()]
+    shares = [np.cumsum(counts) / counts.sum() for _, _, counts in kept]
+    first = min((int(np.argmax(share > _TAIL)) for share in shares), default=0)
+    last = max((int(np.argmax(share >= 1 - _TAIL)) for share in shares), default=1)
+    part, edges = slice(first, last + 1), HU_EDGES[first : last + 2].astype(np.float64)
+    series = [Series(name, css, counts[part].astype(np.float64)) for name, css, counts in kept]
+    return Panel(label, lines(f"HU of {label}", edges, series), tuple(series))
+
+
+def _defined(values: Iterable[Any]) -> Numbers:
+    return np.array([v for v in values if v is not None and np.isfinite(v)], dtype=np.float64)
+
+
+def _binned(values: Numbers, edges: Numbers) -> Numbers:
+    return np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0].astype(np.float64)
+
+
+def _ends(limits: Limits | None) -> list[float]:
+    return [] if limits is None else [v for v in (limits.min, limits.max) if v is not None]

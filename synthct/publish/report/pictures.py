@@ -1,0 +1,136 @@
+"""What is shown of a sample: the surroundings of its mask, in windows, and what has changed."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from synthct.dataset.rows import SampleRow
+from synthct.dataset.tiles import Rgb, windowed
+from synthct.volume.intensity import BONE, LUNG, SOFT_TISSUE, Window
+
+Hu = npt.NDArray[np.int16]
+Region = npt.NDArray[np.bool_]
+
+WINDOWS: Mapping[str, Window] = {"soft": SOFT_TISSUE, "lung": LUNG, "bone": BONE}
+
+#: A piece is so many times the larger extent of its mask, and at least so many millimetres.
+CONTEXT, LEAST_MM = 1.6, 40.0
+
+#: A change by so many HU has the full colour.
+DIFFERENCE_HU = 200
+
+_OUTLINE, _HIDDEN = (255, 196, 0), (52, 84, 132)
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """The surroundings of a mask.
+
+    Attributes:
+        painted: HU (rows, columns).
+        original: HU before painting; None where the dataset does not keep it.
+        mask: Boolean (rows, columns).
+        spacing_mm: Size of a pixel along rows' and along columns' index.
+        columns: The flat columns of the row.
+        provenance: How the sample came about.
+    """
+
+    painted: Hu
+    original: Hu | None
+    mask: Region
+    spacing_mm: tuple[float, float]
+    columns: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+
+    @property
+    def size_mm(self) -> tuple[float, float]:
+        """Height and width."""
+        rows, columns = self.mask.shape
+        return rows * self.spacing_mm[0], columns * self.spacing_mm[1]
+
+
+def cut(row: SampleRow) -> Piece:
+    """The square around a row's mask, as far as the slice goes."""
+    rows_mm, columns_mm = row.columns["spacing_mm"]
+    spacing = float(rows_mm), float(columns_mm)
+    hits = [np.flatnonzero(row.mask.any(axis=1 - axis)) for axis in (0, 1)]
+    if any(len(hit) == 0 for hit in hits):
+        hits = [np.arange(length) for length in row.mask.shape]
+    extent_mm = max((hit[-1] - hit[0] + 1) * s for hit, s in zip(hits, spacing, strict=True))
+    side_mm = max(LEAST_MM, CONTEXT * float(extent_mm))
+    part = tuple(
+        around(int(hit[0] + hit[-1]) // 2, round(side_mm / s), length)
+        for hit, s, length in zip(hits, spacing, row.mask.shape, strict=True)
+    )
+    return Piece(
+        painted=row.image[part].copy(),  # a view would keep the whole slice
+        original=None if row.original is None else row.original[part].copy(),
+        mask=row.mask[part].copy(),
+        spacing_mm=spacing,
+        columns={k: v for k, v in row.columns.items() if isinstance(v, str | int | float | None)},
+        provenance=row.provenance,
+    )
+
+
+def masked(piece: Piece, window: Window) -> Rgb:
+    """What was left to whoever painted: the mask is blue, which no tissue is."""
+    hidden: Rgb = np.where(
+        piece.mask[..., None], np.array(_HIDDEN, np.uint8), windowed(piece.painted, window)
+    )
+    return hidden
+
+
+def outlined(hu: Hu, mask: Region, window: Window) -> Rgb:
+    """What was painted; the line runs just outside of the mask and covers nothing inside."""
+    picture = windowed(hu, window)
+    picture[rim(mask)] = _OUTLINE
+    return picture
+
+
+def rim(mask: npt.NDArray[np.bool_], across: int | None = None) -> npt.NDArray[np.bool_]:
+    """The line that runs just outside of a region, in the plane of its slices.
+
+    Args:
+        mask: Boolean (rows, columns), or (I, J, K) of slices.
+        across: The axis that the slices lie across; None for a picture.
+    """
+    near = np.zeros_like(mask)
+    for axis in range(mask.ndim):
+        if axis != across:
+            ahead, behind = np.moveaxis(near, axis, 0), np.moveaxis(mask, axis, 0)
+            ahead[1:] |= behind[:-1]
+            ahead[:-1] |= behind[1:]
+    return near & ~mask
+
+
+def difference(hu: Hu, base: Hu) -> Rgb:
+    """What has changed: brighter is red, darker is blue, the same is white."""
+    share = np.clip((hu.astype(np.float64) - base) / DIFFERENCE_HU, -1, 1)
+    fade = np.rint(255 * (1 - np.abs(share))).astype(np.uint8)
+    full = np.full_like(fade, 255)
+    red, blue = np.where(share < 0, fade, full), np.where(share > 0, fade, full)
+    picture: Rgb = np.stack([red, fade, blue], axis=-1)
+    return picture
+
+
+def data_uri(picture: Rgb) -> str:
+    """A picture as the address of an image that needs no file."""
+    grey = bool((picture == picture[..., :1]).all())
+    buffer = io.BytesIO()
+    Image.fromarray(picture[..., 0] if grey else picture).save(buffer, "PNG", compress_level=9)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def around(centre: int, side: int, length: int) -> slice:
+    """So many pixels around one, as far as a picture of ``length`` pixels goes."""
+    side = min(side, length)
+    start = max(0, min(centre - side // 2, length - side))
+    return slice(start, start + side)

@@ -1,0 +1,1 @@
+"""The recipe: one YAML file, its sections, and the plan of samples that follows from it."""

@@ -1,0 +1,370 @@
+"""The plan: which samples a recipe comes to, from the index alone.
+
+Every sample gets its host, split, mask section, donors and id here, and its place in a shard, so
+that any number of processes can share the work. No voxel is read and no mask drawn.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import accumulate, groupby
+
+from synthct.errors import RecipeError, SourceError
+from synthct.masks import MaskKind, SeveralSlices
+from synthct.recipe.donors import DonorChooser, OwnCase, can_lend, lent_ml, no_lesion_taken
+from synthct.recipe.recipe import SPLITS, Recipe, Split, donor_source
+from synthct.recipe.splits import share_out, split_patients
+from synthct.recipe.yaml_errors import nearest
+from synthct.seeds import derive_seed
+from synthct.sources import CaseEntry, Index
+from synthct.volume.views import VIEW_AXIS
+
+
+@dataclass(frozen=True, eq=False)
+class SampleSpec:
+    """One sample to be made.
+
+    Attributes:
+        split: The split of the host's patient, and so of the donor's.
+        host: The case that is painted into.
+        section: Name of the recipe's section of ``masks``.
+        draw: Number of the mask among those of this host and section, from 0.
+        slice_ordinal: Number of the slice among those of this mask, from 0; the plan knows the
+            first only.
+        variant: Number of the painting of this mask, from 0; None for the host's own slice, which
+            a section with ``pair`` gives beside them.
+        donors: Cases to take the shape from, the first unless it cannot be placed; empty for
+            kinds without a donor.
+        slices: About how many slices, each a sample, the mask will come to; how many they are is
+            known when it is drawn.
+    """
+
+    split: Split
+    host: CaseEntry
+    section: str
+    draw: int
+    slice_ordinal: int
+    variant: int | None
+    donors: tuple[CaseEntry, ...] = ()
+    slices: int = 1
+
+    @property
+    def lesion_id(self) -> str:
+        """``<host>.<section>.d<draw>``: the 3D mask, which its slices and variants share."""
+        return f"{self.host.case_id}.{self.section}.d{self.draw:03d}"
+
+    @property
+    def mask_id(self) -> str:
+        """``<lesion_id>.s<slice>``: the mask on a slice, which its variants share."""
+        return f"{self.lesion_id}.s{self.slice_ordinal}"
+
+    @property
+    def sample_id(self) -> str:
+        """``<mask_id>.v<variant>``, or ``<mask_id>.real`` for the host's own slice."""
+        return f"{self.mask_id}.{f'v{self.variant}' if self.is_painted else 'real'}"
+
+    @property
+    def is_painted(self) -> bool:
+        """Whether the model paints; if not, the sample is the host's own slice."""
+        return self.variant is not None
+
+    def on_slice(self, ordinal: int) -> SampleSpec:
+        """The sample of the same draw and variant on another slice."""
+        return replace(self, slice_ordinal=ordinal, slices=1)
+
+    @property
+    def donor(self) -> CaseEntry | None:
+        """The case to take the shape from; None for kinds without a donor."""
+        return self.donors[0] if self.donors else None
+
+
+@dataclass(frozen=True, eq=False)
+class Shard:
+    """The samples of one file, the unit of work; they are of one split.
+
+    Attributes:
+        split: Their split.
+        index: Number of the shard within its split, from 0.
+        specs: The samples in order.
+    """
+
+    split: Split
+    index: int
+    specs: tuple[SampleSpec, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """All samples of a recipe, in the order of the dataset.
+
+    Where a mask becomes several slices, it stands in the plan with its first one.
+
+    Attributes:
+        specs: The samples: by split, host, section, draw and variant.
+        shards: The same samples in files.
+        notes: What the user should know, such as hosts without a label.
+        splits: Patient to split, of hosts and donors.
+    """
+
+    specs: tuple[SampleSpec, ...]
+    shards: tuple[Shard, ...]
+    notes: tuple[str, ...]
+    splits: Mapping[str, Split]
+
+    @property
+    def plan_id(self) -> str:
+        """sha256 of the samples with their cases, donors and shards; free of paths."""
+        rows = [
+            [shard.split, shard.index, spec.sample_id]
+            + [[case.source, case.case_id, case.patient_id] for case in (spec.host, *spec.donors)]
+            for shard in self.shards
+            for spec in shard.specs
+        ]
+        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+    @property
+    def num_samples(self) -> int:
+        """How many samples there will be; about, if ``is_exact`` is false."""
+        return sum(spec.slices for spec in self.specs)
+
+    @property
+    def num_painted(self) -> int:
+        """How many of them the model paints; the others are the real halves of pairs."""
+        return sum(spec.slices for spec in self.specs if spec.is_painted)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether no mask becomes several slices, which are counted when it is drawn."""
+        return all(spec.slices == 1 for spec in self.specs)
+
+    def count(self, field: str) -> dict[str, int]:
+        """Samples by ``split``, ``section``, ``host`` or ``donor``, in the order of the plan."""
+        counts: Counter[str] = Counter()
+        for spec in self.specs:
+            name = getattr(spec, field)
+            if name is not None:
+                counts[name.case_id if isinstance(name, CaseEntry) else str(name)] += spec.slices
+        return dict(counts)
+
+    def limit(self, samples: int) -> Plan:
+        """The plan cut to its first ``samples``; what remains keeps its ids and seeds.
+
+        A pair is not torn, so that a few more samples may remain.
+        """
+        units = list(_units(self.specs))
+        before = [0, *accumulate(sum(spec.slices for spec in unit) for unit in units)]
+        count = sum(len(u) for u, start in zip(units, before, strict=False) if start < samples)
+        shards, left = [], count
+        for shard in self.shards:
+            if left > 0:
+                shards.append(replace(shard, specs=shard.specs[:left]))
+            left -= len(shard.specs)
+        return replace(self, specs=self.specs[:count], shards=tuple(shards))
+
+
+def plan_samples(recipe: Recipe, index: Index) -> Plan:
+    """The samples that ``recipe`` comes to with the cases of ``index``.
+
+    Raises:
+        SourceError: If no host has an image.
+        RecipeError: If a section of ``masks`` can be drawn in no host, or has no donor.
+    """
+    scans = tuple(entry for entry in index.entries("hosts") if entry.image is not None)
+    if not scans:
+        raise SourceError("source 'hosts': no case has an image to paint into; add scans")
+    able = {s.name: _able_hosts(recipe, n, scans) for n, s in enumerate(recipe.masks)}
+    pools = {s.name: _donor_pool(recipe, n, index) for n, s in enumerate(recipe.masks)}
+    hosts = tuple(scan for scan in scans if any(scan.case_id in ids for ids in able.values()))
+    notes = [*_unknown_notes(recipe, scans)]
+    for name, ids in able.items():
+        if lacking := [scan.case_id for scan in scans if scan.case_id not in ids]:
+            count = f"{len(lacking)} of {len(scans)} hosts lack its labels and are skipped"
+            notes.append(f"masks '{name}': {count}: {_some(lacking)}")
+
+    donors = [e for s in recipe.masks if not s.donor_is_host for e in pools[s.name]]
+    splits, split_notes = split_patients(recipe, hosts, donors)
+    notes += split_notes
+    used: Counter[str] = Counter()
+    choosers: dict[str, DonorChooser | OwnCase] = {}
+    for number, section in enumerate(recipe.masks):
+        if not section.needs_donor:
+            continue
+        chooser: DonorChooser | OwnCase = OwnCase(pools[section.name])
+        if not section.donor_is_host:
+            chooser = DonorChooser(recipe.seed, section, pools[section.name], splits, used)
+        choosers[section.name], ids = chooser, able[section.name]
+        bereft = [h.case_id for h in hosts if h.case_id in ids and not chooser.has_donor_for(h)]
+        ids.difference_update(bereft)
+        if not ids:
+            message = f"no host has {chooser.wanted}; {chooser.hint}"
+            raise recipe.error(("masks", number, section.donor_key), message)
+        if bereft:
+            count = f"{len(bereft)} hosts lack {chooser.wanted}"
+            notes.append(f"masks '{section.name}': {count} and are skipped: {_some(bereft)}")
+
+    specs = tuple(
+        spec
+        for split in SPLITS
+        for host in hosts
+        if splits[host.patient_id] == split
+        for spec in _specs_of_host(recipe, host, split, able, choosers)
+    )
+    return Plan(specs, tuple(_shards(specs, recipe.samples_per_shard)), tuple(notes), splits)
+
+
+def _able_hosts(recipe: Recipe, number: int, hosts: Sequence[CaseEntry]) -> set[str]:
+    """The hosts that have the labels of a section.
+
+    Raises:
+        RecipeError: If none has.
+    """
+    section = recipe.masks[number]
+    able = {host.case_id for host in hosts if suits(host, section)}
+    if not able:
+        labels = section.wanted_labels() or section.useful_labels()
+        raise _nobody_has(recipe, number, "host", labels, hosts)
+    return able
+
+
+def suits(host: CaseEntry, section: MaskKind) -> bool:
+    """Whether a host has every wanted label or, where none in particular is wanted, any useful."""
+    wanted, useful = section.wanted_labels(), section.useful_labels()
+    if wanted or not useful:
+        return all(label in host.labels for label in wanted)
+    return any(label in host.labels for label in useful)
+
+
+def _donor_pool(recipe: Recipe, number: int, index: Index) -> tuple[CaseEntry, ...]:
+    """The cases that can lend a shape to a section.
+
+    Raises:
+        RecipeError: If there is none.
+    """
+    section = recipe.masks[number]
+    source = donor_source(section)
+    if source is None:
+        return ()
+    entries = index.entries(source)
+    wanted = section.donor_labels()
+    pool = tuple(e for e in entries if all(label in e.labels for label in wanted))
+    if not pool:
+        raise _nobody_has(recipe, number, f"case of '{source}'", wanted, entries)
+    able = tuple(entry for entry in pool if can_lend(entry, section))
+    if not able:
+        raise recipe.error(("masks", number, "query"), no_lesion_taken(source, pool, section))
+    return able
+
+
+def _nobody_has(
+    recipe: Recipe, number: int, who: str, labels: Sequence[str], entries: Sequence[CaseEntry]
+) -> RecipeError:
+    """That no case has the labels of a section, what there is, and what was probably meant."""
+    known = sorted({name for entry in entries for name in entry.available})
+    present = sorted({name for entry in entries for name in entry.labels})
+    lacking = [label for label in labels if label not in present] or list(labels)
+    unknown = [label for label in lacking if label not in known]
+    if unknown:
+        near = nearest(unknown[0], known)
+        hint = f"; did you mean '{near}'?" if near else ""
+        message = f"no {who} knows '{unknown[0]}'{hint} (known: {_some(known)})"
+        return recipe.error_at_label(number, unknown[0], message)
+    names = ", ".join(f"'{label}'" for label in labels)
+    what = names if len(labels) == 1 else f"all of {names}"
+    message = f"no {who} has {what} (there is: {_some(present)}); choose another label or source"
+    return recipe.error_at_label(number, lacking[0], message)
+
+
+def _unknown_notes(recipe: Recipe, hosts: Sequence[CaseEntry]) -> Iterator[str]:
+    """Of masks of several organs: those that no host knows, which may be a slip of the pen."""
+    known = sorted({name for host in hosts for name in host.available})
+    for section in recipe.masks:
+        optional = () if section.wanted_labels() else section.useful_labels()
+        for label in optional:
+            if label not in known:
+                near = nearest(label, known)
+                hint = f"; did you mean '{near}'?" if near else ""
+                yield f"masks '{section.name}': no host knows '{label}'{hint}"
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first names and how many there are more."""
+    more = f" and {len(names) - 12} more" if len(names) > 12 else ""
+    return ", ".join(names[:12]) + more if names else "none"
+
+
+def _specs_of_host(
+    recipe: Recipe,
+    host: CaseEntry,
+    split: Split,
+    able: Mapping[str, set[str]],
+    choosers: Mapping[str, DonorChooser | OwnCase],
+) -> Iterator[SampleSpec]:
+    """The samples of one host, by section, draw and variant; the real half of a pair is last."""
+    sections = [section for section in recipe.masks if host.case_id in able[section.name]]
+    if not sections:
+        return
+    offset = Fraction(derive_seed(recipe.seed, "share", host.case_id), 2**63)
+    shares = share_out([section.weight for section in sections], recipe.masks_per_case, offset)
+    for section, draws in zip(sections, shares, strict=True):
+        for draw in range(draws):
+            chooser = choosers.get(section.name)
+            donors = chooser.choose(host, draw) if chooser else ()
+            slices = _expected_slices(recipe, section, host, donors)
+            for variant in (*range(recipe.variants), *((None,) if section.pair else ())):
+                yield SampleSpec(
+                    split=split,
+                    host=host,
+                    section=section.name,
+                    draw=draw,
+                    slice_ordinal=0,
+                    variant=variant,
+                    donors=donors,
+                    slices=slices,
+                )
+
+
+def _expected_slices(
+    recipe: Recipe, section: MaskKind, host: CaseEntry, donors: Sequence[CaseEntry]
+) -> int:
+    """About how many slices a mask will come to, judged by the volume of what lends its shape."""
+    if section.slices == "random" or section.slices == "largest":
+        return 1
+    labels = [name for name in section.shape_labels() if name in host.labels]
+    volume_ml = sum(host.labels[name].volume_ml for name in labels)
+    if donors:
+        volume_ml = lent_ml(donors[0], section)
+    step_mm = float(host.spacing_mm[VIEW_AXIS[recipe.view]])
+    if isinstance(section.slices, SeveralSlices) and section.slices.every_mm is not None:
+        step_mm = max(step_mm, section.slices.every_mm)
+    return max(1, round(section.likely_extent_mm(volume_ml) / step_mm))
+
+
+def _shards(specs: Sequence[SampleSpec], size: int) -> Iterator[Shard]:
+    """Runs of at most ``size`` samples of one split, or of one mask or pair with more slices."""
+    for split in SPLITS:
+        runs: list[list[SampleSpec]] = []
+        room = 0
+        for unit in _units(spec for spec in specs if spec.split == split):
+            samples = sum(spec.slices for spec in unit)
+            if not runs or samples > room:
+                runs.append([])
+                room = size
+            runs[-1] += unit
+            room -= samples
+        for index, run in enumerate(runs):
+            yield Shard(split, index, tuple(run))
+
+
+def _units(specs: Iterable[SampleSpec]) -> Iterator[tuple[SampleSpec, ...]]:
+    """What must stand in one file: a pair with all of its variants, any other sample alone."""
+    for _, group in groupby(specs, key=lambda spec: spec.lesion_id):
+        unit = tuple(group)
+        if all(spec.is_painted for spec in unit):
+            yield from ((spec,) for spec in unit)
+        else:
+            yield unit

@@ -1,0 +1,368 @@
+"""The recipe: what a dataset is to be, as one YAML file, checked before anything is read.
+
+Knows the fields and how they hang together, not what the scans hold: that a label is there at all
+is seen in ``plan``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePath
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
+
+from synthct.errors import RecipeError
+from synthct.masks import MaskKind
+from synthct.models.methods import CopyPaste, Diffusion, Inpaint
+from synthct.recipe.quality import Quality
+from synthct.recipe.relabel import Relabel
+from synthct.recipe.yaml_errors import Problem, did_you_mean, nearest, path_text
+from synthct.recipe.yaml_model import (
+    Document,
+    dump_yaml,
+    expand_variables,
+    fail_at,
+    read_yaml,
+    validate,
+)
+from synthct.sources import Source
+from synthct.volume.views import View
+
+#: Locations of the values in which environment variables are expanded.
+PATH_KEYS = ("sources.*.root", "inpaint.checkpoint")
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+
+def _check_version(value: object) -> object:
+    if isinstance(value, str) and re.fullmatch(r"(0|[1-9]\d*)(\.(0|[1-9]\d*)){2}", value):
+        return value
+    raise ValueError(f"{value} is not a version; write three numbers such as 1.0.0")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Splits(_Section):
+    """The share of the patients in each split, together 1; or what the sources' tables say.
+
+    Attributes:
+        train: Share of the patients.
+        validation: Share of the patients.
+        test: Share of the patients.
+        from_source: Take the splits of the sources' own tables (TotalSegmentator's ``meta.csv``)
+            instead of shares.
+    """
+
+    train: Annotated[float, Field(ge=0, le=1)] = 0.0
+    validation: Annotated[float, Field(ge=0, le=1)] = 0.0
+    test: Annotated[float, Field(ge=0, le=1)] = 0.0
+    from_source: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.from_source:
+            if self.fractions:
+                raise ValueError("from_source and fractions exclude each other; remove one")
+            return self
+        total = sum(self.fractions.values())
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"the fractions add up to {total:g}, not to 1")
+        return self
+
+    @property
+    def fractions(self) -> dict[Split, float]:
+        """The splits that get patients, and their share."""
+        shares: dict[Split, float] = {
+            "train": self.train,
+            "validation": self.validation,
+            "test": self.test,
+        }
+        return {split: share for split, share in shares.items() if share > 0}
+
+
+class Recipe(_Section):
+    """What a dataset is to be.
+
+    Attributes:
+        name: Name of the dataset, lower case with dashes.
+        version: Semantic version of the data; raised when anything below changes.
+        description: A sentence or two for the dataset card.
+        licence: SPDX id of the dataset's licence; by default what follows from the sources.
+        seed: Every random decision follows from it.
+        sources: Where scans come from; ``hosts`` are painted into.
+        on_bad_case: What a case does whose files are damaged or do not fit together: ``stop`` the
+            run, or be left out (``skip``), which the plan, the card and the lock tell.
+        view: The plane of the slices.
+        masks_per_case: Masks drawn in each host, shared out over ``masks`` by weight.
+        masks: The kinds of masks.
+        inpaint: How they are painted.
+        variants: Different paintings of each mask.
+        relabel: What a program of the user's, given with ``--relabel``, says of painted pictures;
+            for masks with ``label_map: relabel``.
+        quality: Limits on the measures of a sample; what breaks one is rejected.
+        splits: Share of the patients in each split; host and donor of a sample share one.
+        keep_original: Whether rows also hold the original slice.
+        release: ``full`` writes whole slices; ``patch`` only what was generated, and nothing of
+            the scans: whoever has them makes whole slices of it with ``synthct compose``.
+        samples_per_shard: Samples in a file, the unit of work and of resuming.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=80)]
+    version: Annotated[str, BeforeValidator(_check_version)]
+    description: str | None = None
+    licence: str | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    sources: dict[Annotated[str, Field(pattern=r"^[a-z0-9]+([_-][a-z0-9]+)*$")], Source]
+    on_bad_case: Literal["stop", "skip"] = "stop"
+    view: View = "axial"
+    masks_per_case: Annotated[int, Field(ge=1, le=100_000)] = 1
+    masks: Annotated[tuple[MaskKind, ...], Field(min_length=1, max_length=100)]
+    inpaint: Inpaint = Diffusion()
+    variants: Annotated[int, Field(ge=1, le=10_000)] = 1
+    relabel: Relabel | None = None
+    quality: Quality = Quality()
+    splits: Splits = Splits(train=0.8, validation=0.1, test=0.1)
+    keep_original: bool = False
+    release: Literal["full", "patch"] = "full"
+    samples_per_shard: Annotated[int, Field(ge=1, le=100_000)] = 256
+
+    _document: Document | None = PrivateAttr(default=None)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        problems = [
+            *_source_problems(self),
+            *_name_problems(self),
+            *_method_problems(self),
+            *_relabel_problems(self),
+            *_release_problems(self),
+        ]
+        if problems:
+            raise fail_at(problems)
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        # Where the fields stand in which file is no part of what they say.
+        return isinstance(other, Recipe) and self.model_dump() == other.model_dump()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def error(
+        self, location: tuple[str | int, ...], message: str, *, at_key: bool = False
+    ) -> RecipeError:
+        """An error at a field, with its place in the file if the recipe was read from one."""
+        if self._document is None:
+            return RecipeError(f"{path_text(location)}: {message}")
+        return self._document.error(location, message, at_key=at_key)
+
+    def error_at_label(self, section: int, label: str, message: str) -> RecipeError:
+        """An error at the place where ``masks[section]`` names ``label``."""
+        return self.error(("masks", section, *_key_of(self.masks[section], label)), message)
+
+    def wanted_labels(self) -> tuple[str, ...]:
+        """Every label that some section needs or can use, in hosts or donors, in recipe order."""
+        wanted: dict[str, None] = {}
+        for section in self.masks:
+            wanted.update(dict.fromkeys(section.wanted_labels()))
+            wanted.update(dict.fromkeys(section.useful_labels()))
+            wanted.update(dict.fromkeys(section.donor_labels()))
+        wanted.update(dict.fromkeys(self.relabel.labels if self.relabel else ()))
+        return tuple(wanted)
+
+    def wanted_lesions(self) -> dict[str, tuple[tuple[str, str], ...]]:
+        """Source to the labels of which it lends lesions, each with the organ they lie in."""
+        wanted: dict[str, dict[tuple[str, str], None]] = {}
+        for section in self.masks:
+            source, lesions = donor_source(section), section.donor_lesions()
+            if source is not None and lesions is not None:
+                wanted.setdefault(source, {})[lesions] = None
+        return {source: tuple(found) for source, found in wanted.items()}
+
+    def resolved(self) -> dict[str, Any]:
+        """The recipe as JSON with defaults filled and no path of this machine in it.
+
+        Roots become ``${HOSTS_ROOT}`` and the like, so that the resolved recipe is a recipe
+        again, and what is had from the Hub stays named; a checkpoint in a folder keeps the
+        folder's name (its files are told apart by the hashes in the lock).
+        """
+        data: dict[str, Any] = self.model_dump(mode="json")
+        for name, section in data["sources"].items():
+            if section.get("repo") is not None:
+                del section["root"]
+            elif "root" in section:
+                section.update(root=_variable(name))
+                del section["repo"], section["revision"]
+        if isinstance(self.inpaint, Diffusion) and self.inpaint.is_folder:
+            data["inpaint"]["checkpoint"] = f"./{PurePath(self.inpaint.checkpoint).name}"
+        return data
+
+    def resolved_yaml(self) -> str:
+        """``resolved`` as the YAML that is stored with the dataset."""
+        return dump_yaml(self.resolved())
+
+    @property
+    def recipe_id(self) -> str:
+        """sha256 of the resolved recipe as canonical JSON: the same on every machine.
+
+        And the same wherever the scans come from: they are told apart by the hashes in the lock.
+        """
+        data = self.resolved()
+        for name, section in data["sources"].items():
+            if section.pop("repo", None) is not None:
+                del section["revision"]
+                section["root"] = _variable(name)
+        text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def load_recipe(
+    path: str | Path,
+    *,
+    sources: Mapping[str, Path] | None = None,
+    checkpoint: Path | None = None,
+) -> Recipe:
+    """Read and check a recipe.
+
+    Args:
+        path: The YAML file. Relative roots in it are relative to the working directory.
+        sources: Roots that replace those of the recipe, by name of the source (``--source``).
+        checkpoint: A folder that replaces the recipe's checkpoint.
+
+    Raises:
+        RecipeError: With one line ``file:line:column: key: what is wrong`` for each fault.
+    """
+    document = read_yaml(Path(path))
+    _replace_roots(document, sources or {})
+    if checkpoint is not None and isinstance(document.value.get("inpaint"), dict):
+        document.value["inpaint"]["checkpoint"] = str(checkpoint)
+    expand_variables(document, PATH_KEYS)
+    recipe = validate(document, Recipe)
+    recipe._document = document
+    return recipe
+
+
+def stored_recipe(path: Path) -> Recipe:
+    """The resolved recipe of a dataset, its roots left as the variables that they are.
+
+    Raises:
+        RecipeError: If it is damaged.
+    """
+    return validate(read_yaml(path), Recipe)
+
+
+def recipe_json_schema() -> dict[str, Any]:
+    """The JSON Schema of recipes, for editors."""
+    schema = Recipe.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _replace_roots(document: Document, roots: Mapping[str, Path]) -> None:
+    """Put the roots of the command line into the document, in place."""
+    written = document.value.get("sources")
+    sections = written if isinstance(written, dict) else {}
+    for name, root in roots.items():
+        if name not in sections:
+            hint = did_you_mean(name, list(sections))
+            raise RecipeError(f"--source {name}={root}: the recipe has no source '{name}'{hint}")
+        section = sections[name]
+        if not isinstance(section, dict) or section.keys().isdisjoint({"root", "repo"}):
+            message = f"--source {name}={root}: sources.{name} has no root that could be replaced"
+            raise document.error(("sources", name), message, at_key=True)
+        if "root" not in section:
+            section.pop("repo")
+            section.pop("revision", None)
+        section["root"] = str(root)
+
+
+def _variable(source: str) -> str:
+    """What stands for the root of a source in a resolved recipe."""
+    return f"${{{source.upper().replace('-', '_')}_ROOT}}"
+
+
+def _source_problems(recipe: Recipe) -> Iterator[Problem]:
+    """No hosts, or a section that takes donors from a source that is not there."""
+    names = list(recipe.sources)
+    if "hosts" not in names:
+        near = nearest("hosts", names)
+        if near is not None:
+            yield Problem(("sources", near), "unknown name for the scans; did you mean 'hosts'?")
+        else:
+            yield Problem(("sources",), "the source 'hosts' is missing: the scans to paint into")
+    for index, section in enumerate(recipe.masks):
+        donors = donor_source(section)
+        if donors is None or donors in names:
+            continue
+        others = [name for name in names if name != "hosts"] or names
+        yield Problem(
+            ("masks", index, section.donor_key),
+            f"kind '{section.kind}' takes shapes from the source '{donors}', which 'sources' does "
+            f"not have{did_you_mean(donors, others)}",
+        )
+
+
+def _name_problems(recipe: Recipe) -> Iterator[Problem]:
+    """Two sections of one name."""
+    first: dict[str, int] = {}
+    for index, section in enumerate(recipe.masks):
+        if section.name in first:
+            message = f"'{section.name}' is already the name of masks[{first[section.name]}]"
+            yield Problem(("masks", index, "name"), f"{message}; names must differ")
+        first.setdefault(section.name, index)
+
+
+def _method_problems(recipe: Recipe) -> Iterator[Problem]:
+    """What a method of painting cannot do."""
+    if not isinstance(recipe.inpaint, CopyPaste):
+        return
+    for index, section in enumerate(recipe.masks):
+        if not section.needs_donor or section.donor_is_host:
+            message = f"copy_paste pastes a donor's voxels, and kind '{section.kind}' has no donor"
+            yield Problem(("masks", index, "kind"), f"{message}; use noise_fill")
+    if recipe.variants > 1:
+        message = f"copy_paste gives the same picture {recipe.variants} times; set variants to 1"
+        yield Problem(("variants",), message)
+
+
+def _relabel_problems(recipe: Recipe) -> Iterator[Problem]:
+    """Labels that are wanted from a program of which nothing is said, or the other way about."""
+    asking = [n for n, section in enumerate(recipe.masks) if section.label_policy() == "relabel"]
+    if asking and recipe.relabel is None:
+        message = "'relabel' needs a section relabel (name, labels) beside masks"
+        yield Problem(("masks", asking[0], "label_map"), message)
+    if recipe.relabel is not None and not asking:
+        yield Problem(("relabel",), "no mask says label_map: relabel; remove this section")
+
+
+def _release_problems(recipe: Recipe) -> Iterator[Problem]:
+    """What would put real tissue into a release that is to hold none."""
+    if recipe.release != "patch":
+        return
+    if recipe.keep_original:
+        message = "a patch-only release holds nothing of the scans; set keep_original to false"
+        yield Problem(("keep_original",), message)
+    if not isinstance(recipe.inpaint, Diffusion):
+        message = f"{recipe.inpaint.method} mixes real tissue into its paint"
+        yield Problem(("inpaint", "method"), f"{message}, which release 'patch' may not hold")
+
+
+def donor_source(section: MaskKind) -> str | None:
+    """The name of the source that a section takes donors from; None if it takes none."""
+    return str(getattr(section, section.donor_key)) if section.needs_donor else None
+
+
+def _key_of(section: MaskKind, label: str) -> tuple[str | int, ...]:
+    """Where in its section of the recipe a label is named; empty if it is a default."""
+    for name in type(section).model_fields:
+        value = getattr(section, name)
+        if name not in {"name", "kind", section.donor_key} and value == label:
+            return (name,)
+        if isinstance(value, tuple) and label in value:
+            return (name, value.index(label))
+    return ()

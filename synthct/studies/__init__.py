@@ -1,0 +1,1 @@
+"""What runs builds, trainings and evaluations to find something out."""

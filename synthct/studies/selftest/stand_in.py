@@ -1,0 +1,116 @@
+"""A build with everything real but the paint: locks, shards, journal, documents, commit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from synthct.build.assemble import Order, Painted, ShardFile, assemble, is_finished
+from synthct.build.crew import Crew
+from synthct.build.progress import Progress
+from synthct.dataset.manifest import Release
+from synthct.dataset.records import write_recipe, write_rejected
+from synthct.dataset.schema import Facts, Metrics, Row, Slices, arrow_schema, make_row
+from synthct.dataset.summary import rejections
+from synthct.dataset.writer import Rejection, ShardRecord, shard_name
+from synthct.storage.files import atomic_write, make_folder
+from synthct.storage.lock import version_lock
+from synthct.volume import Volume
+
+#: Splits of the shards; a few are as good as many, since each is written the same way.
+_SPLITS = ("train", "train", "validation")
+_PLAN_ID = "stand-in"
+
+
+def shard_path(number: int) -> str:
+    """The file of a shard, relative to the version's folder."""
+    split = _SPLITS[number]
+    return shard_name(split, _SPLITS[:number].count(split), _SPLITS.count(split))
+
+
+class ShuffledCrew(Crew):
+    """One process that takes the shards in an order of its own.
+
+    Args:
+        seed: Another seed, another order.
+    """
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self._rng = np.random.default_rng(seed)
+
+    def take(self, numbers: Sequence[int]) -> Iterator[int]:
+        """As if others had taken what comes in between."""
+        yield from (int(number) for number in self._rng.permutation(numbers))
+
+
+class StandIn:
+    """Builds one small version again and again; the samples are made once."""
+
+    def __init__(self) -> None:
+        self._rows = [_row(number) for number in range(len(_SPLITS))]
+
+    def build(self, final: Path, seed: int, painted: list[int]) -> None:
+        """Build the version or go on with it, as ``synthct build`` does.
+
+        Args:
+            final: Where it will stand.
+            seed: Of the order of the shards.
+            painted: Gets the numbers of the shards that had to be painted.
+
+        Raises:
+            SynthCTError: As in a build.
+        """
+
+        def paint(numbers: Iterator[int], progress: Progress) -> Iterator[Painted]:
+            for number in numbers:
+                painted.append(number)
+                yield number, [self._rows[number]], [Rejection(f"rejected-{number}", "seam")]
+                progress.update()
+
+        def document(tree: Path, release: Release, shards: Sequence[ShardRecord]) -> None:
+            write_recipe(tree, {"name": release.name, "version": release.version})
+            write_rejected(tree, rejections(shards))
+            atomic_write(tree / "README.md", f"# {release.label}\n".encode())
+
+        crew = ShuffledCrew(seed)
+        make_folder(final.parent)
+        with version_lock(final):
+            if not is_finished(final, _PLAN_ID, crew):
+                assemble(_order(final), crew, paint, document)
+
+
+def _order(final: Path) -> Order:
+    return Order(
+        final=final,
+        name="stand-in",
+        plan_id=_PLAN_ID,
+        key=_PLAN_ID,
+        shards=tuple(
+            ShardFile(shard_path(number), split, samples=2, bytes=1000)
+            for number, split in enumerate(_SPLITS)
+        ),
+        schema=arrow_schema(keep_original=False),
+    )
+
+
+def _row(number: int) -> Row:
+    rng = np.random.default_rng(number)
+    original = rng.integers(-1024, 3072, (16, 12, 1), dtype=np.int16)
+    mask = np.zeros(original.shape, dtype=bool)
+    mask[4:9, 3:8] = True
+    painted = np.where(mask, np.int16(number), original)
+    labels = mask.astype(np.uint8)
+    slices = Slices(Volume(painted, np.eye(4)), original, mask, labels)
+    facts = Facts(**_filled(Facts) | {"sample_id": f"sample-{number}"})
+    return make_row(slices, facts, Metrics(**_filled(Metrics)), {"number": number})
+
+
+def _filled(group: type[Facts] | type[Metrics]) -> dict[str, Any]:
+    """Some value of the right type for every field."""
+    values = {"str": "stand-in", "View": "axial", "int": 0, "float": 0.5, "bool": False}
+    return {field.name: values.get(str(field.type)) for field in fields(group)}
