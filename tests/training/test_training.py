@@ -31,7 +31,7 @@ from synthct.training.recipe import TrainingRecipe, load_training_recipe
 from synthct.training.sheet import COLUMNS, TILE_PX, choose
 from synthct.training.validate import Measures, Validation
 
-RECIPES = Path(__file__).resolve().parents[1] / "recipes" / "training"
+RECIPES = Path(__file__).resolve().parents[2] / "recipes" / "training"
 
 #: With everything that draws random numbers, so that going on exactly is put to the test.
 RANDOM = {

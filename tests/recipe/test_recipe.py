@@ -11,7 +11,7 @@ import pytest
 from synthct.errors import RecipeError
 from synthct.recipe.recipe import Recipe, load_recipe, recipe_json_schema
 
-RECIPES = Path(__file__).resolve().parents[1] / "recipes"
+RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 NAMES = ("quickstart", "kits_tumors", "kits_healthy", "totalsegmentator_organs")
 
 TEXT = """\

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from synthct.dataset import lock as locks
+from synthct.storage import lock as locks
 from synthct.errors import ConflictError
 from synthct.storage.lock import version_lock, worker_lock
 

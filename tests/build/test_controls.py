@@ -452,7 +452,7 @@ def test_a_label_without_any_statistics_is_named_before_anything_is_drawn(folder
 
 
 def test_the_control_recipe_differs_in_the_paint_alone() -> None:
-    folder = Path(__file__).resolve().parents[1] / "recipes"
+    folder = Path(__file__).resolve().parents[2] / "recipes"
     model, control = (
         load_recipe(folder / f"{name}.yaml").model_dump(
             exclude={"name", "description", "inpaint", "variants", "quality"}

@@ -16,7 +16,7 @@ from synthct.sources import CaseEntry, Index, LabelStats, index_sources
 from synthct.volume import Box
 from synthct.volume.anatomy import LesionFacts, Seat
 
-RECIPES = Path(__file__).resolve().parents[1] / "recipes"
+RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 STATS = LabelStats(8, 0.1, Box((0, 0, 0), (2, 2, 2)))
 KIDNEY: dict[str, Any] = {"name": "kidneys", "kind": "organ", "label": "kidney"}
 TUMOR: dict[str, Any] = {"name": "tumors", "kind": "transplant", "label": "tumor", "into": "kidney"}

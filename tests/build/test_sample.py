@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from tiny_recipe import SECTIONS, tiny_recipe, write_data
 
-from synthct import sample as sample_module
+from synthct.build import sample as sample_module
 from synthct.build.check import Checked, check
 from synthct.build.draw import CaseReader, Refused, masks_of
 from synthct.build.prepare import Prepared, painted_value, prepare

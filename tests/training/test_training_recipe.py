@@ -18,7 +18,7 @@ from synthct.recipe.yaml_model import dump_yaml, read_yaml
 from synthct.training.network import build_unet, make_network
 from synthct.training.recipe import load_training_recipe
 
-RECIPES = Path(__file__).resolve().parents[1] / "recipes" / "training"
+RECIPES = Path(__file__).resolve().parents[2] / "recipes" / "training"
 NAMES = sorted(path.name for path in RECIPES.glob("*.yaml"))
 BLOB = {"name": "blobs", "kind": "blob"}
 MOVED = {"name": "moved", "kind": "transplant", "label": "tumor", "into": "kidney"}

@@ -394,7 +394,7 @@ def test_hub_that_does_not_deliver_is_a_hub_error(
 
 
 def test_every_packaged_checkpoint_loads() -> None:
-    root = Path(synthct.__file__).parent / "checkpoints"
+    root = Path(synthct.__file__).parent / "models" / "checkpoints"
     for folder in root.iterdir():
         loaded = load_checkpoint(f"package:{folder.name}")
         assert loaded.files.name == f"package:{folder.name}"
