@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from dataset_rows import FACTS
 from pydantic import ValidationError
-from test_plan import TUMOR, cases, plan, recipe
+from planned import TUMOR, cases, plan, recipe
 from tiny_recipe import SECTIONS as TINY
 from tiny_recipe import tiny_recipe, write_data
 

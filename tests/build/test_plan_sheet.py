@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import TINY_LABELS, make_tiny_case
 from PIL import Image
-from test_plan import entry
+from planned import entry
 
 from synthct.build.draw import Drawn
 from synthct.build.plan_sheet import (

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from evaluated import fresh, write_dataset
+from hostile import HOSTILE
 from lesion_rows import make_host, write_lesions
 from typer.testing import CliRunner
 
@@ -23,8 +24,6 @@ from synthct.publish.report.gather import choose_masks, gather
 from synthct.publish.report.lesions import choose_lesions, middle
 from synthct.publish.report.pictures import DIFFERENCE_HU, difference
 from synthct.publish.report.run import write_report
-
-HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)> &amp; ‮ سرطان " + "long" * 100
 
 VENDOR = Path(synthct.publish.report.__file__).parent / "vendor"
 

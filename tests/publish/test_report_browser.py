@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from chromium import needs_chromium, started, watched
 from evaluated import fresh, write_dataset
-from test_report import HOSTILE
+from hostile import HOSTILE
 
 from synthct.publish.report.run import write_report
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 from chromium import needs_chromium, started, watched
+from hostile import HOSTILE
 from lesion_rows import make_host, slices_of, write_lesions
 from PIL import Image
-from test_report import HOSTILE
 
 from synthct.dataset.tiles import windowed
 from synthct.publish.report.pictures import rim

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from synthct.storage import lock as locks
 from synthct.errors import ConflictError
+from synthct.storage import lock as locks
 from synthct.storage.lock import version_lock, worker_lock
 
 HOLDER = """
