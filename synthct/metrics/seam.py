@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from synthct.metrics.crop import Region, crop_to_mask, ratio
+from synthct.metrics.measure import Measure
 
 
 class SeamSteps(NamedTuple):
@@ -110,3 +111,19 @@ def pooled_seam_ratio(seams: Iterable[SeamSteps]) -> float:
         painted_hu += one.painted_hu
         original_hu += one.original_hu
     return ratio(painted_hu, original_hu)
+
+
+SEAM_RATIO = Measure(
+    name="seam_ratio",
+    text="step across the mask's border, painted / original",
+    of=lambda painting: seam_ratio(*painting.windowed),
+    worse="far from 1",
+)
+
+SEAM_OVERSHOOT = Measure(
+    name="seam_overshoot",
+    text="rim of the mask beyond both of its sides",
+    unit="HU",
+    of=lambda painting: seam_overshoot(painting.image, painting.mask, painting.range_hu),
+    worse="far from 0",
+)

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from synthct.metrics.crop import Picture, Region, crop_to_mask, ratio
+from synthct.metrics.measure import Measure
 
 
 def texture_ratio(
@@ -52,3 +53,11 @@ def _roughness(picture: Picture, core: Region) -> float:
     from scipy.ndimage import laplace
 
     return float(np.sqrt(np.square(laplace(picture)[core]).mean()))
+
+
+TEXTURE_RATIO = Measure(
+    name="texture_ratio",
+    text="fine texture inside, painted / original",
+    of=lambda painting: texture_ratio(*painting.windowed),
+    worse="far from 1",
+)

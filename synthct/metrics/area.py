@@ -1,0 +1,34 @@
+"""How much of a slice was painted."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from synthct.metrics.measure import Measure, Painting
+
+
+def _mask_area_mm2(painting: Painting) -> float:
+    rows_mm, columns_mm = painting.spacing_mm
+    return int(np.count_nonzero(painting.mask)) * rows_mm * columns_mm
+
+
+def _painted_fraction(painting: Painting) -> float:
+    return int(np.count_nonzero(painting.mask & painting.is_painted)) / painting.mask.size
+
+
+MASK_AREA = Measure(
+    name="mask_area_mm2",
+    text="area of the mask",
+    unit="mm²",
+    of=_mask_area_mm2,
+    has_limits=False,
+    needs_paint=False,
+)
+
+PAINTED_FRACTION = Measure(
+    name="painted_fraction",
+    text="share of the slice that was painted",
+    of=_painted_fraction,
+    has_limits=False,
+    needs_paint=False,
+)
