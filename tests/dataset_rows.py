@@ -14,10 +14,11 @@ from synthct.dataset.journal import record_shard
 from synthct.dataset.lockfile import Lock, write_lock
 from synthct.dataset.manifest import Manifest, release_of, write_manifest
 from synthct.dataset.records import write_recipe, write_rejected
-from synthct.dataset.schema import Facts, Metrics, Row, Slices, arrow_schema, make_row
+from synthct.dataset.schema import Facts, Row, Slices, arrow_schema, make_row
 from synthct.dataset.summary import rejections
 from synthct.dataset.version import Staging, open_staging
 from synthct.dataset.writer import Rejection, ShardRecord, shard_name, write_shard
+from synthct.metrics import Measures
 from synthct.volume import Volume
 
 FACTS = Facts(
@@ -39,7 +40,7 @@ FACTS = Facts(
     variant=0,
     host_in_training=False,
 )
-METRICS = Metrics(
+METRICS: Measures = dict(
     outside_max_abs_diff=0,
     painted_mean_hu=41.5,
     painted_std_hu=12.25,

@@ -1,8 +1,8 @@
 """Whether the painted region looks like its label to somebody who has learned it elsewhere.
 
 The judge is a logistic regression on all products of a few local features (HU, means over 1, 2 and
-4 mm, roughness, gradient): it is trained in well under a second, draws no random numbers, and on real scans
-separates an organ from its surroundings as well as a random forest on the same features.
+4 mm, roughness, gradient): it is trained in well under a second, draws no random numbers, and on
+real scans separates an organ from its surroundings as well as a random forest on the same features.
 """
 
 from __future__ import annotations

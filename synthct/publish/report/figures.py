@@ -19,7 +19,8 @@ from synthct.evaluate.tables import results_markdown
 from synthct.publish.report.charts import COLOURS, drawn
 from synthct.publish.report.gather import ANYTHING, Gathered
 from synthct.publish.report.panels import Panel, measure_panels, tissue_panels
-from synthct.publish.report.pictures import WINDOWS, Piece, masked, outlined
+from synthct.publish.report.pictures import Piece, masked, outlined
+from synthct.volume.intensity import window_for
 
 #: Rows of the samples' picture, and the side of its tiles in pixels; charts beside each other.
 _SHEET_ROWS, _TILE, _CHARTS = 8, 200, 3
@@ -66,12 +67,13 @@ def _captioned(panel: Panel) -> Rgb:
 
 
 def _strip(pieces: Sequence[Piece]) -> Rgb:
-    first, soft = pieces[0], WINDOWS["soft"]
-    pictures = [masked(first, soft), *(outlined(p.painted, p.mask, soft) for p in pieces)]
-    pictures += [] if first.original is None else [windowed(first.original, soft)]
+    first = pieces[0]
+    label = first.columns.get("label")
+    window = window_for(label, first.columns.get("replaced_mean_hu"))
+    pictures = [masked(first, window), *(outlined(p.painted, p.mask, window) for p in pieces)]
+    pictures += [] if first.original is None else [windowed(first.original, window)]
     tiles = np.hstack([_tile(picture, first.size_mm) for picture in pictures])
-    label = first.columns.get("label") or ANYTHING
-    return captioned(tiles, [[(f"{first.columns['mask_id']}: {label}", TEXT)]])
+    return captioned(tiles, [[(f"{first.columns['mask_id']}: {label or ANYTHING}", TEXT)]])
 
 
 def _tile(picture: Rgb, size_mm: tuple[float, float]) -> Rgb:

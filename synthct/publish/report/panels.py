@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from synthct.dataset.documents.card import MEASURES
 from synthct.dataset.markdown import figure
+from synthct.metrics import MEASURES, Measure
 from synthct.publish.report.charts import Chart, Numbers, Series, bars, lines
 from synthct.publish.report.gather import HU_EDGES, Gathered, Tissue
 from synthct.recipe.quality import Limits
@@ -37,8 +37,8 @@ class Panel:
 
 def measure_panels(found: Gathered) -> Iterator[Panel]:
     """A histogram of each measure that is not the same for all samples."""
-    for name, (what, unit) in MEASURES.items():
-        panel = _measure(found, name, f"{what}, {unit}" if unit else what)
+    for measure in MEASURES.values():
+        panel = _histogram(found, measure)
         if panel is not None:
             yield panel
 
@@ -49,7 +49,9 @@ def tissue_panels(found: Gathered) -> Iterator[Panel]:
         yield _tissue(label, tissue)
 
 
-def _measure(found: Gathered, name: str, what: str) -> Panel | None:
+def _histogram(found: Gathered, measure: Measure) -> Panel | None:
+    """Samples, accepted and rejected, by value; None if the measure has one value or none."""
+    name = measure.name
     kept = _defined(row.get(name) for row in found.rows)
     lost = _defined(one.columns.get(name) for one in found.rejected)
     both = np.concatenate([kept, lost])
@@ -72,7 +74,7 @@ def _measure(found: Gathered, name: str, what: str) -> Panel | None:
         name,
         bars(f"Histogram of {name}", edges, series, limits),
         series if len(lost) else series[:1],
-        f"{what}; {median}{said}",
+        f"{measure.label}; {median}{said}",
     )
 
 
