@@ -8,7 +8,6 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from dataset_rows import FACTS
 from evaluated import fresh, write_dataset
 
 from synthct.dataset.documents.card import CardFacts, dataset_card
@@ -79,7 +78,7 @@ def all_lists(folder: Path) -> dict[str, tuple[set[str], set[str]]]:
 
 def _shards(manifest: Manifest) -> list[ShardRecord]:
     return [
-        ShardRecord(file.path, "train", file.rows, file.size, file.sha256)
+        ShardRecord(file.path, "train", file.rows, file.bytes, file.sha256)
         for file in manifest.files
         if file.rows is not None
     ]
@@ -101,6 +100,6 @@ def _in_card(manifest: Manifest, summary: Summary) -> set[str]:
 
 def _beneath_sample(page: str) -> set[str]:
     """The measures that a click on a sample shows."""
-    match = re.search(rf"{re.escape(FACTS.case_id)}|&quot;measures&quot;: \{{(.*?)\}}", page, re.S)
+    match = re.search(r"&quot;measures&quot;: \{(.*?)\}", page, re.DOTALL)
     assert match is not None
     return set(re.findall(r"&quot;(\w+)&quot;: ", match[1]))

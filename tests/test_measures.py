@@ -1,4 +1,4 @@
-"""Nothing that lists the measures of samples leaves one out, and a new one is one row and one name."""
+"""No list of measures leaves one out, and a new measure is one row and one name."""
 
 from __future__ import annotations
 
