@@ -178,8 +178,6 @@ def _of_label(painting: Painting) -> float | None:
 
 
 MASK_ADHERENCE = Measure(
-    name="mask_adherence",
-    text="what looks like the label against what should (Dice)",
+    "mask_adherence", "what looks like the label against what should (Dice)", worse="lower",
     of=_of_label,
-    worse="lower",
-)
+)  # fmt: skip

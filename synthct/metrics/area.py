@@ -17,18 +17,10 @@ def _painted_fraction(painting: Painting) -> float:
 
 
 MASK_AREA = Measure(
-    name="mask_area_mm2",
-    text="area of the mask",
-    unit="mm²",
+    "mask_area_mm2", "area of the mask", unit="mm²", has_limits=False, needs_paint=False,
     of=_mask_area_mm2,
-    has_limits=False,
-    needs_paint=False,
-)
-
+)  # fmt: skip
 PAINTED_FRACTION = Measure(
-    name="painted_fraction",
-    text="share of the slice that was painted",
+    "painted_fraction", "share of the slice that was painted", has_limits=False, needs_paint=False,
     of=_painted_fraction,
-    has_limits=False,
-    needs_paint=False,
-)
+)  # fmt: skip

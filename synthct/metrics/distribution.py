@@ -64,9 +64,6 @@ def _of_label(painting: Painting) -> float | None:
 
 
 HU_WASSERSTEIN = Measure(
-    name="hu_wasserstein",
-    text="distance to real tissue of the label",
-    unit="HU",
+    "hu_wasserstein", "distance to real tissue of the label", unit="HU", worse="higher",
     of=_of_label,
-    worse="higher",
-)
+)  # fmt: skip

@@ -112,24 +112,15 @@ def _change(
 
 
 MAE = Measure(
-    name="mae_hu",
-    text="mean absolute error, where the replaced tissue is the truth",
-    unit="HU",
-    of=lambda painting: mean_absolute_error(*painting.windowed) if painting.has_truth else None,
+    "mae_hu", "mean absolute error, where the replaced tissue is the truth", unit="HU",
     worse="higher",
-)
-
+    of=lambda painting: mean_absolute_error(*painting.windowed) if painting.has_truth else None,
+)  # fmt: skip
 PSNR = Measure(
-    name="psnr_db",
-    text="peak signal-to-noise ratio, where the replaced tissue is the truth",
-    unit="dB",
-    of=lambda painting: psnr(*painting.windowed) if painting.has_truth else None,
-    worse="lower",
-)
-
+    "psnr_db", "peak signal-to-noise ratio, where the replaced tissue is the truth", unit="dB",
+    worse="lower", of=lambda painting: psnr(*painting.windowed) if painting.has_truth else None,
+)  # fmt: skip
 SSIM = Measure(
-    name="ssim",
-    text="structural similarity, where the replaced tissue is the truth",
+    "ssim", "structural similarity, where the replaced tissue is the truth", worse="lower",
     of=lambda painting: ssim(*painting.windowed) if painting.has_truth else None,
-    worse="lower",
-)
+)  # fmt: skip

@@ -55,38 +55,22 @@ def _clipped_fraction(painting: Painting) -> float | None:
 
 
 PAINTED_MEAN = Measure(
-    name="painted_mean_hu",
-    text="mean of what was painted",
-    unit="HU",
+    "painted_mean_hu", "mean of what was painted", unit="HU",
     of=lambda painting: hu_stats(painting.image[painting.mask]).mean_hu,
-)
-
+)  # fmt: skip
 PAINTED_STD = Measure(
-    name="painted_std_hu",
-    text="standard deviation of what was painted",
-    unit="HU",
+    "painted_std_hu", "standard deviation of what was painted", unit="HU",
     of=lambda painting: hu_stats(painting.image[painting.mask]).std_hu,
-)
-
+)  # fmt: skip
 REPLACED_MEAN = Measure(
-    name="replaced_mean_hu",
-    text="mean of the tissue that was there",
-    unit="HU",
+    "replaced_mean_hu", "mean of the tissue that was there", unit="HU", has_limits=False,
     of=lambda painting: hu_stats(painting.original[painting.mask]).mean_hu,
-    has_limits=False,
-)
-
+)  # fmt: skip
 REPLACED_STD = Measure(
-    name="replaced_std_hu",
-    text="standard deviation of the tissue that was there",
-    unit="HU",
-    of=lambda painting: hu_stats(painting.original[painting.mask]).std_hu,
-    has_limits=False,
-)
-
+    "replaced_std_hu", "standard deviation of the tissue that was there", unit="HU",
+    has_limits=False, of=lambda painting: hu_stats(painting.original[painting.mask]).std_hu,
+)  # fmt: skip
 CLIPPED_FRACTION = Measure(
-    name="clipped_fraction",
-    text="share of values outside of the model's range",
+    "clipped_fraction", "share of values outside of the model's range", worse="higher",
     of=_clipped_fraction,
-    worse="higher",
-)
+)  # fmt: skip

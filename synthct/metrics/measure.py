@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy.typing as npt
@@ -61,15 +61,15 @@ class Painting:
         return self.original, self.image, self.mask, self.range_hu
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Measure:
     """One measure of a sample: a column of every dataset.
 
     Attributes:
         name: Of the column.
         text: What it is, in a few words.
-        unit: Of its values; empty for ratios and shares.
         of: Takes it of a painting. None: it does not apply; NaN: it cannot be computed.
+        unit: Of its values; empty for ratios and shares.
         worse: Which values are bad: the higher or the lower ones, or those that are further from
             0 or (as a ratio) from 1; None where the value alone does not say.
         has_limits: Whether a recipe may limit it.
@@ -79,8 +79,9 @@ class Measure:
 
     name: str
     text: str
-    unit: str = ""
+    _: KW_ONLY
     of: Callable[[Painting], float | None]
+    unit: str = ""
     worse: Literal["higher", "lower", "far from 0", "far from 1"] | None = None
     has_limits: bool = True
     needs_paint: bool = True

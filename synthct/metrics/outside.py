@@ -37,11 +37,7 @@ def outside_max_abs_diff(
 
 
 OUTSIDE_MAX_ABS_DIFF = Measure(
-    name="outside_max_abs_diff",
-    text="greatest change outside of the mask",
-    unit="HU",
+    "outside_max_abs_diff", "greatest change outside of the mask", unit="HU", has_limits=False,
+    needs_paint=False, dtype="int32",
     of=lambda painting: outside_max_abs_diff(painting.original, painting.image, painting.mask),
-    has_limits=False,
-    needs_paint=False,
-    dtype="int32",
-)
+)  # fmt: skip

@@ -114,16 +114,10 @@ def pooled_seam_ratio(seams: Iterable[SeamSteps]) -> float:
 
 
 SEAM_RATIO = Measure(
-    name="seam_ratio",
-    text="step across the mask's border, painted / original",
+    "seam_ratio", "step across the mask's border, painted / original", worse="far from 1",
     of=lambda painting: seam_ratio(*painting.windowed),
-    worse="far from 1",
-)
-
+)  # fmt: skip
 SEAM_OVERSHOOT = Measure(
-    name="seam_overshoot",
-    text="rim of the mask beyond both of its sides",
-    unit="HU",
+    "seam_overshoot", "rim of the mask beyond both of its sides", unit="HU", worse="far from 0",
     of=lambda painting: seam_overshoot(painting.image, painting.mask, painting.range_hu),
-    worse="far from 0",
-)
+)  # fmt: skip

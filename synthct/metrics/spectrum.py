@@ -86,9 +86,6 @@ def _radial_power(picture: Picture, core: Region) -> npt.NDArray[np.float64]:
 
 
 SPECTRUM_DISTANCE = Measure(
-    name="spectrum_distance",
-    text="difference of the noise spectra, painted to original",
-    unit="dB",
-    of=lambda painting: spectrum_distance(*painting.windowed),
-    worse="higher",
-)
+    "spectrum_distance", "difference of the noise spectra, painted to original", unit="dB",
+    worse="higher", of=lambda painting: spectrum_distance(*painting.windowed),
+)  # fmt: skip

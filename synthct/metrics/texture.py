@@ -56,8 +56,6 @@ def _roughness(picture: Picture, core: Region) -> float:
 
 
 TEXTURE_RATIO = Measure(
-    name="texture_ratio",
-    text="fine texture inside, painted / original",
+    "texture_ratio", "fine texture inside, painted / original", worse="far from 1",
     of=lambda painting: texture_ratio(*painting.windowed),
-    worse="far from 1",
-)
+)  # fmt: skip

@@ -49,8 +49,6 @@ def _of_earlier(painting: Painting) -> float | None:
 
 
 VARIANT_DIVERSITY = Measure(
-    name="variant_diversity",
-    text="1 - correlation with the most similar earlier variant",
+    "variant_diversity", "1 - correlation with the most similar earlier variant", worse="lower",
     of=_of_earlier,
-    worse="lower",
-)
+)  # fmt: skip

@@ -129,7 +129,6 @@ PRESETS: dict[str, Window | Knots] = {
 }
 
 
-
 def window_for(
     label: str | None, under_hu: float | None, codec: Window | Knots | None = None
 ) -> Window:
@@ -153,6 +152,7 @@ def window_for(
     if under_hu is None or low <= under_hu <= high:
         return SOFT_TISSUE
     return LUNG if under_hu < low else BONE
+
 
 _ADAPTER: TypeAdapter[Window | Knots] = TypeAdapter(Codec)
 
