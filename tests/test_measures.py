@@ -42,6 +42,10 @@ print("listed everywhere")
 """
 
 
+#: The page for users that lists all measures.
+PAGE = Path(__file__).parents[1] / "docs/reference/measures.md"
+
+
 @pytest.fixture(scope="module")
 def lists(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[set[str], set[str]]]:
     return measure_lists.all_lists(tmp_path_factory.mktemp("measures"))
@@ -70,3 +74,13 @@ def test_a_new_measure_shows_up_everywhere(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert "listed everywhere" in done.stdout
+
+
+def test_the_page_for_users_lists_every_measure() -> None:
+    rows = [
+        f"| `{name}` | {one.text} | {one.unit} | {one.worse or ''} | "
+        f"{'yes' if one.has_limits else 'no'} |"
+        for name, one in MEASURES.items()
+    ]
+    lines = PAGE.read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if line.startswith("| `")] == rows
