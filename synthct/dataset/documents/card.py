@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from synthct.dataset.documents.card_methods import PAINTINGS
+from synthct.dataset.documents.card_methods import METHOD_WORDS
 from synthct.dataset.documents.card_usage import usage
 from synthct.dataset.manifest import Release
 from synthct.dataset.markdown import bullets, code, count, figure, inert, one_line, table
@@ -152,7 +152,7 @@ def _header(release: Release, summary: Summary, facts: CardFacts) -> dict[str, A
 
 def _introduction(release: Release, summary: Summary, facts: CardFacts) -> str:
     slices, hosts = f"{facts.view} CT slice", count(summary.hosts, "patient")
-    painting = PAINTINGS[facts.method]
+    words = METHOD_WORDS[facts.method]
     whose = "the real patient's" if _is_real(facts) else "that of a procedural phantom"
     outside = f"outside of it every voxel is {whose}"
     if release.patch_id is not None:
@@ -162,8 +162,8 @@ def _introduction(release: Release, summary: Summary, facts: CardFacts) -> str:
         parts.append(inert(facts.description))
     parts.append(
         f"{count(summary.samples - summary.real, slices)} of {hosts}, in each of which "
-        f"{painting.who} a region anew, with the label map that goes with it. **Inside of the mask "
-        f"{painting.inside}; {outside}.**"
+        f"{words.who} a region anew, with the label map that goes with it. **Inside of the mask "
+        f"{words.inside}; {outside}.**"
     )
     if summary.real:
         parts.append(
@@ -221,9 +221,9 @@ def _method(facts: CardFacts) -> str:
     return "\n\n".join(
         [
             "## How it was made",
-            f"For each sample a mask was drawn on a scan, {PAINTINGS[facts.method].how}, and only "
-            "voxels inside of the mask were pasted back. That all others are unchanged was checked "
-            "for every sample. "
+            f"For each sample a mask was drawn on a scan, {METHOD_WORDS[facts.method].how}, and "
+            "only voxels inside of the mask were pasted back. That all others are unchanged was "
+            "checked for every sample. "
             f"The preview shows {inert(facts.preview_window)}.",
             table(["setting", "value"], settings),
             "`recipe.yaml` is the whole recipe, `synthct.lock` names every input by hash.",

@@ -106,10 +106,10 @@ def _tissues(found: Gathered) -> str:
 
 def _panel(panel: Panel) -> str:
     keys = "".join(f'<li class="{s.css}"><bdi>{escape(s.name)}</bdi></li>' for s in panel.series)
-    said = f"<p>{text(panel.said)}</p>" if panel.said else ""
+    note = f"<p>{text(panel.note)}</p>" if panel.note else ""
     return (
         f'<section class="chart"><h3>{text(panel.name)}</h3>{svg(panel.chart)}'
-        f'<ul class="legend">{keys}</ul>{said}</section>'
+        f'<ul class="legend">{keys}</ul>{note}</section>'
     )
 
 
