@@ -79,6 +79,9 @@ def test_schema_is_what_datasets_makes_of_its_features(keep_original: bool) -> N
 def test_every_fact_and_measure_is_a_column() -> None:
     names = {*(field.name for field in fields(Facts)), *MEASURES}
     assert names <= set(columns(keep_original=False))
+    types = {name: str(columns(keep_original=False)[name].type) for name in MEASURES}
+    assert types.pop("outside_max_abs_diff") == "int32"
+    assert set(types.values()) == {"double"}
     row = make_test_row(keep_original=True)
     assert set(row.values()) == set(columns(keep_original=True))
 

@@ -79,6 +79,8 @@ def painting(image: np.ndarray, **changes: object) -> Painting:
 def test_the_columns_and_their_units_are_what_datasets_store() -> None:
     assert {name: measure.unit for name, measure in MEASURES.items()} == UNITS
     assert all(name == measure.name for name, measure in MEASURES.items())
+    whole = {name for name, measure in MEASURES.items() if measure.dtype == "int32"}
+    assert whole == {"outside_max_abs_diff"}
 
 
 def test_every_measure_that_may_be_limited_but_statistics_has_a_direction() -> None:
