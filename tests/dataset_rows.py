@@ -14,10 +14,11 @@ from synthct.dataset.journal import record_shard
 from synthct.dataset.lockfile import Lock, write_lock
 from synthct.dataset.manifest import Manifest, release_of, write_manifest
 from synthct.dataset.records import write_recipe, write_rejected
-from synthct.dataset.schema import Facts, Metrics, Row, Slices, arrow_schema, make_row
+from synthct.dataset.schema import Facts, Row, Slices, arrow_schema, make_row
 from synthct.dataset.summary import rejections
 from synthct.dataset.version import Staging, open_staging
 from synthct.dataset.writer import Rejection, ShardRecord, shard_name, write_shard
+from synthct.metrics import Measures
 from synthct.volume import Volume
 
 FACTS = Facts(
@@ -39,26 +40,26 @@ FACTS = Facts(
     variant=0,
     host_in_training=False,
 )
-METRICS = Metrics(
-    outside_max_abs_diff=0,
-    painted_mean_hu=41.5,
-    painted_std_hu=12.25,
-    replaced_mean_hu=40.0,
-    replaced_std_hu=11.0,
-    seam_ratio=1.02,
-    seam_overshoot=-0.5,
-    texture_ratio=float("nan"),
-    spectrum_distance=2.5,
-    hu_wasserstein=7.25,
-    mask_adherence=0.875,
-    variant_diversity=None,
-    mae_hu=None,
-    psnr_db=float("inf"),
-    ssim=None,
-    clipped_fraction=0.0,
-    mask_area_mm2=120.5,
-    painted_fraction=0.03,
-)
+METRICS: Measures = {
+    "outside_max_abs_diff": 0,
+    "painted_mean_hu": 41.5,
+    "painted_std_hu": 12.25,
+    "replaced_mean_hu": 40.0,
+    "replaced_std_hu": 11.0,
+    "seam_ratio": 1.02,
+    "seam_overshoot": -0.5,
+    "texture_ratio": float("nan"),
+    "spectrum_distance": 2.5,
+    "hu_wasserstein": 7.25,
+    "mask_adherence": 0.875,
+    "variant_diversity": None,
+    "mae_hu": None,
+    "psnr_db": float("inf"),
+    "ssim": None,
+    "clipped_fraction": 0.0,
+    "mask_area_mm2": 120.5,
+    "painted_fraction": 0.03,
+}
 PROVENANCE: dict[str, Any] = {
     "host": {"case": "host", "slice": 7},
     "mask": {"kind": "box", "margin_mm": [10.5, 0.1], "mirror": True},

@@ -16,6 +16,7 @@ from synthct.dataset.journal import record_shard
 from synthct.dataset.schema import Slices, arrow_schema, make_row
 from synthct.dataset.version import commit, open_staging
 from synthct.dataset.writer import shard_name, write_shard
+from synthct.metrics import Measures
 from synthct.volume import Volume
 
 SHAPE = (56, 48, 1)
@@ -54,6 +55,7 @@ def write_dataset(
     keep_original: bool = True,
     labels: tuple[str, str] = ("kidney", "liver"),
     prefix: str = "p",
+    measures: Callable[[int], Measures] = lambda number: METRICS,
     **facts: Any,
 ) -> Path:
     """A version in which ``paint`` has painted discs into tissue.
@@ -67,6 +69,7 @@ def write_dataset(
         keep_original: Whether there is a column ``original``.
         labels: The two labels.
         prefix: What ids begin with.
+        measures: Those of a row, by its number.
         facts: What all rows have in common.
     """
     staging = open_staging(final, "plan")
@@ -97,7 +100,7 @@ def write_dataset(
                     DISC.astype(np.uint8),
                 )
                 rows.append(
-                    make_row(slices, named, METRICS, {"sample_id": named.sample_id},
+                    make_row(slices, named, measures(len(rows)), {"sample_id": named.sample_id},
                              keep_original=keep_original)
                 )  # fmt: skip
     name = shard_name("train", 0, 1)

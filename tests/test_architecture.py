@@ -31,7 +31,7 @@ ROW = {name: row for row, names in enumerate(LAYERS) for name in names}
 #: Rooms that know less than their row would allow: what a dataset is on disk has nothing to do
 #: with how it came about, and the measures take plain arrays.
 ONLY = {
-    "dataset": {"version", "errors", "licence", "storage", "volume"},
+    "dataset": {"version", "errors", "licence", "metrics", "storage", "volume"},
     "metrics": set(),
     "sources": {"errors", "seeds", "storage", "volume"},
     "masks": {"errors", "volume"},

@@ -212,7 +212,7 @@ def _log_shard(
     rejected: Sequence[Rejection],
     seconds: float,
 ) -> None:
-    seams = sorted(r.metrics.seam_ratio or 0.0 for r in rows)
+    seams = sorted(r.metrics["seam_ratio"] or 0.0 for r in rows)
     logger.info(
         "shard %05d/%05d  %s  rejected %d  %.1f s  %.2f samples/s  seam ratio %.2f%s",
         number, len(order.shards), counted(len(rows), "sample"), len(rejected), seconds,

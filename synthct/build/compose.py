@@ -26,7 +26,7 @@ from synthct.dataset.patch_rows import decode_generated
 from synthct.volume.views import to_picture
 from synthct.dataset.records import RECIPE, read_rejected
 from synthct.dataset.rows import stored_rows
-from synthct.dataset.schema import Facts, Metrics, Row, arrow_schema, make_row, named
+from synthct.dataset.schema import Row, arrow_schema, facts_of, make_row, measures_of
 from synthct.dataset.version import commit, find_release, open_staging
 from synthct.dataset.writer import ShardRecord, write_shard
 from synthct.build.documents import write_documents
@@ -220,11 +220,11 @@ def _whole(shard: FileEntry, stored: Mapping[str, Any], scans: _Scans) -> Row:
         SourceError: If the host is not the one that was painted.
     """
     generated, told = decode_generated(stored)
-    facts = named(Facts, stored)
+    facts = facts_of(stored)
     plane, labels = scans.slice_of(told["host"], facts.view)
     slices = generated.into(plane, labels.array, facts.view, is_painted=facts.is_painted)
     window = Window.model_validate(told["preview"])
-    row = make_row(slices, facts, named(Metrics, stored), told, window=window)
+    row = make_row(slices, facts, measures_of(stored), told, window=window)
     if row.sample_digest != stored["sample_digest"]:
         raise VerifyError(
             f"{shard.path}: sample '{facts.sample_id}' comes to digest {row.sample_digest[:12]}, "

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -327,7 +327,7 @@ class _Made:
         )
         self.progress.update()
         if spec.is_painted:
-            broken = self.checked.recipe.quality.broken(asdict(row.metrics))
+            broken = self.checked.recipe.quality.broken(row.metrics)
             if broken is not None:
                 self._rejected.append(reject(row, broken.reason, broken.measure, broken.value))
                 return

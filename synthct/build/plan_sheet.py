@@ -18,7 +18,7 @@ from synthct.volume.views import VIEW_AXIS, View
 from synthct.volume.case import Case
 from synthct.volume.views import to_picture
 from synthct.build.draw import Drawn
-from synthct.volume.intensity import LUNG, SOFT_TISSUE, Window
+from synthct.volume.intensity import Window, window_for
 from synthct.masks import (Mask, Transplant, slice_of)
 from synthct.volume.regions import Region, seen_through
 from synthct.dataset.tiles import TEXT, Colour, Rgb, Span, captioned, contact_sheet, windowed
@@ -172,8 +172,8 @@ def _values(host: Case, names: Sequence[str]) -> tuple[int, ...]:
 
 
 def _window(drawn: Drawn) -> Window:
-    names = (*drawn.section.wanted_labels(), *drawn.section.painted_labels())
-    return LUNG if any("lung" in name for name in names) else SOFT_TISSUE
+    under = drawn.host.scan().array[drawn.mask.box.slices][drawn.mask.region.array]
+    return window_for(drawn.mask.label, float(under.mean()))
 
 
 def _caption(drawn: Drawn) -> list[list[Span]]:

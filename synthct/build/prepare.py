@@ -17,7 +17,7 @@ from synthct.volume.case import Case
 from synthct.build.controls import Control, control_for
 from synthct.build.draw import CaseReader, Drawn, Refused, draw, refused
 from synthct.errors import MaskError
-from synthct.volume.intensity import LUNG, SOFT_TISSUE, Knots, Window
+from synthct.volume.intensity import Knots, Window, window_for
 from synthct.masks import (MaskKind, on_slice, paint_labels, slice_of)
 from synthct.models.methods import Diffusion
 from synthct.models.patch import Patch, PatchRules, cut_patches
@@ -78,13 +78,9 @@ class Prepared:
 
     @property
     def window(self) -> Window:
-        """In which the sample is looked at, by eyes and by measures.
-
-        Where a codec spans all of CT, air and bone would drown everything else.
-        """
-        if self.patches:
-            return self.codec if isinstance(self.codec, Window) else SOFT_TISSUE
-        return LUNG if self.label == "lung" else SOFT_TISSUE
+        """In which the sample is looked at, by eyes and by measures."""
+        under = self.plane.array[self.region.array]
+        return window_for(self.label, float(under.mean()), self.codec)
 
 
 #: What becomes of the slices of one mask.

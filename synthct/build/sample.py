@@ -14,7 +14,7 @@ import numpy.typing as npt
 from synthct import seeds
 from synthct.dataset.patch_rows import patch_of
 from synthct.dataset.schema import Facts, Slices, StoredRow, make_row
-from synthct.build.measure import Painting, measure, not_painted
+from synthct.build.measure import measure
 from synthct.models.patch import paste_patches
 from synthct.recipe.plan import SampleSpec
 from synthct.build.prepare import FloatArray, Prepared
@@ -75,18 +75,9 @@ def finish(
             assert relabel is not None, "a painter has what its recipe asks for"
             said = relabel(result, spec, prepared.slice_index)
             labels = np.where(mask, said, prepared.host_labels).astype(labels.dtype)
-    painting = Painting(
-        original=plane,
-        painted=result,
-        mask=mask,
-        window=prepared.window,
-        codec=prepared.codec,
-        labelled=prepared.labelled,
-        reference=references.of(prepared.label, spec.host.patient_id),
-        has_truth=prepared.has_truth,
-    )
-    measured = measure(painting, earlier) if spec.is_painted else not_painted(painting)
-    changed = measured.outside_max_abs_diff
+    reference = references.of(prepared.label, spec.host.patient_id)
+    measured = measure(prepared, result, reference, earlier, is_painted=spec.is_painted)
+    changed = measured["outside_max_abs_diff"]
     assert changed == 0, f"{spec.sample_id}: {changed} HU changed outside of the mask"
     facts, told = describe(
         prepared,

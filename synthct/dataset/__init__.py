@@ -9,7 +9,6 @@ from synthct.dataset.manifest import Manifest, Release, read_manifest, release_o
 from synthct.dataset.schema import (
     FORMAT_VERSION,
     Facts,
-    Metrics,
     Row,
     Slices,
     arrow_schema,
@@ -29,7 +28,6 @@ __all__ = [
     "FORMAT_VERSION",
     "Facts",
     "Manifest",
-    "Metrics",
     "Rejection",
     "Release",
     "Row",

@@ -28,8 +28,9 @@ from synthct.dataset.png import (
     encode_preview,
 )
 from synthct.dataset.rows import parsed, picture
-from synthct.dataset.schema import Column, Facts, Metrics, Row, Slices, columns, schema_of
+from synthct.dataset.schema import Column, Facts, Row, Slices, columns, schema_of
 from synthct.errors import VerifyError
+from synthct.metrics import Measures
 from synthct.volume import HU_MIN, Affine, Volume
 from synthct.volume.intensity import Window
 from synthct.volume.views import View, from_picture, to_picture
@@ -120,7 +121,7 @@ class PatchRow:
         return self.row.facts
 
     @property
-    def metrics(self) -> Metrics:
+    def metrics(self) -> Measures:
         """Measures of the full sample."""
         return self.row.metrics
 

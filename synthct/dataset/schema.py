@@ -1,6 +1,6 @@
 """What a row of a dataset is: its columns, their types, and how a sample becomes one.
 
-A new column is a field of ``Facts`` or ``Metrics``, one line in ``_columns``, and a higher
+A new column is a field of ``Facts`` or a measure of ``metrics.MEASURES``, and a higher
 ``FORMAT_VERSION`` (minor, if readers of the old layout can ignore it).
 """
 
@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,14 +18,13 @@ import pyarrow as pa
 
 from synthct.dataset.digest import canonical_json, sample_digest
 from synthct.dataset.png import encode_hu, encode_labels, encode_mask, encode_preview
+from synthct.metrics import MEASURES, Measures
 from synthct.volume import Array, Volume
 from synthct.volume.intensity import SOFT_TISSUE, Window
 from synthct.volume.views import View, picture_affine, to_picture
 
 if TYPE_CHECKING:
     from datasets import Features
-
-Told = TypeVar("Told", "Facts", "Metrics")
 
 #: Version of the layout of datasets: of columns, files and their meaning.
 FORMAT_VERSION = "1.1.0"
@@ -103,63 +102,6 @@ class Facts:
     host_in_training: bool | None
 
 
-@dataclass(frozen=True)
-class Metrics:
-    """Measures of one sample, on the grid that users see; stored as null where not finite.
-
-    A row that was not painted has no measures of paint.
-
-    Attributes:
-        outside_max_abs_diff: Greatest change outside of the mask in HU; always 0.
-        painted_mean_hu: Mean inside of the mask.
-        painted_std_hu: Standard deviation inside of the mask.
-        replaced_mean_hu: Mean of the tissue that was there.
-        replaced_std_hu: Standard deviation of the tissue that was there.
-        seam_ratio: Step across the mask's border, painted over original.
-        seam_overshoot: How far the mean HU of the mask's rim lies beyond both of its sides.
-        texture_ratio: Fine texture inside, painted over original.
-        spectrum_distance: Difference of the noise power spectra inside in dB, painted to original.
-        hu_wasserstein: Distance of the HU of what was painted as the label to those of real
-            tissue of that label, in HU.
-        mask_adherence: Dice of what looks like the label, to a segmenter trained on other
-            patients, with what should be it, near the mask.
-        variant_diversity: 1 less the correlation with the most similar earlier variant.
-        mae_hu: Mean absolute error; like the next two only where the replaced tissue is the truth.
-        psnr_db: Peak signal-to-noise ratio, the peak being the width of the window.
-        ssim: Structural similarity.
-        clipped_fraction: Share of the values that were inside the mask and that the codec
-            cannot express.
-        mask_area_mm2: Area of the mask.
-        painted_fraction: Share of the slice's pixels that was painted.
-    """
-
-    outside_max_abs_diff: int
-    painted_mean_hu: float | None
-    painted_std_hu: float | None
-    replaced_mean_hu: float | None
-    replaced_std_hu: float | None
-    seam_ratio: float | None
-    seam_overshoot: float | None
-    texture_ratio: float | None
-    spectrum_distance: float | None
-    hu_wasserstein: float | None
-    mask_adherence: float | None
-    variant_diversity: float | None
-    mae_hu: float | None
-    psnr_db: float | None
-    ssim: float | None
-    clipped_fraction: float | None
-    mask_area_mm2: float
-    painted_fraction: float
-
-    @classmethod
-    def of_unpainted(cls, mask_area_mm2: float) -> Metrics:
-        """Those of the host's own slice, in which nothing was painted."""
-        values: dict[str, Any] = dict.fromkeys(field.name for field in fields(cls))
-        values |= {"outside_max_abs_diff": 0, "mask_area_mm2": mask_area_mm2}
-        return cls(**values | {"painted_fraction": 0.0})
-
-
 class StoredRow(Protocol):
     """A row of a shard, whatever its release holds of a sample."""
 
@@ -168,7 +110,7 @@ class StoredRow(Protocol):
         """Names and numbers of the plan."""
 
     @property
-    def metrics(self) -> Metrics:
+    def metrics(self) -> Measures:
         """Measures of the whole sample."""
 
     def values(self) -> dict[str, Any]:
@@ -195,7 +137,7 @@ class Row:
     """
 
     facts: Facts
-    metrics: Metrics
+    metrics: Measures
     preview: bytes
     image: bytes
     mask: bytes
@@ -215,7 +157,7 @@ class Row:
         }
         measures = {
             name: value if value is not None and math.isfinite(value) else None
-            for name, value in asdict(self.metrics).items()
+            for name, value in self.metrics.items()
         }
         return {
             **asdict(self.facts),
@@ -231,7 +173,7 @@ class Row:
 def make_row(
     slices: Slices,
     facts: Facts,
-    metrics: Metrics,
+    metrics: Measures,
     provenance: Mapping[str, Any],
     *,
     window: Window = SOFT_TISSUE,
@@ -276,19 +218,23 @@ def make_row(
     )
 
 
-#: Column type by the annotation of a field of ``Facts`` or ``Metrics``.
+#: Column type by the annotation of a field of ``Facts``.
 _SCALARS = {
     "str": "string",
     "View": "string",
     "int": "int32",
-    "float": "float64",
     "bool": "bool",
 }
 
 
-def named(kind: type[Told], stored: Mapping[str, Any]) -> Told:
-    """Facts or measures out of a stored row."""
-    return kind(**{field.name: stored[field.name] for field in fields(kind)})
+def facts_of(stored: Mapping[str, Any]) -> Facts:
+    """The facts of a stored row."""
+    return Facts(**{field.name: stored[field.name] for field in fields(Facts)})
+
+
+def measures_of(stored: Mapping[str, Any]) -> Measures:
+    """The measures of a stored row."""
+    return {name: stored[name] for name in MEASURES}
 
 
 class Column(NamedTuple):
@@ -300,10 +246,10 @@ class Column(NamedTuple):
 
 def columns(keep_original: bool) -> dict[str, Column]:
     """All columns by name, in the order in which they are stored."""
-    facts, metrics = (
-        {f.name: _value(_SCALARS[str(f.type).removesuffix(" | None")]) for f in fields(group)}
-        for group in (Facts, Metrics)
-    )
+    facts = {
+        field.name: _value(_SCALARS[str(field.type).removesuffix(" | None")])
+        for field in fields(Facts)
+    }
     picture = Column(pa.struct({"bytes": pa.binary(), "path": pa.string()}), {"_type": "Image"})
     names = ["preview", "image", "mask", "label_map", *(["original"] if keep_original else [])]
     return {
@@ -312,7 +258,7 @@ def columns(keep_original: bool) -> dict[str, Column]:
         **facts,
         "spacing_mm": _list("float64", 2),
         "affine": _list("float64", 16),
-        **metrics,
+        **{name: _value(measure.dtype) for name, measure in MEASURES.items()},
         "sample_digest": _value("string"),
         "provenance": Column(pa.json_(), {"_type": "Json"}),
     }

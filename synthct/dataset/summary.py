@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from synthct.dataset.schema import Metrics, arrow_schema, flat_columns
+from synthct.dataset.schema import arrow_schema, flat_columns
 from synthct.dataset.writer import Rejection, ShardRecord, read_shard
+from synthct.metrics import MEASURES
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -78,7 +79,7 @@ def summarise(folder: Path, shards: Sequence[ShardRecord]) -> Summary:
     by_case: Counter[str] = Counter()
     hosts, donors, masks = set(), set(), set()
     real = in_training = 0
-    values: dict[str, list[FloatArray]] = {f.name: [] for f in fields(Metrics)}
+    values: dict[str, list[FloatArray]] = {name: [] for name in MEASURES}
     for shard in shards:  # one at a time: there may be millions of rows
         table = read_shard(folder / shard.path, names)
         for name, arrays in values.items():

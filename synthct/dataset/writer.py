@@ -34,7 +34,7 @@ class Rejection:
         sample_id: Its id in the plan.
         reason: A few words, the same for all samples rejected for the same reason.
         measure: Name of the measure that broke a limit, if one did.
-        value: Its value.
+        value: Its value; None where it could not be computed.
         columns: The flat columns of the row that was painted; empty if none was.
     """
 
@@ -66,7 +66,7 @@ class ShardRecord:
     rejected: tuple[Rejection, ...] = ()
 
 
-def reject(row: StoredRow, reason: str, measure: str, value: float) -> Rejection:
+def reject(row: StoredRow, reason: str, measure: str, value: float | None) -> Rejection:
     """A row that was painted and is not good enough, without its pictures."""
     values = row.values()
     flat = {name: values[name] for name in flat_columns(arrow_schema(keep_original=False))}

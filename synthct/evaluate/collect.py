@@ -22,7 +22,7 @@ Which = Literal["painted", "original", "neighbour"]
 _BATCH = 8
 
 #: Raise when crops are cut otherwise.
-_VERSION = 1
+_VERSION = 2
 
 _ARRAYS = ("features", "probabilities", "masks")
 

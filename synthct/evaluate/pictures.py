@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from synthct.volume.intensity import LUNG, SOFT_TISSUE, Window
+from synthct.volume.intensity import Window
 
 #: A square around a mask is so many times its larger extent, and at least so many millimetres.
 CONTEXT, LEAST_MM = 1.5, 40.0
@@ -38,13 +38,14 @@ class Crop:
         hu: (rows, columns).
         mask: Boolean, of the same shape.
         spacing_mm: Size of a pixel along rows' and columns' index.
-        label: What was painted; None for whatever fits.
+        window: In which it is looked at: by what was painted and what was there, not by the
+            codec, so that all arms are seen alike.
     """
 
     hu: Hu
     mask: Region
     spacing_mm: tuple[float, float]
-    label: str | None
+    window: Window
 
 
 class Extractor(Protocol):
@@ -71,11 +72,6 @@ class Extractor(Protocol):
         ...
 
 
-def window_of(label: str | None) -> Window:
-    """The window in which tissue of a label is looked at."""
-    return LUNG if label is not None and label.startswith("lung") else SOFT_TISSUE
-
-
 def around_mask(whole: Crop) -> Crop:
     """The square (in millimetres) around the mask of a slice, within the slice.
 
@@ -90,12 +86,12 @@ def around_mask(whole: Crop) -> Crop:
         bounds.append((int(hit[0]), int(hit[-1]) + 1))
     extent = [(b - a) * s for (a, b), s in zip(bounds, whole.spacing_mm, strict=True)]
     side_mm = max(LEAST_MM, CONTEXT * max(extent))
-    window = []
+    part = []
     for (a, b), spacing, length in zip(bounds, whole.spacing_mm, whole.hu.shape, strict=True):
         side = min(length, max(b - a, round(side_mm / spacing)))
         start = min(max(0, (a + b - side) // 2), length - side)
-        window.append(slice(start, start + side))
-    index = tuple(window)
+        part.append(slice(start, start + side))
+    index = tuple(part)
     return replace(whole, hu=whole.hu[index], mask=whole.mask[index])
 
 
@@ -115,7 +111,7 @@ def to_network(crops: Sequence[Crop], size: int) -> Any:
 
     pictures = []
     for crop in crops:
-        grey = (window_of(crop.label).encode(crop.hu) + 1) * np.float32(127.5)
+        grey = (crop.window.encode(crop.hu) + 1) * np.float32(127.5)
         picture = torch.from_numpy(grey)[None, None]
         small = interpolate(picture, (size, size), mode="bilinear", antialias=True)
         pictures.append(small.clamp(0, 255)[0])

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from synthct.evaluate.pictures import Crop, Extracted, window_of
+from synthct.evaluate.pictures import Crop, Extracted
 
 #: HU per grey level of the co-occurrence matrix ("fixed bin size").
 BIN_HU = 25.0
@@ -51,8 +51,8 @@ def feature_names() -> list[str]:
 
 
 def crop_features(crop: Crop) -> dict[str, float]:
-    """First-order and texture features of the HU inside the mask, clipped to the label's window."""
-    low, high = window_of(crop.label).range_hu
+    """First-order and texture features of the HU inside the mask, clipped to its window."""
+    low, high = crop.window.range_hu
     hu = np.clip(crop.hu.astype(np.float64), low, high)
     count = int(np.ceil((high - low) / BIN_HU))
     levels = np.minimum(((hu - low) // BIN_HU).astype(np.intp) + 1, count)

@@ -1,4 +1,4 @@
-"""What an evaluation finds, as it is written to ``evaluation.json``: the schema of that file.
+"""The results of an evaluation, as written to ``evaluation.json``: the schema of that file.
 
 Reports and cards are made from this file alone. ``Evaluation.model_json_schema()`` is its JSON
 Schema; numbers that are not defined are null.
@@ -52,7 +52,7 @@ class Arm(_Model):
 
 
 class Features(_Model):
-    """What extracted the features.
+    """An extractor of features.
 
     Attributes:
         name: ``radiomics``, ``efficientnet-lite0`` or ``inception-v3``.
@@ -153,7 +153,7 @@ class Spread(_Model):
 
 
 class Evaluation(_Model):
-    """All that was found.
+    """All results of an evaluation.
 
     Attributes:
         format_version: Layout of this file.
@@ -191,14 +191,14 @@ class Evaluation(_Model):
     notes: tuple[str, ...]
 
     def score(self, group: str, arm: str, extractor: str, scope: Scope) -> Score | None:
-        """One score, if there is such."""
+        """The score of an arm in a group; None if there is none."""
         wanted = group, arm, extractor, scope
         return next(
             (s for s in self.scores if (s.group, s.arm, s.extractor, s.scope) == wanted), None
         )
 
 
-def write_results(folder: Path, found: Evaluation, tables: str) -> None:
+def write_results(folder: Path, evaluation: Evaluation, tables: str) -> None:
     """Write ``evaluation.json`` and ``tables.md``.
 
     Raises:
@@ -206,7 +206,7 @@ def write_results(folder: Path, found: Evaluation, tables: str) -> None:
     """
     make_folder(folder)
     atomic_write(folder / TABLES, tables.encode())
-    atomic_write(folder / RESULTS, f"{found.model_dump_json(indent=1)}\n".encode())
+    atomic_write(folder / RESULTS, f"{evaluation.model_dump_json(indent=1)}\n".encode())
 
 
 def read_results(folder: Path) -> Evaluation:

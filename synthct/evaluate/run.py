@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from synthct.dataset.schema import Metrics
 from synthct.errors import RecipeError, SynthCTError
 from synthct.evaluate.collect import FeatureSet, Job, Which, collect
 from synthct.evaluate.pictures import Extractor, Hu
@@ -29,6 +28,7 @@ from synthct.evaluate.scores import Halving, make_halvings, score_arm, score_flo
 from synthct.evaluate.segmenter import user_adherence
 from synthct.evaluate.stack import Stacks
 from synthct.evaluate.stream import Dataset, Sample, Scans
+from synthct.metrics import MEASURES
 from synthct.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -326,7 +326,7 @@ def _spreads(
         for arm, side in sides.items():
             rows = [row for row in side.rows if group in (ALL, label_of[row["mask_id"]])]
             values_of: dict[str, list[Any]] = {
-                f.name: [row.get(f.name) for row in rows] for f in fields(Metrics)
+                name: [row.get(name) for row in rows] for name in MEASURES
             }
             for name, pairs in side.extra.items():
                 values_of[name] = [value for label, value in pairs if group in (ALL, label)]

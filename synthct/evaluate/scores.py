@@ -1,4 +1,4 @@
-"""Distances of every arm from what is real, beside the distance of real from real."""
+"""Distances of every arm from real scans, beside the distance of real scans from each other."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ class Halving:
     halves: tuple[Half, ...]
     patient_of: Mapping[str, str]
 
-    def chosen(self, half: Half, found: FeatureSet) -> npt.NDArray[np.bool_]:
+    def chosen(self, half: Half, features: FeatureSet) -> npt.NDArray[np.bool_]:
         """Which pictures of a set are in the first half."""
-        ids = [str(mask) for mask in found.mask_ids]
+        ids = [str(mask) for mask in features.mask_ids]
         units = [self.patient_of[m] for m in ids] if self.by == "patients" else ids
         return np.array([half[unit] for unit in units], dtype=bool)
 
@@ -83,7 +83,7 @@ def make_halvings(
 
 
 def score_arm(real: FeatureSet, made: FeatureSet, halving: Halving, *, scale: bool) -> Numbers:
-    """How far an arm is from what is real.
+    """Distance of an arm from real scans.
 
     Args:
         real: One picture per mask.
@@ -108,7 +108,7 @@ def score_arm(real: FeatureSet, made: FeatureSet, halving: Halving, *, scale: bo
 
 
 def score_floor(real: FeatureSet, halving: Halving, *, scale: bool) -> Numbers:
-    """How far the real set's own halves are apart: what no arm can be expected to fall below."""
+    """Distance between halves of the real set: the floor that no arm can be expected to beat."""
     count = len(real.features)
     if count < 4:
         return Numbers(samples=count, real_samples=count)
@@ -129,7 +129,7 @@ def score_floor(real: FeatureSet, halving: Halving, *, scale: bool) -> Numbers:
 def _over_halves(
     real: FeatureSet, made: FeatureSet, x: Array, y: Array, halving: Halving
 ) -> dict[str, Any]:
-    """The arm in one half against what is real in the other: fields of ``Numbers``, as means."""
+    """Means over the halvings of one half of the arm against the other half of the real scans."""
     single = np.zeros(len(y), dtype=bool)
     single[np.unique(made.mask_ids, return_index=True)[1]] = True  # one painting per mask
     distances, shares = [], []
@@ -168,10 +168,10 @@ def _kid(
     return _interval(kernel_distance(x, y, (first, second), interval=by_patient))
 
 
-def _interval(found: Estimate) -> Interval | None:
-    if np.isnan(found.value):
+def _interval(estimate: Estimate) -> Interval | None:
+    if np.isnan(estimate.value):
         return None
-    return Interval(value=found.value, low=found.low, high=found.high)
+    return Interval(value=estimate.value, low=estimate.low, high=estimate.high)
 
 
 def _scaled(real: Array, made: Array, scale: bool) -> tuple[Array, Array]:
@@ -186,8 +186,9 @@ def _scaled(real: Array, made: Array, scale: bool) -> tuple[Array, Array]:
     return x, y
 
 
-def _inception_score(found: FeatureSet) -> tuple[float | None, float | None]:
-    return (None, None) if found.probabilities is None else inception_score(found.probabilities)
+def _inception_score(features: FeatureSet) -> tuple[float | None, float | None]:
+    chances = features.probabilities
+    return (None, None) if chances is None else inception_score(chances)
 
 
 def _defined(value: float) -> float | None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from synthct.evaluate.pictures import Hu, window_of
+from synthct.evaluate.pictures import Hu
 from synthct.evaluate.stream import Sample
 from synthct.metrics import z_jump_ratio
 
@@ -40,8 +40,8 @@ class Stacks:
             if before is None:
                 continue
             stacks = [np.stack(pair) for pair in zip(before, here, strict=True)]
-            window = window_of(row["label"]).range_hu
-            jump = z_jump_ratio(stacks[0], stacks[1], stacks[2].astype(bool), 0, window)
+            range_hu = sample.painted.window.range_hu
+            jump = z_jump_ratio(stacks[0], stacks[1], stacks[2].astype(bool), 0, range_hu)
             if not math.isnan(jump):
                 self.jumps.append((row["label"] or "whatever fits", jump))
         self._last[row["variant"], row["slice_index"]] = here

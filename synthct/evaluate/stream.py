@@ -22,6 +22,7 @@ from synthct.recipe.recipe import load_recipe
 from synthct.recipe.yaml_model import read_yaml
 from synthct.sources import CaseEntry, at_hand, index_sources, read_case
 from synthct.volume import Affine, Volume
+from synthct.volume.intensity import window_for
 from synthct.volume.views import VIEW_AXIS, View, to_picture
 
 #: Rows that are in memory at once.
@@ -120,7 +121,11 @@ class Dataset:
         spacing = tuple(row.pop("spacing_mm"))
         image, mask = row.pop("image")["bytes"], row.pop("mask")["bytes"]
         kept = row.pop("original", None)
-        painted = Crop(decode_hu(image), decode_mask(mask), spacing, row["label"])
+        hu, region = decode_hu(image), decode_mask(mask)
+        under_hu = row["replaced_mean_hu"]
+        if under_hu is None:  # the host's own slice
+            under_hu = float(hu[region].mean())
+        painted = Crop(hu, region, spacing, window_for(row["label"], under_hu))
         affine = np.array(row.pop("affine"), dtype=np.float64).reshape(4, 4)
         return Sample(row, painted, decode_hu(kept["bytes"]) if kept else None, affine)
 

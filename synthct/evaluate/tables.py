@@ -38,55 +38,56 @@ class Section(NamedTuple):
     grids: tuple[Grid, ...]
 
 
-def results_markdown(found: Evaluation) -> str:
+def results_markdown(evaluation: Evaluation) -> str:
     """All tables of an evaluation as one markdown page."""
-    parts = [f"# {code(found.dataset)} {code(found.version)}", compared(found)]
-    parts.append(_markdown(groups_grid(found)))
-    for section in sections(found):
+    parts = [f"# {code(evaluation.dataset)} {code(evaluation.version)}", compared(evaluation)]
+    parts.append(_markdown(groups_grid(evaluation)))
+    for section in sections(evaluation):
         parts.append(f"## {section.title}")
         parts += [f"{grid.title}:\n\n{_markdown(grid)}" for grid in section.grids]
-    if found.notes:
-        parts.append("\n".join(f"- {inert(note)}" for note in found.notes))
+    if evaluation.notes:
+        parts.append("\n".join(f"- {inert(note)}" for note in evaluation.notes))
     return "\n\n".join(parts) + "\n"
 
 
-def compared(found: Evaluation) -> str:
+def compared(evaluation: Evaluation) -> str:
     """What was compared with what, as a sentence."""
-    return f"{found.rows} samples, content {found.content_id[:12]}; " + (
+    return f"{evaluation.rows} samples, content {evaluation.content_id[:12]}; " + (
         "compared with the same places before painting."
-        if found.real == found.content_id
-        else f"compared with the originals of content {found.real[:12]}."
+        if evaluation.real == evaluation.content_id
+        else f"compared with the originals of content {evaluation.real[:12]}."
     )
 
 
-def groups_grid(found: Evaluation) -> Grid:
+def groups_grid(evaluation: Evaluation) -> Grid:
     """The groups that are compared, and how their floors were taken."""
     halves = {"patients": "halves by patient", "masks": "split halves: fewer than 5 patients"}
     return Grid(
         "Groups",
         ("label", "masks", "patients", "real-against-real floor"),
-        tuple((g.name, f"{g.masks:,}", f"{g.patients:,}", halves[g.halves]) for g in found.groups),
+        tuple(
+            (g.name, f"{g.masks:,}", f"{g.patients:,}", halves[g.halves]) for g in evaluation.groups
+        ),
     )
 
 
-def sections(found: Evaluation) -> Iterator[Section]:
+def sections(evaluation: Evaluation) -> Iterator[Section]:
     """All tables of scores."""
-    for extractor in found.extractors:
+    for extractor in evaluation.extractors:
         for scope, where in _SCOPES.items():
-            rows = [s for s in found.scores if (s.extractor, s.scope) == (extractor.name, scope)]
-            if rows:
+            if any((s.extractor, s.scope) == (extractor.name, scope) for s in evaluation.scores):
                 title = f"{extractor.name}, {where}, {extractor.dim} features"
-                yield Section(title, tuple(_grids(found, extractor.name, scope)))
+                yield Section(title, tuple(_grids(evaluation, extractor.name, scope)))
 
 
-def _grids(found: Evaluation, extractor: str, scope: Scope) -> Iterator[Grid]:
+def _grids(evaluation: Evaluation, extractor: str, scope: Scope) -> Iterator[Grid]:
     is_network = any(
-        s.inception_score is not None for s in found.scores if s.extractor == extractor
+        s.inception_score is not None for s in evaluation.scores if s.extractor == extractor
     )
     name = "FID" if is_network else "Fréchet distance"
 
     def grid(title: str, cell: Cell) -> Grid:
-        return _grid(found, extractor, scope, title, cell)
+        return _grid(evaluation, extractor, scope, title, cell)
 
     yield grid(
         f"{name} of one half to the real other half, one painting per mask; the last column is the "
@@ -100,12 +101,13 @@ def _grids(found: Evaluation, extractor: str, scope: Scope) -> Iterator[Grid]:
     yield grid("Precision / recall, over the same halves", _precision_recall)
 
 
-def _grid(found: Evaluation, extractor: str, scope: Scope, title: str, cell: Cell) -> Grid:
+def _grid(evaluation: Evaluation, extractor: str, scope: Scope, title: str, cell: Cell) -> Grid:
+    arms = [arm.name for arm in evaluation.arms]
     rows = []
-    for group in found.groups:
-        scores = [found.score(group.name, arm.name, extractor, scope) for arm in found.arms]
+    for group in evaluation.groups:
+        scores = [evaluation.score(group.name, arm, extractor, scope) for arm in arms]
         rows.append((group.name, *("" if s is None else cell(s) for s in scores)))
-    return Grid(title, ("label", *(arm.name for arm in found.arms)), tuple(rows))
+    return Grid(title, ("label", *arms), tuple(rows))
 
 
 def _markdown(grid: Grid) -> str:
@@ -134,13 +136,13 @@ def _precision_recall(score: Score) -> str:
     return f"{score.precision:.2f} / {score.recall:.2f}"
 
 
-def _interval(found: Interval | None) -> str:
-    if found is None:
+def _interval(interval: Interval | None) -> str:
+    if interval is None:
         return ""
     ends = ""
-    if found.low is not None and found.high is not None:
-        ends = f" ({_number(found.low)} to {_number(found.high)})"
-    return f"{_number(found.value)}{ends}"
+    if interval.low is not None and interval.high is not None:
+        ends = f" ({_number(interval.low)} to {_number(interval.high)})"
+    return f"{_number(interval.value)}{ends}"
 
 
 def _number(value: float) -> str:

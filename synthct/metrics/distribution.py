@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from synthct.metrics.measure import Measure, Painting
+
 Quantiles = npt.NDArray[np.float64]
 
 #: Points of a stored quantile function; 201 of them give the distance to well below 1 HU.
@@ -25,8 +27,8 @@ def hu_quantiles(hu: npt.NDArray[Any]) -> Quantiles:
     if hu.size == 0:
         raise ValueError("no voxels to measure; is the mask empty?")
     levels = (np.arange(LEVELS) + 0.5) / LEVELS
-    found: Quantiles = np.quantile(hu, levels, method="inverted_cdf").astype(np.float64)
-    return found
+    quantiles: Quantiles = np.quantile(hu, levels, method="inverted_cdf").astype(np.float64)
+    return quantiles
 
 
 def hu_wasserstein(
@@ -47,7 +49,21 @@ def hu_wasserstein(
     """
     if reference.shape != (LEVELS,):
         raise ValueError(f"a reference has {LEVELS} quantiles, not the shape {reference.shape}")
-    found = hu_quantiles(hu)
+    quantiles = hu_quantiles(hu)
     if range_hu is not None:
-        found, reference = np.clip(found, *range_hu), np.clip(reference, *range_hu)
-    return float(np.abs(found - reference).mean())
+        quantiles, reference = np.clip(quantiles, *range_hu), np.clip(reference, *range_hu)
+    return float(np.abs(quantiles - reference).mean())
+
+
+def _of_label(painting: Painting) -> float | None:
+    """Of what was painted as the label; None without label, or if no real tissue of it is known."""
+    if painting.labelled is None or painting.quantiles is None:
+        return None
+    tissue = painting.image[painting.labelled & painting.mask]
+    return hu_wasserstein(tissue, painting.quantiles, painting.range_hu) if tissue.size else None
+
+
+HU_WASSERSTEIN = Measure(
+    "hu_wasserstein", "distance to real tissue of the label", unit="HU", worse="higher",
+    of=_of_label,
+)  # fmt: skip

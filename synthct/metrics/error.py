@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from synthct.metrics.crop import Picture, Region, crop_to_mask
+from synthct.metrics.measure import Measure
 
 #: Pixels to either side over which structural similarity averages.
 _WINDOW = 5
@@ -108,3 +109,18 @@ def _change(
         raise ValueError("no voxels to measure; the mask is empty")
     change: npt.NDArray[np.float64] = after[inside] - before[inside]
     return change
+
+
+MAE = Measure(
+    "mae_hu", "mean absolute error, where the replaced tissue is the truth", unit="HU",
+    worse="higher",
+    of=lambda painting: mean_absolute_error(*painting.windowed) if painting.has_truth else None,
+)  # fmt: skip
+PSNR = Measure(
+    "psnr_db", "peak signal-to-noise ratio, where the replaced tissue is the truth", unit="dB",
+    worse="lower", of=lambda painting: psnr(*painting.windowed) if painting.has_truth else None,
+)  # fmt: skip
+SSIM = Measure(
+    "ssim", "structural similarity, where the replaced tissue is the truth", worse="lower",
+    of=lambda painting: ssim(*painting.windowed) if painting.has_truth else None,
+)  # fmt: skip

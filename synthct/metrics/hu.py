@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from synthct.metrics.measure import Measure, Painting
+
 
 class HuStats(NamedTuple):
     """Mean and spread of some voxels.
@@ -44,3 +46,31 @@ def share_outside_range(hu: npt.NDArray[Any], range_hu: tuple[float, float]) -> 
 def _check_some(hu: npt.NDArray[Any]) -> None:
     if hu.size == 0:
         raise ValueError("no voxels to measure; is the mask empty?")
+
+
+def _clipped_fraction(painting: Painting) -> float | None:
+    if painting.codec_range_hu is None:
+        return None
+    return share_outside_range(painting.original[painting.mask], painting.codec_range_hu)
+
+
+PAINTED_MEAN = Measure(
+    "painted_mean_hu", "mean of what was painted", unit="HU",
+    of=lambda painting: hu_stats(painting.image[painting.mask]).mean_hu,
+)  # fmt: skip
+PAINTED_STD = Measure(
+    "painted_std_hu", "standard deviation of what was painted", unit="HU",
+    of=lambda painting: hu_stats(painting.image[painting.mask]).std_hu,
+)  # fmt: skip
+REPLACED_MEAN = Measure(
+    "replaced_mean_hu", "mean of the tissue that was there", unit="HU", has_limits=False,
+    of=lambda painting: hu_stats(painting.original[painting.mask]).mean_hu,
+)  # fmt: skip
+REPLACED_STD = Measure(
+    "replaced_std_hu", "standard deviation of the tissue that was there", unit="HU",
+    has_limits=False, of=lambda painting: hu_stats(painting.original[painting.mask]).std_hu,
+)  # fmt: skip
+CLIPPED_FRACTION = Measure(
+    "clipped_fraction", "share of values outside of the model's range", worse="higher",
+    of=_clipped_fraction,
+)  # fmt: skip

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from synthct.metrics.crop import Region, check_shapes
+from synthct.metrics.measure import Measure
 
 
 def outside_max_abs_diff(
@@ -33,3 +34,10 @@ def outside_max_abs_diff(
         return 0
     change = painted[different].astype(np.int64) - original[different].astype(np.int64)
     return int(np.abs(change).max())
+
+
+OUTSIDE_MAX_ABS_DIFF = Measure(
+    "outside_max_abs_diff", "greatest change outside of the mask", unit="HU", has_limits=False,
+    needs_paint=False, dtype="int32",
+    of=lambda painting: outside_max_abs_diff(painting.original, painting.image, painting.mask),
+)  # fmt: skip

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from synthct.metrics.crop import Region, crop_to_mask, ratio
+from synthct.metrics.measure import Measure
 
 
 class SeamSteps(NamedTuple):
@@ -110,3 +111,13 @@ def pooled_seam_ratio(seams: Iterable[SeamSteps]) -> float:
         painted_hu += one.painted_hu
         original_hu += one.original_hu
     return ratio(painted_hu, original_hu)
+
+
+SEAM_RATIO = Measure(
+    "seam_ratio", "step across the mask's border, painted / original", worse="far from 1",
+    of=lambda painting: seam_ratio(*painting.windowed),
+)  # fmt: skip
+SEAM_OVERSHOOT = Measure(
+    "seam_overshoot", "rim of the mask beyond both of its sides", unit="HU", worse="far from 0",
+    of=lambda painting: seam_overshoot(painting.image, painting.mask, painting.range_hu),
+)  # fmt: skip

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from synthct.metrics.crop import Picture, Region, crop_to_mask
+from synthct.metrics.measure import Measure
 
 #: Rings between 0 and the Nyquist frequency, and one more for what lies beyond it along diagonals,
 #: where networks leave checkerboards. The first is left out: it holds the shape of the mask and
@@ -82,3 +83,9 @@ def _radial_power(picture: Picture, core: Region) -> npt.NDArray[np.float64]:
     count = np.bincount(ring.ravel(), minlength=BINS + 1)
     mean: npt.NDArray[np.float64] = (total / np.maximum(count, 1))[1:] + _ROUNDING
     return mean
+
+
+SPECTRUM_DISTANCE = Measure(
+    "spectrum_distance", "difference of the noise spectra, painted to original", unit="dB",
+    worse="higher", of=lambda painting: spectrum_distance(*painting.windowed),
+)  # fmt: skip

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from synthct.metrics.crop import Picture, Region, crop_to_mask, ratio
+from synthct.metrics.measure import Measure
 
 
 def texture_ratio(
@@ -52,3 +53,9 @@ def _roughness(picture: Picture, core: Region) -> float:
     from scipy.ndimage import laplace
 
     return float(np.sqrt(np.square(laplace(picture)[core]).mean()))
+
+
+TEXTURE_RATIO = Measure(
+    "texture_ratio", "fine texture inside, painted / original", worse="far from 1",
+    of=lambda painting: texture_ratio(*painting.windowed),
+)  # fmt: skip

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from synthct.metrics.measure import Measure, Painting
+
 
 def variant_diversity(hu: npt.NDArray[Any], others: Iterable[npt.NDArray[Any]]) -> float:
     """One less the correlation with the most similar other painting of the same mask.
@@ -25,8 +27,7 @@ def variant_diversity(hu: npt.NDArray[Any], others: Iterable[npt.NDArray[Any]]) 
     Raises:
         ValueError: If a shape differs.
     """
-    found = [1 - _correlation(hu, other) for other in others]
-    return min(found) if found else float("nan")
+    return min((1 - _correlation(hu, other) for other in others), default=float("nan"))
 
 
 def _correlation(one: npt.NDArray[Any], two: npt.NDArray[Any]) -> float:
@@ -38,3 +39,16 @@ def _correlation(one: npt.NDArray[Any], two: npt.NDArray[Any]) -> float:
     if scale == 0:  # a flat picture is a copy of a flat one, and like nothing else
         return 1.0 if not a.any() and not b.any() else 0.0
     return min(1.0, float(a @ b) / scale)
+
+
+def _of_earlier(painting: Painting) -> float | None:
+    """None for the first variant, which has nothing to differ from."""
+    if not painting.earlier:
+        return None
+    return variant_diversity(painting.image[painting.mask], painting.earlier)
+
+
+VARIANT_DIVERSITY = Measure(
+    "variant_diversity", "1 - correlation with the most similar earlier variant", worse="lower",
+    of=_of_earlier,
+)  # fmt: skip

@@ -1,14 +1,16 @@
 """The ``quality`` section of a recipe: which samples are good enough to keep.
 
-Knows the names of the measures and the limits, not how a measure is taken.
+Which measures there are, and which of them may be limited, says ``metrics.MEASURES``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, NamedTuple, Self
+import math
+from typing import Annotated, Any, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
+
+from synthct.metrics import MEASURES, Measures
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -40,73 +42,51 @@ class Broken(NamedTuple):
 
     Attributes:
         measure: Name of the measure.
-        value: The sample's.
+        value: The sample's; None where it could not be computed.
         reason: A few words, the same for all samples that break this limit.
     """
 
     measure: str
-    value: float
+    value: float | None
     reason: str
 
 
-class Quality(BaseModel):
-    """Limits on the measures of a sample; what breaks one goes to ``rejected.parquet``.
+_FIELDS: dict[str, Any] = {
+    name: (Limits | None, Field(default=None, description=measure.label))
+    for name, measure in MEASURES.items()
+    if measure.has_limits
+}
+_Limited: Any = create_model(
+    "_Limited", __config__=ConfigDict(frozen=True, extra="forbid"), **_FIELDS
+)
 
-    A measure that is not defined for a sample (no texture in a mask of three pixels) breaks no
-    limit.
 
-    Attributes:
-        seam_ratio: Step across the mask's border, painted over original.
-        seam_overshoot: How far the mean HU of the mask's rim lies beyond both of its sides.
-        texture_ratio: Fine texture inside of the mask, painted over original.
-        spectrum_distance: Difference of the noise power spectra in dB, painted to original.
-        hu_wasserstein: Distance in HU to the real tissue of the label.
-        mask_adherence: Dice of what looks like the label with the region that should be it.
-        variant_diversity: 1 less the correlation with the most similar earlier variant.
-        painted_mean_hu: Mean inside of the mask.
-        painted_std_hu: Standard deviation inside of the mask.
-        clipped_fraction: Share of the replaced values that the codec cannot express.
-        mae_hu: Mean absolute error, where the replaced tissue is the truth.
-        psnr_db: Peak signal-to-noise ratio, where the replaced tissue is the truth.
-        ssim: Structural similarity, where the replaced tissue is the truth.
+class Quality(_Limited):
+    """Limits on the measures of a sample; a sample that breaks one is rejected.
+
+    A measure that does not apply to a sample (the error, where there is no truth; the distance to
+    tissue that no source shows) breaks no limit. One that applies but cannot be computed (the
+    texture of a mask of three pixels) breaks any.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    seam_ratio: Limits | None = None
-    seam_overshoot: Limits | None = None
-    texture_ratio: Limits | None = None
-    spectrum_distance: Limits | None = None
-    hu_wasserstein: Limits | None = None
-    mask_adherence: Limits | None = None
-    variant_diversity: Limits | None = None
-    painted_mean_hu: Limits | None = None
-    painted_std_hu: Limits | None = None
-    clipped_fraction: Limits | None = None
-    mae_hu: Limits | None = None
-    psnr_db: Limits | None = None
-    ssim: Limits | None = None
 
     @property
     def limits(self) -> dict[str, Limits]:
-        """The measures that are limited, in the order of the fields."""
-        return {
-            name: limits
-            for name in type(self).model_fields
-            if (limits := getattr(self, name)) is not None
-        }
+        """The measures that are limited, in the order of the table."""
+        return {name: limits for name in _FIELDS if (limits := getattr(self, name)) is not None}
 
-    def broken(self, measures: Mapping[str, float | None]) -> Broken | None:
-        """The first limit that a sample breaks; None if it is good enough.
+    def broken(self, measures: Measures) -> Broken | None:
+        """The first limit that a sample breaks; None if it breaks none.
 
         Args:
-            measures: The sample's measures by name; None or NaN where one is not defined.
+            measures: The sample's measures by name: None where one does not apply, NaN where it
+                cannot be computed.
         """
         for name, limits in self.limits.items():
             value = measures[name]
             if value is None:
                 continue
-            # Comparisons with NaN are false, so what is not defined breaks nothing.
+            if math.isnan(value):
+                return Broken(name, None, f"{name} cannot be computed")
             if limits.min is not None and value < limits.min:
                 return Broken(name, value, f"{name} below {limits.min:g}")
             if limits.max is not None and value > limits.max:

@@ -24,7 +24,7 @@ from synthct.training.draw import MaskedSlice
 from synthct.training.loss import masked_loss
 from synthct.training.network import as_checkpoint
 from synthct.training.recipe import TrainingRecipe
-from synthct.volume.intensity import SOFT_TISSUE, Window
+from synthct.volume.intensity import window_for
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -83,13 +83,13 @@ class Validation:
         errors, off, textures, seams = [], [], [], []
         for one, painted in zip(self.slices, after, strict=True):
             pasted = paste_patches(one.plane, one.region, one.patches, painted)
-            codec = one.patches[0].codec
-            window = codec.range_hu if isinstance(codec, Window) else SOFT_TISSUE.range_hu
-            given: Any = (one.plane.array, pasted.array, one.region.array, window)
-            errors.append(metrics.mean_absolute_error(*given))
-            off.append(abs(metrics.mean_error(*given)))
-            textures.append(metrics.texture_ratio(*given))
-            seams.append(metrics.seam_steps(*given))
+            before, mask = one.plane.array, one.region.array
+            window = window_for(one.label, float(before[mask].mean()), one.patches[0].codec)
+            compared: Any = (before, pasted.array, mask, window.range_hu)
+            errors.append(metrics.mean_absolute_error(*compared))
+            off.append(abs(metrics.mean_error(*compared)))
+            textures.append(metrics.texture_ratio(*compared))
+            seams.append(metrics.seam_steps(*compared))
         return Measures(
             loss=self.loss(unet),
             mae_hu=float(np.mean(errors)),

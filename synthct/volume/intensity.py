@@ -128,6 +128,32 @@ PRESETS: dict[str, Window | Knots] = {
     "full_range": FULL_RANGE,
 }
 
+
+def window_for(
+    label: str | None, under_hu: float | None, codec: Window | Knots | None = None
+) -> Window:
+    """The window in which a painting is looked at and measured.
+
+    A model that paints within a window is judged in that window: it can express nothing else.
+    All others (a codec of the full range, a control, real tissue) are judged in the window of
+    what is painted or was there, since clipping makes lung in a soft-tissue window, or dense bone
+    in it, a flat area without texture or edges.
+
+    Args:
+        label: What is painted; None for whatever fits.
+        under_hu: Mean HU, before painting, of the voxels under the mask; None if not known.
+        codec: The codec that the model painted in; None where no model painted.
+    """
+    if isinstance(codec, Window):
+        return codec
+    if label is not None and label.startswith("lung"):
+        return LUNG
+    low, high = SOFT_TISSUE.range_hu
+    if under_hu is None or low <= under_hu <= high:
+        return SOFT_TISSUE
+    return LUNG if under_hu < low else BONE
+
+
 _ADAPTER: TypeAdapter[Window | Knots] = TypeAdapter(Codec)
 
 

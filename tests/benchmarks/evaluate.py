@@ -31,6 +31,7 @@ from synthct.evaluate.run import Options, evaluate
 from synthct.evaluate.scores import make_halvings, score_arm, score_floor
 from synthct.evaluate.tables import results_markdown
 from synthct.recipe.recipe import Recipe
+from synthct.volume.intensity import SOFT_TISSUE
 
 #: Name in the tables to the recipe's method.
 CONTROLS = {"copy-paste": "copy_paste", "noise-fill": "noise_fill"}
@@ -160,7 +161,7 @@ def speed(options: argparse.Namespace) -> None:
         mask = np.zeros((512, 512), dtype=bool)
         mask[200:280, 220:290] = True
         hu = rng.normal(60, 20, mask.shape).astype(np.int16)
-        crops.append(around_mask(Crop(hu, mask, (0.8, 0.8), "liver")))
+        crops.append(around_mask(Crop(hu, mask, (0.8, 0.8), SOFT_TISSUE)))
     count = options.slices
     masks = np.array([f"m{n}" for n in range(count)])
     patients = {mask: f"p{n % 50}" for n, mask in enumerate(masks)}

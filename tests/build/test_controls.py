@@ -344,7 +344,7 @@ def test_a_control_changes_masked_voxels_only_and_says_what_it_did(
                 assert np.array_equal(image[~region], mask.plane.array[~region])
                 assert np.array_equal(image[region], hu)
                 assert (image[region] != mask.plane.array[region]).mean() > 0.5
-    assert {row.metrics.clipped_fraction for row in rows} == {None}
+    assert {row.metrics["clipped_fraction"] for row in rows} == {None}
     assert all(row.facts.host_in_training is False for row in rows)
     generation = json.loads(rows[0].provenance)["generation"]
     assert {"shift_hu"} <= set(generation) or {"fill_hu", "fill_of"} <= set(generation)

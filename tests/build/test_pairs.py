@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from dataset_rows import FACTS
-from pydantic import ValidationError
 from planned import TUMOR, cases, plan, recipe
+from pydantic import ValidationError
 from tiny_recipe import SECTIONS as TINY
 from tiny_recipe import tiny_recipe, write_data
 
@@ -20,7 +19,6 @@ from synthct.build.draw import CaseReader
 from synthct.build.preview import describe
 from synthct.build.run import build
 from synthct.dataset.png import decode_hu, decode_labels, decode_mask
-from synthct.dataset.schema import Metrics
 from synthct.dataset.writer import read_shard
 from synthct.recipe.recipe import Recipe
 from synthct.volume.views import from_picture
@@ -190,13 +188,6 @@ def test_a_limit_tears_no_pair(checked: Checked) -> None:
 def test_only_kinds_that_change_a_lesion_have_pairs() -> None:
     with pytest.raises(ValidationError, match="pair is for kinds that add or remove a lesion"):
         recipe([{"name": "b", "kind": "blob", "pair": True}])
-
-
-def test_unpainted_measures_are_undefined_but_for_geometry() -> None:
-    measures = Metrics.of_unpainted(12.5)
-    assert measures.mask_area_mm2 == 12.5
-    assert measures.painted_mean_hu is None
-    assert FACTS.is_painted
 
 
 def test_a_pair_without_an_accepted_painting_is_rejected_as_a_whole(

@@ -78,7 +78,7 @@ def test_provenance_agrees_with_the_pictures_and_the_files(
     places += np.array([0, row.facts.slice_index, 0])
     assert (start, stop) == (places.min(axis=0).tolist(), (places.max(axis=0) + 1).tolist())
     # shares of real and of synthetic tissue
-    assert told["synthetic_voxel_fraction"] == row.metrics.painted_fraction
+    assert told["synthetic_voxel_fraction"] == row.metrics["painted_fraction"]
     assert told["real_voxel_fraction"] + told["synthetic_voxel_fraction"] == pytest.approx(1)
     # the host's voxels, by which a patch-only release is put together
     assert row.original is not None

@@ -101,10 +101,10 @@ def test_every_kind_of_mask_is_painted_into_the_hosts_own_slice(
     # A constant was painted, and the codec says which.
     (painted,) = np.unique(image[region])
     assert painted == np.rint(mask.patches[0].codec.decode(np.float32(0.25)))
-    assert row.metrics.outside_max_abs_diff == 0
-    assert row.metrics.painted_mean_hu == painted
-    assert row.metrics.painted_std_hu == 0
-    assert row.metrics.replaced_mean_hu == pytest.approx(source[region].mean())
+    assert row.metrics["outside_max_abs_diff"] == 0
+    assert row.metrics["painted_mean_hu"] == painted
+    assert row.metrics["painted_std_hu"] == 0
+    assert row.metrics["replaced_mean_hu"] == pytest.approx(source[region].mean())
 
 
 @pytest.mark.parametrize("section", SECTIONS)

@@ -130,7 +130,7 @@ def test_load_dataset_gives_voxels_splits_and_provenance(finished: Path, tmp_pat
         preview = {"preview": SOFT_TISSUE.model_dump()}
         assert row["provenance"] == {**PROVENANCE, **facts, **preview}
         assert row["texture_ratio"] is None
-        assert row["seam_ratio"] == METRICS.seam_ratio
+        assert row["seam_ratio"] == METRICS["seam_ratio"]
         assert row["host_in_training"] is False
         assert row["label"] is None
         assert len(row["affine"]) == 16

@@ -16,7 +16,7 @@ from dataset_rows import FACTS, METRICS, PROVENANCE, make_slices, make_test_row
 
 from synthct.dataset.digest import canonical_json
 from synthct.dataset.png import decode_hu, decode_labels, decode_mask
-from synthct.dataset.schema import Facts, Metrics, arrow_schema, columns, features, make_row
+from synthct.dataset.schema import Facts, arrow_schema, columns, features, make_row
 from synthct.dataset.writer import (
     read_shard,
     shard_bytes,
@@ -24,6 +24,7 @@ from synthct.dataset.writer import (
     write_shard,
 )
 from synthct.errors import ResourceError, VerifyError
+from synthct.metrics import MEASURES
 from synthct.volume import Volume
 from synthct.volume.intensity import SOFT_TISSUE
 from synthct.volume.views import from_picture
@@ -76,8 +77,11 @@ def test_schema_is_what_datasets_makes_of_its_features(keep_original: bool) -> N
 
 
 def test_every_fact_and_measure_is_a_column() -> None:
-    names = [f.name for group in (Facts, Metrics) for f in fields(group)]
-    assert set(names) <= set(columns(keep_original=False))
+    names = {*(field.name for field in fields(Facts)), *MEASURES}
+    assert names <= set(columns(keep_original=False))
+    types = {name: str(columns(keep_original=False)[name].type) for name in MEASURES}
+    assert types.pop("outside_max_abs_diff") == "int32"
+    assert set(types.values()) == {"double"}
     row = make_test_row(keep_original=True)
     assert set(row.values()) == set(columns(keep_original=True))
 

@@ -19,6 +19,7 @@ from synthct.evaluate.distances import (
 from synthct.evaluate.pictures import Crop
 from synthct.evaluate.radiomics import Radiomics
 from synthct.volume import read_ct, read_labels
+from synthct.volume.intensity import SOFT_TISSUE
 
 
 def gaussian(seed: int, count: int, dim: int = 12, shift: float = 0.0) -> np.ndarray:
@@ -241,7 +242,7 @@ def test_falsifiers_on_crops_of_a_real_liver(shared_data: Path) -> None:
     blurred = [ndimage.gaussian_filter(one.astype(float), 1).astype(np.int16) for one in hu]
 
     def features(pictures: list[np.ndarray]) -> np.ndarray:
-        crops = [Crop(one, mask, (0.7, 0.7), "liver") for one in pictures]
+        crops = [Crop(one, mask, (0.7, 0.7), SOFT_TISSUE) for one in pictures]
         return Radiomics().extract(crops).features.astype(np.float64)
 
     real, smooth = features(hu), features(blurred)

@@ -15,14 +15,15 @@ from synthct.errors import CheckpointError
 from synthct.evaluate import inception as inception_module
 from synthct.evaluate.efficientnet import EfficientNetLite0
 from synthct.evaluate.inception import WEIGHTS, Inception, InceptionV3, find_weights
-from synthct.evaluate.pictures import Crop, around_mask, to_network, window_of
+from synthct.evaluate.pictures import Crop, around_mask, to_network
+from synthct.volume.intensity import LUNG, SOFT_TISSUE, Window
 
 
-def crop(seed: int = 0, shape: tuple[int, int] = (60, 50), label: str | None = None) -> Crop:
+def crop(seed: int = 0, shape: tuple[int, int] = (60, 50), window: Window = SOFT_TISSUE) -> Crop:
     rng = np.random.default_rng(seed)
     mask = np.zeros(shape, bool)
     mask[20:35, 12:30] = True
-    return Crop(rng.integers(-150, 250, shape).astype(np.int16), mask, (1.0, 1.0), label)
+    return Crop(rng.integers(-150, 250, shape).astype(np.int16), mask, (1.0, 1.0), window)
 
 
 # Pictures
@@ -30,7 +31,7 @@ def crop(seed: int = 0, shape: tuple[int, int] = (60, 50), label: str | None = N
 
 def test_a_square_of_millimetres_is_cut_around_the_mask() -> None:
     whole = Crop(np.arange(200 * 100).reshape(200, 100).astype(np.int16) % 900,
-                 np.zeros((200, 100), bool), (0.5, 2.0), None)  # fmt: skip
+                 np.zeros((200, 100), bool), (0.5, 2.0), SOFT_TISSUE)  # fmt: skip
     whole.mask[60:100, 40:55] = True  # 20 x 30 mm
     square = around_mask(whole)
     assert [n * s for n, s in zip(square.hu.shape, square.spacing_mm, strict=True)] == [45, 44]
@@ -40,26 +41,25 @@ def test_a_square_of_millimetres_is_cut_around_the_mask() -> None:
         whole.hu[rows[0] : rows[0] + columns[0], rows[1] : rows[1] + columns[1]], square.hu
     )
     with pytest.raises(ValueError, match="empty mask"):
-        around_mask(Crop(whole.hu, np.zeros_like(whole.mask), (1, 1), None))
+        around_mask(Crop(whole.hu, np.zeros_like(whole.mask), (1, 1), SOFT_TISSUE))
 
 
 def test_a_mask_at_the_edge_of_the_slice_keeps_its_square_inside() -> None:
-    whole = Crop(np.zeros((64, 64), np.int16), np.zeros((64, 64), bool), (1.0, 1.0), None)
+    whole = Crop(np.zeros((64, 64), np.int16), np.zeros((64, 64), bool), (1.0, 1.0), SOFT_TISSUE)
     whole.mask[:30, 50:] = True
     square = around_mask(whole)
     assert square.hu.shape == (45, 45)
     assert square.mask.sum() == whole.mask.sum()
 
 
-def test_networks_see_the_labels_window_in_three_equal_channels() -> None:
-    flat = Crop(np.full((32, 32), 50, np.int16), np.ones((32, 32), bool), (1.0, 1.0), None)
-    lung = Crop(flat.hu - 650, flat.mask, (1.0, 1.0), "lung_left")
+def test_networks_see_the_crops_window_in_three_equal_channels() -> None:
+    flat = Crop(np.full((32, 32), 50, np.int16), np.ones((32, 32), bool), (1.0, 1.0), SOFT_TISSUE)
+    lung = Crop(flat.hu - 650, flat.mask, (1.0, 1.0), LUNG)
     seen = to_network([flat, lung], 16)
     assert seen.shape == (2, 3, 16, 16)
     assert seen.dtype == torch.float32
     assert torch.allclose(seen, torch.full_like(seen, 127.5))
-    assert window_of("kidney") != window_of("lung")
-    assert to_network([Crop(flat.hu + 3000, flat.mask, (1, 1), None)], 16).max() == 255
+    assert to_network([Crop(flat.hu + 3000, flat.mask, (1, 1), SOFT_TISSUE)], 16).max() == 255
 
 
 # EfficientNet

@@ -15,6 +15,7 @@ from synthct.evaluate.radiomics import (
     first_order,
     texture,
 )
+from synthct.volume.intensity import LUNG, SOFT_TISSUE, Window
 
 #: The IBSI digital phantom, slice by slice; 0 is outside of the region of interest.
 PHANTOM = np.array(
@@ -130,23 +131,23 @@ def test_texture_of_the_digital_phantom_by_slice() -> None:
         assert np.mean([one[name] for one in averaged]) == pytest.approx(value)
 
 
-def crop(hu: np.ndarray, label: str | None = None) -> Crop:
+def crop(hu: np.ndarray, window: Window = SOFT_TISSUE) -> Crop:
     mask = np.hypot(*(np.indices(hu.shape) - hu.shape[0] / 2)) < hu.shape[0] / 3
-    return Crop(hu.astype(np.int16), mask, (1.0, 1.0), label)
+    return Crop(hu.astype(np.int16), mask, (1.0, 1.0), window)
 
 
-def test_features_are_of_the_mask_alone_and_of_the_labels_window() -> None:
+def test_features_are_of_the_mask_alone_and_within_the_window() -> None:
     rng = np.random.default_rng(0)
     one = crop(rng.normal(60, 20, (40, 40)))
-    outside = Crop(np.where(one.mask, one.hu, 900), one.mask, one.spacing_mm, None)
+    outside = Crop(np.where(one.mask, one.hu, 900), one.mask, one.spacing_mm, SOFT_TISSUE)
     assert crop_features(one) == crop_features(outside)
     assert crop_features(crop(np.full((40, 40), -700)))["mean"] == -150
-    assert crop_features(crop(np.full((40, 40), -700), "lung_left"))["mean"] == -700
+    assert crop_features(crop(np.full((40, 40), -700), LUNG))["mean"] == -700
 
 
 def test_flat_and_tiny_masks_have_finite_features() -> None:
     flat = crop(np.full((20, 20), 30))
-    single = Crop(flat.hu, np.eye(20, dtype=bool) & (np.arange(20) == 4), (1.0, 1.0), None)
+    single = Crop(flat.hu, np.eye(20, dtype=bool) & (np.arange(20) == 4), (1.0, 1.0), SOFT_TISSUE)
     found = Radiomics().extract([flat, single])
     assert found.probabilities is None
     assert found.features.shape == (2, Radiomics().dim)

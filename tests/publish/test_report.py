@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 import synthct.publish.report
 from synthct.cli import app
-from synthct.publish.report.charts import COLOURS, Series, bars, drawn, lines, svg
+from synthct.publish.report.charts import COLOURS, Series, bars, lines, rasterise, svg
 from synthct.publish.report.gather import choose_masks, gather
 from synthct.publish.report.lesions import choose_lesions, middle
 from synthct.publish.report.pictures import DIFFERENCE_HU, difference
@@ -226,7 +226,7 @@ def test_a_chart_is_the_same_as_a_picture() -> None:
         Series("a", "accepted", np.array([4.0, 0, 0, 2])),
         Series("b", "rejected", np.array([0.0, 4, 0, 2])),
     ]
-    picture = drawn(bars("t", edges, series, [2.5]))
+    picture = rasterise(bars("t", edges, series, [2.5]))
 
     def tall(css: str) -> list[int]:
         """Height of a colour amid each bin."""
@@ -241,7 +241,7 @@ def test_a_chart_is_the_same_as_a_picture() -> None:
     dashes = (picture == COLOURS["limit"]).all(axis=-1)
     assert np.flatnonzero(dashes.any(axis=0)).tolist() == [8 + 344 * 2.5 / 4]
     assert 0.4 < dashes.any(axis=1)[2:146].mean() < 0.8
-    line = drawn(lines("t", edges, [Series("p", "painted", np.array([1.0, 3, 2, 0]))]))
+    line = rasterise(lines("t", edges, [Series("p", "painted", np.array([1.0, 3, 2, 0]))]))
     there = (line == COLOURS["painted"]).all(axis=-1)
     tops = [int(np.flatnonzero(there[:, 8 + round(344 * (n + 0.5) / 4)]).min()) for n in range(3)]
     assert tops == pytest.approx([10 + 136 * (1 - share / 3) for share in (1, 3, 2)], abs=1)

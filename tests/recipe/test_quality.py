@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-
 import pytest
 from pydantic import ValidationError
 
-from synthct.dataset.schema import Metrics
 from synthct.recipe.quality import Broken, Limits, Quality
 
 NONE = dict.fromkeys(Quality.model_fields)
-
-
-def test_every_limit_is_on_a_measure_that_samples_have() -> None:
-    assert set(Quality.model_fields) <= {field.name for field in fields(Metrics)}
 
 
 def test_the_limits_themselves_are_good_enough() -> None:
@@ -29,10 +22,16 @@ def test_the_limits_themselves_are_good_enough() -> None:
     )
 
 
-def test_a_measure_that_is_not_defined_breaks_no_limit() -> None:
-    quality = Quality(texture_ratio=Limits(min=0.5, max=1.5))
-    assert quality.broken(NONE) is None
-    assert quality.broken({**NONE, "texture_ratio": float("nan")}) is None
+def test_a_measure_that_does_not_apply_breaks_no_limit() -> None:
+    assert Quality(texture_ratio=Limits(min=0.5, max=1.5)).broken(NONE) is None
+
+
+@pytest.mark.parametrize("limits", [Limits(min=0.5), Limits(max=1.5)])
+def test_a_limited_measure_that_cannot_be_computed_is_a_rejection(limits: Limits) -> None:
+    undefined = {**NONE, "texture_ratio": float("nan")}
+    broken = Broken("texture_ratio", None, "texture_ratio cannot be computed")
+    assert Quality(texture_ratio=limits).broken(undefined) == broken
+    assert Quality(seam_ratio=limits).broken({**undefined, "seam_ratio": 1.0}) is None
 
 
 def test_infinity_breaks_an_upper_limit() -> None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,8 @@ from synthct.training.loop import learning_rate_factor, train
 from synthct.training.recipe import TrainingRecipe, load_training_recipe
 from synthct.training.sheet import COLUMNS, TILE_PX, choose
 from synthct.training.validate import Measures, Validation
+from synthct.volume import Volume
+from synthct.volume.intensity import FULL_RANGE
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes" / "training"
 
@@ -136,6 +139,24 @@ def test_perfect_paint_has_perfect_measures(kits_root, tmp_path, monkeypatch):
     assert measured.mae_hu < 12  # the codec clips air in the patches, and rounds
     assert measured.seam_ratio == pytest.approx(1, abs=0.01)
     assert measured.texture_ratio == pytest.approx(1, abs=0.01)
+
+
+def test_lung_painted_in_full_range_is_measured_in_its_own_window(kits_root, tmp_path, monkeypatch):
+    recipe = tiny_recipe(kits_root, validation={"masks": 4})
+
+    def as_lung(one):
+        hu = np.clip(one.plane.array - 850, -1024, 3071).astype(np.int16)
+        patches = tuple(
+            replace(p, codec=FULL_RANGE, image=FULL_RANGE.encode(p.codec.decode(p.image) - 850))
+            for p in one.patches
+        )
+        return replace(one, plane=Volume(hu, one.plane.affine), patches=patches)
+
+    monkeypatch.setattr(Inpainter, "paint", lambda self, patches, seeds: [p.image for p in patches])
+    slices = [as_lung(one) for one in open_set(recipe, tmp_path).slices]
+    measured = Validation(recipe, slices).measure(fresh_parts(recipe).unet.eval())
+    assert measured.seam_ratio == pytest.approx(1, abs=0.1)
+    assert measured.texture_ratio == pytest.approx(1, abs=0.1)
 
 
 def test_early_stopping_ends_the_run_and_keeps_the_best(kits_root, tmp_path, monkeypatch):

@@ -17,6 +17,7 @@ from synthct.volume.intensity import (
     Knots,
     Window,
     parse_codec,
+    window_for,
 )
 
 Codec = Window | Knots
@@ -160,3 +161,31 @@ def test_fields_that_make_no_codec_are_refused(fields: dict[str, Any]) -> None:
 def test_codecs_cannot_be_changed() -> None:
     with pytest.raises(ValidationError):
         SOFT_TISSUE.level_hu = 40
+
+
+@pytest.mark.parametrize("codec", [None, FULL_RANGE])
+@pytest.mark.parametrize(
+    ("label", "under_hu", "window"),
+    [
+        ("kidney", 40.0, SOFT_TISSUE),
+        ("kidney", None, SOFT_TISSUE),
+        (None, None, SOFT_TISSUE),
+        (None, -150.0, SOFT_TISSUE),
+        (None, 250.0, SOFT_TISSUE),
+        (None, -151.0, LUNG),
+        ("tumor", -800.0, LUNG),
+        ("lung", -800.0, LUNG),
+        ("lung", 40.0, LUNG),
+        ("lung_upper_lobe_left", None, LUNG),
+        (None, 700.0, BONE),
+    ],
+)
+def test_the_window_follows_from_the_label_and_from_what_is_under_the_mask(
+    label: str | None, under_hu: float | None, window: Window, codec: Codec | None
+) -> None:
+    assert window_for(label, under_hu, codec) == window
+
+
+def test_a_model_that_paints_in_a_window_is_judged_in_it() -> None:
+    narrow = Window(level_hu=40, width_hu=80)
+    assert window_for("lung", -800.0, narrow) == narrow

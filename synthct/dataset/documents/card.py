@@ -11,41 +11,20 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from synthct.dataset.documents.card_methods import PAINTINGS
+from synthct.dataset.documents.card_methods import METHOD_WORDS
 from synthct.dataset.documents.card_usage import usage
 from synthct.dataset.manifest import Release
 from synthct.dataset.markdown import bullets, code, count, figure, inert, one_line, table
 from synthct.dataset.records import yaml_text
 from synthct.dataset.summary import Summary
 from synthct.licence import hub_fields, licence_url
+from synthct.metrics import MEASURES
 from synthct.volume.views import IGNORE
 
 #: Longest list of cases in a card.
 _MAX_CASES = 40
 
 _SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"))
-
-#: What each measure is, and its unit.
-MEASURES = {
-    "outside_max_abs_diff": ("greatest change outside of the mask", "HU"),
-    "painted_mean_hu": ("mean of what was painted", "HU"),
-    "painted_std_hu": ("standard deviation of what was painted", "HU"),
-    "replaced_mean_hu": ("mean of the tissue that was there", "HU"),
-    "replaced_std_hu": ("standard deviation of the tissue that was there", "HU"),
-    "seam_ratio": ("step across the mask's border, painted / original", ""),
-    "seam_overshoot": ("rim of the mask beyond both of its sides", "HU"),
-    "texture_ratio": ("fine texture inside, painted / original", ""),
-    "spectrum_distance": ("difference of the noise spectra, painted to original", "dB"),
-    "hu_wasserstein": ("distance to real tissue of the label", "HU"),
-    "mask_adherence": ("what looks like the label against what should (Dice)", ""),
-    "variant_diversity": ("1 - correlation with the most similar earlier variant", ""),
-    "mae_hu": ("mean absolute error, where the replaced tissue is the truth", "HU"),
-    "psnr_db": ("peak signal-to-noise ratio, where it is the truth", "dB"),
-    "ssim": ("structural similarity, where it is the truth", ""),
-    "clipped_fraction": ("share of values outside of the model's range", ""),
-    "mask_area_mm2": ("area of the mask", "mm²"),
-    "painted_fraction": ("share of the slice that was painted", ""),
-}
 
 
 @dataclass(frozen=True)
@@ -173,7 +152,7 @@ def _header(release: Release, summary: Summary, facts: CardFacts) -> dict[str, A
 
 def _introduction(release: Release, summary: Summary, facts: CardFacts) -> str:
     slices, hosts = f"{facts.view} CT slice", count(summary.hosts, "patient")
-    painting = PAINTINGS[facts.method]
+    words = METHOD_WORDS[facts.method]
     whose = "the real patient's" if _is_real(facts) else "that of a procedural phantom"
     outside = f"outside of it every voxel is {whose}"
     if release.patch_id is not None:
@@ -183,8 +162,8 @@ def _introduction(release: Release, summary: Summary, facts: CardFacts) -> str:
         parts.append(inert(facts.description))
     parts.append(
         f"{count(summary.samples - summary.real, slices)} of {hosts}, in each of which "
-        f"{painting.who} a region anew, with the label map that goes with it. **Inside of the mask "
-        f"{painting.inside}; {outside}.**"
+        f"{words.who} a region anew, with the label map that goes with it. **Inside of the mask "
+        f"{words.inside}; {outside}.**"
     )
     if summary.real:
         parts.append(
@@ -242,9 +221,9 @@ def _method(facts: CardFacts) -> str:
     return "\n\n".join(
         [
             "## How it was made",
-            f"For each sample a mask was drawn on a scan, {PAINTINGS[facts.method].how}, and only "
-            "voxels inside of the mask were pasted back. That all others are unchanged was checked "
-            "for every sample. "
+            f"For each sample a mask was drawn on a scan, {METHOD_WORDS[facts.method].how}, and "
+            "only voxels inside of the mask were pasted back. That all others are unchanged was "
+            "checked for every sample. "
             f"The preview shows {inert(facts.preview_window)}.",
             table(["setting", "value"], settings),
             "`recipe.yaml` is the whole recipe, `synthct.lock` names every input by hash.",
@@ -254,10 +233,9 @@ def _method(facts: CardFacts) -> str:
 
 def _quality(summary: Summary) -> str:
     rows = [
-        [f"`{name}`", what, *(figure(x) for x in (s.low, s.median, s.high)), unit, s.count]
-        for name, (what, unit) in MEASURES.items()
-        for s in [summary.measures.get(name)]
-        if s is not None
+        [f"`{name}`", one.text, *map(figure, (s.low, s.median, s.high)), one.unit, s.count]
+        for name, one in MEASURES.items()
+        if (s := summary.measures.get(name)) is not None
     ]
     head = ["column", "measure", "5 %", "median", "95 %", "unit", "samples"]
     rejected = sum(summary.rejected.values())

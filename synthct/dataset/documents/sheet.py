@@ -13,7 +13,7 @@ from PIL import Image
 from synthct.dataset.png import decode_hu, decode_mask
 from synthct.dataset.tiles import TEXT, Rgb, captioned, contact_sheet, windowed
 from synthct.dataset.writer import read_shard
-from synthct.volume.intensity import LUNG, SOFT_TISSUE
+from synthct.volume.intensity import window_for
 
 #: Side of a tile in pixels, samples per sheet, and how much around a mask is shown.
 TILE, TILES, CONTEXT = 224, 12, 1.6
@@ -35,8 +35,8 @@ def dataset_sheet(
     Returns:
         A PNG; None if the dataset is empty.
     """
-    names = ["paint" if patch_only else "image", "mask", "label", "spacing_mm", "sample_id"]
-    names += ["original"] if keep_original else []
+    names = ["sample_id", "label", "replaced_mean_hu", "spacing_mm", "mask"]
+    names += ["paint" if patch_only else "image", *(["original"] if keep_original else [])]
     painted = [
         (number, place)
         for number, path in enumerate(shards)
@@ -58,7 +58,7 @@ def dataset_sheet(
 
 
 def _paint_alone(row: dict[str, Any]) -> Rgb:
-    window = LUNG if row["label"] == "lung" else SOFT_TISSUE
+    window = window_for(row["label"], row["replaced_mean_hu"])
     mask = decode_mask(row["mask"]["bytes"])
     painted = windowed(decode_hu(row["paint"]["bytes"]), window)
     tile = _tile(np.where(mask[..., None], painted, np.uint8(96)), *row["spacing_mm"])
@@ -66,7 +66,7 @@ def _paint_alone(row: dict[str, Any]) -> Rgb:
 
 
 def _before_and_after(row: dict[str, Any]) -> Rgb:
-    window = LUNG if row["label"] == "lung" else SOFT_TISSUE
+    window = window_for(row["label"], row["replaced_mean_hu"])
     mask = decode_mask(row["mask"]["bytes"])
     painted = windowed(decode_hu(row["image"]["bytes"]), window)
     pictures = [np.where(mask[..., None], np.uint8(96), painted), painted]
@@ -78,7 +78,7 @@ def _before_and_after(row: dict[str, Any]) -> Rgb:
 
 
 def _around(picture: Rgb, mask: npt.NDArray[np.bool_]) -> Rgb:
-    """The square around a mask, with as much context again."""
+    """The square around a mask, ``CONTEXT`` times as wide."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     side = max(rows[-1] - rows[0], columns[-1] - columns[0]) + 1
     side = int(min(max(48, side * CONTEXT), *picture.shape[:2]))

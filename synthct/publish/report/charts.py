@@ -20,7 +20,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 8, 8, 10, 24
 Numbers = npt.NDArray[np.float64]
 Point = tuple[float, float]
 
-#: Of what a picture shows, by the class that colours it on the page.
+#: Colours of a rasterised chart by CSS class, as in page.css.
 COLOURS: dict[str, Colour] = {
     "painted": (251, 146, 60),
     "before": (148, 163, 184),
@@ -40,7 +40,7 @@ class Series(NamedTuple):
 
     Attributes:
         name: What it is.
-        css: Class that colours it.
+        css: CSS class that colours it.
         counts: Of each bin.
     """
 
@@ -50,11 +50,11 @@ class Series(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """Something that is drawn.
+    """A shape on a chart.
 
     Attributes:
         kind: A line through all points, a bar between two corners, or a dashed line.
-        css: Class that colours it.
+        css: CSS class that colours it.
         points: Places on the chart.
     """
 
@@ -68,7 +68,7 @@ class Chart:
     """A chart of ``WIDTH`` by ``HEIGHT``.
 
     Attributes:
-        title: What readers that see no picture are told.
+        title: Read aloud by screen readers.
         marks: From the bottom up, without the axis.
         ticks: Place along the axis and number.
     """
@@ -82,7 +82,7 @@ def lines(title: str, edges: Numbers, series: Sequence[Series]) -> Chart:
     """Distributions over each other, each with the same area.
 
     Args:
-        title: What readers that see no picture are told.
+        title: Read aloud by screen readers.
         edges: (N + 1,), of the bins.
         series: Distributions of N bins.
     """
@@ -104,7 +104,7 @@ def bars(
     """Counts on top of each other, and limits as upright lines.
 
     Args:
-        title: What readers that see no picture are told.
+        title: Read aloud by screen readers.
         edges: (N + 1,), of the bins.
         series: Counts of N bins, the lowest first.
         limits: Values on the axis.
@@ -140,7 +140,7 @@ def svg(chart: Chart) -> str:
     )
 
 
-def drawn(chart: Chart) -> Rgb:
+def rasterise(chart: Chart) -> Rgb:
     """A chart as a picture (HEIGHT, WIDTH, 3), on black."""
     image = Image.new("RGB", (WIDTH, HEIGHT))
     draw = ImageDraw.Draw(image)

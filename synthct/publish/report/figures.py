@@ -1,7 +1,7 @@
-"""What a report has for a dataset's page beside its own: pictures as PNG, and a text with them.
+"""Files that a report adds for a page of the user's own: pictures as PNG, and a Markdown text.
 
-A version's card is part of the version, and so was written before anybody could evaluate it; these
-files stand beside the version and say which content they are of.
+A version's card is part of the version and was written before it could be evaluated; these files
+stand beside the version and name its content id.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from synthct.dataset.markdown import code
 from synthct.dataset.tiles import TEXT, Rgb, captioned, contact_sheet, windowed
 from synthct.evaluate.results import Evaluation
 from synthct.evaluate.tables import results_markdown
-from synthct.publish.report.charts import COLOURS, drawn
+from synthct.publish.report.charts import COLOURS, rasterise
 from synthct.publish.report.gather import ANYTHING, Gathered
 from synthct.publish.report.panels import Panel, measure_panels, tissue_panels
-from synthct.publish.report.pictures import WINDOWS, Piece, masked, outlined
+from synthct.publish.report.pictures import Piece, masked, outlined
+from synthct.volume.intensity import window_for
 
 #: Rows of the samples' picture, and the side of its tiles in pixels; charts beside each other.
 _SHEET_ROWS, _TILE, _CHARTS = 8, 200, 3
@@ -28,29 +29,29 @@ _SHEET_ROWS, _TILE, _CHARTS = 8, 200, 3
 _LINE = 56
 
 
-def samples_sheet(found: Gathered) -> bytes | None:
+def samples_sheet(gathered: Gathered) -> bytes | None:
     """Masked input, paintings and original of some masks as PNG; None if there is no sample."""
-    number = len(found.pieces)
+    number = len(gathered.pieces)
     shown = min(_SHEET_ROWS, number)
-    chosen = [found.pieces[n * number // shown] for n in range(shown)]
+    chosen = [gathered.pieces[n * number // shown] for n in range(shown)]
     return contact_sheet([_strip(pieces) for pieces in chosen], columns=1)
 
 
-def charts_sheet(found: Gathered) -> bytes | None:
+def charts_sheet(gathered: Gathered) -> bytes | None:
     """HU real against synthetic, and the measures, as PNG; None if there is no chart."""
-    panels = [*tissue_panels(found), *measure_panels(found)]
+    panels = [*tissue_panels(gathered), *measure_panels(gathered)]
     return contact_sheet([_captioned(panel) for panel in panels], columns=_CHARTS)
 
 
-def card_text(found: Gathered, evaluation: Evaluation | None, pictures: Sequence[str]) -> str:
+def card_text(gathered: Gathered, evaluation: Evaluation | None, pictures: Sequence[str]) -> str:
     """The results and pictures as a text for a dataset's page, in Markdown.
 
     Args:
-        found: What is shown of the dataset.
+        gathered: What is shown of the dataset.
         evaluation: Its results, if it was evaluated.
         pictures: Names of the pictures that there are.
     """
-    release = found.dataset.manifest.release
+    release = gathered.dataset.manifest.release
     head = (
         f"# {code(release.name)} {code(release.version)}\n\nContent {code(release.content_id)}.\n"
     )
@@ -60,18 +61,19 @@ def card_text(found: Gathered, evaluation: Evaluation | None, pictures: Sequence
 
 def _captioned(panel: Panel) -> Rgb:
     keys = [[(series.name, COLOURS[series.css])] for series in panel.series]
-    plain = panel.said.replace("²", "2")  # which the built-in font has not
-    said = [[(line, TEXT)] for line in textwrap.wrap(plain, _LINE)]
-    return captioned(drawn(panel.chart), [[(panel.name[:_LINE], TEXT)], *keys, *said])
+    plain = panel.note.replace("²", "2")  # which the built-in font has not
+    note = [[(line, TEXT)] for line in textwrap.wrap(plain, _LINE)]
+    return captioned(rasterise(panel.chart), [[(panel.name[:_LINE], TEXT)], *keys, *note])
 
 
 def _strip(pieces: Sequence[Piece]) -> Rgb:
-    first, soft = pieces[0], WINDOWS["soft"]
-    pictures = [masked(first, soft), *(outlined(p.painted, p.mask, soft) for p in pieces)]
-    pictures += [] if first.original is None else [windowed(first.original, soft)]
+    first = pieces[0]
+    label = first.columns.get("label")
+    window = window_for(label, first.columns.get("replaced_mean_hu"))
+    pictures = [masked(first, window), *(outlined(p.painted, p.mask, window) for p in pieces)]
+    pictures += [] if first.original is None else [windowed(first.original, window)]
     tiles = np.hstack([_tile(picture, first.size_mm) for picture in pictures])
-    label = first.columns.get("label") or ANYTHING
-    return captioned(tiles, [[(f"{first.columns['mask_id']}: {label}", TEXT)]])
+    return captioned(tiles, [[(f"{first.columns['mask_id']}: {label or ANYTHING}", TEXT)]])
 
 
 def _tile(picture: Rgb, size_mm: tuple[float, float]) -> Rgb:

@@ -6,7 +6,6 @@ little more than reading it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +22,7 @@ from synthct.dataset.rows import SampleRow, decode
 from synthct.dataset.writer import Rejection
 from synthct.errors import VerifyError
 from synthct.evaluate.stream import Dataset
+from synthct.metrics import MEASURES
 from synthct.publish.report.lesions import Lesion, bring_together, choose_lesions
 from synthct.publish.report.pictures import Piece, cut
 from synthct.recipe.quality import Limits, Quality
@@ -39,35 +39,10 @@ VARIANTS = 6
 
 ANYTHING = "whatever fits"
 
+#: The measures whose values say how bad a sample is.
+JUDGED = tuple(name for name, measure in MEASURES.items() if measure.worse is not None)
+
 Counts = npt.NDArray[np.int64]
-
-
-def _plain(value: float) -> float:
-    return value
-
-
-def _negative(value: float) -> float:
-    return -value
-
-
-def _from_one(value: float) -> float:
-    return abs(math.log(max(value, 1e-9)))
-
-
-#: How bad a value is, by measure; of what is not here nobody can say.
-BADNESS: Mapping[str, Callable[[float], float]] = {
-    "seam_ratio": _from_one,
-    "seam_overshoot": abs,
-    "texture_ratio": _from_one,
-    "spectrum_distance": _plain,
-    "hu_wasserstein": _plain,
-    "mask_adherence": _negative,
-    "variant_diversity": _negative,
-    "mae_hu": _plain,
-    "psnr_db": _negative,
-    "ssim": _negative,
-    "clipped_fraction": _plain,
-}
 
 
 @dataclass(eq=False)
@@ -181,7 +156,7 @@ def choose_masks(rows: Sequence[Mapping[str, Any]], most: int) -> list[str]:
         return all_masks
     even = most - most // 2
     chosen = {all_masks[n * len(all_masks) // even] for n in range(even)}
-    ranked = [iter(worst_first) for name in BADNESS if (worst_first := _worst_first(rows, name))]
+    ranked = [iter(worst_first) for name in JUDGED if (worst_first := _worst_first(rows, name))]
     while ranked and len(chosen) < most:
         for order in list(ranked):
             worst = next((mask for mask in order if mask not in chosen), None)
@@ -195,7 +170,7 @@ def choose_masks(rows: Sequence[Mapping[str, Any]], most: int) -> list[str]:
 def badness(columns: Mapping[str, Any], measure: str) -> float | None:
     """How bad a row is; None where the measure is not defined."""
     value = columns.get(measure)
-    return None if value is None else float(BADNESS[measure](value))
+    return None if value is None else MEASURES[measure].badness(value)
 
 
 def _stored(dataset: Dataset) -> Iterator[dict[str, Any]]:

@@ -6,14 +6,14 @@ import json
 from collections.abc import Sequence
 from html import escape
 
-from synthct.dataset.documents.card import MEASURES
 from synthct.dataset.markdown import figure
 from synthct.dataset.tiles import windowed
 from synthct.evaluate.results import Evaluation
 from synthct.evaluate.tables import Grid, compared, groups_grid, sections
+from synthct.metrics import MEASURES
 from synthct.publish.report import viewer
 from synthct.publish.report.charts import svg
-from synthct.publish.report.gather import ANYTHING, BADNESS, Gathered, badness
+from synthct.publish.report.gather import ANYTHING, JUDGED, Gathered, badness
 from synthct.publish.report.html import asset, hashed, pictured, text
 from synthct.publish.report.panels import Panel, measure_panels, tissue_panels
 from synthct.publish.report.pictures import (
@@ -106,10 +106,10 @@ def _tissues(found: Gathered) -> str:
 
 def _panel(panel: Panel) -> str:
     keys = "".join(f'<li class="{s.css}"><bdi>{escape(s.name)}</bdi></li>' for s in panel.series)
-    said = f"<p>{text(panel.said)}</p>" if panel.said else ""
+    note = f"<p>{text(panel.note)}</p>" if panel.note else ""
     return (
         f'<section class="chart"><h3>{text(panel.name)}</h3>{svg(panel.chart)}'
-        f'<ul class="legend">{keys}</ul>{said}</section>'
+        f'<ul class="legend">{keys}</ul>{note}</section>'
     )
 
 
@@ -157,7 +157,7 @@ def _table(grid: Grid, marked: set[str] | None = None) -> str:
 def _samples(found: Gathered) -> str:
     measured = [
         name
-        for name in BADNESS
+        for name in JUDGED
         if any(badness(p.columns, name) is not None for ps in found.pieces for p in ps)
     ]
     options = "".join(
@@ -185,7 +185,7 @@ def _mask(pieces: Sequence[Piece]) -> str:
     first = pieces[0]
     bad: dict[str, float] = {}
     for piece in pieces:
-        for name in BADNESS:
+        for name in JUDGED:
             value = badness(piece.columns, name)
             if value is not None:
                 bad[name] = max(value, bad.get(name, value))

@@ -1,4 +1,4 @@
-"""What the charts of a report are of: measures of the samples, and HU real against synthetic."""
+"""The charts of a report and their captions: measures of the samples, HU real and painted."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from synthct.dataset.documents.card import MEASURES
 from synthct.dataset.markdown import figure
+from synthct.metrics import MEASURES, Measure
 from synthct.publish.report.charts import Chart, Numbers, Series, bars, lines
 from synthct.publish.report.gather import HU_EDGES, Gathered, Tissue
 from synthct.recipe.quality import Limits
@@ -26,53 +26,55 @@ class Panel:
         name: The measure, or the label.
         chart: The chart.
         series: What is in it.
-        said: What else is to be said.
+        note: One line beneath the chart: what is shown, its median, how many were rejected.
     """
 
     name: str
     chart: Chart
     series: tuple[Series, ...]
-    said: str = ""
+    note: str = ""
 
 
-def measure_panels(found: Gathered) -> Iterator[Panel]:
+def measure_panels(gathered: Gathered) -> Iterator[Panel]:
     """A histogram of each measure that is not the same for all samples."""
-    for name, (what, unit) in MEASURES.items():
-        panel = _measure(found, name, f"{what}, {unit}" if unit else what)
+    for measure in MEASURES.values():
+        panel = _histogram(gathered, measure)
         if panel is not None:
             yield panel
 
 
-def tissue_panels(found: Gathered) -> Iterator[Panel]:
+def tissue_panels(gathered: Gathered) -> Iterator[Panel]:
     """The HU of each label: as painted, as they were before, and of real tissue."""
-    for label, tissue in found.tissue.items():
+    for label, tissue in gathered.tissue.items():
         yield _tissue(label, tissue)
 
 
-def _measure(found: Gathered, name: str, what: str) -> Panel | None:
-    kept = _defined(row.get(name) for row in found.rows)
-    lost = _defined(one.columns.get(name) for one in found.rejected)
+def _histogram(gathered: Gathered, measure: Measure) -> Panel | None:
+    """Samples, accepted and rejected, by value; None if the measure has one value or none."""
+    name = measure.name
+    kept = _defined(row.get(name) for row in gathered.rows)
+    lost = _defined(one.columns.get(name) for one in gathered.rejected)
     both = np.concatenate([kept, lost])
     if not len(both) or both.min() == both.max():
         return None
     low, high = np.quantile(both, [0.005, 0.995])
     if low == high:
         low, high = both.min(), both.max()
-    limits = _ends(found.limits.get(name))
+    limits = _ends(gathered.limits.get(name))
     low, high = min([low, *limits]), max([high, *limits])
     edges = np.linspace(low, high, _BINS + 1)
     series = (
         Series(f"accepted ({len(kept):,})", "accepted", _binned(kept, edges)),
         Series(f"rejected ({len(lost):,})", "rejected", _binned(lost, edges)),
     )
-    broken = sum(one.measure == name for one in found.rejected)
-    said = f"; {broken:,} rejected by it" if broken else ""
+    broken = sum(one.measure == name for one in gathered.rejected)
+    rejected = f"; {broken:,} rejected by it" if broken else ""
     median = f"median {figure(float(np.median(kept)))}" if len(kept) else "none accepted"
     return Panel(
         name,
         bars(f"Histogram of {name}", edges, series, limits),
         series if len(lost) else series[:1],
-        f"{what}; {median}{said}",
+        f"{measure.label}; {median}{rejected}",
     )
 
 

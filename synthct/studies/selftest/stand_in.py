@@ -14,9 +14,10 @@ from synthct.build.crew import Crew
 from synthct.build.progress import Progress
 from synthct.dataset.manifest import Release
 from synthct.dataset.records import write_recipe, write_rejected
-from synthct.dataset.schema import Facts, Metrics, Row, Slices, arrow_schema, make_row
+from synthct.dataset.schema import Facts, Row, Slices, arrow_schema, make_row
 from synthct.dataset.summary import rejections
 from synthct.dataset.writer import Rejection, ShardRecord, shard_name
+from synthct.metrics import MEASURES
 from synthct.storage.files import atomic_write, make_folder
 from synthct.storage.lock import version_lock
 from synthct.volume import Volume
@@ -106,11 +107,8 @@ def _row(number: int) -> Row:
     painted = np.where(mask, np.int16(number), original)
     labels = mask.astype(np.uint8)
     slices = Slices(Volume(painted, np.eye(4)), original, mask, labels)
-    facts = Facts(**_filled(Facts) | {"sample_id": f"sample-{number}"})
-    return make_row(slices, facts, Metrics(**_filled(Metrics)), {"number": number})
-
-
-def _filled(group: type[Facts] | type[Metrics]) -> dict[str, Any]:
-    """Some value of the right type for every field."""
-    values = {"str": "stand-in", "View": "axial", "int": 0, "float": 0.5, "bool": False}
-    return {field.name: values.get(str(field.type)) for field in fields(group)}
+    values = {"str": "stand-in", "View": "axial", "int": 0, "bool": False}
+    filled: dict[str, Any] = {field.name: values.get(str(field.type)) for field in fields(Facts)}
+    facts = Facts(**filled | {"sample_id": f"sample-{number}"})
+    measures = dict.fromkeys(MEASURES) | {"outside_max_abs_diff": 0}
+    return make_row(slices, facts, measures, {"number": number})

@@ -1,0 +1,58 @@
+"""The list of all measures of a sample.
+
+From it follow the columns of datasets, the limits that a recipe may set, and what card, report,
+evaluation and exports say of each measure. A new one is a file with its row, and a name here.
+"""
+
+from __future__ import annotations
+
+from synthct.metrics.adherence import MASK_ADHERENCE
+from synthct.metrics.area import MASK_AREA, PAINTED_FRACTION
+from synthct.metrics.distribution import HU_WASSERSTEIN
+from synthct.metrics.error import MAE, PSNR, SSIM
+from synthct.metrics.hu import (
+    CLIPPED_FRACTION,
+    PAINTED_MEAN,
+    PAINTED_STD,
+    REPLACED_MEAN,
+    REPLACED_STD,
+)
+from synthct.metrics.measure import Measure, Measures, Painting
+from synthct.metrics.outside import OUTSIDE_MAX_ABS_DIFF
+from synthct.metrics.seam import SEAM_OVERSHOOT, SEAM_RATIO
+from synthct.metrics.spectrum import SPECTRUM_DISTANCE
+from synthct.metrics.texture import TEXTURE_RATIO
+from synthct.metrics.variants import VARIANT_DIVERSITY
+
+#: By name, in the order of the columns.
+MEASURES: dict[str, Measure] = {
+    measure.name: measure
+    for measure in (
+        OUTSIDE_MAX_ABS_DIFF,
+        PAINTED_MEAN,
+        PAINTED_STD,
+        REPLACED_MEAN,
+        REPLACED_STD,
+        SEAM_RATIO,
+        SEAM_OVERSHOOT,
+        TEXTURE_RATIO,
+        SPECTRUM_DISTANCE,
+        HU_WASSERSTEIN,
+        MASK_ADHERENCE,
+        VARIANT_DIVERSITY,
+        MAE,
+        PSNR,
+        SSIM,
+        CLIPPED_FRACTION,
+        MASK_AREA,
+        PAINTED_FRACTION,
+    )
+}
+
+
+def measure_all(painting: Painting) -> Measures:
+    """Every measure of a painting, by name."""
+    return {
+        name: measure.of(painting) if painting.is_painted or not measure.needs_paint else None
+        for name, measure in MEASURES.items()
+    }
