@@ -87,9 +87,9 @@ def _check_shard(folder: Path, shard: FileEntry, seen: _Seen) -> Iterator[Findin
         yield from _check_schema(path, shard, seen.release)
         for number, columns in enumerate(stored_rows(path)):
             try:
-                digest, told, problems = examine(columns, shard.split)
+                digest, provenance, problems = examine(columns, shard.split)
                 problems += [
-                    *_strange(told, seen.release, seen.lock),
+                    *_foreign(provenance, seen.release, seen.lock),
                     *_conflicts(columns, shard, number, seen),
                 ]
                 seen.digests.append(digest)
@@ -141,33 +141,33 @@ def _conflicts(
             )
 
 
-def _strange(told: Mapping[str, Any], release: Release, lock: Lock) -> Iterator[str]:
+def _foreign(provenance: Mapping[str, Any], release: Release, lock: Lock) -> Iterator[str]:
     """What in a row's provenance is not that of its dataset."""
-    if (licence := told["dataset"]["licence"]) != lock.licence:
+    if (licence := provenance["dataset"]["licence"]) != lock.licence:
         yield f"states the licence {licence}, the dataset has {lock.licence}"
-    if told["numerics"] != lock.numerics:
+    if provenance["numerics"] != lock.numerics:
         yield "was painted in another numerics class than the lock names"
     made_by = {
         "synthct": release.package_version,
         "format": release.format_version,
         "scheme": SAMPLE_SCHEME,
     }
-    if told["versions"] != made_by:
-        yield f"is of versions {told['versions']}, the release of {made_by}"
-    used = (told["generation"] or {}).get("checkpoint_id")
+    if provenance["versions"] != made_by:
+        yield f"is of versions {provenance['versions']}, the release of {made_by}"
+    used = (provenance["generation"] or {}).get("checkpoint_id")
     if used is not None and (lock.checkpoint is None or used != lock.checkpoint.id):
         yield "was painted by another checkpoint than the lock names"
     for role in ("host", "donor"):
-        if told[role] is not None and not _is_locked(told[role], lock):
-            yield f"its {role} '{told[role]['case']}' is none of the lock's cases"
+        if provenance[role] is not None and not _is_locked(provenance[role], lock):
+            yield f"its {role} '{provenance[role]['case']}' is none of the lock's cases"
 
 
 def _is_locked(case: Mapping[str, Any], lock: Lock) -> bool:
     hashes = ("case", "patient", "image_sha256", "voxel_sha256", "label_sha256")
     source = lock.sources.get(case["source"])
-    told = tuple(case[name] for name in hashes)
+    stated = tuple(case[name] for name in hashes)
     return source is not None and any(
-        told == tuple(getattr(one, name) for name in hashes) for one in source.cases
+        stated == tuple(getattr(one, name) for name in hashes) for one in source.cases
     )
 
 

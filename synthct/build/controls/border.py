@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from synthct.volume.case import Case
-from synthct.masks import (Mask)
+from synthct.masks import Mask
 from synthct.volume.regions import Region
 from synthct.volume import Spacing
 

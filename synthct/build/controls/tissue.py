@@ -10,7 +10,7 @@ import numpy.typing as npt
 from synthct.volume.views import VIEW_AXIS, View
 from synthct.volume.case import Case
 from synthct.errors import MaskError
-from synthct.masks import (Mask)
+from synthct.masks import Mask
 from synthct.volume.regions import Region, seen_through, structure
 from synthct.volume import Box
 

@@ -26,7 +26,7 @@ from synthct.dataset.records import RECIPE, front_matter
 from synthct.build.documents import CARD
 from synthct.errors import PolicyError, RecipeError, ResourceError, VerifyError
 from synthct.licence import hub_fields, licence_of
-from synthct.build.painter import load_painter
+from synthct.build.context import load_context
 from synthct.recipe.recipe import Recipe, load_recipe, stored_recipe
 from synthct.build.verify.replay import check_inputs, check_paint, check_plan, choose
 from synthct.storage.defaults import default_workers
@@ -150,14 +150,14 @@ class _AtHand:
         """Level 3."""
         lock, checked = self._checked
         given = self.originals
-        painter = load_painter(
+        context = load_context(
             checked, given.device, cache_dir=given.cache_dir, relabel=given.relabel
         )
         groups = choose(checked, given.samples, given.seed)
-        results = list(check_paint(self.folder, self.manifest, lock, checked, painter, groups))
+        results = list(check_paint(self.folder, self.manifest, lock, context, groups))
         findings = [one for one in results if isinstance(one, Finding)]
         again = f"{count(len(results), 'sample')} painted again"
-        if dict(painter.numerics) != lock.numerics:
+        if dict(context.numerics) != lock.numerics:
             how = "in another numerics class, so compared within 2 HU and never called identical"
             return f"{again}, {how}", findings
         share = min(1.0, 3 / max(1, len(results)))
