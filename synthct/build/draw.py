@@ -25,6 +25,7 @@ class DrawnMask:
 
     Attributes:
         specs: The planned samples, one per variant.
+        section: The recipe's section of ``masks`` that it was drawn by.
         host: The case that is painted into.
         donor: The case that lent the shape, if any.
         donor_entry: The same in the index.
@@ -34,17 +35,13 @@ class DrawnMask:
     """
 
     specs: tuple[SampleSpec, ...]
+    section: MaskKind
     host: Case
     donor: Case | None
     donor_entry: CaseEntry | None
     mask: Mask
     params: Params
     slices: tuple[Params, ...]
-
-    @property
-    def section(self) -> MaskKind:
-        """The recipe's section of ``masks`` that it was drawn by."""
-        return self.specs[0].section
 
 
 class CaseReader:
@@ -114,6 +111,6 @@ def draw(specs: Sequence[SampleSpec], recipe: Recipe, reader: CaseReader) -> Dra
             continue
         mask = section.build(host, donor, params)
         slices = draw_slices(mask, recipe.view, section.slices, section.max_extent_mm, rng)
-        return DrawnMask(tuple(specs), host, donor, entry, mask, params, tuple(slices))
+        return DrawnMask(tuple(specs), section, host, donor, entry, mask, params, tuple(slices))
     assert first_error is not None
     raise first_error

@@ -56,7 +56,7 @@ def finish(
     if spec.is_painted and draft.section.label_policy() == "relabel":
         assert context.relabel is not None, "a context has what its recipe asks for"
         answer = context.relabel(sample, spec.host)
-        labels = np.where(sample.mask, answer, sample.host_labels).astype(labels.dtype)
+        labels = np.where(sample.mask, answer, sample.volume("host_labels").array).astype(labels.dtype)
     painting = Painting(
         original=sample.volume("original"),
         painted=sample.volume("image"),

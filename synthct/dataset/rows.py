@@ -98,13 +98,14 @@ def decode(columns: Columns) -> Sample:
     provenance, affine = parsed(columns)
     facts, pictures = from_columns(Facts, columns), decoded_pictures(columns)
     rows, cols = pictures["image"].shape
-    voxels = {name: from_picture(picture, facts.view) for name, picture in pictures.items()}
+    voxels: dict[str, Any] = {"original": None}
+    voxels |= {name: from_picture(picture, facts.view) for name, picture in pictures.items()}
     window = provenance.get("preview")
     try:
         return Sample(
             facts=facts,
             affine=volume_affine(affine, (rows, cols), facts.view),
-            **{"original": None, **voxels},
+            **voxels,
             metrics=from_columns(Metrics, columns),
             provenance=provenance,
             window=SOFT_TISSUE if window is None else Window.model_validate(window),

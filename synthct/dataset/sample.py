@@ -87,7 +87,7 @@ class Sample:
 
     def crop(self, box: Box) -> Sample:
         """The part of all arrays in a box; ``facts`` and measures stay those of the whole."""
-        parts = {name: array[box.slices] for name, array in self._arrays().items()}
+        parts: dict[str, Any] = {name: array[box.slices] for name, array in self._arrays().items()}
         return replace(self, affine=self.volume("mask").crop(box).affine, **parts)
 
     @cached_property

@@ -137,7 +137,8 @@ _SCALARS = {
 
 def from_columns(group: type[Group], columns: Mapping[str, Any]) -> Group:
     """The facts or measures of a stored row; None where its format has no such column yet."""
-    return group(**{field.name: columns.get(field.name) for field in fields(group)})
+    values: dict[str, Any] = {field.name: columns.get(field.name) for field in fields(group)}
+    return group(**values)
 
 
 class Column(NamedTuple):

@@ -11,6 +11,8 @@ import pyarrow.parquet as pq
 
 from synthct.dataset.manifest import read_manifest
 from synthct.dataset.records import RECIPE, REJECTED
+from synthct.dataset.rows import decode
+from synthct.dataset.sample import Sample
 from synthct.dataset.schema import arrow_schema, flat_columns
 from synthct.dataset.writer import read_shard
 from synthct.errors import SourceError, VerifyError

@@ -121,8 +121,8 @@ def _differences(columns: Columns, one: Draft | Rejection, context: BuildContext
     if is_painted and one.section.label_policy() == "relabel":  # only the user's program knows
         after = np.where(draft.mask, stored.labels, draft.volume("host_labels").array)
     if stored.shape != draft.shape:
-        shown, expected = stored.pictures["image"].shape, draft.pictures["image"].shape
-        yield f"is a picture of {shown}, the host's slice is {expected}"
+        shown, right = (one.pictures["mask"].shape for one in (stored, draft))
+        yield f"is a picture of {shown}, the host's slice is {right}"
         return
     if not np.array_equal(stored.mask, draft.mask):
         yield "the mask is not the one that the recipe draws"
