@@ -11,7 +11,7 @@ import numpy.typing as npt
 from synthct import metrics, seeds
 from synthct.build.context import BuildContext
 from synthct.build.draw import noise_stream
-from synthct.build.measure import Painting, measure, not_painted
+from synthct.build.measure import measure
 from synthct.build.prepare import Draft
 from synthct.build.provenance import provenance
 from synthct.dataset.sample import Sample
@@ -42,11 +42,10 @@ def finish(
         VerifyError: If a voxel outside of the mask changed, which would be a bug of ours.
     """
     sample, spec = draft.sample, draft.spec
-    image, labels = sample.image, sample.labels
+    original, image = sample.volume("original"), sample.image
     if spec.is_painted and draft.patches:
-        plane, region = sample.volume("original"), sample.volume("mask")
-        image = paste_patches(plane, region, draft.patches, painted).array
-    changed = metrics.outside_max_abs_diff(sample.volume("original").array, image, sample.mask)
+        image = paste_patches(original, sample.volume("mask"), draft.patches, painted).array
+    changed = metrics.outside_max_abs_diff(original.array, image, sample.mask)
     if changed:
         raise VerifyError(
             f"{spec.sample_id}: {changed} HU changed outside of the mask, so it is not stored; "
@@ -55,21 +54,12 @@ def finish(
     sample = replace(sample, image=image)
     if spec.is_painted and draft.section.label_policy() == "relabel":
         assert context.relabel is not None, "a context has what its recipe asks for"
-        answer = context.relabel(sample, spec.host)
-        labels = np.where(sample.mask, answer, sample.volume("host_labels").array).astype(labels.dtype)
-    painting = Painting(
-        original=sample.volume("original"),
-        painted=sample.volume("image"),
-        mask=sample.mask,
-        window=sample.window,
-        codec=draft.codec,
-        labelled=draft.labelled,
-        reference=context.references.of(sample.facts.label, spec.host.patient_id),
-        has_truth=draft.has_truth,
-    )
-    measured = measure(painting, earlier) if spec.is_painted else not_painted(painting)
-    measured = replace(measured, outside_max_abs_diff=changed)
-    sample = replace(sample, labels=labels, metrics=measured)
+        labels = sample.volume("host_labels").array.copy()
+        labels[sample.mask] = context.relabel(sample, spec.host)[sample.mask]
+        sample = replace(sample, labels=labels.astype(sample.labels.dtype))
+    reference = context.references.of(sample.facts.label, spec.host.patient_id)
+    measured = measure(replace(draft, sample=sample), reference, earlier)
+    sample = replace(sample, metrics=replace(measured, outside_max_abs_diff=changed))
     return replace(sample, provenance=provenance(replace(draft, sample=sample), context))
 
 
