@@ -1,6 +1,6 @@
 """A planned mask drawn in its host: every random decision of a sample but the noise.
 
-What painting makes of it is the business of ``sample``; here nothing is known of checkpoints.
+It knows nothing of checkpoints; ``prepare`` cuts what a model needs, ``sample`` paints.
 """
 
 from __future__ import annotations

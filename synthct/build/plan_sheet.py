@@ -1,7 +1,7 @@
-"""The contact sheet of planned masks: each in three views on its host, with the limits it keeps.
+"""The contact sheet of planned masks: each in three views on its host, beside the recipe's limits.
 
-A radiologist's look before anything is painted: where the lesion lies in the body, what it borders
-on, and how near it comes to the recipe's limits.
+For review before anything is painted: where the lesion lies in the body, what it borders on, and
+how near it comes to the limits.
 """
 
 from __future__ import annotations
@@ -76,12 +76,12 @@ def plan_sheet(masks: Sequence[DrawnMask], view: View) -> bytes | None:
 
 @dataclass(frozen=True, eq=False)
 class _Scene:
-    """What is seen of a host, and how it is outlined.
+    """A host with a mask, as the panels show it.
 
     Attributes:
         drawn: The mask.
         samples: The plane of the samples.
-        flat: What is painted of the mask on the slice that is shown of them.
+        flat: What is painted of the mask in the slice that the overview shows.
         layers: Values of the label map with their colour, the last on top.
         window: Of the HU.
         place: Voxel (i, j, k) through which the views go.
@@ -150,7 +150,7 @@ def _middle(flat: Mask) -> Index3:
 
 
 def _layers(drawn: DrawnMask) -> Iterator[tuple[tuple[int, ...], Colour]]:
-    """What is outlined, and in which colour."""
+    """Label values to outline, and their colour; the last lie on top."""
     host, section = drawn.host, drawn.section
     organ = _values(host, section.wanted_labels() or section.painted_labels())
     avoided = _values(host, _avoided(drawn))
@@ -242,8 +242,8 @@ def clearance_mm(drawn: DrawnMask) -> float | None:
     if not near.any():
         return None
     inside = seen_through(wide, mask.region.array, mask.box)
-    found = float(distance_transform_edt(~near, spacing)[inside].min())
-    return found if found <= CLEARANCE_REACH_MM else None
+    least_mm = float(distance_transform_edt(~near, spacing)[inside].min())
+    return least_mm if least_mm <= CLEARANCE_REACH_MM else None
 
 
 def _spacing(host: Case, view: View) -> tuple[float, float]:
@@ -319,13 +319,11 @@ def _ticks(
     host, axis = drawn.host, VIEW_AXIS[samples]
     along_rows = {"axial": (1, 0), "coronal": (2, 0), "sagittal": (2, 1)}[view][0] == axis
     for one in drawn.slices:
-        there = list(place)
-        there[axis] = int(one["slice_index"])
-        here, centre = (
-            _pixel(host, view, (ijk[0], ijk[1], ijk[2])) for ijk in (there, list(place))
-        )
-        at = 0 if along_rows else 1
-        offset_mm = (here[at] - centre[at]) * _spacing(host, view)[at]
+        marked = list(place)
+        marked[axis] = int(one["slice_index"])
+        tick = _pixel(host, view, (marked[0], marked[1], marked[2]))
+        side = 0 if along_rows else 1
+        offset_mm = (tick[side] - _pixel(host, view, place)[side]) * _spacing(host, view)[side]
         pixel = int(PANEL / 2 + offset_mm * PANEL / side_mm)
         if 0 <= pixel < PANEL:
             for edge in (slice(0, 7), slice(PANEL - 7, PANEL)):

@@ -1,4 +1,4 @@
-"""What a recipe comes to, before it is built: the plan in words, and its masks as pictures."""
+"""A recipe before it is built: its plan as text, and some of its masks as a contact sheet."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from synthct.recipe.plan import SampleSpec
 from synthct.build.plan_sheet import TILES, plan_sheet
 from synthct.build.prepare import Draft, prepare_slices
 
-#: About what pasting, measuring and encoding take for a sample.
+#: About how long pasting, measuring and encoding take for a sample.
 REST_SECONDS = 0.15
 
 
@@ -56,15 +56,15 @@ def describe(checked: Checked) -> str:
 
 
 def _foreign_lines(checked: Checked) -> Iterator[str]:
-    """How a checkpoint that is not of synthct is asked."""
-    asked, files, rules = checked.recipe.inpaint, checked.checkpoint, checked.rules
-    if not isinstance(asked, Diffusion) or files is None or rules is None:
+    """Layout, patch size and prompts of a checkpoint of another maker."""
+    method, files, rules = checked.recipe.inpaint, checked.checkpoint, checked.rules
+    if not isinstance(method, Diffusion) or files is None or rules is None:
         return
     if files.layout == PALETTE:
         return
     yield f"  {'model':<8}{files.layout.what}, in patches of {rules.patch_sizes[0]} pixels"
     for label in (None, *rules.labels):
-        if (prompt := asked.prompt_for(label)) is not None:
+        if (prompt := method.prompt_for(label)) is not None:
             yield f"  {'prompt':<8}{label or 'whatever fits'}: {prompt}"
 
 
@@ -118,8 +118,8 @@ def seconds_per_sample(checked: Checked) -> float:
     Raises:
         CheckpointError: If scheduler, steps or guidance do not go with the checkpoint.
     """
-    asked, files, rules = checked.recipe.inpaint, checked.checkpoint, checked.rules
-    if not isinstance(asked, Diffusion) or files is None or rules is None:
+    method, files, rules = checked.recipe.inpaint, checked.checkpoint, checked.rules
+    if not isinstance(method, Diffusion) or files is None or rules is None:
         return REST_SECONDS
     import torch
 
@@ -127,7 +127,7 @@ def seconds_per_sample(checked: Checked) -> float:
     from synthct.models.checkpoint import load_checkpoint
 
     torch.set_num_threads(THREADS)
-    inpainter = inpainter_of(load_checkpoint(files), asked, rules)
+    inpainter = inpainter_of(load_checkpoint(files), method, rules)
     size = rules.patch_sizes[min(1, len(rules.patch_sizes) - 1)]
     inpainter.probe(size)  # the first pass also warms up
     started = time.perf_counter()

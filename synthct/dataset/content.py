@@ -1,4 +1,4 @@
-"""Level 1 of ``verify``: what the rows of a dataset say, against each other and the manifest.
+"""Level 1 of ``verify``: the rows of a dataset against each other, the lock and the manifest.
 
 No source is needed. Every picture is decoded, every digest computed anew, and all that follows
 from the pictures and the provenance is compared with what the columns say.
@@ -28,7 +28,7 @@ from synthct.errors import ResourceError, VerifyError
 
 @dataclass
 class _Seen:
-    """What is to be compared over all rows.
+    """What is compared across rows, collected row by row.
 
     Attributes:
         release: What every row should belong to.
@@ -76,9 +76,9 @@ def _check_roots(release: Release, seen: _Seen) -> Iterator[Finding]:
         roots = {"content_id": (release.content_id, merkle_root(seen.digests))}
     else:
         roots["patch_id"] = release.patch_id, merkle_root(seen.digests)
-    for name, (stated, found) in roots.items():
-        if stated != found:
-            yield Finding(MANIFEST, f"{name} is {stated[:12]}, the rows come to {found[:12]}")
+    for name, (stated, computed) in roots.items():
+        if stated != computed:
+            yield Finding(MANIFEST, f"{name} is {stated[:12]}, the rows come to {computed[:12]}")
 
 
 def _check_shard(folder: Path, shard: FileEntry, seen: _Seen) -> Iterator[Finding]:
@@ -110,13 +110,13 @@ def _check_shard(folder: Path, shard: FileEntry, seen: _Seen) -> Iterator[Findin
 
 
 def _check_schema(path: Path, shard: FileEntry, release: Release) -> Iterator[Finding]:
-    found = pq.read_schema(path)
+    schema = pq.read_schema(path)
     is_patch = release.patch_id is not None
-    expected = patch_schema() if is_patch else arrow_schema("original" in found.names)
-    if found.equals(expected) and found.metadata == expected.metadata:
+    expected = patch_schema() if is_patch else arrow_schema("original" in schema.names)
+    if schema.equals(expected) and schema.metadata == expected.metadata:
         return
-    odd = sorted(set(found.names) ^ set(expected.names)) or [
-        name for name in expected.names if found.field(name) != expected.field(name)
+    odd = sorted(set(schema.names) ^ set(expected.names)) or [
+        name for name in expected.names if schema.field(name) != expected.field(name)
     ]
     yield Finding(shard.path, f"has other columns than the format: {', '.join(odd) or 'order'}")
 

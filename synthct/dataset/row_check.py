@@ -1,4 +1,4 @@
-"""What a row by itself must be: what follows from its pictures and provenance is computed anew."""
+"""Checks of one row by itself: what follows from its pictures and provenance is computed anew."""
 
 from __future__ import annotations
 
@@ -124,10 +124,10 @@ def _wrong_measures(
             yield f"column '{name}' is {columns[name]}, the pictures give {value}"
 
 
-def _is_close(found: Any, expected: Any) -> bool:
+def _is_close(value: Any, expected: Any) -> bool:
     if isinstance(expected, list):
-        pairs = zip(found, expected, strict=False)
-        return len(found) == len(expected) and all(_is_close(a, b) for a, b in pairs)
-    if found is None or expected is None:
-        return found is expected
-    return math.isclose(found, expected, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE)
+        pairs = zip(value, expected, strict=False)
+        return len(value) == len(expected) and all(_is_close(a, b) for a, b in pairs)
+    if value is None or expected is None:
+        return value is expected
+    return math.isclose(value, expected, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE)

@@ -33,7 +33,7 @@ from synthct.dataset.writer import Rejection
 from synthct.errors import VerifyError
 from synthct.recipe.plan import SampleSpec
 
-#: What in a lock must be the same here for the plan to be the same.
+#: Keys of a lock that decide the plan.
 _INPUTS = ("plan.id", "labels.", "sources.", "checkpoint.id", "checkpoint.files.")
 
 #: In another numerics class the paint may differ by so many HU, in all but so few of its voxels.
@@ -144,12 +144,12 @@ def _differences(columns: Columns, one: Draft | Rejection, context: BuildContext
 
 
 def choose(checked: Checked, samples: int, seed: int) -> list[tuple[SampleSpec, ...]]:
-    """Masks, drawn at random, that come to at least so many painted samples if there are as many.
+    """Random masks with at least so many painted samples in all, or every mask.
 
     Args:
         checked: The recipe.
-        samples: How many are wanted.
-        seed: Another seed, other masks.
+        samples: How many painted samples are wanted.
+        seed: Decides which masks are chosen.
     """
     groups = masks_of(checked.plan.specs)
     random.Random(seed).shuffle(groups)

@@ -37,7 +37,7 @@ SAMPLES = 8
 
 @dataclass(frozen=True)
 class Report:
-    """What a check found.
+    """The result of a check.
 
     Attributes:
         release: The dataset's release; None if its manifest cannot be read.
@@ -52,7 +52,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Originals:
-    """What levels 2 and 3 need beside the dataset.
+    """Inputs of levels 2 and 3 beside the dataset.
 
     Attributes:
         sources: Roots by name of the source in the recipe.
@@ -98,8 +98,8 @@ def verify(folder: Path, *, level: int = 1, originals: Originals | None = None) 
     if manifest is None:
         missing = Finding(MANIFEST, "is missing: this is no finished dataset")
         return Report(None, ("level 0: the manifest",), (missing,))
-    at_hand = _AtHand(folder, manifest, originals or Originals())
-    checks = (at_hand.bytes, at_hand.content, at_hand.plan, at_hand.paint)
+    levels_of = _Levels(folder, manifest, originals or Originals())
+    checks = (levels_of.bytes, levels_of.content, levels_of.plan, levels_of.paint)
     levels: list[str] = []
     findings: list[Finding] = []
     for check in checks[: level + 1]:
@@ -113,8 +113,8 @@ def verify(folder: Path, *, level: int = 1, originals: Originals | None = None) 
 Checking = tuple[str, list[Finding]]
 
 
-class _AtHand:
-    """A dataset and its originals, which are read only when a level needs them."""
+class _Levels:
+    """The four checks of a dataset; its originals are read only when a level needs them."""
 
     def __init__(self, folder: Path, manifest: Manifest, originals: Originals) -> None:
         self.folder, self.manifest, self.originals = folder, manifest, originals
@@ -137,14 +137,8 @@ class _AtHand:
         if findings := list(check_inputs(checked, lock)):
             return "the sources against the lock", findings
         workers = self.originals.workers
-        found = check_plan(
-            self.folder,
-            self.manifest,
-            lock,
-            checked,
-            default_workers() if workers is None else workers,
-        )
-        return title, list(found)
+        count_of_workers = default_workers() if workers is None else workers
+        return title, [*check_plan(self.folder, self.manifest, lock, checked, count_of_workers)]
 
     def paint(self) -> Checking:
         """Level 3."""
@@ -166,7 +160,7 @@ class _AtHand:
 
     @cached_property
     def _checked(self) -> tuple[Lock, Checked]:
-        """The lock, and the recipe with the sources and the checkpoint of here."""
+        """The lock, and the recipe with the sources and the checkpoint that the user gave."""
         given, lock = self.originals, read_lock(self.folder)
         recipe = load_recipe(
             self.folder / RECIPE, sources=given.sources, checkpoint=given.checkpoint
@@ -178,7 +172,7 @@ class _AtHand:
             progress=given.progress,
         )
         if checked.checkpoint is not None and lock.checkpoint is not None:
-            # told apart by its hashes: what its folder is called here is no matter
+            # a checkpoint is identified by its hashes, so its folder may have another name
             files = replace(checked.checkpoint, name=lock.checkpoint.name)
             checked = replace(checked, checkpoint=files)
         return lock, checked

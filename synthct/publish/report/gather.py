@@ -55,7 +55,7 @@ def _from_one(value: float) -> float:
     return abs(math.log(max(value, 1e-9)))
 
 
-#: How bad a value is, by measure; of what is not here nobody can say.
+#: How bad a value is, by measure; other measures have no better and worse.
 BADNESS: Mapping[str, Callable[[float], float]] = {
     "seam_ratio": _from_one,
     "seam_overshoot": abs,
