@@ -6,7 +6,7 @@ Runs in worker processes, and makes every random decision but the noise of the m
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -128,7 +128,6 @@ def _prepare_slice(
     """The variants of one slice of a drawn mask."""
     recipe, rules, section = checked.recipe, checked.rules, drawn.section
     params = drawn.slices[ordinal]
-    slice_index = int(params["slice_index"])
     specs = tuple(spec.on_slice(ordinal) for spec in drawn.specs)
     flat = slice_of(drawn.mask, recipe.view, params)
     plane, region = on_slice(drawn.host.scan(), flat, recipe.view)
@@ -144,37 +143,37 @@ def _prepare_slice(
     # A donor of another layout may know a union that the host does not.
     unions = {**(drawn.donor_entry.unions if drawn.donor_entry else {}), **specs[0].host.unions}
     value = painted_value(section, flat.label, checked.label_names, unions)
-    real = Sample(
-        facts=_facts(specs[0], drawn, slice_index, label, checked),
-        affine=plane.affine,
-        original=plane.array,
-        image=plane.array,
-        mask=region.array,
-        labels=host_labels.array,
-        host_labels=host_labels.array,
-        window=window_of(label, patches),
-    )
-    draft = Draft(
-        sample=real,
-        spec=specs[0],
-        donor=drawn.donor_entry,
-        params={"kind": section.kind, "region": drawn.params, **params},
-        mask_facts=drawn.mask.facts,
-        patches=tuple(patches),
-        control_facts=control.facts if control is not None else {},
-        labelled=_labelled(section, label, drawn.host, host_labels, region.array),
-    )
-    labels = paint_labels(host_labels, flat, section.label_policy(), value)
+    painted_labels = paint_labels(host_labels, flat, section.label_policy(), value)
+    labelled = _labelled(section, label, drawn.host, host_labels, region.array)
     drafts = []
     for spec in specs:
-        sample = replace(real, facts=_facts(spec, drawn, slice_index, label, checked))
+        image, labels = plane.array, host_labels.array
         if spec.is_painted:
-            image = plane.array
+            labels = painted_labels
             if control is not None:
                 rng = seeds.generator(recipe.seed, *noise_stream(spec, 0))
                 image = _filled(plane, region.array, control.paint(flat, rng))
-            sample = replace(sample, image=image, labels=labels)
-        drafts.append(replace(draft, spec=spec, sample=sample))
+        sample = Sample(
+            facts=_facts(spec, drawn, int(params["slice_index"]), label, checked),
+            affine=plane.affine,
+            original=plane.array,
+            image=image,
+            mask=region.array,
+            labels=labels,
+            host_labels=host_labels.array,
+            window=window_of(label, patches),
+        )
+        draft = Draft(
+            sample=sample,
+            spec=spec,
+            donor=drawn.donor_entry,
+            params={"kind": section.kind, "region": drawn.params, **params},
+            mask_facts=drawn.mask.facts,
+            patches=tuple(patches),
+            control_facts=control.facts if control is not None else {},
+            labelled=labelled,
+        )
+        drafts.append(draft)
     return tuple(drafts)
 
 

@@ -60,9 +60,7 @@ class Sample:
         types = [self.image.dtype, self.mask.dtype]
         if types != [np.int16, np.bool_] or getattr(self.original, "dtype", np.int16) != np.int16:
             raise ValueError(f"image, mask and original are int16, bool and int16, not {types}")
-        if self.original is not None and not np.array_equal(
-            self.image[~self.mask], self.original[~self.mask]
-        ):
+        if self.original is not None and ((self.image != self.original) & ~self.mask).any():
             raise ValueError("voxels outside of the mask differ from the original")
 
     @property
