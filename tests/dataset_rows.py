@@ -14,12 +14,13 @@ from synthct.dataset.journal import record_shard
 from synthct.dataset.lockfile import Lock, write_lock
 from synthct.dataset.manifest import Manifest, release_of, write_manifest
 from synthct.dataset.records import write_recipe, write_rejected
-from synthct.dataset.schema import Facts, Row, Slices, arrow_schema, make_row
+from synthct.dataset.rows import encode
+from synthct.dataset.sample import Sample
+from synthct.dataset.schema import Facts, arrow_schema
 from synthct.dataset.summary import rejections
 from synthct.dataset.version import Staging, open_staging
 from synthct.dataset.writer import Rejection, ShardRecord, shard_name, write_shard
 from synthct.metrics import Measures
-from synthct.volume import Volume
 
 FACTS = Facts(
     sample_id="host.boxes.d000.s0.v0",
@@ -108,8 +109,8 @@ LOCK = Lock.model_validate(
 )
 
 
-def make_slices(seed: int = 0, shape: tuple[int, int, int] = (21, 17, 1)) -> Slices:
-    """Random HU over the whole range, a small mask, and labels."""
+def make_sample(seed: int = 0, shape: tuple[int, int, int] = (21, 17, 1), **facts: Any) -> Sample:
+    """Random HU over the whole range, a small mask, and labels; ``facts`` differ from ``FACTS``."""
     rng = np.random.default_rng(seed)
     original = rng.integers(-1024, 3072, shape, dtype=np.int16)
     mask = np.zeros(shape, dtype=bool)
@@ -117,13 +118,22 @@ def make_slices(seed: int = 0, shape: tuple[int, int, int] = (21, 17, 1)) -> Sli
     mask[middle] = True
     painted = np.where(mask, rng.integers(-1024, 3072, shape, dtype=np.int16), original)
     labels = rng.integers(0, 4, shape).astype(np.uint8)
-    return Slices(Volume(painted, oblique_affine()), original, mask, labels)
+    return Sample(
+        facts=replace(FACTS, **facts),
+        affine=oblique_affine(),
+        original=original,
+        image=painted,
+        mask=mask,
+        labels=labels,
+        metrics=METRICS,
+        provenance=PROVENANCE,
+    )
 
 
-def make_test_row(number: int = 0, *, keep_original: bool = False, **facts: Any) -> Row:
+def make_test_row(number: int = 0, *, keep_original: bool = False, **facts: Any) -> dict[str, Any]:
     """The row of sample ``number``, its facts changed by ``facts``."""
-    named = replace(FACTS, sample_id=f"host.boxes.d{number:03d}.s0.v0", **facts)
-    return make_row(make_slices(number), named, METRICS, PROVENANCE, keep_original=keep_original)
+    named = {"sample_id": f"host.boxes.d{number:03d}.s0.v0", **facts}
+    return encode(make_sample(number, **named), keep_original=keep_original)
 
 
 def stage(

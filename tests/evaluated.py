@@ -13,11 +13,12 @@ from dataset_rows import FACTS, METRICS, complete
 from scipy import ndimage
 
 from synthct.dataset.journal import record_shard
-from synthct.dataset.schema import Slices, arrow_schema, make_row
+from synthct.dataset.rows import encode
+from synthct.dataset.sample import Sample
+from synthct.dataset.schema import arrow_schema
 from synthct.dataset.version import commit, open_staging
 from synthct.dataset.writer import shard_name, write_shard
 from synthct.metrics import Measures
-from synthct.volume import Volume
 
 SHAPE = (56, 48, 1)
 DISC = np.hypot(*(np.indices(SHAPE[:2]) - np.array([[[27.5]], [[23.5]]])))[:, :, None] < 13
@@ -93,16 +94,17 @@ def write_dataset(
                     variant=variant,
                     **facts,
                 )
-                slices = Slices(
-                    Volume(painted.astype(np.int16), oblique_affine()),
-                    original,
-                    DISC,
-                    DISC.astype(np.uint8),
+                sample = Sample(
+                    facts=named,
+                    affine=oblique_affine(),
+                    original=original,
+                    image=painted.astype(np.int16),
+                    mask=DISC,
+                    labels=DISC.astype(np.uint8),
+                    metrics=measures(len(rows)),
+                    provenance={"sample_id": named.sample_id},
                 )
-                rows.append(
-                    make_row(slices, named, measures(len(rows)), {"sample_id": named.sample_id},
-                             keep_original=keep_original)
-                )  # fmt: skip
+                rows.append(encode(sample, keep_original=keep_original))
     name = shard_name("train", 0, 1)
     schema = arrow_schema(keep_original)
     record = write_shard(staging.tree, name, rows, split="train", schema=schema)

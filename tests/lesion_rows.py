@@ -12,10 +12,12 @@ from conftest import ellipsoid, make_tiny_case
 from dataset_rows import FACTS, METRICS, complete
 
 from synthct.dataset.journal import record_shard
-from synthct.dataset.schema import Row, Slices, arrow_schema, make_row
+from synthct.dataset.rows import encode
+from synthct.dataset.sample import Sample
+from synthct.dataset.schema import arrow_schema
 from synthct.dataset.version import commit, open_staging
 from synthct.dataset.writer import shard_name, write_shard
-from synthct.volume import Box, Volume
+from synthct.volume import Box
 from synthct.volume.case import Case
 from synthct.volume.views import VIEW_AXIS, View
 
@@ -63,19 +65,10 @@ def slices_of(host: Host, view: View) -> list[int]:
 
 def lesion_row(
     host: Host, view: View, index: int, variant: int | None, *, keep_original: bool, **facts: Any
-) -> Row:
+) -> dict[str, Any]:
     """One slice of one painting of a host's lesion."""
-    axis = VIEW_AXIS[view]
-    start, stop = [0, 0, 0], list(host.case.scan().shape)
-    start[axis], stop[axis] = index, index + 1
-    box = Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
-    plane = host.case.scan().crop(box)
-    slices = Slices(
-        Volume(host.painted[variant][box.slices], plane.affine),
-        plane.array,
-        host.lesion[box.slices],
-        host.labels[variant][box.slices],
-    )
+    plane = host.case.scan().slab(VIEW_AXIS[view], index)
+    thin = Box.whole(host.case.scan().shape).slab(VIEW_AXIS[view], index).slices
     name = host.case.case_id
     lesion_id = f"{name}.tumors.d000"
     named = replace(
@@ -86,8 +79,17 @@ def lesion_row(
         label="tumor", mask_name="tumors", mask_kind="transplant",
     )  # fmt: skip
     told = {"sample_id": named.sample_id, "mask": {"label_value": LESION_VALUE}}
-    named = replace(named, **facts)
-    return make_row(slices, named, METRICS, told, keep_original=keep_original)
+    sample = Sample(
+        facts=replace(named, **facts),
+        affine=plane.affine,
+        original=plane.array,
+        image=host.painted[variant][thin],
+        mask=host.lesion[thin],
+        labels=host.labels[variant][thin],
+        metrics=METRICS,
+        provenance=told,
+    )
+    return encode(sample, keep_original=keep_original)
 
 
 def write_lesions(

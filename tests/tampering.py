@@ -118,16 +118,6 @@ BYTES: tuple[Harm, ...] = (flip, flip_any_file, cut, grow, drop, swap, add, link
 # -- rows, in a shard and a manifest that were made to agree with the change ----------------------
 
 
-class Stored:
-    """A row as it is stored, for ``shard_bytes``."""
-
-    def __init__(self, columns: Mapping[str, Any]) -> None:
-        self.columns = dict(columns)
-
-    def values(self) -> dict[str, Any]:
-        return self.columns
-
-
 Rows = list[dict[str, Any]]
 
 
@@ -148,7 +138,7 @@ def reseal(folder: Path, changed: Mapping[str, Rows], *, roots: bool = False) ->
     entries = {entry.path: entry for entry in manifest.files}
     for path, rows in changed.items():
         schema = arrow_schema("original" in rows[0])
-        (folder / path).write_bytes(shard_bytes([Stored(row) for row in rows], schema))
+        (folder / path).write_bytes(shard_bytes(rows, schema))
         root = merkle_root(row["sample_digest"] for row in rows) if roots else entries[path].root
         entries[path] = FileEntry(
             path=path,

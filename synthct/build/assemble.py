@@ -10,22 +10,22 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
 from synthct.build.crew import Crew
-from synthct.storage.files import require_space
+from synthct.build.progress import Progress
 from synthct.dataset.journal import record_shard
 from synthct.dataset.manifest import Release, release_of, write_manifest
-from synthct.dataset.schema import StoredRow
 from synthct.dataset.summary import rejections
 from synthct.dataset.version import Staging, commit, discard, find_release, open_staging
 from synthct.dataset.writer import Rejection, ShardRecord, write_shard
 from synthct.errors import ConflictError, MaskError
-from synthct.build.progress import Progress
+from synthct.storage.files import require_space
 
 logger = logging.getLogger(__name__)
 
@@ -69,8 +69,11 @@ class Order:
     schema: pa.Schema
 
 
+#: A row by column.
+Row = Mapping[str, Any]
+
 #: A shard's number with its rows, in the order of the plan, and what was rejected.
-Painted = tuple[int, Sequence[StoredRow], Sequence[Rejection]]
+Painted = tuple[int, Sequence[Row], Sequence[Rejection]]
 
 #: Paints the shards of these numbers, in their order.
 Paint = Callable[[Iterator[int], Progress], Iterator[Painted]]
@@ -208,11 +211,11 @@ def _log_shard(
     number: int,
     order: Order,
     crew: Crew,
-    rows: Sequence[StoredRow],
+    rows: Sequence[Row],
     rejected: Sequence[Rejection],
     seconds: float,
 ) -> None:
-    seams = sorted(r.metrics["seam_ratio"] or 0.0 for r in rows)
+    seams = sorted(row["seam_ratio"] or 0.0 for row in rows)
     logger.info(
         "shard %05d/%05d  %s  rejected %d  %.1f s  %.2f samples/s  seam ratio %.2f%s",
         number, len(order.shards), counted(len(rows), "sample"), len(rejected), seconds,

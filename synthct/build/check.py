@@ -7,19 +7,19 @@ the sources, of which the first look reads every scan.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from synthct.build.controls import REFERENCE_HU
 from synthct.dataset.lockfile import Lock, LockedCase, LockedSource, work_id
 from synthct.errors import CheckpointError
 from synthct.licence import Origin, licence_of
-from synthct.models.methods import CopyPaste, Diffusion, NoiseFill
 from synthct.models.checkpoint import CheckpointFiles, find_checkpoint
-from synthct.recipe.declared import patch_rules, unfit
+from synthct.models.methods import CopyPaste, Diffusion, NoiseFill
 from synthct.models.patch import PatchRules
+from synthct.recipe.declared import patch_rules, unfit
 from synthct.recipe.plan import Plan, plan_samples
 from synthct.recipe.recipe import Recipe
 from synthct.sources import Index, at_hand, index_sources, label_table
@@ -51,6 +51,13 @@ class Checked:
     rules: PatchRules | None
     licence: str | None
     limit: int | None = None
+
+    @cached_property
+    def trained_on(self) -> frozenset[str] | None:
+        """Voxel hashes of the model's training scans; None if it does not say which they were."""
+        if self.checkpoint is None:  # a control was trained on nothing
+            return frozenset()
+        return self.checkpoint.trained_on if self.checkpoint.training else None
 
     @property
     def work_id(self) -> str:
@@ -231,12 +238,11 @@ def _check_control(recipe: Recipe, plan: Plan) -> None:
             raise recipe.error(("inpaint", "method"), message)
     if isinstance(recipe.inpaint, NoiseFill):
         known = REFERENCE_HU | recipe.inpaint.reference_hu
-        labels = {section.name: section.painted_labels() for section in recipe.masks}
         for spec in plan.specs:
             shown = known.keys() | spec.host.labels.keys()
             if spec.donors and all(donor.image is not None for donor in spec.donors):
                 shown |= spec.donors[0].labels.keys()
-            for label in labels[spec.section]:
+            for label in spec.section.painted_labels():
                 if label not in shown:
                     message = (
                         f"nothing says what '{label}' looks like: host {spec.host.case_id} has "

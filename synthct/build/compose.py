@@ -14,28 +14,26 @@ from typing import Any
 
 import numpy as np
 
-from synthct.volume.views import VIEW_AXIS, View
-from synthct.storage.defaults import default_cache_dir
-from synthct.dataset.digest import array_digest
-from synthct.storage.files import make_folder
-from synthct.dataset.integrity import check_bytes
-from synthct.storage.lock import version_lock
-from synthct.dataset.lockfile import Lock, LockedCase, read_lock, work_id
-from synthct.dataset.manifest import FileEntry, Manifest, read_manifest, release_of, write_manifest
-from synthct.dataset.patch_rows import decode_generated
-from synthct.volume.views import to_picture
-from synthct.dataset.records import RECIPE, read_rejected
-from synthct.dataset.rows import stored_rows
-from synthct.dataset.schema import Row, arrow_schema, facts_of, make_row, measures_of
-from synthct.dataset.version import commit, find_release, open_staging
-from synthct.dataset.writer import ShardRecord, write_shard
 from synthct.build.documents import write_documents
 from synthct.build.draw import CaseReader
+from synthct.dataset.digest import array_digest
+from synthct.dataset.integrity import check_bytes
+from synthct.dataset.lockfile import Lock, LockedCase, read_lock, work_id
+from synthct.dataset.manifest import FileEntry, Manifest, read_manifest, release_of, write_manifest
+from synthct.dataset.patch_rows import complete
+from synthct.dataset.records import RECIPE, read_rejected
+from synthct.dataset.rows import Columns, encode, parsed, stored_rows
+from synthct.dataset.sample import Sample
+from synthct.dataset.schema import arrow_schema
+from synthct.dataset.version import commit, find_release, open_staging
+from synthct.dataset.writer import ShardRecord, write_shard
 from synthct.errors import ConflictError, RecipeError, ResourceError, SourceError, VerifyError
-from synthct.volume.intensity import Window
 from synthct.recipe.recipe import Recipe, stored_recipe
 from synthct.sources import CaseEntry, FolderSection, Index, at_hand, index_sources
-from synthct.volume import Box, Volume
+from synthct.storage.defaults import default_cache_dir
+from synthct.storage.files import make_folder
+from synthct.storage.lock import version_lock
+from synthct.volume.views import VIEW_AXIS
 
 
 def compose(
@@ -79,16 +77,18 @@ def compose(
     scans = _Scans(index, CaseReader(in_order))
     make_folder(final.parent)
     with version_lock(final):
-        if (there := find_release(final)) is not None:
-            if there.content_id == manifest.release.content_id and there.patch_id is None:
+        if (existing := find_release(final)) is not None:
+            if existing.content_id == manifest.release.content_id and existing.patch_id is None:
                 return final
             raise ConflictError(
-                f"{final} is content {there.content_id[:12]}"
-                f"{' as a patch-only release' if there.patch_id else ''}, this would be "
+                f"{final} is content {existing.content_id[:12]}"
+                f"{' as a patch-only release' if existing.patch_id else ''}, this would be "
                 f"{manifest.release.content_id[:12]}; choose another --output"
             )
         staging = open_staging(final, plan_id)
         records = list(_shards(folder, manifest, scans, staging.tree, progress))
+        # A release does not say of which shard a rejected sample would have been, and nothing
+        # that is written from these records depends on it: they are counted and listed together.
         records[0] = replace(records[0], rejected=tuple(read_rejected(folder)))
         release = release_of(
             staging.tree,
@@ -118,28 +118,29 @@ class _Scans:
     def __init__(self, index: Index, reader: CaseReader) -> None:
         self._index, self._reader = index, reader
 
-    def slice_of(self, host: Mapping[str, Any], view: View) -> tuple[Volume, Volume]:
-        """The slice of a provenance's host and its label map, one voxel thick.
+    def complete(self, columns: Columns) -> Sample:
+        """The whole sample of a stored row.
 
         Raises:
-            SourceError: If it is not the slice that was painted.
+            SourceError: If the scan is not the one that was painted.
+            VerifyError: If the row is damaged.
         """
+        host: Mapping[str, Any] = parsed(columns)[0]["host"]
         case = self._reader.read(self._index.entry(host["source"], host["case"]))
-        axis, at = VIEW_AXIS[view], int(host["slice_index"])
-        start, stop = [0, 0, 0], list(case.labels.shape)
-        start[axis], stop[axis] = at, at + 1
-        box = Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
-        plane, labels = case.scan().crop(box), case.labels.crop(box)
-        shown = to_picture(plane.array, view), to_picture(labels.array, view).astype(np.uint16)
-        for what, found, name in zip(
-            ("voxels", "label map"), shown, ("slice_sha256", "slice_labels_sha256"), strict=True
+        place = VIEW_AXIS[columns["view"]], int(host["slice_index"])
+        sample = complete(columns, case.scan().slab(*place), case.labels.slab(*place).array)
+        shown = sample.pictures
+        for what, picture, name in (
+            ("voxels", shown["original"], "slice_sha256"),
+            ("label map", shown["host_labels"].astype(np.uint16), "slice_labels_sha256"),
         ):
-            if array_digest(found) != host[name]:
+            if array_digest(picture) != host[name]:
                 raise SourceError(
-                    f"source '{host['source']}', case {host['case']}: the {what} of {view} slice "
-                    f"{at} are not those that were painted; use the scan as it was published"
+                    f"source '{host['source']}', case {host['case']}: the {what} of {sample.view} "
+                    f"slice {place[1]} are not those that were painted; use the scan as it was "
+                    "published"
                 )
-        return plane, labels
+        return sample
 
 
 def _patch_release(folder: Path) -> Manifest:
@@ -182,16 +183,16 @@ def _hosts(
     wanted = section.model_copy(update={"cases": names, "exclude": ()})
     hosts = at_hand({"hosts": wanted}, cache_dir)
     index = index_sources(hosts, recipe.wanted_labels(), cache_dir=cache_dir, progress=progress)
-    found = {entry.case_id: entry for entry in index.entries("hosts")}
+    entries = {entry.case_id: entry for entry in index.entries("hosts")}
     for case in lock.sources["hosts"].cases:
-        _require_same(case, found.get(case.case))
+        _require_same(case, entries.get(case.case))
     return index
 
 
-def _require_same(case: LockedCase, found: CaseEntry | None) -> None:
-    if found is None:
+def _require_same(case: LockedCase, entry: CaseEntry | None) -> None:
+    if entry is None:
         raise SourceError(f"source 'hosts' has no case '{case.case}', which was painted into")
-    if found.voxel_sha256 != case.voxel_sha256:
+    if entry.voxel_sha256 != case.voxel_sha256:
         raise SourceError(
             f"source 'hosts', case {case.case}: these are not the voxels that were painted into; "
             "use the scan as it was published"
@@ -205,29 +206,25 @@ def _shards(
 
     with tqdm(total=manifest.release.rows, unit="sample", disable=not progress) as bar:
         for shard in manifest.shards:
-            rows = [_whole(shard, stored, scans) for stored in stored_rows(folder / shard.path)]
+            rows = [_whole(shard, row, scans) for row in stored_rows(folder / shard.path)]
             yield write_shard(
                 tree, shard.path, rows, split=shard.split, schema=arrow_schema(keep_original=False)
             )
             bar.update(len(rows))
 
 
-def _whole(shard: FileEntry, stored: Mapping[str, Any], scans: _Scans) -> Row:
-    """The whole row of a stored one.
+def _whole(shard: FileEntry, columns: Columns, scans: _Scans) -> Columns:
+    """The row of a full release for one of a patch-only release.
 
     Raises:
         VerifyError: If it is not the sample that was painted.
         SourceError: If the host is not the one that was painted.
     """
-    generated, told = decode_generated(stored)
-    facts = facts_of(stored)
-    plane, labels = scans.slice_of(told["host"], facts.view)
-    slices = generated.into(plane, labels.array, facts.view, is_painted=facts.is_painted)
-    window = Window.model_validate(told["preview"])
-    row = make_row(slices, facts, measures_of(stored), told, window=window)
-    if row.sample_digest != stored["sample_digest"]:
+    row = encode(scans.complete(columns))
+    if row["sample_digest"] != columns["sample_digest"]:
         raise VerifyError(
-            f"{shard.path}: sample '{facts.sample_id}' comes to digest {row.sample_digest[:12]}, "
-            f"not to {stored['sample_digest'][:12]}; run 'synthct verify' on the release"
+            f"{shard.path}: sample '{row['sample_id']}' comes to digest "
+            f"{row['sample_digest'][:12]}, not to {columns['sample_digest'][:12]}; run "
+            "'synthct verify' on the release"
         )
     return row

@@ -1,6 +1,6 @@
-"""What a version holds beside its shards: recipe, lock, rejections, picture, card, statements.
+"""The files of a version beside its shards: recipe, lock, rejections, card, attestation and so on.
 
-All of it follows from the recipe, the lock and the shards.
+All of them follow from the recipe, the lock and the shards.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pyarrow as pa
 from synthct.dataset.documents.attestation import ATTESTATION, attestation
 from synthct.dataset.documents.card import CardFacts, SourceNote, attribution, dataset_card
 from synthct.dataset.documents.croissant import CROISSANT, croissant
-from synthct.storage.files import atomic_write, sha256_of
+from synthct.dataset.documents.sheet import dataset_sheet
 from synthct.dataset.lockfile import Lock, LockedCheckpoint, write_lock
 from synthct.dataset.manifest import Release
 from synthct.dataset.patch_rows import patch_schema
@@ -23,7 +23,7 @@ from synthct.dataset.summary import rejections, summarise
 from synthct.dataset.writer import ShardRecord
 from synthct.models.methods import FOREIGN, Diffusion, Inpaint
 from synthct.recipe.recipe import Recipe
-from synthct.dataset.documents.sheet import dataset_sheet
+from synthct.storage.files import atomic_write, sha256_of
 
 CARD, ATTRIBUTION, SHEET = "README.md", "attribution.md", "preview.png"
 
@@ -73,7 +73,7 @@ def recipe_schema(recipe: Recipe) -> pa.Schema:
 
 
 def _checkpoint_note(checkpoint: LockedCheckpoint) -> SourceNote:
-    """What is owed to those whose scans the checkpoint was trained on."""
+    """Attribution of the scans that the checkpoint was trained on."""
     return SourceNote(
         name=checkpoint.name,
         layout="checkpoint",
@@ -128,27 +128,27 @@ def _example(checkpoint: LockedCheckpoint | None) -> str:
     return f", such as {low:g} to {high:g} HU"
 
 
-def _settings(asked: Inpaint, checkpoint: LockedCheckpoint | None) -> dict[str, str]:
+def _settings(method: Inpaint, checkpoint: LockedCheckpoint | None) -> dict[str, str]:
     """How it was painted, in the order to be shown."""
-    if checkpoint is None or not isinstance(asked, Diffusion):
-        return {name: str(value) for name, value in asked.model_dump().items()}
+    if checkpoint is None or not isinstance(method, Diffusion):
+        return {name: str(value) for name, value in method.model_dump().items()}
     return {
         "checkpoint": checkpoint.name,
         "id": checkpoint.id,
         **({"revision": checkpoint.revision} if checkpoint.revision else {}),
-        "scheduler": asked.scheduler,
-        "steps": str(asked.num_inference_steps),
-        **{name: str(said) for name in FOREIGN if (said := getattr(asked, name)) is not None},
+        "scheduler": method.scheduler,
+        "steps": str(method.num_inference_steps),
+        **{name: str(value) for name in FOREIGN if (value := getattr(method, name)) is not None},
     }
 
 
 def _names_of_own_masks(recipe: Recipe) -> set[str]:
-    """What the user's own masks are called in their files, where it names nothing that scans have.
+    """Labels of the user's own mask files that no section paints, wants or can use in scans.
 
-    Such a name has a value, with which the masks are read, but stands in no label map.
+    Such a label has a value, with which the masks are read, but stands in no label map.
     """
     own = {n for section in recipe.masks if section.donor_is_host for n in section.donor_labels()}
-    said = (
+    used = (
         name
         for section in recipe.masks
         for name in (
@@ -157,4 +157,4 @@ def _names_of_own_masks(recipe: Recipe) -> set[str]:
             *section.useful_labels(),
         )
     )
-    return own.difference(said)
+    return own.difference(used)

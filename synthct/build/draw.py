@@ -1,6 +1,6 @@
 """A planned mask drawn in its host: every random decision of a sample but the noise.
 
-What painting makes of it is the business of ``sample``; here nothing is known of checkpoints.
+It knows nothing of checkpoints; ``prepare`` cuts what a model needs, ``sample`` paints.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from synthct import seeds
-from synthct.volume.case import Case
 from synthct.errors import MaskError
-from synthct.masks import (Mask, MaskKind, Params, PlacementError, draw_slices)
+from synthct.masks import Mask, MaskKind, Params, draw_slices
 from synthct.recipe.plan import SampleSpec
 from synthct.recipe.recipe import Recipe
 from synthct.sources import CaseEntry, read_case
+from synthct.volume.case import Case
 
 
 @dataclass(frozen=True, eq=False)
-class Drawn:
+class DrawnMask:
     """A 3D mask in its host, and which slices of it become samples.
 
     Attributes:
         specs: The planned samples, one per variant.
-        section: The recipe's section of ``masks``.
+        section: The recipe's section of ``masks`` that it was drawn by.
         host: The case that is painted into.
         donor: The case that lent the shape, if any.
         donor_entry: The same in the index.
@@ -42,21 +42,6 @@ class Drawn:
     mask: Mask
     params: Params
     slices: tuple[Params, ...]
-
-
-@dataclass(frozen=True)
-class Refused:
-    """A mask that could not be made, and why; all of its samples are rejected.
-
-    Attributes:
-        specs: The samples.
-        reason: A few words, the same for all masks refused for the same reason.
-        detail: The whole message.
-    """
-
-    specs: tuple[SampleSpec, ...]
-    reason: str
-    detail: str
 
 
 class CaseReader:
@@ -91,42 +76,41 @@ def masks_of(specs: Sequence[SampleSpec]) -> list[tuple[SampleSpec, ...]]:
     return [tuple(group) for _, group in groupby(specs, key=lambda spec: spec.lesion_id)]
 
 
-def draw(specs: Sequence[SampleSpec], recipe: Recipe, reader: CaseReader) -> Drawn | Refused:
+def mask_stream(spec: SampleSpec) -> list[str]:
+    """Name of the random stream that the mask of a sample is drawn from."""
+    return ["mask", spec.host.source, spec.host.case_id, spec.section.name, str(spec.draw)]
+
+
+def noise_stream(spec: SampleSpec, patch: int) -> list[str]:
+    """Name of the random stream of the noise in one patch of a sample; a control uses patch 0."""
+    return ["noise", spec.sample_id, str(patch)]
+
+
+def draw(specs: Sequence[SampleSpec], recipe: Recipe, reader: CaseReader) -> DrawnMask:
     """Draw the 3D mask of some variants, with the first donor that can be placed, and its slices.
 
     Args:
         specs: Planned samples of one mask.
-        recipe: The recipe.
+        recipe: Has the seed and the view.
         reader: Reads host and donor.
 
     Raises:
+        MaskError: If no donor can be placed (the first one's error), or no slice shows enough.
         SourceError: If a file is missing or damaged.
     """
-    spec = specs[0]
-    section = next(m for m in recipe.masks if m.name == spec.section)
+    spec, section = specs[0], specs[0].section
     host = reader.read(spec.host)
-    rng = seeds.generator(
-        recipe.seed, "mask", spec.host.source, spec.host.case_id, spec.section, str(spec.draw)
-    )
-    refusal: MaskError | None = None
+    rng = seeds.generator(recipe.seed, *mask_stream(spec))
+    first_error: MaskError | None = None
     for entry in spec.donors or (None,):
         donor = reader.read(entry) if entry is not None else None
         try:
             params = section.draw(host, donor, rng)
         except MaskError as err:
-            refusal = refusal or err
+            first_error = first_error or err
             continue
-        try:
-            mask = section.build(host, donor, params)
-            slices = draw_slices(mask, recipe.view, section.slices, section.max_extent_mm, rng)
-        except MaskError as err:
-            return refused(specs, section, err)
-        return Drawn(tuple(specs), section, host, donor, entry, mask, params, tuple(slices))
-    assert refusal is not None
-    return refused(specs, section, refusal)
-
-
-def refused(specs: Sequence[SampleSpec], section: MaskKind, err: MaskError) -> Refused:
-    """What is said of a mask that ends in ``err``."""
-    reason = err.reason if isinstance(err, PlacementError) else "cannot be painted"
-    return Refused(tuple(specs), f"{section.kind}: {reason}", str(err))
+        mask = section.build(host, donor, params)
+        slices = draw_slices(mask, recipe.view, section.slices, section.max_extent_mm, rng)
+        return DrawnMask(tuple(specs), section, host, donor, entry, mask, params, tuple(slices))
+    assert first_error is not None
+    raise first_error

@@ -1,4 +1,4 @@
-"""The measures of one sample, on the scan's own grid, as the columns of a dataset name them."""
+"""The measures of one sample, on the scan's own grid: what a build knows of it, as plain arrays."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from synthct.build.prepare import Prepared
+from synthct.build.prepare import Draft
 from synthct.build.references import Reference
 from synthct.metrics import Measures, Painting, measure_all
 from synthct.models.patch import slice_plane
@@ -15,39 +15,32 @@ from synthct.volume import Volume
 
 
 def measure(
-    prepared: Prepared,
-    image: Volume,
-    reference: Reference,
-    earlier: Sequence[npt.NDArray[np.int16]] = (),
-    *,
-    is_painted: bool = True,
+    draft: Draft, reference: Reference, earlier: Sequence[npt.NDArray[np.int16]] = ()
 ) -> Measures:
-    """The measures of a slice after painting, those of texture and edges within its window.
+    """The measures of a sample, those of texture and edges within its window.
 
     Args:
-        prepared: The slice before painting, and its mask.
-        image: The slice after painting.
+        draft: The sample after painting. The host's own slice has no measures of paint.
         reference: What real tissue of the label looks like.
         earlier: HU (N,) inside of the mask of each earlier variant of the mask.
-        is_painted: False for the host's own slice, which has no measures of paint.
     """
-    original, spacing_mm = slice_plane(prepared.plane)
-    labelled = prepared.labelled
+    sample, labelled = draft.sample, draft.labelled
+    original, spacing_mm = slice_plane(sample.volume("original"))
     if labelled is not None:
-        labelled, _ = slice_plane(Volume(labelled, image.affine))
+        labelled, _ = slice_plane(Volume(labelled, sample.affine))
     return measure_all(
         Painting(
             original=original,
-            image=slice_plane(image)[0],
-            mask=slice_plane(prepared.region)[0],
+            image=slice_plane(sample.volume("image"))[0],
+            mask=slice_plane(sample.volume("mask"))[0],
             spacing_mm=spacing_mm,
-            range_hu=prepared.window.range_hu,
-            codec_range_hu=None if prepared.codec is None else prepared.codec.range_hu,
+            range_hu=sample.window.range_hu,
+            codec_range_hu=None if draft.codec is None else draft.codec.range_hu,
             labelled=labelled,
             quantiles=reference.quantiles,
             segmenter=reference.segmenter,
-            has_truth=prepared.has_truth,
-            is_painted=is_painted,
+            has_truth=draft.has_truth,
+            is_painted=sample.facts.is_painted,
             earlier=earlier,
         )
     )

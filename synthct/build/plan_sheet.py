@@ -1,7 +1,7 @@
-"""The contact sheet of planned masks: each in three views on its host, with the limits it keeps.
+"""The contact sheet of planned masks: each in three views on its host, beside the recipe's limits.
 
-A radiologist's look before anything is painted: where the lesion lies in the body, what it borders
-on, and how near it comes to the recipe's limits.
+For review before anything is painted: where the lesion lies in the body, what it borders on, and
+how near it comes to the limits.
 """
 
 from __future__ import annotations
@@ -14,15 +14,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from synthct.volume.views import VIEW_AXIS, View
-from synthct.volume.case import Case
-from synthct.volume.views import to_picture
-from synthct.build.draw import Drawn
-from synthct.volume.intensity import Window, window_for
-from synthct.masks import (Mask, Transplant, slice_of)
-from synthct.volume.regions import Region, seen_through
+from synthct.build.draw import DrawnMask
 from synthct.dataset.tiles import TEXT, Colour, Rgb, Span, captioned, contact_sheet, windowed
-from synthct.volume import Array, Box, Index3
+from synthct.masks import Mask, Transplant, slice_of
+from synthct.volume import Array, Box, Index3, Volume
+from synthct.volume.case import Case
+from synthct.volume.intensity import Window, window_for
+from synthct.volume.regions import seen_through
+from synthct.volume.views import VIEW_AXIS, View, to_picture
 
 VIEWS: tuple[View, ...] = ("axial", "coronal", "sagittal")
 
@@ -52,7 +51,7 @@ EDGES: dict[View, tuple[str, str]] = {
 }
 
 
-def plan_sheet(masks: Sequence[Drawn], view: View) -> bytes | None:
+def plan_sheet(masks: Sequence[DrawnMask], view: View) -> bytes | None:
     """Masks on their hosts before anything is painted.
 
     Of each mask four panels: the whole slice, and close-ups in three views through one place of
@@ -76,18 +75,18 @@ def plan_sheet(masks: Sequence[Drawn], view: View) -> bytes | None:
 
 @dataclass(frozen=True, eq=False)
 class _Scene:
-    """What is seen of a host, and how it is outlined.
+    """A host with a mask, as the panels show it.
 
     Attributes:
         drawn: The mask.
         samples: The plane of the samples.
-        flat: What is painted of the mask on the slice that is shown of them.
+        flat: What is painted of the mask in the slice that the overview shows.
         layers: Values of the label map with their colour, the last on top.
         window: Of the HU.
         place: Voxel (i, j, k) through which the views go.
     """
 
-    drawn: Drawn
+    drawn: DrawnMask
     samples: View
     flat: Mask
     layers: Sequence[tuple[tuple[int, ...], Colour]]
@@ -104,21 +103,22 @@ class _Scene:
         """
         host, axis = self.drawn.host, VIEW_AXIS[view]
         index = self.place[axis]
+        plane = Box.whole(host.labels.shape).slab(axis, index)
         grid = _grid(host, view, centre, side_mm)
-        picture = windowed(_sample(_slice(host.scan().array, index, view), grid, 1), self.window)
-        labels = _sample(_slice(host.labels.array, index, view), grid, 0)
+        picture = windowed(_sample(_slice(host.scan(), index, view), grid, 1), self.window)
+        labels = _sample(_slice(host.labels, index, view), grid, 0)
         for values, colour in self.layers:
             picture[_edge(np.isin(labels, values))] = colour
         painted = self.flat if view == self.samples else self.drawn.mask
         for mask, is_thick in ((self.drawn.mask, False), (painted, True)):
-            seen = _slice(_mask_in(host, mask, axis, index), 0, view)
+            seen = to_picture(seen_through(plane, mask.region.array, mask.box), view)
             inside = _sample(seen.astype(np.float32), grid, 1) > 0.5
             edge = _edge(inside)
             picture[edge | _edge(inside & ~edge) if is_thick else edge] = MASK
         return picture
 
 
-def _panels(drawn: Drawn, view: View) -> Iterator[Rgb]:
+def _panels(drawn: DrawnMask, view: View) -> Iterator[Rgb]:
     """The whole slice, and three close-ups around one place."""
     host = drawn.host
     flats = [slice_of(drawn.mask, view, one) for one in drawn.slices]
@@ -128,7 +128,7 @@ def _panels(drawn: Drawn, view: View) -> Iterator[Rgb]:
     shown = drawn.mask if drawn.slices[0]["part"] is None else flat
     extent_mm = max(n * s for n, s in zip(shown.box.shape, spacing, strict=True))
     close_mm = float(np.clip(extent_mm + 2 * AROUND_MM, LEAST_MM, MOST_MM))
-    shape = _slice(host.labels.array, scene.place[VIEW_AXIS[view]], view).shape
+    shape = _slice(host.labels, scene.place[VIEW_AXIS[view]], view).shape
     middle = (shape[0] - 1) / 2, (shape[1] - 1) / 2
     whole_mm = max(n * s for n, s in zip(shape, _spacing(host, view), strict=True))
     overview = scene.panel(view, middle, whole_mm)
@@ -148,8 +148,8 @@ def _middle(flat: Mask) -> Index3:
     return i, j, k
 
 
-def _layers(drawn: Drawn) -> Iterator[tuple[tuple[int, ...], Colour]]:
-    """What is outlined, and in which colour."""
+def _layers(drawn: DrawnMask) -> Iterator[tuple[tuple[int, ...], Colour]]:
+    """Label values to outline, and their colour; the last lie on top."""
     host, section = drawn.host, drawn.section
     organ = _values(host, section.wanted_labels() or section.painted_labels())
     avoided = _values(host, _avoided(drawn))
@@ -159,7 +159,7 @@ def _layers(drawn: Drawn) -> Iterator[tuple[tuple[int, ...], Colour]]:
     yield organ, ORGAN
 
 
-def _avoided(drawn: Drawn) -> tuple[str, ...]:
+def _avoided(drawn: DrawnMask) -> tuple[str, ...]:
     section = drawn.section
     if not isinstance(section, Transplant):
         return ()
@@ -171,12 +171,12 @@ def _values(host: Case, names: Sequence[str]) -> tuple[int, ...]:
     return tuple(value for name in known for value in host.values_of(name))
 
 
-def _window(drawn: Drawn) -> Window:
+def _window(drawn: DrawnMask) -> Window:
     under = drawn.host.scan().array[drawn.mask.box.slices][drawn.mask.region.array]
     return window_for(drawn.mask.label, float(under.mean()))
 
 
-def _caption(drawn: Drawn) -> list[list[Span]]:
+def _caption(drawn: DrawnMask) -> list[list[Span]]:
     """Whose mask it is, and its numbers beside the limits of the recipe."""
     spec, facts, section = drawn.specs[0], drawn.mask.facts, drawn.section
     donor = f" <- {drawn.donor.case_id}" if drawn.donor is not None else ""
@@ -227,7 +227,7 @@ def _number(
     return f"{name} {shown} ({limit})   ", MASK if near else TEXT
 
 
-def clearance_mm(drawn: Drawn) -> float | None:
+def clearance_mm(drawn: DrawnMask) -> float | None:
     """Distance from the mask to the nearest voxel of what it keeps clear of; None if far."""
     from scipy.ndimage import distance_transform_edt
 
@@ -241,8 +241,8 @@ def clearance_mm(drawn: Drawn) -> float | None:
     if not near.any():
         return None
     inside = seen_through(wide, mask.region.array, mask.box)
-    found = float(distance_transform_edt(~near, spacing)[inside].min())
-    return found if found <= CLEARANCE_REACH_MM else None
+    least_mm = float(distance_transform_edt(~near, spacing)[inside].min())
+    return least_mm if least_mm <= CLEARANCE_REACH_MM else None
 
 
 def _spacing(host: Case, view: View) -> tuple[float, float]:
@@ -251,17 +251,9 @@ def _spacing(host: Case, view: View) -> tuple[float, float]:
     return {"axial": (j, i), "coronal": (k, i), "sagittal": (k, j)}[view]
 
 
-def _slice(array: Array, index: int, view: View) -> Array:
-    """A slice of a canonical array as a picture (rows, columns)."""
-    return np.asarray(to_picture(array.take([index], axis=VIEW_AXIS[view]), view))
-
-
-def _mask_in(host: Case, mask: Mask, axis: int, index: int) -> Region:
-    """The slice of the host on which a mask is looked at, one voxel thick."""
-    start, stop = [0, 0, 0], list(host.labels.shape)
-    start[axis], stop[axis] = index, index + 1
-    thin = Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
-    return seen_through(thin, mask.region.array, mask.box)
+def _slice(volume: Volume, index: int, view: View) -> Array:
+    """A slice of a canonical volume as a picture (rows, columns)."""
+    return to_picture(volume.slab(VIEW_AXIS[view], index).array, view)
 
 
 def _pixel(host: Case, view: View, place: Index3) -> tuple[float, float]:
@@ -318,7 +310,7 @@ def _frame(
 
 
 def _ticks(
-    panel: Rgb, drawn: Drawn, view: View, samples: View, place: Index3, side_mm: float
+    panel: Rgb, drawn: DrawnMask, view: View, samples: View, place: Index3, side_mm: float
 ) -> None:
     """Mark at a panel's edges where the slices that become samples cross it, in place."""
     if view == samples:
@@ -326,13 +318,11 @@ def _ticks(
     host, axis = drawn.host, VIEW_AXIS[samples]
     along_rows = {"axial": (1, 0), "coronal": (2, 0), "sagittal": (2, 1)}[view][0] == axis
     for one in drawn.slices:
-        there = list(place)
-        there[axis] = int(one["slice_index"])
-        here, centre = (
-            _pixel(host, view, (ijk[0], ijk[1], ijk[2])) for ijk in (there, list(place))
-        )
-        at = 0 if along_rows else 1
-        offset_mm = (here[at] - centre[at]) * _spacing(host, view)[at]
+        marked = list(place)
+        marked[axis] = int(one["slice_index"])
+        tick = _pixel(host, view, (marked[0], marked[1], marked[2]))
+        side = 0 if along_rows else 1
+        offset_mm = (tick[side] - _pixel(host, view, place)[side]) * _spacing(host, view)[side]
         pixel = int(PANEL / 2 + offset_mm * PANEL / side_mm)
         if 0 <= pixel < PANEL:
             for edge in (slice(0, 7), slice(PANEL - 7, PANEL)):

@@ -1,11 +1,11 @@
-"""One sample before it is painted: its mask drawn and sliced, its patches cut.
+"""Samples before they are painted: their mask drawn and sliced, their patches cut.
 
-Runs in worker processes, and makes every random decision but the noise.
+Runs in worker processes, and makes every random decision but the noise of the model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,174 +13,197 @@ import numpy as np
 import numpy.typing as npt
 
 from synthct import seeds
-from synthct.volume.case import Case
+from synthct.build.check import Checked
 from synthct.build.controls import Control, control_for
-from synthct.build.draw import CaseReader, Drawn, Refused, draw, refused
+from synthct.build.draw import CaseReader, DrawnMask, draw, noise_stream
+from synthct.dataset.sample import Sample
+from synthct.dataset.schema import Facts
+from synthct.dataset.writer import Rejection
 from synthct.errors import MaskError
-from synthct.volume.intensity import Knots, Window, window_for
-from synthct.masks import (MaskKind, on_slice, paint_labels, slice_of)
+from synthct.masks import MaskKind, PlacementError, on_slice, paint_labels, slice_of
 from synthct.models.methods import Diffusion
-from synthct.models.patch import Patch, PatchRules, cut_patches
+from synthct.models.patch import Patch, cut_patches
 from synthct.recipe.plan import SampleSpec
-from synthct.recipe.recipe import Recipe
 from synthct.sources import CaseEntry
-from synthct.volume import Volume
-
-FloatArray = npt.NDArray[np.float32]
+from synthct.volume import HU_MAX, HU_MIN, Volume
+from synthct.volume.case import Case
+from synthct.volume.intensity import Knots, Window, window_for
 
 
 @dataclass(frozen=True, eq=False)
-class Prepared:
-    """A mask on a slice, ready to be painted by a model, or painted already by a control.
+class Draft:
+    """A sample on its way to be painted, and what only a build knows of it.
 
     Attributes:
-        specs: The samples: one per variant, and the host's own slice in a pair.
-        plane: The host's slice, HU, one voxel thick.
-        region: Boolean, on the grid of ``plane``: where to paint.
-        host_labels: The host's label map, on the grid of ``plane``.
-        labels: The same after painting.
-        labelled: Boolean, on the same grid: where the painted label should be, inside of the mask
-            and around it; None where the model paints whatever fits.
-        has_truth: Whether what was there is what is to be painted.
-        patches: What the model gets; none where a control paints.
-        fills: By sample, what a control paints: HU (N,) of the voxels of ``region``, in C order.
-        fill_facts: What was measured for it.
-        label: What the model is asked to paint; None for whatever fits.
+        sample: The sample; its image is the original, or already painted by a control.
+        spec: What the plan says of it.
         donor: The case that lent its shape, if any.
-        params: Every random decision; replaying them gives the same mask.
-        facts: Numbers of the mask, such as those of ``accept``.
+        params: Every random decision of the mask; replaying them gives the same mask.
+        mask_facts: Numbers of the mask, such as those of ``accept``.
+        patches: What the model gets; none where a control paints.
+        control_facts: What a control measured for its paint.
+        labelled: Boolean (I, J, K): where the painted label should be, inside of the mask and
+            around it; None where the model paints whatever fits.
     """
 
-    specs: tuple[SampleSpec, ...]
-    plane: Volume
-    region: Volume
-    host_labels: npt.NDArray[Any]
-    labels: npt.NDArray[Any]
-    labelled: npt.NDArray[np.bool_] | None
-    has_truth: bool
-    patches: tuple[Patch, ...]
-    fills: Mapping[str, FloatArray]
-    fill_facts: Mapping[str, Any]
-    label: str | None
+    sample: Sample
+    spec: SampleSpec
     donor: CaseEntry | None
     params: Mapping[str, Any]
-    facts: Mapping[str, Any]
+    mask_facts: Mapping[str, Any]
+    patches: tuple[Patch, ...]
+    control_facts: Mapping[str, Any]
+    labelled: npt.NDArray[np.bool_] | None
 
     @property
-    def slice_index(self) -> int:
-        """Index of the slice in the host, along the axis of the view."""
-        return int(self.params["slice_index"])
+    def section(self) -> MaskKind:
+        """The recipe's section of ``masks`` that the mask was drawn by."""
+        return self.spec.section
+
+    @property
+    def has_truth(self) -> bool:
+        """Whether what was there before is what is to be painted."""
+        return self.section.label_policy() != "paint"
 
     @property
     def codec(self) -> Window | Knots | None:
         """Between HU and the model's range; a control has none."""
         return self.patches[0].codec if self.patches else None
 
-    @property
-    def window(self) -> Window:
-        """In which the sample is looked at, by eyes and by measures."""
-        under = self.plane.array[self.region.array]
-        return window_for(self.label, float(under.mean()), self.codec)
+
+#: What becomes of the samples of one mask: slice by slice, and of each slice its variants.
+Outcome = tuple[Draft | Rejection, ...]
 
 
-#: What becomes of the slices of one mask.
-Outcome = tuple[Prepared | Refused, ...]
-
-
-def prepare(
-    specs: Sequence[SampleSpec], recipe: Recipe, rules: PatchRules | None, reader: CaseReader
-) -> Outcome:
+def prepare(specs: Sequence[SampleSpec], checked: Checked, reader: CaseReader) -> Outcome:
     """Draw the mask of some variants, choose its slices, and cut their patches or fill them.
 
     Args:
         specs: Planned samples of one mask.
-        recipe: The recipe.
-        rules: What the checkpoint takes; None where a control paints.
+        checked: What they are planned by.
         reader: Reads host and donor.
-
-    Returns:
-        One item for each slice; for a mask that cannot be drawn, one that says why.
 
     Raises:
         SourceError: If a file is missing or damaged.
         CheckpointError: If the checkpoint cannot paint the label.
     """
-    drawn = draw(specs, recipe, reader)
-    if isinstance(drawn, Refused):
-        return (drawn,)
-    return prepare_slices(drawn, recipe, rules, reader.label_names)
+    try:
+        drawn = draw(specs, checked.recipe, reader)
+    except MaskError as err:
+        return rejected(specs, err)
+    return prepare_slices(drawn, checked)
 
 
-def prepare_slices(
-    drawn: Drawn, recipe: Recipe, rules: PatchRules | None, label_names: Mapping[str, int]
-) -> Outcome:
+def prepare_slices(drawn: DrawnMask, checked: Checked) -> Outcome:
     """Cut the patches of a drawn mask's slices, or fill them.
 
-    Args:
-        drawn: The mask.
-        recipe: The recipe.
-        rules: What the checkpoint takes; None where a control paints.
-        label_names: Structure to value, dataset-wide.
+    Raises:
+        CheckpointError: If the checkpoint cannot paint the label.
     """
     control = None
-    if not isinstance(recipe.inpaint, Diffusion):
+    if not isinstance(checked.recipe.inpaint, Diffusion):
         try:
-            control = control_for(drawn, recipe.inpaint, recipe.view)
+            control = control_for(drawn, checked.recipe.inpaint, checked.recipe.view)
         except MaskError as err:
-            return (refused(drawn.specs, drawn.section, err),)
+            return rejected(drawn.specs, err)
     return tuple(
-        _prepare_slice(drawn, ordinal, recipe, rules, control, label_names)
+        one
         for ordinal in range(len(drawn.slices))
+        for one in _prepare_slice(drawn, ordinal, checked, control)
+    )
+
+
+def rejected(specs: Iterable[SampleSpec], err: MaskError) -> tuple[Rejection, ...]:
+    """The samples of a mask that cannot be drawn, sliced or painted."""
+    reason = err.reason if isinstance(err, PlacementError) else "cannot be painted"
+    return tuple(
+        Rejection(spec.sample_id, f"{spec.section.kind}: {reason}", detail=str(err))
+        for spec in specs
     )
 
 
 def _prepare_slice(
-    drawn: Drawn,
-    ordinal: int,
-    recipe: Recipe,
-    rules: PatchRules | None,
-    control: Control | None,
-    label_names: Mapping[str, int],
-) -> Prepared | Refused:
-    """One slice of a drawn mask: its patches or its paint, and its label map after painting."""
-    section, chosen, view = drawn.section, drawn.slices[ordinal], recipe.view
+    drawn: DrawnMask, ordinal: int, checked: Checked, control: Control | None
+) -> Outcome:
+    """The variants of one slice of a drawn mask."""
+    recipe, rules, section = checked.recipe, checked.rules, drawn.section
+    params = drawn.slices[ordinal]
     specs = tuple(spec.on_slice(ordinal) for spec in drawn.specs)
-    flat = slice_of(drawn.mask, view, chosen)
-    plane, region = on_slice(drawn.host.scan(), flat, view)
+    flat = slice_of(drawn.mask, recipe.view, params)
+    plane, region = on_slice(drawn.host.scan(), flat, recipe.view)
+    host_labels, _ = on_slice(drawn.host.labels, flat, recipe.view)
     label = flat.label
-    patches: Sequence[Patch] = ()
-    fills: dict[str, FloatArray] = {}
-    try:
-        if rules is not None:
+    patches: list[Patch] = []
+    if rules is not None:
+        try:
             label = rules.paintable(label) if section.label is None else label
             patches = cut_patches(plane, region, label, rules)
-    except MaskError as err:
-        return refused(specs, section, err)
-    if control is not None:
-        for spec in specs:
-            if spec.is_painted:
-                rng = seeds.generator(recipe.seed, "noise", spec.sample_id, "0")
-                fills[spec.sample_id] = control.paint(flat, rng)
-    labels, _ = on_slice(drawn.host.labels, flat, view)
+        except MaskError as err:
+            return rejected(specs, err)
     # A donor of another layout may know a union that the host does not.
-    donor = drawn.donor_entry
-    unions = {**(donor.unions if donor else {}), **specs[0].host.unions}
-    value = painted_value(section, flat.label, label_names, unions)
-    return Prepared(
-        specs=specs,
-        plane=plane,
-        region=region,
-        host_labels=labels.array,
-        labels=paint_labels(labels, flat, section.label_policy(), value),
-        labelled=_labelled(section, label, drawn.host, labels, region.array),
-        has_truth=section.label_policy() != "paint",
-        patches=tuple(patches),
-        fills=fills,
-        fill_facts=control.facts if control is not None else {},
+    unions = {**(drawn.donor_entry.unions if drawn.donor_entry else {}), **specs[0].host.unions}
+    value = painted_value(section, flat.label, checked.label_names, unions)
+    painted_labels = paint_labels(host_labels, flat, section.label_policy(), value)
+    labelled = _labelled(section, label, drawn.host, host_labels, region.array)
+    under_hu = float(plane.array[region.array].mean())
+    window = window_for(label, under_hu, patches[0].codec if patches else None)
+    drafts = []
+    for spec in specs:
+        image, labels = plane.array, host_labels.array
+        if spec.is_painted:
+            labels = painted_labels
+            if control is not None:
+                rng = seeds.generator(recipe.seed, *noise_stream(spec, 0))
+                image = _filled(plane, region.array, control.paint(flat, rng))
+        sample = Sample(
+            facts=_facts(spec, drawn, int(params["slice_index"]), label, checked),
+            affine=plane.affine,
+            original=plane.array,
+            image=image,
+            mask=region.array,
+            labels=labels,
+            host_labels=host_labels.array,
+            window=window,
+        )
+        draft = Draft(
+            sample=sample,
+            spec=spec,
+            donor=drawn.donor_entry,
+            params={"kind": section.kind, "region": drawn.params, **params},
+            mask_facts=drawn.mask.facts,
+            patches=tuple(patches),
+            control_facts=control.facts if control is not None else {},
+            labelled=labelled,
+        )
+        drafts.append(draft)
+    return tuple(drafts)
+
+
+def _facts(
+    spec: SampleSpec, drawn: DrawnMask, slice_index: int, label: str | None, checked: Checked
+) -> Facts:
+    """What people filter samples by; it does not depend on what is painted."""
+    host, section, trained_on = spec.host, spec.section, checked.trained_on
+    change = section.changes_lesion
+    lender = None if section.donor_is_host else drawn.donor_entry
+    return Facts(
+        sample_id=spec.sample_id,
+        mask_id=spec.mask_id,
+        lesion_id=spec.lesion_id,
+        case_id=host.case_id,
+        patient_id=host.patient_id,
+        donor_case_id=lender.case_id if lender else None,
+        donor_patient_id=lender.patient_id if lender else None,
+        pair_id=spec.mask_id if section.pair else None,
+        is_painted=spec.is_painted,
+        has_lesion=None if change is None else (change == "added") == spec.is_painted,
+        mask_name=section.name,
+        mask_kind=section.kind,
         label=label,
-        donor=donor,
-        params={"kind": section.kind, "region": drawn.params, **chosen},
-        facts=drawn.mask.facts,
+        view=checked.recipe.view,
+        slice_index=slice_index,
+        variant=spec.variant,
+        host_in_training=None if trained_on is None else host.voxel_sha256 in trained_on,
     )
 
 
@@ -212,6 +235,13 @@ def painted_value(
     return label_names[own if own in parts else parts[0]]
 
 
+def _filled(plane: Volume, mask: npt.NDArray[np.bool_], paint: npt.NDArray[np.float32]) -> Any:
+    """The slice with the HU (N,) of a control in the voxels of the mask, in C order."""
+    hu = np.zeros(mask.shape, dtype=np.float32)
+    hu[mask] = np.clip(paint, HU_MIN, HU_MAX)
+    return plane.paste(hu, where=mask).array
+
+
 def _labelled(
     section: MaskKind,
     label: str | None,
@@ -222,9 +252,8 @@ def _labelled(
     """Where ``label`` should be after painting: where it was, and where it is painted anew."""
     if label is None:
         return None
-    known = [
-        v for name in (label, *host.unions.get(label, ())) if (v := host.label_names.get(name))
-    ]
-    there: npt.NDArray[np.bool_] = np.isin(labels.array, known)
-    is_painted_over = section.label_policy() != "paint" and bool((there & mask).any())
-    return there if is_painted_over else there | mask
+    names = (label, *host.unions.get(label, ()))
+    values = [value for name in names if (value := host.label_names.get(name))]
+    before: npt.NDArray[np.bool_] = np.isin(labels.array, values)
+    is_painted_over = section.label_policy() != "paint" and bool((before & mask).any())
+    return before if is_painted_over else before | mask

@@ -1,4 +1,4 @@
-"""What a recipe comes to, before it is built: the plan in words, and its masks as pictures."""
+"""A recipe before it is built: its plan as text, and some of its masks as a contact sheet."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from synthct.build.assemble import counted
-from synthct.build.run import counted_samples, expected_bytes
 from synthct.build.check import Checked
-from synthct.storage.files import atomic_write
-from synthct.build.draw import CaseReader, Drawn, Refused, draw, masks_of
-from synthct.models.methods import Diffusion
-from synthct.models.layout import PALETTE
-from synthct.build.painter import THREADS
-from synthct.recipe.plan import SampleSpec
+from synthct.build.context import THREADS
+from synthct.build.draw import CaseReader, DrawnMask, draw, masks_of
 from synthct.build.plan_sheet import TILES, plan_sheet
-from synthct.build.prepare import Prepared, prepare_slices
+from synthct.build.prepare import Draft, prepare_slices
+from synthct.build.run import counted_samples, expected_bytes
+from synthct.errors import MaskError
+from synthct.models.layout import PALETTE
+from synthct.models.methods import Diffusion
+from synthct.recipe.plan import SampleSpec
+from synthct.storage.files import atomic_write
 
-#: About what pasting, measuring and encoding take for a sample.
+#: About how long pasting, measuring and encoding take for a sample.
 REST_SECONDS = 0.15
 
 
@@ -35,15 +36,14 @@ def describe(checked: Checked) -> str:
         shown = [f"{name} {count}" for name, count in list(counts.items())[:12]]
         more = f", and {len(counts) - 12} more" if len(counts) > 12 else ""
         lines.append(f"  {title:<8}{', '.join(shown)}{more}")
-    labels = {m.name: " or ".join(m.painted_labels()) or m.unnamed_paint for m in recipe.masks}
     painted: Counter[str] = Counter()
     for spec in plan.specs:
-        painted[labels[spec.section]] += spec.slices if spec.is_painted else 0
+        label = " or ".join(spec.section.painted_labels()) or spec.section.unnamed_paint
+        painted[label] += spec.slices if spec.is_painted else 0
     lines.append(f"  {'painted':<8}{', '.join(f'{n} {c}' for n, c in painted.items())}")
     if real := plan.num_samples - plan.num_painted:
         lines.append(f"  {'pairs':<8}{counted(real, 'slice')} as it is, beside its paintings")
-    own = {m.name for m in recipe.masks if m.donor_is_host}
-    donors = {s.donor.case_id for s in plan.specs if s.donor and s.section not in own}
+    donors = {s.donor.case_id for s in plan.specs if s.donor and not s.section.donor_is_host}
     if donors:
         lines.append(f"  {'donors':<8}{counted(len(donors), 'case')}")
     lines += _foreign_lines(checked)
@@ -56,15 +56,15 @@ def describe(checked: Checked) -> str:
 
 
 def _foreign_lines(checked: Checked) -> Iterator[str]:
-    """How a checkpoint that is not of synthct is asked."""
-    asked, files, rules = checked.recipe.inpaint, checked.checkpoint, checked.rules
-    if not isinstance(asked, Diffusion) or files is None or rules is None:
+    """Layout, patch size and prompts of a checkpoint of another maker."""
+    method, files, rules = checked.recipe.inpaint, checked.checkpoint, checked.rules
+    if not isinstance(method, Diffusion) or files is None or rules is None:
         return
     if files.layout == PALETTE:
         return
     yield f"  {'model':<8}{files.layout.what}, in patches of {rules.patch_sizes[0]} pixels"
     for label in (None, *rules.labels):
-        if (prompt := asked.prompt_for(label)) is not None:
+        if (prompt := method.prompt_for(label)) is not None:
             yield f"  {'prompt':<8}{label or 'whatever fits'}: {prompt}"
 
 
@@ -78,20 +78,20 @@ def masks_preview(checked: Checked, path: Path) -> tuple[int, list[str]]:
     Returns:
         Number of masks on the sheet, and for each mask that was refused, why.
     """
-    recipe, rules, label_names = checked.recipe, checked.rules, checked.label_names
-    reader = CaseReader(label_names)
-    shown: list[Drawn] = []
+    reader = CaseReader(checked.label_names)
+    shown: list[DrawnMask] = []
     refused: list[str] = []
     for group in _some_of_each_section(masks_of(checked.plan.specs), TILES):
-        drawn = draw(group, recipe, reader)
-        if isinstance(drawn, Refused):
-            refused.append(drawn.detail)
+        try:
+            drawn = draw(group, checked.recipe, reader)
+        except MaskError as err:
+            refused.append(str(err))
             continue
-        outcome = prepare_slices(drawn, recipe, rules, label_names)
-        refused += dict.fromkeys(one.detail for one in outcome if isinstance(one, Refused))
-        if any(isinstance(one, Prepared) for one in outcome):
+        outcome = prepare_slices(drawn, checked)
+        refused += dict.fromkeys(one.detail for one in outcome if not isinstance(one, Draft))
+        if any(isinstance(one, Draft) for one in outcome):
             shown.append(drawn)
-    sheet = plan_sheet(shown, recipe.view)
+    sheet = plan_sheet(shown, checked.recipe.view)
     if sheet is not None:
         atomic_write(path, sheet)
     return len(shown), refused
@@ -103,7 +103,7 @@ def _some_of_each_section(
     """At most so many masks: the same number of each section, evenly over the hosts."""
     places: dict[str, list[int]] = {}
     for number, group in enumerate(groups):
-        places.setdefault(group[0].section, []).append(number)
+        places.setdefault(group[0].section.name, []).append(number)
     share = max(1, most // len(places))
     chosen = []
     for mine in places.values():
@@ -118,16 +118,16 @@ def seconds_per_sample(checked: Checked) -> float:
     Raises:
         CheckpointError: If scheduler, steps or guidance do not go with the checkpoint.
     """
-    asked, files, rules = checked.recipe.inpaint, checked.checkpoint, checked.rules
-    if not isinstance(asked, Diffusion) or files is None or rules is None:
+    method, files, rules = checked.recipe.inpaint, checked.checkpoint, checked.rules
+    if not isinstance(method, Diffusion) or files is None or rules is None:
         return REST_SECONDS
     import torch
 
-    from synthct.models.painting import inpainter_of
     from synthct.models.checkpoint import load_checkpoint
+    from synthct.models.painting import inpainter_of
 
     torch.set_num_threads(THREADS)
-    inpainter = inpainter_of(load_checkpoint(files), asked, rules)
+    inpainter = inpainter_of(load_checkpoint(files), method, rules)
     size = rules.patch_sizes[min(1, len(rules.patch_sizes) - 1)]
     inpainter.probe(size)  # the first pass also warms up
     started = time.perf_counter()

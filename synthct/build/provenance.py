@@ -8,110 +8,79 @@ the other samples of a dataset.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from synthct.volume.views import IGNORE, VIEW_AXIS
+from synthct.build.check import Checked
+from synthct.build.context import BuildContext
+from synthct.build.draw import mask_stream, noise_stream
+from synthct.build.prepare import Draft
 from synthct.dataset.digest import SAMPLE_SCHEME, array_digest, canonical_json
-from synthct.volume.views import to_picture
+from synthct.dataset.sample import Sample
 from synthct.dataset.schema import FORMAT_VERSION
-from synthct.masks import (MaskKind)
-from synthct.models.patch import Patch
+from synthct.masks import MaskKind
 from synthct.recipe.plan import SampleSpec
 from synthct.recipe.recipe import Recipe
 from synthct.sources import CaseEntry
 from synthct.version import __version__
-from synthct.volume import Array, Box, Volume
+from synthct.volume import Box
+from synthct.volume.views import IGNORE, VIEW_AXIS
 
 #: Raised when the same recipe, sources and checkpoint come to other samples than before.
 ALGORITHM = 1
 
 
-def generation_facts(recipe: Recipe, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """How all samples of a recipe are painted.
+def provenance(draft: Draft, context: BuildContext) -> dict[str, Any]:
+    """The provenance of a sample, as JSON; of its measures, only what proves it untouched.
 
     Args:
-        recipe: The recipe.
-        checkpoint: Name, id, revision and files of the checkpoint; empty where a control paints.
+        draft: The sample, painted, labelled and measured, with what a build knows of it.
+        context: What all samples of the build share.
     """
-    settings = recipe.inpaint.model_dump(mode="json", exclude={"checkpoint", "revision"})
-    return {**checkpoint, **settings, "blend": "paste"}
-
-
-def provenance(
-    spec: SampleSpec,
-    recipe: Recipe,
-    *,
-    plane: Volume,
-    region: npt.NDArray[np.bool_],
-    labels: tuple[Array, Array],
-    donor: CaseEntry | None,
-    params: Mapping[str, Any],
-    facts: Mapping[str, Any],
-    patches: Sequence[Patch],
-    generation: Mapping[str, Any],
-    numerics: Mapping[str, Any],
-    licence: str | None,
-) -> dict[str, Any]:
-    """The provenance of a sample, as JSON.
-
-    Args:
-        spec: The sample.
-        recipe: The recipe.
-        plane: The host's slice, int16 HU, one voxel thick.
-        region: Boolean, on the grid of ``plane``: where was painted.
-        labels: The slice's label map before and after painting.
-        donor: The case that lent its shape, if any.
-        params: Every random decision of the mask.
-        facts: Numbers of the mask.
-        patches: What the model got; none where a control painted.
-        generation: From ``generation_facts``.
-        numerics: The numerics class.
-        licence: SPDX id of the dataset; None if unknown.
-    """
-    section = next(m for m in recipe.masks if m.name == spec.section)
-    view, index = recipe.view, int(params["slice_index"])
-    voxels = int(np.count_nonzero(region))
-    synthetic = voxels if spec.is_painted else 0
+    sample, spec, section, donor = draft.sample, draft.spec, draft.section, draft.donor
+    recipe = context.checked.recipe
+    is_painted = spec.is_painted
+    voxels, size = int(np.count_nonzero(sample.mask)), sample.mask.size
+    synthetic = voxels if is_painted else 0
+    shown = sample.pictures
+    assert sample.metrics is not None, "a sample is measured before it is described"
     return {
-        "sample_key": sample_key(spec, recipe, section, generation.get("checkpoint_id")),
+        "sample_key": sample_key(spec, context.checked),
         "split": spec.split,
         "group": spec.host.patient_id,
         "host": {
             **_case_facts(spec.host),
             "orientation": "RAS",
-            "slice_index": index,
-            "slice_sha256": array_digest(to_picture(plane.array, view)),
-            "slice_labels_sha256": array_digest(to_picture(labels[0], view).astype(np.uint16)),
+            "slice_index": sample.facts.slice_index,
+            "slice_sha256": array_digest(shown["original"]),
+            "slice_labels_sha256": array_digest(shown["host_labels"].astype(np.uint16)),
         },
         "donor": {**_case_facts(donor), "attempt": _attempt(spec, donor)} if donor else None,
         "mask": {
-            "name": spec.section,
+            "name": section.name,
             "kind": section.kind,
-            "params": params,
-            "facts": facts,
-            "label_map": section.label_policy() if spec.is_painted else "keep",
-            "relabelled_by": _relabelled_by(recipe, section) if spec.is_painted else None,
-            "label_value": _label_value(section, region, labels[1]) if spec.is_painted else None,
+            "params": draft.params,
+            "facts": draft.mask_facts,
+            "label_map": section.label_policy() if is_painted else "keep",
+            "relabelled_by": _relabelled_by(recipe, section) if is_painted else None,
+            "label_value": _label_value(section, sample) if is_painted else None,
             "voxels": voxels,
-            "volume_mm3": voxels * plane.voxel_volume_ml * 1000,
-            "box": _box(region, VIEW_AXIS[view], index),
-            "sha256": array_digest(to_picture(region, view).astype(np.uint8)),
+            "volume_mm3": voxels * sample.volume("mask").voxel_volume_ml * 1000,
+            "box": _box(sample),
+            "sha256": array_digest(shown["mask"].astype(np.uint8)),
         },
-        "generation": _generation(spec, recipe, patches, generation) if spec.is_painted else None,
-        "synthetic_data": "YES" if spec.is_painted else "NO",
-        "synthetic_voxel_fraction": synthetic / region.size,
-        "real_voxel_fraction": (region.size - synthetic) / region.size,
-        "outside_max_abs_diff": 0,
+        "generation": _generation(draft, context) if is_painted else None,
+        "synthetic_data": "YES" if is_painted else "NO",
+        "synthetic_voxel_fraction": synthetic / size,
+        "real_voxel_fraction": (size - synthetic) / size,
+        "outside_max_abs_diff": sample.metrics["outside_max_abs_diff"],
         "dataset": {
-            "licence": licence,
+            "licence": context.checked.licence,
             "attribution": sorted({spec.host.source, *([donor.source] if donor else [])}),
             "variants": recipe.variants,
         },
-        "numerics": dict(numerics),
+        "numerics": dict(context.numerics),
         "versions": {
             "synthct": __version__,
             "format": FORMAT_VERSION,
@@ -120,18 +89,18 @@ def provenance(
     }
 
 
-def _generation(
-    spec: SampleSpec, recipe: Recipe, patches: Sequence[Patch], common: Mapping[str, Any]
-) -> dict[str, Any]:
+def _generation(draft: Draft, context: BuildContext) -> dict[str, Any]:
     """How a painted sample was painted, seeds and patches included."""
+    spec, patches = draft.spec, draft.patches
     return {
-        **common,
+        **context.generation,
+        **draft.control_facts,
         "seeds": {
-            "recipe": recipe.seed,
-            "mask": ["mask", spec.host.source, spec.host.case_id, spec.section, str(spec.draw)],
-            "noise": [["noise", spec.sample_id, str(n)] for n in range(len(patches) or 1)],
+            "recipe": context.checked.recipe.seed,
+            "mask": mask_stream(spec),
+            "noise": [noise_stream(spec, n) for n in range(len(patches) or 1)],
         },
-        "codec": patches[0].codec.model_dump() if patches else None,
+        "codec": draft.codec.model_dump() if draft.codec else None,
         "patches": [
             {
                 "size": patch.size,
@@ -145,13 +114,12 @@ def _generation(
     }
 
 
-def sample_key(
-    spec: SampleSpec, recipe: Recipe, section: MaskKind, checkpoint_id: str | None
-) -> str:
+def sample_key(spec: SampleSpec, checked: Checked) -> str:
     """SHA-256 in hex of all that decides a sample, known before it is made.
 
     Free of rank, order, path and time: equal keys mean equal samples in one numerics class.
     """
+    recipe, section, files = checked.recipe, spec.section, checked.checkpoint
     decided = {
         "algorithm": ALGORITHM,
         "seed": recipe.seed,
@@ -159,7 +127,7 @@ def sample_key(
         "section": section.model_dump(mode="json", exclude={"weight"}),
         "relabel": _relabelled_by(recipe, section),
         "inpaint": recipe.inpaint.model_dump(mode="json", exclude={"checkpoint", "revision"}),
-        "checkpoint": checkpoint_id,
+        "checkpoint": files.checkpoint_id if files else None,
         "host": [spec.host.source, spec.host.case_id, *_hashes(spec.host)],
         "donors": [[donor.case_id, *_hashes(donor)] for donor in spec.donors],
         "draw": spec.draw,
@@ -186,25 +154,24 @@ def _attempt(spec: SampleSpec, donor: CaseEntry) -> int:
     return named.index((donor.source, donor.case_id))
 
 
-def _label_value(section: MaskKind, region: npt.NDArray[np.bool_], labels: Array) -> int | None:
+def _label_value(section: MaskKind, sample: Sample) -> int | None:
     """The one value that the label map got under the mask; None if there is no such value."""
     if section.values_by_voxel:
         return None
     match section.label_policy():
         case "paint":
-            return int(labels[region].max())
+            return int(sample.labels[sample.mask].max())
         case "ignore":
             return IGNORE
     return None
 
 
-def _box(region: npt.NDArray[np.bool_], axis: int, index: int) -> list[list[int]]:
+def _box(sample: Sample) -> list[list[int]]:
     """First voxel of the mask's box in the host's canonical grid, and the first beyond it."""
-    box = Box.around(region)
+    box = Box.around(sample.mask)
     assert box is not None, "a mask has voxels"
-    start, stop = list(box.start_ijk), list(box.stop_ijk)
-    start[axis], stop[axis] = index, index + 1
-    return [start, stop]
+    box = box.slab(VIEW_AXIS[sample.view], sample.facts.slice_index)
+    return [list(box.start_ijk), list(box.stop_ijk)]
 
 
 def _case_facts(entry: CaseEntry) -> dict[str, Any]:

@@ -1,8 +1,7 @@
-"""What real tissue of a label looks like: learnt from the sources' own scans, before painting.
+"""What real tissue of a label looks like, learned from the sources' scans before painting.
 
-For each label that is painted: the distribution of its HU, and pixels from which a segmenter is
-trained that judges whether paint looks like the label. What is read from a scan is kept in the
-cache, so the second build reads no scan for it.
+For each painted label: the distribution of its HU, and pixels to train a segmenter on that judges
+whether paint looks like the label. Both are cached per scan, so a second build reads no scan.
 """
 
 from __future__ import annotations
@@ -20,19 +19,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from synthct.volume.views import VIEW_AXIS, View
-from synthct.storage.array_cache import load_arrays, save_arrays
-from synthct.volume.case import Case
 from synthct.errors import MaskError
 from synthct.metrics import Quantiles, Segmenter, hu_quantiles, local_features, near
-from synthct.volume.regions import structure
 from synthct.sources import CaseEntry, Index, read_case
+from synthct.storage.array_cache import load_arrays, save_arrays
+from synthct.volume.case import Case
+from synthct.volume.regions import structure
+from synthct.volume.views import VIEW_AXIS, View
 
-#: Patients from which a label is learnt, and slices and pixels of each.
+#: Most patients to learn a label from, and slices and pixels of each.
 PATIENTS, SLICES, PIXELS = 8, 6, 4000
 
-#: Other patients without whom nobody can judge how a label looks: one would teach its own
-#: contrast phase as the label's.
+#: Fewest other patients to train a segmenter on: from one alone it would learn the contrast phase.
 LEAST_PATIENTS = 2
 
 #: Millimetres around a structure that the features of its pixels depend on.
@@ -46,13 +44,13 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Tissue:
-    """What one patient teaches of a label.
+    """What is learned about a label from one patient.
 
     Attributes:
-        patient_id: The person.
+        patient_id: Whose scan it is.
         quantiles: Of the label's HU.
         features: (N, F) of pixels inside and near the label.
-        inside: (N,), which of them belong to it.
+        inside: Boolean (N,), which of them belong to it.
     """
 
     patient_id: str
@@ -63,7 +61,7 @@ class Tissue:
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """What a painting of a label is compared with; None where nothing is known.
+    """Real tissue that a painting of a label is compared with; None where nothing is known.
 
     Attributes:
         quantiles: Of the HU of real tissue.
@@ -75,11 +73,11 @@ class Reference:
 
 
 class References:
-    """What is known of each label.
+    """The real tissue of every label.
 
     Args:
         tissue: By label, one item per patient.
-        quantiles: HU of a label where they are known without any patient.
+        quantiles: By label, HU that are known without any patient.
     """
 
     def __init__(
@@ -91,7 +89,7 @@ class References:
         self._segmenters: dict[tuple[str, frozenset[str]], Segmenter] = {}
 
     def of(self, label: str | None, patient_id: str) -> Reference:
-        """What a painting of ``label`` in a scan of a patient is compared with."""
+        """The reference for paintings of ``label`` in scans of a patient, learned from others."""
         if label is None:
             return Reference()
         return Reference(self._quantiles_of(label), self._segmenter_of(label, patient_id))
@@ -129,40 +127,40 @@ def learn_references(
     Real scans come before phantoms; the HU of phantoms' tissue ship with the package.
 
     Args:
-        index: What the sources hold.
+        index: The cases of all sources.
         labels: The labels that are painted.
         label_names: Structure to value, dataset-wide.
         view: The plane of the slices that are judged.
-        cache_dir: Where what was learnt is kept.
+        cache_dir: Where what was learned is cached.
 
     Raises:
         SourceError: If a scan is missing or damaged.
     """
-    teachers = {label: _teachers(index, label) for label in dict.fromkeys(labels)}
-    tissue: dict[str, list[Tissue]] = {label: [] for label in teachers}
-    for entry in dict.fromkeys(entry for chosen in teachers.values() for entry in chosen):
+    scans = {label: _scans_with(index, label) for label in dict.fromkeys(labels)}
+    tissue: dict[str, list[Tissue]] = {label: [] for label in scans}
+    for entry in dict.fromkeys(entry for chosen in scans.values() for entry in chosen):
         case: Case | None = None
-        for label, chosen in teachers.items():
+        for label, chosen in scans.items():
             if entry not in chosen:
                 continue
             path = cache_dir / "tissue" / f"{_key(entry, label, view)}.npz"
-            kept = load_arrays(path, ("quantiles", "features", "inside"))
-            if kept is None:
+            arrays = load_arrays(path, ("quantiles", "features", "inside"))
+            if arrays is None:
                 _log.info("learning how %s looks from case %s", label, entry.case_id)
                 case = case or read_case(entry, label_names)
                 try:
-                    kept = learn_tissue(case, label, view)
+                    arrays = learn_tissue(case, label, view)
                 except MaskError:  # no source numbers the label
                     continue
-                save_arrays(path, kept)
-            tissue[label].append(Tissue(entry.patient_id, **kept))
+                save_arrays(path, arrays)
+            tissue[label].append(Tissue(entry.patient_id, **arrays))
     layouts = {entry.layout for cases in index.sources.values() for entry in cases}
     shipped = shipped_quantiles() if layouts == {"phantom"} else {}
-    return References(tissue, {name: shipped[name] for name in teachers if name in shipped})
+    return References(tissue, {name: shipped[name] for name in scans if name in shipped})
 
 
 def learn_tissue(case: Case, label: str, view: View) -> dict[str, npt.NDArray[Any]]:
-    """What a case teaches of a label that it holds, as ``Tissue`` names it; always the same.
+    """What is learned about a label from one case: the arrays of ``Tissue``; deterministic.
 
     Raises:
         MaskError: If the case has no image or no voxel of the label.
@@ -202,15 +200,15 @@ def shipped_quantiles() -> dict[str, Quantiles]:
     return {label: np.array(hu, dtype=np.float64) for label, hu in json.loads(text).items()}
 
 
-def _teachers(index: Index, label: str) -> list[CaseEntry]:
+def _scans_with(index: Index, label: str) -> list[CaseEntry]:
     """One scan of each of some patients that have the label, evenly over all of them."""
     by_patient: dict[str, CaseEntry] = {}
     for entry in (e for cases in index.sources.values() for e in cases):
         if entry.image is not None and label in entry.labels:
             by_patient.setdefault(entry.patient_id, entry)
-    found = list(by_patient.values())
-    found = [e for e in found if e.layout != "phantom"] or found
-    return [found[n] for n in _evenly(len(found), PATIENTS)]
+    scans = list(by_patient.values())
+    scans = [e for e in scans if e.layout != "phantom"] or scans
+    return [scans[n] for n in _evenly(len(scans), PATIENTS)]
 
 
 def _evenly(count: int, most: int) -> npt.NDArray[np.int64]:

@@ -17,34 +17,28 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TypeVar
 
-from synthct.volume.views import VIEW_AXIS
 from synthct.build.assemble import Order, Painted, ShardFile, assemble, counted, is_finished
 from synthct.build.check import Checked, check
-from synthct.storage.defaults import default_cache_dir
+from synthct.build.context import BuildContext, load_context, require_command
 from synthct.build.crew import join_crew
+from synthct.build.documents import recipe_schema, write_documents
+from synthct.build.draw import masks_of
+from synthct.build.painter import MODEL_FAULT, paint_samples
+from synthct.build.progress import Progress
+from synthct.build.verify.locked import lock_of, require_locked
+from synthct.build.workers import prepared_shards, telling_of_killed_workers
 from synthct.dataset.digest import canonical_json
-from synthct.storage.files import atomic_write, make_folder
-from synthct.storage.lock import version_lock, worker_lock
 from synthct.dataset.manifest import Release
 from synthct.dataset.summary import rejections
 from synthct.dataset.writer import ShardRecord, shard_name, writer_settings
-from synthct.build.documents import recipe_schema, write_documents
-from synthct.build.draw import masks_of
 from synthct.errors import QuarantineError, ResourceError
-from synthct.build.verify.locked import lock_of, require_locked
-from synthct.build.painter import (
-    MODEL_FAULT,
-    Painter,
-    load_painter,
-    paint_samples,
-    require_command,
-)
 from synthct.recipe.plan import Plan, SampleSpec
-from synthct.build.progress import Progress
 from synthct.recipe.recipe import Recipe
+from synthct.storage.defaults import default_cache_dir, default_workers
+from synthct.storage.files import atomic_write, make_folder
+from synthct.storage.lock import version_lock, worker_lock
 from synthct.version import __version__
-from synthct.build.workers import prepared_shards, telling_of_killed_workers
-from synthct.storage.defaults import default_workers
+from synthct.volume.views import VIEW_AXIS
 
 T = TypeVar("T")
 
@@ -119,15 +113,15 @@ def build(
                 _log_plan(checked)
             else:
                 held.enter_context(worker_lock(final))
-            painter = load_painter(checked, device, cache_dir=cache_dir, relabel=relabel)
-            found = lock_of(checked, painter.numerics)
+            context = load_context(checked, device, cache_dir=cache_dir, relabel=relabel)
+            found = lock_of(checked, context.numerics)
             if lock is not None:
                 require_locked(lock, found)
-        order = _order(checked, final, painter)
+        order = _order(context, final)
         crew.agree("the build", order.key)
 
         def paint(numbers: Iterator[int], progress: Progress) -> Iterator[Painted]:
-            return paint_shards(checked, order, painter, numbers, progress, workers)
+            return paint_shards(context, order, numbers, progress, workers)
 
         faults: list[str] = []
 
@@ -158,29 +152,29 @@ def _require_few(faults: Sequence[str], order: Order, final: Path) -> None:
 
 
 def paint_shards(
-    checked: Checked,
+    context: BuildContext,
     order: Order,
-    painter: Painter,
     numbers: Iterator[int],
     progress: Progress,
     workers: int | None,
 ) -> Iterator[Painted]:
     """Paint the shards of these numbers; masks are prepared ahead, also of the shard to come."""
     count = default_workers() if workers is None else workers
+    checked = context.checked
     shards = [masks_of(shard.specs) for shard in checked.plan.shards]
     with telling_of_killed_workers():
         progress.at("its first shard")
         for number, masks in prepared_shards(checked, shards, numbers, count):
             specs = checked.plan.shards[number].specs
-            told = _telling(order.shards[number].path, shards[number], masks, progress)
-            yield number, *paint_samples(checked, specs, told, painter, progress)
+            announced = _announced(order.shards[number].path, shards[number], masks, progress)
+            yield number, *paint_samples(specs, announced, context, progress)
             progress.at("its next shard")
 
 
-def _telling(
+def _announced(
     path: str, groups: Sequence[Sequence[SampleSpec]], masks: Iterator[T], progress: Progress
 ) -> Iterator[T]:
-    """The masks of a shard; before each is waited for, it is said which one."""
+    """The masks of a shard; before each is waited for, the progress names it."""
     for group in groups:
         progress.at(f"{path}, case {group[0].host.case_id}, mask {group[0].mask_id}")
         yield next(masks)
@@ -228,9 +222,10 @@ def _require_writable(folder: Path) -> None:
     probe.unlink(missing_ok=True)
 
 
-def _order(checked: Checked, final: Path, painter: Painter) -> Order:
+def _order(context: BuildContext, final: Path) -> Order:
     """The version that a recipe comes to, made by this kind of machine."""
-    makers = [checked.work_id, __version__, dict(painter.numerics), writer_settings()]
+    checked = context.checked
+    makers = [checked.work_id, __version__, dict(context.numerics), writer_settings()]
     plan, counts = checked.plan, Counter(shard.split for shard in checked.plan.shards)
     return Order(
         final=final,

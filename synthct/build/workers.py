@@ -14,9 +14,9 @@ from typing import Any
 
 from synthct.build.check import Checked
 from synthct.build.draw import CaseReader
+from synthct.build.prepare import Outcome, prepare
 from synthct.errors import ResourceError, SynthCTError
 from synthct.recipe.plan import SampleSpec
-from synthct.build.prepare import Outcome, prepare
 
 
 class MaskTasks:
@@ -27,7 +27,7 @@ class MaskTasks:
     """
 
     def __init__(self, checked: Checked, groups: Sequence[tuple[SampleSpec, ...]]) -> None:
-        self.recipe, self.rules, self.groups = checked.recipe, checked.rules, groups
+        self.checked, self.groups = checked, groups
         self.reader = CaseReader(checked.label_names)
 
     def __len__(self) -> int:
@@ -35,7 +35,7 @@ class MaskTasks:
 
     def __getitem__(self, n: int) -> Outcome | SynthCTError:
         try:
-            return prepare(self.groups[n], self.recipe, self.rules, self.reader)
+            return prepare(self.groups[n], self.checked, self.reader)
         except SynthCTError as err:
             return err
 

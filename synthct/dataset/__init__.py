@@ -6,14 +6,13 @@ Knows voxels, files and bytes, but nothing of masks, models or inpainting.
 from synthct.dataset.digest import canonical_json, merkle_root, sample_digest
 from synthct.dataset.journal import record_shard
 from synthct.dataset.manifest import Manifest, Release, read_manifest, release_of, write_manifest
+from synthct.dataset.rows import decode, encode
+from synthct.dataset.sample import Sample
 from synthct.dataset.schema import (
     FORMAT_VERSION,
     Facts,
-    Row,
-    Slices,
     arrow_schema,
     features,
-    make_row,
 )
 from synthct.dataset.version import Staging, commit, discard, find_release, open_staging
 from synthct.dataset.writer import (
@@ -30,17 +29,17 @@ __all__ = [
     "Manifest",
     "Rejection",
     "Release",
-    "Row",
+    "Sample",
     "ShardRecord",
-    "Slices",
     "Staging",
     "arrow_schema",
     "canonical_json",
     "commit",
+    "decode",
     "discard",
+    "encode",
     "features",
     "find_release",
-    "make_row",
     "merkle_root",
     "open_staging",
     "read_manifest",

@@ -1,4 +1,4 @@
-"""Level 1 of ``verify``: what the rows of a dataset say, against each other and the manifest.
+"""Level 1 of ``verify``: the rows of a dataset against each other, the lock and the manifest.
 
 No source is needed. Every picture is decoded, every digest computed anew, and all that follows
 from the pictures and the provenance is compared with what the columns say.
@@ -28,7 +28,7 @@ from synthct.errors import ResourceError, VerifyError
 
 @dataclass
 class _Seen:
-    """What is to be compared over all rows.
+    """What is compared across rows, collected row by row.
 
     Attributes:
         release: What every row should belong to.
@@ -76,9 +76,9 @@ def _check_roots(release: Release, seen: _Seen) -> Iterator[Finding]:
         roots = {"content_id": (release.content_id, merkle_root(seen.digests))}
     else:
         roots["patch_id"] = release.patch_id, merkle_root(seen.digests)
-    for name, (stated, found) in roots.items():
-        if stated != found:
-            yield Finding(MANIFEST, f"{name} is {stated[:12]}, the rows come to {found[:12]}")
+    for name, (stated, computed) in roots.items():
+        if stated != computed:
+            yield Finding(MANIFEST, f"{name} is {stated[:12]}, the rows come to {computed[:12]}")
 
 
 def _check_shard(folder: Path, shard: FileEntry, seen: _Seen) -> Iterator[Finding]:
@@ -87,9 +87,9 @@ def _check_shard(folder: Path, shard: FileEntry, seen: _Seen) -> Iterator[Findin
         yield from _check_schema(path, shard, seen.release)
         for number, columns in enumerate(stored_rows(path)):
             try:
-                digest, told, problems = examine(columns, shard.split)
+                digest, provenance, problems = examine(columns, shard.split)
                 problems += [
-                    *_strange(told, seen.release, seen.lock),
+                    *_foreign(provenance, seen.release, seen.lock),
                     *_conflicts(columns, shard, number, seen),
                 ]
                 seen.digests.append(digest)
@@ -110,13 +110,13 @@ def _check_shard(folder: Path, shard: FileEntry, seen: _Seen) -> Iterator[Findin
 
 
 def _check_schema(path: Path, shard: FileEntry, release: Release) -> Iterator[Finding]:
-    found = pq.read_schema(path)
+    schema = pq.read_schema(path)
     is_patch = release.patch_id is not None
-    expected = patch_schema() if is_patch else arrow_schema("original" in found.names)
-    if found.equals(expected) and found.metadata == expected.metadata:
+    expected = patch_schema() if is_patch else arrow_schema("original" in schema.names)
+    if schema.equals(expected) and schema.metadata == expected.metadata:
         return
-    odd = sorted(set(found.names) ^ set(expected.names)) or [
-        name for name in expected.names if found.field(name) != expected.field(name)
+    odd = sorted(set(schema.names) ^ set(expected.names)) or [
+        name for name in expected.names if schema.field(name) != expected.field(name)
     ]
     yield Finding(shard.path, f"has other columns than the format: {', '.join(odd) or 'order'}")
 
@@ -141,33 +141,33 @@ def _conflicts(
             )
 
 
-def _strange(told: Mapping[str, Any], release: Release, lock: Lock) -> Iterator[str]:
+def _foreign(provenance: Mapping[str, Any], release: Release, lock: Lock) -> Iterator[str]:
     """What in a row's provenance is not that of its dataset."""
-    if (licence := told["dataset"]["licence"]) != lock.licence:
+    if (licence := provenance["dataset"]["licence"]) != lock.licence:
         yield f"states the licence {licence}, the dataset has {lock.licence}"
-    if told["numerics"] != lock.numerics:
+    if provenance["numerics"] != lock.numerics:
         yield "was painted in another numerics class than the lock names"
     made_by = {
         "synthct": release.package_version,
         "format": release.format_version,
         "scheme": SAMPLE_SCHEME,
     }
-    if told["versions"] != made_by:
-        yield f"is of versions {told['versions']}, the release of {made_by}"
-    used = (told["generation"] or {}).get("checkpoint_id")
+    if provenance["versions"] != made_by:
+        yield f"is of versions {provenance['versions']}, the release of {made_by}"
+    used = (provenance["generation"] or {}).get("checkpoint_id")
     if used is not None and (lock.checkpoint is None or used != lock.checkpoint.id):
         yield "was painted by another checkpoint than the lock names"
     for role in ("host", "donor"):
-        if told[role] is not None and not _is_locked(told[role], lock):
-            yield f"its {role} '{told[role]['case']}' is none of the lock's cases"
+        if provenance[role] is not None and not _is_locked(provenance[role], lock):
+            yield f"its {role} '{provenance[role]['case']}' is none of the lock's cases"
 
 
 def _is_locked(case: Mapping[str, Any], lock: Lock) -> bool:
     hashes = ("case", "patient", "image_sha256", "voxel_sha256", "label_sha256")
     source = lock.sources.get(case["source"])
-    told = tuple(case[name] for name in hashes)
+    stated = tuple(case[name] for name in hashes)
     return source is not None and any(
-        told == tuple(getattr(one, name) for name in hashes) for one in source.cases
+        stated == tuple(getattr(one, name) for name in hashes) for one in source.cases
     )
 
 

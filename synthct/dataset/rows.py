@@ -1,79 +1,136 @@
-"""A stored row back as voxels: what ``make_row`` made, decoded and checked for damage."""
+"""Samples as the rows of a full release, and back: the pictures as PNG, the rest as columns."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from synthct.dataset.digest import sample_digest
-from synthct.dataset.png import decode_hu, decode_labels, decode_mask
+from synthct.dataset.digest import canonical_json, sample_digest
+from synthct.dataset.png import (
+    decode_hu,
+    decode_labels,
+    decode_mask,
+    encode_hu,
+    encode_labels,
+    encode_mask,
+    encode_preview,
+)
+from synthct.dataset.sample import Sample
+from synthct.dataset.schema import facts_of, measures_of
 from synthct.dataset.writer import read_shard
 from synthct.errors import VerifyError
-from synthct.volume import Affine
+from synthct.volume import Affine, Array
+from synthct.volume.intensity import SOFT_TISSUE, Window
+from synthct.volume.views import from_picture, volume_affine
 
-Decoder = Callable[[bytes], npt.NDArray[Any]]
+#: A row by column, as it is stored.
+Columns = Mapping[str, Any]
 
 
-@dataclass(frozen=True, eq=False)
-class SampleRow:
-    """A row with its pictures decoded.
+def encode(sample: Sample, *, keep_original: bool = False) -> dict[str, Any]:
+    """The row of a sample, with the columns of ``arrow_schema``.
 
-    Attributes:
-        image: int16 HU (rows, columns), as pictured.
-        mask: Boolean (rows, columns).
-        labels: Label values (rows, columns).
-        original: int16 HU (rows, columns) of the host, where the dataset keeps it.
-        affine: (4, 4) of the picture.
-        provenance: Parsed.
-        columns: All columns as they are stored.
+    Raises:
+        ValueError: If the provenance is not JSON (says where).
     """
-
-    image: npt.NDArray[np.int16]
-    mask: npt.NDArray[np.bool_]
-    labels: npt.NDArray[Any]
-    original: npt.NDArray[np.int16] | None
-    affine: Affine
-    provenance: Mapping[str, Any]
-    columns: Mapping[str, Any]
-
-    @property
-    def sample_id(self) -> str:
-        """Its id."""
-        return str(self.columns["sample_id"])
-
-    def digest(self) -> str:
-        """The sample's digest, computed from what the row holds."""
-        return sample_digest(self.image, self.mask, self.labels, self.affine, self.provenance)
+    shown = sample.pictures
+    pictures = {
+        "preview": encode_preview(shown["image"], sample.window, shown["mask"]),
+        "image": encode_hu(shown["image"]),
+        "mask": encode_mask(shown["mask"]),
+        "label_map": encode_labels(shown["labels"]),
+        "original": encode_hu(shown["original"]) if keep_original else None,
+    }
+    return {**common_columns(sample), **stored_png(pictures)}
 
 
-def decode(columns: Mapping[str, Any]) -> SampleRow:
-    """Decode a row.
+def common_columns(sample: Sample) -> dict[str, Any]:
+    """What the rows of full and of patch-only releases share: all but the pictures.
 
-    Args:
-        columns: As ``arrow_schema`` names them.
+    The digest covers the provenance, to which the facts and the window of the preview are added;
+    measures are null where they are not finite.
+    """
+    assert sample.metrics, "a sample is measured before it is stored"
+    shown, affine = sample.pictures, sample.picture_affine
+    provenance = {
+        **asdict(sample.facts),
+        **sample.provenance,
+        "preview": sample.window.model_dump(),
+    }
+    measures = {
+        name: value if value is not None and math.isfinite(value) else None
+        for name, value in sample.metrics.items()
+    }
+    return {
+        **asdict(sample.facts),
+        **measures,
+        "spacing_mm": list(sample.pixel_mm),
+        "affine": [float(x) for x in affine.ravel()],
+        "sample_digest": sample_digest(
+            shown["image"], shown["mask"], shown["labels"], affine, provenance
+        ),
+        # exact as text; ``datasets`` parses it with ujson, which may miss a float's last bit
+        "provenance": canonical_json(provenance),
+    }
+
+
+def stored_png(pictures: Mapping[str, bytes | None]) -> dict[str, Any]:
+    """PNG files by name as ``datasets`` stores images."""
+    return {
+        name: None if png is None else {"bytes": png, "path": None}
+        for name, png in pictures.items()
+    }
+
+
+def decode(columns: Columns) -> Sample:
+    """The sample of a row of a full release.
 
     Raises:
         VerifyError: If a picture or the provenance is damaged; says which.
     """
     provenance, affine = parsed(columns)
-    return SampleRow(
-        image=picture(columns, "image", decode_hu),
-        mask=picture(columns, "mask", decode_mask),
-        labels=picture(columns, "label_map", decode_labels),
-        original=picture(columns, "original", decode_hu) if columns.get("original") else None,
-        affine=affine,
-        provenance=provenance,
-        columns=columns,
-    )
+    facts, pictures = facts_of(columns), decoded_pictures(columns)
+    rows, cols = pictures["image"].shape
+    voxels: dict[str, Any] = {"original": None}
+    voxels |= {name: from_picture(picture, facts.view) for name, picture in pictures.items()}
+    window = provenance.get("preview")
+    try:
+        return Sample(
+            facts=facts,
+            affine=volume_affine(affine, (rows, cols), facts.view),
+            **voxels,
+            metrics=measures_of(columns),
+            provenance=provenance,
+            window=SOFT_TISSUE if window is None else Window.model_validate(window),
+        )
+    except ValueError as err:
+        raise VerifyError(f"sample '{facts.sample_id}' is damaged: {err}") from err
 
 
-def stored_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+def decoded_pictures(columns: Columns) -> dict[str, Array]:
+    """The pictures (rows, columns) of a row by the name that ``Sample`` has for them.
+
+    Raises:
+        VerifyError: If one is damaged or not there; says which.
+    """
+    pictures = {
+        "image": picture(columns, "image", decode_hu),
+        "mask": picture(columns, "mask", decode_mask),
+        "labels": picture(columns, "label_map", decode_labels),
+    }
+    if columns.get("original"):
+        pictures["original"] = picture(columns, "original", decode_hu)
+    return pictures
+
+
+def stored_rows(path: Path) -> Iterator[Columns]:
     """The rows of a shard as they are stored, in order.
 
     Raises:
@@ -84,8 +141,8 @@ def stored_rows(path: Path) -> Iterator[Mapping[str, Any]]:
         yield from batch.to_pylist()
 
 
-def parsed(columns: Mapping[str, Any]) -> tuple[dict[str, Any], Affine]:
-    """Provenance and affine (4, 4) of a row.
+def parsed(columns: Columns) -> tuple[dict[str, Any], Affine]:
+    """Provenance of a row, and affine (4, 4) of its pictures.
 
     Raises:
         VerifyError: If they cannot be read.
@@ -100,7 +157,9 @@ def parsed(columns: Mapping[str, Any]) -> tuple[dict[str, Any], Affine]:
     return provenance, affine
 
 
-def picture(columns: Mapping[str, Any], name: str, decoder: Decoder) -> npt.NDArray[Any]:
+def picture(
+    columns: Columns, name: str, decoder: Callable[[bytes], npt.NDArray[Any]]
+) -> npt.NDArray[Any]:
     """A picture of a row, decoded.
 
     Raises:

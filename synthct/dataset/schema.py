@@ -1,4 +1,4 @@
-"""What a row of a dataset is: its columns, their types, and how a sample becomes one.
+"""The columns of a dataset and their types; ``rows`` makes rows of samples, and back.
 
 A new column is a field of ``Facts`` or a measure of ``metrics.MEASURES``, and a higher
 ``FORMAT_VERSION`` (minor, if readers of the old layout can ignore it).
@@ -7,55 +7,20 @@ A new column is a field of ``Facts`` or a measure of ``metrics.MEASURES``, and a
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from synthct.dataset.digest import canonical_json, sample_digest
-from synthct.dataset.png import encode_hu, encode_labels, encode_mask, encode_preview
 from synthct.metrics import MEASURES, Measures
-from synthct.volume import Array, Volume
-from synthct.volume.intensity import SOFT_TISSUE, Window
-from synthct.volume.views import View, picture_affine, to_picture
+from synthct.volume.views import View
 
 if TYPE_CHECKING:
     from datasets import Features
 
 #: Version of the layout of datasets: of columns, files and their meaning.
 FORMAT_VERSION = "1.1.0"
-
-
-@dataclass(frozen=True, eq=False)
-class Slices:
-    """The voxels of one sample: arrays on one canonical grid, one voxel thick along the view.
-
-    Attributes:
-        painted: int16 HU (I, J, K) within -1024..3071, and the affine of the slice.
-        original: int16 HU (I, J, K) of the host, equal to ``painted`` outside of the mask.
-        mask: bool (I, J, K); what was painted.
-        labels: uint8 or uint16 (I, J, K); the label map after painting.
-    """
-
-    painted: Volume
-    original: npt.NDArray[np.int16]
-    mask: npt.NDArray[np.bool_]
-    labels: npt.NDArray[Any]
-
-    def __post_init__(self) -> None:
-        for name in ("original", "mask", "labels"):
-            array: Array = getattr(self, name)
-            if array.shape != self.painted.shape:
-                raise ValueError(f"{name} is {array.shape}, the slice {self.painted.shape}")
-        types = self.painted.array.dtype, self.original.dtype, self.mask.dtype
-        if types != (np.dtype(np.int16), np.dtype(np.int16), np.dtype(np.bool_)):
-            raise ValueError(f"painted, original and mask are int16, int16 and bool, not {types}")
-        if not np.array_equal(self.painted.array[~self.mask], self.original[~self.mask]):
-            raise ValueError("voxels outside of the mask differ from the original")
 
 
 @dataclass(frozen=True)
@@ -102,139 +67,25 @@ class Facts:
     host_in_training: bool | None
 
 
-class StoredRow(Protocol):
-    """A row of a shard, whatever its release holds of a sample."""
-
-    @property
-    def facts(self) -> Facts:
-        """Names and numbers of the plan."""
-
-    @property
-    def metrics(self) -> Measures:
-        """Measures of the whole sample."""
-
-    def values(self) -> dict[str, Any]:
-        """The row by column, as the schema of its release names them."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One whole row as it is stored; pictures are PNG bytes (see ``make_row``).
-
-    Attributes:
-        facts: Names and numbers of the plan.
-        metrics: Measures of the sample.
-        preview: 8-bit, windowed, the mask outlined; for eyes only.
-        image: 16-bit, HU + 1024.
-        mask: 8-bit, 255 where painted.
-        label_map: 8- or 16-bit label values.
-        original: 16-bit, HU + 1024 of the host; None where the recipe does not keep it.
-        spacing_mm: Size of a pixel along rows' and along columns' index.
-        affine: (row, column, 0, 1) to RAS+ mm, 4 x 4 by rows.
-        sample_digest: SHA-256 of the content; see ``digest.sample_digest``.
-        provenance: Canonical JSON. (``datasets`` parses it with ujson, which may miss the last
-            bit of a float; the stored text is exact.)
-    """
-
-    facts: Facts
-    metrics: Measures
-    preview: bytes
-    image: bytes
-    mask: bytes
-    label_map: bytes
-    original: bytes | None
-    spacing_mm: tuple[float, float]
-    affine: tuple[float, ...]
-    sample_digest: str
-    provenance: str
-
-    def values(self) -> dict[str, Any]:
-        """The row by column, as ``arrow_schema`` names them."""
-        pictures = {
-            name: None if png is None else {"bytes": png, "path": None}
-            for name in ("preview", "image", "mask", "label_map", "original")
-            for png in (getattr(self, name),)
-        }
-        measures = {
-            name: value if value is not None and math.isfinite(value) else None
-            for name, value in self.metrics.items()
-        }
-        return {
-            **asdict(self.facts),
-            **pictures,
-            **measures,
-            "spacing_mm": list(self.spacing_mm),
-            "affine": list(self.affine),
-            "sample_digest": self.sample_digest,
-            "provenance": self.provenance,
-        }
-
-
-def make_row(
-    slices: Slices,
-    facts: Facts,
-    metrics: Measures,
-    provenance: Mapping[str, Any],
-    *,
-    window: Window = SOFT_TISSUE,
-    keep_original: bool = False,
-) -> Row:
-    """Turn a finished sample into a row.
-
-    Args:
-        slices: The voxels, canonical and one voxel thick along ``facts.view``.
-        facts: Names and numbers of the plan.
-        metrics: Measures of the sample.
-        provenance: JSON-able; how the sample came about. Its top-level keys
-            ``digest.NOT_CONTENT`` do not count for the sample's digest. ``facts`` are added to
-            it, so that the digest covers them too, and the window of the preview.
-        window: Window of the preview.
-        keep_original: Whether the row carries the host's slice as it was.
-
-    Raises:
-        ValueError: If an array has another type than ``Slices`` says, or the provenance is not
-            JSON (says where).
-    """
-    view = facts.view
-    image = to_picture(slices.painted.array, view)
-    mask = to_picture(slices.mask, view)
-    labels = to_picture(slices.labels, view)
-    original = to_picture(slices.original, view)
-    affine = picture_affine(slices.painted.affine, slices.painted.shape, view)
-    told = {**asdict(facts), **provenance, "preview": window.model_dump()}
-    rows_mm, columns_mm = np.linalg.norm(affine[:3, :2], axis=0)
-    return Row(
-        facts=facts,
-        metrics=metrics,
-        preview=encode_preview(image, window, mask),
-        image=encode_hu(image),
-        mask=encode_mask(mask),
-        label_map=encode_labels(labels),
-        original=encode_hu(original) if keep_original else None,
-        spacing_mm=(float(rows_mm), float(columns_mm)),
-        affine=tuple(float(x) for x in affine.ravel()),
-        sample_digest=sample_digest(image, mask, labels, affine, told),
-        provenance=canonical_json(told),
-    )
-
-
 #: Column type by the annotation of a field of ``Facts``.
 _SCALARS = {
     "str": "string",
     "View": "string",
     "int": "int32",
+    "float": "float64",
     "bool": "bool",
 }
 
 
-def facts_of(stored: Mapping[str, Any]) -> Facts:
-    """The facts of a stored row."""
-    return Facts(**{field.name: stored[field.name] for field in fields(Facts)})
+def facts_of(columns: Mapping[str, Any]) -> Facts:
+    """The facts of a stored row; None where its format has no such column yet."""
+    values: dict[str, Any] = {field.name: columns.get(field.name) for field in fields(Facts)}
+    return Facts(**values)
 
 
-def measures_of(stored: Mapping[str, Any]) -> Measures:
-    """The measures of a stored row."""
-    return {name: stored[name] for name in MEASURES}
+def measures_of(columns: Mapping[str, Any]) -> Measures:
+    """The measures of a stored row; None where its format has no such column yet."""
+    return {name: columns.get(name) for name in MEASURES}
 
 
 class Column(NamedTuple):
@@ -246,10 +97,7 @@ class Column(NamedTuple):
 
 def columns(keep_original: bool) -> dict[str, Column]:
     """All columns by name, in the order in which they are stored."""
-    facts = {
-        field.name: _value(_SCALARS[str(field.type).removesuffix(" | None")])
-        for field in fields(Facts)
-    }
+    facts = {f.name: _value(_SCALARS[str(f.type).removesuffix(" | None")]) for f in fields(Facts)}
     picture = Column(pa.struct({"bytes": pa.binary(), "path": pa.string()}), {"_type": "Image"})
     names = ["preview", "image", "mask", "label_map", *(["original"] if keep_original else [])]
     return {
@@ -269,10 +117,10 @@ def arrow_schema(keep_original: bool) -> pa.Schema:
     return schema_of(columns(keep_original))
 
 
-def schema_of(named: Mapping[str, Column]) -> pa.Schema:
-    """The Arrow schema of some columns."""
-    schema = pa.schema([(name, column.type) for name, column in named.items()])
-    info = {"info": {"features": {name: column.feature for name, column in named.items()}}}
+def schema_of(columns: Mapping[str, Column]) -> pa.Schema:
+    """The Arrow schema of some columns by name."""
+    schema = pa.schema([(name, column.type) for name, column in columns.items()])
+    info = {"info": {"features": {name: column.feature for name, column in columns.items()}}}
     return schema.with_metadata({"huggingface": json.dumps(info)})
 
 

@@ -2,37 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from synthct.dataset.rows import SampleRow, decode
+from synthct.dataset.rows import Columns, decode
+from synthct.dataset.sample import Sample
 from synthct.errors import VerifyError
-from synthct.volume import GRID_TOLERANCE_MM, Affine, Volume, corner_distance_mm, shifted
-from synthct.volume.views import VIEW_AXIS, View, from_picture, volume_affine
-
-Columns = Mapping[str, Any]
-
-
-@dataclass(frozen=True, eq=False)
-class Stack:
-    """The voxels of neighbouring slices, on the grid of their host, from edge to edge.
-
-    Attributes:
-        image: int16 HU (I, J, K), as thick along the view's axis as there are slices.
-        mask: Boolean (I, J, K).
-        labels: Label values (I, J, K).
-        original: int16 HU (I, J, K) of the host; None where the dataset does not keep it.
-    """
-
-    image: Volume
-    mask: Volume
-    labels: Volume
-    original: Volume | None
+from synthct.volume import GRID_TOLERANCE_MM, corner_distance_mm, shifted
+from synthct.volume.views import VIEW_AXIS
 
 
 def neighbours(rows: Iterable[Columns]) -> Iterator[list[Columns]]:
@@ -53,36 +33,35 @@ def neighbours(rows: Iterable[Columns]) -> Iterator[list[Columns]]:
             yield from _runs(sorted(variants[variant], key=lambda row: row["slice_index"]))
 
 
-def stack(rows: Sequence[Columns]) -> Stack:
-    """Decode neighbouring slices and bring them together.
+def stack(rows: Sequence[Columns]) -> Sample:
+    """Decode neighbouring slices and bring them together, on the grid of their host.
 
     Args:
         rows: Stored rows, as ``neighbours`` gives them.
 
+    Returns:
+        A sample as thick along the view's axis as there are slices; its facts, measures and
+        provenance are those of the first.
+
     Raises:
         VerifyError: If a picture is damaged, or they do not lie on one grid.
     """
-    view: View = rows[0]["view"]
     slices = [decode(row) for row in rows]
-    shape = slices[0].image.shape
-    first = volume_affine(slices[0].affine, (shape[0], shape[1]), view)
+    first = slices[0]
     for number, one in enumerate(slices):
-        if one.image.shape != shape or not _continues(first, one, view, number):
+        if not _continues(first, one, number):
             raise VerifyError(
                 f"sample '{one.sample_id}' is not on the grid of the slices of '"
-                f"{rows[0]['lesion_id']}' beside it; take the dataset from its source again"
+                f"{first.facts.lesion_id}' beside it; take the dataset from its source again"
             )
-
-    def together(pictures: Iterable[npt.NDArray[Any]]) -> Volume:
-        voxels = [from_picture(picture, view) for picture in pictures]
-        return Volume(np.concatenate(voxels, axis=VIEW_AXIS[view]), first)
-
+    axis = VIEW_AXIS[first.view]
     originals = [one.original for one in slices if one.original is not None]
-    return Stack(
-        image=together(one.image for one in slices),
-        mask=together(one.mask for one in slices),
-        labels=together(one.labels for one in slices),
-        original=together(originals) if len(originals) == len(slices) else None,
+    return replace(
+        first,
+        original=np.concatenate(originals, axis) if len(originals) == len(slices) else None,
+        image=np.concatenate([one.image for one in slices], axis),
+        mask=np.concatenate([one.mask for one in slices], axis),
+        labels=np.concatenate([one.labels for one in slices], axis),
     )
 
 
@@ -97,11 +76,11 @@ def _runs(rows: Sequence[Columns]) -> Iterator[list[Columns]]:
         yield run
 
 
-def _continues(first: Affine, one: SampleRow, view: View, number: int) -> bool:
+def _continues(first: Sample, one: Sample, number: int) -> bool:
     """Whether a slice is the one so many steps after the first."""
-    rows, columns = one.image.shape
     start = [0, 0, 0]
-    start[VIEW_AXIS[view]] = number
-    own = volume_affine(one.affine, (rows, columns), view)
-    shape = from_picture(one.mask, view).shape
-    return corner_distance_mm(shape, own, shifted(first, start)) <= GRID_TOLERANCE_MM
+    start[VIEW_AXIS[first.view]] = number
+    expected = shifted(first.affine, start)
+    return one.shape == first.shape and (
+        corner_distance_mm(one.shape, one.affine, expected) <= GRID_TOLERANCE_MM
+    )

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from synthct.dataset.schema import StoredRow, arrow_schema, flat_columns
+from synthct.dataset.schema import arrow_schema, flat_columns
 from synthct.errors import ResourceError, VerifyError
 from synthct.storage.files import atomic_write, make_folder, resource_error
 
@@ -34,8 +34,9 @@ class Rejection:
         sample_id: Its id in the plan.
         reason: A few words, the same for all samples rejected for the same reason.
         measure: Name of the measure that broke a limit, if one did.
-        value: Its value; None where it could not be computed.
+        value: Its value.
         columns: The flat columns of the row that was painted; empty if none was.
+        detail: The whole message where its mask cannot be drawn or painted; not stored.
     """
 
     sample_id: str
@@ -43,6 +44,7 @@ class Rejection:
     measure: str | None = None
     value: float | None = None
     columns: Mapping[str, Any] = field(default_factory=dict)
+    detail: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -66,11 +68,10 @@ class ShardRecord:
     rejected: tuple[Rejection, ...] = ()
 
 
-def reject(row: StoredRow, reason: str, measure: str, value: float | None) -> Rejection:
+def reject(row: Mapping[str, Any], reason: str, measure: str, value: float | None) -> Rejection:
     """A row that was painted and is not good enough, without its pictures."""
-    values = row.values()
-    flat = {name: values[name] for name in flat_columns(arrow_schema(keep_original=False))}
-    return Rejection(row.facts.sample_id, reason, measure, value, flat)
+    flat = {name: row[name] for name in flat_columns(arrow_schema(keep_original=False))}
+    return Rejection(row["sample_id"], reason, measure, value, flat)
 
 
 def shard_name(split: str, index: int, count: int) -> str:
@@ -81,7 +82,7 @@ def shard_name(split: str, index: int, count: int) -> str:
 def write_shard(
     folder: Path,
     path: str,
-    rows: Sequence[StoredRow],
+    rows: Sequence[Mapping[str, Any]],
     *,
     split: str,
     schema: pa.Schema,
@@ -92,7 +93,7 @@ def write_shard(
     Args:
         folder: The dataset's folder.
         path: The shard's ``shard_name``.
-        rows: In the order of the plan.
+        rows: By column, in the order of the plan.
         split: The split of all rows.
         schema: The columns of the dataset.
         rejected: What the plan has and the rows have not.
@@ -110,10 +111,9 @@ def write_shard(
     return ShardRecord(path, split, len(rows), len(data), digest, tuple(rejected))
 
 
-def shard_bytes(rows: Sequence[StoredRow], schema: pa.Schema) -> bytes:
+def shard_bytes(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> bytes:
     """The parquet file of some rows: fixed row groups, codec and level, and page checksums."""
-    values = [row.values() for row in rows]
-    arrays = [_array([value[field.name] for value in values], field.type) for field in schema]
+    arrays = [_array([row[field.name] for row in rows], field.type) for field in schema]
     flat = flat_columns(schema)
     sink = pa.BufferOutputStream()
     pq.write_table(

@@ -11,9 +11,10 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from synthct.dataset.sample import Sample
 from synthct.evaluate.pictures import Crop, Extracted, Extractor, Hu, around_mask
 from synthct.evaluate.results import Scope
-from synthct.evaluate.stream import Dataset, Sample, Scans
+from synthct.evaluate.stream import Dataset, Scans, crop_of
 from synthct.storage.array_cache import load_arrays, save_arrays
 
 Which = Literal["painted", "original", "neighbour"]
@@ -123,17 +124,18 @@ def collect(
     queues = {n: _Queue(job) for n, job in enumerate(jobs) if found[n] is None}
     seen: set[str] = set()
     for sample in dataset.samples():
-        first = sample.mask_id not in seen
-        seen.add(sample.mask_id)
+        mask_id, whole = sample.facts.mask_id, crop_of(sample)
+        first = mask_id not in seen
+        seen.add(mask_id)
         original = _original(sample, scans)
         visit(sample, original)
-        pictures = {"painted": sample.painted.hu, "original": original if first else None}
+        pictures = {"painted": whole.hu, "original": original if first else None}
         if first and scans is not None and any(q.job.which == "neighbour" for q in queues.values()):
             pictures["neighbour"] = scans.neighbour(sample)
         for queue in queues.values():
             hu = pictures.get(queue.job.which)
             if hu is not None:
-                queue.add(replace(sample.painted, hu=hu), sample.mask_id)
+                queue.add(replace(whole, hu=hu), mask_id)
         advance()
     results = []
     for n, kept in enumerate(found):
@@ -146,7 +148,7 @@ def collect(
 
 def _original(sample: Sample, scans: Scans | None) -> Hu | None:
     if sample.original is not None or scans is None:
-        return sample.original
+        return sample.pictures.get("original")
     return scans.original(sample)
 
 

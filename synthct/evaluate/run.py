@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from synthct.dataset.sample import Sample
 from synthct.errors import RecipeError, SynthCTError
 from synthct.evaluate.collect import FeatureSet, Job, Which, collect
 from synthct.evaluate.pictures import Extractor, Hu
@@ -27,7 +28,7 @@ from synthct.evaluate.results import (
 from synthct.evaluate.scores import Halving, make_halvings, score_arm, score_floor
 from synthct.evaluate.segmenter import user_adherence
 from synthct.evaluate.stack import Stacks
-from synthct.evaluate.stream import Dataset, Sample, Scans
+from synthct.evaluate.stream import Dataset, Scans
 from synthct.metrics import MEASURES
 from synthct.version import __version__
 

@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from synthct.dataset.sample import Sample
 from synthct.errors import RecipeError, ResourceError
-from synthct.evaluate.stream import Dataset, Sample
+from synthct.evaluate.stream import Dataset
 from synthct.metrics import near
 from synthct.volume import Volume, read_labels, restore_orientation, write_volume
 
@@ -56,19 +56,19 @@ def user_adherence(
         images.mkdir()
         labels.mkdir()
         for number, sample in enumerate(dataset.samples()):
-            write_volume(_volume(sample, sample.painted.hu), images / f"{number:06d}_0000.nii.gz")
+            write_volume(_volume(sample), images / f"{number:06d}_0000.nii.gz")
         _run(command, images, labels)
         found = []
         for number, sample in enumerate(dataset.samples()):
-            label = sample.row["label"] or "whatever fits"
+            label = sample.facts.label or "whatever fits"
             found.append((label, _dice(sample, labels / f"{number:06d}.nii.gz", values.get(label))))
             advance()
     return found
 
 
-def _volume(sample: Sample, picture: npt.NDArray[np.int16]) -> Volume:
-    """A picture as the volume one voxel thick that it is."""
-    return Volume(picture[:, :, None], sample.affine)
+def _volume(sample: Sample) -> Volume:
+    """The painted picture as the volume one voxel thick that it is."""
+    return Volume(sample.pictures["image"][:, :, None], sample.picture_affine)
 
 
 def _run(command: str, images: Path, labels: Path) -> None:
@@ -86,15 +86,14 @@ def _run(command: str, images: Path, labels: Path) -> None:
 
 def _dice(sample: Sample, path: Path, values: frozenset[int] | None) -> float:
     if not path.is_file():
-        raise ResourceError(f"--segmenter: it wrote no {path.name} for {sample.row['sample_id']}")
-    painted = sample.painted
-    given = restore_orientation(read_labels(path), sample.affine).array
-    if given.shape != (*painted.hu.shape, 1):
+        raise ResourceError(f"--segmenter: it wrote no {path.name} for {sample.sample_id}")
+    mask = sample.pictures["mask"]
+    given = restore_orientation(read_labels(path), sample.picture_affine).array
+    if given.shape != (*mask.shape, 1):
         raise ResourceError(
-            f"--segmenter: {path.name} is {given.shape}, the slice {(*painted.hu.shape, 1)}"
+            f"--segmenter: {path.name} is {given.shape}, the slice {(*mask.shape, 1)}"
         )
     looks = given[:, :, 0] > 0 if values is None else np.isin(given[:, :, 0], list(values))
-    judged = near(painted.mask, painted.spacing_mm)
-    looks, wanted = looks & judged, painted.mask
-    total = np.count_nonzero(looks) + np.count_nonzero(wanted)
-    return float(2 * np.count_nonzero(looks & wanted) / total)
+    looks &= near(mask, sample.pixel_mm)
+    total = np.count_nonzero(looks) + np.count_nonzero(mask)
+    return float(2 * np.count_nonzero(looks & mask) / total)

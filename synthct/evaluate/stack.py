@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from synthct.dataset.sample import Sample
 from synthct.evaluate.pictures import Hu
-from synthct.evaluate.stream import Sample
+from synthct.evaluate.stream import crop_of
 from synthct.metrics import z_jump_ratio
 
 Slice = tuple[Hu, Hu, npt.NDArray[np.bool_]]
@@ -25,23 +26,22 @@ class Stacks:
     def __init__(self) -> None:
         self.jumps: list[tuple[str, float]] = []
         self._lesion: Any = None
-        self._last: dict[tuple[int, int], Slice] = {}
+        self._last: dict[tuple[int | None, int], Slice] = {}
 
     def add(self, sample: Sample, original: Hu) -> None:
         """Take the next row; the slices of a lesion come one after the other."""
-        row = sample.row
-        lesion = row.get("lesion_id")
-        if lesion != self._lesion:
-            self._lesion = lesion
+        facts = sample.facts
+        if facts.lesion_id != self._lesion:
+            self._lesion = facts.lesion_id
             self._last.clear()
-        here = original, sample.painted.hu, sample.painted.mask
+        this = original, sample.pictures["image"], sample.pictures["mask"]
         for step in (-1, 1):
-            before = self._last.get((row["variant"], row["slice_index"] + step))
+            before = self._last.get((facts.variant, facts.slice_index + step))
             if before is None:
                 continue
-            stacks = [np.stack(pair) for pair in zip(before, here, strict=True)]
-            range_hu = sample.painted.window.range_hu
+            stacks = [np.stack(pair) for pair in zip(before, this, strict=True)]
+            range_hu = crop_of(sample).window.range_hu
             jump = z_jump_ratio(stacks[0], stacks[1], stacks[2].astype(bool), 0, range_hu)
             if not math.isnan(jump):
-                self.jumps.append((row["label"] or "whatever fits", jump))
-        self._last[row["variant"], row["slice_index"]] = here
+                self.jumps.append((facts.label or "whatever fits", jump))
+        self._last[facts.variant, facts.slice_index] = this

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from synthct.dataset.manifest import read_manifest
-from synthct.dataset.png import decode_hu, decode_mask
 from synthct.dataset.records import RECIPE, REJECTED
+from synthct.dataset.rows import decode
+from synthct.dataset.sample import Sample
 from synthct.dataset.schema import arrow_schema, flat_columns
 from synthct.dataset.writer import read_shard
 from synthct.errors import SourceError, VerifyError
@@ -21,36 +20,14 @@ from synthct.evaluate.pictures import Crop, Hu
 from synthct.recipe.recipe import load_recipe
 from synthct.recipe.yaml_model import read_yaml
 from synthct.sources import CaseEntry, at_hand, index_sources, read_case
-from synthct.volume import Affine, Volume
+from synthct.volume import Volume
 from synthct.volume.intensity import window_for
-from synthct.volume.views import VIEW_AXIS, View, to_picture
+from synthct.volume.views import VIEW_AXIS, to_picture
 
 #: Rows that are in memory at once.
 _ROWS = 16
 
-_NEEDED = ("image", "mask", "spacing_mm", "affine")
-
-
-@dataclass(frozen=True, eq=False)
-class Sample:
-    """One row of a dataset.
-
-    Attributes:
-        row: Its flat columns.
-        painted: The whole slice.
-        original: HU of the slice before painting; None where the dataset does not keep it.
-        affine: (4, 4), from (row, column, 0, 1) to RAS+ mm.
-    """
-
-    row: Mapping[str, Any]
-    painted: Crop
-    original: Hu | None
-    affine: Affine
-
-    @property
-    def mask_id(self) -> str:
-        """Equal for the variants of one mask on one slice."""
-        return str(self.row["mask_id"])
+_NEEDED = ("image", "mask", "label_map", "spacing_mm", "affine")
 
 
 class Dataset:
@@ -107,27 +84,24 @@ class Dataset:
         Raises:
             VerifyError: If a shard or a picture is damaged.
         """
-        flat = [n for n in flat_columns(arrow_schema(keep_original=False)) if n in self._columns]
-        pictures = [*_NEEDED, *(["original"] if self.keeps_original else [])]
+        names = [name for name in self._columns if name != "preview"]
         for path in self.shards:
             try:
                 with pq.ParquetFile(path, page_checksum_verification=True) as file:
-                    for batch in file.iter_batches(_ROWS, columns=[*flat, *pictures]):
-                        yield from map(self._sample, batch.to_pylist())
+                    for batch in file.iter_batches(_ROWS, columns=names):
+                        yield from map(decode, batch.to_pylist())
             except (pa.ArrowException, OSError) as err:
                 raise VerifyError(f"{path}: damaged ({err}); build it again") from err
 
-    def _sample(self, row: dict[str, Any]) -> Sample:
-        spacing = tuple(row.pop("spacing_mm"))
-        image, mask = row.pop("image")["bytes"], row.pop("mask")["bytes"]
-        kept = row.pop("original", None)
-        hu, region = decode_hu(image), decode_mask(mask)
-        under_hu = row["replaced_mean_hu"]
-        if under_hu is None:  # the host's own slice
-            under_hu = float(hu[region].mean())
-        painted = Crop(hu, region, spacing, window_for(row["label"], under_hu))
-        affine = np.array(row.pop("affine"), dtype=np.float64).reshape(4, 4)
-        return Sample(row, painted, decode_hu(kept["bytes"]) if kept else None, affine)
+
+def crop_of(sample: Sample) -> Crop:
+    """The whole slice of a sample, painted, as extractors take it."""
+    shown = sample.pictures
+    under_hu = sample.metrics["replaced_mean_hu"]
+    if under_hu is None:  # the host's own slice
+        under_hu = float(sample.image[sample.mask].mean())
+    window = window_for(sample.facts.label, under_hu)
+    return Crop(shown["image"], shown["mask"], sample.pixel_mm, window)
 
 
 class Scans:
@@ -151,24 +125,22 @@ class Scans:
         self._entries = {entry.case_id: entry for entry in index.entries("hosts")}
         self._kept: tuple[CaseEntry, Volume] | None = None
 
-    def picture(self, row: Mapping[str, Any], offset: int) -> Hu | None:
-        """The slice of a row's host, or one beside it; None beyond the scan.
+    def picture(self, sample: Sample, offset: int) -> Hu | None:
+        """The slice of a sample's host, or one beside it; None beyond the scan.
 
         Raises:
             SourceError: If the host is not there, or has other voxels than then.
         """
-        entry = self._entries.get(row["case_id"])
+        facts = sample.facts
+        entry = self._entries.get(facts.case_id)
         if entry is None:
-            raise SourceError(f"case {row['case_id']} is not among the hosts; correct --source")
+            raise SourceError(f"case {facts.case_id} is not among the hosts; correct --source")
         if self._kept is None or self._kept[0] is not entry:
             self._kept = entry, read_case(entry, {}).scan()
-        view: View = row["view"]
-        axis, index = VIEW_AXIS[view], row["slice_index"] + offset
-        scan = self._kept[1].array
+        axis, index, scan = VIEW_AXIS[facts.view], facts.slice_index + offset, self._kept[1]
         if not 0 <= index < scan.shape[axis]:
             return None
-        picture: Hu = to_picture(scan.take([index], axis=axis), view)
-        return picture
+        return to_picture(scan.slab(axis, index).array, facts.view)
 
     def original(self, sample: Sample) -> Hu:
         """The slice of a sample before painting, which must be that of the dataset.
@@ -176,23 +148,23 @@ class Scans:
         Raises:
             SourceError: If the scan is another one.
         """
-        found = self.picture(sample.row, 0)
-        painted, outside = sample.painted.hu, ~sample.painted.mask
+        original = self.picture(sample, 0)
+        painted, outside = sample.pictures["image"], ~sample.pictures["mask"]
         if (
-            found is None
-            or found.shape != painted.shape
-            or bool((found[outside] != painted[outside]).any())
+            original is None
+            or original.shape != painted.shape
+            or bool((original[outside] != painted[outside]).any())
         ):
             raise SourceError(
-                f"case {sample.row['case_id']} is not the scan that {sample.row['sample_id']} was "
+                f"case {sample.facts.case_id} is not the scan that {sample.sample_id} was "
                 "painted into; correct --source"
             )
-        return found
+        return original
 
     def neighbour(self, sample: Sample) -> Hu | None:
         """The real slice beside a sample's, above if there is one."""
-        above = self.picture(sample.row, 1)
-        return above if above is not None else self.picture(sample.row, -1)
+        above = self.picture(sample, 1)
+        return above if above is not None else self.picture(sample, -1)
 
 
 def _rooted_sources(recipe: Path) -> set[str]:

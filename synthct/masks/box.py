@@ -109,20 +109,19 @@ def _per_slice(region: Region, box: Box, outer: Box, host: Case, params: Params)
     axis = VIEW_AXIS[params["in_plane"]]
     filled = np.zeros(outer.shape, dtype=bool)
     for n in range(box.shape[axis]):
-        thin = [slice(None)] * 3
-        thin[axis] = slice(n, n + 1)
-        tight = Box.around(region[tuple(thin)])
+        tight = Box.around(region[Box.whole(box.shape).slab(axis, n).slices])
         if tight is None:
             continue
         offset = list(box.start_ijk)
         offset[axis] += n
         flat = move(tight, (offset[0], offset[1], offset[2]))
         wide = _expand(flat, host, params)
-        start, stop = list(wide.start_ijk), list(wide.stop_ijk)
-        start[axis], stop[axis] = flat.start_ijk[axis], flat.stop_ijk[axis]
+        wide = wide.slab(axis, flat.start_ijk[axis])
         inside = [
             slice(max(a - o, 0), min(b - o, size))
-            for a, b, o, size in zip(start, stop, outer.start_ijk, outer.shape, strict=True)
+            for a, b, o, size in zip(
+                wide.start_ijk, wide.stop_ijk, outer.start_ijk, outer.shape, strict=True
+            )
         ]
         filled[tuple(inside)] = True
     return filled

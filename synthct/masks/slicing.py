@@ -120,16 +120,12 @@ def take_slice(mask: Mask, view: View, index: int) -> Mask:
         MaskError: If the mask has no voxel in that slice.
     """
     axis = VIEW_AXIS[view]
-    start, stop = list(mask.box.start_ijk), list(mask.box.stop_ijk)
-    if not start[axis] <= index < stop[axis]:
-        raise MaskError(
-            f"{view} slice {index} lies outside of the mask's {start[axis]}..{stop[axis] - 1}"
-        )
-    at = index - start[axis]
-    thin = [slice(0, n) for n in mask.box.shape]
-    thin[axis] = slice(at, at + 1)
+    start, stop = mask.box.start_ijk[axis], mask.box.stop_ijk[axis]
+    if not start <= index < stop:
+        raise MaskError(f"{view} slice {index} lies outside of the mask's {start}..{stop - 1}")
+    thin = Box.whole(mask.box.shape).slab(axis, index - start).slices
     only = np.zeros_like(mask.region.array)
-    only[tuple(thin)] = mask.region.array[tuple(thin)]
+    only[thin] = mask.region.array[thin]
     return _narrowed(mask, only, f"{view} slice {index}")
 
 
@@ -142,13 +138,9 @@ def on_slice(volume: Volume, flat: Mask, view: View) -> tuple[Volume, Volume]:
         view: Across which axis the slices lie.
     """
     axis = VIEW_AXIS[view]
-    start, stop = [0, 0, 0], list(volume.shape)
-    start[axis], stop[axis] = flat.box.start_ijk[axis], flat.box.stop_ijk[axis]
-    plane = volume.crop(Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2])))
-    where = list(flat.box.slices)
-    where[axis] = slice(0, 1)
+    plane = volume.slab(axis, flat.box.start_ijk[axis])
     region = np.zeros(plane.shape, dtype=bool)
-    region[tuple(where)] = flat.region.array
+    region[flat.box.slab(axis, 0).slices] = flat.region.array
     return plane, Volume(region, plane.affine)
 
 
@@ -198,7 +190,7 @@ def take_part(mask: Mask, params: Params | None) -> Mask:
     shape = WavyShape.from_json(params["shape"])
     inverse = np.linalg.inv(mask.region.affine)
     i, j, k = np.rint(inverse[:3, :3] @ shape.centre_mm + inverse[:3, 3]).astype(int).tolist()
-    part = shape.contains(voxel_centres(_at_origin(mask.box.shape), mask.region.affine))
+    part = shape.contains(voxel_centres(Box.whole(mask.box.shape), mask.region.affine))
     part[i, j, k] = True
     part &= mask.region.array
     parts, _ = components(part)
@@ -232,7 +224,7 @@ def paint_labels(labels: Volume, mask: Mask, policy: LabelPolicy, value: int | N
             "give the section a label, or label_map 'ignore'"
         )
     offset = _offset(mask.region, labels)
-    box = move(_at_origin(mask.box.shape), offset)
+    box = move(Box.whole(mask.box.shape), offset)
     inside = box.clip(labels.shape)
     if 0 in inside.shape:
         return out
@@ -255,10 +247,6 @@ def _offset(region: Volume, labels: Volume) -> Index3:
         raise MaskError("the label map is on another grid than the mask; cut both from one case")
     i, j, k = (int(n) for n in whole)
     return i, j, k
-
-
-def _at_origin(shape: Index3) -> Box:
-    return Box((0, 0, 0), shape)
 
 
 def _narrowed(mask: Mask, region: Array, what: str) -> Mask:

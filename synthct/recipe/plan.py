@@ -32,7 +32,7 @@ class SampleSpec:
     Attributes:
         split: The split of the host's patient, and so of the donor's.
         host: The case that is painted into.
-        section: Name of the recipe's section of ``masks``.
+        section: The recipe's section of ``masks`` that the mask is drawn by.
         draw: Number of the mask among those of this host and section, from 0.
         slice_ordinal: Number of the slice among those of this mask, from 0; the plan knows the
             first only.
@@ -46,7 +46,7 @@ class SampleSpec:
 
     split: Split
     host: CaseEntry
-    section: str
+    section: MaskKind
     draw: int
     slice_ordinal: int
     variant: int | None
@@ -56,7 +56,7 @@ class SampleSpec:
     @property
     def lesion_id(self) -> str:
         """``<host>.<section>.d<draw>``: the 3D mask, which its slices and variants share."""
-        return f"{self.host.case_id}.{self.section}.d{self.draw:03d}"
+        return f"{self.host.case_id}.{self.section.name}.d{self.draw:03d}"
 
     @property
     def mask_id(self) -> str:
@@ -146,9 +146,10 @@ class Plan:
         """Samples by ``split``, ``section``, ``host`` or ``donor``, in the order of the plan."""
         counts: Counter[str] = Counter()
         for spec in self.specs:
-            name = getattr(spec, field)
-            if name is not None:
-                counts[name.case_id if isinstance(name, CaseEntry) else str(name)] += spec.slices
+            value = getattr(spec, field)
+            if value is not None:
+                name = getattr(value, "case_id", None) or getattr(value, "name", value)
+                counts[str(name)] += spec.slices
         return dict(counts)
 
     def limit(self, samples: int) -> Plan:
@@ -319,7 +320,7 @@ def _specs_of_host(
                 yield SampleSpec(
                     split=split,
                     host=host,
-                    section=section.name,
+                    section=section,
                     draw=draw,
                     slice_ordinal=0,
                     variant=variant,

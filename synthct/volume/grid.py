@@ -48,6 +48,17 @@ class Box:
         stop = [b + n for b, n in zip(self.stop_ijk, voxels, strict=True)]
         return Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
 
+    def slab(self, axis: int, index: int) -> Box:
+        """The part of the box in the plane ``index`` along ``axis``, one voxel thick."""
+        start, stop = list(self.start_ijk), list(self.stop_ijk)
+        start[axis], stop[axis] = index, index + 1
+        return Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
+
+    @classmethod
+    def whole(cls, shape: Index3) -> Box:
+        """The box of all voxels of an array of ``shape``."""
+        return cls((0, 0, 0), shape)
+
     @classmethod
     def around(cls, region: npt.NDArray[Any]) -> Box | None:
         """The smallest box around the true voxels of ``region`` (I, J, K); None if there are none.

@@ -100,6 +100,14 @@ class Volume:
             raise ValueError(f"box {box.start_ijk}..{box.stop_ijk} leaves the volume {self.shape}")
         return Volume(self.array[box.slices], shifted(self.affine, box.start_ijk))
 
+    def slab(self, axis: int, index: int) -> Volume:
+        """The slice ``index`` along ``axis``, one voxel thick; a view, not a copy.
+
+        Raises:
+            ValueError: If the volume has no such slice.
+        """
+        return self.crop(Box.whole(self.shape).slab(axis, index))
+
     def paste(self, values: Array, *, where: npt.NDArray[np.bool_]) -> Volume:
         """A copy in which the voxels of ``where`` hold ``values``; all others stay bit-identical.
 

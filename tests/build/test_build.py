@@ -88,7 +88,7 @@ def no_painting(monkeypatch: pytest.MonkeyPatch) -> None:
     def paint(*_: Any) -> None:
         pytest.fail("a model was loaded")
 
-    monkeypatch.setattr(build_module, "load_painter", paint)
+    monkeypatch.setattr(build_module, "load_context", paint)
 
 
 def files_of(folder: Path) -> dict[str, str]:

@@ -15,16 +15,16 @@ from scipy.ndimage import binary_erosion, distance_transform_edt, gaussian_filte
 from tiny_recipe import SECTIONS, tiny_recipe, write_data, write_recipe
 
 from synthct.build.check import check
+from synthct.build.context import BuildContext
 from synthct.build.controls import control_for
 from synthct.build.controls.grain import measure_grain
 from synthct.build.controls.tissue import shift_hu
-from synthct.build.draw import CaseReader, Drawn, masks_of
-from synthct.build.prepare import Prepared, prepare
-from synthct.build.references import References
+from synthct.build.draw import CaseReader, DrawnMask, masks_of
+from synthct.build.prepare import Draft, prepare
 from synthct.build.run import build
 from synthct.build.sample import finish
 from synthct.dataset.png import decode_hu, decode_labels, decode_mask
-from synthct.dataset.schema import Row
+from synthct.dataset.rows import encode
 from synthct.dataset.writer import read_shard
 from synthct.errors import MaskError, RecipeError
 from synthct.masks import BoxMask, Organ, Transplant, draw_slices, slice_of, voxel_centres
@@ -71,16 +71,16 @@ def make_case(
 
 def drawn_in(
     host: Case, section: Any, donor: Case | None = None, view: View = "axial", seed: int = 0
-) -> Drawn:
+) -> DrawnMask:
     rng = np.random.default_rng(seed)
     params = section.draw(host, donor, rng)
     mask = section.build(host, donor, params)
     slices = tuple(draw_slices(mask, view, section.slices, None, rng))
-    return Drawn((), section, host, donor, None, mask, params, slices)
+    return DrawnMask((), section, host, donor, None, mask, params, slices)
 
 
 def painted(
-    drawn: Drawn, method: CopyPaste | NoiseFill, view: View = "axial", seed: int = 0
+    drawn: DrawnMask, method: CopyPaste | NoiseFill, view: View = "axial", seed: int = 0
 ) -> tuple[Array, Array]:
     """HU of the masked voxels of all slices, and where those voxels are, RAS+ mm."""
     control = control_for(drawn, method, view)
@@ -322,36 +322,25 @@ def test_a_control_changes_masked_voxels_only_and_says_what_it_did(
     checked = check(recipe, cache_dir=folder / "cache")
     assert checked.checkpoint is None
     reader = CaseReader(checked.label_names)
-    rows: list[Row] = []
+    rows: list[dict[str, Any]] = []
     for group in masks_of(checked.plan.specs):
-        for mask in prepare(group, recipe, checked.rules, reader):
-            assert isinstance(mask, Prepared)
-            for spec in mask.specs:
-                row, hu = finish(
-                    mask,
-                    spec,
-                    [],
-                    recipe,
-                    references=References({}),
-                    trained_on=frozenset(),
-                    generation={"method": method},
-                    numerics={},
-                    licence=None,
-                )
-                rows.append(row)
-                image = from_picture(decode_hu(row.image), "axial")
-                region = from_picture(decode_mask(row.mask), "axial")
-                assert np.array_equal(image[~region], mask.plane.array[~region])
-                assert np.array_equal(image[region], hu)
-                assert (image[region] != mask.plane.array[region]).mean() > 0.5
-    assert {row.metrics["clipped_fraction"] for row in rows} == {None}
-    assert all(row.facts.host_in_training is False for row in rows)
-    generation = json.loads(rows[0].provenance)["generation"]
+        for draft in prepare(group, checked, reader):
+            assert isinstance(draft, Draft)
+            row = encode(finish(draft, [], BuildContext(checked, {})), keep_original=True)
+            rows.append(row)
+            image = from_picture(decode_hu(row["image"]["bytes"]), "axial")
+            before = from_picture(decode_hu(row["original"]["bytes"]), "axial")
+            region = from_picture(decode_mask(row["mask"]["bytes"]), "axial")
+            assert np.array_equal(image[~region], before[~region])
+            assert (image[region] != before[region]).mean() > 0.5
+    assert {row["clipped_fraction"] for row in rows} == {None}
+    assert all(row["host_in_training"] is False for row in rows)
+    generation = json.loads(rows[0]["provenance"])["generation"]
     assert {"shift_hu"} <= set(generation) or {"fill_hu", "fill_of"} <= set(generation)
     if method == "noise_fill":
         first, second = rows[:2]
-        assert first.facts.mask_id == second.facts.mask_id
-        assert first.image != second.image
+        assert first["mask_id"] == second["mask_id"]
+        assert first["image"] != second["image"]
 
 
 @pytest.mark.parametrize("method", ["copy_paste", "noise_fill"])
@@ -382,14 +371,13 @@ def test_a_control_builds_without_torch_and_with_the_same_masks(
     checked = check(Recipe.model_validate({**data, "inpaint": inpaint}), cache_dir=folder / "cache")
     reader = CaseReader(checked.label_names)
     for group in masks_of(checked.plan.specs):
-        for mask in prepare(group, checked.recipe, checked.rules, reader):
-            assert isinstance(mask, Prepared)
-            for spec in mask.specs:
-                row = rows.pop(spec.sample_id)
-                found = from_picture(decode_mask(row["mask"]["bytes"]), "axial")
-                assert np.array_equal(found, mask.region.array)
-                labels = from_picture(decode_labels(row["label_map"]["bytes"]), "axial")
-                assert np.array_equal(labels, mask.labels)
+        for draft in prepare(group, checked, reader):
+            assert isinstance(draft, Draft)
+            row = rows.pop(draft.spec.sample_id)
+            found = from_picture(decode_mask(row["mask"]["bytes"]), "axial")
+            assert np.array_equal(found, draft.sample.mask)
+            labels = from_picture(decode_labels(row["label_map"]["bytes"]), "axial")
+            assert np.array_equal(labels, draft.sample.labels)
     assert not rows
     again = Recipe.model_validate({**data, "name": method.replace("_", "-")})
     twin = build(again, folder / "twin", cache_dir=folder / "cache", workers=2)

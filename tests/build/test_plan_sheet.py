@@ -11,7 +11,7 @@ from conftest import TINY_LABELS, make_tiny_case
 from PIL import Image
 from planned import entry
 
-from synthct.build.draw import Drawn
+from synthct.build.draw import DrawnMask
 from synthct.build.plan_sheet import (
     AROUND_MM,
     AVOIDED,
@@ -36,18 +36,18 @@ TUMORS = Transplant(
 KIDNEY = Organ(name="kidneys", label="kidney", slices="largest")
 
 
-def drawn_of(section: Any, view: View = "axial", host: Case | None = None) -> Drawn:
+def drawn_of(section: Any, view: View = "axial", host: Case | None = None) -> DrawnMask:
     host = host or make_tiny_case("host")
     donor = make_tiny_case("donor", noise_seed=1) if section.needs_donor else None
     rng = np.random.default_rng(0)
     params = section.draw(host, donor, rng)
     mask = section.build(host, donor, params)
     slices = draw_slices(mask, view, section.slices, section.max_extent_mm, rng)
-    spec = SampleSpec("train", entry("host"), section.name, 0, 0, 0)
-    return Drawn((spec,), section, host, donor, None, mask, params, tuple(slices))
+    spec = SampleSpec("train", entry("host"), section, 0, 0, 0)
+    return DrawnMask((spec,), section, host, donor, None, mask, params, tuple(slices))
 
 
-def panels_of(drawn: Drawn, view: View = "axial") -> list[np.ndarray]:
+def panels_of(drawn: DrawnMask, view: View = "axial") -> list[np.ndarray]:
     """The overview and the three close-ups of a sheet of one mask."""
     picture = picture_of(plan_sheet([drawn], view))
     return [picture[:PANEL, n * PANEL : (n + 1) * PANEL] for n in range(4)]
@@ -64,7 +64,7 @@ def like(picture: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
     return np.asarray((picture == colour).all(axis=2))
 
 
-def close_mm(drawn: Drawn) -> float:
+def close_mm(drawn: DrawnMask) -> float:
     """Side of a close-up."""
     sizes = [n * s for n, s in zip(drawn.mask.box.shape, SPACING, strict=True)]
     return float(max(LEAST_MM, max(sizes) + 2 * AROUND_MM))

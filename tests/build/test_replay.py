@@ -19,7 +19,7 @@ from synthct.build.run import build
 from synthct.build.verify.run import Originals, Report, verify
 from synthct.dataset.digest import sample_digest
 from synthct.dataset.png import decode_preview, encode_hu, encode_mask, encode_preview
-from synthct.dataset.rows import decode
+from synthct.dataset.rows import decoded_pictures
 from synthct.errors import CheckpointError, RecipeError
 from synthct.recipe.recipe import Recipe
 from synthct.volume.intensity import Window
@@ -107,8 +107,9 @@ def forged(copy: Path, change: Callable[[dict[str, Any], np.ndarray, np.ndarray]
     path = tampering.shards_of(copy)[0]
     rows = tampering.rows_of(copy, path)
     number = next(n for n, row in enumerate(rows) if row["is_painted"])
-    columns, row = rows[number], decode(rows[number])
-    image, mask = row.image.copy(), row.mask.copy()
+    columns, shown = rows[number], decoded_pictures(rows[number])
+    image, mask = shown["image"].copy(), shown["mask"].copy()
+    affine = np.array(columns["affine"]).reshape(4, 4)
     told = json.loads(columns["provenance"])
     columns["told"] = told
     change(columns, image, mask)
@@ -123,7 +124,7 @@ def forged(copy: Path, change: Callable[[dict[str, Any], np.ndarray, np.ndarray]
         "painted_mean_hu": painted.mean(),
         "painted_std_hu": painted.std(),
         "provenance": json.dumps(told),
-        "sample_digest": sample_digest(image, mask, row.labels, row.affine, told),
+        "sample_digest": sample_digest(image, mask, shown["labels"], affine, told),
     }
     tampering.reseal(copy, {path: rows}, roots=True)
     assert verify(copy).findings == ()  # everything agrees with everything
@@ -189,12 +190,12 @@ def test_other_sources_than_the_locks_are_found(
 def test_in_another_numerics_class_paint_is_compared_within_two_hu(
     copy: Path, check: Verify, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from synthct import verify as module
-    from synthct.build.painter import load_painter
+    from synthct.build.context import load_context
+    from synthct.build.verify import run as module
 
     def elsewhere(*args: Any, **kwargs: Any) -> Any:
-        painter = load_painter(*args, **kwargs)
-        return replace(painter, numerics={**painter.numerics, "arch": "another"})
+        context = load_context(*args, **kwargs)
+        return replace(context, numerics={**context.numerics, "arch": "another"})
 
     def by(hu: int) -> Callable[[dict[str, Any], np.ndarray, np.ndarray], None]:
         def change(columns: dict[str, Any], image: np.ndarray, mask: np.ndarray) -> None:
@@ -202,7 +203,7 @@ def test_in_another_numerics_class_paint_is_compared_within_two_hu(
 
         return change
 
-    monkeypatch.setattr(module, "load_painter", elsewhere)
+    monkeypatch.setattr(module, "load_context", elsewhere)
     forged(copy, by(2))
     report = check(copy, level=3)
     assert report.findings == ()

@@ -15,25 +15,20 @@ from tiny_recipe import SECTIONS, tiny_recipe, write_data
 
 from synthct.build import sample as sample_module
 from synthct.build.check import Checked, check
-from synthct.build.draw import CaseReader, Refused, masks_of
-from synthct.build.prepare import Prepared, painted_value, prepare
-from synthct.build.references import References
+from synthct.build.context import BuildContext
+from synthct.build.draw import CaseReader, masks_of
+from synthct.build.prepare import Draft, Outcome, painted_value, prepare
 from synthct.build.sample import finish, noise_seed
 from synthct.dataset.png import decode_hu, decode_labels, decode_mask
-from synthct.dataset.schema import Row
-from synthct.errors import MaskError
+from synthct.dataset.rows import encode
+from synthct.dataset.sample import Sample
+from synthct.dataset.writer import Rejection
+from synthct.errors import MaskError, VerifyError
 from synthct.masks import on_slice, slice_of
 from synthct.masks.transplant import Transplant
 from synthct.recipe.recipe import Recipe
+from synthct.volume import Volume
 from synthct.volume.views import VIEW_AXIS, from_picture
-
-FACTS: dict[str, Any] = {
-    "references": References({}),
-    "trained_on": None,
-    "generation": {"checkpoint": "tiny", "checkpoint_id": "0" * 64},
-    "numerics": {"device": "cpu"},
-    "licence": "CC-BY-NC-SA-4.0",
-}
 
 
 @pytest.fixture(scope="module")
@@ -53,28 +48,34 @@ def checked_with(folder: Path, checkpoint: Path, **changes: Any) -> Checked:
     return check(recipe, cache_dir=folder / "cache")
 
 
-def outcome_of(checked: Checked, section: str, **rules: Any) -> tuple[Prepared | Refused, ...]:
-    group = next(g for g in masks_of(checked.plan.specs) if g[0].section == section)
-    reader = CaseReader(checked.label_names)
-    return prepare(group, checked.recipe, replace(checked.rules, **rules), reader)
+def outcome_of(checked: Checked, section: str, **rules: Any) -> Outcome:
+    group = next(g for g in masks_of(checked.plan.specs) if g[0].section.name == section)
+    assert checked.rules is not None
+    other = replace(checked, rules=replace(checked.rules, **rules))
+    return prepare(group, other, CaseReader(checked.label_names))
 
 
-def prepared_of(checked: Checked, section: str, **rules: Any) -> Prepared | Refused:
-    (mask,) = outcome_of(checked, section, **rules)
-    return mask
+def draft_of(checked: Checked, section: str) -> Draft:
+    first, *variants = outcome_of(checked, section)
+    assert isinstance(first, Draft)
+    assert {one.spec.mask_id for one in variants} <= {first.spec.mask_id}
+    return first
 
 
-def finished(checked: Checked, mask: Prepared, **facts: Any) -> Row:
-    painted = [np.full((p.size, p.size), 0.25, dtype=np.float32) for p in mask.patches]
-    row, hu = finish(mask, mask.specs[0], painted, checked.recipe, **{**FACTS, **facts})
-    assert hu.shape == (np.count_nonzero(mask.region.array),)
-    return row
+def rejected_of(checked: Checked, section: str, **rules: Any) -> list[Rejection]:
+    outcome = outcome_of(checked, section, **rules)
+    assert all(isinstance(one, Rejection) for one in outcome)
+    return [one for one in outcome if isinstance(one, Rejection)]
 
 
-def made(checked: Checked, section: str) -> tuple[Prepared, Row]:
-    mask = prepared_of(checked, section)
-    assert isinstance(mask, Prepared)
-    return mask, finished(checked, mask)
+def finished(checked: Checked, draft: Draft) -> Sample:
+    painted = [np.full((p.size, p.size), 0.25, dtype=np.float32) for p in draft.patches]
+    return finish(draft, painted, BuildContext(checked, {"device": "cpu"}))
+
+
+def made(checked: Checked, section: str) -> tuple[Draft, Sample]:
+    draft = draft_of(checked, section)
+    return draft, finished(checked, draft)
 
 
 def canonical_hu(path: Path) -> np.ndarray:
@@ -89,22 +90,24 @@ def test_every_kind_of_mask_is_painted_into_the_hosts_own_slice(
     folder: Path, checkpoint: Path, section: str, view: str
 ) -> None:
     checked = checked_with(folder, checkpoint, view=view)
-    mask, row = made(checked, section)
-    file = folder / "data/hosts" / row.facts.case_id / "imaging.nii.gz"
-    source = canonical_hu(file).take([mask.slice_index], axis=VIEW_AXIS[checked.recipe.view])
-    region = from_picture(decode_mask(row.mask), checked.recipe.view)
-    image = from_picture(decode_hu(row.image), checked.recipe.view)
-    assert row.original is not None
-    assert np.array_equal(from_picture(decode_hu(row.original), checked.recipe.view), source)
+    draft, sample = made(checked, section)
+    file = folder / "data/hosts" / sample.facts.case_id / "imaging.nii.gz"
+    axis = VIEW_AXIS[checked.recipe.view]
+    source = canonical_hu(file).take([sample.facts.slice_index], axis=axis)
+    row = encode(sample, keep_original=True)
+    region = from_picture(decode_mask(row["mask"]["bytes"]), checked.recipe.view)
+    image = from_picture(decode_hu(row["image"]["bytes"]), checked.recipe.view)
+    original = from_picture(decode_hu(row["original"]["bytes"]), checked.recipe.view)
+    assert np.array_equal(original, source)
     assert region.any()
     assert np.array_equal(image[~region], source[~region])
     # A constant was painted, and the codec says which.
     (painted,) = np.unique(image[region])
-    assert painted == np.rint(mask.patches[0].codec.decode(np.float32(0.25)))
-    assert row.metrics["outside_max_abs_diff"] == 0
-    assert row.metrics["painted_mean_hu"] == painted
-    assert row.metrics["painted_std_hu"] == 0
-    assert row.metrics["replaced_mean_hu"] == pytest.approx(source[region].mean())
+    assert painted == np.rint(draft.patches[0].codec.decode(np.float32(0.25)))
+    assert sample.metrics["outside_max_abs_diff"] == 0
+    assert sample.metrics["painted_mean_hu"] == painted
+    assert sample.metrics["painted_std_hu"] == 0
+    assert sample.metrics["replaced_mean_hu"] == pytest.approx(source[region].mean())
 
 
 @pytest.mark.parametrize("section", SECTIONS)
@@ -112,8 +115,8 @@ def test_the_recorded_parameters_give_the_same_mask_again(
     folder: Path, checkpoint: Path, section: str
 ) -> None:
     checked = checked_with(folder, checkpoint)
-    _, row = made(checked, section)
-    stored = json.loads(row.provenance)
+    _, sample = made(checked, section)
+    stored = json.loads(encode(sample)["provenance"])
     params = stored["mask"]["params"]
     reader = CaseReader(checked.label_names)
     host, donor = (
@@ -126,7 +129,7 @@ def test_the_recorded_parameters_give_the_same_mask_again(
     kind = next(m for m in checked.recipe.masks if m.name == section)
     flat = slice_of(kind.build(host, donor, params["region"]), "axial", params)
     _, region = on_slice(host.scan(), flat, "axial")
-    assert np.array_equal(region.array, from_picture(decode_mask(row.mask), "axial"))
+    assert np.array_equal(region.array, sample.mask)
     assert (stored["donor"] is not None) == (section == "tumors")
 
 
@@ -135,10 +138,8 @@ def test_masks_do_not_depend_on_how_they_are_painted(folder: Path, checkpoint: P
     one = checked_with(folder, checkpoint)
     other = checked_with(folder, checkpoint, inpaint=inpaint, variants=1, keep_original=False)
     for section in SECTIONS:
-        first, second = prepared_of(one, section), prepared_of(other, section)
-        assert isinstance(first, Prepared)
-        assert isinstance(second, Prepared)
-        assert np.array_equal(first.region.array, second.region.array)
+        first, second = draft_of(one, section), draft_of(other, section)
+        assert np.array_equal(first.sample.mask, second.sample.mask)
         assert first.params == second.params
 
 
@@ -148,32 +149,29 @@ def test_the_slices_of_a_lesion_are_samples_of_one_3d_object(
 ) -> None:
     masks = [{"name": "tumors", **SECTIONS["tumors"], "slices": "all"}]
     checked = checked_with(folder, checkpoint, masks=masks, view=view, masks_per_case=1)
-    slices = [m for m in outcome_of(checked, "tumors") if isinstance(m, Prepared)]
+    drafts = [one for one in outcome_of(checked, "tumors") if isinstance(one, Draft)]
+    slices = [one for one in drafts if one.spec.variant == 0]
     assert len(slices) > 2
     axis = VIEW_AXIS[checked.recipe.view]
-    indices = [mask.slice_index for mask in slices]
+    indices = [one.sample.facts.slice_index for one in slices]
     assert indices == list(range(indices[0], indices[0] + len(indices)))
-    assert len({json.dumps(mask.params["region"]) for mask in slices}) == 1
+    assert len({json.dumps(one.params["region"]) for one in slices}) == 1
     # Replayed in 3D, the recorded lesion is all slices together.
-    spec, section = slices[0].specs[0], checked.recipe.masks[0]
+    spec, section = slices[0].spec, checked.recipe.masks[0]
     reader = CaseReader(checked.label_names)
     donor = slices[0].donor
     assert donor is not None
     host = reader.read(spec.host)
     whole = section.build(host, reader.read(donor), slices[0].params["region"])
     shown = np.zeros(host.labels.shape, dtype=bool)
-    for mask in slices:
-        shown[tuple(mask.slice_index if a == axis else slice(None) for a in range(3))] = (
-            mask.region.array.squeeze(axis)
-        )
+    for one in slices:
+        whole_host = Volume(shown, host.labels.affine)
+        whole_host.slab(axis, one.sample.facts.slice_index).array[...] = one.sample.mask
     assert np.array_equal(shown, whole.in_host(host.labels.shape))
-    rows = [
-        finish(m, s, [np.zeros((p.size,) * 2, np.float32) for p in m.patches],
-               checked.recipe, **FACTS)[0] for m in slices for s in m.specs
-    ]  # fmt: skip
-    assert {row.facts.lesion_id for row in rows} == {spec.lesion_id}
-    assert len({row.facts.mask_id for row in rows}) == len(slices)
-    assert len({row.facts.sample_id for row in rows}) == 2 * len(slices)
+    samples = [finished(checked, draft) for draft in drafts]
+    assert {one.facts.lesion_id for one in samples} == {spec.lesion_id}
+    assert len({one.facts.mask_id for one in samples}) == len(slices)
+    assert len({one.facts.sample_id for one in samples}) == 2 * len(slices)
 
 
 def test_a_slice_too_large_for_the_checkpoint_is_refused_and_the_others_are_painted(
@@ -183,17 +181,16 @@ def test_a_slice_too_large_for_the_checkpoint_is_refused_and_the_others_are_pain
     checked = checked_with(folder, checkpoint, masks=masks, masks_per_case=1)
     small = {"patch_sizes": (32,), "spacing_range_mm": (0.5, 0.7)}
     outcome = outcome_of(checked, "organ", **small)
-    kinds = {type(mask) for mask in outcome}
-    assert kinds == {Prepared, Refused}
-    ordinals = [mask.specs[0].slice_ordinal for mask in outcome]
-    assert ordinals == list(range(len(outcome)))
+    assert {type(one) for one in outcome} == {Draft, Rejection}
+    ids = [one.spec.sample_id if isinstance(one, Draft) else one.sample_id for one in outcome]
+    host = checked.plan.specs[0].host.case_id
+    slices = len(outcome) // 2
+    assert ids == [f"{host}.organ.d000.s{n}.v{v}" for n in range(slices) for v in (0, 1)]
 
 
 def test_another_seed_draws_other_masks(folder: Path, checkpoint: Path) -> None:
-    one = prepared_of(checked_with(folder, checkpoint), "blob")
-    other = prepared_of(checked_with(folder, checkpoint, seed=6), "blob")
-    assert isinstance(one, Prepared)
-    assert isinstance(other, Prepared)
+    one = draft_of(checked_with(folder, checkpoint), "blob")
+    other = draft_of(checked_with(folder, checkpoint, seed=6), "blob")
     assert one.params != other.params
 
 
@@ -201,8 +198,8 @@ def test_another_seed_draws_other_masks(folder: Path, checkpoint: Path) -> None:
 def test_provenance_names_no_machine_and_no_place_on_it(
     folder: Path, checkpoint: Path, section: str
 ) -> None:
-    _, row = made(checked_with(folder, checkpoint), section)
-    texts = list(strings_in(json.loads(row.provenance)))
+    _, sample = made(checked_with(folder, checkpoint), section)
+    texts = list(strings_in(json.loads(encode(sample)["provenance"])))
     words = {word for text in texts for word in re.findall(r"[\w-]+", text)}
     assert not words & {socket.gethostname(), getpass.getuser()}
     assert not [text for text in texts if str(folder) in text or text.startswith(("/", "~"))]
@@ -233,11 +230,11 @@ def test_the_label_map_follows_the_picture(
 ) -> None:
     masks = [{"name": section, **SECTIONS[section], **changes}]
     checked = checked_with(folder, checkpoint, masks=masks)
-    mask, row = made(checked, section)
-    labels = from_picture(decode_labels(row.label_map), "axial")
-    region = mask.region.array
-    entry = checked.index.entry("hosts", row.facts.case_id)
-    before = CaseReader(checked.label_names).read(entry).labels.array[:, :, [mask.slice_index]]
+    _, sample = made(checked, section)
+    labels = from_picture(decode_labels(encode(sample)["label_map"]["bytes"]), "axial")
+    region, facts = sample.mask, sample.facts
+    entry = checked.index.entry("hosts", facts.case_id)
+    before = CaseReader(checked.label_names).read(entry).labels.slab(2, facts.slice_index).array
     assert np.array_equal(labels[~region], before[~region])
     assert np.array_equal(labels[region], before[region] if expected is None else
                           np.full(region.sum(), expected))  # fmt: skip
@@ -247,19 +244,17 @@ def test_a_mask_that_cannot_be_placed_is_refused_with_its_reason(
     folder: Path, checkpoint: Path
 ) -> None:
     masks = [{"name": "tumors", **SECTIONS["tumors"], "deform": {"scale": [4, 4]}}]
-    refused = prepared_of(checked_with(folder, checkpoint, masks=masks), "tumors")
-    assert isinstance(refused, Refused)
-    assert refused.reason == "transplant: organ_fraction"
-    assert "even at scale 4" in refused.detail
-    assert [spec.variant for spec in refused.specs] == [0, 1]
+    first, second = rejected_of(checked_with(folder, checkpoint, masks=masks), "tumors")
+    assert first.reason == second.reason == "transplant: organ_fraction"
+    assert "even at scale 4" in first.detail
+    assert (first.sample_id[-3:], second.sample_id[-3:]) == (".v0", ".v1")
 
 
 def test_a_mask_too_large_for_the_checkpoint_is_refused_with_its_extent(
     folder: Path, checkpoint: Path
 ) -> None:
     checked = checked_with(folder, checkpoint)
-    refused = prepared_of(checked, "organ", patch_sizes=(16,), spacing_range_mm=(0.5, 0.9))
-    assert isinstance(refused, Refused)
+    refused, _ = rejected_of(checked, "organ", patch_sizes=(16,), spacing_range_mm=(0.5, 0.9))
     assert refused.reason == "organ: cannot be painted"
     assert "mm, more than the 4 mm" in refused.detail
 
@@ -291,49 +286,49 @@ def test_a_label_without_a_value_is_an_error_only_where_it_is_painted() -> None:
 def test_a_donors_union_counts_where_the_host_has_none(folder: Path, checkpoint: Path) -> None:
     """A donor of one layout knows 'lesion' as a union; the host, of another, has no such thing."""
     checked = checked_with(folder, checkpoint)
-    group = next(g for g in masks_of(checked.plan.specs) if g[0].section == "tumors")
+    group = next(g for g in masks_of(checked.plan.specs) if g[0].section.name == "tumors")
     donors = tuple(replace(d, unions={"lesion": ("tumor",)}) for d in group[0].donors)
-    section = next(m for m in checked.recipe.masks if m.name == "tumors")
-    recipe = checked.recipe.model_copy(
-        update={"masks": (section.model_copy(update={"label": "lesion"}),)}
-    )
-    specs = [replace(spec, donors=donors) for spec in group]
-    rules = replace(checked.rules, labels=("lesion",))
-    (mask,) = prepare(specs, recipe, rules, CaseReader(checked.label_names))
-    assert isinstance(mask, Prepared)
-    assert set(np.unique(mask.labels[mask.region.array])) == {2}
+    section = group[0].section.model_copy(update={"label": "lesion"})
+    specs = [replace(spec, donors=donors, section=section) for spec in group]
+    assert checked.rules is not None
+    other = replace(checked, rules=replace(checked.rules, labels=("lesion",)))
+    draft, _ = prepare(specs, other, CaseReader(checked.label_names))
+    assert isinstance(draft, Draft)
+    assert set(np.unique(draft.sample.labels[draft.sample.mask])) == {2}
 
 
 def test_a_change_outside_of_the_mask_never_becomes_a_sample(
     folder: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checked = checked_with(folder, checkpoint)
-    mask = prepared_of(checked, "blob")
-    assert isinstance(mask, Prepared)
+    draft = draft_of(checked, "blob")
     paste = sample_module.paste_patches
 
     def careless(*args: Any) -> Any:
         done = paste(*args)
         array = done.array.copy()
-        array[tuple(np.argwhere(~mask.region.array)[7])] += 3
+        array[tuple(np.argwhere(~draft.sample.mask)[7])] += 3
         return replace(done, array=array)
 
     monkeypatch.setattr(sample_module, "paste_patches", careless)
-    with pytest.raises(AssertionError, match="3 HU changed outside"):
-        finished(checked, mask)
+    with pytest.raises(VerifyError, match="3 HU changed outside"):
+        finished(checked, draft)
 
 
 def test_whether_the_host_was_trained_on_is_said_if_the_checkpoint_says_so(
     folder: Path, checkpoint: Path
 ) -> None:
     checked = checked_with(folder, checkpoint)
-    mask = prepared_of(checked, "organ")
-    assert isinstance(mask, Prepared)
-    own = mask.specs[0].host.voxel_sha256
-    assert own is not None
-    assert finished(checked, mask).facts.host_in_training is None
-    assert finished(checked, mask, trained_on=frozenset()).facts.host_in_training is False
-    assert finished(checked, mask, trained_on=frozenset({own})).facts.host_in_training is True
+    own = checked.plan.specs[0].host.voxel_sha256
+
+    def said(training: dict[str, Any]) -> bool | None:
+        assert checked.checkpoint is not None
+        files = replace(checked.checkpoint, training=training)
+        return draft_of(replace(checked, checkpoint=files), "organ").sample.facts.host_in_training
+
+    assert said({}) is None
+    assert said({"cases": [{"voxel_sha256": "0" * 64}]}) is False
+    assert said({"cases": [{"voxel_sha256": own}]}) is True
 
 
 def test_variants_share_a_mask_and_have_noise_of_their_own(folder: Path, checkpoint: Path) -> None:

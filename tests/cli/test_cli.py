@@ -16,8 +16,7 @@ from PIL import Image
 from tiny_recipe import tiny_recipe, write_data, write_recipe
 from typer.testing import CliRunner
 
-from synthct.build import preview
-from synthct.build.prepare import Prepared
+from synthct.build.draw import DrawnMask
 from synthct.cli import app
 from synthct.cli.common import roots_of
 from synthct.dataset import read_manifest
@@ -218,10 +217,10 @@ def test_the_contact_sheet_shows_masks_of_every_section(
 ) -> None:
     shown: list[str] = []
 
-    def plan_sheet(masks: list[Prepared], view: str) -> None:
-        shown.extend(mask.specs[0].section for mask in masks)
+    def plan_sheet(masks: list[DrawnMask], view: str) -> None:
+        shown.extend(mask.section.name for mask in masks)
 
-    monkeypatch.setattr(preview, "plan_sheet", plan_sheet)
+    monkeypatch.setattr("synthct.build.preview.plan_sheet", plan_sheet)
     changes: dict[str, Any] = tiny_recipe(folder, folder)
     changes["masks"][3]["weight"] = 0.1  # blobs are rare
     write_recipe(tmp_path / "tiny.yaml", folder / "data", tiny_checkpoint,

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.dataset
 import pytest
-from dataset_rows import METRICS, PROVENANCE, complete, make_slices, stage
+from dataset_rows import METRICS, PROVENANCE, complete, make_sample, stage
 from markdown_it import MarkdownIt
 from PIL import Image
 from ruamel.yaml import YAML
@@ -119,13 +119,13 @@ def test_load_dataset_gives_voxels_splits_and_provenance(finished: Path, tmp_pat
     dataset = load_dataset(str(finished), cache_dir=str(tmp_path))
     assert {split: len(rows) for split, rows in dataset.items()} == {"train": 4, "validation": 2}
     for number, row in enumerate([*dataset["train"], *dataset["validation"]]):
-        slices = make_slices(number)
+        sample = make_sample(number)
         hu = np.asarray(row["image"]).astype(np.int16) - 1024
-        assert np.array_equal(from_picture(hu, "axial"), slices.painted.array)
+        assert np.array_equal(from_picture(hu, "axial"), sample.image)
         original = np.asarray(row["original"]).astype(np.int16) - 1024
-        assert np.array_equal(from_picture(original, "axial"), slices.original)
-        assert np.array_equal(from_picture(np.asarray(row["mask"]) > 0, "axial"), slices.mask)
-        assert np.array_equal(from_picture(np.asarray(row["label_map"]), "axial"), slices.labels)
+        assert np.array_equal(from_picture(original, "axial"), sample.original)
+        assert np.array_equal(from_picture(np.asarray(row["mask"]) > 0, "axial"), sample.mask)
+        assert np.array_equal(from_picture(np.asarray(row["label_map"]), "axial"), sample.labels)
         facts = {field.name: row[field.name] for field in fields(Facts)}
         preview = {"preview": SOFT_TISSUE.model_dump()}
         assert row["provenance"] == {**PROVENANCE, **facts, **preview}
@@ -147,7 +147,7 @@ def test_the_cards_own_code_runs(
     names: dict[str, Any] = {}
     for block in blocks:
         exec(block.replace("<folder or user>/tiny", str(finished)), names)
-    assert np.array_equal(names["hu"].T[::-1, ::-1], make_slices(0).painted.array[..., 0])
+    assert np.array_equal(names["hu"].T[::-1, ::-1], make_sample(0).image[..., 0])
     assert names["painted"].any()
     assert names["dataset"].num_rows == {"train": 4, "validation": 2}
 

@@ -126,14 +126,14 @@ def test_a_lesion_is_cut_out_where_it_lies(tmp_path: Path) -> None:
     host = make_host(variants=1)
     dataset = write_lesions(tmp_path / "d/1.0.0", [host], "coronal", keep_original=False)
     (lesion,) = gather(dataset, masks=4, advance=lambda: None).lesions
-    offset = np.linalg.inv(host.case.scan().affine) @ lesion.image.affine
+    offset = np.linalg.inv(host.case.scan().affine) @ lesion.affine
     start = np.rint(offset[:3, 3]).astype(int)
     assert np.allclose(offset[:3, 3], start, atol=1e-6)
-    there = tuple(slice(a, a + n) for a, n in zip(start, lesion.image.shape, strict=True))
-    assert np.array_equal(lesion.image.array, host.painted[0][there])
-    assert np.array_equal(lesion.mask.array, host.lesion[there])
-    assert lesion.mask.array.sum() == host.lesion.sum()
-    assert lesion.mask.array[middle(lesion)]
+    there = tuple(slice(a, a + n) for a, n in zip(start, lesion.shape, strict=True))
+    assert np.array_equal(lesion.image, host.painted[0][there])
+    assert np.array_equal(lesion.mask, host.lesion[there])
+    assert lesion.mask.sum() == host.lesion.sum()
+    assert lesion.mask[middle(lesion)]
 
 
 def test_commands_work_inside_of_a_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

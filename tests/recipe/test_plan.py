@@ -152,7 +152,7 @@ def test_a_query_chooses_the_donors_and_stays_within_their_splits() -> None:
     # Only of one split: hosts of the others are left out, and the plan says so.
     tests = {**TUMOR, "query": {"split": ["test"]}}
     made = plan([tests, KIDNEY], cases(10), donors, masks_per_case=4)
-    assert {spec.split for spec in made.specs if spec.section == "tumors"} == {"test"}
+    assert {spec.split for spec in made.specs if spec.section.name == "tumors"} == {"test"}
     assert any("hosts lack a donor of another patient" in note for note in made.notes)
 
 
@@ -191,7 +191,7 @@ def test_samples_are_ordered_by_split_host_section_draw_and_variant() -> None:
     made = plan([KIDNEY, ORGANS], cases(9), masks_per_case=4, variants=2)
     order = ["train", "validation", "test"], ["kidneys", "organs"]
     keys = [
-        (order[0].index(s.split), s.host.case_id, order[1].index(s.section), s.draw, s.variant)
+        (order[0].index(s.split), s.host.case_id, order[1].index(s.section.name), s.draw, s.variant)
         for s in made.specs
     ]
     assert keys == sorted(keys)
@@ -231,7 +231,7 @@ def test_a_spec_on_another_slice_keeps_its_lesion() -> None:
 
 def test_masks_are_shared_out_by_weight() -> None:
     made = plan([{**KIDNEY, "weight": 3}, ORGANS], cases(5), masks_per_case=8)
-    per_host = Counter((spec.host.case_id, spec.section) for spec in made.specs)
+    per_host = Counter((spec.host.case_id, spec.section.name) for spec in made.specs)
     assert set(per_host.values()) == {6, 2}
     assert made.count("section") == {"kidneys": 30, "organs": 10}
 
@@ -256,7 +256,7 @@ def test_hosts_without_the_label_are_skipped_and_counted() -> None:
     hosts = [*cases(3), entry("bare", []), entry("liver", ["liver"])]
     made = plan([KIDNEY, ORGANS], hosts, masks_per_case=4, splits={"train": 1})
     assert made.count("host") == {"case_000": 4, "case_001": 4, "case_002": 4, "liver": 4}
-    assert {spec.section for spec in made.specs if spec.host.case_id == "liver"} == {"organs"}
+    assert {spec.section.name for spec in made.specs if spec.host.case_id == "liver"} == {"organs"}
     assert made.notes == (
         "masks 'kidneys': 2 of 5 hosts lack its labels and are skipped: bare, liver",
         "masks 'organs': 1 of 5 hosts lack its labels and are skipped: bare",

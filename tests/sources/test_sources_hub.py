@@ -303,9 +303,8 @@ def test_hosts_from_the_hub_compose_and_give_neighbours(
             if path.is_file():
                 assert path.read_bytes() == (out / path.name).read_bytes(), path.name
     folder = made["full"]
-    scans = Scans(Dataset(folder), {}, cache)
-    row = {"case_id": "case_00000", "view": "axial", "slice_index": 5}
-    assert scans.picture(row, 1) is not None
+    dataset = Dataset(folder)
+    assert Scans(dataset, {}, cache).picture(next(dataset.samples()), 0) is not None
 
 
 def test_an_export_on_the_hub_is_a_source(

@@ -135,6 +135,20 @@ def test_crop_moves_origin_by_whole_voxels_and_keeps_positions() -> None:
     assert np.array_equal(shifted(scan.affine, box.start_ijk), crop.affine)
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_slab_is_the_crop_one_voxel_thick_and_a_view(axis: int) -> None:
+    scan = random_volume()
+    slab = scan.slab(axis, 2)
+    assert slab.shape[axis] == 1
+    assert np.array_equal(slab.array, scan.array.take([2], axis=axis))
+    start = [2 if a == axis else 0 for a in range(3)]
+    assert np.array_equal(slab.affine, shifted(scan.affine, start))
+    assert np.shares_memory(slab.array, scan.array)
+    for index in (-1, scan.shape[axis]):
+        with pytest.raises(ValueError, match="leaves the volume"):
+            scan.slab(axis, index)
+
+
 def test_crop_of_a_crop_is_the_crop_of_both_starts() -> None:
     scan = random_volume()
     once = scan.crop(Box((3, 2, 1), (6, 5, 4)))

@@ -8,12 +8,12 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from synthct.volume.views import View
 from synthct.build.controls.copy_paste import Copied
 from synthct.build.controls.noise_fill import REFERENCE_HU, Noise
-from synthct.build.draw import Drawn
-from synthct.masks import (Mask)
+from synthct.build.draw import DrawnMask
+from synthct.masks import Mask
 from synthct.models.methods import CopyPaste, NoiseFill
+from synthct.volume.views import View
 
 __all__ = ["REFERENCE_HU", "Control", "control_for"]
 
@@ -29,7 +29,7 @@ class Control(Protocol):
         """HU (N,) of the true voxels, in C order, of ``flat``, a slice of the drawn mask."""
 
 
-def control_for(drawn: Drawn, method: CopyPaste | NoiseFill, view: View) -> Control:
+def control_for(drawn: DrawnMask, method: CopyPaste | NoiseFill, view: View) -> Control:
     """The control that a recipe asks for, with what it needs to know of host and donor.
 
     Raises:

@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from synthct.volume.case import Case
 from synthct.build.controls.border import Border
 from synthct.build.controls.tissue import median_hu, shift_hu
-from synthct.build.draw import Drawn
+from synthct.build.draw import DrawnMask
 from synthct.errors import MaskError
-from synthct.masks import (Mask, Transplant, voxel_centres)
+from synthct.masks import Mask, Transplant, voxel_centres
 from synthct.models.methods import CopyPaste
-from synthct.volume.regions import structure
 from synthct.volume import Affine, Box, shifted
+from synthct.volume.case import Case
+from synthct.volume.regions import structure
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -39,7 +39,7 @@ class Copied:
         border: Where the host fades into them.
     """
 
-    drawn: Drawn
+    drawn: DrawnMask
     section: Transplant
     donor: Case
     spline: FloatArray
@@ -49,7 +49,7 @@ class Copied:
     border: Border
 
     @classmethod
-    def of(cls, drawn: Drawn, method: CopyPaste) -> Copied:
+    def of(cls, drawn: DrawnMask, method: CopyPaste) -> Copied:
         """Take the lesion from the donor's image, and compare the two patients' organs.
 
         Raises:

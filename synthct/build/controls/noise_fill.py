@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from synthct.volume.views import VIEW_AXIS, View
-from synthct.volume.case import Case
 from synthct.build.controls.border import Border
 from synthct.build.controls.grain import Grain, measure_grain
 from synthct.build.controls.tissue import median_hu, shift_hu, tissue_around, tissue_of
-from synthct.build.draw import Drawn
+from synthct.build.draw import DrawnMask
 from synthct.errors import MaskError
-from synthct.masks import (Mask, Transplant)
+from synthct.masks import Mask, Transplant
 from synthct.models.methods import NoiseFill
-from synthct.volume.regions import Region
 from synthct.volume import Box
+from synthct.volume.case import Case
+from synthct.volume.regions import Region
+from synthct.volume.views import VIEW_AXIS, View
 
 #: HU of what a host may not have. Organs: the middle of the range of their medians over many
 #: scans (NV-Generate-CT). Tumours: the middle of what homogeneous papillary renal carcinomas show
@@ -58,7 +58,7 @@ class Noise:
     border: Border
 
     @classmethod
-    def of(cls, drawn: Drawn, method: NoiseFill, view: View) -> Noise:
+    def of(cls, drawn: DrawnMask, method: NoiseFill, view: View) -> Noise:
         """Measure what is to be painted.
 
         Raises:
@@ -115,7 +115,7 @@ def _grain_of(host: Case, tissue: tuple[Region, Box], mask: Mask, view: View) ->
     return measure_grain(planes, regions, (spacing[0], spacing[1]))
 
 
-def _level_elsewhere(drawn: Drawn, label: str, method: NoiseFill) -> tuple[float, str]:
+def _level_elsewhere(drawn: DrawnMask, label: str, method: NoiseFill) -> tuple[float, str]:
     """HU of a label that the host does not have, and whose they are.
 
     Raises:

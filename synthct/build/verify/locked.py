@@ -1,4 +1,4 @@
-"""What a recipe comes to here and now, to be compared with what it once came to."""
+"""The lock of a build, and its comparison with the lock of an earlier one."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def lock_of(checked: Checked, numerics: Mapping[str, Any]) -> Lock:
 
 
 def _for_text(checked: Checked) -> tuple[str, ...]:
-    """What reads prompts, where the checkpoint is told by text."""
+    """Packages that read prompts, for a checkpoint that is guided by text."""
     files = checked.checkpoint
     return ("tokenizers", "transformers") if files and files.layout == TEXT else ()
 
@@ -87,19 +87,19 @@ def _checkpoint(checked: Checked) -> LockedCheckpoint | None:
     )
 
 
-def require_locked(path: Path, found: Lock) -> None:
-    """Make sure that nothing has drifted from a lock.
+def require_locked(path: Path, current: Lock) -> None:
+    """Make sure that a build has the inputs and the environment of a lock.
 
     Args:
         path: The lock, or the folder of a dataset.
-        found: What there is here and now.
+        current: The lock of the build that is about to start.
 
     Raises:
         ConflictError: If something differs; says what.
         VerifyError: If the lock is damaged.
         ResourceError: If there is none.
     """
-    differences = read_lock(path).differences(found)
+    differences = read_lock(path).differences(current)
     if differences:
         shown = "\n".join(f"  {line}" for line in differences[:_MOST])
         more = f"\n  and {len(differences) - _MOST} more" if len(differences) > _MOST else ""

@@ -7,79 +7,49 @@ the last bit anywhere; what a model paints, within one numerics class.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from synthct.build.check import Checked
+from synthct.build.context import BuildContext
+from synthct.build.draw import CaseReader, masks_of
+from synthct.build.painter import paint_samples
+from synthct.build.prepare import Draft, prepare
+from synthct.build.provenance import provenance
+from synthct.build.verify.locked import lock_of
+from synthct.build.workers import prepared_shards, telling_of_killed_workers
 from synthct.dataset.digest import canonical_json, content_of
 from synthct.dataset.finding import Finding
 from synthct.dataset.lockfile import LOCK, Lock
 from synthct.dataset.manifest import Manifest
-from synthct.dataset.patch_rows import decode_generated
-from synthct.volume.views import picture_affine, to_picture
+from synthct.dataset.patch_rows import complete
 from synthct.dataset.records import REJECTED, read_rejected
-from synthct.dataset.rows import decode, stored_rows
-from synthct.build.draw import CaseReader, Refused, masks_of
+from synthct.dataset.rows import Columns, decode, parsed, stored_rows
+from synthct.dataset.sample import Sample
+from synthct.dataset.writer import Rejection
 from synthct.errors import VerifyError
-from synthct.build.verify.locked import lock_of
-from synthct.build.painter import Painter, generation_of, paint_samples, trained_on
 from synthct.recipe.plan import SampleSpec
-from synthct.build.prepare import Outcome, Prepared, prepare
-from synthct.build.sample import describe
-from synthct.build.workers import prepared_shards, telling_of_killed_workers
 
-#: What in a lock must be the same here for the plan to be the same.
+#: Keys of a lock that decide the plan.
 _INPUTS = ("plan.id", "labels.", "sources.", "checkpoint.id", "checkpoint.files.")
 
 #: In another numerics class the paint may differ by so many HU, in all but so few of its voxels.
 _CLOSE_HU, _FAR_SHARE = 2, 0.001
 
-Stored = Mapping[str, Any]
+#: The planned samples of some masks.
+Groups = Sequence[tuple[SampleSpec, ...]]
 
 
-@dataclass(frozen=True, eq=False)
-class Pictures:
-    """What a stored row shows, as whole pictures, whichever release it is of.
-
-    Attributes:
-        image: int16 HU (rows, columns).
-        mask: Boolean (rows, columns).
-        labels: Label values (rows, columns).
-        affine: (4, 4).
-        told: The provenance.
-    """
-
-    image: npt.NDArray[np.int16]
-    mask: npt.NDArray[np.bool_]
-    labels: npt.NDArray[Any]
-    affine: npt.NDArray[np.float64]
-    told: Mapping[str, Any]
-
-    @classmethod
-    def of(cls, stored: Stored, prepared: Prepared) -> Pictures:
-        """Those of a row; one of a patch-only release is completed with the host's own slice."""
-        if "patch_digest" not in stored:
-            row = decode(stored)
-            return cls(row.image, row.mask, row.labels, row.affine, row.provenance)
-        generated, told = decode_generated(stored)
-        view = stored["view"]
-        if generated.size != to_picture(prepared.plane.array, view).shape:
-            raise VerifyError("the whole picture has another size than the host's slice")
-        whole = generated.into(
-            prepared.plane, prepared.host_labels, view, is_painted=stored["is_painted"]
-        )
-        return cls(
-            image=to_picture(whole.painted.array, view),
-            mask=to_picture(whole.mask, view),
-            labels=to_picture(whole.labels, view),
-            affine=generated.affine,
-            told=told,
-        )
+def _stored_sample(columns: Columns, draft: Draft) -> Sample:
+    """The sample of a row; of a patch-only release, completed with the host's own slice."""
+    if "patch_digest" not in columns:
+        return decode(columns)
+    real = draft.sample
+    assert real.host_labels is not None, "a draft knows its host's label map"
+    return complete(columns, real.volume("original"), real.host_labels)
 
 
 def check_inputs(checked: Checked, lock: Lock) -> Iterator[Finding]:
@@ -107,109 +77,93 @@ def check_plan(
     if len(paths) != len(shards):
         yield Finding(LOCK, f"the plan comes to {len(shards)} shards, there are {len(paths)}")
         return
+    context = BuildContext(checked, lock.numerics)
     with telling_of_killed_workers():
         for number, masks in prepared_shards(checked, shards, iter(range(len(shards))), workers):
             path, stored = paths[number], enumerate(stored_rows(folder / paths[number]))
             place = next(stored, None)
-            for mask in (mask for outcome in masks for mask in outcome):
-                for spec in mask.specs:
-                    if place is None or place[1]["sample_id"] != spec.sample_id:
-                        yield from _absent(path, mask, spec, rejected)
-                        continue
-                    for problem in _differences(place[1], mask, spec, checked, lock):
-                        yield Finding(path, problem, (place[0],))
-                    place = next(stored, None)
+            for one in (one for outcome in masks for one in outcome):
+                sample_id = one.spec.sample_id if isinstance(one, Draft) else one.sample_id
+                if place is None or place[1]["sample_id"] != sample_id:
+                    yield from _absent(path, one, sample_id, rejected.get(sample_id))
+                    continue
+                for problem in _differences(place[1], one, context):
+                    yield Finding(path, problem, (place[0],))
+                place = next(stored, None)
             if place is not None:
                 what = f"sample '{place[1]['sample_id']}' is none of the plan's, or out of order"
                 yield Finding(path, what, (place[0],))
 
 
 def _absent(
-    path: str, mask: Prepared | Refused, spec: SampleSpec, rejected: Mapping[str, str]
+    path: str, one: Draft | Rejection, sample_id: str, reason: str | None
 ) -> Iterator[Finding]:
-    """What is to be said of a planned sample that is no row."""
-    reason = rejected.get(spec.sample_id)
+    """What is wrong with a planned sample that is no row, but was rejected for ``reason``."""
     if reason is None:
-        yield Finding(path, f"sample '{spec.sample_id}' of the plan is missing")
-    elif isinstance(mask, Refused) and reason != mask.reason:
-        what = f"sample '{spec.sample_id}' was rejected for '{reason}', not for '{mask.reason}'"
+        yield Finding(path, f"sample '{sample_id}' of the plan is missing")
+    elif isinstance(one, Rejection) and reason != one.reason:
+        what = f"sample '{sample_id}' was rejected for '{reason}', not for '{one.reason}'"
         yield Finding(REJECTED, what)
 
 
-def _differences(
-    stored: Stored, mask: Prepared | Refused, spec: SampleSpec, checked: Checked, lock: Lock
-) -> Iterator[str]:
+def _differences(columns: Columns, one: Draft | Rejection, context: BuildContext) -> Iterator[str]:
     """What of a row is not what the sources and the recipe come to."""
-    if isinstance(mask, Refused):
-        yield f"its mask cannot be drawn: {mask.detail}"
+    if isinstance(one, Rejection):
+        yield f"its mask cannot be drawn: {one.detail}"
         return
+    draft, is_painted = one.sample, one.spec.is_painted
     try:
-        row = Pictures.of(stored, mask)
+        stored = _stored_sample(columns, one)
     except VerifyError as err:
         yield str(err)
         return
-    recipe, view = checked.recipe, checked.recipe.view
-    section = next(m for m in recipe.masks if m.name == spec.section)
-    host, region = to_picture(mask.plane.array, view), to_picture(mask.region.array, view)
-    before = to_picture(mask.host_labels, view)
-    after = to_picture(mask.labels, view) if spec.is_painted else before
-    if spec.is_painted and section.label_policy() == "relabel":  # only the user's program knows
-        after = np.where(region, row.labels, before)
-    if row.image.shape != host.shape:
-        yield f"is a picture of {row.image.shape}, the host's slice is {host.shape}"
+    host, after = draft.volume("original").array, draft.labels
+    if is_painted and one.section.label_policy() == "relabel":  # only the user's program knows
+        after = np.where(draft.mask, stored.labels, draft.volume("host_labels").array)
+    if stored.shape != draft.shape:
+        shown, right = (one.pictures["mask"].shape for one in (stored, draft))
+        yield f"is a picture of {shown}, the host's slice is {right}"
         return
-    if not np.array_equal(row.mask, region):
+    if not np.array_equal(stored.mask, draft.mask):
         yield "the mask is not the one that the recipe draws"
-    outside = ~region if spec.is_painted else np.ones_like(region)
-    if not np.array_equal(row.image[outside], host[outside]):
+    outside = ~draft.mask if is_painted else np.ones_like(draft.mask)
+    if not np.array_equal(stored.image[outside], host[outside]):
         yield "voxels outside of the mask are not the source's"
-    if not np.array_equal(row.labels, after):
+    if not np.array_equal(stored.labels, after):
         yield "the label map is not the one that the recipe comes to"
-    if not np.array_equal(row.affine, picture_affine(mask.plane.affine, mask.plane.shape, view)):
+    if not np.array_equal(parsed(columns)[1], draft.picture_affine):
         yield "the affine is not the source's"
-    facts, told = describe(
-        mask,
-        spec,
-        recipe,
-        mask.labels if spec.is_painted else mask.host_labels,
-        trained_on=trained_on(checked),
-        generation=generation_of(checked),
-        numerics=lock.numerics,
-        licence=lock.licence,
+    described = replace(draft, labels=after, metrics=stored.metrics)
+    expected = content_of(
+        {**asdict(draft.facts), **provenance(replace(one, sample=described), context)}
     )
-    expected = content_of({**asdict(facts), **told})
-    for key in sorted(expected.keys() | content_of(row.told).keys()):
-        ours, theirs = expected.get(key), row.told.get(key)
-        if key not in row.told or canonical_json(ours) != canonical_json(theirs):
+    for key in sorted(expected.keys() | content_of(stored.provenance).keys()):
+        ours, theirs = expected.get(key), stored.provenance.get(key)
+        if key not in stored.provenance or canonical_json(ours) != canonical_json(theirs):
             yield f"the provenance's '{key}' is not what the recipe comes to"
 
 
 def choose(checked: Checked, samples: int, seed: int) -> list[tuple[SampleSpec, ...]]:
-    """Masks, drawn at random, that come to at least so many painted samples if there are as many.
+    """Random masks with at least so many painted samples in all, or every mask.
 
     Args:
         checked: The recipe.
-        samples: How many are wanted.
-        seed: Another seed, other masks.
+        samples: How many painted samples are wanted.
+        seed: Decides which masks are chosen.
     """
     groups = masks_of(checked.plan.specs)
     random.Random(seed).shuffle(groups)
-    chosen, found = [], 0
+    chosen, painted = [], 0
     for group in groups:
-        if found >= samples:
+        if painted >= samples:
             break
         chosen.append(group)
-        found += sum(spec.is_painted for spec in group)
+        painted += sum(spec.is_painted for spec in group)
     return chosen
 
 
 def check_paint(
-    folder: Path,
-    manifest: Manifest,
-    lock: Lock,
-    checked: Checked,
-    painter: Painter,
-    groups: Sequence[tuple[SampleSpec, ...]],
+    folder: Path, manifest: Manifest, lock: Lock, context: BuildContext, groups: Groups
 ) -> Iterator[Finding | str]:
     """Paint some masks again and compare every voxel.
 
@@ -217,8 +171,7 @@ def check_paint(
         folder: The dataset's folder.
         manifest: Its manifest.
         lock: Its lock.
-        checked: Its recipe, with the sources.
-        painter: From ``load_painter``.
+        context: From ``load_context``.
         groups: The planned samples of some masks.
 
     Yields:
@@ -226,35 +179,39 @@ def check_paint(
     """
     from tqdm import tqdm
 
-    reader, outcomes = CaseReader(checked.label_names), {}
-    for group in groups:
-        outcomes[group[0].mask_id] = prepare(group, checked.recipe, checked.rules, reader)
-    wanted = {s.sample_id: m for o in outcomes.values() for m in o for s in m.specs}
+    checked, reader = context.checked, CaseReader(context.checked.label_names)
+    outcomes = [prepare(group, checked, reader) for group in groups]
+    drafts = {
+        one.spec.sample_id: one
+        for outcome in outcomes
+        for one in outcome
+        if isinstance(one, Draft) and one.spec.is_painted
+    }
     stored = {
         row["sample_id"]: (shard.path, number, row)
         for shard in manifest.shards
         for number, row in enumerate(stored_rows(folder / shard.path))
-        if row["sample_id"] in wanted and row["is_painted"]
+        if row["sample_id"] in drafts
     }
-    is_same_class = dict(painter.numerics) == lock.numerics
-    for group in groups:
-        outcome: Outcome = outcomes[group[0].mask_id]
+    is_same_class = dict(context.numerics) == lock.numerics
+    for group, outcome in zip(groups, outcomes, strict=True):
         with tqdm(total=0, disable=True) as bar:
-            rows, _ = paint_samples(checked, group, iter([outcome]), painter, bar)
-        painted = {row.facts.sample_id: row.values() for row in rows}
-        for sample_id in (s.sample_id for m in outcome for s in m.specs if s.sample_id in stored):
-            path, number, old = stored[sample_id]
-            mask = wanted[sample_id]
-            assert isinstance(mask, Prepared), "what is stored was not refused"
-            problem = _unlike(old, painted.get(sample_id), mask, exactly=is_same_class)
-            yield Finding(path, problem, (number,)) if problem else sample_id
+            rows, _ = paint_samples(group, iter([outcome]), context, bar)
+        painted = {row["sample_id"]: row for row in rows}
+        for one in outcome:
+            if not isinstance(one, Draft) or one.spec.sample_id not in stored:
+                continue
+            path, number, old = stored[one.spec.sample_id]
+            new = painted.get(one.spec.sample_id)
+            problem = _unlike(old, new, one, exactly=is_same_class)
+            yield Finding(path, problem, (number,)) if problem else one.spec.sample_id
 
 
-def _unlike(old: Stored, new: Stored | None, mask: Prepared, *, exactly: bool) -> str | None:
+def _unlike(old: Columns, new: Columns | None, draft: Draft, *, exactly: bool) -> str | None:
     """How two paintings of a sample differ; None if they do not, or by rounding only."""
     if new is None:
         return "painted again, it is rejected"
-    one, other = Pictures.of(old, mask), Pictures.of(new, mask)
+    one, other = _stored_sample(old, draft), _stored_sample(new, draft)
     apart = np.abs(one.image.astype(np.int32) - other.image)
     if not apart.any():
         return None

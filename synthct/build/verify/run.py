@@ -14,8 +14,10 @@ from functools import cached_property
 from pathlib import Path
 
 from synthct.build.check import Checked, locked_origins
-from synthct.storage.defaults import default_cache_dir
 from synthct.build.check import check as check_recipe
+from synthct.build.context import load_context
+from synthct.build.documents import CARD
+from synthct.build.verify.replay import check_inputs, check_paint, check_plan, choose
 from synthct.dataset.content import check_content
 from synthct.dataset.finding import Finding
 from synthct.dataset.integrity import check_bytes
@@ -23,13 +25,10 @@ from synthct.dataset.lockfile import LOCK, Lock, read_lock, work_id
 from synthct.dataset.manifest import MANIFEST, Manifest, Release, read_manifest
 from synthct.dataset.markdown import count
 from synthct.dataset.records import RECIPE, front_matter
-from synthct.build.documents import CARD
 from synthct.errors import PolicyError, RecipeError, ResourceError, VerifyError
 from synthct.licence import hub_fields, licence_of
-from synthct.build.painter import load_painter
 from synthct.recipe.recipe import Recipe, load_recipe, stored_recipe
-from synthct.build.verify.replay import check_inputs, check_paint, check_plan, choose
-from synthct.storage.defaults import default_workers
+from synthct.storage.defaults import default_cache_dir, default_workers
 
 #: Samples that level 3 paints again, unless more are asked for.
 SAMPLES = 8
@@ -37,7 +36,7 @@ SAMPLES = 8
 
 @dataclass(frozen=True)
 class Report:
-    """What a check found.
+    """The result of a check.
 
     Attributes:
         release: The dataset's release; None if its manifest cannot be read.
@@ -52,7 +51,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Originals:
-    """What levels 2 and 3 need beside the dataset.
+    """Inputs of levels 2 and 3 beside the dataset.
 
     Attributes:
         sources: Roots by name of the source in the recipe.
@@ -98,8 +97,8 @@ def verify(folder: Path, *, level: int = 1, originals: Originals | None = None) 
     if manifest is None:
         missing = Finding(MANIFEST, "is missing: this is no finished dataset")
         return Report(None, ("level 0: the manifest",), (missing,))
-    at_hand = _AtHand(folder, manifest, originals or Originals())
-    checks = (at_hand.bytes, at_hand.content, at_hand.plan, at_hand.paint)
+    levels_of = _Levels(folder, manifest, originals or Originals())
+    checks = (levels_of.bytes, levels_of.content, levels_of.plan, levels_of.paint)
     levels: list[str] = []
     findings: list[Finding] = []
     for check in checks[: level + 1]:
@@ -113,8 +112,8 @@ def verify(folder: Path, *, level: int = 1, originals: Originals | None = None) 
 Checking = tuple[str, list[Finding]]
 
 
-class _AtHand:
-    """A dataset and its originals, which are read only when a level needs them."""
+class _Levels:
+    """The four checks of a dataset; its originals are read only when a level needs them."""
 
     def __init__(self, folder: Path, manifest: Manifest, originals: Originals) -> None:
         self.folder, self.manifest, self.originals = folder, manifest, originals
@@ -137,27 +136,21 @@ class _AtHand:
         if findings := list(check_inputs(checked, lock)):
             return "the sources against the lock", findings
         workers = self.originals.workers
-        found = check_plan(
-            self.folder,
-            self.manifest,
-            lock,
-            checked,
-            default_workers() if workers is None else workers,
-        )
-        return title, list(found)
+        count_of_workers = default_workers() if workers is None else workers
+        return title, [*check_plan(self.folder, self.manifest, lock, checked, count_of_workers)]
 
     def paint(self) -> Checking:
         """Level 3."""
         lock, checked = self._checked
         given = self.originals
-        painter = load_painter(
+        context = load_context(
             checked, given.device, cache_dir=given.cache_dir, relabel=given.relabel
         )
         groups = choose(checked, given.samples, given.seed)
-        results = list(check_paint(self.folder, self.manifest, lock, checked, painter, groups))
+        results = list(check_paint(self.folder, self.manifest, lock, context, groups))
         findings = [one for one in results if isinstance(one, Finding)]
         again = f"{count(len(results), 'sample')} painted again"
-        if dict(painter.numerics) != lock.numerics:
+        if dict(context.numerics) != lock.numerics:
             how = "in another numerics class, so compared within 2 HU and never called identical"
             return f"{again}, {how}", findings
         share = min(1.0, 3 / max(1, len(results)))
@@ -166,7 +159,7 @@ class _AtHand:
 
     @cached_property
     def _checked(self) -> tuple[Lock, Checked]:
-        """The lock, and the recipe with the sources and the checkpoint of here."""
+        """The lock, and the recipe with the sources and the checkpoint that the user gave."""
         given, lock = self.originals, read_lock(self.folder)
         recipe = load_recipe(
             self.folder / RECIPE, sources=given.sources, checkpoint=given.checkpoint
@@ -178,7 +171,7 @@ class _AtHand:
             progress=given.progress,
         )
         if checked.checkpoint is not None and lock.checkpoint is not None:
-            # told apart by its hashes: what its folder is called here is no matter
+            # a checkpoint is identified by its hashes, so its folder may have another name
             files = replace(checked.checkpoint, name=lock.checkpoint.name)
             checked = replace(checked, checkpoint=files)
         return lock, checked

@@ -1,4 +1,4 @@
-"""What the forms of an export have in common: items, their tables, and names of files."""
+"""What all kinds of export share: items, the columns of their tables, and file names."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Columns = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Item:
-    """What one picture or volume is.
+    """One set of files, and its rows in the tables.
 
     Attributes:
         record: Its row of ``metadata.parquet``.
@@ -32,15 +32,15 @@ class Item:
 
 
 class Form(Protocol):
-    """A kind of folder."""
+    """A kind of export."""
 
     @property
     def loader(self) -> str:
-        """What ``load_dataset`` calls it."""
+        """The loader of ``load_dataset`` that reads it."""
 
     @property
     def suffix(self) -> str:
-        """What its files end with."""
+        """The suffix of its files."""
 
     @property
     def explained(self) -> str:

@@ -1,4 +1,4 @@
-"""The page of an export: what it is of, what is in it, and how it is loaded."""
+"""README.md of an export: where it comes from, what it holds, and how it is loaded."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def page(
 
     Args:
         release: The version that was exported.
-        form: How.
+        form: The kind of export.
         labels: Values of the label map by name.
         header: That of the version's card.
         beside: What the other files are, by name.

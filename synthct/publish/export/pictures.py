@@ -58,5 +58,5 @@ millimetres; HU are `np.asarray(sample["image"]).astype(np.int16) - 1024`. The p
             for name in files_of(self, "original" in row):
                 named[f"{name}_file_name"] = file = f"{stem}_{name}.{self.suffix}"
                 (folder / file).write_bytes(row[name]["bytes"])
-            told = {**row, **named}
-            yield Item(told, (told,))
+            record = {**row, **named}
+            yield Item(record, (record,))

@@ -123,10 +123,10 @@ def _write(folder: Path, manifest: Manifest, form: Form, tree: Path, progress: b
             with pq.ParquetWriter(place / METADATA, records, compression="zstd") as metadata:
                 while batch := list(islice(items, _ITEMS)):
                     start += len(batch)
-                    told = [{**row, "split": split} for item in batch for row in item.samples]
+                    rows = [{**row, "split": split} for item in batch for row in item.samples]
                     metadata.write_table(_table([item.record for item in batch], records))
-                    listed.write_table(_table(told, samples))
-                    bar.update(len(told))
+                    listed.write_table(_table(rows, samples))
+                    bar.update(len(rows))
     _write_documents(folder, manifest, form, tree, keep_original)
 
 
@@ -143,7 +143,7 @@ def _write_documents(
             shutil.copyfile(folder / source, tree / name)
             beside[name] = what
     card = folder / CARD
-    said = page(
+    text = page(
         manifest.release,
         form,
         read_lock(folder).labels,
@@ -151,7 +151,7 @@ def _write_documents(
         beside,
         keep_original=keep_original,
     )
-    (tree / CARD).write_text(said, encoding="utf-8")
+    (tree / CARD).write_text(text, encoding="utf-8")
 
 
 def _rows(folder: Path, manifest: Manifest, split: str) -> Iterator[Columns]:

@@ -71,7 +71,10 @@ differ between its slices are lists, in the order of the slices."""
 
 def _volumes_of(run: Sequence[Columns]) -> dict[str, Volume]:
     """The volumes of neighbouring slices, by name."""
-    found = stack(run)
-    mask = Volume(found.mask.array.astype(np.uint8), found.mask.affine)
-    named = {"image": found.image, "mask": mask, "label_map": found.labels}
-    return named if found.original is None else {**named, "original": found.original}
+    whole = stack(run)
+    volumes = {
+        "image": whole.volume("image"),
+        "mask": Volume(whole.mask.astype(np.uint8), whole.affine),
+        "label_map": whole.volume("labels"),
+    }
+    return volumes if whole.original is None else {**volumes, "original": whole.volume("original")}

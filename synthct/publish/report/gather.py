@@ -18,12 +18,13 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from synthct.dataset.records import RECIPE, REJECTED, read_rejected
-from synthct.dataset.rows import SampleRow, decode
+from synthct.dataset.rows import decode
+from synthct.dataset.sample import Sample
 from synthct.dataset.writer import Rejection
 from synthct.errors import VerifyError
 from synthct.evaluate.stream import Dataset
 from synthct.metrics import MEASURES
-from synthct.publish.report.lesions import Lesion, bring_together, choose_lesions
+from synthct.publish.report.lesions import bring_together, choose_lesions
 from synthct.publish.report.pictures import Piece, cut
 from synthct.recipe.quality import Limits, Quality
 from synthct.recipe.yaml_model import read_yaml
@@ -59,14 +60,14 @@ class Tissue:
     before: Counts = field(default_factory=lambda: np.zeros(len(HU_EDGES) - 1, np.int64))
     elsewhere: Counts = field(default_factory=lambda: np.zeros(len(HU_EDGES) - 1, np.int64))
 
-    def count(self, row: SampleRow) -> None:
-        """Count the voxels of a row."""
-        self.painted += _counts(row.image[row.mask])
-        if row.original is not None:
-            self.before += _counts(row.original[row.mask])
-        value = dict(row.provenance.get("mask") or {}).get("label_value")
+    def count(self, sample: Sample) -> None:
+        """Count the voxels of a sample."""
+        self.painted += _counts(sample.image[sample.mask])
+        if sample.original is not None:
+            self.before += _counts(sample.original[sample.mask])
+        value = dict(sample.provenance.get("mask") or {}).get("label_value")
         if isinstance(value, int) and value > 0:
-            self.elsewhere += _counts(row.image[(row.labels == value) & ~row.mask])
+            self.elsewhere += _counts(sample.image[(sample.labels == value) & ~sample.mask])
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +81,7 @@ class Gathered:
         limits: By measure.
         pieces: The masks that are shown, with the paintings of each.
         masks: How many masks there are.
-        lesions: Some of those that are shown by neighbouring slices.
+        lesions: Some of those that are shown by neighbouring slices, with their surroundings.
         tissue: By label.
         counted: Rows of which ``tissue`` is.
     """
@@ -91,7 +92,7 @@ class Gathered:
     limits: Mapping[str, Limits]
     pieces: Sequence[Sequence[Piece]]
     masks: int
-    lesions: Sequence[Lesion]
+    lesions: Sequence[Sample]
     tissue: Mapping[str, Tissue]
     counted: int
 
@@ -127,11 +128,11 @@ def gather(folder: Path, *, masks: int, advance: Callable[[], object]) -> Gather
         is_shown = pieces is not None and len(pieces) < VARIANTS
         is_counted = columns["sample_id"] in counted
         if is_shown or is_counted:
-            row = decode(columns)
+            sample = decode(columns)
             if is_counted:
-                tissue.setdefault(columns["label"] or ANYTHING, Tissue()).count(row)
+                tissue.setdefault(columns["label"] or ANYTHING, Tissue()).count(sample)
             if pieces is not None and is_shown:
-                pieces.append(cut(row))
+                pieces.append(cut(sample, columns))
     return Gathered(
         dataset=dataset,
         rows=rows,
@@ -170,7 +171,7 @@ def choose_masks(rows: Sequence[Mapping[str, Any]], most: int) -> list[str]:
 def badness(columns: Mapping[str, Any], measure: str) -> float | None:
     """How bad a row is; None where the measure is not defined."""
     value = columns.get(measure)
-    return None if value is None else MEASURES[measure].badness(value)
+    return None if value is None else float(MEASURES[measure].badness(value))
 
 
 def _stored(dataset: Dataset) -> Iterator[dict[str, Any]]:
@@ -185,9 +186,9 @@ def _stored(dataset: Dataset) -> Iterator[dict[str, Any]]:
 
 
 def _worst_first(rows: Sequence[Mapping[str, Any]], measure: str) -> list[str]:
-    found = [(bad, str(row["mask_id"])) for row in rows
-             if (bad := badness(row, measure)) is not None]  # fmt: skip
-    return [mask for _, mask in sorted(found, key=lambda pair: -pair[0])]
+    ranked = [(bad, str(row["mask_id"])) for row in rows
+              if (bad := badness(row, measure)) is not None]  # fmt: skip
+    return [mask for _, mask in sorted(ranked, key=lambda pair: -pair[0])]
 
 
 def _counts(hu: npt.NDArray[np.int16]) -> Counts:

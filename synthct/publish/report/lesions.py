@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from synthct.dataset.sample import Sample
 from synthct.dataset.stack import neighbours, stack
 from synthct.publish.report.pictures import CONTEXT, around
-from synthct.volume import Box, Volume
+from synthct.volume import Box, Index3, Volume
 from synthct.volume.views import VIEW_AXIS, View
 
 #: A lesion is worth scrolling through from so many slices on; so many lesions are shown.
@@ -18,27 +18,6 @@ LEAST_SLICES, MOST = 3, 6
 
 #: It is shown with so much around it, unless that would be so many voxels, which a page must hold.
 _SIDE_MM, _VOXELS = 120.0, 600_000
-
-
-@dataclass(frozen=True, eq=False)
-class Lesion:
-    """One painting of a lesion with its surroundings.
-
-    Attributes:
-        image: int16 HU (I, J, K), as thick along the view's axis as there are slices.
-        mask: Boolean (I, J, K).
-        columns: Of the first of its slices.
-    """
-
-    image: Volume
-    mask: Volume
-    columns: Mapping[str, Any]
-
-    @property
-    def view(self) -> View:
-        """The plane of the slices."""
-        view: View = self.columns["view"]
-        return view
 
 
 def choose_lesions(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
@@ -55,14 +34,14 @@ def choose_lesions(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
         lesion = str(run[0]["lesion_id"])
         if len(run) >= max(LEAST_SLICES, len(thickest.get(lesion, ())) + 1):
             thickest[lesion] = run
-    found = list(thickest.values())
-    some = min(MOST, len(found))
-    chosen = [found[n * len(found) // some] for n in range(some)]
+    runs = list(thickest.values())
+    count = min(MOST, len(runs))
+    chosen = [runs[n * len(runs) // count] for n in range(count)]
     return [[str(row["sample_id"]) for row in run] for run in chosen]
 
 
-def bring_together(rows: Sequence[Mapping[str, Any]]) -> Lesion:
-    """The voxels around a lesion.
+def bring_together(rows: Sequence[Mapping[str, Any]]) -> Sample:
+    """One painting of a lesion with its surroundings, as thick as there are slices.
 
     Args:
         rows: Stored rows of its slices, of one painting, in any order.
@@ -70,15 +49,13 @@ def bring_together(rows: Sequence[Mapping[str, Any]]) -> Lesion:
     Raises:
         VerifyError: If one is damaged, or they are not on one grid.
     """
-    in_order = sorted(rows, key=lambda row: int(row["slice_index"]))
-    whole = stack(in_order)
-    box = _surroundings(whole.mask, in_order[0]["view"])
-    return Lesion(whole.image.crop(box), whole.mask.crop(box), in_order[0])
+    whole = stack(sorted(rows, key=lambda row: int(row["slice_index"])))
+    return whole.crop(_surroundings(whole.volume("mask"), whole.view))
 
 
 def _surroundings(mask: Volume, view: View) -> Box:
     """A box around a mask, square in the plane of the view as far as the slices go."""
-    tight = Box.around(mask.array) or Box((0, 0, 0), mask.shape)
+    tight = Box.around(mask.array) or Box.whole(mask.shape)
     across = [axis for axis in range(3) if axis != VIEW_AXIS[view]]
     extent_mm = max(tight.shape[axis] * mask.spacing_mm[axis] for axis in across)
     pixel_mm2 = float(np.prod([mask.spacing_mm[axis] for axis in across]))
@@ -92,13 +69,12 @@ def _surroundings(mask: Volume, view: View) -> Box:
     return Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
 
 
-def middle(lesion: Lesion) -> tuple[int, int, int]:
+def middle(lesion: Sample) -> Index3:
     """The voxel to look at first: in the slice with the largest area, amid the mask."""
     axis = VIEW_AXIS[lesion.view]
     across = tuple(n for n in range(3) if n != axis)
-    index = int(np.argmax(np.count_nonzero(lesion.mask.array, axis=across)))
-    inside = np.argwhere(lesion.mask.array.take([index], axis=axis))
-    i, j, k = (int(n) for n in np.median(inside, axis=0)) if len(inside) else (0, 0, 0)
-    place = [i, j, k]
+    index = int(np.argmax(np.count_nonzero(lesion.mask, axis=across)))
+    inside = np.argwhere(lesion.volume("mask").slab(axis, index).array)
+    place = [int(n) for n in np.median(inside, axis=0)] if len(inside) else [0, 0, 0]
     place[axis] = index
     return place[0], place[1], place[2]

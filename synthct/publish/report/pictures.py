@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from synthct.dataset.rows import SampleRow
+from synthct.dataset.sample import Sample
 from synthct.dataset.tiles import Rgb, windowed
 from synthct.volume.intensity import BONE, LUNG, SOFT_TISSUE, Window
 
@@ -57,26 +57,31 @@ class Piece:
         return rows * self.spacing_mm[0], columns * self.spacing_mm[1]
 
 
-def cut(row: SampleRow) -> Piece:
-    """The square around a row's mask, as far as the slice goes."""
-    rows_mm, columns_mm = row.columns["spacing_mm"]
-    spacing = float(rows_mm), float(columns_mm)
-    hits = [np.flatnonzero(row.mask.any(axis=1 - axis)) for axis in (0, 1)]
+def cut(sample: Sample, columns: Mapping[str, Any]) -> Piece:
+    """The square around a sample's mask, as far as the slice goes.
+
+    Args:
+        sample: One slice.
+        columns: Its row, of which the flat columns are kept.
+    """
+    shown, spacing = sample.pictures, sample.pixel_mm
+    mask = shown["mask"]
+    hits = [np.flatnonzero(mask.any(axis=1 - axis)) for axis in (0, 1)]
     if any(len(hit) == 0 for hit in hits):
-        hits = [np.arange(length) for length in row.mask.shape]
+        hits = [np.arange(length) for length in mask.shape]
     extent_mm = max((hit[-1] - hit[0] + 1) * s for hit, s in zip(hits, spacing, strict=True))
     side_mm = max(LEAST_MM, CONTEXT * float(extent_mm))
     part = tuple(
         around(int(hit[0] + hit[-1]) // 2, round(side_mm / s), length)
-        for hit, s, length in zip(hits, spacing, row.mask.shape, strict=True)
+        for hit, s, length in zip(hits, spacing, mask.shape, strict=True)
     )
     return Piece(
-        painted=row.image[part].copy(),  # a view would keep the whole slice
-        original=None if row.original is None else row.original[part].copy(),
-        mask=row.mask[part].copy(),
+        painted=shown["image"][part].copy(),  # a view would keep the whole slice
+        original=shown["original"][part].copy() if "original" in shown else None,
+        mask=mask[part].copy(),
         spacing_mm=spacing,
-        columns={k: v for k, v in row.columns.items() if isinstance(v, str | int | float | None)},
-        provenance=row.provenance,
+        columns={k: v for k, v in columns.items() if isinstance(v, str | int | float | None)},
+        provenance=sample.provenance,
     )
 
 

@@ -14,11 +14,12 @@ from html import escape
 
 import numpy as np
 
+from synthct.dataset.sample import Sample
 from synthct.publish.report.html import asset, pictured, text
-from synthct.publish.report.lesions import LEAST_SLICES, Lesion, middle
+from synthct.publish.report.lesions import LEAST_SLICES, middle
 from synthct.publish.report.pictures import WINDOWS, outlined, rim
-from synthct.volume import Volume, nifti_bytes
-from synthct.volume.views import VIEW_AXIS, to_picture
+from synthct.volume import Box, Volume, nifti_bytes
+from synthct.volume.views import VIEW_AXIS
 
 #: Slices of a lesion that are shown as pictures.
 _PICTURES = 6
@@ -33,7 +34,7 @@ def scripts() -> tuple[str, str]:
     return asset(_SCRIPT), asset(_LIBRARY)
 
 
-def section(lesions: Sequence[Lesion]) -> str:
+def section(lesions: Sequence[Sample]) -> str:
     """The section and its script; nothing if there are no lesions."""
     if not lesions:
         return ""
@@ -51,25 +52,26 @@ def section(lesions: Sequence[Lesion]) -> str:
     )
 
 
-def _lesion(number: int, lesion: Lesion) -> str:
+def _lesion(number: int, lesion: Sample) -> str:
     name, axis = f"lesion-{number}", VIEW_AXIS[lesion.view]
-    told = {"view": lesion.view, "start": middle(lesion), "slices": lesion.image.shape}
-    thick, apart = lesion.image.shape[axis], lesion.image.spacing_mm[axis]
-    label = lesion.columns.get("label") or "whatever fits"
+    scene = {"view": lesion.view, "start": middle(lesion), "slices": lesion.shape}
+    image = lesion.volume("image")
+    thick, apart = image.shape[axis], image.spacing_mm[axis]
+    label = lesion.facts.label or "whatever fits"
     planes = "".join(
         f'<option value="{plane}"{" selected" * (plane == lesion.view)}>{plane}</option>'
         for plane in _PLANES
     )
-    outline = Volume(rim(lesion.mask.array, axis), lesion.mask.affine)
+    outline = Volume(rim(lesion.mask, axis), lesion.affine)
     volumes = "".join(
         f'<template id="{name}-{what}">{_packed(nifti_bytes(volume, compress=False))}</template>'
-        for what, volume in (("image", lesion.image), ("rim", outline))
+        for what, volume in (("image", image), ("rim", outline))
     )
     return (
-        f'<article class="lesion" id="{name}" data-lesion="{escape(json.dumps(told))}">'
-        f"<h3>{text(str(lesion.columns['lesion_id']))}: {text(str(label))}</h3>"
+        f'<article class="lesion" id="{name}" data-lesion="{escape(json.dumps(scene))}">'
+        f"<h3>{text(lesion.facts.lesion_id)}: {text(label)}</h3>"
         f"<p>{thick} {lesion.view} slices, {apart:.3g} mm apart; variant "
-        f"{int(lesion.columns['variant']) + 1}</p>"
+        f"{(lesion.facts.variant or 0) + 1}</p>"
         f'<div class="row">{"".join(_pictures(lesion))}</div>'
         '<button type="button">Scroll through it</button> <span class="message"></span>'
         '<div class="viewer" hidden><div class="stage"><canvas aria-label="the lesion, in slices">'
@@ -81,17 +83,15 @@ def _lesion(number: int, lesion: Lesion) -> str:
     )
 
 
-def _pictures(lesion: Lesion) -> Iterator[str]:
+def _pictures(lesion: Sample) -> Iterator[str]:
     """Some slices of a lesion, evenly from its first to its last."""
     axis = VIEW_AXIS[lesion.view]
-    thick = lesion.image.shape[axis]
+    thick = lesion.shape[axis]
     for index in np.unique(np.linspace(0, thick - 1, min(_PICTURES, thick)).round().astype(int)):
-        hu, mask = (
-            to_picture(volume.array.take([index], axis=axis), lesion.view)
-            for volume in (lesion.image, lesion.mask)
-        )
+        shown = lesion.crop(Box.whole(lesion.shape).slab(axis, int(index))).pictures
+        hu, mask = shown["image"], shown["mask"]
         pictures = {key: outlined(hu, mask, window) for key, window in WINDOWS.items()}
-        rows_mm, columns_mm = lesion.columns["spacing_mm"]
+        rows_mm, columns_mm = lesion.pixel_mm
         size_mm = hu.shape[0] * rows_mm, hu.shape[1] * columns_mm
         yield pictured(f"slice {index + 1}", pictures, size_mm)
 

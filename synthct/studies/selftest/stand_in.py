@@ -14,13 +14,14 @@ from synthct.build.crew import Crew
 from synthct.build.progress import Progress
 from synthct.dataset.manifest import Release
 from synthct.dataset.records import write_recipe, write_rejected
-from synthct.dataset.schema import Facts, Row, Slices, arrow_schema, make_row
+from synthct.dataset.rows import encode
+from synthct.dataset.sample import Sample
+from synthct.dataset.schema import Facts, arrow_schema
 from synthct.dataset.summary import rejections
 from synthct.dataset.writer import Rejection, ShardRecord, shard_name
 from synthct.metrics import MEASURES
 from synthct.storage.files import atomic_write, make_folder
 from synthct.storage.lock import version_lock
-from synthct.volume import Volume
 
 #: Splits of the shards; a few are as good as many, since each is written the same way.
 _SPLITS = ("train", "train", "validation")
@@ -99,16 +100,22 @@ def _order(final: Path) -> Order:
     )
 
 
-def _row(number: int) -> Row:
+def _row(number: int) -> dict[str, Any]:
     rng = np.random.default_rng(number)
     original = rng.integers(-1024, 3072, (16, 12, 1), dtype=np.int16)
     mask = np.zeros(original.shape, dtype=bool)
     mask[4:9, 3:8] = True
-    painted = np.where(mask, np.int16(number), original)
-    labels = mask.astype(np.uint8)
-    slices = Slices(Volume(painted, np.eye(4)), original, mask, labels)
     values = {"str": "stand-in", "View": "axial", "int": 0, "bool": False}
     filled: dict[str, Any] = {field.name: values.get(str(field.type)) for field in fields(Facts)}
-    facts = Facts(**filled | {"sample_id": f"sample-{number}"})
-    measures = dict.fromkeys(MEASURES) | {"outside_max_abs_diff": 0}
-    return make_row(slices, facts, measures, {"number": number})
+    return encode(
+        Sample(
+            facts=Facts(**filled | {"sample_id": f"sample-{number}"}),
+            affine=np.eye(4),
+            original=original,
+            image=np.where(mask, np.int16(number), original),
+            mask=mask,
+            labels=mask.astype(np.uint8),
+            metrics=dict.fromkeys(MEASURES) | {"outside_max_abs_diff": 0},
+            provenance={"number": number},
+        )
+    )

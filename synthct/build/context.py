@@ -1,0 +1,195 @@
+"""What all samples of a build share: the checked recipe, the loaded model, what it is judged by.
+
+Used by whoever makes samples: the build, and the check that makes some of them again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from synthct.build.check import Checked
+from synthct.build.draw import CaseReader
+from synthct.build.references import References, learn_references
+from synthct.dataset.sample import Sample
+from synthct.errors import RecipeError
+from synthct.models.checkpoint import load_checkpoint
+from synthct.models.methods import Diffusion
+from synthct.recipe.recipe import Recipe
+from synthct.recipe.relabel import IMAGE, LABELS, Relabeller
+from synthct.sources import CaseEntry
+from synthct.storage.defaults import default_cache_dir
+from synthct.volume import Volume
+from synthct.volume.views import VIEW_AXIS
+
+if TYPE_CHECKING:
+    from synthct.models.painting import Inpainter
+
+logger = logging.getLogger(__name__)
+
+#: One thread per process: several such processes beat one with all threads, and the number of
+#: threads changes low bits.
+THREADS = 1
+
+#: Label map (I, J, K) that the user's program gives a painted slice of a host.
+Relabel = Callable[[Sample, CaseEntry], npt.NDArray[np.uint16]]
+
+
+@dataclass(frozen=True, eq=False)
+class BuildContext:
+    """What all samples of a build share.
+
+    Attributes:
+        checked: The recipe, with plan, sources, checkpoint and licence.
+        numerics: The numerics class.
+        inpainter: The model; None where a control paints, or nothing is going to be painted.
+        references: What real tissue looks like, by label.
+        relabel: Asks the user's program for label maps; None where no mask wants them.
+    """
+
+    checked: Checked
+    numerics: Mapping[str, Any]
+    inpainter: Inpainter | None = None
+    references: References = field(default_factory=lambda: References({}))
+    relabel: Relabel | None = None
+
+    @cached_property
+    def generation(self) -> dict[str, Any]:
+        """How all samples are painted: checkpoint, method and settings."""
+        settings = self.checked.recipe.inpaint.model_dump(
+            mode="json", exclude={"checkpoint", "revision"}
+        )
+        files = self.checked.checkpoint
+        if files is None:
+            return {**settings, "blend": "paste"}
+        return {
+            "checkpoint": files.name,
+            "checkpoint_id": files.checkpoint_id,
+            "revision": files.revision,
+            "files": dict(files.hashes),
+            **settings,
+            "blend": "paste",
+        }
+
+
+def load_context(
+    checked: Checked,
+    device: str = "cpu",
+    *,
+    cache_dir: Path | None = None,
+    relabel: Sequence[str] | None = None,
+) -> BuildContext:
+    """Load the model, if the recipe asks for one, and learn how real tissue looks.
+
+    Pins what changes low bits.
+
+    Args:
+        checked: The recipe.
+        device: Where the model runs.
+        cache_dir: Where what is learnt is kept; by default the user's cache folder.
+        relabel: The user's command for masks with ``label_map: relabel``.
+
+    Raises:
+        RecipeError: If the recipe needs that command and there is none, or the other way about.
+        CheckpointError: If the checkpoint is damaged or cannot paint as the recipe asks.
+        SourceError: If a scan is missing or damaged.
+    """
+    asks_for_labels = _relabel(checked, relabel)
+    inpainter = _inpainter(checked, device)  # before scans are read: it may not go with the recipe
+    references = learn_references(
+        checked.index,
+        [label for section in checked.recipe.masks for label in section.painted_labels()],
+        checked.label_names,
+        checked.recipe.view,
+        cache_dir=cache_dir or default_cache_dir(),
+    )
+    for note in _unlimited(checked, references):
+        logger.warning("note: %s", note)
+    return BuildContext(checked, _numerics(inpainter), inpainter, references, asks_for_labels)
+
+
+def _inpainter(checked: Checked, device: str) -> Inpainter | None:
+    """The model; None where a control paints. Pins what changes low bits."""
+    method, files, rules = checked.recipe.inpaint, checked.checkpoint, checked.rules
+    if not isinstance(method, Diffusion) or files is None or rules is None:
+        return None
+    from synthct.models.painting import inpainter_of, pin_numerics
+
+    pin_numerics(THREADS)
+    return inpainter_of(load_checkpoint(files, device=device), method, rules)
+
+
+def _numerics(inpainter: Inpainter | None) -> Mapping[str, Any]:
+    """What low bits depend on."""
+    if inpainter is None:
+        return {"device": "cpu", **{name: version(name) for name in ("numpy", "scipy")}}
+    from synthct.models.painting import numerics_class
+
+    return numerics_class(inpainter)
+
+
+def require_command(recipe: Recipe, command: Sequence[str] | None) -> None:
+    """Make sure that there is a program to ask where masks want their labels from one.
+
+    Raises:
+        RecipeError: If the recipe needs it and there is none, or the other way about.
+    """
+    section = recipe.relabel
+    if section is None and command is not None:
+        raise RecipeError("--relabel: no mask of the recipe says label_map: relabel")
+    if section is not None and command is None:
+        message = (
+            f"the label maps come from '{section.name}', a program of yours; say how it is called "
+            f"with --relabel 'PROGRAM {IMAGE} {LABELS}'"
+        )
+        raise recipe.error(("relabel",), message)
+
+
+def _relabel(checked: Checked, command: Sequence[str] | None) -> Relabel | None:
+    """Asks the user's program for the label map of a painted slice.
+
+    Raises:
+        RecipeError: If the recipe needs it and there is none, or the other way about.
+    """
+    require_command(checked.recipe, command)
+    section = checked.recipe.relabel
+    if section is None or command is None:
+        return None
+    relabeller = Relabeller(section, tuple(command), checked.label_names)
+    reader = CaseReader(checked.label_names, keep=1)
+
+    def relabel(sample: Sample, host: CaseEntry) -> npt.NDArray[np.uint16]:
+        if section.input == "slice":
+            return relabeller.labels_of(sample.volume("image"), sample.sample_id)
+        place = VIEW_AXIS[sample.view], sample.facts.slice_index
+        scan = reader.read(host).scan()
+        painted = Volume(scan.array.copy(), scan.affine)
+        painted.slab(*place).array[...] = sample.image
+        labels = relabeller.labels_of(painted, sample.sample_id)
+        return Volume(labels, scan.affine).slab(*place).array
+
+    return relabel
+
+
+def _unlimited(checked: Checked, references: References) -> Iterator[str]:
+    """Limits of the recipe that a label cannot break, since nothing is known of its tissue."""
+    limits = checked.recipe.quality.limits
+    hosts = dict.fromkeys(spec.host.patient_id for spec in checked.plan.specs)
+    labels = [label for section in checked.recipe.masks for label in section.painted_labels()]
+    for label in dict.fromkeys(labels):
+        known = [references.of(label, patient) for patient in hosts]
+        if "hu_wasserstein" in limits and any(one.quantiles is None for one in known):
+            yield f"quality: no source shows real '{label}', so hu_wasserstein does not limit it"
+        if "mask_adherence" in limits and any(one.segmenter is None for one in known):
+            yield (
+                f"quality: for some hosts too few other patients show real '{label}', so "
+                "mask_adherence does not limit it there"
+            )
