@@ -24,16 +24,16 @@ def evaluate(
     dataset: Annotated[Path, typer.Argument(help="The folder of a version.", show_default=False)],
     real: Annotated[
         Path | None,
-        typer.Option(help="Another dataset whose originals are what is real.", show_default="own"),
+        typer.Option(help="Another dataset whose originals are the real set.", show_default="its own"),
     ] = None,
     arm: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=DATASET", help="A control arm: the same masks, other paint."),
+        typer.Option(metavar="NAME=DATASET", help="A control: the same masks, painted otherwise."),
     ] = None,
     source: Sources = None,
     extractor: Annotated[
         list[ExtractorName] | None,
-        typer.Option(help="What features are taken by.", show_default="all that are at hand"),
+        typer.Option(help="Feature extractor; may be repeated.", show_default="all installed"),
     ] = None,
     inception_weights: Annotated[
         Path | None,
@@ -46,7 +46,7 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="COMMAND",
-            help="Your own judge of the masks, such as 'nnUNetv2_predict -i {images} -o {labels}'.",
+            help="Your segmenter, which judges the masks, such as 'nnUNetv2_predict -i {images} -o {labels}'.",
         ),
     ] = None,
     segmenter_label: Annotated[
@@ -60,7 +60,7 @@ def evaluate(
     cache_dir: CacheDir = None,
     debug: Debug = False,
 ) -> None:
-    """Measure a finished dataset: labels by arms, beside real against real."""
+    """Compare a finished dataset with real scans and with control datasets."""
     with reporting(debug):
         from synthct.evaluate.extractors import load_extractors
         from synthct.evaluate.results import write_results
