@@ -24,7 +24,7 @@ def evaluate(
     dataset: Annotated[Path, typer.Argument(help="The folder of a version.", show_default=False)],
     real: Annotated[
         Path | None,
-        typer.Option(help="Another dataset whose originals are the real set.", show_default="its own"),
+        typer.Option(help="A dataset whose originals are the real set.", show_default="its own"),
     ] = None,
     arm: Annotated[
         list[str] | None,
@@ -46,7 +46,7 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="COMMAND",
-            help="Your segmenter, which judges the masks, such as 'nnUNetv2_predict -i {images} -o {labels}'.",
+            help="Your segmenter, to judge the masks: 'nnUNetv2_predict -i {images} -o {labels}'.",
         ),
     ] = None,
     segmenter_label: Annotated[
