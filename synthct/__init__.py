@@ -1,4 +1,4 @@
-"""synthct: versioned datasets of CT scans in which diffusion models have painted.
+"""Build versioned datasets of CT scans in which diffusion models have painted.
 
 The names below are loaded when they are first used, so that importing the package stays fast.
 """
@@ -11,28 +11,45 @@ from typing import TYPE_CHECKING, Any
 from synthct.version import __version__
 
 if TYPE_CHECKING:
-    from synthct.api import inpaint
-    from synthct.build.run import build
+    from synthct.api import build, check, evaluate, export, inpaint, load, report, verify
     from synthct.models.palette import PaletteInpaintPipeline, PaletteUNet
     from synthct.recipe.recipe import load_recipe
+    from synthct.volume.intensity import Window
+    from synthct.volume.volume import Volume
 
-#: Public name to the module it lives in. The two classes are here because diffusers looks for
-#: them by the name of the package that a checkpoint's model_index.json gives.
+#: Public name to the module it lives in. The two Palette classes are here because diffusers looks
+#: for them by the name of the package that a checkpoint's model_index.json gives.
 _HOMES = {
     "PaletteInpaintPipeline": "synthct.models.palette",
     "PaletteUNet": "synthct.models.palette",
-    "build": "synthct.build.run",
+    "Volume": "synthct.volume.volume",
+    "Window": "synthct.volume.intensity",
+    "build": "synthct.api",
+    "check": "synthct.api",
+    "evaluate": "synthct.api",
+    "export": "synthct.api",
     "inpaint": "synthct.api",
+    "load": "synthct.api",
     "load_recipe": "synthct.recipe.recipe",
+    "report": "synthct.api",
+    "verify": "synthct.api",
 }
 
 __all__ = [
     "PaletteInpaintPipeline",
     "PaletteUNet",
+    "Volume",
+    "Window",
     "__version__",
     "build",
+    "check",
+    "evaluate",
+    "export",
     "inpaint",
+    "load",
     "load_recipe",
+    "report",
+    "verify",
 ]
 
 
@@ -42,10 +59,14 @@ def __getattr__(name: str) -> Any:
     return getattr(import_module(_HOMES[name]), name)
 
 
-class _Package(ModuleType):
-    """This package: ``synthct.build`` and ``synthct.inpaint`` stay the functions.
+def __dir__() -> list[str]:
+    return __all__
 
-    Importing a submodule of the same name would otherwise put the module in their place.
+
+class _Package(ModuleType):
+    """This package, in which ``synthct.build`` and ``synthct.evaluate`` stay functions.
+
+    Importing the submodules of the same names would otherwise put these in their place.
     """
 
     def __setattr__(self, name: str, value: Any) -> None:

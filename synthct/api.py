@@ -1,9 +1,13 @@
-"""``synthct.inpaint``: paint one scan from Python, without a recipe."""
+"""What ``synthct`` offers from Python: the verbs of the command line, and ``inpaint``.
+
+Other options of a verb are keywords with the names that the function behind it gives them.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,8 +15,11 @@ from pydantic import ValidationError
 
 from synthct.errors import CheckpointError, MaskError, RecipeError, SourceError
 from synthct.models.methods import Diffusion
+from synthct.recipe.recipe import Recipe, load_recipe
 from synthct.recipe.yaml_errors import path_text
 from synthct.seeds import derive_seed
+from synthct.storage.defaults import default_cache_dir
+from synthct.storage.files import beside
 from synthct.volume import (
     HU_MAX,
     HU_MIN,
@@ -24,7 +31,228 @@ from synthct.volume import (
     restore_orientation,
 )
 
+if TYPE_CHECKING:
+    from datasets import DatasetDict
+
+    from synthct.build.check import Checked
+    from synthct.build.verify.run import Report
+    from synthct.evaluate.results import Evaluation
+    from synthct.publish.export.run import Kind
+
 Ct = str | Path | Volume | tuple[npt.NDArray[Any], npt.NDArray[np.float64]]
+
+
+def check(
+    recipe: Recipe | str | Path, *, limit: int | None = None, cache_dir: Path | None = None
+) -> Checked:
+    """Check a recipe against its sources and its checkpoint; nothing is painted.
+
+    Args:
+        recipe: The recipe, or its YAML file.
+        limit: Plan only the first so many samples.
+        cache_dir: Where indexes and phantoms are kept; by default the user's cache folder.
+
+    Returns:
+        The plan of the samples, what the sources hold, and the licence that follows from them.
+
+    Raises:
+        SynthCTError: What is wrong with the recipe, its sources, masks, checkpoint or licence.
+
+    Example:
+        >>> checked = synthct.check("examples/phantoms.yaml")
+        >>> checked.plan.num_samples, checked.licence
+        (8, 'CC0-1.0')
+    """
+    from synthct.build.check import check
+
+    return check(_recipe(recipe), cache_dir=cache_dir or default_cache_dir(), limit=limit)
+
+
+def build(recipe: Recipe | str | Path, output: str | Path = "out", **options: Any) -> Path:
+    """Build the dataset of a recipe; run again to continue where an earlier run stopped.
+
+    Args:
+        recipe: The recipe, or its YAML file.
+        output: The dataset is written to ``output/<name>/<version>``.
+        **options: ``limit``, ``device``, ``workers``, ``lock``, ``relabel``, ``cache_dir`` and
+            ``progress``, as in ``synthct.build.run.build``.
+
+    Returns:
+        The folder of the version.
+
+    Raises:
+        SynthCTError: What the user can mend; earlier versions are left as they are.
+
+    Example:
+        >>> folder = synthct.build("examples/phantoms.yaml", "out")
+        >>> folder.as_posix()
+        'out/phantoms/1.0.0'
+    """
+    from synthct.build.run import build
+
+    return build(_recipe(recipe), Path(output), **options)
+
+
+def load(dataset: str | Path) -> DatasetDict:
+    """Open a finished dataset, with its pages checked for damage as they are read.
+
+    Pictures are 16-bit; HU are ``numpy.asarray(sample["image"]).astype("int16") - 1024``. The
+    dataset's README.md explains all columns. A dataset on the Hub is opened by
+    ``datasets.load_dataset`` directly.
+
+    Returns:
+        Its splits, as ``datasets.load_dataset`` gives them.
+
+    Raises:
+        VerifyError: If the folder holds no finished dataset of synthct, or one of a later format.
+
+    Example:
+        >>> folder = synthct.build("examples/phantoms.yaml", "out")
+        >>> dataset = synthct.load(folder)
+        >>> sample = dataset["train"][0]
+        >>> hu = np.asarray(sample["image"]).astype(np.int16) - 1024
+        >>> hu.shape, sample["label"]
+        ((64, 64), 'kidney')
+    """
+    import datasets
+    from pyarrow.dataset import ParquetFragmentScanOptions
+
+    from synthct.dataset.manifest import read_manifest
+    from synthct.errors import VerifyError
+
+    if read_manifest(Path(dataset)) is None:
+        raise VerifyError(f"{dataset} is no finished dataset; give the folder of a version")
+    options = ParquetFragmentScanOptions(page_checksum_verification=True)
+    return datasets.load_dataset(str(dataset), fragment_scan_options=options)
+
+
+def verify(dataset: str | Path, *, level: int = 1, **options: Any) -> Report:
+    """Check whether a dataset is what its manifest and its recipe say.
+
+    Args:
+        dataset: The folder of a version.
+        level: 0 compares bytes; 1 also rows, digests, splits and licence; 2 also masks and
+            unpainted voxels with the sources; 3 also paints some samples again.
+        **options: ``sources`` (roots by name, for levels 2 and 3), ``checkpoint``, ``device``,
+            ``samples``, ``seed``, ``workers``, ``relabel``, ``cache_dir`` and ``progress``, as in
+            ``synthct.build.verify.run.Originals``.
+
+    Returns:
+        The levels that were checked, and as ``findings`` what is wrong: empty for a good dataset.
+
+    Raises:
+        SynthCTError: If the folder, sources or checkpoint are missing or cannot be read.
+
+    Example:
+        >>> folder = synthct.build("examples/phantoms.yaml", "out")
+        >>> report = synthct.verify(folder, level=2)
+        >>> report.findings
+        ()
+    """
+    from synthct.build.verify.run import Originals, verify
+
+    return verify(Path(dataset), level=level, originals=Originals(**options))
+
+
+def export(dataset: str | Path, kind: Kind, output: str | Path | None = None) -> Path:
+    """Write a finished dataset as a folder of plain files.
+
+    Args:
+        dataset: The folder of a version.
+        kind: ``nifti``: volumes that open over the host's scan; ``png``: pictures of each sample.
+        output: The new folder; by default ``1.0.0.nifti`` or ``1.0.0.png`` beside the version.
+
+    Returns:
+        The new folder, complete.
+
+    Raises:
+        VerifyError: If the dataset is unfinished, damaged or a patch-only release.
+        ConflictError: If the new folder exists and is not empty.
+
+    Example:
+        >>> folder = synthct.build("examples/phantoms.yaml", "out")
+        >>> plain = synthct.export(folder, "nifti")
+        >>> (plain / "samples.csv").is_file()
+        True
+    """
+    from synthct.publish.export.run import export
+
+    version = Path(dataset)
+    return export(version, kind, Path(output or beside(version, kind)))
+
+
+def evaluate(
+    dataset: str | Path,
+    *,
+    arms: Mapping[str, Path] | None = None,
+    extractors: Sequence[str] | None = None,
+    cache_dir: Path | None = None,
+    **options: Any,
+) -> Evaluation:
+    """Compare what was painted with real tissue, and keep the results for ``report``.
+
+    They are written to ``1.0.0.evaluation`` beside the version.
+
+    Args:
+        dataset: The folder of a version.
+        arms: Control datasets by name: the same recipe, painted by another method.
+        extractors: What distances are measured on; by default all that are installed.
+        cache_dir: Where features are kept; by default the user's cache folder.
+        **options: ``real``, ``roots``, ``scopes``, ``segmenter``, ``segmenter_values`` and
+            ``progress``, as in ``synthct.evaluate.run.Options``.
+
+    Raises:
+        SynthCTError: If a dataset is damaged, or there is nothing real to compare with.
+
+    Example:
+        >>> folder = synthct.build("examples/phantoms.yaml", "out")
+        >>> evaluation = synthct.evaluate(folder, extractors=["radiomics"])
+        >>> evaluation.rows, evaluation.arms[0].name
+        (8, 'painted')
+    """
+    from synthct.evaluate.extractors import load_extractors
+    from synthct.evaluate.results import write_results
+    from synthct.evaluate.run import Options, evaluate
+    from synthct.evaluate.tables import results_markdown
+
+    results = evaluate(
+        Path(dataset),
+        load_extractors(extractors),
+        Options(arms=arms or {}, **options),
+        cache_dir=cache_dir or default_cache_dir(),
+    )
+    write_results(beside(Path(dataset), "evaluation"), results, results_markdown(results))
+    return results
+
+
+def report(dataset: str | Path, output: str | Path | None = None, **options: Any) -> Path:
+    """Write one HTML page of a finished dataset: samples, measures, evaluation, provenance.
+
+    Args:
+        dataset: The folder of a version.
+        output: The new folder; by default ``1.0.0.report`` beside the version.
+        **options: ``evaluation``, ``masks`` and ``progress``, as in
+            ``synthct.publish.report.run.write_report``.
+
+    Returns:
+        The page.
+
+    Raises:
+        VerifyError: If the dataset or its evaluation is damaged.
+
+    Example:
+        >>> folder = synthct.build("examples/phantoms.yaml", "out")
+        >>> synthct.report(folder).as_posix()
+        'out/phantoms/1.0.0.report/report.html'
+    """
+    from synthct.publish.report.run import write_report
+
+    version = Path(dataset)
+    return write_report(version, Path(output or beside(version, "report")), **options)
+
+
+def _recipe(recipe: Recipe | str | Path) -> Recipe:
+    return recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
 
 
 def inpaint(
@@ -71,6 +299,14 @@ def inpaint(
         CheckpointError: If the checkpoint is damaged, cannot paint the label, or does not go with
             the scheduler, the number of steps, the guidance or the settings.
         RecipeError: If one of these cannot be for any checkpoint.
+
+    Example:
+        >>> ct = synthct.Volume(np.full((96, 96, 1), 40, np.int16), np.diag([1.5, 1.5, 3, 1]))
+        >>> mask = np.zeros(ct.shape, bool)
+        >>> mask[30:60, 30:60] = True
+        >>> painted = synthct.inpaint(ct, (mask, ct.affine), label="kidney", num_inference_steps=4)
+        >>> bool((painted.array[~mask] == 40).all()), bool((painted.array[mask] != 40).any())
+        (True, True)
     """
     from synthct.models.checkpoint import find_checkpoint, load_checkpoint
     from synthct.models.painting import inpainter_of

@@ -58,7 +58,7 @@ def build(
     cache_dir: CacheDir = None,
     debug: Debug = False,
 ) -> None:
-    """Build the dataset of a recipe; run again to go on where it stopped."""
+    """Build the dataset of a recipe; run again to continue where it stopped."""
     with reporting(debug):
         from synthct.recipe.recipe import load_recipe
 

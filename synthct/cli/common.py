@@ -27,7 +27,7 @@ CacheDir = Annotated[
     ),
 ]
 Limit = Annotated[
-    int | None, typer.Option(min=1, help="Only the first so many samples, to try a recipe.")
+    int | None, typer.Option(min=1, help="Only the first N samples, to try a recipe.")
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback with every error.")]
 

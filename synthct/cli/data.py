@@ -49,7 +49,7 @@ def check(
     cache_dir: CacheDir = None,
     debug: Debug = False,
 ) -> None:
-    """Check a recipe, print what it comes to, and draw its masks on the scans."""
+    """Check a recipe, print its plan, and draw its masks on the scans."""
     with reporting(debug):
         from synthct.recipe.recipe import load_recipe
 
@@ -74,7 +74,9 @@ def check(
 
 def phantom(
     output: Annotated[Path, typer.Option(help="The folder to write; must be empty.")],
-    layout: Annotated[PhantomLayout, typer.Option(help="As which dataset.")] = PhantomLayout.kits23,
+    layout: Annotated[
+        PhantomLayout, typer.Option(help="Laid out like this.")
+    ] = PhantomLayout.kits23,
     patients: Annotated[int, typer.Option(min=1, help="How many patients.")] = 4,
     seed: Annotated[int, typer.Option(min=0, help="Another seed, other patients.")] = 0,
     region: Annotated[Region, typer.Option(help="What the scans cover.")] = Region.abdomen,

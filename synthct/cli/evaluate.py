@@ -5,18 +5,15 @@ from __future__ import annotations
 import html
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from synthct.cli.common import CacheDir, Debug, Sources, on_terminal, reporting, roots_of
 
-if TYPE_CHECKING:
-    from synthct.evaluate.pictures import Extractor
-
 
 class ExtractorName(StrEnum):
-    """What features are taken by."""
+    """Names of the feature extractors, see ``evaluate.extractors``."""
 
     radiomics = "radiomics"
     efficientnet_lite0 = "efficientnet-lite0"
@@ -27,16 +24,16 @@ def evaluate(
     dataset: Annotated[Path, typer.Argument(help="The folder of a version.", show_default=False)],
     real: Annotated[
         Path | None,
-        typer.Option(help="Another dataset whose originals are what is real.", show_default="own"),
+        typer.Option(help="A dataset whose originals are the real set.", show_default="its own"),
     ] = None,
     arm: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=DATASET", help="A control arm: the same masks, other paint."),
+        typer.Option(metavar="NAME=DATASET", help="A control: the same masks, painted otherwise."),
     ] = None,
     source: Sources = None,
     extractor: Annotated[
         list[ExtractorName] | None,
-        typer.Option(help="What features are taken by.", show_default="all that are at hand"),
+        typer.Option(help="Feature extractor; may be repeated.", show_default="all installed"),
     ] = None,
     inception_weights: Annotated[
         Path | None,
@@ -49,7 +46,7 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="COMMAND",
-            help="Your own judge of the masks, such as 'nnUNetv2_predict -i {images} -o {labels}'.",
+            help="Your segmenter, to judge the masks: 'nnUNetv2_predict -i {images} -o {labels}'.",
         ),
     ] = None,
     segmenter_label: Annotated[
@@ -63,8 +60,9 @@ def evaluate(
     cache_dir: CacheDir = None,
     debug: Debug = False,
 ) -> None:
-    """Measure a finished dataset: labels by arms, beside real against real."""
+    """Compare a finished dataset with real scans and with control datasets."""
     with reporting(debug):
+        from synthct.evaluate.extractors import load_extractors
         from synthct.evaluate.results import write_results
         from synthct.evaluate.run import Options, evaluate
         from synthct.evaluate.tables import results_markdown
@@ -82,7 +80,7 @@ def evaluate(
         )
         found = evaluate(
             dataset,
-            _extractors(extractor, inception_weights),
+            load_extractors(extractor and [name.value for name in extractor], inception_weights),
             options,
             cache_dir=cache_dir or default_cache_dir(),
         )
@@ -109,35 +107,3 @@ def _values(pairs: list[str] | None) -> dict[str, frozenset[int]]:
             raise RecipeError(f"--segmenter-label {pair}: write LABEL=VALUES, such as kidney=1,2")
         values[label] = frozenset(int(part) for part in parts)
     return values
-
-
-def _extractors(names: list[ExtractorName] | None, weights: Path | None) -> list[Extractor]:
-    """The extractors that were asked for, or all that are installed.
-
-    Raises:
-        CheckpointError: If one that was asked for cannot be had.
-    """
-    from synthct.errors import CheckpointError
-    from synthct.evaluate.efficientnet import EfficientNetLite0, is_installed
-    from synthct.evaluate.inception import WEIGHTS, Inception, find_weights
-    from synthct.evaluate.radiomics import Radiomics
-
-    found = find_weights(weights)
-    at_hand = [ExtractorName.radiomics]
-    at_hand += [ExtractorName.efficientnet_lite0] if is_installed() else []
-    at_hand += [ExtractorName.inception_v3] if found is not None else []
-    made: list[Extractor] = []
-    for name in dict.fromkeys(names or at_hand):
-        match name:
-            case ExtractorName.radiomics:
-                made.append(Radiomics())
-            case ExtractorName.efficientnet_lite0:
-                made.append(EfficientNetLite0())
-            case ExtractorName.inception_v3:
-                if found is None:
-                    raise CheckpointError(
-                        f"inception-v3 needs its weights: --inception-weights FILE, the {WEIGHTS} "
-                        "of the pytorch-fid project"
-                    )
-                made.append(Inception(found))
-    return made

@@ -38,7 +38,7 @@ def publish(
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Publish to the Hugging Face Hub: whole or not at all; the same command goes on."""
+    """Publish a dataset or checkpoint to the Hugging Face Hub; run again to continue."""
     with reporting(debug):
         from huggingface_hub import get_token
 

@@ -16,7 +16,7 @@ def report(
         Path | None,
         typer.Option(help="The folder of its results.", show_default="DATASET.evaluation, if any"),
     ] = None,
-    masks: Annotated[int, typer.Option(min=1, help="Show at most so many masks.")] = 24,
+    masks: Annotated[int, typer.Option(min=1, help="Show at most this many masks.")] = 24,
     output: Annotated[
         Path | None,
         typer.Option(help="Where the page goes.", show_default="DATASET.report"),

@@ -31,7 +31,7 @@ def train(
         typer.Option(min=0, help="Processes that cut patches.", show_default="by number of cores"),
     ] = None,
     max_minutes: Annotated[
-        float | None, typer.Option(help="Stop after so long; the same command goes on.")
+        float | None, typer.Option(help="Stop after this time; the same command continues.")
     ] = None,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Also write curves and samples for TensorBoard.")
@@ -39,7 +39,7 @@ def train(
     cache_dir: CacheDir = None,
     debug: Debug = False,
 ) -> None:
-    """Train a checkpoint; run again to go on where it stopped."""
+    """Train a checkpoint; run again to continue where it stopped."""
     with reporting(debug):
         from synthct.training.recipe import load_training_recipe
 

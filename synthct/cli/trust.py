@@ -84,7 +84,7 @@ def compose(
     cache_dir: CacheDir = None,
     debug: Debug = False,
 ) -> None:
-    """Put whole samples together from a patch-only release and your own copy of the scans."""
+    """Complete a patch-only release with your own copy of the scans."""
     with reporting(debug):
         from synthct.build.compose import bytes_of
         from synthct.build.compose import compose as run
@@ -107,7 +107,7 @@ def diff(
     all_ids: Annotated[bool, typer.Option("--all", help="List every sample.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Say which samples are new, gone or changed, and the least version that this makes."""
+    """List samples that are new, gone or changed, and the version number this needs."""
     with reporting(debug):
         from synthct.dataset.diff import compare
 

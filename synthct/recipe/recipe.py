@@ -237,6 +237,11 @@ def load_recipe(
 
     Raises:
         RecipeError: With one line ``file:line:column: key: what is wrong`` for each fault.
+
+    Example:
+        >>> recipe = synthct.load_recipe("examples/phantoms.yaml")
+        >>> recipe.name, [section.kind for section in recipe.masks]
+        ('phantoms', ['organ'])
     """
     document = read_yaml(Path(path))
     _replace_roots(document, sources or {})

@@ -25,6 +25,11 @@ class Window(BaseModel):
     Attributes:
         level_hu: Centre of the window in HU.
         width_hu: Full width of the window in HU.
+
+    Example:
+        >>> soft_tissue = synthct.Window(level_hu=50, width_hu=400)
+        >>> soft_tissue.encode(np.array([-1000, 50, 150])).tolist()
+        [-1.0, 0.0, 0.5]
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

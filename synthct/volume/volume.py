@@ -36,6 +36,11 @@ class Volume:
     Attributes:
         array: (I, J, K); int16 HU, an integer label map, or a boolean region. Treat as read-only.
         affine: (4, 4) float64, from voxel index (i, j, k, 1) to RAS+ millimetres.
+
+    Example:
+        >>> ct = synthct.Volume(np.zeros((4, 5, 6), np.int16), np.diag([0.8, 0.8, 2.5, 1]))
+        >>> ct.spacing_mm, ct.orientation
+        ((0.8, 0.8, 2.5), 'RAS')
     """
 
     array: Array

@@ -10,6 +10,7 @@ import torch
 from scipy import ndimage
 from scipy.linalg import sqrtm
 
+from synthct.evaluate import distances
 from synthct.evaluate.distances import (
     frechet_distance,
     inception_score,
@@ -165,7 +166,7 @@ def test_what_was_painted_over_is_no_independent_sample() -> None:
 def test_chunks_do_not_change_the_sums(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = gaussian(1, 50), gaussian(2, 40, shift=0.3)
     whole = kernel_distance(x, y).value, precision_recall(x, y)
-    monkeypatch.setattr("synthct.evaluate.distances._CHUNK", 7)
+    monkeypatch.setattr(distances, "_CHUNK", 7)
     assert kernel_distance(x, y).value == pytest.approx(whole[0])
     assert precision_recall(x, y) == whole[1]
 

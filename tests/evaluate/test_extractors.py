@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from synthct.errors import CheckpointError
+from synthct.evaluate import efficientnet as efficientnet_module
 from synthct.evaluate import inception as inception_module
 from synthct.evaluate.efficientnet import EfficientNetLite0
 from synthct.evaluate.inception import WEIGHTS, Inception, InceptionV3, find_weights
@@ -111,7 +112,7 @@ def test_weights_of_another_hash_are_not_opened(
 def test_without_its_packages_the_extractor_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("synthct.evaluate.efficientnet.find_spec", lambda _: None)
+    monkeypatch.setattr(efficientnet_module, "find_spec", lambda _: None)
     with pytest.raises(CheckpointError, match=r"pip install '\.\[evaluate\]'"):
         EfficientNetLite0()
 

@@ -1,12 +1,14 @@
-"""Pieces of HTML that both the page and its viewer are made of."""
+"""The template of the page, and files and pictures in the form that it takes."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping
-from html import escape
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, StrictUndefined
 
 from synthct.dataset.tiles import Rgb
 from synthct.publish.report.pictures import data_uri
@@ -15,30 +17,40 @@ from synthct.publish.report.pictures import data_uri
 _WIDTH = 180
 
 
-def text(words: str) -> str:
-    """Text that is shown and does nothing, nor turns the direction of what is beside it."""
-    return f"<bdi>{escape(words)}</bdi>"
+class Picture(NamedTuple):
+    """The same in several windows, one of which is shown.
+
+    Attributes:
+        name: What it shows.
+        images: Data URI by the class of its window.
+        width: In pixels.
+        height: In pixels.
+        notes: Lines beneath the name.
+    """
+
+    name: str
+    images: Mapping[str, str]
+    width: int
+    height: int
+    notes: Sequence[str] = ()
 
 
 def pictured(
-    name: str, pictures: Mapping[str, Rgb], size_mm: tuple[float, float], more: str = ""
-) -> str:
-    """Pictures of the same in several windows, one of which is shown.
-
-    Args:
-        name: What they show.
-        pictures: By the class of their window.
-        size_mm: Height and width.
-        more: HTML beneath the name.
-    """
+    name: str, pictures: Mapping[str, Rgb], size_mm: tuple[float, float], notes: Sequence[str] = ()
+) -> Picture:
+    """A picture of height and width ``size_mm``, by the class of its window."""
     height, width = size_mm
-    size = f'width="{_WIDTH}" height="{round(_WIDTH * height / width)}"'
-    images = "".join(
-        f'<img class="{key}" {size} alt="{escape(name)}" src="{data_uri(picture)}">'
-        for key, picture in pictures.items()
+    uris = {key: data_uri(picture) for key, picture in pictures.items()}
+    return Picture(name, uris, _WIDTH, round(_WIDTH * height / width), notes)
+
+
+def fill_template(values: Mapping[str, Any]) -> str:
+    """``page.html`` with values, which are escaped wherever they stand."""
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    caption = f"{escape(name)}{f'<br>{more}' if more else ''}"
-    return f"<figure>{images}<figcaption>{caption}</figcaption></figure>"
+    environment.filters["count"] = "{:,}".format
+    return environment.from_string(asset("page.html")).render(values).lstrip()
 
 
 def asset(name: str) -> str:

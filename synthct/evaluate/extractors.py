@@ -1,0 +1,56 @@
+"""Which feature extractors there are, and which of them this machine has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from synthct.errors import CheckpointError, RecipeError
+from synthct.evaluate.efficientnet import EfficientNetLite0, is_installed
+from synthct.evaluate.inception import WEIGHTS, Inception, find_weights
+from synthct.evaluate.pictures import Extractor
+from synthct.evaluate.radiomics import Radiomics
+
+
+def load_extractors(
+    names: Sequence[str] | None = None, weights: Path | None = None
+) -> list[Extractor]:
+    """Load feature extractors.
+
+    Args:
+        names: Of ``radiomics``, ``efficientnet-lite0`` and ``inception-v3``; by default all whose
+            package and weights are on this machine.
+        weights: Weights of inception-v3: a file, or ``OWNER/REPOSITORY/FILE`` in the Hub's cache.
+
+    Raises:
+        RecipeError: If a name is unknown.
+        CheckpointError: If the package or the weights of a requested one are missing.
+    """
+    inception = find_weights(weights)
+    if names is None:
+        available: dict[str, bool] = {
+            "radiomics": True,
+            "efficientnet-lite0": is_installed(),
+            "inception-v3": inception is not None,
+        }
+        names = [name for name, there in available.items() if there]
+    loaded: list[Extractor] = []
+    for name in dict.fromkeys(names):
+        match name:
+            case "radiomics":
+                loaded.append(Radiomics())
+            case "efficientnet-lite0":
+                loaded.append(EfficientNetLite0())
+            case "inception-v3":
+                if inception is None:
+                    raise CheckpointError(
+                        f"inception-v3 needs its weights: --inception-weights FILE, the {WEIGHTS} "
+                        "of the pytorch-fid project"
+                    )
+                loaded.append(Inception(inception))
+            case _:
+                raise RecipeError(
+                    f"extractor '{name}' is unknown; choose radiomics, efficientnet-lite0 or "
+                    "inception-v3"
+                )
+    return loaded
