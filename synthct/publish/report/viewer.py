@@ -76,7 +76,7 @@ def _pictures(lesion: Sample) -> Iterator[Picture]:
             key: outlined(shown["image"], shown["mask"], window) for key, window in WINDOWS.items()
         }
         rows_mm, columns_mm = lesion.pixel_mm
-        size_mm = shown["image"].shape[0] * rows_mm, shown["image"].shape[1] * columns_mm
+        size_mm = hu.shape[0] * rows_mm, hu.shape[1] * columns_mm
         yield pictured(f"slice {index + 1}", pictures, size_mm)
 
 
