@@ -15,13 +15,12 @@ from scipy.ndimage import binary_erosion, distance_transform_edt, gaussian_filte
 from tiny_recipe import SECTIONS, tiny_recipe, write_data, write_recipe
 
 from synthct.build.check import check
+from synthct.build.context import BuildContext
 from synthct.build.controls import control_for
 from synthct.build.controls.grain import measure_grain
 from synthct.build.controls.tissue import shift_hu
 from synthct.build.draw import CaseReader, DrawnMask, masks_of
-from synthct.build.context import BuildContext
 from synthct.build.prepare import Draft, prepare
-from synthct.build.references import References
 from synthct.build.run import build
 from synthct.build.sample import finish
 from synthct.dataset.png import decode_hu, decode_labels, decode_mask
