@@ -14,12 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from synthct.volume.views import VIEW_AXIS
-from synthct.storage.defaults import default_cache_dir
+from synthct.build.documents import write_documents
+from synthct.build.draw import CaseReader
 from synthct.dataset.digest import array_digest
-from synthct.storage.files import make_folder
 from synthct.dataset.integrity import check_bytes
-from synthct.storage.lock import version_lock
 from synthct.dataset.lockfile import Lock, LockedCase, read_lock, work_id
 from synthct.dataset.manifest import FileEntry, Manifest, read_manifest, release_of, write_manifest
 from synthct.dataset.patch_rows import complete
@@ -29,11 +27,13 @@ from synthct.dataset.sample import Sample
 from synthct.dataset.schema import arrow_schema
 from synthct.dataset.version import commit, find_release, open_staging
 from synthct.dataset.writer import ShardRecord, write_shard
-from synthct.build.documents import write_documents
-from synthct.build.draw import CaseReader
 from synthct.errors import ConflictError, RecipeError, ResourceError, SourceError, VerifyError
 from synthct.recipe.recipe import Recipe, stored_recipe
 from synthct.sources import CaseEntry, FolderSection, Index, at_hand, index_sources
+from synthct.storage.defaults import default_cache_dir
+from synthct.storage.files import make_folder
+from synthct.storage.lock import version_lock
+from synthct.volume.views import VIEW_AXIS
 
 
 def compose(
