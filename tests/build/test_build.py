@@ -307,7 +307,7 @@ def test_an_output_that_cannot_be_written_is_told_before_any_work(
     def index(*_: Any, **__: Any) -> None:
         pytest.fail("the sources were indexed")
 
-    monkeypatch.setattr("synthct.build.check.index_sources", index)
+    monkeypatch.setattr(import_module("synthct.build.check"), "index_sources", index)
     (folder / "file").write_text("in the way")
     with pytest.raises(ResourceError, match="file"):
         make("file")
@@ -361,7 +361,7 @@ def test_an_error_in_a_worker_reads_like_any_other(
     def prepare(specs: list[SampleSpec], *_: Any) -> None:
         raise SourceError(f"case {specs[0].host.case_id}: imaging.nii.gz is damaged")
 
-    monkeypatch.setattr("synthct.build.workers.prepare", prepare)
+    monkeypatch.setattr(import_module("synthct.build.workers"), "prepare", prepare)
     with pytest.raises(SourceError) as err:
         make(f"failing-{workers}", workers=workers)
     assert str(err.value) == "case case_00000: imaging.nii.gz is damaged"
@@ -371,7 +371,7 @@ def test_a_killed_worker_is_told_as_such(make: Make, monkeypatch: pytest.MonkeyP
     def prepare(*_: Any) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    monkeypatch.setattr("synthct.build.workers.prepare", prepare)
+    monkeypatch.setattr(import_module("synthct.build.workers"), "prepare", prepare)
     with pytest.raises(ResourceError, match="was killed, most often for lack of memory"):
         make("killed-worker", workers=1)
 

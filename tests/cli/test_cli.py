@@ -220,7 +220,7 @@ def test_the_contact_sheet_shows_masks_of_every_section(
     def plan_sheet(masks: list[DrawnMask], view: str) -> None:
         shown.extend(mask.section.name for mask in masks)
 
-    monkeypatch.setattr("synthct.build.preview.plan_sheet", plan_sheet)
+    monkeypatch.setattr(import_module("synthct.build.preview"), "plan_sheet", plan_sheet)
     changes: dict[str, Any] = tiny_recipe(folder, folder)
     changes["masks"][3]["weight"] = 0.1  # blobs are rare
     write_recipe(tmp_path / "tiny.yaml", folder / "data", tiny_checkpoint,
