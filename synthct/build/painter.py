@@ -6,7 +6,7 @@ Used by whoever makes samples: the build, and the check that makes some of them 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -72,7 +72,7 @@ class Painter:
 
 def load_painter(
     checked: Checked,
-    device: str = "cpu",
+    device: Callable[[], str],
     *,
     cache_dir: Path | None = None,
     relabel: Sequence[str] | None = None,
@@ -83,7 +83,8 @@ def load_painter(
 
     Args:
         checked: The recipe.
-        device: Where the model runs.
+        device: Says where the model runs; not called where no model paints, since finding out
+            takes seconds.
         cache_dir: Where what is learnt is kept; by default the user's cache folder.
         relabel: The user's command for masks with ``label_map: relabel``.
 
@@ -113,7 +114,7 @@ def load_painter(
     )
 
 
-def _inpainter(checked: Checked, device: str) -> Inpainter | None:
+def _inpainter(checked: Checked, device: Callable[[], str]) -> Inpainter | None:
     """The model; None where a control paints. Pins what changes low bits."""
     asked, files, rules = checked.recipe.inpaint, checked.checkpoint, checked.rules
     if not isinstance(asked, Diffusion) or files is None or rules is None:
@@ -121,7 +122,7 @@ def _inpainter(checked: Checked, device: str) -> Inpainter | None:
     from synthct.models.painting import inpainter_of, pin_numerics
 
     pin_numerics(THREADS)
-    return inpainter_of(load_checkpoint(files, device=device), asked, rules)
+    return inpainter_of(load_checkpoint(files, device=device()), asked, rules)
 
 
 def _numerics(inpainter: Inpainter | None) -> Mapping[str, Any]:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from tiny_recipe import tiny_recipe, write_data, write_recipe
 
-from synthct.build.launch import processes_to_start
+from synthct.processes.launch import processes_to_start
 from synthct.build.run import build
 from synthct.errors import RecipeError, ResourceError
 from synthct.recipe.recipe import Recipe

@@ -31,7 +31,7 @@ from synthct.build.painter import Painter, generation_of, paint_samples, trained
 from synthct.recipe.plan import SampleSpec
 from synthct.build.prepare import Outcome, Prepared, prepare
 from synthct.build.sample import describe
-from synthct.build.workers import prepared_shards, telling_of_killed_workers
+from synthct.build.workers import prepared_shards
 
 #: What in a lock must be the same here for the plan to be the same.
 _INPUTS = ("plan.id", "labels.", "sources.", "checkpoint.id", "checkpoint.files.")
@@ -107,21 +107,20 @@ def check_plan(
     if len(paths) != len(shards):
         yield Finding(LOCK, f"the plan comes to {len(shards)} shards, there are {len(paths)}")
         return
-    with telling_of_killed_workers():
-        for number, masks in prepared_shards(checked, shards, iter(range(len(shards))), workers):
-            path, stored = paths[number], enumerate(stored_rows(folder / paths[number]))
-            place = next(stored, None)
-            for mask in (mask for outcome in masks for mask in outcome):
-                for spec in mask.specs:
-                    if place is None or place[1]["sample_id"] != spec.sample_id:
-                        yield from _absent(path, mask, spec, rejected)
-                        continue
-                    for problem in _differences(place[1], mask, spec, checked, lock):
-                        yield Finding(path, problem, (place[0],))
-                    place = next(stored, None)
-            if place is not None:
-                what = f"sample '{place[1]['sample_id']}' is none of the plan's, or out of order"
-                yield Finding(path, what, (place[0],))
+    for number, masks in prepared_shards(checked, shards, iter(range(len(shards))), workers):
+        path, stored = paths[number], enumerate(stored_rows(folder / paths[number]))
+        place = next(stored, None)
+        for mask in (mask for outcome in masks for mask in outcome):
+            for spec in mask.specs:
+                if place is None or place[1]["sample_id"] != spec.sample_id:
+                    yield from _absent(path, mask, spec, rejected)
+                    continue
+                for problem in _differences(place[1], mask, spec, checked, lock):
+                    yield Finding(path, problem, (place[0],))
+                place = next(stored, None)
+        if place is not None:
+            what = f"sample '{place[1]['sample_id']}' is none of the plan's, or out of order"
+            yield Finding(path, what, (place[0],))
 
 
 def _absent(
