@@ -16,21 +16,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TypeVar
 
-from synthct.volume.views import VIEW_AXIS
 from synthct.build.assemble import Order, Painted, ShardFile, assemble, counted, is_finished
 from synthct.build.check import Checked, check
-from synthct.storage.defaults import default_cache_dir
-from synthct.processes.group import join_group
-from synthct.dataset.digest import canonical_json
-from synthct.storage.files import atomic_write, make_folder
-from synthct.storage.lock import version_lock, worker_lock
-from synthct.dataset.manifest import Release
-from synthct.dataset.summary import rejections
-from synthct.dataset.writer import ShardRecord, shard_name, writer_settings
 from synthct.build.documents import recipe_schema, write_documents
 from synthct.build.draw import masks_of
-from synthct.errors import QuarantineError
-from synthct.build.verify.locked import lock_of, require_locked
 from synthct.build.painter import (
     MODEL_FAULT,
     Painter,
@@ -38,12 +27,22 @@ from synthct.build.painter import (
     paint_samples,
     require_command,
 )
-from synthct.recipe.plan import Plan, SampleSpec
 from synthct.build.progress import Progress
-from synthct.recipe.recipe import Recipe
-from synthct.version import __version__
+from synthct.build.verify.locked import lock_of, require_locked
 from synthct.build.workers import prepared_shards
-from synthct.storage.defaults import default_workers
+from synthct.dataset.digest import canonical_json
+from synthct.dataset.manifest import Release
+from synthct.dataset.summary import rejections
+from synthct.dataset.writer import ShardRecord, shard_name, writer_settings
+from synthct.errors import QuarantineError
+from synthct.processes.group import join_group
+from synthct.recipe.plan import Plan, SampleSpec
+from synthct.recipe.recipe import Recipe
+from synthct.storage.defaults import default_cache_dir, default_workers
+from synthct.storage.files import atomic_write, make_folder
+from synthct.storage.lock import version_lock, worker_lock
+from synthct.version import __version__
+from synthct.volume.views import VIEW_AXIS
 
 T = TypeVar("T")
 
@@ -118,7 +117,9 @@ def build(
                 _log_plan(checked)
             else:
                 held.enter_context(worker_lock(final))
-            painter = load_painter(checked, lambda: group.device, cache_dir=cache_dir, relabel=relabel)
+            painter = load_painter(
+                checked, lambda: group.device, cache_dir=cache_dir, relabel=relabel
+            )
             found = lock_of(checked, painter.numerics)
             if lock is not None:
                 require_locked(lock, found)

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 from tiny_recipe import tiny_recipe, write_data, write_recipe
 
-from synthct.processes.launch import processes_to_start
 from synthct.build.run import build
 from synthct.errors import RecipeError, ResourceError
+from synthct.processes.launch import processes_to_start
 from synthct.recipe.recipe import Recipe
 
 Start = Callable[..., subprocess.Popen[str]]

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from torch.distributed import HashStore
 
-from synthct.processes.group import Group, Interrupt, LaunchedGroup, join_group
 from synthct.errors import ConflictError, ResourceError, SourceError
+from synthct.processes.group import Group, LaunchedGroup, join_group
 
 
 def groups(size: int, **options: Any) -> list[LaunchedGroup]:
