@@ -112,9 +112,8 @@ def verify(folder: Path, *, level: int = 1, originals: Originals | None = None) 
 
 
 def _device(wanted: str | None, lock: Lock) -> str:
-    return (
-        "cpu" if wanted is None and lock.numerics.get("device") == "cpu" else choose_device(wanted)
-    )
+    was_on_cpu = lock.numerics.get("device") == "cpu"
+    return "cpu" if wanted is None and was_on_cpu else choose_device(wanted)
 
 
 Checking = tuple[str, list[Finding]]
