@@ -202,12 +202,9 @@ class LaunchedGroup(Group):
 
     def part(self) -> None:
         """Wait until the others are done too, so that one that is stopped does not go unseen."""
-        from accelerate import PartialState
-
         self._say(place="")
         self.count("done", 1)
         self.wait_for_count("done", self.size, lambda: None)
-        PartialState().destroy_process_group()
 
     @contextmanager
     def in_turn(self, name: str) -> Iterator[None]:
@@ -372,7 +369,7 @@ def join_group(wanted_device: str | None = None) -> Iterator[Group]:
             _ = group.device  # an error is told before any work
         yield group
         return
-    import accelerate  # noqa: F401
+    import accelerate
     from torch.distributed import PrefixStore  # type: ignore[attr-defined]
     from torch.distributed.rendezvous import rendezvous
 
@@ -386,6 +383,7 @@ def join_group(wanted_device: str | None = None) -> Iterator[Group]:
         launched.meet(device)
         yield launched
         launched.part()
+        accelerate.PartialState().destroy_process_group()
 
 
 #: A process that builds twice has two groups.

@@ -12,7 +12,7 @@ import pytest
 from torch.distributed import HashStore
 
 from synthct.errors import ConflictError, ResourceError, SourceError
-from synthct.processes.group import Group, LaunchedGroup, join_group
+from synthct.processes.group import Group, Interrupt, LaunchedGroup, join_group
 
 
 def groups(size: int, **options: Any) -> list[LaunchedGroup]:
@@ -94,6 +94,28 @@ def test_a_silent_process_is_named_with_what_it_was_at() -> None:
     assert "case c7" in str(err.value)
 
 
+def test_one_that_is_stopped_after_the_others_are_done_is_named() -> None:
+    first, _ = groups(2, beat_s=0.01, silent_beats=30)
+    peer(first._store, 1)
+    with pytest.raises(ResourceError, match="process 1 of 2 .* has not answered"), first:
+        first.part()  # all shards are taken, and this process has nothing left to do
+
+
+def test_processes_part_when_all_are_done() -> None:
+    threads = [threading.Thread(target=group.part) for group in groups(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+def test_one_that_does_not_start_is_named() -> None:
+    first, _ = groups(2)
+    with pytest.raises(ResourceError, match="process 1 of 2 has not started for 0 s"), first:
+        first.meet("cpu", patience_s=0.1)
+
+
 def test_a_process_that_lives_but_gets_nowhere_is_named() -> None:
     first, _ = groups(2, beat_s=0.01, silent_beats=50, stuck_beats=20)
     done = threading.Event()
@@ -145,11 +167,14 @@ def test_an_error_elsewhere_stops_this_process_too() -> None:
     assert first._get("failed") == "process 1 of 2 failed: case c7: damaged"
 
 
-def test_interrupted_by_the_user_it_stays_an_interrupt() -> None:
-    first, _ = groups(2, beat_s=0.01)
-    with pytest.raises(KeyboardInterrupt), first:
-        raise KeyboardInterrupt
-    assert json.loads(first._store.get("process/0"))["over"]
+def test_one_process_reports_an_interrupt_for_all() -> None:
+    first, second = groups(2, beat_s=0.01)
+    with pytest.raises(Interrupt, match="SIGHUP"), second:
+        raise KeyboardInterrupt("SIGHUP")
+    assert json.loads(first._store.get("process/1"))["over"]
+    with pytest.raises(SystemExit) as end, first:  # which its launcher has then stopped
+        raise KeyboardInterrupt("SIGTERM")
+    assert end.value.code == 130
 
 
 def test_a_store_that_is_gone_is_told_as_such() -> None:
