@@ -97,7 +97,7 @@ def test_a_silent_process_is_named_with_what_it_was_at() -> None:
 def test_one_that_is_stopped_after_the_others_are_done_is_named() -> None:
     first, _ = groups(2, beat_s=0.01, silent_beats=30)
     peer(first._store, 1)
-    with pytest.raises(ResourceError, match="process 1 of 2 .* has not answered"), first:
+    with pytest.raises(ResourceError, match=r"process 1 of 2 .* has not answered"), first:
         first.part()  # all shards are taken, and this process has nothing left to do
 
 
