@@ -35,7 +35,7 @@ from synthct.dataset.manifest import Release
 from synthct.dataset.summary import rejections
 from synthct.dataset.writer import ShardRecord, shard_name, writer_settings
 from synthct.errors import QuarantineError
-from synthct.processes.group import join_group
+from synthct.processes.join import join_group
 from synthct.recipe.plan import Plan, SampleSpec
 from synthct.recipe.recipe import Recipe
 from synthct.storage.defaults import default_cache_dir, default_workers

@@ -12,7 +12,6 @@ after a minute.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import os
 import signal
@@ -30,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 from synthct.errors import ConflictError, ResourceError, SynthCTError
 from synthct.processes.device import choose_device
-from synthct.processes.launch import GONE, interrupt, world_size
+from synthct.processes.launch import GONE, interrupt
 
 if TYPE_CHECKING:
     from torch.distributed import Store  # type: ignore[attr-defined]
@@ -86,6 +85,13 @@ class Group:
         Raises:
             ConflictError: If it is not.
         """
+        first = self.share(f"agree/{what}", lambda: value)
+        if first != value:
+            raise ConflictError(
+                f"process {self.rank} of {self.size} on {socket.gethostname()} has {what} "
+                f"{value[:12]}, process 0 has {first[:12]}, so their samples would differ; let all "
+                "processes see the same sources, packages and kind of processor"
+            )
 
     def share(self, name: str, make: Callable[[], Any]) -> Any:
         """What the first process makes, for all; must be JSON."""
@@ -188,7 +194,7 @@ class LaunchedGroup(Group):
                 )
             time.sleep(0.05)
         os.environ.setdefault("OMP_NUM_THREADS", "1")
-        with _asking():
+        with asking():
             state = PartialState(
                 cpu=not device.startswith("cuda"),
                 backend="gloo",  # goes with every device; nothing large is ever exchanged
@@ -215,16 +221,6 @@ class LaunchedGroup(Group):
         else:
             self._wait_for(f"turn/{name}")
             yield
-
-    def agree(self, what: str, value: str) -> None:
-        """Compare with what the first process has put into the store."""
-        first = self.share(f"agree/{what}", lambda: value)
-        if first != value:
-            raise ConflictError(
-                f"process {self.rank} of {self.size} on {self._state['host']} has {what} "
-                f"{value[:12]}, process 0 has {first[:12]}, so their samples would differ; let all "
-                "processes see the same sources, packages and kind of processor"
-            )
 
     def share(self, name: str, make: Callable[[], Any]) -> Any:
         """The others wait until the first process has made it."""
@@ -339,59 +335,20 @@ class LaunchedGroup(Group):
         self._set(f"process/{self.rank}", json.dumps(self._state))
 
     def _get(self, key: str) -> str | None:
-        with _asking():
+        with asking():
             return self._store.get(key).decode() if self._store.check([key]) else None
 
     def _set(self, key: str, value: str) -> None:
-        with _asking():
+        with asking():
             self._store.set(key, value)
 
     def _add(self, key: str, amount: int) -> int:
-        with _asking():
+        with asking():
             return self._store.add(key, amount)
 
 
 @contextmanager
-def join_group(wanted_device: str | None = None) -> Iterator[Group]:
-    """The group of this process: that of its launcher, or itself alone.
-
-    A process alone starts nothing of torch's.
-
-    Args:
-        wanted_device: As for ``choose_device``.
-
-    Raises:
-        ResourceError: If the device cannot be used, or another process has died or is stopped.
-    """
-    if world_size() == 1:
-        group = Group(wanted_device)
-        if wanted_device is not None:
-            _ = group.device  # an error is told before any work
-        yield group
-        return
-    import accelerate
-    from torch.distributed import PrefixStore  # type: ignore[attr-defined]
-    from torch.distributed.rendezvous import rendezvous
-
-    device = choose_device(wanted_device)
-    is_there = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    with _asking():
-        patience = timedelta(seconds=STORE_S if is_there else START_S)
-        store, rank, size = next(iter(rendezvous("env://", timeout=patience)))
-    store = PrefixStore(f"group-{next(_joined)}", store)
-    with LaunchedGroup(store, rank, size) as launched:
-        launched.meet(device)
-        yield launched
-        launched.part()
-        accelerate.PartialState().destroy_process_group()
-
-
-#: A process that builds twice has two groups.
-_joined = itertools.count()
-
-
-@contextmanager
-def _asking() -> Iterator[None]:
+def asking() -> Iterator[None]:
     """Say what it means if the store cannot be reached."""
     try:
         yield

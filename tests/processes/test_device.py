@@ -10,7 +10,7 @@ import torch
 
 from synthct.errors import ResourceError
 from synthct.processes.device import choose_device
-from synthct.processes.group import join_group
+from synthct.processes.join import join_group
 
 
 @pytest.mark.parametrize(("has_gpu", "device"), [(True, "cuda"), (False, "cpu")])
@@ -29,7 +29,7 @@ def test_a_device_that_is_not_there_is_told_before_any_work() -> None:
 
 def test_a_single_process_that_paints_nothing_waits_for_no_torch() -> None:
     code = (
-        "import sys\nfrom synthct.processes.group import join_group\n"
+        "import sys\nfrom synthct.processes.join import join_group\n"
         "with join_group() as group: assert group.is_first\n"
         "assert not {'torch', 'accelerate'} & set(sys.modules)"
     )

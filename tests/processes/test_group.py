@@ -12,7 +12,8 @@ import pytest
 from torch.distributed import HashStore
 
 from synthct.errors import ConflictError, ResourceError, SourceError
-from synthct.processes.group import Group, Interrupt, LaunchedGroup, join_group
+from synthct.processes.group import Group, Interrupt, LaunchedGroup
+from synthct.processes.join import join_group
 
 
 def groups(size: int, **options: Any) -> list[LaunchedGroup]:
