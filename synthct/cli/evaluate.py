@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from synthct.cli.common import CacheDir, Debug, Sources, on_terminal, reporting, roots_of
+from synthct.cli.common import CacheDir, Debug, Device, Sources, on_terminal, reporting, roots_of
 
 if TYPE_CHECKING:
     from synthct.evaluate.pictures import Extractor
@@ -60,6 +60,7 @@ def evaluate(
         Path | None,
         typer.Option(help="Where the results go.", show_default="DATASET.evaluation"),
     ] = None,
+    device: Device = None,
     cache_dir: CacheDir = None,
     debug: Debug = False,
 ) -> None:
@@ -82,7 +83,7 @@ def evaluate(
         )
         found = evaluate(
             dataset,
-            _extractors(extractor, inception_weights),
+            _extractors(extractor, inception_weights, device),
             options,
             cache_dir=cache_dir or default_cache_dir(),
         )
@@ -111,16 +112,20 @@ def _values(pairs: list[str] | None) -> dict[str, frozenset[int]]:
     return values
 
 
-def _extractors(names: list[ExtractorName] | None, weights: Path | None) -> list[Extractor]:
-    """The extractors that were asked for, or all that are installed.
+def _extractors(
+    names: list[ExtractorName] | None, weights: Path | None, device: str | None
+) -> list[Extractor]:
+    """The named extractors, or all that are installed.
 
     Raises:
-        CheckpointError: If one that was asked for cannot be had.
+        CheckpointError: If a named one is not installed.
+        ResourceError: If the device cannot be used.
     """
     from synthct.errors import CheckpointError
     from synthct.evaluate.efficientnet import EfficientNetLite0, is_installed
     from synthct.evaluate.inception import WEIGHTS, Inception, find_weights
     from synthct.evaluate.radiomics import Radiomics
+    from synthct.processes.device import choose_device
 
     found = find_weights(weights)
     at_hand = [ExtractorName.radiomics]
@@ -132,12 +137,12 @@ def _extractors(names: list[ExtractorName] | None, weights: Path | None) -> list
             case ExtractorName.radiomics:
                 made.append(Radiomics())
             case ExtractorName.efficientnet_lite0:
-                made.append(EfficientNetLite0())
+                made.append(EfficientNetLite0(device=choose_device(device)))
             case ExtractorName.inception_v3:
                 if found is None:
                     raise CheckpointError(
                         f"inception-v3 needs its weights: --inception-weights FILE, the {WEIGHTS} "
                         "of the pytorch-fid project"
                     )
-                made.append(Inception(found))
+                made.append(Inception(found, choose_device(device)))
     return made
