@@ -17,7 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 #: From the ground up. A room imports from lower rows only, and from itself.
 LAYERS = (
     {"version", "errors", "seeds", "metrics"},
-    {"storage", "volume", "licence"},
+    {"storage", "volume", "licence", "processes"},
     {"sources", "masks", "models"},
     {"recipe", "dataset"},
     {"build", "training", "evaluate"},

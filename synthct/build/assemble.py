@@ -17,7 +17,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from synthct.build.crew import Crew
 from synthct.build.progress import Progress
 from synthct.dataset.journal import record_shard
 from synthct.dataset.manifest import Release, release_of, write_manifest
@@ -25,6 +24,7 @@ from synthct.dataset.summary import rejections
 from synthct.dataset.version import Staging, commit, discard, find_release, open_staging
 from synthct.dataset.writer import Rejection, ShardRecord, write_shard
 from synthct.errors import ConflictError, MaskError
+from synthct.processes.group import Group
 from synthct.storage.files import require_space
 
 logger = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ Paint = Callable[[Iterator[int], Progress], Iterator[Painted]]
 Document = Callable[[Path, Release, Sequence[ShardRecord]], None]
 
 
-def is_finished(final: Path, plan_id: str, crew: Crew) -> bool:
+def is_finished(final: Path, plan_id: str, group: Group) -> bool:
     """Whether a version is there already; what its build may have left beside it is removed.
 
     Raises:
@@ -96,14 +96,14 @@ def is_finished(final: Path, plan_id: str, crew: Crew) -> bool:
             f"{final}: version {release.label} was built from another recipe, checkpoint or "
             "sources; versions never change, so give the recipe a higher version"
         )
-    if crew.is_first:
+    if group.is_first:
         discard(Staging(final))
     logger.info("%s is there already, nothing to do", release.label)
     return True
 
 
 def assemble(
-    order: Order, crew: Crew, paint: Paint, document: Document, *, progress: bool = False
+    order: Order, group: Group, paint: Paint, document: Document, *, progress: bool = False
 ) -> Release | None:
     """Make what is missing of a version, and put it in its place.
 
@@ -111,7 +111,7 @@ def assemble(
 
     Args:
         order: The version.
-        crew: The processes; all of them call this with the same order.
+        group: The processes; all of them call this with the same order.
         paint: Makes samples.
         document: Writes what stands beside them.
         progress: Show a progress bar.
@@ -125,12 +125,12 @@ def assemble(
         ResourceError: If the disk has or gets too little room, or fails.
     """
     staging = Staging(order.final)
-    todo: list[int] = crew.share("todo", lambda: _begin(order, staging))
+    todo: list[int] = group.share("todo", lambda: _begin(order, staging))
     kept = set(range(len(order.shards))) - set(todo)
     total = sum(shard.samples for shard in order.shards)
-    with Progress(crew, total, sum(order.shards[n].samples for n in kept), shown=progress) as bar:
+    with Progress(group, total, sum(order.shards[n].samples for n in kept), shown=progress) as bar:
         started = time.monotonic()
-        for number, rows, rejected in paint(crew.take(todo), bar):
+        for number, rows, rejected in paint(group.take(todo), bar):
             shard = order.shards[number]
             record = write_shard(
                 staging.tree,
@@ -141,13 +141,13 @@ def assemble(
                 rejected=rejected,
             )
             record_shard(staging.journal, record)
-            done = len(order.shards) - len(todo) + crew.count("shards", 1)
+            done = len(order.shards) - len(todo) + group.count("shards", 1)
             if not bar.is_shown:
-                _log_shard(done, order, crew, rows, rejected, time.monotonic() - started)
+                _log_shard(done, order, group, rows, rejected, time.monotonic() - started)
             started = time.monotonic()
-        if not crew.is_first:
+        if not group.is_first:
             return None
-        crew.wait_for_count("shards", len(todo), bar.show)
+        group.wait_for_count("shards", len(todo), bar.show)
     return _complete(order, staging, document)
 
 
@@ -210,7 +210,7 @@ def _reasons(shards: Sequence[ShardRecord]) -> str:
 def _log_shard(
     number: int,
     order: Order,
-    crew: Crew,
+    group: Group,
     rows: Sequence[Row],
     rejected: Sequence[Rejection],
     seconds: float,
@@ -220,5 +220,5 @@ def _log_shard(
         "shard %05d/%05d  %s  rejected %d  %.1f s  %.2f samples/s  seam ratio %.2f%s",
         number, len(order.shards), counted(len(rows), "sample"), len(rejected), seconds,
         len(rows) / seconds, seams[len(seams) // 2] if seams else float("nan"),
-        f"  process {crew.rank}" if crew.size > 1 else "",
+        f"  process {group.rank}" if group.size > 1 else "",
     )  # fmt: skip

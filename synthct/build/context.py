@@ -82,7 +82,7 @@ class BuildContext:
 
 def load_context(
     checked: Checked,
-    device: str = "cpu",
+    device: Callable[[], str],
     *,
     cache_dir: Path | None = None,
     relabel: Sequence[str] | None = None,
@@ -93,7 +93,8 @@ def load_context(
 
     Args:
         checked: The recipe.
-        device: Where the model runs.
+        device: Says where the model runs; not called where no model paints, since finding out
+            takes seconds.
         cache_dir: Where what is learnt is kept; by default the user's cache folder.
         relabel: The user's command for masks with ``label_map: relabel``.
 
@@ -116,7 +117,7 @@ def load_context(
     return BuildContext(checked, _numerics(inpainter), inpainter, references, asks_for_labels)
 
 
-def _inpainter(checked: Checked, device: str) -> Inpainter | None:
+def _inpainter(checked: Checked, device: Callable[[], str]) -> Inpainter | None:
     """The model; None where a control paints. Pins what changes low bits."""
     method, files, rules = checked.recipe.inpaint, checked.checkpoint, checked.rules
     if not isinstance(method, Diffusion) or files is None or rules is None:
@@ -124,7 +125,7 @@ def _inpainter(checked: Checked, device: str) -> Inpainter | None:
     from synthct.models.painting import inpainter_of, pin_numerics
 
     pin_numerics(THREADS)
-    return inpainter_of(load_checkpoint(files, device=device), method, rules)
+    return inpainter_of(load_checkpoint(files, device=device()), method, rules)
 
 
 def _numerics(inpainter: Inpainter | None) -> Mapping[str, Any]:

@@ -7,26 +7,26 @@ from __future__ import annotations
 
 from types import TracebackType
 
-from synthct.build.crew import Crew
+from synthct.processes.group import Group
 
 
 class Progress:
     """A progress bar, in samples, that the first process shows for all.
 
     Args:
-        crew: The processes.
+        group: The processes.
         total: Samples of the whole build.
         kept: Samples that an earlier run has finished.
         shown: Whether to show a bar, on a terminal.
     """
 
-    def __init__(self, crew: Crew, total: int, kept: int, *, shown: bool) -> None:
+    def __init__(self, group: Group, total: int, kept: int, *, shown: bool) -> None:
         from tqdm import tqdm
 
-        self._crew, self._planned, self._kept = crew, total, kept
+        self._group, self._planned, self._kept = group, total, kept
         self._total = total
         # None leaves it to tqdm: a bar on a terminal, nothing in a file.
-        hidden = None if shown and crew.is_first else True
+        hidden = None if shown and group.is_first else True
         self._bar = tqdm(total=total, initial=kept, unit="sample", disable=hidden)
 
     def __enter__(self) -> Progress:
@@ -47,7 +47,7 @@ class Progress:
 
     def at(self, place: str) -> None:
         """Say what this process is at; named if it dies there."""
-        self._crew.at(place)
+        self._group.at(place)
 
     @property
     def total(self) -> int:
@@ -56,16 +56,16 @@ class Progress:
 
     @total.setter
     def total(self, total: int) -> None:
-        self._crew.count("unplanned", total - self._total)
+        self._group.count("unplanned", total - self._total)
         self._total = total
 
     def update(self, samples: int = 1) -> None:
         """Count samples that this process has finished."""
-        self._crew.count("samples", samples)
+        self._group.count("samples", samples)
         self.show()
 
     def show(self) -> None:
         """Move the bar to where all processes are together."""
         if self.is_shown:
-            self._bar.total = self._planned + self._crew.count("unplanned", 0)
-            self._bar.update(self._kept + self._crew.count("samples", 0) - self._bar.n)
+            self._bar.total = self._planned + self._group.count("unplanned", 0)
+            self._bar.update(self._kept + self._group.count("samples", 0) - self._bar.n)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -20,18 +19,18 @@ from typing import TypeVar
 from synthct.build.assemble import Order, Painted, ShardFile, assemble, counted, is_finished
 from synthct.build.check import Checked, check
 from synthct.build.context import BuildContext, load_context, require_command
-from synthct.build.crew import join_crew
 from synthct.build.documents import recipe_schema, write_documents
 from synthct.build.draw import masks_of
 from synthct.build.painter import MODEL_FAULT, paint_samples
 from synthct.build.progress import Progress
 from synthct.build.verify.locked import lock_of, require_locked
-from synthct.build.workers import prepared_shards, telling_of_killed_workers
+from synthct.build.workers import prepared_shards
 from synthct.dataset.digest import canonical_json
 from synthct.dataset.manifest import Release
 from synthct.dataset.summary import rejections
 from synthct.dataset.writer import ShardRecord, shard_name, writer_settings
-from synthct.errors import QuarantineError, ResourceError
+from synthct.errors import QuarantineError
+from synthct.processes.join import join_group
 from synthct.recipe.plan import Plan, SampleSpec
 from synthct.recipe.recipe import Recipe
 from synthct.storage.defaults import default_cache_dir, default_workers
@@ -65,7 +64,7 @@ def build(
     limit: int | None = None,
     lock: Path | None = None,
     workers: int | None = None,
-    device: str = "cpu",
+    device: str | None = None,
     relabel: Sequence[str] | None = None,
     progress: bool = False,
 ) -> Path:
@@ -80,7 +79,8 @@ def build(
         limit: Build only the first so many samples, as version ``<version>-first<limit>``.
         lock: A ``synthct.lock``, or a dataset's folder with one, from which nothing may differ.
         workers: Processes that prepare patches; 0 prepares in this one. Changes no byte.
-        device: Where the model runs; of several GPUs, each process takes its own.
+        device: Where the model runs: ``cpu``, ``cuda`` or another of torch's; by default a GPU if
+            there is one. Of several GPUs, each process takes its own.
         relabel: Your command that labels painted pictures, see ``relabel.parse_command``; for
             recipes with ``label_map: relabel``. No recipe can say it.
         progress: Show progress bars.
@@ -96,29 +96,30 @@ def build(
     require_command(recipe, relabel)
     name = recipe.version if limit is None else f"{recipe.version}-first{limit}"
     final = output / recipe.name / name
-    device = _own_device(device)
-    with join_crew() as crew, ExitStack() as held:
-        if crew.is_first:
+    with join_group(device) as group, ExitStack() as held:
+        if group.is_first:
             _require_writable(final.parent)
             held.enter_context(version_lock(final))
         else:  # takes seconds, in which the first process looks at the sources
             import synthct.models.painting  # noqa: F401
-        with crew.in_turn("check"):  # the first process fills the caches for the others
+        with group.in_turn("check"):  # the first process fills the caches for the others
             checked = check(
                 recipe, cache_dir=cache_dir or default_cache_dir(), limit=limit, progress=progress
             )
-            if is_finished(final, checked.work_id, crew):
+            if is_finished(final, checked.work_id, group):
                 return final
-            if crew.is_first:
+            if group.is_first:
                 _log_plan(checked)
             else:
                 held.enter_context(worker_lock(final))
-            context = load_context(checked, device, cache_dir=cache_dir, relabel=relabel)
+            context = load_context(
+                checked, lambda: group.device, cache_dir=cache_dir, relabel=relabel
+            )
             found = lock_of(checked, context.numerics)
             if lock is not None:
                 require_locked(lock, found)
         order = _order(context, final)
-        crew.agree("the build", order.key)
+        group.agree("the build", order.key)
 
         def paint(numbers: Iterator[int], progress: Progress) -> Iterator[Painted]:
             return paint_shards(context, order, numbers, progress, workers)
@@ -130,7 +131,7 @@ def build(
             reasons = [rejection.reason for rejection in rejections(shards)]
             faults.extend(reason for reason in reasons if reason.startswith(MODEL_FAULT))
 
-        assemble(order, crew, paint, document, progress=progress)
+        assemble(order, group, paint, document, progress=progress)
     _require_few(faults, order, final)
     return final
 
@@ -162,19 +163,18 @@ def paint_shards(
     count = default_workers() if workers is None else workers
     checked = context.checked
     shards = [masks_of(shard.specs) for shard in checked.plan.shards]
-    with telling_of_killed_workers():
-        progress.at("its first shard")
-        for number, masks in prepared_shards(checked, shards, numbers, count):
-            specs = checked.plan.shards[number].specs
-            announced = _announced(order.shards[number].path, shards[number], masks, progress)
-            yield number, *paint_samples(specs, announced, context, progress)
-            progress.at("its next shard")
+    progress.at("its first shard")
+    for number, masks in prepared_shards(checked, shards, numbers, count):
+        specs = checked.plan.shards[number].specs
+        announced = _announced(order.shards[number].path, shards[number], masks, progress)
+        yield number, *paint_samples(specs, announced, context, progress)
+        progress.at("its next shard")
 
 
 def _announced(
     path: str, groups: Sequence[Sequence[SampleSpec]], masks: Iterator[T], progress: Progress
 ) -> Iterator[T]:
-    """The masks of a shard; before each is waited for, the progress names it."""
+    """The masks of a shard; tells the other processes which one this one waits for."""
     for group in groups:
         progress.at(f"{path}, case {group[0].host.case_id}, mask {group[0].mask_id}")
         yield next(masks)
@@ -191,23 +191,6 @@ def expected_bytes(checked: Checked, specs: Sequence[SampleSpec]) -> float:
         rows, columns = spec.host.shape[:axis] + spec.host.shape[axis + 1 :]
         total += spec.slices * rows * columns * per_pixel
     return total
-
-
-def _own_device(device: str) -> str:
-    """The device of this process: of several GPUs, each process on a machine takes its own."""
-    if device == "cpu":  # is always there, and other errors are found faster without torch
-        return device
-    import torch
-
-    own = device
-    if device == "cuda" and (count := torch.cuda.device_count()):
-        own = f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % count}"
-    try:
-        torch.empty(1, device=own)
-    except (RuntimeError, AssertionError) as err:  # torch raises either
-        reason = str(err).split("\n")[0]
-        raise ResourceError(f"--device {device}: {reason}; use cpu, or another device") from err
-    return own
 
 
 def _require_writable(folder: Path) -> None:

@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from synthct.build.launch import is_first, launch, processes_to_start
 from synthct.cli.common import (
     CacheDir,
     Debug,
+    Device,
     Limit,
     RecipeFile,
     Sources,
@@ -19,6 +19,7 @@ from synthct.cli.common import (
     reporting,
     roots_of,
 )
+from synthct.processes.launch import is_first, launch, processes_to_start
 
 Output = Annotated[Path, typer.Option(help="Datasets are written to OUTPUT/name/version.")]
 Workers = Annotated[
@@ -42,7 +43,7 @@ def build(
     limit: Limit = None,
     num_processes: NumProcesses = None,
     workers: Workers = None,
-    device: Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, ...")] = "cpu",
+    device: Device = None,
     relabel: Annotated[
         str | None,
         typer.Option(

@@ -12,8 +12,9 @@ from typing import Annotated
 
 import typer
 
-from synthct.build.launch import is_first
 from synthct.errors import RecipeError, ResourceError, SynthCTError
+from synthct.processes.group import Interrupt
+from synthct.processes.launch import GONE, LauncherWatch, interrupt, is_first
 
 RecipeFile = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)]
 Sources = Annotated[
@@ -29,6 +30,12 @@ CacheDir = Annotated[
 Limit = Annotated[
     int | None, typer.Option(min=1, help="Only the first N samples, to try a recipe.")
 ]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        help="Where networks run: cpu, cuda, mps, ...", show_default="a GPU if there is one"
+    ),
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback with every error.")]
 
 
@@ -36,31 +43,48 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback with ever
 def reporting(debug: bool = False) -> Iterator[None]:
     """Print a user's error as one block and exit with its code; bugs keep their traceback.
 
-    Of several processes of one command, only the first says what all of them find.
+    Of several processes of one command, only the first reports what all of them meet; each ends
+    when their launcher does. A hang-up and SIGTERM end the command like Ctrl-C.
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     level = logging.DEBUG if debug else logging.INFO
     logging.getLogger("synthct").setLevel(level if is_first() else logging.WARNING)
     logging.getLogger("synthct.build.assemble").setLevel(level)  # each tells of its own shards
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    watch = LauncherWatch()
+    before = {number: signal.signal(number, interrupt) for number in _ending_signals()}
     try:
         yield
     except Exception as err:
-        told = _told(err)
-        if debug or told is None:
+        user_error = _user_error(err)
+        if debug or user_error is None:
             raise
-        typer.echo(f"{type(told).__name__}: {_printable(str(told))}", err=True)
-        raise typer.Exit(told.exit_code) from None
-    except KeyboardInterrupt:
-        if is_first():
-            typer.echo("interrupted; run the same command again to go on", err=True)
+        raise _reported(user_error) from None
+    except KeyboardInterrupt as err:
+        if watch.is_gone and is_first():
+            raise _reported(ResourceError(GONE)) from None
+        if is_first() or isinstance(err, Interrupt):
+            signal_name = f" by {err.args[0]}" if err.args else ""
+            typer.echo(f"interrupted{signal_name}; run the same command again to go on", err=True)
         raise typer.Exit(130) from None
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-def _told(err: Exception) -> SynthCTError | None:
-    """What to tell the user; None for what is a bug of ours and keeps its traceback."""
+def _ending_signals() -> list[signal.Signals]:
+    """What asks a process to end, unless ``nohup`` has said to ignore it."""
+    numbers = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+    return [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+
+
+def _reported(err: SynthCTError) -> typer.Exit:
+    """Print an error; the exit that it ends the command with."""
+    typer.echo(f"{type(err).__name__}: {_printable(str(err))}", err=True)
+    return typer.Exit(err.exit_code)
+
+
+def _user_error(err: Exception) -> SynthCTError | None:
+    """The error as one that a user can mend; None for a bug, which keeps its traceback."""
     if isinstance(err, SynthCTError):
         return err
     if isinstance(err, BrokenPipeError):  # the reader of our output has enough; click ends it

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from synthct.cli.common import CacheDir, Debug, Sources, on_terminal, reporting, roots_of
+from synthct.cli.common import CacheDir, Debug, Device, Sources, on_terminal, reporting, roots_of
 
 
 class ExtractorName(StrEnum):
@@ -57,6 +57,7 @@ def evaluate(
         Path | None,
         typer.Option(help="Where the results go.", show_default="DATASET.evaluation"),
     ] = None,
+    device: Device = None,
     cache_dir: CacheDir = None,
     debug: Debug = False,
 ) -> None:
@@ -80,7 +81,9 @@ def evaluate(
         )
         found = evaluate(
             dataset,
-            load_extractors(extractor and [name.value for name in extractor], inception_weights),
+            load_extractors(
+                extractor and [name.value for name in extractor], inception_weights, device
+            ),
             options,
             cache_dir=cache_dir or default_cache_dir(),
         )

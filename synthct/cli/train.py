@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from synthct.cli.common import CacheDir, Debug, RecipeFile, on_terminal, reporting
+from synthct.processes.launch import is_first
 
 
 def train(
@@ -61,5 +61,5 @@ def train(
             progress_bar=on_terminal(),
             max_seconds=None if max_minutes is None else 60 * max_minutes,
         )
-        if int(os.environ.get("RANK", "0")) == 0:  # set by torchrun
+        if is_first():
             typer.echo(f"{folder}")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from synthct.cli.common import CacheDir, Debug, Sources, on_terminal, reporting, roots_of
+from synthct.cli.common import CacheDir, Debug, Device, Sources, on_terminal, reporting, roots_of
 
 DatasetFolder = Annotated[
     Path, typer.Argument(help="The folder of a version: OUTPUT/name/1.0.0.", show_default=False)
@@ -38,7 +38,7 @@ def verify(
         int | None,
         typer.Option(min=0, help="Processes that draw masks.", show_default="by number of cores"),
     ] = None,
-    device: Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, ...")] = "cpu",
+    device: Device = None,
     relabel: Annotated[
         str | None,
         typer.Option(metavar="COMMAND", help="Your program, if the recipe has a section relabel."),

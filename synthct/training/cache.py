@@ -6,25 +6,25 @@ that its content follows from. The folder appears under its name when it is whol
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from synthct.errors import MaskError, SynthCTError
+from synthct.errors import MaskError
 from synthct.models.patch import PatchRules
+from synthct.processes.workers import map_ahead
 from synthct.sources import CaseEntry, Index, label_table
 from synthct.storage.defaults import default_workers
 from synthct.storage.files import make_folder, resource_error, sync_folder
+from synthct.storage.lock import exclusive
 from synthct.training.draw import MaskedSlice, Tally, draw_unit
 from synthct.training.plan import Unit, hold_out, plan_units
 from synthct.training.recipe import TrainingRecipe
@@ -97,7 +97,8 @@ def open_training_set(
     names = label_table(recipe.sources, recipe.wanted_labels)
     folder = cache_dir / "patches" / _key(recipe, rules, names, [*cast.cases, *held.cases])
     make_folder(folder.parent)
-    with _alone(folder):
+    lock = folder.with_name(f".{folder.name}.lock")
+    with exclusive(lock, f"cutting of the patches of {recipe.name}", waits=True):
         if not (folder / FACTS).is_file():
             draw = _Draw(recipe, rules, names)
             _build(folder, draw, units, shown, workers, progress)
@@ -111,11 +112,7 @@ def open_training_set(
 
 @dataclass(frozen=True, eq=False)
 class _Draw:
-    """Units as a map-style dataset: an item is what was drawn of one unit, ready to be written.
-
-    An error that the user can mend is an item too: raised in a worker process, it would reach
-    the user with torch's traceback around it.
-    """
+    """Draws what a unit comes to, ready to be written."""
 
     recipe: TrainingRecipe
     rules: PatchRules
@@ -138,22 +135,6 @@ class _Draw:
         tally = Tally()
         drawn = draw_unit(self.recipe, self.rules, unit, self.names, slices=1, tally=tally)
         return [slice_row(one) for one, _ in drawn], tally
-
-
-class _Items:
-    """A function over units as a map-style dataset."""
-
-    def __init__(self, draw: Any, units: Sequence[Unit]) -> None:
-        self.draw, self.units = draw, units
-
-    def __len__(self) -> int:
-        return len(self.units)
-
-    def __getitem__(self, n: int) -> Any:
-        try:
-            return self.draw(self.units[n])
-        except SynthCTError as err:
-            return err
 
 
 def _build(
@@ -195,24 +176,18 @@ def _write(
     path: Path, schema: pa.Schema, draw: Any, units: Sequence[Unit], workers: int, progress: bool
 ) -> Tally:
     """Write what is drawn of each unit, in their order whatever the number of processes."""
-    from torch.utils.data import DataLoader
     from tqdm import tqdm
 
     tally = Tally()
-    many = min(workers, len(units)) if len(units) > 1 else 0
-    items: Any = _Items(draw, units)
-    loader = DataLoader(
-        items,
-        batch_size=None,
-        num_workers=many,
-        multiprocessing_context="fork" if many else None,
+    drawn = map_ahead(
+        lambda n: draw(units[n]),
+        iter(range(len(units))),
+        workers=min(workers, len(units)) if len(units) > 1 else 0,
+        describe=lambda n: f"case {units[n].host.case_id}",
     )
-    bar = tqdm(loader, total=len(units), desc="patches", unit="scan", disable=not progress)
+    bar = tqdm(drawn, total=len(units), desc="patches", unit="scan", disable=not progress)
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-        for item in bar:
-            if isinstance(item, SynthCTError):
-                raise item
-            rows, counts = item
+        for rows, counts in bar:
             tally.drawn += counts.drawn
             tally.left_out += counts.left_out
             if rows:
@@ -276,14 +251,3 @@ def _code_sha256() -> str:
     folders = [path for room in ("masks", "volume") for path in sorted((root / room).glob("*.py"))]
     files = [*(root / name for name in names), *folders]
     return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keep other runs from building the same cache: they wait and then find it."""
-    try:
-        with folder.with_name(f".{folder.name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-    except OSError as err:
-        raise resource_error(folder, err) from err

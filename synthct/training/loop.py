@@ -12,10 +12,12 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import wraps
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -26,9 +28,11 @@ from torch import Tensor
 from synthct.errors import RecipeError
 from synthct.models.palette import PaletteUNet, num_parameters
 from synthct.models.patch import PatchRules
+from synthct.processes.launch import is_first
 from synthct.seeds import derive_seed
 from synthct.sources import at_hand, index_sources
 from synthct.storage.files import make_folder
+from synthct.storage.lock import exclusive
 from synthct.training.cache import open_training_set
 from synthct.training.checkpoint import Parts, Progress, latest_state, load_state
 from synthct.training.data import Batch, PatchBatches, batches_from
@@ -93,6 +97,22 @@ class Trainer:
         return torch.stack(losses).mean(), rate
 
 
+def _alone(run: Callable[..., Path]) -> Callable[..., Path]:
+    """Keep two trainings of one output apart; the first of several processes holds the lock."""
+
+    @wraps(run)
+    def alone(recipe: TrainingRecipe, output: Path, **options: Any) -> Path:
+        if not is_first():
+            return run(recipe, output, **options)
+        make_folder(output.parent)
+        lock = output.with_name(f".{output.name}.lock")
+        with exclusive(lock, f"training into {output}"):
+            return run(recipe, output, **options)
+
+    return alone
+
+
+@_alone
 def train(
     recipe: TrainingRecipe,
     output: Path,

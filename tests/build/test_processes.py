@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 from tiny_recipe import tiny_recipe, write_data, write_recipe
 
-from synthct.build.launch import processes_to_start
 from synthct.build.run import build
 from synthct.errors import RecipeError, ResourceError
+from synthct.processes.launch import processes_to_start
 from synthct.recipe.recipe import Recipe
 
 Start = Callable[..., subprocess.Popen[str]]
@@ -170,7 +170,8 @@ def test_without_their_launcher_the_processes_end_and_an_interrupt_is_no_error(
     process.send_signal(signal.SIGINT)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 130, said
-    assert said.count("interrupted; run the same command again to go on") == 1
+    interrupted = r"^interrupted( by SIG\w+)?; run the same command again to go on$"
+    assert len(re.findall(interrupted, said, re.MULTILINE)) == 1
     assert "Traceback" not in said
     process = start("interrupted", "--num-processes", "2", "--workers", "0")
     wait_for_shards(output, 4, process)
@@ -178,6 +179,49 @@ def test_without_their_launcher_the_processes_end_and_an_interrupt_is_no_error(
     said, _ = process.communicate(timeout=60)  # returns when no process holds the stream any more
     assert "cannot be reached any more" in said
     assert finish_here(folder, tiny_checkpoint, "interrupted") == wanted
+
+
+@pytest.mark.parametrize("after_s", [0.5, 1.5])
+def test_processes_whose_launcher_is_killed_at_the_start_end(
+    start: Start, folder: Path, after_s: float
+) -> None:
+    process = start(f"orphans-{after_s}", "--num-processes", "2", "--workers", "0")
+    while not pids_of(folder / f"orphans-{after_s}") and process.poll() is None:
+        time.sleep(0.02)
+    time.sleep(after_s)
+    process.kill()
+    said, _ = process.communicate(timeout=60)  # returns when no process holds the stream any more
+    assert "Traceback" not in said
+    assert not pids_of(folder / f"orphans-{after_s}")
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
+def test_a_hang_up_of_one_process_is_reported_as_such(start: Start, folder: Path) -> None:
+    process = start("hang-up", "--num-processes", "2", "--workers", "0")
+    wait_for_shards(folder / "hang-up", 1, process)
+    os.kill(pids_of(folder / "hang-up")["1"], signal.SIGHUP)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert said.count("interrupted by SIGHUP; run the same command again to go on") == 1
+    assert "memory" not in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_a_stopped_process_is_named(start: Start, folder: Path, rank: str) -> None:
+    output = folder / f"stopped-{rank}"
+    process = start(output.name, "--num-processes", "2", "--workers", "0")
+    wait_for_shards(output, 2, process)
+    pid = pids_of(output)[rank]
+    os.kill(pid, signal.SIGSTOP)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 5, said
+    assert f"process {rank} of 2 (pid {pid} on" in said
+    assert "has not answered for 60 s" in said
+    assert "Traceback" not in said
+    assert not pids_of(output)
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")

@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,12 +17,14 @@ import pytest
 
 from synthct.errors import ConflictError
 from synthct.storage import lock as locks
-from synthct.storage.lock import version_lock, worker_lock
+from synthct.storage.lock import exclusive, version_lock, worker_lock
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from synthct.storage.lock import version_lock, worker_lock
+from functools import partial
+from synthct.storage.lock import exclusive, version_lock, worker_lock
+training = partial(exclusive, what="training")
 with {lock}(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
@@ -129,3 +133,50 @@ def test_of_builds_that_race_one_is_inside_at_a_time(tmp_path: Path) -> None:
     racers = [subprocess.Popen(command) for _ in range(3)]
     assert [racer.wait(timeout=120) for racer in racers] == [0, 0, 0]
     assert not list(tmp_path.iterdir())
+
+
+def test_the_same_work_is_done_by_one_process_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "work.lock"
+    with holding(path, "training") as process:
+        monkeypatch.setattr(locks, "_WORKERS_END_S", 0.1)
+        told = rf"another training is running \(process {process.pid} on .*, since 20.*wait for it"
+        with pytest.raises(ConflictError, match=told), exclusive(path, "training"):
+            pytest.fail("two at a time")
+        process.kill()
+        process.wait()
+        with exclusive(path, "training"):
+            pass
+
+
+def test_who_waits_for_a_lock_says_for_whom(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(locks, "_WORKERS_END_S", 0.1)
+    path = tmp_path / "work.lock"
+    with holding(path, "training") as process:
+        threading.Timer(1, process.kill).start()
+        with exclusive(path, "training", waits=True):
+            assert f"process {process.pid} on" in caplog.text
+
+
+def test_a_forked_child_does_not_keep_a_lock(tmp_path: Path) -> None:
+    """A worker process may live a little longer than its parent."""
+    with exclusive(tmp_path / "work.lock", "work"):
+        child = os.fork()
+        if child == 0:
+            time.sleep(30)
+            os._exit(0)
+    try:
+        with exclusive(tmp_path / "work.lock", "work"):
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def test_locks_can_be_imported_where_there_is_no_fcntl() -> None:
+    code = "import sys, filelock; sys.modules['fcntl'] = None; sys.platform = 'win32'; "
+    code += "import synthct.storage.lock"
+    subprocess.run([sys.executable, "-c", code], check=True)

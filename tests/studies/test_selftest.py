@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from synthct.build.crew import Crew
 from synthct.errors import VerifyError
+from synthct.processes.group import Group
 from synthct.studies.selftest.crash import crash_test
 
 #: Where flushing costs nothing: what a kill leaves in the page cache is the same on any disk.
@@ -126,11 +126,11 @@ def test_a_disk_error_that_nobody_expects_is_found(
         crash_test(folder, kills=60)
 
 
-def test_order_does_not_depend_on_the_crew(folder: Path) -> None:
-    """Harness builds take their shards in another order each; a plain crew keeps the plan's."""
-    assert list(Crew().take([2, 0, 1])) == [2, 0, 1]
+def test_order_does_not_depend_on_the_group(folder: Path) -> None:
+    """Harness builds take their shards in another order each; a plain group keeps the plan's."""
+    assert list(Group().take([2, 0, 1])) == [2, 0, 1]
     stand_in = import_module("synthct.studies.selftest.stand_in")
-    orders = {tuple(stand_in.ShuffledCrew(n).take(range(3))) for n in range(40)}
+    orders = {tuple(stand_in.ShuffledGroup(n).take(range(3))) for n in range(40)}
     assert len(orders) == 6
 
 

@@ -21,10 +21,11 @@ from training_recipes import TINY_MODEL, fresh_parts, open_set, tiny_fields, tin
 from typer.testing import CliRunner
 
 from synthct.cli import app
-from synthct.errors import PolicyError, RecipeError, ResourceError
+from synthct.errors import ConflictError, PolicyError, RecipeError, ResourceError
 from synthct.models.checkpoint import load_checkpoint
 from synthct.models.painting import Inpainter
 from synthct.recipe.yaml_model import dump_yaml
+from synthct.storage.lock import exclusive
 from synthct.training import keeper
 from synthct.training.checkpoint import latest_state
 from synthct.training.loop import learning_rate_factor, train
@@ -384,6 +385,42 @@ def test_a_killed_run_goes_on_to_the_very_same_weights(kits_root, tmp_path):
     assert histories[0] == histories[1]
     for column in (whole / "samples").iterdir():
         assert (killed / "samples" / column.name).read_bytes() == column.read_bytes()
+
+
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="needs /proc")
+def test_killed_while_it_cuts_patches_it_leaves_no_process_and_no_lock(kits_root, tmp_path):
+    path = written(tmp_path, kits_root, data={"patches": 100_000, "patches_per_mask": 2})
+    words = [*command(path, tmp_path / "run", tmp_path / "cache")[:-1], "2"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    deadline = time.monotonic() + 120
+    while not (folders := list((tmp_path / "cache/patches").glob(".*.tmp"))):
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.02)
+    time.sleep(0.5)
+    process.kill()
+    process.communicate(timeout=30)  # returns when its workers have ended too
+    lock = folders[0].with_suffix(".lock")
+    assert lock.exists()
+    with exclusive(lock, "cutting"):
+        pass
+
+
+def test_a_worker_killed_while_it_cuts_patches_is_named(kits_root, tmp_path, monkeypatch):
+    def die(*args, **kwargs):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr("synthct.training.cache.draw_unit", die)
+    with pytest.raises(ResourceError, match=r"was killed by SIGKILL.* at case case_0000\d"):
+        open_set(tiny_recipe(kits_root), tmp_path / "cache", workers=2)
+
+
+def test_two_trainings_into_one_folder_are_kept_apart(kits_root, tmp_path):
+    with (
+        exclusive(tmp_path / ".run.lock", "training"),
+        pytest.raises(ConflictError, match=r"another training into .*run is running \(process"),
+    ):
+        train(tiny_recipe(kits_root), tmp_path / "run", cache_dir=tmp_path, device="cpu")
 
 
 def test_going_on_with_another_recipe_is_said(kits_root, tmp_path, caplog):

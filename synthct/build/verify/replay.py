@@ -20,7 +20,7 @@ from synthct.build.painter import paint_samples
 from synthct.build.prepare import Draft, prepare
 from synthct.build.provenance import provenance
 from synthct.build.verify.locked import lock_of
-from synthct.build.workers import prepared_shards, telling_of_killed_workers
+from synthct.build.workers import prepared_shards
 from synthct.dataset.digest import canonical_json, content_of
 from synthct.dataset.finding import Finding
 from synthct.dataset.lockfile import LOCK, Lock
@@ -78,21 +78,20 @@ def check_plan(
         yield Finding(LOCK, f"the plan comes to {len(shards)} shards, there are {len(paths)}")
         return
     context = BuildContext(checked, lock.numerics)
-    with telling_of_killed_workers():
-        for number, masks in prepared_shards(checked, shards, iter(range(len(shards))), workers):
-            path, stored = paths[number], enumerate(stored_rows(folder / paths[number]))
+    for number, masks in prepared_shards(checked, shards, iter(range(len(shards))), workers):
+        path, stored = paths[number], enumerate(stored_rows(folder / paths[number]))
+        place = next(stored, None)
+        for one in (one for outcome in masks for one in outcome):
+            sample_id = one.spec.sample_id if isinstance(one, Draft) else one.sample_id
+            if place is None or place[1]["sample_id"] != sample_id:
+                yield from _absent(path, one, sample_id, rejected.get(sample_id))
+                continue
+            for problem in _differences(place[1], one, context):
+                yield Finding(path, problem, (place[0],))
             place = next(stored, None)
-            for one in (one for outcome in masks for one in outcome):
-                sample_id = one.spec.sample_id if isinstance(one, Draft) else one.sample_id
-                if place is None or place[1]["sample_id"] != sample_id:
-                    yield from _absent(path, one, sample_id, rejected.get(sample_id))
-                    continue
-                for problem in _differences(place[1], one, context):
-                    yield Finding(path, problem, (place[0],))
-                place = next(stored, None)
-            if place is not None:
-                what = f"sample '{place[1]['sample_id']}' is none of the plan's, or out of order"
-                yield Finding(path, what, (place[0],))
+        if place is not None:
+            what = f"sample '{place[1]['sample_id']}' is none of the plan's, or out of order"
+            yield Finding(path, what, (place[0],))
 
 
 def _absent(

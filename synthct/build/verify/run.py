@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from synthct.build.check import Checked, locked_origins
@@ -27,6 +27,7 @@ from synthct.dataset.markdown import count
 from synthct.dataset.records import RECIPE, front_matter
 from synthct.errors import PolicyError, RecipeError, ResourceError, VerifyError
 from synthct.licence import hub_fields, licence_of
+from synthct.processes.device import choose_device
 from synthct.recipe.recipe import Recipe, load_recipe, stored_recipe
 from synthct.storage.defaults import default_cache_dir, default_workers
 
@@ -58,7 +59,8 @@ class Originals:
         checkpoint: The folder of the checkpoint, where the recipe names one by its folder.
         cache_dir: Where indexes and phantoms are kept; by default the user's cache folder.
         workers: Processes that draw masks.
-        device: Where the model runs.
+        device: Where the model runs; by default on a CPU if the dataset was made on one, so that
+            its bits can be compared, else on a GPU if there is one.
         samples: How many samples level 3 paints again, at least.
         seed: Another seed, other samples.
         relabel: The user's command for recipes with ``label_map: relabel``.
@@ -69,7 +71,7 @@ class Originals:
     checkpoint: Path | None = None
     cache_dir: Path | None = None
     workers: int | None = None
-    device: str = "cpu"
+    device: str | None = None
     samples: int = SAMPLES
     seed: int = 0
     relabel: Sequence[str] | None = None
@@ -109,6 +111,11 @@ def verify(folder: Path, *, level: int = 1, originals: Originals | None = None) 
     return Report(manifest.release, tuple(levels), tuple(findings))
 
 
+def _device(wanted: str | None, lock: Lock) -> str:
+    was_on_cpu = lock.numerics.get("device") == "cpu"
+    return "cpu" if wanted is None and was_on_cpu else choose_device(wanted)
+
+
 Checking = tuple[str, list[Finding]]
 
 
@@ -144,7 +151,10 @@ class _Levels:
         lock, checked = self._checked
         given = self.originals
         context = load_context(
-            checked, given.device, cache_dir=given.cache_dir, relabel=given.relabel
+            checked,
+            partial(_device, given.device, lock),
+            cache_dir=given.cache_dir,
+            relabel=given.relabel,
         )
         groups = choose(checked, given.samples, given.seed)
         results = list(check_paint(self.folder, self.manifest, lock, context, groups))

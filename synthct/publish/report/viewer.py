@@ -72,9 +72,8 @@ def _pictures(lesion: Sample) -> Iterator[Picture]:
     thick = lesion.shape[axis]
     for index in np.unique(np.linspace(0, thick - 1, min(_PICTURES, thick)).round().astype(int)):
         shown = lesion.crop(Box.whole(lesion.shape).slab(axis, int(index))).pictures
-        pictures = {
-            key: outlined(shown["image"], shown["mask"], window) for key, window in WINDOWS.items()
-        }
+        hu, mask = shown["image"], shown["mask"]
+        pictures = {key: outlined(hu, mask, window) for key, window in WINDOWS.items()}
         rows_mm, columns_mm = lesion.pixel_mm
         size_mm = hu.shape[0] * rows_mm, hu.shape[1] * columns_mm
         yield pictured(f"slice {index + 1}", pictures, size_mm)

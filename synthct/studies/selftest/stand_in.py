@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from synthct.build.assemble import Order, Painted, ShardFile, assemble, is_finished
-from synthct.build.crew import Crew
 from synthct.build.progress import Progress
 from synthct.dataset.manifest import Release
 from synthct.dataset.records import write_recipe, write_rejected
@@ -20,6 +19,7 @@ from synthct.dataset.schema import Facts, arrow_schema
 from synthct.dataset.summary import rejections
 from synthct.dataset.writer import Rejection, ShardRecord, shard_name
 from synthct.metrics import MEASURES
+from synthct.processes.group import Group
 from synthct.storage.files import atomic_write, make_folder
 from synthct.storage.lock import version_lock
 
@@ -34,7 +34,7 @@ def shard_path(number: int) -> str:
     return shard_name(split, _SPLITS[:number].count(split), _SPLITS.count(split))
 
 
-class ShuffledCrew(Crew):
+class ShuffledGroup(Group):
     """One process that takes the shards in an order of its own.
 
     Args:
@@ -79,11 +79,11 @@ class StandIn:
             write_rejected(tree, rejections(shards))
             atomic_write(tree / "README.md", f"# {release.label}\n".encode())
 
-        crew = ShuffledCrew(seed)
+        group = ShuffledGroup(seed)
         make_folder(final.parent)
         with version_lock(final):
-            if not is_finished(final, _PLAN_ID, crew):
-                assemble(_order(final), crew, paint, document)
+            if not is_finished(final, _PLAN_ID, group):
+                assemble(_order(final), group, paint, document)
 
 
 def _order(final: Path) -> Order:

@@ -1,11 +1,12 @@
-"""The processes of one build, as one of them sees it: who does what, and who has stopped answering.
+"""The processes of one launch, as one of them sees it: who does what, and who does not answer.
 
-They share a folder for what they make, and a small key-value store of torch's for what they have
-to tell each other: which shard is next, how far everybody is, and that they are alive. Nothing is
-ever computed together, so there is no process group, and no device needs to be able to talk.
+Rank, size and device come from Accelerate's ``PartialState``. What it lacks is here: units of work
+taken one by one by whichever process is free, and a dead, stopped or stuck process named with what
+it was at. All of it goes through a small key-value store of torch's, since a process that waits in
+a barrier of torch's hears no signal and ends with a traceback when another one dies.
 
-A process that dies on this machine is seen at once, one that hangs or whose machine is gone after a
-minute. The others then end with an error that says which process it was and what it was at.
+A process that dies on this machine is seen at once; one that is stopped, or whose machine is gone,
+after a minute.
 """
 
 from __future__ import annotations
@@ -20,18 +21,32 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from synthct.errors import ConflictError, ResourceError, SynthCTError
+from synthct.processes.device import choose_device
+from synthct.processes.launch import GONE, interrupt
 
 if TYPE_CHECKING:
     from torch.distributed import Store  # type: ignore[attr-defined]
 
+#: So long a process waits for the others to start.
+START_S = 600
 
-class Crew:
-    """A build by one process alone.
+#: The same for the store of a launcher that has started this process, so must be there.
+STORE_S = 30
+
+
+class Interrupt(KeyboardInterrupt):
+    """An interrupt that this process is to report for the whole launch."""
+
+
+class Group:
+    """The group of a command that runs in one process.
 
     Attributes:
         rank: Number of this process, from 0.
@@ -40,28 +55,27 @@ class Crew:
 
     rank, size = 0, 1
 
-    def __init__(self) -> None:
+    def __init__(self, wanted_device: str | None = None) -> None:
+        self._wanted_device = wanted_device
         self._counts: Counter[str] = Counter()
 
-    def __enter__(self) -> Crew:
-        return self
+    @cached_property
+    def device(self) -> str:
+        """Where this process runs networks; of several GPUs, each process takes its own.
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        err: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Let the others know how it ended."""
+        Raises:
+            ResourceError: If the named device cannot be used.
+        """
+        return choose_device(self._wanted_device)
 
     @property
     def is_first(self) -> bool:
-        """Whether this process puts the version together."""
+        """Whether this process does what is done once."""
         return self.rank == 0
 
     @contextmanager
     def in_turn(self, name: str) -> Iterator[None]:
-        """Run a block in the first process, and then in the others: what it finds, they find."""
+        """Run a block in the first process, and then in the others, which find what it cached."""
         del name
         yield
 
@@ -71,9 +85,16 @@ class Crew:
         Raises:
             ConflictError: If it is not.
         """
+        first = self.share(f"agree/{what}", lambda: value)
+        if first != value:
+            raise ConflictError(
+                f"process {self.rank} of {self.size} on {socket.gethostname()} has {what} "
+                f"{value[:12]}, process 0 has {first[:12]}, so their samples would differ; let all "
+                "processes see the same sources, packages and kind of processor"
+            )
 
     def share(self, name: str, make: Callable[[], Any]) -> Any:
-        """What the first process makes, for all; as JSON."""
+        """What the first process makes, for all; must be JSON."""
         del name
         return make()
 
@@ -82,25 +103,19 @@ class Crew:
         return iter(numbers)
 
     def at(self, place: str) -> None:
-        """Say what this process is at; named if it dies there."""
+        """Tell the others what this process is at; named if it dies there."""
 
     def count(self, what: str, amount: int) -> int:
-        """Add to what all processes count together; the sum."""
+        """Add to what all processes count together, and return the sum."""
         self._counts[what] += amount
         return self._counts[what]
 
     def wait_for_count(self, what: str, least: int, meanwhile: Callable[[], None]) -> None:
-        """Wait until all processes together have counted so many.
-
-        Args:
-            what: As for ``count``.
-            least: That many.
-            meanwhile: Is called now and then.
-        """
+        """Wait until all processes together have counted ``least``; call ``meanwhile`` often."""
 
 
-class LaunchedCrew(Crew):
-    """One of several processes that a launcher has started.
+class LaunchedGroup(Group):
+    """The group of a process that a launcher has started with others.
 
     Args:
         store: Of this launch alone.
@@ -133,9 +148,9 @@ class LaunchedCrew(Crew):
         self._ended = threading.Event()
         self._pulse = threading.Thread(target=self._beat, daemon=True)
 
-    def __enter__(self) -> LaunchedCrew:
+    def __enter__(self) -> LaunchedGroup:
         # What a launcher stops us with, and our own watch: it also ends what waits for a disk.
-        self._before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        self._before = signal.signal(signal.SIGTERM, interrupt)
         self._say()
         self._pulse.start()
         return self
@@ -155,7 +170,47 @@ class LaunchedCrew(Crew):
             fault = self._fault or self._dead_neighbour()
             self._say(over=True)
         if isinstance(err, KeyboardInterrupt):
-            self._explain(fault)
+            self._explain(err, fault)
+
+    def meet(self, device: str, patience_s: float = START_S) -> None:
+        """Wait until all processes are there, and let Accelerate say who is who.
+
+        Args:
+            device: From ``choose_device``.
+            patience_s: For so long.
+
+        Raises:
+            ResourceError: If one does not come.
+        """
+        from accelerate import PartialState
+        from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+
+        deadline = time.monotonic() + patience_s
+        while missing := [n for n in range(self.size) if self._get(f"process/{n}") is None]:
+            if time.monotonic() > deadline:
+                raise ResourceError(
+                    f"process {missing[0]} of {self.size} has not started for {patience_s:.0f} s; "
+                    "see what its launcher says, and run the same command again"
+                )
+            time.sleep(0.05)
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+        with asking():
+            state = PartialState(
+                cpu=not device.startswith("cuda"),
+                backend="gloo",  # goes with every device; nothing large is ever exchanged
+                store=PrefixStore("accelerate", self._store),
+                rank=self.rank,
+                world_size=self.size,
+                timeout=timedelta(seconds=STORE_S),
+            )
+        self.rank, self.size = state.process_index, state.num_processes
+        self.device = str(state.device) if device == "cuda" else device
+
+    def part(self) -> None:
+        """Wait until the others are done too, so that one that is stopped does not go unseen."""
+        self._say(place="")
+        self.count("done", 1)
+        self.wait_for_count("done", self.size, lambda: None)
 
     @contextmanager
     def in_turn(self, name: str) -> Iterator[None]:
@@ -166,16 +221,6 @@ class LaunchedCrew(Crew):
         else:
             self._wait_for(f"turn/{name}")
             yield
-
-    def agree(self, what: str, value: str) -> None:
-        """Compare with what the first process has put into the store."""
-        first = self.share(f"agree/{what}", lambda: value)
-        if first != value:
-            raise ConflictError(
-                f"process {self.rank} of {self.size} on {self._state['host']} has {what} "
-                f"{value[:12]}, process 0 has {first[:12]}, so their samples would differ; let all "
-                "processes see the same sources, packages and kind of processor"
-            )
 
     def share(self, name: str, make: Callable[[], Any]) -> Any:
         """The others wait until the first process has made it."""
@@ -206,15 +251,16 @@ class LaunchedCrew(Crew):
             meanwhile()
             time.sleep(0.2)
 
-    def _explain(self, fault: str | None) -> None:
+    def _explain(self, err: KeyboardInterrupt, fault: str | None) -> None:
         """Say why a launcher, or our own watch, ended this process; one process says it for all."""
         with contextlib.suppress(ResourceError):
             if self._failed():  # which has told it already
                 raise SystemExit(130) from None
-            if fault and self._add("told", 1) > 1:
-                raise SystemExit(ResourceError.exit_code) from None
+            if self._add("told", 1) > 1:
+                raise SystemExit(ResourceError.exit_code if fault else 130) from None
         if fault:
             raise ResourceError(fault) from None
+        raise Interrupt(*err.args) from None
 
     def _beat(self) -> None:
         """Say that this process is alive, and watch the next one; runs in a thread of its own."""
@@ -289,35 +335,20 @@ class LaunchedCrew(Crew):
         self._set(f"process/{self.rank}", json.dumps(self._state))
 
     def _get(self, key: str) -> str | None:
-        with _asking():
+        with asking():
             return self._store.get(key).decode() if self._store.check([key]) else None
 
     def _set(self, key: str, value: str) -> None:
-        with _asking():
+        with asking():
             self._store.set(key, value)
 
     def _add(self, key: str, amount: int) -> int:
-        with _asking():
+        with asking():
             return self._store.add(key, amount)
 
 
-def join_crew() -> Crew:
-    """The crew of this process: that of its launcher, or itself alone.
-
-    ``torchrun``, ``accelerate launch`` and ``synthct build --num-processes`` say so by ``RANK``,
-    ``WORLD_SIZE``, ``MASTER_ADDR`` and ``MASTER_PORT`` in the environment.
-    """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return Crew()
-    from torch.distributed.rendezvous import rendezvous
-
-    with _asking():
-        store, rank, size = next(iter(rendezvous("env://")))
-    return LaunchedCrew(store, rank, size)
-
-
 @contextmanager
-def _asking() -> Iterator[None]:
+def asking() -> Iterator[None]:
     """Say what it means if the store cannot be reached."""
     try:
         yield
@@ -326,10 +357,7 @@ def _asking() -> Iterator[None]:
 
         if not isinstance(err, DistError):
             raise
-        raise ResourceError(
-            "the other processes of this build cannot be reached any more; run the same command "
-            "again, finished shards are kept"
-        ) from err
+        raise ResourceError(GONE) from err
 
 
 def _machine() -> str:

@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 from torch.distributed import HashStore
 
-from synthct.build.crew import Crew, LaunchedCrew, join_crew
 from synthct.errors import ConflictError, ResourceError, SourceError
+from synthct.processes.group import Group, Interrupt, LaunchedGroup
+from synthct.processes.join import join_group
 
 
-def crews(size: int, **options: Any) -> list[LaunchedCrew]:
+def groups(size: int, **options: Any) -> list[LaunchedGroup]:
     store = HashStore()
-    return [LaunchedCrew(store, rank, size, **options) for rank in range(size)]
+    return [LaunchedGroup(store, rank, size, **options) for rank in range(size)]
 
 
 def peer(store: HashStore, rank: int, **changes: Any) -> None:
@@ -28,28 +29,28 @@ def peer(store: HashStore, rank: int, **changes: Any) -> None:
 
 
 def test_alone_a_process_does_everything_in_order() -> None:
-    with join_crew() as crew:
-        assert type(crew) is Crew
-        with crew.in_turn("x"):
-            crew.agree("y", "z")
-        assert crew.share("todo", lambda: [3, 1]) == [3, 1]
-        assert list(crew.take([3, 1])) == [3, 1]
-        assert [crew.count("samples", 2), crew.count("samples", 1)] == [2, 3]
+    with join_group() as group:
+        assert type(group) is Group
+        with group.in_turn("x"):
+            group.agree("y", "z")
+        assert group.share("todo", lambda: [3, 1]) == [3, 1]
+        assert list(group.take([3, 1])) == [3, 1]
+        assert [group.count("samples", 2), group.count("samples", 1)] == [2, 3]
 
 
 def test_each_shard_is_given_away_once() -> None:
     taken: list[int] = []
 
-    def work(crew: LaunchedCrew) -> None:
-        todo = crew.share("todo", lambda: list(range(500)))
-        for number in crew.take(todo):
+    def work(group: LaunchedGroup) -> None:
+        todo = group.share("todo", lambda: list(range(500)))
+        for number in group.take(todo):
             taken.append(number)
-            crew.count("shards", 1)
-        if crew.is_first:
-            crew.wait_for_count("shards", len(todo), lambda: None)
+            group.count("shards", 1)
+        if group.is_first:
+            group.wait_for_count("shards", len(todo), lambda: None)
             assert sorted(taken) == todo
 
-    threads = [threading.Thread(target=work, args=(crew,)) for crew in crews(4)]
+    threads = [threading.Thread(target=work, args=(group,)) for group in groups(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -60,13 +61,13 @@ def test_each_shard_is_given_away_once() -> None:
 def test_the_first_process_goes_first() -> None:
     order: list[int] = []
 
-    def work(crew: LaunchedCrew) -> None:
-        with crew.in_turn("check"):
-            if crew.is_first:
+    def work(group: LaunchedGroup) -> None:
+        with group.in_turn("check"):
+            if group.is_first:
                 time.sleep(0.3)
-            order.append(crew.rank)
+            order.append(group.rank)
 
-    threads = [threading.Thread(target=work, args=(crew,)) for crew in reversed(crews(3))]
+    threads = [threading.Thread(target=work, args=(group,)) for group in reversed(groups(3))]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -76,7 +77,7 @@ def test_the_first_process_goes_first() -> None:
 
 
 def test_a_process_that_would_make_other_samples_is_refused() -> None:
-    first, second = crews(2)
+    first, second = groups(2)
     first.agree("the build", "a" * 64)
     second.agree("the build", "a" * 64)
     with pytest.raises(ConflictError, match=r"process 1 of 2 .* bbbbbbbbbbbb, process 0 has aaaaa"):
@@ -84,7 +85,7 @@ def test_a_process_that_would_make_other_samples_is_refused() -> None:
 
 
 def test_a_silent_process_is_named_with_what_it_was_at() -> None:
-    first, _ = crews(2, beat_s=0.01, silent_beats=10)
+    first, _ = groups(2, beat_s=0.01, silent_beats=10)
     peer(first._store, 1)
     with pytest.raises(ResourceError) as err, first:
         time.sleep(30)
@@ -94,8 +95,30 @@ def test_a_silent_process_is_named_with_what_it_was_at() -> None:
     assert "case c7" in str(err.value)
 
 
+def test_one_that_is_stopped_after_the_others_are_done_is_named() -> None:
+    first, _ = groups(2, beat_s=0.01, silent_beats=30)
+    peer(first._store, 1)
+    with pytest.raises(ResourceError, match=r"process 1 of 2 .* has not answered"), first:
+        first.part()  # all shards are taken, and this process has nothing left to do
+
+
+def test_processes_part_when_all_are_done() -> None:
+    threads = [threading.Thread(target=group.part) for group in groups(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+def test_one_that_does_not_start_is_named() -> None:
+    first, _ = groups(2)
+    with pytest.raises(ResourceError, match="process 1 of 2 has not started for 0 s"), first:
+        first.meet("cpu", patience_s=0.1)
+
+
 def test_a_process_that_lives_but_gets_nowhere_is_named() -> None:
-    first, _ = crews(2, beat_s=0.01, silent_beats=50, stuck_beats=20)
+    first, _ = groups(2, beat_s=0.01, silent_beats=50, stuck_beats=20)
     done = threading.Event()
 
     def beat() -> None:
@@ -116,7 +139,7 @@ def test_a_process_that_lives_but_gets_nowhere_is_named() -> None:
 
 @pytest.mark.parametrize("changes", [{"over": True}, {"place": ""}])
 def test_whoever_has_ended_or_waits_is_not_missed(changes: dict[str, Any]) -> None:
-    first, _ = crews(2, beat_s=0.01, silent_beats=10_000, stuck_beats=5)
+    first, _ = groups(2, beat_s=0.01, silent_beats=10_000, stuck_beats=5)
     if changes.get("over"):
         first._limits["beat"] = 5
     with first:
@@ -129,14 +152,14 @@ def test_a_dead_process_of_this_machine_is_named_at_once() -> None:
     if child == 0:
         os._exit(0)
     os.waitpid(child, 0)
-    first, _ = crews(2, beat_s=0.01)
+    first, _ = groups(2, beat_s=0.01)
     peer(first._store, 1, pid=child, machine=first._state["machine"])
     with pytest.raises(ResourceError, match=rf"process 1 of 2 \(pid {child} on .*\) died"), first:
         time.sleep(30)
 
 
 def test_an_error_elsewhere_stops_this_process_too() -> None:
-    first, second = crews(2, beat_s=0.01)
+    first, second = groups(2, beat_s=0.01)
     with pytest.raises(SourceError), second:
         raise SourceError("case c7: damaged")
     with pytest.raises(SystemExit) as end, first:  # the other one has told why
@@ -145,11 +168,14 @@ def test_an_error_elsewhere_stops_this_process_too() -> None:
     assert first._get("failed") == "process 1 of 2 failed: case c7: damaged"
 
 
-def test_interrupted_by_the_user_it_stays_an_interrupt() -> None:
-    first, _ = crews(2, beat_s=0.01)
-    with pytest.raises(KeyboardInterrupt), first:
-        raise KeyboardInterrupt
-    assert json.loads(first._store.get("process/0"))["over"]
+def test_one_process_reports_an_interrupt_for_all() -> None:
+    first, second = groups(2, beat_s=0.01)
+    with pytest.raises(Interrupt, match="SIGHUP"), second:
+        raise KeyboardInterrupt("SIGHUP")
+    assert json.loads(first._store.get("process/1"))["over"]
+    with pytest.raises(SystemExit) as end, first:  # which its launcher has then stopped
+        raise KeyboardInterrupt("SIGTERM")
+    assert end.value.code == 130
 
 
 def test_a_store_that_is_gone_is_told_as_such() -> None:
@@ -159,7 +185,7 @@ def test_a_store_that_is_gone_is_told_as_such() -> None:
         def check(self, keys: list[str]) -> bool:
             raise DistNetworkError("broken pipe")
 
-    crew, _ = crews(2)
-    crew._store = Gone()  # type: ignore[assignment]
+    group, _ = groups(2)
+    group._store = Gone()  # type: ignore[assignment]
     with pytest.raises(ResourceError, match="cannot be reached any more"):
-        crew.share("todo", lambda: None) if not crew.is_first else crew._get("x")
+        group.share("todo", lambda: None) if not group.is_first else group._get("x")

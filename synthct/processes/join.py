@@ -1,0 +1,51 @@
+"""How a process joins the others of its launch."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+from synthct.processes.device import choose_device
+from synthct.processes.group import START_S, STORE_S, Group, LaunchedGroup, asking
+from synthct.processes.launch import world_size
+
+#: A process that builds twice has two groups.
+_joined = itertools.count()
+
+
+@contextmanager
+def join_group(wanted_device: str | None = None) -> Iterator[Group]:
+    """The group of this process: that of its launcher, or itself alone.
+
+    A process alone starts nothing of torch's.
+
+    Args:
+        wanted_device: As for ``choose_device``.
+
+    Raises:
+        ResourceError: If the device cannot be used, or another process has died or is stopped.
+    """
+    if world_size() == 1:
+        group = Group(wanted_device)
+        if wanted_device is not None:
+            _ = group.device  # an error is told before any work
+        yield group
+        return
+    import accelerate
+    from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+    from torch.distributed.rendezvous import rendezvous
+
+    device = choose_device(wanted_device)
+    is_there = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    with asking():
+        patience = timedelta(seconds=STORE_S if is_there else START_S)
+        store, rank, size = next(iter(rendezvous("env://", timeout=patience)))
+    store = PrefixStore(f"group-{next(_joined)}", store)
+    with LaunchedGroup(store, rank, size) as launched:
+        launched.meet(device)
+        yield launched
+        launched.part()
+        accelerate.PartialState().destroy_process_group()
