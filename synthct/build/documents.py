@@ -13,7 +13,7 @@ import pyarrow as pa
 from synthct.dataset.documents.attestation import ATTESTATION, attestation
 from synthct.dataset.documents.card import CardFacts, SourceNote, attribution, dataset_card
 from synthct.dataset.documents.croissant import CROISSANT, croissant
-from synthct.storage.files import atomic_write, sha256_of
+from synthct.dataset.documents.sheet import dataset_sheet
 from synthct.dataset.lockfile import Lock, LockedCheckpoint, write_lock
 from synthct.dataset.manifest import Release
 from synthct.dataset.patch_rows import patch_schema
@@ -21,9 +21,10 @@ from synthct.dataset.records import write_recipe, write_rejected
 from synthct.dataset.schema import arrow_schema
 from synthct.dataset.summary import rejections, summarise
 from synthct.dataset.writer import ShardRecord
-from synthct.models.methods import FOREIGN, Diffusion, Inpaint
+from synthct.models.methods import Inpaint, MethodWords
+from synthct.models.networks import network_of
 from synthct.recipe.recipe import Recipe
-from synthct.dataset.documents.sheet import dataset_sheet
+from synthct.storage.files import atomic_write, sha256_of
 
 CARD, ATTRIBUTION, SHEET = "README.md", "attribution.md", "preview.png"
 
@@ -97,6 +98,7 @@ def _card_facts(recipe: Recipe, lock: Lock, *, has_picture: bool) -> CardFacts:
         view=recipe.view,
         preview_window=f"a window that suits what is painted{_example(lock.checkpoint)}",
         method=recipe.inpaint.method,
+        words=_words(recipe.inpaint, lock.checkpoint),
         sources=[
             SourceNote(
                 name,
@@ -128,18 +130,18 @@ def _example(checkpoint: LockedCheckpoint | None) -> str:
     return f", such as {low:g} to {high:g} HU"
 
 
-def _settings(asked: Inpaint, checkpoint: LockedCheckpoint | None) -> dict[str, str]:
+def _words(inpaint: Inpaint, checkpoint: LockedCheckpoint | None) -> MethodWords:
+    """The words of the method, or those of a network that is no diffusion model."""
+    network = network_of(checkpoint.pipeline) if checkpoint else None
+    return network.words if network else inpaint.words
+
+
+def _settings(inpaint: Inpaint, checkpoint: LockedCheckpoint | None) -> dict[str, str]:
     """How it was painted, in the order to be shown."""
-    if checkpoint is None or not isinstance(asked, Diffusion):
-        return {name: str(value) for name, value in asked.model_dump().items()}
-    return {
-        "checkpoint": checkpoint.name,
-        "id": checkpoint.id,
-        **({"revision": checkpoint.revision} if checkpoint.revision else {}),
-        "scheduler": asked.scheduler,
-        "steps": str(asked.num_inference_steps),
-        **{name: str(said) for name in FOREIGN if (said := getattr(asked, name)) is not None},
-    }
+    if checkpoint is None:
+        return inpaint.settings()
+    revision = {"revision": checkpoint.revision} if checkpoint.revision else {}
+    return {"checkpoint": checkpoint.name, "id": checkpoint.id, **revision, **inpaint.settings()}
 
 
 def _names_of_own_masks(recipe: Recipe) -> set[str]:

@@ -15,23 +15,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from synthct.volume.views import VIEW_AXIS
 from synthct.build.check import Checked
-from synthct.storage.defaults import default_cache_dir
-from synthct.dataset.schema import StoredRow
-from synthct.dataset.writer import Rejection, reject
 from synthct.build.draw import CaseReader, Refused, masks_of
-from synthct.errors import RecipeError
-from synthct.models.methods import Diffusion
-from synthct.models.checkpoint import load_checkpoint
-from synthct.recipe.plan import SampleSpec
 from synthct.build.prepare import FloatArray, Outcome, Prepared
 from synthct.build.provenance import generation_facts
-from synthct.recipe.recipe import Recipe
 from synthct.build.references import References, learn_references
-from synthct.recipe.relabel import IMAGE, LABELS, Relabeller
 from synthct.build.sample import LabelsOf, finish, noise_seed
+from synthct.dataset.schema import StoredRow
+from synthct.dataset.writer import Rejection, reject
+from synthct.errors import RecipeError
+from synthct.models.checkpoint import load_checkpoint
+from synthct.recipe.plan import SampleSpec
+from synthct.recipe.recipe import Recipe
+from synthct.recipe.relabel import IMAGE, LABELS, Relabeller
+from synthct.storage.defaults import default_cache_dir
 from synthct.volume import Volume
+from synthct.volume.views import VIEW_AXIS
 
 if TYPE_CHECKING:
     from synthct.models.painting import Inpainter, Job
@@ -115,13 +114,13 @@ def load_painter(
 
 def _inpainter(checked: Checked, device: str) -> Inpainter | None:
     """The model; None where a control paints. Pins what changes low bits."""
-    asked, files, rules = checked.recipe.inpaint, checked.checkpoint, checked.rules
-    if not isinstance(asked, Diffusion) or files is None or rules is None:
+    inpaint, files, rules = checked.recipe.inpaint.network, checked.checkpoint, checked.rules
+    if inpaint is None or files is None or rules is None:
         return None
-    from synthct.models.painting import inpainter_of, pin_numerics
+    from synthct.models.painting import Inpainter, pin_numerics
 
     pin_numerics(THREADS)
-    return inpainter_of(load_checkpoint(files, device=device), asked, rules)
+    return Inpainter(load_checkpoint(files, device=device), inpaint, rules.labels)
 
 
 def _numerics(inpainter: Inpainter | None) -> Mapping[str, Any]:
@@ -136,15 +135,7 @@ def _numerics(inpainter: Inpainter | None) -> Mapping[str, Any]:
 def generation_of(checked: Checked) -> dict[str, Any]:
     """How all samples of a recipe are painted; known without loading a model."""
     files = checked.checkpoint
-    if files is None:
-        return generation_facts(checked.recipe, {})
-    named = {
-        "checkpoint": files.name,
-        "checkpoint_id": files.checkpoint_id,
-        "revision": files.revision,
-        "files": dict(files.hashes),
-    }
-    return generation_facts(checked.recipe, named)
+    return generation_facts(checked.recipe, {} if files is None else files.facts())
 
 
 def trained_on(checked: Checked) -> frozenset[str] | None:

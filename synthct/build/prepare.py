@@ -13,18 +13,17 @@ import numpy as np
 import numpy.typing as npt
 
 from synthct import seeds
-from synthct.volume.case import Case
 from synthct.build.controls import Control, control_for
 from synthct.build.draw import CaseReader, Drawn, Refused, draw, refused
 from synthct.errors import MaskError
-from synthct.volume.intensity import LUNG, SOFT_TISSUE, Knots, Window
-from synthct.masks import (MaskKind, on_slice, paint_labels, slice_of)
-from synthct.models.methods import Diffusion
+from synthct.masks import MaskKind, on_slice, paint_labels, slice_of
 from synthct.models.patch import Patch, PatchRules, cut_patches
 from synthct.recipe.plan import SampleSpec
 from synthct.recipe.recipe import Recipe
 from synthct.sources import CaseEntry
 from synthct.volume import Volume
+from synthct.volume.case import Case
+from synthct.volume.intensity import LUNG, SOFT_TISSUE, Knots, Window
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -126,12 +125,10 @@ def prepare_slices(
         rules: What the checkpoint takes; None where a control paints.
         label_names: Structure to value, dataset-wide.
     """
-    control = None
-    if not isinstance(recipe.inpaint, Diffusion):
-        try:
-            control = control_for(drawn, recipe.inpaint, recipe.view)
-        except MaskError as err:
-            return (refused(drawn.specs, drawn.section, err),)
+    try:
+        control = control_for(drawn, recipe.inpaint, recipe.view)
+    except MaskError as err:
+        return (refused(drawn.specs, drawn.section, err),)
     return tuple(
         _prepare_slice(drawn, ordinal, recipe, rules, control, label_names)
         for ordinal in range(len(drawn.slices))

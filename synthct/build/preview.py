@@ -8,16 +8,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from synthct.build.assemble import counted
-from synthct.build.run import counted_samples, expected_bytes
 from synthct.build.check import Checked
-from synthct.storage.files import atomic_write
 from synthct.build.draw import CaseReader, Drawn, Refused, draw, masks_of
-from synthct.models.methods import Diffusion
-from synthct.models.layout import PALETTE
 from synthct.build.painter import THREADS
-from synthct.recipe.plan import SampleSpec
 from synthct.build.plan_sheet import TILES, plan_sheet
 from synthct.build.prepare import Prepared, prepare_slices
+from synthct.build.run import counted_samples, expected_bytes
+from synthct.recipe.plan import SampleSpec
+from synthct.storage.files import atomic_write
 
 #: About what pasting, measuring and encoding take for a sample.
 REST_SECONDS = 0.15
@@ -56,15 +54,14 @@ def describe(checked: Checked) -> str:
 
 
 def _foreign_lines(checked: Checked) -> Iterator[str]:
-    """How a checkpoint that is not of synthct is asked."""
-    asked, files, rules = checked.recipe.inpaint, checked.checkpoint, checked.rules
-    if not isinstance(asked, Diffusion) or files is None or rules is None:
+    """What the recipe states for a checkpoint that does not declare it."""
+    inpaint, files, rules = checked.recipe.inpaint.network, checked.checkpoint, checked.rules
+    if inpaint is None or files is None or rules is None or files.network.is_trained_here:
         return
-    if files.layout == PALETTE:
-        return
-    yield f"  {'model':<8}{files.layout.what}, in patches of {rules.patch_sizes[0]} pixels"
+    what = files.network.layout.what
+    yield f"  {'model':<8}{what}, in patches of {rules.patch_sizes[0]} pixels"
     for label in (None, *rules.labels):
-        if (prompt := asked.prompt_for(label)) is not None:
+        if (prompt := inpaint.prompt_for(label)) is not None:
             yield f"  {'prompt':<8}{label or 'whatever fits'}: {prompt}"
 
 
@@ -118,21 +115,21 @@ def seconds_per_sample(checked: Checked) -> float:
     Raises:
         CheckpointError: If scheduler, steps or guidance do not go with the checkpoint.
     """
-    asked, files, rules = checked.recipe.inpaint, checked.checkpoint, checked.rules
-    if not isinstance(asked, Diffusion) or files is None or rules is None:
+    inpaint, files, rules = checked.recipe.inpaint.network, checked.checkpoint, checked.rules
+    if inpaint is None or files is None or rules is None:
         return REST_SECONDS
     import torch
 
-    from synthct.models.painting import inpainter_of
     from synthct.models.checkpoint import load_checkpoint
+    from synthct.models.painting import Inpainter
 
     torch.set_num_threads(THREADS)
-    inpainter = inpainter_of(load_checkpoint(files), asked, rules)
+    inpainter = Inpainter(load_checkpoint(files), inpaint, rules.labels)
     size = rules.patch_sizes[min(1, len(rules.patch_sizes) - 1)]
     inpainter.probe(size)  # the first pass also warms up
     started = time.perf_counter()
     inpainter.probe(size)
-    return (time.perf_counter() - started) * inpainter.method.passes + REST_SECONDS
+    return (time.perf_counter() - started) * inpainter.network.passes + REST_SECONDS
 
 
 def _size(num_bytes: float) -> str:

@@ -110,17 +110,17 @@ def test_an_unconditional_model_comes_back_as_it_was_written(ddpm: Path) -> None
     assert loaded.files.layout == UNCONDITIONAL
     assert set(loaded.files.hashes) == set(UNCONDITIONAL.files)
     stored = load_file(ddpm / "unet" / NAMES[0])
-    assert all(torch.equal(stored[n], t) for n, t in loaded.unet.state_dict().items())
-    assert not loaded.unet.training
+    assert all(torch.equal(stored[n], t) for n, t in loaded["unet"].state_dict().items())
+    assert not loaded["unet"].training
     assert loaded.files.trained_on == frozenset()
 
 
 def test_a_text_model_comes_back_as_it_was_written(text: Path) -> None:
     loaded = load_checkpoint(str(text))
     assert loaded.files.layout == TEXT
-    assert loaded.vae is not None
-    assert loaded.text is not None
-    parts = {"unet": loaded.unet, "vae": loaded.vae, "text_encoder": loaded.text.encoder}
+    assert loaded["vae"] is not None
+    assert loaded["text"] is not None
+    parts = {"unet": loaded["unet"], "vae": loaded["vae"], "text_encoder": loaded["text"].encoder}
     for name, network in parts.items():
         path = next(text / name / n for n in NAMES if (text / name / n).exists())
         stored = load_file(path)
@@ -155,7 +155,7 @@ def test_names_of_older_releases_are_read_as_diffusers_reads_them(ddpm: Path, te
             set_tensors(component, rename(f"attentions.0.{name}.", f"attentions.0.{old}."))(folder)
         assert any(".query." in name for name in load_file(folder / component / NAMES[0]))
         loaded = load_checkpoint(str(folder))
-        ours = (loaded.unet if component == "unet" else loaded.vae).state_dict()  # type: ignore[union-attr]
+        ours = (loaded["unet"] if component == "unet" else loaded["vae"]).state_dict()  # type: ignore[union-attr]
         theirs = network.from_pretrained(folder / component).state_dict()
         assert all(torch.equal(ours[n], t) and torch.equal(new[n], t) for n, t in theirs.items())
 
@@ -167,9 +167,9 @@ def test_a_text_encoder_of_transformers_4_is_read(text: Path) -> None:
         old = {f"text_model.{name}": value for name, value in tensors.items()}
         return {**old, "text_model.embeddings.position_ids": torch.arange(77)[None]}
 
-    first = load_checkpoint(str(text)).text
+    first = load_checkpoint(str(text))["text"]
     set_tensors("text_encoder", as_before)(text)
-    again = load_checkpoint(str(text)).text
+    again = load_checkpoint(str(text))["text"]
     assert first is not None
     assert again is not None
     assert all(torch.equal(new[n], t) for n, t in again.encoder.state_dict().items())
@@ -178,16 +178,16 @@ def test_a_text_encoder_of_transformers_4_is_read(text: Path) -> None:
 
 def test_both_forms_of_the_tokenizer_read_the_same(text: Path) -> None:
     first = load_checkpoint(str(text))
-    assert first.text is not None
-    first.text.tokenizer.save_pretrained(text / "tokenizer")
+    assert first["text"] is not None
+    first["text"].tokenizer.save_pretrained(text / "tokenizer")
     for name in ("vocab.json", "merges.txt", "special_tokens_map.json"):
         (text / "tokenizer" / name).unlink(missing_ok=True)
     again = load_checkpoint(str(text))
     assert "tokenizer/tokenizer.json" in again.files.hashes
-    assert again.text is not None
-    assert again.text.length == first.text.length == 77
+    assert again["text"] is not None
+    assert again["text"].length == first["text"].length == 77
     for said in ("a kidney", "ct slice of a tumor", "liver liver"):
-        assert torch.equal(first.text.encode(said), again.text.encode(said))
+        assert torch.equal(first["text"].encode(said), again["text"].encode(said))
 
 
 def test_every_file_counts_for_the_id(text: Path) -> None:
@@ -344,7 +344,7 @@ def test_no_bad_text_model_loads(text: Path, spoil: Spoil, message: str) -> None
 def test_remote_code_of_a_tokenizer_is_not_even_looked_at(text: Path) -> None:
     reached = {"AutoTokenizer": ["evil--evil.Tokenizer", None]}
     set_json("tokenizer/tokenizer_config.json", auto_map=reached, tokenizer_class="Evil")(text)
-    assert load_checkpoint(str(text)).text is not None
+    assert load_checkpoint(str(text))["text"] is not None
 
 
 def test_without_transformers_a_text_model_names_the_extra(

@@ -20,12 +20,12 @@ from typer.testing import CliRunner
 from synthct.cli import app
 from synthct.errors import CheckpointError
 from synthct.models.checkpoint import find_checkpoint, load_checkpoint
-from synthct.models.config import NetworkConfig
+from synthct.models.networks.palette import PaletteConfig
 from synthct.models.folder import SUMS, write_sums
-from synthct.models.layout import PALETTE, WEIGHTS
+from synthct.models.networks.palette import Palette, PaletteConfig
 from synthct.models.palette import PaletteUNet
 
-FILES = PALETTE.files
+FILES = Palette.layout.files
 CONFIG, INDEX, SCHEDULE = "unet/config.json", "model_index.json", "scheduler/scheduler_config.json"
 TENSOR = "unet.mid_block.attentions.0.to_q.weight"
 
@@ -328,7 +328,7 @@ def test_no_flipped_bit_of_a_checkpoint_with_sums_is_loaded(copy: Path) -> None:
 
 def test_the_config_has_the_arguments_of_the_network() -> None:
     arguments = set(inspect.signature(PaletteUNet.__init__).parameters) - {"self"}
-    assert set(NetworkConfig.model_fields) == arguments
+    assert set(PaletteConfig.model_fields) == arguments
 
 
 @pytest.mark.parametrize("bad", ["pickle .bin", "pipeline.py", "tensor missing", "spacing 0"])

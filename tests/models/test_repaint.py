@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from synthct.errors import CheckpointError
 from synthct.models.checkpoint import Checkpoint, CheckpointFiles, load_checkpoint
 from synthct.models.layout import UNCONDITIONAL
+from synthct.models.methods import Diffusion
 from synthct.models.painting import Inpainter, Job
 from synthct.models.painting.repaint import RepaintMethod
 from synthct.models.patch import Patch
@@ -133,7 +134,7 @@ def test_without_skipped_steps_it_is_the_scheduler_of_diffusers(checkpoint: Chec
     steps, jumps = 24, (4, 3)
     told = {**checkpoint.files.scheduler_config, "num_train_timesteps": steps}
     patch = random_patch(0)
-    ours = method_of(checkpoint.unet, told, steps, *jumps).paint_batch([patch], [7])[0]
+    ours = method_of(checkpoint["unet"], told, steps, *jumps).paint_batch([patch], [7])[0]
 
     scheduler, generator = RePaintScheduler(num_train_timesteps=steps), torch.Generator()
     scheduler.set_timesteps(steps, *jumps)
@@ -153,10 +154,7 @@ def test_without_skipped_steps_it_is_the_scheduler_of_diffusers(checkpoint: Chec
 
 
 def test_bits_depend_on_neither_place_nor_companions(checkpoint: Checkpoint) -> None:
-    inpainter = Inpainter(
-        checkpoint, scheduler="repaint", num_inference_steps=4, jump_length=1, jump_n_sample=2,
-        batch_size=3,
-    )  # fmt: skip
+    inpainter = Inpainter(checkpoint, Diffusion(scheduler="repaint", num_inference_steps=4, jump_length=1, jump_n_sample=2, batch_size=3))  # fmt: skip
     jobs = [Job(n, random_patch(n), 100 + n) for n in range(5)]
     alone = {job.key: inpainter.paint([job.patch], [job.seed])[0] for job in jobs}
     for order in (jobs, jobs[::-1], jobs[2:] + jobs[:2]):
@@ -166,9 +164,7 @@ def test_bits_depend_on_neither_place_nor_companions(checkpoint: Checkpoint) -> 
 
 
 def test_paint_fills_the_mask_and_nothing_else(checkpoint: Checkpoint) -> None:
-    inpainter = Inpainter(
-        checkpoint, scheduler="repaint", num_inference_steps=4, jump_length=1, jump_n_sample=2
-    )
+    inpainter = Inpainter(checkpoint, Diffusion(scheduler="repaint", num_inference_steps=4, jump_length=1, jump_n_sample=2))
     patch = random_patch(3)
     (painted,) = inpainter.paint([patch], [1])
     assert np.array_equal(painted[~patch.mask], patch.image[~patch.mask])
@@ -177,34 +173,18 @@ def test_paint_fills_the_mask_and_nothing_else(checkpoint: Checkpoint) -> None:
 
 
 def test_half_precision_paints_about_the_same(checkpoint: Checkpoint) -> None:
-    halved = Inpainter(
-        checkpoint,
-        scheduler="repaint",
-        num_inference_steps=4,
-        jump_length=1,
-        jump_n_sample=2,
-        dtype="bfloat16",
-    )
-    whole = Inpainter(
-        checkpoint,
-        scheduler="repaint",
-        num_inference_steps=4,
-        jump_length=1,
-        jump_n_sample=2,
-        dtype="float32",
-    )
+    halved = Inpainter(checkpoint, Diffusion(scheduler="repaint", num_inference_steps=4, jump_length=1, jump_n_sample=2, dtype="bfloat16"))
+    whole = Inpainter(checkpoint, Diffusion(scheduler="repaint", num_inference_steps=4, jump_length=1, jump_n_sample=2, dtype="float32"))
     patch = random_patch(0)
     (coarse,), (fine,) = (one.paint([patch], [1]) for one in (halved, whole))
     assert 0 < np.abs(coarse - fine).max() < 0.1
 
 
 def test_passes_are_counted(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    inpainter = Inpainter(
-        checkpoint, scheduler="repaint", num_inference_steps=20, jump_length=5, jump_n_sample=3
-    )
-    passes = count_passes(checkpoint.unet, monkeypatch)
+    inpainter = Inpainter(checkpoint, Diffusion(scheduler="repaint", num_inference_steps=20, jump_length=5, jump_n_sample=3))
+    passes = count_passes(checkpoint["unet"], monkeypatch)
     inpainter.paint([random_patch(0)], [1])
-    assert len(passes) == inpainter.method.passes > 20
+    assert len(passes) == inpainter.network.passes > 20
     passes.clear()
     inpainter.probe(SIDE)
     assert len(passes) == 1
@@ -225,9 +205,9 @@ def test_what_it_cannot_do_is_refused(
     checkpoint: Checkpoint, settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(CheckpointError, match=message):
-        Inpainter(checkpoint, **{"scheduler": "repaint", "num_inference_steps": 20, **settings})
+        Inpainter(checkpoint, Diffusion(**{"scheduler": "repaint", "num_inference_steps": 20, **settings}))
 
 
 def test_other_checkpoints_do_not_repaint(tiny_checkpoint: Path) -> None:
     with pytest.raises(CheckpointError, match="'repaint' is for unconditional checkpoints"):
-        Inpainter(load_checkpoint(str(tiny_checkpoint)), scheduler="repaint")
+        Inpainter(load_checkpoint(str(tiny_checkpoint)), Diffusion(scheduler="repaint"))

@@ -8,17 +8,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from synthct.volume.views import VIEW_AXIS, View
-from synthct.volume.case import Case
 from synthct.build.controls.border import Border
 from synthct.build.controls.grain import Grain, measure_grain
 from synthct.build.controls.tissue import median_hu, shift_hu, tissue_around, tissue_of
 from synthct.build.draw import Drawn
 from synthct.errors import MaskError
-from synthct.masks import (Mask, Transplant)
+from synthct.masks import Mask, Transplant
 from synthct.models.methods import NoiseFill
-from synthct.volume.regions import Region
+from synthct.recipe.plan import Plan
+from synthct.recipe.recipe import Recipe
 from synthct.volume import Box
+from synthct.volume.case import Case
+from synthct.volume.regions import Region
+from synthct.volume.views import VIEW_AXIS, View
 
 #: HU of what a host may not have. Organs: the middle of the range of their medians over many
 #: scans (NV-Generate-CT). Tumours: the middle of what homogeneous papillary renal carcinomas show
@@ -56,6 +58,24 @@ class Noise:
     axis: int
     source: str
     border: Border
+
+    @classmethod
+    def require(cls, recipe: Recipe, method: NoiseFill, plan: Plan) -> None:
+        """As in ``Control``: every label needs a host, a donor or a reference that shows it."""
+        known = REFERENCE_HU | method.reference_hu
+        labels = {section.name: section.painted_labels() for section in recipe.masks}
+        for spec in plan.specs:
+            shown = known.keys() | spec.host.labels.keys()
+            if spec.donors and all(donor.image is not None for donor in spec.donors):
+                shown |= spec.donors[0].labels.keys()
+            for label in labels[spec.section]:
+                if label not in shown:
+                    message = (
+                        f"nothing says what '{label}' looks like: host {spec.host.case_id} has "
+                        "none, and not all of its donors have an image; add it, as in "
+                        f"reference_hu: {{{label}: 60}}"
+                    )
+                    raise recipe.error(("inpaint", "method"), message)
 
     @classmethod
     def of(cls, drawn: Drawn, method: NoiseFill, view: View) -> Noise:
