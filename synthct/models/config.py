@@ -32,9 +32,9 @@ class PatchFields(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     labels: Annotated[tuple[Label, ...], Field(max_length=1000)] = ()
-    codecs: Annotated[
-        Mapping[str, str | dict[str, Any]], Field(min_length=1, max_length=1001)
-    ] = Field(default_factory=lambda: {"default": "soft_tissue"})
+    codecs: Annotated[Mapping[str, str | dict[str, Any]], Field(min_length=1, max_length=1001)] = (
+        Field(default_factory=lambda: {"default": "soft_tissue"})
+    )
     patch_sizes: Annotated[
         tuple[Annotated[int, Field(ge=8, le=4096)], ...], Field(min_length=1, max_length=64)
     ] = (256,)

@@ -34,7 +34,9 @@ _MAX_HEADER_BYTES = 1 << 24
 _log = logging.getLogger(__name__)
 
 
-def check_folder(folder: Path, name: str, *, from_hub: bool) -> tuple[type[Network], dict[str, str]]:
+def check_folder(
+    folder: Path, name: str, *, from_hub: bool
+) -> tuple[type[Network], dict[str, str]]:
     """Refuse a folder of which not everything is as it must be, and hash its files.
 
     Args:

@@ -39,7 +39,9 @@ def configured_by(fields: type[BaseModel]) -> Callable[[Callable[..., None]], An
     diffusers takes the arguments that a config may have, and their defaults, from the signature.
     """
     arguments = [
-        Parameter(name, Parameter.KEYWORD_ONLY, default=field.get_default(call_default_factory=True))
+        Parameter(
+            name, Parameter.KEYWORD_ONLY, default=field.get_default(call_default_factory=True)
+        )
         for name, field in fields.model_fields.items()
     ]
 

@@ -167,9 +167,7 @@ def train(
         if tensorboard:
             purge = {"tensorboard": {"purge_step": progress.step + 1}}
             accelerator.init_trackers("tensorboard", init_kwargs=purge)
-        keeper = Keeper(
-            recipe, output, objective, trainer.parts, data, progress.step, accelerator
-        )
+        keeper = Keeper(recipe, output, objective, trainer.parts, data, progress.step, accelerator)
     batches = batches_from(
         PatchBatches(recipe, data.patches, accelerator.process_index, accelerator.num_processes),
         progress.step * recipe.optim.gradient_accumulation,

@@ -19,9 +19,10 @@ from safetensors.torch import load_file, save_file
 from synthct.errors import CheckpointError
 from synthct.models.checkpoint import find_checkpoint, load_checkpoint
 from synthct.models.folder import SUMS, write_sums
-from synthct.models.layout import LAYOUTS, TEXT, UNCONDITIONAL, all_files
 from synthct.models.methods import Diffusion
-from synthct.recipe.declared import patch_rules
+from synthct.models.networks import NETWORKS, all_files
+from synthct.models.networks.latent import TextGuided
+from synthct.models.networks.unconditional import Unconditional
 
 NAMES = ("diffusion_pytorch_model.safetensors", "model.safetensors")
 INDEX, SCHEDULE = "model_index.json", "scheduler/scheduler_config.json"
@@ -107,8 +108,8 @@ def rename(old: str, new: str) -> Callable[[dict[str, torch.Tensor]], Any]:
 
 def test_an_unconditional_model_comes_back_as_it_was_written(ddpm: Path) -> None:
     loaded = load_checkpoint(str(ddpm))
-    assert loaded.files.layout == UNCONDITIONAL
-    assert set(loaded.files.hashes) == set(UNCONDITIONAL.files)
+    assert loaded.files.network is Unconditional
+    assert set(loaded.files.hashes) == set(Unconditional.layout.files)
     stored = load_file(ddpm / "unet" / NAMES[0])
     assert all(torch.equal(stored[n], t) for n, t in loaded["unet"].state_dict().items())
     assert not loaded["unet"].training
@@ -117,7 +118,7 @@ def test_an_unconditional_model_comes_back_as_it_was_written(ddpm: Path) -> None
 
 def test_a_text_model_comes_back_as_it_was_written(text: Path) -> None:
     loaded = load_checkpoint(str(text))
-    assert loaded.files.layout == TEXT
+    assert loaded.files.network is TextGuided
     assert loaded["vae"] is not None
     assert loaded["text"] is not None
     parts = {"unet": loaded["unet"], "vae": loaded["vae"], "text_encoder": loaded["text"].encoder}
@@ -133,14 +134,14 @@ def test_a_text_model_comes_back_as_it_was_written(text: Path) -> None:
 
 def test_patches_have_the_size_that_the_network_was_trained_on(ddpm: Path, text: Path) -> None:
     asked = Diffusion(codecs={"default": "lung"}, labels=("lung",), spacing_range_mm=(0.5, 2.0))
-    rules = patch_rules(find_checkpoint(str(ddpm)), asked, ("liver",))
+    rules = find_checkpoint(str(ddpm)).rules(asked, ("liver",))
     assert (rules.patch_sizes, rules.labels) == ((SIDE,), ("lung",))
     assert rules.spacing_range_mm == (0.5, 2.0)
     told = Diffusion(codecs={"default": "lung"}, prompt="{label}")
-    rules = patch_rules(find_checkpoint(str(text)), told, ("liver", None))
+    rules = find_checkpoint(str(text)).rules(told, ("liver", None))
     assert (rules.patch_sizes, rules.labels) == ((SIDE,), ("liver",))  # 16 latents of 2 pixels
     set_json("unet/config.json", sample_size=[SIDE, SIDE])(ddpm)
-    assert patch_rules(find_checkpoint(str(ddpm)), asked, ()).patch_sizes == (SIDE,)
+    assert find_checkpoint(str(ddpm)).rules(asked, ()).patch_sizes == (SIDE,)
 
 
 def test_names_of_older_releases_are_read_as_diffusers_reads_them(ddpm: Path, text: Path) -> None:
@@ -192,7 +193,7 @@ def test_both_forms_of_the_tokenizer_read_the_same(text: Path) -> None:
 
 def test_every_file_counts_for_the_id(text: Path) -> None:
     seen = {find_checkpoint(str(text)).checkpoint_id}
-    files = TEXT.files_in(text)
+    files = TextGuided.layout.files_in(text)
     assert len(files) == 12
     for name in files:
         path = text / name
@@ -215,9 +216,9 @@ def test_sums_tell_damage(text: Path) -> None:
 def test_the_safety_checker_is_neither_needed_nor_fetched(text: Path) -> None:
     assert not (text / "safety_checker").exists()
     asked = set(all_files())
-    assert set(TEXT.files_in(text)) < asked
+    assert set(TextGuided.layout.files_in(text)) < asked
     assert not any(name.endswith((".bin", ".py", ".pkl")) or "safety" in name for name in asked)
-    assert all(set(layout.files) <= asked for layout in LAYOUTS.values())
+    assert all(set(network.layout.files) <= asked for network in NETWORKS)
 
 
 def test_what_is_fetched_from_the_hub_is_enough(

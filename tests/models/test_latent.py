@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -40,9 +41,14 @@ def random_patch(seed: int, label: int = 1) -> Patch:
     return Patch(image, mask, mask, label, SOFT_TISSUE, (0.8, 0.8), (0, 0), (1.0, 1.0))
 
 
-def inpainter_of(checkpoint: Checkpoint, **settings: Any) -> Inpainter:
-    told = {"scheduler": "ddim", "num_inference_steps": 3, "prompts": PROMPTS, **settings}
-    return Inpainter(checkpoint, Diffusion(**told))
+def inpainter_of(
+    checkpoint: Checkpoint, prompts: Sequence[str | None] = PROMPTS, **settings: Any
+) -> Inpainter:
+    """Prompts by the number of a label; the first for whatever fits."""
+    labels = ("default", *(f"label {n}" for n in range(1, len(prompts))))
+    by_label = {name: text for name, text in zip(labels, prompts, strict=True) if text is not None}
+    fields = {"scheduler": "ddim", "num_inference_steps": 3, "prompt": by_label, **settings}
+    return Inpainter(checkpoint, Diffusion(**fields), labels[1:])
 
 
 @pytest.mark.parametrize("guidance_scale", [1.0, 3.0])
@@ -133,7 +139,7 @@ def test_a_network_that_knows_the_noise_gives_back_the_very_hu(checkpoint: Check
         beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012
     ).alphas_cumprod
     unet = Knowing(truth, levels)
-    faked = replace(checkpoint, unet=unet, vae=vae)  # type: ignore[arg-type]
+    faked = replace(checkpoint, components={**checkpoint.components, "unet": unet, "vae": vae})
     (painted,) = inpainter_of(faked, num_inference_steps=10).paint([patch], [1])
     pasted = paste_patches(ct, mask, [patch], [painted]).array
     assert np.abs(pasted.astype(int) - hu)[region].max() <= 1

@@ -24,12 +24,13 @@ import synthct
 from synthct.errors import CheckpointError, HubError
 from synthct.models.checkpoint import find_checkpoint, load_checkpoint
 from synthct.models.folder import SUMS
-from synthct.models.networks.palette import Palette
 from synthct.models.methods import Diffusion
+from synthct.models.networks.palette import Palette
 from synthct.models.painting import Inpainter
 from synthct.models.palette import PaletteInpaintPipeline, PaletteUNet
 
 FILES = Palette.layout.files
+(WEIGHTS,) = Palette.layout.weights
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -91,7 +92,9 @@ def test_tiny_checkpoint_is_the_same_every_time(tiny_checkpoint: Path, tmp_path:
 
 
 def test_plain_diffusers_loads_the_checkpoint_and_paints_the_same(tiny_checkpoint: Path) -> None:
-    ours = Inpainter(load_checkpoint(str(tiny_checkpoint)), Diffusion(scheduler="ddim")).network.pipeline
+    ours = Inpainter(
+        load_checkpoint(str(tiny_checkpoint)), Diffusion(scheduler="ddim")
+    ).network.pipeline
     theirs = synthct.PaletteInpaintPipeline.from_pretrained(tiny_checkpoint)
     assert isinstance(theirs, PaletteInpaintPipeline)
     assert theirs.unet.dtype == torch.float32
@@ -117,7 +120,9 @@ def test_plain_diffusers_loads_the_checkpoint_and_paints_the_same(tiny_checkpoin
 
 def test_saved_by_diffusers_is_loaded_by_synthct(tiny_checkpoint: Path, tmp_path: Path) -> None:
     loaded = load_checkpoint(str(tiny_checkpoint))
-    Inpainter(loaded, Diffusion(scheduler="ddim")).network.pipeline.save_pretrained(tmp_path / "saved")
+    Inpainter(loaded, Diffusion(scheduler="ddim")).network.pipeline.save_pretrained(
+        tmp_path / "saved"
+    )
     again = load_checkpoint(str(tmp_path / "saved"))
     for name, tensor in again["unet"].state_dict().items():
         assert torch.equal(tensor, loaded["unet"].state_dict()[name])

@@ -91,7 +91,9 @@ def test_bits_depend_on_neither_place_nor_companions(checkpoint: Checkpoint) -> 
 def test_noisy_and_multistep_schedulers_keep_nothing_from_batch_to_batch(
     checkpoint: Checkpoint, scheduler: str
 ) -> None:
-    inpainter = Inpainter(checkpoint, Diffusion(scheduler=scheduler, num_inference_steps=3, batch_size=2))
+    inpainter = Inpainter(
+        checkpoint, Diffusion(scheduler=scheduler, num_inference_steps=3, batch_size=2)
+    )
     patches = [make_patch(n) for n in range(5)]
     together = inpainter.paint(patches, [7, 8, 9, 10, 11])
     for patch, seed, pixels in zip(patches, [7, 8, 9, 10, 11], together, strict=True):
@@ -156,7 +158,9 @@ def test_no_jobs_no_paint(checkpoint: Checkpoint) -> None:
 def test_every_scheduler_paints_the_mask_and_nothing_else(
     checkpoint: Checkpoint, scheduler: str
 ) -> None:
-    inpainter = Inpainter(checkpoint, Diffusion(scheduler=scheduler, num_inference_steps=3, batch_size=2))
+    inpainter = Inpainter(
+        checkpoint, Diffusion(scheduler=scheduler, num_inference_steps=3, batch_size=2)
+    )
     patches = [make_patch(n) for n in range(3)]
     for patch, pixels in zip(patches, inpainter.paint(patches, [1, 2, 3]), strict=True):
         assert pixels.dtype == np.float32
@@ -170,7 +174,9 @@ def test_every_scheduler_paints_the_mask_and_nothing_else(
 def test_the_network_always_sees_clean_surroundings(
     checkpoint: Checkpoint, scheduler: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    inpainter = Inpainter(checkpoint, Diffusion(scheduler=scheduler, num_inference_steps=4, batch_size=2))
+    inpainter = Inpainter(
+        checkpoint, Diffusion(scheduler=scheduler, num_inference_steps=4, batch_size=2)
+    )
     patches = [make_patch(n) for n in range(2)]
     known = torch.from_numpy(np.stack([~p.mask for p in patches])[:, None])
     image = torch.from_numpy(np.stack([p.image for p in patches])[:, None])
@@ -299,7 +305,9 @@ def test_few_steps_paint_the_mean_or_are_refused(
         ):
             Inpainter(checkpoint, Diffusion(scheduler=scheduler, num_inference_steps=steps))
         return
-    sampler = Inpainter(checkpoint, Diffusion(scheduler=scheduler, num_inference_steps=steps)).network.pipeline.scheduler
+    sampler = Inpainter(
+        checkpoint, Diffusion(scheduler=scheduler, num_inference_steps=steps)
+    ).network.pipeline.scheduler
     mean = torch.linspace(-0.6, 0.6, 8).expand(32, 1, 8, 8)
     oracle = Oracle(mean, 0.05**2, TRAINED_WITH)
     painted = paint_with(oracle, sampler, torch.zeros_like(mean), steps=steps)
@@ -341,7 +349,9 @@ def test_guidance_goes_on_from_untold_through_told(checkpoint: Checkpoint) -> No
     guided = retold(checkpoint, guided=True)
 
     def painted(label: int, scale: float) -> np.ndarray:
-        inpainter = Inpainter(guided, Diffusion(scheduler="ddim", num_inference_steps=1, guidance_scale=scale))
+        inpainter = Inpainter(
+            guided, Diffusion(scheduler="ddim", num_inference_steps=1, guidance_scale=scale)
+        )
         return paint_one(inpainter, make_patch(0, label=label), 1).astype(np.float64)
 
     told, untold = painted(1, 1.0), painted(guided["unet"].null_label, 1.0)
@@ -457,7 +467,9 @@ def test_scheduler_has_the_noise_schedule_of_the_training(scheduler: str) -> Non
 def test_scheduler_computes_in_float32_under_autocast(
     checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    inpainter = Inpainter(checkpoint, Diffusion(scheduler="unipc", num_inference_steps=3, dtype="bfloat16"))
+    inpainter = Inpainter(
+        checkpoint, Diffusion(scheduler="unipc", num_inference_steps=3, dtype="bfloat16")
+    )
     step, seen = inpainter.network.pipeline.scheduler.step, []
 
     def spy(model_output: Tensor, timestep: Tensor, sample: Tensor) -> Any:
@@ -468,7 +480,9 @@ def test_scheduler_computes_in_float32_under_autocast(
     patch = make_patch(0)
     coarse = paint_one(inpainter, patch, 1)
     assert seen == [(torch.float32, torch.float32, False)] * 3
-    fine = paint_one(Inpainter(checkpoint, Diffusion(scheduler="unipc", num_inference_steps=3)), patch, 1)
+    fine = paint_one(
+        Inpainter(checkpoint, Diffusion(scheduler="unipc", num_inference_steps=3)), patch, 1
+    )
     assert not np.array_equal(coarse, fine)
     assert np.abs(coarse - fine).max() < 0.2
 

@@ -15,10 +15,9 @@ from torch import Tensor, nn
 
 from synthct.errors import CheckpointError
 from synthct.models.checkpoint import Checkpoint, CheckpointFiles, load_checkpoint
-from synthct.models.layout import UNCONDITIONAL
 from synthct.models.methods import Diffusion
+from synthct.models.networks.unconditional import Unconditional
 from synthct.models.painting import Inpainter, Job
-from synthct.models.painting.repaint import RepaintMethod
 from synthct.models.patch import Patch
 from synthct.volume.intensity import SOFT_TISSUE
 
@@ -87,7 +86,7 @@ class OfNoise(Oracle):
         return 0.2 + a * 0.09 / (a**2 * 0.09 + b**2) * (noisy - a * 0.2)
 
 
-def method_of(unet: nn.Module, schedule: dict[str, Any], steps: int, *jumps: int) -> RepaintMethod:
+def method_of(unet: nn.Module, schedule: dict[str, Any], steps: int, *jumps: int) -> Unconditional:
     files = CheckpointFiles(
         name="oracle",
         folder=Path(),
@@ -95,9 +94,16 @@ def method_of(unet: nn.Module, schedule: dict[str, Any], steps: int, *jumps: int
         hashes={},
         configs={"unet": {}, "scheduler": schedule},
         training={},
-        layout=UNCONDITIONAL,
+        network=Unconditional,
     )
-    return RepaintMethod(Checkpoint(files, unet), "repaint", steps, 1.0, *jumps)  # type: ignore[arg-type]
+    length, times = jumps
+    inpaint = Diffusion(
+        scheduler="repaint",
+        num_inference_steps=steps,
+        jump_length=length,
+        jump_n_sample=times,
+    )
+    return Unconditional(Checkpoint(files, {"unet": unet}), inpaint, ())
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -164,7 +170,10 @@ def test_bits_depend_on_neither_place_nor_companions(checkpoint: Checkpoint) -> 
 
 
 def test_paint_fills_the_mask_and_nothing_else(checkpoint: Checkpoint) -> None:
-    inpainter = Inpainter(checkpoint, Diffusion(scheduler="repaint", num_inference_steps=4, jump_length=1, jump_n_sample=2))
+    inpainter = Inpainter(
+        checkpoint,
+        Diffusion(scheduler="repaint", num_inference_steps=4, jump_length=1, jump_n_sample=2),
+    )
     patch = random_patch(3)
     (painted,) = inpainter.paint([patch], [1])
     assert np.array_equal(painted[~patch.mask], patch.image[~patch.mask])
@@ -173,15 +182,36 @@ def test_paint_fills_the_mask_and_nothing_else(checkpoint: Checkpoint) -> None:
 
 
 def test_half_precision_paints_about_the_same(checkpoint: Checkpoint) -> None:
-    halved = Inpainter(checkpoint, Diffusion(scheduler="repaint", num_inference_steps=4, jump_length=1, jump_n_sample=2, dtype="bfloat16"))
-    whole = Inpainter(checkpoint, Diffusion(scheduler="repaint", num_inference_steps=4, jump_length=1, jump_n_sample=2, dtype="float32"))
+    halved = Inpainter(
+        checkpoint,
+        Diffusion(
+            scheduler="repaint",
+            num_inference_steps=4,
+            jump_length=1,
+            jump_n_sample=2,
+            dtype="bfloat16",
+        ),
+    )
+    whole = Inpainter(
+        checkpoint,
+        Diffusion(
+            scheduler="repaint",
+            num_inference_steps=4,
+            jump_length=1,
+            jump_n_sample=2,
+            dtype="float32",
+        ),
+    )
     patch = random_patch(0)
     (coarse,), (fine,) = (one.paint([patch], [1]) for one in (halved, whole))
     assert 0 < np.abs(coarse - fine).max() < 0.1
 
 
 def test_passes_are_counted(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    inpainter = Inpainter(checkpoint, Diffusion(scheduler="repaint", num_inference_steps=20, jump_length=5, jump_n_sample=3))
+    inpainter = Inpainter(
+        checkpoint,
+        Diffusion(scheduler="repaint", num_inference_steps=20, jump_length=5, jump_n_sample=3),
+    )
     passes = count_passes(checkpoint["unet"], monkeypatch)
     inpainter.paint([random_patch(0)], [1])
     assert len(passes) == inpainter.network.passes > 20
@@ -205,7 +235,9 @@ def test_what_it_cannot_do_is_refused(
     checkpoint: Checkpoint, settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(CheckpointError, match=message):
-        Inpainter(checkpoint, Diffusion(**{"scheduler": "repaint", "num_inference_steps": 20, **settings}))
+        Inpainter(
+            checkpoint, Diffusion(**{"scheduler": "repaint", "num_inference_steps": 20, **settings})
+        )
 
 
 def test_other_checkpoints_do_not_repaint(tiny_checkpoint: Path) -> None:

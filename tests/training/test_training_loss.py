@@ -114,8 +114,8 @@ def test_a_few_dozen_steps_lower_the_loss_on_a_fixed_batch(kits_root, batch):
     for _ in range(40):
         loss = masked_loss(parts.networks["unet"], NoiseSection(), batch, seeded())
         loss.backward()
-        parts.optimizer.step()
-        parts.optimizer.zero_grad()
+        parts.optimizers["unet"].step()
+        parts.optimizers["unet"].zero_grad()
         losses.append(loss.item())
     assert losses[-1] < 0.5 * losses[0]
 

@@ -108,7 +108,9 @@ def test_a_state_of_another_network_is_refused(kits_root, batch, tmp_path):
         load_state(latest_state(tmp_path), other)
 
 
-@pytest.mark.parametrize("name", ["progress.json", "unet.safetensors", "unet.optimizer.safetensors"])
+@pytest.mark.parametrize(
+    "name", ["progress.json", "unet.safetensors", "unet.optimizer.safetensors"]
+)
 def test_a_damaged_state_says_what_to_do(kits_root, batch, tmp_path, name):
     parts = fresh_parts(tiny_recipe(kits_root))
     step_once(parts, batch, 0)
