@@ -77,7 +77,7 @@ def states_of(output: Path) -> list[str]:
 
 def assert_equal_states(one: Path, two: Path) -> None:
     assert one.name == two.name
-    for name in ("unet", "ema", "optimizer"):
+    for name in ("unet", "unet.ema", "unet.optimizer"):
         first, second = (load_file(state / f"{name}.safetensors") for state in (one, two))
         assert first.keys() == second.keys()
         for key, value in first.items():
@@ -100,7 +100,7 @@ def test_run_writes_states_log_samples_and_a_checkpoint_and_goes_on(kits_root, t
     # The checkpoint holds the running mean, not the last weights.
     weights = load_checkpoint(str(folder))["unet"].state_dict()
     state = output / "states" / "step-00000004"
-    mean, last = load_file(state / "ema.safetensors"), load_file(state / "unet.safetensors")
+    mean, last = load_file(state / "unet.ema.safetensors"), load_file(state / "unet.safetensors")
     for name, value in mean.items():
         assert torch.equal(weights[name], value.half().float()), name
     assert any(not torch.equal(mean[name], last[name]) for name in mean)
@@ -209,7 +209,7 @@ def test_gradients_of_several_passes_make_one_step(kits_root, tmp_path):
     finished = {}
     for name, one in (("once", recipe), ("twice", twice)):
         train(one, tmp_path / name, cache_dir=tmp_path, device="cpu", workers=0)
-        finished[name] = load_file(latest_state(tmp_path / name) / "optimizer.safetensors")
+        finished[name] = load_file(latest_state(tmp_path / name) / "unet.optimizer.safetensors")
         for state in (AcceleratorState, PartialState, GradientState):
             state._reset_state()
     steps = {name: {int(v) for k, v in moments.items() if k.endswith(".step")}
