@@ -102,9 +102,7 @@ class Adversarial(Objective):
     def __init__(self, recipe: TrainingRecipe) -> None:
         torch.manual_seed(recipe.seed)
         self.generator = Generator()
-        self.critic = nn.Sequential(
-            nn.Conv2d(2, 8, 4, 2, 1), nn.LeakyReLU(0.2), nn.Conv2d(8, 1, 3)
-        )
+        self.critic = nn.Sequential(nn.Conv2d(2, 8, 4, 2, 1), nn.LeakyReLU(0.2), nn.Conv2d(8, 1, 3))
         self.networks = {"generator": self.generator, "critic": self.critic}
         self.optimizers = {
             "generator": torch.optim.Adam(self.generator.parameters(), betas=(0.5, 0.999)),

@@ -14,10 +14,8 @@ from functools import cached_property
 from pathlib import Path
 
 from synthct.build.check import Checked, locked_origins
+from synthct.storage.defaults import default_cache_dir
 from synthct.build.check import check as check_recipe
-from synthct.build.documents import CARD
-from synthct.build.painter import load_painter
-from synthct.build.verify.replay import check_inputs, check_paint, check_plan, choose
 from synthct.dataset.content import check_content
 from synthct.dataset.finding import Finding
 from synthct.dataset.integrity import check_bytes
@@ -25,10 +23,13 @@ from synthct.dataset.lockfile import LOCK, Lock, read_lock, work_id
 from synthct.dataset.manifest import MANIFEST, Manifest, Release, read_manifest
 from synthct.dataset.markdown import count
 from synthct.dataset.records import RECIPE, front_matter
+from synthct.build.documents import CARD
 from synthct.errors import PolicyError, RecipeError, ResourceError, VerifyError
 from synthct.licence import hub_fields, licence_of
+from synthct.build.painter import load_painter
 from synthct.recipe.recipe import Recipe, load_recipe, stored_recipe
-from synthct.storage.defaults import default_cache_dir, default_workers
+from synthct.build.verify.replay import check_inputs, check_paint, check_plan, choose
+from synthct.storage.defaults import default_workers
 
 #: Samples that level 3 paints again, unless more are asked for.
 SAMPLES = 8

@@ -200,8 +200,8 @@ def _introduction(release: Release, summary: Summary, facts: CardFacts) -> str:
         parts.append(inert(facts.description))
     parts.append(
         f"{count(summary.samples - summary.real, slices)} of {hosts}, in each of which "
-        f"{facts.words.who} a region anew, with the label map that goes with it. **Inside of the mask "
-        f"{facts.words.inside}; {outside}.**"
+        f"{facts.words.who} a region anew, with the label map that goes with it. **Inside of the "
+        f"mask {facts.words.inside}; {outside}.**"
     )
     if summary.real:
         parts.append(

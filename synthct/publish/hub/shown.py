@@ -86,7 +86,7 @@ def _checkpoint(sums: bytes, title: str) -> Shown:
     return Shown(
         name=said["name"] if said else None,
         version=said["version"] if said else None,
-        content_id=checkpoint_id({name: hashes.get(name, "") for name in hashes if name != TRAINING}),
+        content_id=checkpoint_id({n: sha256 for n, sha256 in hashes.items() if n != TRAINING}),
         paths=frozenset({*hashes, SUMS}),
     )
 
