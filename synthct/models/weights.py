@@ -47,7 +47,7 @@ def load_network(
     blank = build_from_config(files.name, network, files.configs[component])
     weights = f"{component}/diffusion_pytorch_model.safetensors"
     loaded = fill(blank, files.name, files.folder, weights, files.hashes[weights], _todays_name)
-    return loaded.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    return loaded.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def _todays_name(tensor: str) -> str:

@@ -90,7 +90,8 @@ class Trainer:
 
     def _lower(self, losses: Iterator[tuple[str, Tensor]]) -> Tensor:
         """Let each optimiser lower its loss of a batch; give the sum of the losses."""
-        accelerator, total = self.accelerator, []
+        accelerator = self.accelerator
+        total: list[Tensor] = []
         while True:
             with accelerator.autocast():
                 name, loss = next(losses, (None, None))

@@ -160,7 +160,14 @@ def test_without_skipped_steps_it_is_the_scheduler_of_diffusers(checkpoint: Chec
 
 
 def test_bits_depend_on_neither_place_nor_companions(checkpoint: Checkpoint) -> None:
-    inpainter = Inpainter(checkpoint, Diffusion(scheduler="repaint", num_inference_steps=4, jump_length=1, jump_n_sample=2, batch_size=3))  # fmt: skip
+    inpaint = Diffusion(
+        scheduler="repaint",
+        num_inference_steps=4,
+        jump_length=1,
+        jump_n_sample=2,
+        batch_size=3,
+    )
+    inpainter = Inpainter(checkpoint, inpaint)
     jobs = [Job(n, random_patch(n), 100 + n) for n in range(5)]
     alone = {job.key: inpainter.paint([job.patch], [job.seed])[0] for job in jobs}
     for order in (jobs, jobs[::-1], jobs[2:] + jobs[:2]):
