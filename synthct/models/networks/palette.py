@@ -108,13 +108,6 @@ class PaletteConfig(PaletteFields):
     guided: bool = False
     trained_steps: Annotated[int, Field(ge=1, le=100_000)] | None = None
 
-    @model_validator(mode="before")
-    @classmethod
-    def _is_complete(cls, values: Any) -> Any:
-        if missing := [name for name in PatchFields.model_fields if name not in values]:
-            raise ValueError(f"{missing[0]}: Field required")
-        return values
-
     @model_validator(mode="after")
     def _check_labels(self) -> Self:
         for field in ("codecs", "strengths"):
@@ -136,7 +129,12 @@ class Palette(Network):
 
     @classmethod
     def check_configs(cls, name: str, configs: Mapping[str, Mapping[str, Any]]) -> None:
-        """As in ``Network``."""
+        """As in ``Network``; what it declares of its patches has no defaults."""
+        if missing := [field for field in PatchFields.model_fields if field not in configs["unet"]]:
+            raise CheckpointError(
+                f"checkpoint '{name}': its config is wrong (unet/config.json: {missing[0]}: Field "
+                "required)"
+            )
         require(name, "unet/config.json", configs["unet"], PaletteConfig)
 
     @classmethod
