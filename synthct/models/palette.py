@@ -40,7 +40,9 @@ def configured_by(fields: type[BaseModel]) -> Callable[[Callable[..., None]], An
     """
     arguments = [
         Parameter(
-            name, Parameter.KEYWORD_ONLY, default=field.get_default(call_default_factory=True)
+            name,
+            Parameter.POSITIONAL_OR_KEYWORD,
+            default=field.get_default(call_default_factory=True),
         )
         for name, field in fields.model_fields.items()
     ]
@@ -60,7 +62,7 @@ class PaletteUNet(ModelMixin, ConfigMixin):
     """
 
     @configured_by(PaletteConfig)
-    def __init__(self, **fields: Any) -> None:
+    def __init__(self, *values: Any, **fields: Any) -> None:
         super().__init__()
         config = self.config  # the given fields and the defaults of the others
         levels = len(config.block_out_channels)
