@@ -64,7 +64,7 @@ def edit_tensors(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]
 
 def test_checkpoint_comes_back_as_it_was_written(tiny_checkpoint: Path) -> None:
     loaded = load_checkpoint(str(tiny_checkpoint))
-    assert list(loaded.config["labels"]) == ["kidney", "tumor", "lung"]
+    assert list(loaded["unet"].config["labels"]) == ["kidney", "tumor", "lung"]
     assert loaded.files.name == "tiny"
     assert loaded.files.training["name"] == "tiny"
     stored = load_file(tiny_checkpoint / WEIGHTS)

@@ -317,7 +317,7 @@ def test_few_steps_paint_the_mean_or_are_refused(
 def retold(checkpoint: Checkpoint, **config: Any) -> Checkpoint:
     """The tiny network with other weights and another config."""
     torch.manual_seed(1)
-    unet = PaletteUNet.from_config({**checkpoint.config, **config}).eval()
+    unet = PaletteUNet.from_config({**checkpoint["unet"].config, **config}).eval()
     nn.init.normal_(unet.label_embedding.weight)
     return replace(checkpoint, unet=unet.requires_grad_(False))
 

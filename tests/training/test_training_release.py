@@ -99,7 +99,7 @@ def test_a_schedule_to_paint_with_is_the_one_that_is_stored(kits_root, tmp_path)
     assert files.scheduler_config["num_train_timesteps"] == 1000
     assert files.scheduler_config["beta_end"] == 0.09
     assert NoiseSection(**files.training["noise"]) == recipe.noise
-    assert files.config["noise_embedding"] == "level"
+    assert files.configs["unet"]["noise_embedding"] == "level"
 
 
 # -- training.json ----------------------------------------------------------------------------
