@@ -319,7 +319,7 @@ def retold(checkpoint: Checkpoint, **config: Any) -> Checkpoint:
     torch.manual_seed(1)
     unet = PaletteUNet.from_config({**checkpoint["unet"].config, **config}).eval()
     nn.init.normal_(unet.label_embedding.weight)
-    return replace(checkpoint, unet=unet.requires_grad_(False))
+    return replace(checkpoint, components={"unet": unet.requires_grad_(False)})
 
 
 @pytest.mark.parametrize("scheduler", ["ddim", "ddpm", "dpmsolver++", "euler", "unipc"])
