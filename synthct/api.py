@@ -309,11 +309,11 @@ def inpaint(
         (True, True)
     """
     from synthct.models.checkpoint import find_checkpoint, load_checkpoint
-    from synthct.models.painting import inpainter_of
+    from synthct.models.painting import Inpainter
     from synthct.models.patch import cut_patches, paste_patches
-    from synthct.recipe.declared import patch_rules, unfit
+    from synthct.recipe.declared import unfit
 
-    asked = _asked(
+    how = _settings(
         scheduler=scheduler,
         num_inference_steps=num_inference_steps,
         guidance_scale=guidance_scale,
@@ -331,10 +331,10 @@ def inpaint(
     if not slices:
         raise MaskError("the mask is empty: no voxel is to be painted")
     files = find_checkpoint(checkpoint, revision=revision)
-    for problem in unfit(files, asked, (label,)):
+    for problem in unfit(files, how, (label,)):
         raise CheckpointError(f"{path_text(problem.location)}: {problem.message}")
-    rules = patch_rules(files, asked, (label,))
-    inpainter = inpainter_of(load_checkpoint(files, device=device), asked, rules)
+    rules = files.rules(how, (label,))
+    inpainter = Inpainter(load_checkpoint(files, device=device), how, rules.labels)
 
     planes, patches = [], []
     for k in slices:
@@ -355,8 +355,8 @@ def inpaint(
     return Volume(restore_orientation(Volume(out, scan.affine), given.affine).array, given.affine)
 
 
-def _asked(**fields: Any) -> Diffusion:
-    """What is asked for, in the words of a recipe.
+def _settings(**fields: Any) -> Diffusion:
+    """The arguments as a recipe's section ``inpaint``.
 
     Raises:
         RecipeError: With the first field that cannot be.

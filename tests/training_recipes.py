@@ -14,7 +14,7 @@ from synthct.sources import Index, index_sources
 from synthct.training.cache import TrainingSet, open_training_set
 from synthct.training.checkpoint import Parts
 from synthct.training.data import Batch, PatchBatches
-from synthct.training.network import build_unet
+from synthct.training.objectives.palette import PaletteObjective, build_unet
 from synthct.training.recipe import TrainingRecipe
 
 TINY_MODEL = {**TINY_NETWORK, "patch_sizes": [48, 64], "codecs": {"default": "soft_tissue"}}
@@ -65,8 +65,17 @@ def take(recipe: TrainingRecipe, data: TrainingSet, count: int, *processes: int)
 
 
 def fresh_parts(recipe: TrainingRecipe, seed: int = 0) -> Parts:
-    """A network with random weights, their running mean, and an optimiser."""
+    """A network with random weights, their running mean, and an optimiser, all named unet."""
     torch.manual_seed(seed)
     unet = build_unet(recipe).to(memory_format=torch.channels_last)
     ema = EMAModel(unet.parameters(), decay=0.99, use_ema_warmup=True, power=0.75)
-    return Parts(unet, ema, torch.optim.AdamW(unet.parameters(), lr=3e-3))
+    adam = torch.optim.AdamW(unet.parameters(), lr=3e-3)
+    return Parts({"unet": unet}, {"unet": ema}, {"unet": adam})
+
+
+def objective_with(recipe: TrainingRecipe, weights: dict[str, torch.Tensor]) -> PaletteObjective:
+    """The objective of a recipe, its network with these weights and in evaluation mode."""
+    objective = PaletteObjective(recipe)
+    objective.unet.load_state_dict(weights)
+    objective.unet.eval()
+    return objective

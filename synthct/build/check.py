@@ -1,7 +1,7 @@
-"""A recipe against what is there: all that is checked before a mask is drawn.
+"""Checks a recipe against its checkpoint and sources, before a mask is drawn.
 
-What costs least is checked first: the checkpoint's own config, labels and licences, and only then
-the sources, of which the first look reads every scan.
+The cheapest checks come first: the checkpoint's own config, labels and licences, and only then the
+sources, whose scans are all read the first time.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from synthct.build.controls import REFERENCE_HU
+from synthct.build.controls import require_paint
 from synthct.dataset.lockfile import Lock, LockedCase, LockedSource, work_id
 from synthct.errors import CheckpointError
 from synthct.licence import Origin, licence_of
 from synthct.models.checkpoint import CheckpointFiles, find_checkpoint
-from synthct.models.methods import CopyPaste, Diffusion, NoiseFill
+from synthct.models.methods import Diffusion
 from synthct.models.patch import PatchRules
-from synthct.recipe.declared import patch_rules, unfit
+from synthct.recipe.declared import unfit
 from synthct.recipe.plan import Plan, plan_samples
 from synthct.recipe.recipe import Recipe
 from synthct.sources import Index, at_hand, index_sources, label_table
@@ -30,16 +30,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Checked:
-    """A recipe of which everything cheap has been checked.
+    """A recipe that has passed every check that needs no mask and no weights.
 
     Attributes:
-        recipe: The recipe, its sources at hand.
-        index: What its sources hold.
+        recipe: The recipe, its sources on this machine.
+        index: The cases of its sources.
         plan: Its samples.
         label_names: Structure to value in the dataset's label maps.
         checkpoint: The files of the checkpoint, hashed; None where a control paints.
-        rules: What the checkpoint takes.
-        licence: SPDX id that the dataset will have; None if a source's licence is unknown.
+        rules: The patches that the checkpoint takes; None where a control paints.
+        licence: SPDX id of the dataset; None if a source's licence is unknown.
         limit: Only the first so many samples are planned; None for all.
     """
 
@@ -96,21 +96,21 @@ class Checked:
 def check(
     recipe: Recipe, *, cache_dir: Path, limit: int | None = None, progress: bool = False
 ) -> Checked:
-    """Check all of a recipe that can be checked without drawing a mask or loading weights.
+    """Check a recipe as far as possible without drawing a mask or loading weights.
 
     Args:
-        recipe: The recipe.
-        cache_dir: Where indexes and phantoms are kept.
+        recipe: What is to be built.
+        cache_dir: Folder for indexes and phantoms.
         limit: Plan only the first so many samples.
         progress: Show a progress bar while sources are read for the first time.
 
     Raises:
-        SynthCTError: Whatever is wrong with the sources, masks, checkpoint or licence.
+        SynthCTError: If something is wrong with the sources, masks, checkpoint or licence.
     """
     checkpoint = rules = None
-    if isinstance(recipe.inpaint, Diffusion):
-        checkpoint = _checkpoint(recipe.inpaint)
-        rules = _rules(recipe, recipe.inpaint, checkpoint)
+    if (inpaint := recipe.inpaint.network) is not None:
+        checkpoint = _checkpoint(inpaint)
+        rules = _rules(recipe, inpaint, checkpoint)
     _check_painted(recipe, rules)
     licence = _licence(recipe, checkpoint)
     logger.info(
@@ -133,7 +133,7 @@ def check(
     label_names = label_table(recipe.sources, wanted)
     _check_values(recipe, index, label_names)
     _check_relabel(recipe, label_names)
-    _check_control(recipe, plan)
+    require_paint(recipe, plan)
     return Checked(
         recipe=recipe,
         index=index,
@@ -146,33 +146,33 @@ def check(
     )
 
 
-def _checkpoint(asked: Diffusion) -> CheckpointFiles:
+def _checkpoint(inpaint: Diffusion) -> CheckpointFiles:
     """The recipe's checkpoint; the Hub is asked only for a pinned revision.
 
     Raises:
         CheckpointError: If it is not there or cannot be trusted.
     """
-    if asked.is_folder and not Path(asked.checkpoint).is_dir():
+    if inpaint.is_folder and not Path(inpaint.checkpoint).is_dir():
         raise CheckpointError(
-            f"checkpoint '{asked.checkpoint}' is no folder here; correct the path, write "
+            f"checkpoint '{inpaint.checkpoint}' is no folder here; correct the path, write "
             "package:starter-2d for the one that ships with synthct, or give a Hub repository "
             "with its revision"
         )
-    return find_checkpoint(asked.checkpoint, revision=asked.revision)
+    return find_checkpoint(inpaint.checkpoint, revision=inpaint.revision)
 
 
-def _rules(recipe: Recipe, asked: Diffusion, checkpoint: CheckpointFiles) -> PatchRules:
-    """What the checkpoint takes.
+def _rules(recipe: Recipe, inpaint: Diffusion, checkpoint: CheckpointFiles) -> PatchRules:
+    """The patches that the checkpoint takes.
 
     Raises:
-        RecipeError: If the recipe says what does not go with it, or does not say what it must.
-        CheckpointError: If its config makes no sense, or what reads text is not installed.
+        RecipeError: If a setting does not go with the checkpoint, or one that it needs is missing.
+        CheckpointError: If its config makes no sense, or a package is missing.
     """
-    labels = [label for s in recipe.masks for label in (s.painted_labels() or (None,))]
-    wanted = tuple(dict.fromkeys(labels))
-    for problem in unfit(checkpoint, asked, wanted):
+    painted = [label for s in recipe.masks for label in (s.painted_labels() or (None,))]
+    labels = tuple(dict.fromkeys(painted))
+    for problem in unfit(checkpoint, inpaint, labels):
         raise recipe.error(problem.location, problem.message, at_key=problem.at_key)
-    return patch_rules(checkpoint, asked, wanted)
+    return checkpoint.rules(inpaint, labels)
 
 
 def _check_painted(recipe: Recipe, rules: PatchRules | None) -> None:
@@ -218,40 +218,6 @@ def _check_values(recipe: Recipe, index: Index, label_names: Mapping[str, int]) 
             raise recipe.error_at_label(number, label, message)
 
 
-def _check_control(recipe: Recipe, plan: Plan) -> None:
-    """That a control finds in the scans what it paints with.
-
-    Raises:
-        RecipeError: If donors whose voxels are to be pasted have no image, or nothing says what a
-            label looks like that a host does not have.
-    """
-    if isinstance(recipe.inpaint, CopyPaste):
-        donors = {d.case_id: d for spec in plan.specs for d in spec.donors}
-        if bare := [name for name, donor in sorted(donors.items()) if donor.image is None]:
-            more = f" and {len(bare) - 6} more" if len(bare) > 6 else ""
-            message = (
-                f"copy_paste pastes the donors' own voxels, and {len(bare)} of {len(donors)} have "
-                f"no image: {', '.join(bare[:6])}{more}; add their images, leave them out with "
-                "'exclude' in their source (in all arms, so that the masks stay the same), or use "
-                "noise_fill"
-            )
-            raise recipe.error(("inpaint", "method"), message)
-    if isinstance(recipe.inpaint, NoiseFill):
-        known = REFERENCE_HU | recipe.inpaint.reference_hu
-        for spec in plan.specs:
-            shown = known.keys() | spec.host.labels.keys()
-            if spec.donors and all(donor.image is not None for donor in spec.donors):
-                shown |= spec.donors[0].labels.keys()
-            for label in spec.section.painted_labels():
-                if label not in shown:
-                    message = (
-                        f"nothing says what '{label}' looks like: host {spec.host.case_id} has "
-                        "none, and not all of its donors have an image; add it, as in "
-                        f"reference_hu: {{{label}: 60}}"
-                    )
-                    raise recipe.error(("inpaint", "method"), message)
-
-
 def _check_relabel(recipe: Recipe, label_names: Mapping[str, int]) -> None:
     """That the label map has a value for each structure that the user's program labels.
 
@@ -265,7 +231,7 @@ def _check_relabel(recipe: Recipe, label_names: Mapping[str, int]) -> None:
 
 
 def _licence(recipe: Recipe, checkpoint: CheckpointFiles | None) -> str | None:
-    """What follows from the sources and from the scans that the checkpoint was trained on."""
+    """The licence that follows from the sources and the checkpoint's training scans."""
     origins = [Origin(f"source '{name}'", s.licence) for name, s in recipe.sources.items()]
     if checkpoint is not None:
         origins += trained_under(checkpoint)
@@ -273,9 +239,9 @@ def _licence(recipe: Recipe, checkpoint: CheckpointFiles | None) -> str | None:
 
 
 def trained_under(checkpoint: CheckpointFiles) -> list[Origin]:
-    """The licences of a checkpoint's training data: what it says of itself, and of each scan.
+    """The licences of a checkpoint's training data: of the whole, and of each scan.
 
-    One that does not say what it was trained on is of unknown licence.
+    None, unknown, for a checkpoint that does not state its training data.
     """
     cases = checkpoint.training.get("cases") or ()
     licences = [checkpoint.training.get("licence"), *(case.get("licence") for case in cases)]
@@ -284,7 +250,7 @@ def trained_under(checkpoint: CheckpointFiles) -> list[Origin]:
 
 
 def locked_origins(lock: Lock) -> list[Origin]:
-    """What a finished dataset was made from: its sources and its checkpoint's training data."""
+    """The origins of a finished dataset: its sources and its checkpoint's training data."""
     origins = [Origin(f"source '{name}'", one.licence) for name, one in lock.sources.items()]
     if (used := lock.checkpoint) is not None:
         trained = f"the training data of checkpoint '{used.name}'"

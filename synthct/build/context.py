@@ -22,7 +22,6 @@ from synthct.build.references import References, learn_references
 from synthct.dataset.sample import Sample
 from synthct.errors import RecipeError
 from synthct.models.checkpoint import load_checkpoint
-from synthct.models.methods import Diffusion
 from synthct.recipe.recipe import Recipe
 from synthct.recipe.relabel import IMAGE, LABELS, Relabeller
 from synthct.sources import CaseEntry
@@ -68,16 +67,7 @@ class BuildContext:
             mode="json", exclude={"checkpoint", "revision"}
         )
         files = self.checked.checkpoint
-        if files is None:
-            return {**settings, "blend": "paste"}
-        return {
-            "checkpoint": files.name,
-            "checkpoint_id": files.checkpoint_id,
-            "revision": files.revision,
-            "files": dict(files.hashes),
-            **settings,
-            "blend": "paste",
-        }
+        return {**(files.facts() if files else {}), **settings, "blend": "paste"}
 
 
 def load_context(
@@ -119,13 +109,13 @@ def load_context(
 
 def _inpainter(checked: Checked, device: Callable[[], str]) -> Inpainter | None:
     """The model; None where a control paints. Pins what changes low bits."""
-    method, files, rules = checked.recipe.inpaint, checked.checkpoint, checked.rules
-    if not isinstance(method, Diffusion) or files is None or rules is None:
+    inpaint, files, rules = checked.recipe.inpaint.network, checked.checkpoint, checked.rules
+    if inpaint is None or files is None or rules is None:
         return None
-    from synthct.models.painting import inpainter_of, pin_numerics
+    from synthct.models.painting import Inpainter, pin_numerics
 
     pin_numerics(THREADS)
-    return inpainter_of(load_checkpoint(files, device=device()), method, rules)
+    return Inpainter(load_checkpoint(files, device=device()), inpaint, rules.labels)
 
 
 def _numerics(inpainter: Inpainter | None) -> Mapping[str, Any]:

@@ -21,7 +21,8 @@ from synthct.dataset.records import write_recipe, write_rejected
 from synthct.dataset.schema import arrow_schema
 from synthct.dataset.summary import rejections, summarise
 from synthct.dataset.writer import ShardRecord
-from synthct.models.methods import FOREIGN, Diffusion, Inpaint
+from synthct.models.methods import Inpaint, MethodWords
+from synthct.models.networks import network_of
 from synthct.recipe.recipe import Recipe
 from synthct.storage.files import atomic_write, sha256_of
 
@@ -97,6 +98,7 @@ def _card_facts(recipe: Recipe, lock: Lock, *, has_picture: bool) -> CardFacts:
         view=recipe.view,
         preview_window=f"a window that suits what is painted{_example(lock.checkpoint)}",
         method=recipe.inpaint.method,
+        words=_words(recipe.inpaint, lock.checkpoint),
         sources=[
             SourceNote(
                 name,
@@ -128,18 +130,18 @@ def _example(checkpoint: LockedCheckpoint | None) -> str:
     return f", such as {low:g} to {high:g} HU"
 
 
-def _settings(method: Inpaint, checkpoint: LockedCheckpoint | None) -> dict[str, str]:
+def _words(inpaint: Inpaint, checkpoint: LockedCheckpoint | None) -> MethodWords:
+    """The words of the method, or those of a network that is no diffusion model."""
+    network = network_of(checkpoint.pipeline) if checkpoint else None
+    return network.words if network else inpaint.words
+
+
+def _settings(inpaint: Inpaint, checkpoint: LockedCheckpoint | None) -> dict[str, str]:
     """How it was painted, in the order to be shown."""
-    if checkpoint is None or not isinstance(method, Diffusion):
-        return {name: str(value) for name, value in method.model_dump().items()}
-    return {
-        "checkpoint": checkpoint.name,
-        "id": checkpoint.id,
-        **({"revision": checkpoint.revision} if checkpoint.revision else {}),
-        "scheduler": method.scheduler,
-        "steps": str(method.num_inference_steps),
-        **{name: str(value) for name in FOREIGN if (value := getattr(method, name)) is not None},
-    }
+    if checkpoint is None:
+        return inpaint.settings()
+    revision = {"revision": checkpoint.revision} if checkpoint.revision else {}
+    return {"checkpoint": checkpoint.name, "id": checkpoint.id, **revision, **inpaint.settings()}
 
 
 def _names_of_own_masks(recipe: Recipe) -> set[str]:

@@ -21,7 +21,6 @@ from synthct.dataset.schema import Facts
 from synthct.dataset.writer import Rejection
 from synthct.errors import MaskError
 from synthct.masks import MaskKind, PlacementError, on_slice, paint_labels, slice_of
-from synthct.models.methods import Diffusion
 from synthct.models.patch import Patch, cut_patches
 from synthct.recipe.plan import SampleSpec
 from synthct.sources import CaseEntry
@@ -100,12 +99,10 @@ def prepare_slices(drawn: DrawnMask, checked: Checked) -> Outcome:
     Raises:
         CheckpointError: If the checkpoint cannot paint the label.
     """
-    control = None
-    if not isinstance(checked.recipe.inpaint, Diffusion):
-        try:
-            control = control_for(drawn, checked.recipe.inpaint, checked.recipe.view)
-        except MaskError as err:
-            return rejected(drawn.specs, err)
+    try:
+        control = control_for(drawn, checked.recipe.inpaint, checked.recipe.view)
+    except MaskError as err:
+        return rejected(drawn.specs, err)
     return tuple(
         one
         for ordinal in range(len(drawn.slices))

@@ -14,9 +14,6 @@ from synthct.build.draw import CaseReader, DrawnMask, draw, masks_of
 from synthct.build.plan_sheet import TILES, plan_sheet
 from synthct.build.prepare import Draft, prepare_slices
 from synthct.build.run import counted_samples, expected_bytes
-from synthct.errors import MaskError
-from synthct.models.layout import PALETTE
-from synthct.models.methods import Diffusion
 from synthct.recipe.plan import SampleSpec
 from synthct.storage.files import atomic_write
 
@@ -56,15 +53,14 @@ def describe(checked: Checked) -> str:
 
 
 def _foreign_lines(checked: Checked) -> Iterator[str]:
-    """Layout, patch size and prompts of a checkpoint of another maker."""
-    method, files, rules = checked.recipe.inpaint, checked.checkpoint, checked.rules
-    if not isinstance(method, Diffusion) or files is None or rules is None:
+    """What the recipe states for a checkpoint that does not declare it."""
+    inpaint, files, rules = checked.recipe.inpaint.network, checked.checkpoint, checked.rules
+    if inpaint is None or files is None or rules is None or files.network.is_trained_here:
         return
-    if files.layout == PALETTE:
-        return
-    yield f"  {'model':<8}{files.layout.what}, in patches of {rules.patch_sizes[0]} pixels"
+    what = files.network.layout.what
+    yield f"  {'model':<8}{what}, in patches of {rules.patch_sizes[0]} pixels"
     for label in (None, *rules.labels):
-        if (prompt := method.prompt_for(label)) is not None:
+        if (prompt := inpaint.prompt_for(label)) is not None:
             yield f"  {'prompt':<8}{label or 'whatever fits'}: {prompt}"
 
 
@@ -118,21 +114,22 @@ def seconds_per_sample(checked: Checked) -> float:
     Raises:
         CheckpointError: If scheduler, steps or guidance do not go with the checkpoint.
     """
-    method, files, rules = checked.recipe.inpaint, checked.checkpoint, checked.rules
-    if not isinstance(method, Diffusion) or files is None or rules is None:
+    inpaint, files, rules = checked.recipe.inpaint.network, checked.checkpoint, checked.rules
+    if inpaint is None or files is None or rules is None:
         return REST_SECONDS
     import torch
 
-    from synthct.models.checkpoint import load_checkpoint
-    from synthct.models.painting import inpainter_of
+    from synthct.errors import MaskError
+from synthct.models.checkpoint import load_checkpoint
+    from synthct.models.painting import Inpainter
 
     torch.set_num_threads(THREADS)
-    inpainter = inpainter_of(load_checkpoint(files), method, rules)
+    inpainter = Inpainter(load_checkpoint(files), inpaint, rules.labels)
     size = rules.patch_sizes[min(1, len(rules.patch_sizes) - 1)]
     inpainter.probe(size)  # the first pass also warms up
     started = time.perf_counter()
     inpainter.probe(size)
-    return (time.perf_counter() - started) * inpainter.method.passes + REST_SECONDS
+    return (time.perf_counter() - started) * inpainter.network.passes + REST_SECONDS
 
 
 def _size(num_bytes: float) -> str:

@@ -12,7 +12,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from synthct.dataset.digest import canonical_json
 from synthct.errors import VerifyError
@@ -81,6 +88,7 @@ class LockedCheckpoint(_Model):
         attributions: What is owed for that data.
         cases: Number of scans that it was trained on.
         range_hu: What it can express of the recipe's first label, from and to.
+        pipeline: Class of its pipeline; None, and not written, for a diffusion model.
     """
 
     name: str
@@ -92,6 +100,12 @@ class LockedCheckpoint(_Model):
     attributions: Annotated[tuple[str, ...], Field(strict=False)]
     cases: int
     range_hu: Annotated[tuple[float, float], Field(strict=False)]
+    pipeline: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _dump(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = dump(self)
+        return {k: v for k, v in fields.items() if not (k == "pipeline" and v is None)}
 
 
 class LockedPlan(_Model):

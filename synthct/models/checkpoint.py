@@ -1,4 +1,4 @@
-"""Loading a checkpoint: found, hashed, checked against its own config, and only then run.
+"""Checkpoints: found, hashed, checked against their own config, and only then loaded and run.
 
 Nothing but safetensors, JSON and word lists is ever opened, classes come from an allow-list, and no
 code that travels with a checkpoint runs.
@@ -7,25 +7,22 @@ code that travels with a checkpoint runs.
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from synthct.errors import CheckpointError
-from synthct.models.config import NetworkConfig, ScheduleConfig, TrainingFacts, require
+from synthct.models.config import ScheduleConfig, TrainingFacts, require
 from synthct.models.folder import SUMS, TRAINING, check_folder, read_json
-from synthct.models.foreign import require_foreign
-from synthct.models.layout import PALETTE, SCHEDULE, TEXT, UNCONDITIONAL, Layout, all_files
+from synthct.models.layout import SCHEDULE
+from synthct.models.methods import Diffusion
+from synthct.models.network import Network
+from synthct.models.networks import all_files
+from synthct.models.networks.palette import Palette
+from synthct.models.patch import PatchRules
 from synthct.storage.hub import COMMIT, HUB_ID, asking_hub
-
-if TYPE_CHECKING:
-    from diffusers import AutoencoderKL, UNet2DConditionModel, UNet2DModel
-
-    from synthct.models.palette import PaletteUNet
-    from synthct.models.text import TextModel
 
 PACKAGE_PREFIX = "package:"
 
@@ -41,8 +38,8 @@ class CheckpointFiles:
         hashes: sha256 of each file.
         configs: The config of each component; of the scheduler, the noise schedule that the
             network was trained with.
-        training: What it was trained on (``training.json``), empty if it does not say.
-        layout: Which pipeline it is.
+        training: Facts of its training (``training.json``); empty where it states none.
+        network: The kind of its network.
     """
 
     name: str
@@ -51,12 +48,7 @@ class CheckpointFiles:
     hashes: Mapping[str, str]
     configs: Mapping[str, Mapping[str, Any]]
     training: Mapping[str, Any]
-    layout: Layout = PALETTE
-
-    @property
-    def config(self) -> Mapping[str, Any]:
-        """The U-Net's config; of a checkpoint of synthct, also what patches it takes."""
-        return self.configs["unet"]
+    network: type[Network] = Palette
 
     @property
     def scheduler_config(self) -> Mapping[str, Any]:
@@ -68,6 +60,27 @@ class CheckpointFiles:
         """sha256 over the names and hashes of every file used."""
         return checkpoint_id(self.hashes)
 
+    def rules(self, inpaint: Diffusion, labels: Sequence[str | None]) -> PatchRules:
+        """The patches that it takes and the labels that it provides.
+
+        Args:
+            inpaint: The recipe's section, which ``declared.unfit`` has nothing against.
+            labels: What its masks want painted; None for whatever fits.
+
+        Raises:
+            CheckpointError: If its config makes no sense, or a package is missing.
+        """
+        return self.network.rules(self, inpaint, labels)
+
+    def facts(self) -> dict[str, Any]:
+        """Name, id, revision and hashes, as a sample's provenance states them."""
+        return {
+            "checkpoint": self.name,
+            "checkpoint_id": self.checkpoint_id,
+            "revision": self.revision,
+            "files": dict(self.hashes),
+        }
+
     @property
     def trained_on(self) -> frozenset[str]:
         """Voxel hashes of the scans it was trained on."""
@@ -77,28 +90,23 @@ class CheckpointFiles:
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """Loaded networks, ready to paint: in float32, in evaluation mode.
+    """A loaded checkpoint, ready to paint: in float32, in evaluation mode.
 
     Attributes:
-        files: Where they came from.
-        unet: What predicts the noise; of the class that the layout says.
-        vae: Between pixels and latents; None where the network sees pixels.
-        text: What reads prompts; None where nothing is told by text.
+        files: Where it came from.
+        components: Its networks and what else was loaded, by name.
     """
 
     files: CheckpointFiles
-    unet: PaletteUNet | UNet2DModel | UNet2DConditionModel = field(repr=False)
-    vae: AutoencoderKL | None = field(default=None, repr=False)
-    text: TextModel | None = field(default=None, repr=False)
+    components: Mapping[str, Any] = field(repr=False)
 
-    @property
-    def config(self) -> Mapping[str, Any]:
-        """The U-Net's config."""
-        return self.files.config
+    def __getitem__(self, name: str) -> Any:
+        """A component, such as ``unet``."""
+        return self.components[name]
 
 
 def checkpoint_id(hashes: Mapping[str, str]) -> str:
-    """What a checkpoint is called by its files.
+    """The id of a checkpoint, from its files.
 
     Args:
         hashes: sha256 of every file used, by name.
@@ -137,17 +145,16 @@ def find_checkpoint(name: str, *, revision: str | None = None) -> CheckpointFile
         raise CheckpointError(
             f"checkpoint '{name}' is neither a folder nor 'package:NAME' nor a Hub id 'owner/name'"
         )
-    layout, hashes = check_folder(folder, name, from_hub=commit is not None)
+    network, hashes = check_folder(folder, name, from_hub=commit is not None)
     configs = {
         component.name: read_json(folder / component.name / "config.json", name)
-        for component in layout.components
+        for component in network.layout.components
         if component.weights is not None
     }
-    configs["scheduler"] = read_json(folder / SCHEDULE, name)
-    if layout == PALETTE:
-        require(name, "unet/config.json", configs["unet"], NetworkConfig)
-    require(name, "scheduler_config.json", configs["scheduler"], ScheduleConfig)
-    require_foreign(name, layout, configs)
+    if network.layout.has_schedule:
+        configs["scheduler"] = read_json(folder / SCHEDULE, name)
+        require(name, "scheduler_config.json", configs["scheduler"], ScheduleConfig)
+    network.check_configs(name, configs)
     training = read_json(folder / TRAINING, name) if (folder / TRAINING).exists() else {}
     require(name, TRAINING, training, TrainingFacts)
     return CheckpointFiles(
@@ -157,7 +164,7 @@ def find_checkpoint(name: str, *, revision: str | None = None) -> CheckpointFile
         hashes=hashes,
         configs=configs,
         training=training,
-        layout=layout,
+        network=network,
     )
 
 
@@ -171,65 +178,7 @@ def load_checkpoint(
             if the weights are not those that were hashed, or if what reads text is not installed.
     """
     files = find_checkpoint(name, revision=revision) if isinstance(name, str) else name
-    if files.layout == TEXT:
-        return _load_text(files, device)
-    if files.layout == UNCONDITIONAL:
-        from diffusers import UNet2DModel
-
-        return Checkpoint(files, _load(files, "unet", UNet2DModel, device))
-    return Checkpoint(files, _load_palette(files, device))
-
-
-def _load_text(files: CheckpointFiles, device: str) -> Checkpoint:
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-
-    from synthct.models.text import load_text_model
-
-    return Checkpoint(
-        files,
-        unet=_load(files, "unet", UNet2DConditionModel, device),
-        vae=_load(files, "vae", AutoencoderKL, device),
-        text=load_text_model(
-            files.name, files.folder, files.hashes, files.configs["text_encoder"], device
-        ),
-    )
-
-
-def _load_palette(files: CheckpointFiles, device: str) -> PaletteUNet:
-    from synthct.models.palette import PaletteUNet
-    from synthct.models.patch import PatchRules
-    from synthct.models.weights import build_from_config
-
-    rules = PatchRules.from_config(files.config)
-    multiple = build_from_config(files.name, PaletteUNet, files.config).size_multiple
-    if odd := [n for n in rules.patch_sizes if n % multiple]:
-        raise CheckpointError(
-            f"checkpoint '{files.name}': its config is wrong (patch_sizes {odd} are not multiples "
-            f"of {multiple})"
-        )
-    return _load(files, "unet", PaletteUNet, device)
-
-
-def _load(files: CheckpointFiles, component: str, network: type[Any], device: str) -> Any:
-    """One network of diffusers."""
-    import torch
-
-    from synthct.models.weights import build_from_config, fill
-
-    blank = build_from_config(files.name, network, files.configs[component])
-    weights = f"{component}/diffusion_pytorch_model.safetensors"
-    filled = fill(blank, files.name, files.folder, weights, files.hashes[weights], _todays_name)
-    return filled.to(device, memory_format=torch.channels_last)
-
-
-def _todays_name(tensor: str) -> str:
-    """How diffusers calls a tensor since 0.17; published autoencoders and DDPMs are older."""
-    old = _OLD_ATTENTION.fullmatch(tensor)
-    return tensor if old is None else f"{old[1]}.{_ATTENTION[old[2]]}.{old[3]}"
-
-
-_OLD_ATTENTION = re.compile(r"(.*attentions\.\d+)\.(query|key|value|proj_attn)\.(weight|bias)")
-_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+    return Checkpoint(files, files.network.load(files, device))
 
 
 def _packaged(name: str) -> Path:

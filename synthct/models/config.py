@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself, validated: its network, its noise schedule, its training."""
+"""What checkpoints state of themselves, validated: patches, noise schedule, training."""
 
 from __future__ import annotations
 
@@ -14,58 +14,56 @@ from synthct.volume.intensity import Knots, Window, parse_codec
 
 Channels = Annotated[int, Field(ge=1, le=65_536)]
 Label = Annotated[str, Field(min_length=1, max_length=100)]
-Strength = Annotated[float, Field(gt=0, le=1)]
 Beta = Annotated[float, Field(gt=0, lt=1)]
 Spacing = Annotated[float, Field(ge=0.01, le=100)]
 Model = TypeVar("Model", bound=BaseModel)
 
 
-class NetworkConfig(BaseModel):
-    """``unet/config.json``: the arguments of ``PaletteUNet``, each within what can be run."""
+class PatchFields(BaseModel):
+    """What every network that ``synthct train`` makes declares of the patches it takes.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    Attributes:
+        labels: Names of the structures that it can paint; "whatever fits" is always there.
+        codecs: Preset name or fields of a codec by label, and ``default`` for all the others.
+        patch_sizes: Side lengths in pixels of the patches that it was trained on.
+        spacing_range_mm: Least and greatest in-plane spacing that it was trained on.
+    """
 
-    labels: Annotated[tuple[Label, ...], Field(max_length=1000)]
-    codecs: Annotated[Mapping[str, str | dict[str, Any]], Field(min_length=1, max_length=1001)]
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    labels: Annotated[tuple[Label, ...], Field(max_length=1000)] = ()
+    codecs: Annotated[Mapping[str, str | dict[str, Any]], Field(min_length=1, max_length=1001)] = (
+        Field(default_factory=lambda: {"default": "soft_tissue"})
+    )
     patch_sizes: Annotated[
         tuple[Annotated[int, Field(ge=8, le=4096)], ...], Field(min_length=1, max_length=64)
-    ]
-    spacing_range_mm: tuple[Spacing, Spacing]
-    block_out_channels: Annotated[tuple[Channels, ...], Field(min_length=1, max_length=8)] = (
-        64, 128, 256, 512,
-    )  # fmt: skip
-    layers_per_block: Annotated[int, Field(ge=1, le=16)] = 2
-    attention_head_dim: Channels = 32
-    dropout: Annotated[float, Field(ge=0, le=1)] = 0.2
-    norm_num_groups: Channels = 32
-    fold: Annotated[int, Field(ge=1, le=16)] = 1
-    residual_scale: Annotated[float, Field(gt=0, le=1000)] | None = None
-    strengths: Mapping[str, Strength] | None = None
-    noise_embedding: Literal["timestep", "level"] = "timestep"
-    guided: bool = False
-    trained_steps: Annotated[int, Field(ge=1, le=100_000)] | None = None
-    clip_denoised: bool = False
+    ] = (256,)
+    spacing_range_mm: tuple[Spacing, Spacing] = (0.5, 3.0)
+
+    @field_validator("labels")
+    @classmethod
+    def _check_labels_differ(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(labels)) < len(labels):
+            raise ValueError("a label stands there twice")
+        return labels
 
     @field_validator("codecs")
     @classmethod
-    def _check_codecs(cls, codecs: Mapping[str, Any]) -> Mapping[str, Any]:
-        for label, value in codecs.items():
-            check_range(label, parse_codec(value))
-        return codecs
+    def _resolve(cls, codecs: Mapping[str, Any]) -> Mapping[str, Any]:
+        if "default" not in codecs:
+            raise ValueError("needs a codec named 'default'")
+        parsed = {label: parse_codec(value) for label, value in codecs.items()}
+        for label, codec in parsed.items():
+            check_range(label, codec)
+        return {label: codec.model_dump() for label, codec in parsed.items()}
 
-    @model_validator(mode="after")
-    def _check(self) -> NetworkConfig:
-        if len(set(self.labels)) < len(self.labels):
-            raise ValueError("labels: a label stands there twice")
-        if "default" not in self.codecs:
-            raise ValueError("codecs: there is none named 'default'")
-        for field in ("codecs", "strengths"):
-            names = set(getattr(self, field) or ())
-            if unknown := sorted(names - {"default", *self.labels}):
-                raise ValueError(f"{field}: '{unknown[0]}' is not one of its labels")
-        if self.spacing_range_mm[0] > self.spacing_range_mm[1]:
-            raise ValueError(f"spacing_range_mm: {list(self.spacing_range_mm)} falls")
-        return self
+    @field_validator("spacing_range_mm")
+    @classmethod
+    def _check_rises(cls, spacing: tuple[float, float]) -> tuple[float, float]:
+        low, high = spacing
+        if low > high:
+            raise ValueError(f"[{low:g}, {high:g}] must rise: [least, greatest]")
+        return spacing
 
 
 class ScheduleConfig(BaseModel):
@@ -111,20 +109,20 @@ class TrainingFacts(BaseModel):
 
 
 def require(name: str, file: str, value: Mapping[str, Any], model: type[Model]) -> Model:
-    """Validate what a file of a checkpoint says.
+    """Validate the content of one of a checkpoint's JSON files.
 
     Args:
         name: The checkpoint's name.
         file: The file's name.
-        value: Its content; the keys that diffusers itself adds are left out of it.
-        model: What it must be.
+        value: Its content, of which the keys that diffusers adds are ignored.
+        model: The fields that it must have.
 
     Raises:
         CheckpointError: With the first key that is wrong, and why.
     """
     ours = {k: v for k, v in value.items() if k not in OF_DIFFUSERS}
     try:
-        return model.model_validate_json(json.dumps(ours))
+        return model.model_validate_json(json.dumps(ours), strict=True)
     except ValidationError as err:
         first = err.errors(include_url=False)[0]
         key = ".".join(str(part) for part in first["loc"])
@@ -139,7 +137,7 @@ OF_DIFFUSERS = {"_class_name", "_diffusers_version", "_name_or_path"}
 
 
 def check_range(label: str, codec: Window | Knots) -> None:
-    """Refuse a codec in which no tissue could be told from another."""
+    """Refuse a codec in which all tissues look the same."""
     low, high = codec.range_hu
     if high - low < 1 or low >= HU_MAX or high <= HU_MIN or high - low > 2**17:
         raise ValueError(f"'{label}' spans {low:g}..{high:g} HU")

@@ -1,8 +1,7 @@
 """The folder of a checkpoint: which of its files are opened, and what they must be beforehand.
 
 JSON, word lists and safetensors only, plain files of a sane size that lie where they seem to,
-classes from the table in ``layout``, and no code. What the files say is checked in ``config`` and
-``foreign``.
+classes from the layouts in ``networks``, and no code. Each network checks its own configs.
 """
 
 from __future__ import annotations
@@ -17,7 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from synthct.errors import CheckpointError
-from synthct.models.layout import INDEX, INDEX_KEYS, LAYOUTS, PALETTE, Component, Layout
+from synthct.models.layout import INDEX, INDEX_KEYS, Component, Layout
+from synthct.models.network import Network
+from synthct.models.networks import class_names, network_of
+from synthct.models.networks.palette import Palette
 
 TRAINING = "training.json"
 #: Hashes of these files, in the format of ``sha256sum``: finite weights may still be damaged.
@@ -32,7 +34,9 @@ _MAX_HEADER_BYTES = 1 << 24
 _log = logging.getLogger(__name__)
 
 
-def check_folder(folder: Path, name: str, *, from_hub: bool) -> tuple[Layout, dict[str, str]]:
+def check_folder(
+    folder: Path, name: str, *, from_hub: bool
+) -> tuple[type[Network], dict[str, str]]:
     """Refuse a folder of which not everything is as it must be, and hash its files.
 
     Args:
@@ -41,7 +45,7 @@ def check_folder(folder: Path, name: str, *, from_hub: bool) -> tuple[Layout, di
         from_hub: Whether it lies in the cache of the Hub, whose files are links to its store.
 
     Returns:
-        Which pipeline it is, and the sha256 of each file that takes part in painting.
+        The kind of its network, and the sha256 of each file that takes part in painting.
 
     Raises:
         CheckpointError: If a file is missing, no plain file, too large or not what ``SHA256SUMS``
@@ -49,10 +53,11 @@ def check_folder(folder: Path, name: str, *, from_hub: bool) -> tuple[Layout, di
             synthct does not run.
     """
     if not (folder / INDEX).exists():
-        raise CheckpointError(f"checkpoint '{name}' lacks {INDEX}; {_hint(folder, PALETTE)}")
+        raise CheckpointError(f"checkpoint '{name}' lacks {INDEX}; {_hint(folder, Palette.layout)}")
     _require_plain(folder, INDEX, name, anywhere=from_hub)
     index = read_json(folder / INDEX, name)
-    layout = _layout(index, name)
+    network = _network(index, name)
+    layout = network.layout
     files = layout.files_in(folder)
     missing = [n for n in files if not (folder / n).exists()]
     if missing:
@@ -76,12 +81,12 @@ def check_folder(folder: Path, name: str, *, from_hub: bool) -> tuple[Layout, di
         _check_sums(folder / SUMS, hashes, name)
     else:
         _log.info("checkpoint %s has no %s: damaged weights may go unnoticed", name, SUMS)
-    return layout, {n: hashes[n] for n in files}
+    return network, {n: hashes[n] for n in files}
 
 
 def write_sums(folder: Path) -> None:
     """Write the hashes by which ``check_folder`` finds damage; the last file of a checkpoint."""
-    layout = _layout(read_json(folder / INDEX, folder.name), folder.name)
+    layout = _network(read_json(folder / INDEX, folder.name), folder.name).layout
     files = [n for n in (*layout.files_in(folder), TRAINING) if (folder / n).exists()]
     lines = [f"{_sha256(folder / n, folder.name)}  {n}\n" for n in files]
     (folder / SUMS).write_text("".join(lines))
@@ -149,41 +154,44 @@ def _require_plain(folder: Path, file: str, name: str, *, anywhere: bool) -> Non
         raise CheckpointError(f"checkpoint '{name}': {file} {what}")
 
 
-def _layout(index: Mapping[str, Any], name: str) -> Layout:
-    """The pipeline that a folder asks for.
+def _network(index: Mapping[str, Any], name: str) -> type[Network]:
+    """The kind of network whose pipeline a folder names.
 
     Raises:
         CheckpointError: If it is none of those that synthct runs.
     """
-    asked = index.get("_class_name")
-    if not isinstance(asked, str) or asked not in LAYOUTS:
+    pipeline = index.get("_class_name")
+    if (network := network_of(pipeline)) is None:
         raise CheckpointError(
-            f"checkpoint '{name}' asks for the pipeline {asked}; synthct runs "
-            f"{', '.join(LAYOUTS)} only"
+            f"checkpoint '{name}' asks for the pipeline {pipeline}; synthct runs "
+            f"{', '.join(class_names())} only"
         )
-    return LAYOUTS[asked]
+    return network
 
 
 def _check_classes(folder: Path, index: Mapping[str, Any], layout: Layout, name: str) -> None:
     """Refuse every class but those of the layout, and every component that it does not have."""
     for component in layout.components:
-        asked = [_class_of(index.get(component.name), component)]
+        classes = [_class_of(index.get(component.name), component)]
         if component.weights is not None:
-            asked.append(_own_class(read_json(folder / component.name / "config.json", name)))
-        for found in asked:
-            if found != component.class_name:
+            classes.append(_own_class(read_json(folder / component.name / "config.json", name)))
+        for named in classes:
+            if named != component.class_name:
                 raise CheckpointError(
-                    f"checkpoint '{name}' asks for the {component.role} {found}; synthct runs "
+                    f"checkpoint '{name}' asks for the {component.role} {named}; synthct runs "
                     f"{component.class_name} only"
                 )
-    match index.get("scheduler"):
-        case ["diffusers", str(scheduler)] if re.fullmatch(r"\w+Scheduler", scheduler):
-            pass
-        case other:
-            raise CheckpointError(
-                f"checkpoint '{name}' asks for the scheduler {other}; one of diffusers is allowed"
-            )
-    known = INDEX_KEYS | layout.ignored | {"scheduler", *(c.name for c in layout.components)}
+    known = INDEX_KEYS | layout.ignored | {component.name for component in layout.components}
+    if layout.has_schedule:
+        known |= {"scheduler"}
+        match index.get("scheduler"):
+            case ["diffusers", str(scheduler)] if re.fullmatch(r"\w+Scheduler", scheduler):
+                pass
+            case other:
+                raise CheckpointError(
+                    f"checkpoint '{name}' asks for the scheduler {other}; one of diffusers is "
+                    "allowed"
+                )
     more = sorted(k for k, value in index.items() if k not in known and value != [None, None])
     if more:
         raise CheckpointError(
@@ -191,12 +199,12 @@ def _check_classes(folder: Path, index: Mapping[str, Any], layout: Layout, name:
         )
 
 
-def _class_of(asked: Any, component: Component) -> Any:
+def _class_of(entry: Any, component: Component) -> Any:
     """The class in an entry of model_index.json; the entry itself where it is not allowed."""
-    match asked:
+    match entry:
         case [str(library), str(class_name)] if library in component.libraries:
             return class_name
-    return asked
+    return entry
 
 
 def _own_class(config: Mapping[str, Any]) -> Any:
@@ -221,14 +229,14 @@ def _check_weights_header(folder: Path, weights: str, name: str) -> None:
 
 
 def _check_sums(path: Path, hashes: Mapping[str, str], name: str) -> None:
-    told: dict[str, str] = {}
+    sums: dict[str, str] = {}
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        found = re.fullmatch(r"([0-9a-f]{64})  (\S+)", line)
-        if found is None or found[2] in told:
+        entry = re.fullmatch(r"([0-9a-f]{64})  (\S+)", line)
+        if entry is None or entry[2] in sums:
             raise CheckpointError(f"checkpoint '{name}': {SUMS} is damaged at '{line[:80]}'")
-        told[found[2]] = found[1]
+        sums[entry[2]] = entry[1]
     for file, sha256 in hashes.items():
-        if told.get(file) != sha256:
+        if sums.get(file) != sha256:
             raise CheckpointError(
                 f"checkpoint '{name}': {file} is not what {SUMS} says; fetch it again, or write "
                 "the sums anew if you changed it"

@@ -1,32 +1,42 @@
-"""What checkpoints of other makers say of themselves, as far as painting with them depends on it.
+"""What networks of other makers have in common: shapes in their configs, and what recipes add.
 
-diffusers and transformers run many more variants of these networks than synthct knows how to ask;
-here is told which it can, before their weights are read. The rest of a config is theirs to check.
+diffusers and transformers run many more variants of these networks than synthct can paint with;
+configs are checked for that before weights are read, and the rest of a config is for these
+libraries to check. Such a checkpoint does not declare labels, codecs and spacings: the recipe does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from importlib.util import find_spec
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from synthct.errors import CheckpointError
-from synthct.models.config import require
-from synthct.models.layout import TEXT, UNCONDITIONAL, Layout
+from synthct.models.config import Channels, check_range
+from synthct.models.methods import Diffusion
+from synthct.models.network import Misfit, described
+from synthct.models.patch import PatchRules
+from synthct.volume.intensity import parse_codec
 
-Channels = Annotated[int, Field(ge=1, le=65_536)]
+if TYPE_CHECKING:
+    from synthct.models.checkpoint import CheckpointFiles
+
 Layers = Annotated[int, Field(ge=1, le=64)]
 Side = Annotated[int, Field(ge=1, le=4096)]
+#: Channels of a picture: grey, or three of which CT fills all with the same.
 Pixels = Literal[1, 3]
 
+#: Where the recipe states no range, every scan is painted on its own grid.
+ANY_SPACING_MM = (0.01, 100.0)
 
-class _Config(BaseModel):
+
+class ForeignConfig(BaseModel):
+    """A config of which only the fields that painting depends on are checked."""
+
     model_config = ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False)
 
 
-class _Blocks(_Config):
+class BlocksConfig(ForeignConfig):
     """What the networks of diffusers have in common.
 
     Attributes:
@@ -43,8 +53,8 @@ class _Blocks(_Config):
         return int(2 ** (len(self.block_out_channels) - 1))
 
 
-class _Unet(_Blocks):
-    """A U-Net that is told nothing but what its adapter gives it.
+class UnetConfig(BlocksConfig):
+    """A U-Net without class labels.
 
     Attributes:
         sample_size: Side of the squares that it was trained on.
@@ -60,138 +70,43 @@ class _Unet(_Blocks):
         return self.sample_size if isinstance(self.sample_size, int) else self.sample_size[0]
 
     @model_validator(mode="after")
-    def _check_side(self) -> _Unet:
+    def _check_side(self) -> UnetConfig:
         if isinstance(self.sample_size, tuple) and len(set(self.sample_size)) > 1:
             raise ValueError("sample_size: synthct paints in squares")
         return self
 
 
-class UnconditionalConfig(_Unet):
-    """``unet/config.json`` of a DDPM: noise is predicted for an image of one or three channels."""
-
-    in_channels: Pixels
-    out_channels: Pixels
-
-    @model_validator(mode="after")
-    def _check(self) -> UnconditionalConfig:
-        if self.in_channels != self.out_channels:
-            raise ValueError(
-                f"out_channels: {self.out_channels} of {self.in_channels} in_channels; a network "
-                "that also predicts a variance is not known here"
-            )
-        if self.side % self.reduction or self.side < 8:
-            raise ValueError(f"sample_size: {self.side} is not a multiple of {self.reduction}")
-        return self
+def codec_misfits(files: CheckpointFiles, inpaint: Diffusion) -> Iterator[Misfit]:
+    """Codecs that are missing from the recipe, or in which tissues look the same."""
+    if inpaint.codecs is None:
+        yield Misfit(
+            (),
+            f"{described(files)}, which does not say how HU become its -1..1; say it, as in "
+            "codecs: {default: soft_tissue}",
+        )
+    for name, codec in (inpaint.codecs or {}).items():
+        try:
+            check_range(name, parse_codec(codec))
+        except ValueError as err:
+            yield Misfit(("codecs", name), str(err))
 
 
-class TextUnetConfig(_Unet):
-    """``unet/config.json`` of a latent inpainting model that is told by text."""
-
-    in_channels: Channels
-    out_channels: Channels
-    cross_attention_dim: Channels
-    transformer_layers_per_block: Layers = 1
-    addition_embed_type: None = None
-    encoder_hid_dim: None = None
-    encoder_hid_dim_type: None = None
-    time_cond_proj_dim: None = None
-
-
-class AutoencoderConfig(_Blocks):
-    """``vae/config.json``: from pixels to latents and back."""
-
-    in_channels: Pixels
-    out_channels: Pixels
-    latent_channels: Channels
-    scaling_factor: Annotated[float, Field(gt=0, le=1000)] = 0.18215
-    shift_factor: None = None
-    latents_mean: None = None
-    latents_std: None = None
-
-    @model_validator(mode="after")
-    def _check(self) -> AutoencoderConfig:
-        if self.in_channels != self.out_channels:
-            raise ValueError(f"out_channels: {self.out_channels} of {self.in_channels} in_channels")
-        return self
-
-
-class TextEncoderConfig(_Config):
-    """``text_encoder/config.json``: the text half of CLIP."""
-
-    hidden_size: Channels
-    intermediate_size: Channels
-    num_hidden_layers: Layers
-    num_attention_heads: Layers
-    vocab_size: Annotated[int, Field(ge=2, le=1_000_000)]
-    max_position_embeddings: Annotated[int, Field(ge=2, le=4096)] = 77
-
-
-def require_foreign(name: str, layout: Layout, configs: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuse a checkpoint of another maker that synthct does not know how to ask.
+def stated_rules(inpaint: Diffusion, labels: Sequence[str], side: int) -> PatchRules:
+    """The rules that a recipe states for a checkpoint that does not declare them.
 
     Args:
-        name: The checkpoint's name.
-        layout: Which pipeline it is.
-        configs: The config of each component.
+        inpaint: The recipe's section.
+        labels: The labels that it provides.
+        side: Side of its patches in pixels.
 
     Raises:
-        CheckpointError: With the first key that is wrong, and why.
+        CheckpointError: If they make no sense.
     """
-    if layout == UNCONDITIONAL:
-        require(name, "unet/config.json", configs["unet"], UnconditionalConfig)
-        if (kind := configs["scheduler"].get("prediction_type", "epsilon")) != "epsilon":
-            raise CheckpointError(
-                f"checkpoint '{name}' predicts {kind}; an unconditional model can be painted with "
-                "if it predicts the noise (epsilon)"
-            )
-    if layout == TEXT:
-        unet = require(name, "unet/config.json", configs["unet"], TextUnetConfig)
-        vae = require(name, "vae/config.json", configs["vae"], AutoencoderConfig)
-        words = require(
-            name, "text_encoder/config.json", configs["text_encoder"], TextEncoderConfig
-        )
-        _check_fit(name, unet, vae, words)
-
-
-def patch_side(layout: Layout, configs: Mapping[str, Mapping[str, Any]]) -> int:
-    """Side in pixels of the patches that a checkpoint was trained on."""
-    unet = configs["unet"]["sample_size"]
-    side = unet if isinstance(unet, int) else unet[0]
-    levels = len(configs["vae"]["block_out_channels"]) if layout == TEXT else 1
-    return int(side * 2 ** (levels - 1))
-
-
-def _check_fit(
-    name: str, unet: TextUnetConfig, vae: AutoencoderConfig, words: TextEncoderConfig
-) -> None:
-    """Refuse networks that do not fit together: the U-Net sees latents, mask, masked latents."""
-    latents, side = vae.latent_channels, unet.side * vae.reduction
-    wanted = [
-        ("in_channels", unet.in_channels, 2 * latents + 1, "noisy latents, mask, masked latents"),
-        ("out_channels", unet.out_channels, latents, "latents of the autoencoder"),
-        ("cross_attention_dim", unet.cross_attention_dim, words.hidden_size, "of the text encoder"),
-    ]
-    for key, found, needed, why in wanted:
-        if found != needed:
-            raise CheckpointError(
-                f"checkpoint '{name}': its U-Net has {key} {found}, not {needed} ({why}); only "
-                "models made for inpainting can be used"
-            )
-    if unet.side % unet.reduction or not 8 <= side <= 4096:
-        raise CheckpointError(
-            f"checkpoint '{name}': its sample_size {unet.side} must be a multiple of "
-            f"{unet.reduction}, for patches of 8 to 4096 pixels"
-        )
-
-
-def require_transformers(name: str) -> None:
-    """Make sure that there is what reads text.
-
-    Raises:
-        CheckpointError: If transformers is not installed.
-    """
-    if find_spec("transformers") is None:
-        raise CheckpointError(
-            f"checkpoint '{name}' is told by text, for which transformers is missing; "
-            "install it with: pip install '.[text]'"
-        )
+    return PatchRules.from_config(
+        {
+            "labels": labels,
+            "codecs": inpaint.codecs,
+            "patch_sizes": [side],
+            "spacing_range_mm": inpaint.spacing_range_mm or ANY_SPACING_MM,
+        }
+    )

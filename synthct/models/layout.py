@@ -1,7 +1,7 @@
-"""The pipelines that synthct runs: their components, the class of each, and the files it is in.
+"""The folder of a pipeline: its components, the class of each, and the files it is read from.
 
-A folder's ``model_index.json`` picks one of ``LAYOUTS`` by name; nothing that it says makes
-anything else run or any other file be opened.
+Each kind of network states its own layout in ``networks/``; nothing that a ``model_index.json``
+says makes anything else run or any other file be opened.
 """
 
 from __future__ import annotations
@@ -13,43 +13,52 @@ from pathlib import Path
 INDEX = "model_index.json"
 #: Keys of it that name no component.
 INDEX_KEYS = frozenset({"_class_name", "_diffusers_version", "_name_or_path"})
+#: The noise schedule of a pipeline that has one.
+SCHEDULE = "scheduler/scheduler_config.json"
 
-_DIFFUSERS = ("config.json", "diffusion_pytorch_model.safetensors")
-_TRANSFORMERS = ("config.json", "model.safetensors")
+#: How diffusers and transformers name a network's config and weights.
+DIFFUSERS = ("config.json", "diffusion_pytorch_model.safetensors")
+TRANSFORMERS = ("config.json", "model.safetensors")
 
 
 @dataclass(frozen=True)
 class Component:
-    """A network, or what else a pipeline has in a folder of its own.
+    """A network, or another part of a pipeline that has a folder of its own.
 
     Attributes:
         name: Its key in ``model_index.json``, and its folder.
         role: What a message calls it.
-        libraries: By which its class may be named there.
+        libraries: Libraries by which its class may be named there.
         class_name: The one class that is run.
-        files: What it is read from; of several sets, the first that is there.
-        optional: What else is read if it is there.
+        files: Alternative sets of files; the first complete set is read.
+        optional: Files that are also read where they exist.
     """
 
     name: str
     role: str
     libraries: tuple[str, ...]
     class_name: str
-    files: tuple[tuple[str, ...], ...]
+    files: tuple[tuple[str, ...], ...] = (DIFFUSERS,)
     optional: tuple[str, ...] = ()
 
     @property
     def weights(self) -> str | None:
         """Its safetensors, relative to the checkpoint; None if it has no tensors."""
-        found = [n for n in self.files[0] if n.endswith(".safetensors")]
-        return f"{self.name}/{found[0]}" if found else None
+        names = [n for n in self.files[0] if n.endswith(".safetensors")]
+        return f"{self.name}/{names[0]}" if names else None
 
     def files_in(self, folder: Path) -> tuple[str, ...]:
-        """What is read of a checkpoint's folder; the first set of files where none is complete."""
+        """The files read from a checkpoint's folder; the first set where none is complete."""
         home = folder / self.name
         complete = (names for names in self.files if all((home / n).exists() for n in names))
-        there = (n for n in self.optional if (home / n).exists())
-        return tuple(f"{self.name}/{n}" for n in (*next(complete, self.files[0]), *there))
+        optional = (n for n in self.optional if (home / n).exists())
+        return tuple(f"{self.name}/{n}" for n in (*next(complete, self.files[0]), *optional))
+
+    @property
+    def all_files(self) -> Iterator[str]:
+        """Every file that is read from some checkpoint."""
+        names = {*(n for files in self.files for n in files), *self.optional}
+        return (f"{self.name}/{name}" for name in sorted(names))
 
 
 @dataclass(frozen=True)
@@ -61,12 +70,14 @@ class Layout:
         what: What a message calls such a checkpoint.
         components: What is loaded, beside the scheduler.
         ignored: Keys of ``model_index.json`` that are neither loaded nor missed.
+        has_schedule: Whether it comes with a noise schedule.
     """
 
     class_name: str
     what: str
     components: tuple[Component, ...]
     ignored: frozenset[str] = frozenset()
+    has_schedule: bool = True
 
     @property
     def weights(self) -> tuple[str, ...]:
@@ -78,64 +89,14 @@ class Layout:
         """Every file that takes part in painting, as a new folder has them."""
         return self.files_in(Path())
 
+    @property
+    def all_files(self) -> Iterator[str]:
+        """Every file that is read from some checkpoint of this layout."""
+        yield from (INDEX, *((SCHEDULE,) if self.has_schedule else ()))
+        for component in self.components:
+            yield from component.all_files
+
     def files_in(self, folder: Path) -> tuple[str, ...]:
         """Every file of a folder that takes part in painting; their hashes name the checkpoint."""
         parts = (file for component in self.components for file in component.files_in(folder))
-        return (INDEX, *parts, SCHEDULE)
-
-
-#: The noise schedule of every pipeline.
-SCHEDULE = "scheduler/scheduler_config.json"
-#: The U-Net of every pipeline.
-WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
-
-PALETTE = Layout(
-    "PaletteInpaintPipeline",
-    "a checkpoint of synthct",
-    (
-        Component(
-            "unet", "network", ("synthct", "synthct.models.palette"), "PaletteUNet", (_DIFFUSERS,)
-        ),
-    ),
-)
-
-UNCONDITIONAL = Layout(
-    "DDPMPipeline",
-    "an unconditional model",
-    (Component("unet", "network", ("diffusers",), "UNet2DModel", (_DIFFUSERS,)),),
-)
-
-TEXT = Layout(
-    "StableDiffusionInpaintPipeline",
-    "a model told by text",
-    (
-        Component("unet", "network", ("diffusers",), "UNet2DConditionModel", (_DIFFUSERS,)),
-        Component("vae", "autoencoder", ("diffusers",), "AutoencoderKL", (_DIFFUSERS,)),
-        Component(
-            "text_encoder", "text encoder", ("transformers",), "CLIPTextModel", (_TRANSFORMERS,)
-        ),
-        Component(
-            "tokenizer",
-            "tokenizer",
-            ("transformers",),
-            "CLIPTokenizer",
-            (
-                ("tokenizer_config.json", "vocab.json", "merges.txt"),
-                ("tokenizer_config.json", "tokenizer.json"),
-            ),
-            optional=("special_tokens_map.json",),
-        ),
-    ),
-    ignored=frozenset({"feature_extractor", "requires_safety_checker", "safety_checker"}),
-)
-
-LAYOUTS = {layout.class_name: layout for layout in (PALETTE, UNCONDITIONAL, TEXT)}
-
-
-def all_files() -> Iterator[str]:
-    """Every file that some layout reads."""
-    yield from (INDEX, SCHEDULE)
-    components = (component for layout in LAYOUTS.values() for component in layout.components)
-    for one in components:
-        names = {*(n for files in one.files for n in files), *one.optional}
-        yield from (f"{one.name}/{name}" for name in sorted(names))
+        return (INDEX, *parts, *((SCHEDULE,) if self.has_schedule else ()))

@@ -1,12 +1,13 @@
 """How masks are painted: the section ``inpaint`` of a recipe, by its ``method``.
 
-A diffusion model paints, or a control does: the arms that a model must beat, with the same masks.
+A network paints, or a control does: the arms that a network must beat, with the same masks. Each
+section says what it needs of the rest of a build, so that nobody asks for its class.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -50,16 +51,61 @@ Value = TypeVar("Value")
 Listed = Annotated[Value, BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)]
 Spacing = Annotated[float, Field(ge=0.01, le=100)]
 
-#: Of a recipe: what only checkpoints of other makers take.
+#: Settings that only checkpoints of other makers take, which do not declare these themselves.
 FOREIGN = ("prompt", "codecs", "labels", "spacing_range_mm", "jump_length", "jump_n_sample")
 
 
-class _Method(BaseModel):
+class MethodWords(NamedTuple):
+    """The parts of sentences in which a dataset's card speaks of a method.
+
+    Attributes:
+        who: Who did what to a region.
+        inside: What is inside of the mask.
+        how: What was done for each sample.
+    """
+
+    who: str
+    inside: str
+    how: str
+
+
+DIFFUSION_WORDS = MethodWords(
+    "a diffusion model has painted",
+    "the picture is synthetic",
+    "a diffusion model painted the region from its surroundings on the scan's own grid (the "
+    "column `provenance` says where it had to be resampled)",
+)
+
+
+class Method(BaseModel):
+    """A section ``inpaint``, as everything but the method itself sees it.
+
+    Attributes:
+        words: What a dataset's card says of it.
+        needs_donor: Whether every mask needs a donor of another patient, whose voxels are pasted.
+        mixes_real_tissue: Whether voxels of scans may show in what it paints.
+        varies: Whether another seed gives another painting of the same mask.
+    """
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    words: ClassVar[MethodWords]
+    needs_donor: ClassVar[bool] = False
+    mixes_real_tissue: ClassVar[bool] = True
+    varies: ClassVar[bool] = True
 
-class Diffusion(_Method):
-    """Painting by a diffusion model.
+    @property
+    def network(self) -> Diffusion | None:
+        """What is asked of a checkpoint's network; None for a control, which needs none."""
+        return None
+
+    def settings(self) -> dict[str, str]:
+        """The settings that a dataset's card shows, in that order."""
+        return {name: str(value) for name, value in self.model_dump().items()}
+
+
+class Diffusion(Method):
+    """Painting by the network of a checkpoint.
 
     Attributes:
         checkpoint: ``package:NAME`` for one that ships with synthct, a folder, or the id of a Hub
@@ -72,7 +118,7 @@ class Diffusion(_Method):
         dtype: Arithmetic of the model; bfloat16 is faster and a little coarser.
         batch_size: Patches painted together, of up to 128 pixels (fewer larger ones). Part of
             the recipe because it changes low bits.
-        prompt: What a checkpoint that is told by text is told, for all labels, or by label with
+        prompt: The prompt of a checkpoint that is guided by text, for all labels, or by label with
             ``default`` for the others and for whatever fits; ``{label}`` stands for the label.
         codecs: Preset name or fields of a codec by label, and ``default`` for all the others:
             for a checkpoint that does not say how HU become its -1..1.
@@ -84,6 +130,9 @@ class Diffusion(_Method):
             there are.
         jump_n_sample: For ``scheduler: repaint``: how often each step is taken (10).
     """
+
+    words = DIFFUSION_WORDS
+    mixes_real_tissue = False
 
     method: Literal["diffusion"] = "diffusion"
     checkpoint: Annotated[str, Field(min_length=1)] = "package:starter-2d"
@@ -101,12 +150,23 @@ class Diffusion(_Method):
     jump_n_sample: Annotated[int, Field(ge=1, le=100)] | None = None
 
     @property
+    def network(self) -> Diffusion:
+        """These settings."""
+        return self
+
+    def settings(self) -> dict[str, str]:
+        """As in ``Method``; the checkpoint is shown by what was found under its name."""
+        stated = {name: value for name in FOREIGN if (value := getattr(self, name)) is not None}
+        shown = {"scheduler": self.scheduler, "steps": self.num_inference_steps, **stated}
+        return {name: str(value) for name, value in shown.items()}
+
+    @property
     def is_folder(self) -> bool:
         """Whether ``checkpoint`` is a folder of the user's."""
         return self.revision is None and not self.checkpoint.startswith("package:")
 
     def prompt_for(self, label: str | None) -> str | None:
-        """What is said for a label, or for whatever fits; None if the recipe says nothing."""
+        """The prompt for a label, or for whatever fits; None if the recipe has none."""
         by_label = {"default": self.prompt} if isinstance(self.prompt, str) else self.prompt or {}
         text = by_label.get(label or "default", by_label.get("default"))
         if text is None or label is not None:
@@ -138,7 +198,7 @@ class Diffusion(_Method):
 
     @model_serializer(mode="wrap")
     def _dump(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # What is not said of a checkpoint of ours has no part in the identity of a dataset.
+        # Settings of other makers' checkpoints count for a dataset's identity only where stated.
         fields: dict[str, Any] = dump(self)
         return {k: v for k, v in fields.items() if not (k in FOREIGN and v is None)}
 
@@ -159,7 +219,7 @@ class Diffusion(_Method):
         return self
 
 
-class CopyPaste(_Method):
+class CopyPaste(Method):
     """A control: the donor's own voxels, carried over with its shape (TumorCP, Yang et al. 2021).
 
     They are resampled once, through the transform that carried the mask, and shifted in HU: by so
@@ -171,11 +231,20 @@ class CopyPaste(_Method):
         border_mm: Over so many mm from the edge inwards the host fades into the donor.
     """
 
+    words = MethodWords(
+        "the voxels of another patient have filled",
+        "it is the donor's tissue, resampled and shifted in HU",
+        "the donor's voxels were carried over with its shape, shifted in HU to the host's organ "
+        "(`provenance` says by how much), and faded into the host at the border",
+    )
+    needs_donor = True
+    varies = False
+
     method: Literal["copy_paste"] = "copy_paste"
     border_mm: Annotated[float, Field(ge=0, le=20)] = 2.0
 
 
-class NoiseFill(_Method):
+class NoiseFill(Method):
     """A control: noise at the median HU, and with the grain, of what is to be painted.
 
     Both are measured on the host: in the label outside of the mask, else (an organ painted anew)
@@ -190,6 +259,13 @@ class NoiseFill(_Method):
             known: bone, cyst, kidney, lesion, liver, lung, pancreas, spleen and tumor.
     """
 
+    words = MethodWords(
+        "noise has filled",
+        "the picture is noise with the statistics of the tissue that the label names",
+        "noise was drawn with the mean, spread and autocorrelation of the tissue (`provenance` "
+        "says where they were measured)",
+    )
+
     method: Literal["noise_fill"] = "noise_fill"
     border_mm: Annotated[float, Field(ge=0, le=20)] = 1.0
     reference_hu: dict[str, Annotated[float, Field(ge=-1024, le=3071)]] = {}
@@ -200,7 +276,6 @@ def _named(value: Any) -> Any:
     return {"method": "diffusion", **value} if isinstance(value, dict) else value
 
 
-Control = CopyPaste | NoiseFill
 Inpaint = Annotated[
     Annotated[Diffusion | CopyPaste | NoiseFill, Field(discriminator="method")],
     BeforeValidator(_named),

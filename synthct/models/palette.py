@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import inspect
 import math
-from typing import Any, Literal
+from collections.abc import Callable
+from inspect import Parameter, Signature
+from typing import Any
 
 import torch
 from diffusers import ConfigMixin, DiffusionPipeline, ModelMixin, UNet2DModel
@@ -19,7 +21,10 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.models.embeddings import TimestepEmbedding
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils.torch_utils import randn_tensor
+from pydantic import BaseModel
 from torch import Tensor, nn
+
+from synthct.models.networks.palette import PaletteConfig
 
 #: Spacings are embedded relative to this, so that a common abdominal scan sits near zero.
 REFERENCE_SPACING_MM = 0.8
@@ -28,86 +33,62 @@ REFERENCE_SPACING_MM = 0.8
 _RELAXATIONS = 8
 
 
+def configured_by(fields: type[BaseModel]) -> Callable[[Callable[..., None]], Any]:
+    """Make the fields of a model the arguments of an ``__init__``, as diffusers reads them.
+
+    diffusers takes the arguments that a config may have, and their defaults, from the signature.
+    """
+    arguments = [
+        Parameter(
+            name,
+            Parameter.POSITIONAL_OR_KEYWORD,
+            default=field.get_default(call_default_factory=True),
+        )
+        for name, field in fields.model_fields.items()
+    ]
+
+    def decorate(init: Callable[..., None]) -> Any:
+        own = Parameter("self", Parameter.POSITIONAL_OR_KEYWORD)
+        init.__signature__ = Signature([own, *arguments])  # type: ignore[attr-defined]
+        return register_to_config(init)
+
+    return decorate
+
+
 class PaletteUNet(ModelMixin, ConfigMixin):
     """A U-Net that predicts the noise (or velocity) of a masked CT patch.
 
-    The defaults are the thesis's Palette settings: 64 base channels, multipliers 1, 2, 4, 8, two
-    residual blocks, dropout 0.2, attention with 32 channels per head in the middle block only.
-
-    Args:
-        labels: Names of the structures that it can paint; "whatever fits" is always there.
-        codecs: Codec (as in ``synthct.volume.intensity``) by label; ``default`` for all the others.
-        patch_sizes: Side lengths in pixels of the square patches that it was trained on.
-        spacing_range_mm: Least and greatest in-plane spacing that it was trained on.
-        block_out_channels: Channels per level.
-        layers_per_block: Residual blocks per level.
-        attention_head_dim: Channels per attention head in the middle block.
-        dropout: Dropout inside the residual blocks.
-        norm_num_groups: Groups of the group norms; divides every entry of block_out_channels.
-        fold: Side of the pixel blocks folded into channels before the first layer (space to
-            depth, as in "simple diffusion", Hoogeboom et al. 2023); 2 makes a pass four times
-            cheaper and leaves every pixel within reach of the first layer.
-        residual_scale: Paint the difference from a smooth guess (``smooth_fill``), times this,
-            instead of the image itself; None for the image itself, as Palette does. Group norms
-            make it hard to carry a mean value across a hole, and the guess brings it for nothing.
-        strengths: With which ``strength`` each label is painted; ``default`` for all the others.
-        noise_embedding: What tells the network how noisy its input is: the number of the step in
-            the schedule (``timestep``), or the noise level itself (``level``), which lets it
-            paint with another schedule than it was trained with.
-        guided: Whether a last label stands for "not told what to paint", which training puts in
-            place of some labels, so that painting can be guided away from it.
-        clip_denoised: Clip the image that the network means to -1..1 at every step, as Palette
-            does. A network that predicts noise means something far beyond where there is hardly
-            any signal. For networks that paint the image itself, not a difference.
-        trained_steps: It knows only the noise levels that so many evenly spaced steps visit; None
-            for every level of the schedule.
+    Its arguments are the fields of ``networks.palette.PaletteConfig``.
     """
 
-    @register_to_config  # type: ignore[untyped-decorator]  # diffusers is untyped
-    def __init__(
-        self,
-        labels: tuple[str, ...] = (),
-        codecs: dict[str, Any] | None = None,
-        patch_sizes: tuple[int, ...] = (256,),
-        spacing_range_mm: tuple[float, float] = (0.5, 3.0),
-        block_out_channels: tuple[int, ...] = (64, 128, 256, 512),
-        layers_per_block: int = 2,
-        attention_head_dim: int = 32,
-        dropout: float = 0.2,
-        norm_num_groups: int = 32,
-        fold: int = 1,
-        residual_scale: float | None = None,
-        strengths: dict[str, float] | None = None,
-        noise_embedding: Literal["timestep", "level"] = "timestep",
-        guided: bool = False,
-        trained_steps: int | None = None,
-        clip_denoised: bool = False,
-    ) -> None:
+    @configured_by(PaletteConfig)
+    def __init__(self, *values: Any, **fields: Any) -> None:
         super().__init__()
-        del codecs, patch_sizes, spacing_range_mm, strengths  # kept in the config, used by patch.py
-        levels = len(block_out_channels)
+        config = self.config  # the given fields and the defaults of the others
+        levels = len(config.block_out_channels)
         self.unet = UNet2DModel(
-            in_channels=3 * fold**2,
-            out_channels=fold**2,
+            in_channels=3 * config.fold**2,
+            out_channels=config.fold**2,
             down_block_types=("DownBlock2D",) * levels,
             up_block_types=("UpBlock2D",) * levels,
-            block_out_channels=tuple(block_out_channels),
-            layers_per_block=layers_per_block,
-            attention_head_dim=attention_head_dim,
-            dropout=dropout,
-            norm_num_groups=norm_num_groups,
+            block_out_channels=tuple(config.block_out_channels),
+            layers_per_block=config.layers_per_block,
+            attention_head_dim=config.attention_head_dim,
+            dropout=config.dropout,
+            norm_num_groups=config.norm_num_groups,
             class_embed_type="identity",
         )
-        embed_dim = block_out_channels[0] * 4
-        self.label_embedding = nn.Embedding(len(labels) + 1 + guided, embed_dim)
+        embed_dim = config.block_out_channels[0] * 4
+        labels = len(config.labels)
+        self.label_embedding = nn.Embedding(labels + 1 + config.guided, embed_dim)
         self.spacing_embedding = TimestepEmbedding(2, embed_dim)
         nn.init.zeros_(self.label_embedding.weight)
-        self.fold = fold
-        self.residual_scale = residual_scale
-        self.noise_embedding = noise_embedding
-        self.trained_steps = trained_steps
-        self.clip_denoised = clip_denoised
-        self.null_label = len(labels) + 1 if guided else None
+        self.fold = config.fold
+        self.residual_scale = config.residual_scale
+        self.noise_embedding = config.noise_embedding
+        self.trained_steps = config.trained_steps
+        self.clip_denoised = config.clip_denoised
+        self.null_label = labels + 1 if config.guided else None
 
     def forward(
         self, noisy: Tensor, position: Tensor, masked: Tensor, mask: Tensor, label: Tensor,
@@ -135,7 +116,7 @@ class PaletteUNet(ModelMixin, ConfigMixin):
         return nn.functional.pixel_shuffle(out, self.fold)
 
     def surroundings(self, image: Tensor, mask: Tensor) -> Tensor:
-        """What the network is told of the patch: the known region, and nothing of what is masked.
+        """The known region, which the network sees; nothing of what is masked.
 
         Args:
             image: (B, 1, H, W) in -1..1.
@@ -160,7 +141,7 @@ class PaletteUNet(ModelMixin, ConfigMixin):
         return diffused.clamp(-1, 1)
 
     def noise_position(self, timestep: Tensor, alpha_cumprod: Tensor) -> Tensor:
-        """How noisy an input is, as the network is told.
+        """The noise level of an input, in the network's own measure.
 
         The noise level is Palette's gamma, given as the angle between signal and noise: 0 is a
         clean image, 1000 pure noise. On a cosine schedule of 1000 steps that is nearly the
@@ -265,7 +246,7 @@ class PaletteInpaintPipeline(DiffusionPipeline):
         if len(generator) != image.shape[0]:
             raise ValueError(f"{len(generator)} generators for a batch of {image.shape[0]}")
 
-        # Multistep schedulers keep state from one batch to the next unless told anew.
+        # Multistep schedulers keep state from one batch to the next unless set anew.
         limit = self.scheduler.config.num_train_timesteps
         whole = min(round(num_inference_steps / strength), max(num_inference_steps, limit))
         if self.unet.trained_steps is not None:
@@ -293,11 +274,12 @@ class PaletteInpaintPipeline(DiffusionPipeline):
             model_input = torch.where(paint, model_input, clean)
             clean_share = self.scheduler.alphas_cumprod[int(t)].to(image.device)
             position = self.unet.noise_position(t.to(image.device), clean_share)
-            told = (model_input, position.expand(image.shape[0]), surroundings, mask_image)
-            out = self.unet(*told, label, spacing_mm)
+            given = (model_input, position.expand(image.shape[0]), surroundings, mask_image)
+            out = self.unet(*given, label, spacing_mm)
             if guidance_scale != 1:
-                untold = self.unet(*told, torch.full_like(label, self.unet.null_label), spacing_mm)
-                out = untold + guidance_scale * (out - untold)
+                no_label = torch.full_like(label, self.unet.null_label)
+                without = self.unet(*given, no_label, spacing_mm)
+                out = without + guidance_scale * (out - without)
             if self.unet.clip_denoised:
                 kind = self.scheduler.config.prediction_type
                 out = clip_meant(out.to(noisy.dtype), model_input, clean_share, kind)

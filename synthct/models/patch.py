@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -42,7 +42,8 @@ class PatchRules:
         patch_sizes: Side lengths in pixels, rising.
         spacing_range_mm: Least and greatest in-plane spacing.
         strengths: Share of the noise schedule that painting runs through, by label; ``default``
-            for all the others, 1 where nothing is said.
+            for all the others, 1 where nothing is stated.
+        dimensions: 2 for square patches of slices; 3 for cubes.
     """
 
     labels: tuple[str, ...]
@@ -50,6 +51,7 @@ class PatchRules:
     patch_sizes: tuple[int, ...]
     spacing_range_mm: tuple[float, float]
     strengths: Mapping[str, float] = field(default_factory=dict)
+    dimensions: Literal[2, 3] = 2
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> PatchRules:
@@ -85,9 +87,13 @@ class PatchRules:
         """The share of the noise schedule that painting ``label`` runs through."""
         return self.strengths.get(label or "default", self.strengths.get("default", 1.0))
 
+    def provides(self, label: str | None) -> bool:
+        """Whether the checkpoint can paint ``label``; None, whatever fits, always."""
+        return label is None or label in self.labels
+
     def paintable(self, label: str | None) -> str | None:
         """``label`` if the checkpoint was trained on it, else None: whatever fits."""
-        return label if label in self.labels else None
+        return label if self.provides(label) else None
 
     def label_index(self, label: str | None) -> int:
         """The network's number for ``label``; 0 is whatever fits.
@@ -95,14 +101,12 @@ class PatchRules:
         Raises:
             CheckpointError: If the checkpoint was not trained on the label.
         """
-        if label is None:
-            return 0
-        if label not in self.labels:
+        if not self.provides(label):
             raise CheckpointError(
                 f"the checkpoint cannot paint '{label}' (it paints {', '.join(self.labels)}); "
                 "leave the label out to paint whatever fits, or choose another checkpoint"
             )
-        return self.labels.index(label) + 1
+        return 0 if label is None else self.labels.index(label) + 1
 
 
 @dataclass(frozen=True, eq=False)

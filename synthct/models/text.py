@@ -1,4 +1,4 @@
-"""What a model told by text makes of it: CLIP's tokenizer and text encoder (Radford et al. 2021).
+"""Embeddings of prompts: CLIP's tokenizer and text encoder (Radford et al. 2021).
 
 The only file that needs transformers, which the extra ``text`` brings.
 """
@@ -8,15 +8,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from synthct.errors import CheckpointError
 from synthct.models.folder import read_json
-from synthct.models.foreign import require_transformers
+from synthct.models.networks.latent import require_transformers
 from synthct.models.weights import build, fill
+
+if TYPE_CHECKING:
+    from synthct.models.checkpoint import CheckpointFiles
 
 #: The fields of a config that shape the network or its arithmetic.
 _FIELDS = (
@@ -71,30 +74,26 @@ class TextModel:
             )
         padded = tokens + [int(self.tokenizer.pad_token_id)] * (self.length - len(tokens))
         device = next(self.encoder.parameters()).device
-        found: Tensor = self.encoder(torch.tensor([padded], device=device))[0]
-        return found[0]
+        embeddings: Tensor = self.encoder(torch.tensor([padded], device=device))[0]
+        return embeddings[0]
 
 
-def load_text_model(
-    name: str, folder: Path, hashes: Mapping[str, str], config: Mapping[str, Any], device: str
-) -> TextModel:
+def load_text_model(files: CheckpointFiles, device: str) -> TextModel:
     """The text half of a checkpoint.
 
     Args:
-        name: The checkpoint's name.
-        folder: Its folder.
-        hashes: sha256 of its files.
-        config: ``text_encoder/config.json``, checked.
+        files: The checkpoint.
         device: Where it runs.
 
     Raises:
         CheckpointError: If transformers is missing, or a file is not what it must be.
     """
+    name, folder, config = files.name, files.folder, files.configs["text_encoder"]
     require_transformers(name)
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-    told = {field: config[field] for field in _FIELDS if field in config}
-    encoder = build(name, lambda: CLIPTextModel(CLIPTextConfig(**told)))
+    fields = {field: config[field] for field in _FIELDS if field in config}
+    encoder = build(name, lambda: CLIPTextModel(CLIPTextConfig(**fields)))
     prefix = "text_model."  # before version 5, transformers kept it in the names
     kept = prefix if any(n.startswith(prefix) for n in encoder.state_dict()) else ""
 
@@ -103,7 +102,7 @@ def load_text_model(
         return None if bare == "embeddings.position_ids" else f"{kept}{bare}"
 
     weights = "text_encoder/model.safetensors"
-    fill(encoder, name, folder, weights, hashes[weights], rename)
+    fill(encoder, name, folder, weights, files.hashes[weights], rename)
     for module in encoder.modules():
         if "position_ids" in dict(module.named_buffers(recurse=False)):
             places = torch.arange(encoder.config.max_position_embeddings)[None]
@@ -161,17 +160,17 @@ def _words(
 
 def _special_tokens(folder: Path, name: str, vocabulary: Mapping[str, int]) -> dict[str, str]:
     """Begin, end, padding and unknown; a file of their own counts for more than the config."""
-    told = read_json(folder / "tokenizer_config.json", name)
+    stated = read_json(folder / "tokenizer_config.json", name)
     if (folder / "special_tokens_map.json").exists():
-        told = {**told, **read_json(folder / "special_tokens_map.json", name)}
-    found = {}
+        stated = {**stated, **read_json(folder / "special_tokens_map.json", name)}
+    tokens = {}
     for key, usual in _SPECIAL.items():
-        token = told.get(key) or usual
+        token = stated.get(key) or usual
         token = token.get("content") if isinstance(token, dict) else token
         if not isinstance(token, str) or token not in vocabulary:
             raise CheckpointError(
                 f"checkpoint '{name}': the tokenizer's {key} {str(token)[:60]} is not in its "
                 "vocabulary"
             )
-        found[key] = token
-    return found
+        tokens[key] = token
+    return tokens

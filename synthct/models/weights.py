@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,10 +21,43 @@ from torch import Tensor, nn
 from synthct.errors import CheckpointError
 from synthct.models.config import OF_DIFFUSERS
 
+if TYPE_CHECKING:
+    from synthct.models.checkpoint import CheckpointFiles
+
 Network = TypeVar("Network", bound=nn.Module)
 
-#: What a tensor of that name is called today; None for what is a tensor no longer.
+#: Today's name of a tensor; None for one that is no tensor any more.
 Rename = Callable[[str], str | None]
+
+
+def load_network(
+    files: CheckpointFiles, component: str, network: type[Network], device: str
+) -> Network:
+    """One network of diffusers with its weights, channels last.
+
+    Args:
+        files: The checkpoint.
+        component: Its name in the checkpoint.
+        network: Its class.
+        device: Where it runs.
+
+    Raises:
+        CheckpointError: If the weights are not exactly those that the config describes.
+    """
+    blank = build_from_config(files.name, network, files.configs[component])
+    weights = f"{component}/diffusion_pytorch_model.safetensors"
+    loaded = fill(blank, files.name, files.folder, weights, files.hashes[weights], _todays_name)
+    return loaded.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _todays_name(tensor: str) -> str:
+    """The name of a tensor in diffusers since 0.17; published autoencoders and DDPMs are older."""
+    old = _OLD_ATTENTION.fullmatch(tensor)
+    return tensor if old is None else f"{old[1]}.{_ATTENTION[old[2]]}.{old[3]}"
+
+
+_OLD_ATTENTION = re.compile(r"(.*attentions\.\d+)\.(query|key|value|proj_attn)\.(weight|bias)")
+_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
 def build(name: str, build_network: Callable[[], Network]) -> Network:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr,
 
 from synthct.errors import RecipeError
 from synthct.masks import MaskKind
-from synthct.models.methods import CopyPaste, Diffusion, Inpaint
+from synthct.models.methods import Diffusion, Inpaint
 from synthct.recipe.quality import Quality
 from synthct.recipe.relabel import Relabel
 from synthct.recipe.yaml_errors import Problem, did_you_mean, nearest, path_text
@@ -199,8 +199,8 @@ class Recipe(_Section):
             elif "root" in section:
                 section.update(root=_variable(name))
                 del section["repo"], section["revision"]
-        if isinstance(self.inpaint, Diffusion) and self.inpaint.is_folder:
-            data["inpaint"]["checkpoint"] = f"./{PurePath(self.inpaint.checkpoint).name}"
+        if (network := self.inpaint.network) is not None and network.is_folder:
+            data["inpaint"]["checkpoint"] = f"./{PurePath(network.checkpoint).name}"
         return data
 
     def resolved_yaml(self) -> str:
@@ -324,14 +324,13 @@ def _name_problems(recipe: Recipe) -> Iterator[Problem]:
 
 def _method_problems(recipe: Recipe) -> Iterator[Problem]:
     """What a method of painting cannot do."""
-    if not isinstance(recipe.inpaint, CopyPaste):
-        return
-    for index, section in enumerate(recipe.masks):
+    name = recipe.inpaint.method
+    for index, section in enumerate(recipe.masks if recipe.inpaint.needs_donor else ()):
         if not section.needs_donor or section.donor_is_host:
-            message = f"copy_paste pastes a donor's voxels, and kind '{section.kind}' has no donor"
+            message = f"{name} pastes a donor's voxels, and kind '{section.kind}' has no donor"
             yield Problem(("masks", index, "kind"), f"{message}; use noise_fill")
-    if recipe.variants > 1:
-        message = f"copy_paste gives the same picture {recipe.variants} times; set variants to 1"
+    if recipe.variants > 1 and not recipe.inpaint.varies:
+        message = f"{name} gives the same picture {recipe.variants} times; set variants to 1"
         yield Problem(("variants",), message)
 
 
@@ -352,7 +351,7 @@ def _release_problems(recipe: Recipe) -> Iterator[Problem]:
     if recipe.keep_original:
         message = "a patch-only release holds nothing of the scans; set keep_original to false"
         yield Problem(("keep_original",), message)
-    if not isinstance(recipe.inpaint, Diffusion):
+    if recipe.inpaint.mixes_real_tissue:
         message = f"{recipe.inpaint.method} mixes real tissue into its paint"
         yield Problem(("inpaint", "method"), f"{message}, which release 'patch' may not hold")
 

@@ -15,11 +15,11 @@ import torch
 from diffusers.training_utils import EMAModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
+from torch import nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from synthct.errors import CheckpointError
-from synthct.models.palette import PaletteUNet
 from synthct.storage.files import atomic_write, make_folder, sync_folder
 
 KEEP = 2
@@ -44,15 +44,15 @@ class Parts:
     """Everything that a step changes.
 
     Attributes:
-        unet: The network.
-        ema: The running mean of its weights.
-        optimizer: With its moments.
+        networks: The networks, by name.
+        ema: The running mean of the weights of each.
+        optimizers: The optimisers with their moments, by name.
         scaler: Of the gradients, in half precision only.
     """
 
-    unet: PaletteUNet
-    ema: EMAModel
-    optimizer: Optimizer
+    networks: Mapping[str, nn.Module]
+    ema: Mapping[str, EMAModel]
+    optimizers: Mapping[str, Optimizer]
     scaler: GradScaler | None = None
 
 
@@ -63,7 +63,7 @@ def latest_state(output: Path) -> Path | None:
 
 
 def save_state(output: Path, progress: Progress, parts: Parts) -> None:
-    """Write weights, their running mean and the optimiser; keep the last two states.
+    """Write weights, their running means and the optimisers; keep the last two states.
 
     Raises:
         ResourceError: If the disk is full or the folder cannot be written.
@@ -75,13 +75,14 @@ def save_state(output: Path, progress: Progress, parts: Parts) -> None:
         shutil.rmtree(leftover)
     temporary = final.with_name(f".{final.name}.tmp")
     make_folder(temporary)
-    unet, ema = parts.unet, parts.ema
-    names = [name for name, _ in unet.named_parameters()]
-    _save(unet.state_dict(), temporary / "unet.safetensors")
-    _save(dict(zip(names, ema.shadow_params, strict=True)), temporary / "ema.safetensors")
-    _save(_flat(parts.optimizer), temporary / "optimizer.safetensors")
+    for name, network in parts.networks.items():
+        _save(network.state_dict(), temporary / f"{name}.safetensors")
+        _save(_mean(network, parts.ema[name]), temporary / f"{name}.ema.safetensors")
+    for name, optimizer in parts.optimizers.items():
+        _save(_flat(optimizer), temporary / f"{name}.optimizer.safetensors")
     scale = parts.scaler.state_dict() if parts.scaler else {}
-    facts = {**asdict(progress), "ema_step": ema.optimization_step, "scaler": scale}
+    steps = {name: ema.optimization_step for name, ema in parts.ema.items()}
+    facts = {**asdict(progress), "ema_steps": steps, "scaler": scale}
     atomic_write(temporary / "progress.json", json.dumps(facts).encode())
     temporary.rename(final)
     sync_folder(final.parent)
@@ -93,31 +94,34 @@ def load_state(state: Path, parts: Parts) -> Progress:
     """Load what ``save_state`` wrote.
 
     Raises:
-        CheckpointError: If the recipe's network has changed since, or a file is damaged.
+        CheckpointError: If the recipe's networks have changed since, or a file is damaged.
     """
-    unet, ema = parts.unet, parts.ema
     try:
         facts = json.loads((state / "progress.json").read_text())
         progress = Progress(int(facts["step"]), str(facts["setting"]))
-        ema_step, scale = int(facts["ema_step"]), dict(facts["scaler"])
-        weights, mean, moments = (
-            load_file(state / f"{name}.safetensors") for name in ("unet", "ema", "optimizer")
-        )
+        scale = dict(facts["scaler"])
+        steps = {name: int(facts["ema_steps"][name]) for name in parts.networks}
+        weights = {name: load_file(state / f"{name}.safetensors") for name in parts.networks}
+        means = {name: load_file(state / f"{name}.ema.safetensors") for name in parts.networks}
+        moments = {
+            name: load_file(state / f"{name}.optimizer.safetensors") for name in parts.optimizers
+        }
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as err:
         raise CheckpointError(
             f"{state} is damaged ({err}); delete it to go on from the state before it"
         ) from err
-    names = [name for name, _ in unet.named_parameters()]
     try:
-        unet.load_state_dict(weights)
-        for name, shadow in zip(names, ema.shadow_params, strict=True):
-            shadow.copy_(mean[name])
+        for name, network in parts.networks.items():
+            network.load_state_dict(weights[name])
+            for tensor, shadow in _mean(network, parts.ema[name]).items():
+                shadow.copy_(means[name][tensor])
+            parts.ema[name].optimization_step = steps[name]
     except (RuntimeError, KeyError) as err:
         raise CheckpointError(
             f"{state} holds another network than the recipe's; use another output folder"
         ) from err
-    ema.optimization_step = ema_step
-    _restore(parts.optimizer, moments)
+    for name, optimizer in parts.optimizers.items():
+        _restore(optimizer, moments[name])
     if parts.scaler is not None and scale:
         parts.scaler.load_state_dict(scale)
     return progress
@@ -127,6 +131,12 @@ def _save(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
     # Channels-last weights are stored in plain order.
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     atomic_write(path, bytes(save(plain)))
+
+
+def _mean(network: nn.Module, ema: EMAModel) -> dict[str, torch.Tensor]:
+    """The running mean of each parameter, by its name."""
+    names = [name for name, _ in network.named_parameters()]
+    return dict(zip(names, ema.shadow_params, strict=True))
 
 
 def _flat(optimizer: Optimizer) -> dict[str, torch.Tensor]:

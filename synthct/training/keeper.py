@@ -13,12 +13,10 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from synthct.errors import ResourceError
-from synthct.models.checkpoint import CheckpointFiles
-from synthct.models.palette import PaletteInpaintPipeline, PaletteUNet
 from synthct.training.cache import TrainingSet
 from synthct.training.checkpoint import Parts, Progress, save_state
 from synthct.training.log import Log
-from synthct.training.loss import make_schedule
+from synthct.training.objective import Objective
 from synthct.training.recipe import TrainingRecipe
 from synthct.training.release import Record, write_checkpoint
 from synthct.training.sections import EarlyStopping
@@ -32,9 +30,9 @@ class Keeper:
     Args:
         recipe: What is trained.
         output: The run's folder.
-        parts: What is trained, saved and released.
+        objective: What is trained and released.
+        parts: Its networks with what else a state holds.
         data: What it is trained and validated on.
-        base: The checkpoint that it started from, if any.
         step: The step that the run goes on from.
         accelerator: Whose trackers get the numbers.
     """
@@ -43,14 +41,14 @@ class Keeper:
         self,
         recipe: TrainingRecipe,
         output: Path,
+        objective: Objective,
         parts: Parts,
         data: TrainingSet,
-        base: CheckpointFiles | None,
         step: int,
         accelerator: Accelerator,
     ) -> None:
-        self.recipe, self.output, self.parts, self.data = recipe, output, parts, data
-        self.base, self.accelerator = base, accelerator
+        self.recipe, self.output, self.data = recipe, output, data
+        self.objective, self.parts, self.accelerator = objective, parts, accelerator
         self.validation = Validation(recipe, data.slices)
         self.strip = Strip(self.validation, output)
         with self._writing():
@@ -91,8 +89,8 @@ class Keeper:
                 self._validate()
             self._save(progress)
             if self._early_stopping is None or not self.folder.is_dir():
-                with self._mean_weights() as unet:
-                    self._release(unet)
+                with self._mean_weights():
+                    self._release()
             self.log.close()
         return self.folder
 
@@ -106,8 +104,8 @@ class Keeper:
         save_state(self.output, progress, self.parts)
 
     def _sample(self, step: int) -> None:
-        with self._mean_weights() as unet:
-            self.strip.add(unet, step)
+        with self._mean_weights():
+            self.strip.add(self.objective, step)
         for tracker in self.accelerator.trackers:
             picture = np.array(Image.open(self.strip.path).convert("RGB"))
             tracker.log_images({"samples": picture[None]}, step=step, dataformats="NHWC")
@@ -116,41 +114,40 @@ class Keeper:
         """Measure the running mean; keep it as the checkpoint if it is the best so far."""
         if not self.data.held_out or not self.data.slices:
             return
-        with self._mean_weights() as unet:
-            self.log.add_validation(self.validation.measure(unet))
+        with self._mean_weights():
+            self.log.add_validation(self.validation.measure(self.objective))
             rule = self._early_stopping
             if rule is not None and is_best(self.log.validations, rule):
-                self._release(unet)
+                self._release()
 
-    def _release(self, unet: PaletteUNet) -> None:
-        noise = self.recipe.noise
-        schedule = make_schedule(noise.painting_schedule, noise.prediction_type)
+    def _release(self) -> None:
         record = Record(
             steps=self.log.step,
             trained_on=self.data.trained_on,
             held_out=self.data.held_out,
-            base=self.base,
+            base=self.objective.base,
             validations=self.log.validations,
         )
-        pipeline = PaletteInpaintPipeline(unet, schedule)
-        write_checkpoint(pipeline, self.folder, self.recipe, record)
+        write_checkpoint(self.objective.pipeline(), self.folder, self.recipe, record)
 
     def _track(self, values: dict[str, float], step: int) -> None:
         if self.accelerator.trackers:
             self.accelerator.log(values, step=step)
 
     @contextmanager
-    def _mean_weights(self) -> Iterator[PaletteUNet]:
-        """The network with the running mean of its weights, for evaluation, during a block."""
-        unet, ema = self.parts.unet, self.parts.ema
-        ema.store(unet.parameters())
-        ema.copy_to(unet.parameters())
-        unet.eval()
+    def _mean_weights(self) -> Iterator[None]:
+        """Give the networks the running mean of their weights, for evaluation, during a block."""
+        averaged = [(net, self.parts.ema[name]) for name, net in self.parts.networks.items()]
+        for net, ema in averaged:
+            ema.store(net.parameters())
+            ema.copy_to(net.parameters())
+            net.eval()
         try:
-            yield unet
+            yield
         finally:
-            ema.restore(unet.parameters())
-            unet.train()
+            for net, ema in averaged:
+                ema.restore(net.parameters())
+                net.train()
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""The training loop: one network, loss inside the mask, on Accelerate.
+"""The training loop: the networks of an objective, on Accelerate.
 
 A step's patches, noise and dropout follow from the recipe's seed and the number of the step, so a
 run that was killed goes on to the same weights as one that was not.
@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import wraps
@@ -26,8 +26,7 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor
 
 from synthct.errors import RecipeError
-from synthct.models.palette import PaletteUNet, num_parameters
-from synthct.models.patch import PatchRules
+from synthct.models.palette import num_parameters
 from synthct.processes.launch import is_first
 from synthct.seeds import derive_seed
 from synthct.sources import at_hand, index_sources
@@ -37,8 +36,8 @@ from synthct.training.cache import open_training_set
 from synthct.training.checkpoint import Parts, Progress, latest_state, load_state
 from synthct.training.data import Batch, PatchBatches, batches_from
 from synthct.training.keeper import Keeper
-from synthct.training.loss import masked_loss
-from synthct.training.network import make_network
+from synthct.training.objective import Objective
+from synthct.training.objectives import OBJECTIVES
 from synthct.training.recipe import TrainingRecipe
 
 logger = logging.getLogger(__name__)
@@ -54,29 +53,32 @@ class Trainer:
     Attributes:
         recipe: What is trained.
         accelerator: Device, precision and the other processes.
-        net: The network, wrapped for several processes where there are several.
-        parts: The same network with its running mean and optimiser.
+        objective: What is trained.
+        nets: Its networks, wrapped for several processes where there are several.
+        parts: The same networks with their running means and optimisers.
     """
 
     recipe: TrainingRecipe
     accelerator: Accelerator
-    net: torch.nn.Module
+    objective: Objective
+    nets: Mapping[str, torch.nn.Module]
     parts: Parts
 
     def step(self, step: int, batches: Iterator[Batch]) -> tuple[Tensor, float]:
-        """One optimiser step.
+        """One step of each optimiser.
 
         Args:
             step: Its number, from 0; noise and dropout follow from it.
             batches: Gives as many as ``gradient_accumulation``.
 
         Returns:
-            The loss on this process, and the learning rate.
+            The loss on this process, summed over the optimisers, and the learning rate.
         """
         optim, accelerator = self.recipe.optim, self.accelerator
         rate = optim.learning_rate * learning_rate_factor(self.recipe, step)
-        for group in self.parts.optimizer.param_groups:
-            group["lr"] = rate
+        for optimizer in self.parts.optimizers.values():
+            for group in optimizer.param_groups:
+                group["lr"] = rate
         losses = []
         for part in range(optim.gradient_accumulation):
             batch = {name: value.to(accelerator.device) for name, value in next(batches).items()}
@@ -84,17 +86,29 @@ class Trainer:
             torch.manual_seed(derive_seed(self.recipe.seed, "dropout", *names))
             noise_seed = derive_seed(self.recipe.seed, "train-noise", *names)
             generator = torch.Generator().manual_seed(noise_seed)
-            with accelerator.accumulate(self.net):
-                with accelerator.autocast():
-                    loss = masked_loss(self.net, self.recipe.noise, batch, generator)
-                accelerator.backward(loss)
-                if accelerator.sync_gradients:
-                    accelerator.clip_grad_norm_(self.net.parameters(), optim.max_grad_norm)
-                self.parts.optimizer.step()
-                self.parts.optimizer.zero_grad()
-            losses.append(loss.detach())
-        self.parts.ema.step(self.parts.unet.parameters())
+            with accelerator.accumulate(*self.nets.values()):
+                losses.append(self._lower(self.objective.losses(self.nets, batch, generator)))
+        for name, network in self.parts.networks.items():
+            self.parts.ema[name].step(network.parameters())
         return torch.stack(losses).mean(), rate
+
+    def _lower(self, losses: Iterator[tuple[str, Tensor]]) -> Tensor:
+        """Let each optimiser lower its loss of a batch; give the sum of the losses."""
+        accelerator = self.accelerator
+        total: list[Tensor] = []
+        while True:
+            with accelerator.autocast():
+                name, loss = next(losses, (None, None))
+            if name is None or loss is None:
+                return torch.stack(total).sum()
+            optimizer = self.parts.optimizers[name]
+            accelerator.backward(loss)
+            if accelerator.sync_gradients:
+                trained = [p for group in optimizer.param_groups for p in group["params"]]
+                accelerator.clip_grad_norm_(trained, self.recipe.optim.max_grad_norm)
+            optimizer.step()
+            optimizer.zero_grad()
+            total.append(loss.detach())
 
 
 def _alone(run: Callable[..., Path]) -> Callable[..., Path]:
@@ -152,8 +166,7 @@ def train(
     accelerator = _accelerator(recipe, output, device, tensorboard=tensorboard)
     _make_repeatable()
     make_folder(output)
-    unet, base = make_network(recipe)
-    rules = PatchRules.from_config(unet.config)
+    objective = OBJECTIVES[recipe.model.kind](recipe)
     # Phantoms, indexes and patches are made once and then found in the cache.
     with accelerator.main_process_first():
         recipe = recipe.model_copy(update={"sources": at_hand(recipe.sources, cache_dir)})
@@ -161,21 +174,21 @@ def train(
         data = open_training_set(
             recipe,
             index,
-            rules,
+            objective.rules,
             cache_dir=cache_dir,
             workers=workers,
             progress=progress_bar and accelerator.is_main_process,
         )
 
-    trainer = _trainer(recipe, accelerator, unet)
+    trainer = _trainer(recipe, accelerator, objective)
     progress = _go_on(recipe, output, trainer)
     keeper = None
     if accelerator.is_main_process:
-        _announce(recipe, unet, len(data.trained_on), len(data.held_out), progress)
+        _announce(recipe, objective, len(data.trained_on), len(data.held_out), progress)
         if tensorboard:
             purge = {"tensorboard": {"purge_step": progress.step + 1}}
             accelerator.init_trackers("tensorboard", init_kwargs=purge)
-        keeper = Keeper(recipe, output, trainer.parts, data, base, progress.step, accelerator)
+        keeper = Keeper(recipe, output, objective, trainer.parts, data, progress.step, accelerator)
     batches = batches_from(
         PatchBatches(recipe, data.patches, accelerator.process_index, accelerator.num_processes),
         progress.step * recipe.optim.gradient_accumulation,
@@ -207,17 +220,20 @@ def learning_rate_factor(recipe: TrainingRecipe, step: int) -> float:
     return min(1.0, rise, fall)
 
 
-def _trainer(recipe: TrainingRecipe, accelerator: Accelerator, unet: PaletteUNet) -> Trainer:
-    optim = recipe.optim
-    ema = EMAModel(
-        unet.parameters(), decay=optim.ema_decay, use_ema_warmup=True, power=0.75, foreach=True
-    )
-    ema.to(accelerator.device)
-    adam = torch.optim.AdamW(
-        unet.parameters(), lr=optim.learning_rate, weight_decay=optim.weight_decay
-    )
-    net, adam = accelerator.prepare(unet, adam)
-    return Trainer(recipe, accelerator, net, Parts(unet, ema, adam, accelerator.scaler))
+def _trainer(recipe: TrainingRecipe, accelerator: Accelerator, objective: Objective) -> Trainer:
+    networks, decay = objective.networks, recipe.optim.ema_decay
+    means = {
+        name: EMAModel(
+            network.parameters(), decay=decay, use_ema_warmup=True, power=0.75, foreach=True
+        )
+        for name, network in networks.items()
+    }
+    for mean in means.values():
+        mean.to(accelerator.device)
+    wrapped = {name: accelerator.prepare(network) for name, network in networks.items()}
+    optimizers = {name: accelerator.prepare(one) for name, one in objective.optimizers.items()}
+    parts = Parts(networks, means, optimizers, accelerator.scaler)
+    return Trainer(recipe, accelerator, objective, wrapped, parts)
 
 
 def _go_on(recipe: TrainingRecipe, output: Path, trainer: Trainer) -> Progress:
@@ -284,12 +300,12 @@ def _anyone(accelerator: Accelerator, stops: bool) -> bool:
 
 
 def _announce(
-    recipe: TrainingRecipe, unet: PaletteUNet, cases: int, held_out: int, progress: Progress
+    recipe: TrainingRecipe, objective: Objective, cases: int, held_out: int, progress: Progress
 ) -> None:
     logger.info(
         "%s: %.2f M parameters, %d cases to train on, %d held out, from step %d to %d",
         recipe.name,
-        num_parameters(unet) / 1e6,
+        sum(map(num_parameters, objective.networks.values())) / 1e6,
         cases,
         held_out,
         progress.step,

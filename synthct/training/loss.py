@@ -41,7 +41,7 @@ def masked_loss(
     never asked to say anything about it and is not scored on it either.
 
     Args:
-        net: A ``PaletteUNet``, or one that is wrapped for several processes.
+        net: The network, or its wrapper for several processes.
         noise: The forward process.
         batch: Patches, on the network's device.
         generator: On the CPU, so that a batch's noise is the same on every device.

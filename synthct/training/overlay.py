@@ -1,4 +1,4 @@
-"""What is laid over or under the fields of a training recipe before they are validated.
+"""Presets and checkpoints, merged into the fields of a training recipe before validation.
 
 A preset replaces fields; a checkpoint that training starts from gives those that are not written.
 Both work on the document, so that errors still point to the line where a value stands.
@@ -10,30 +10,13 @@ from typing import Any
 
 from synthct.errors import RecipeError
 from synthct.models.checkpoint import CheckpointFiles
-from synthct.models.layout import PALETTE
+from synthct.models.network import described
 from synthct.recipe.yaml_errors import did_you_mean
 from synthct.recipe.yaml_model import Document, Location
+from synthct.training.sections import ModelSection
 
-#: What weights are shaped by: a training that starts from a checkpoint cannot change it.
-SHAPE = (
-    "block_out_channels",
-    "layers_per_block",
-    "attention_head_dim",
-    "norm_num_groups",
-    "fold",
-    "residual_scale",
-)
 #: What a checkpoint declares by label: the recipe's entries are added to the checkpoint's.
 BY_LABEL = ("codecs", "strengths")
-#: What else a checkpoint says of its network unless the recipe does.
-NETWORK = (
-    "labels",
-    "dropout",
-    "noise_embedding",
-    "clip_denoised",
-    "patch_sizes",
-    "spacing_range_mm",
-)
 NOISE = ("prediction_type", "num_train_timesteps", "beta_schedule", "beta_start", "beta_end")
 
 
@@ -66,16 +49,16 @@ def apply_preset(document: Document, preset: str | None) -> None:
 
 
 def apply_checkpoint(document: Document, files: CheckpointFiles) -> None:
-    """Give a recipe what the checkpoint that it starts from says of itself, in place.
+    """Give a recipe the fields of the checkpoint that it starts from, in place.
 
     Raises:
         RecipeError: If the recipe asks for another network or another prediction, or if the
             checkpoint is not one that synthct trains.
     """
-    if files.layout != PALETTE:
+    if not files.network.is_trained_here:
         message = (
-            f"'{files.name}' is {files.layout.what}, which paints but cannot be trained on here; "
-            "start from a checkpoint of synthct"
+            f"{described(files)}, which paints but cannot be trained on here; start from a "
+            "checkpoint of synthct"
         )
         raise document.error(("from_checkpoint",), message)
     model, noise = (document.value.setdefault(name, {}) for name in ("model", "noise"))
@@ -83,8 +66,11 @@ def apply_checkpoint(document: Document, files: CheckpointFiles) -> None:
         return  # the validation says so
     # A checkpoint that paints with another schedule says in training.json which it was trained on.
     schedule = {**files.scheduler_config, **files.training.get("noise", {})}
-    for section, given, names in (("model", model, SHAPE), ("noise", noise, ("prediction_type",))):
-        base = files.config if section == "model" else schedule
+    config = files.configs[files.network.layout.components[0].name]
+    for section, given, base, names in (
+        ("model", model, config, ModelSection.shape),
+        ("noise", noise, schedule, ("prediction_type",)),
+    ):
         for name in names:
             if name in given and given[name] != base.get(name):
                 message = (
@@ -92,13 +78,13 @@ def apply_checkpoint(document: Document, files: CheckpointFiles) -> None:
                     "leave the field out"
                 )
                 raise document.error((section, name), message, at_key=True)
-    for name in (*SHAPE, *NETWORK):
-        if files.config.get(name) is not None:
-            model.setdefault(name, files.config[name])
-    for name in BY_LABEL:
-        own = model.get(name, {})
-        if isinstance(own, dict):
-            model[name] = {**(files.config.get(name) or {}), **own}
+    for name in ModelSection.model_fields:
+        if name in BY_LABEL:
+            own = model.get(name, {})
+            if isinstance(own, dict):
+                model[name] = {**(config.get(name) or {}), **own}
+        elif config.get(name) is not None:
+            model.setdefault(name, config[name])
     for name in NOISE:
         if schedule.get(name) is not None:
             noise.setdefault(name, schedule[name])

@@ -148,7 +148,7 @@ def _name_problems(recipe: TrainingRecipe) -> Iterator[Problem]:
             message = f"there is no source '{name}'{did_you_mean(name, list(recipe.sources))}"
             yield Problem(("data", "source_weights", name), message, at_key=True)
     for field in ("codecs", "strengths"):
-        for label in getattr(recipe.model, field):
+        for label in getattr(recipe.model, field) or ():
             if label not in ("default", *recipe.labels):
                 message = f"no mask paints '{label}'{did_you_mean(label, list(recipe.labels))}"
                 yield Problem(("model", field, label), message, at_key=True)

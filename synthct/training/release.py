@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import DiffusionPipeline
 from safetensors.torch import save
+from torch import nn
 
 from synthct.dataset.markdown import code, inert, table
 from synthct.dataset.records import yaml_text
 from synthct.licence import hub_fields
 from synthct.models.checkpoint import CheckpointFiles
 from synthct.models.folder import write_sums
-from synthct.models.layout import WEIGHTS
-from synthct.models.palette import PaletteInpaintPipeline, num_parameters
+from synthct.models.layout import DIFFUSERS
+from synthct.models.palette import num_parameters
 from synthct.sources import CaseEntry, FolderSection
 from synthct.storage.files import atomic_write, make_folder, sync_folder
 from synthct.training.recipe import TrainingRecipe
@@ -46,7 +48,7 @@ class Record:
 
 
 def write_checkpoint(
-    pipeline: PaletteInpaintPipeline, folder: Path, recipe: TrainingRecipe, record: Record
+    pipeline: DiffusionPipeline, folder: Path, recipe: TrainingRecipe, record: Record
 ) -> None:
     """Write a checkpoint folder that ``synthct.models.load_checkpoint`` and diffusers load.
 
@@ -54,7 +56,7 @@ def write_checkpoint(
     build can tell hosts that were in the training data, and licences can follow.
 
     Args:
-        pipeline: The network (running mean of the weights) and the schedule to paint with.
+        pipeline: The networks (running mean of the weights) and the schedule to paint with.
         folder: Where to write; an earlier checkpoint there is replaced as a whole.
         recipe: What was trained.
         record: What it saw and how well it did.
@@ -66,10 +68,13 @@ def write_checkpoint(
     shutil.rmtree(temporary, ignore_errors=True)
     make_folder(temporary)
     pipeline.save_config(temporary)
-    pipeline.unet.save_config(temporary / "unet")
-    pipeline.scheduler.save_pretrained(temporary / "scheduler")
-    atomic_write(temporary / WEIGHTS, _half(pipeline.unet.state_dict()))
-    facts = training_facts(recipe, record, num_parameters(pipeline.unet))
+    parameters = 0
+    for name, component in pipeline.components.items():
+        component.save_config(temporary / name)
+        if isinstance(component, nn.Module):
+            atomic_write(temporary / name / DIFFUSERS[1], _half(component.state_dict()))
+            parameters += num_parameters(component)
+    facts = training_facts(recipe, record, parameters)
     text = json.dumps(facts, indent=1, sort_keys=True) + "\n"
     atomic_write(temporary / "training.json", text.encode())
     atomic_write(temporary / "README.md", card(recipe, facts).encode())
@@ -132,8 +137,7 @@ def card(recipe: TrainingRecipe, facts: Mapping[str, Any]) -> str:
 
 {inert(recipe.description)}
 
-A {facts["parameters"] / 1e6:.1f} M parameter U-Net that paints the masked part of a CT slice
-(Palette-style inpainting: noisy patch, masked patch, mask; loss inside the mask only).
+A {facts["parameters"] / 1e6:.1f} M parameter {model.summary}
 
 - Labels: {labels}, and whatever fits.
 - In-plane spacing: {low:g} to {high:g} mm. Patches: {sizes} pixels.

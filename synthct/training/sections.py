@@ -3,82 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from synthct.models.methods import Scheduler
-from synthct.volume.intensity import parse_codec
+from synthct.models.networks.palette import PaletteFields
 from synthct.volume.views import View
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
-PatchSide = Annotated[int, Field(ge=8)]
 Name = Annotated[str, Field(min_length=1)]
 BetaSchedule = Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
 
 
 class Section(BaseModel):
-    """What all sections share: frozen, and no unknown keys."""
+    """A section of a training recipe: frozen, and no unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class ModelSection(Section):
-    """The network and what it declares about its patches; see ``PaletteUNet``.
+class ModelSection(PaletteFields):
+    """The network and the patches that it takes.
 
-    The defaults are the thesis's Palette settings.
+    Its labels are those that it paints beside those of the masks; they come first. A checkpoint
+    that training starts from brings its own.
 
     Attributes:
-        labels: Labels that it paints beside those of the masks; they come first. A checkpoint
-            that training starts from brings its own.
-        codecs: Preset name or fields of a codec by label, and ``default`` for all the others.
-        noise_embedding: ``timestep``, or ``level`` to paint with another schedule than trained.
-        clip_denoised: Clip what the network means to -1..1 at every painting step; for
-            ``prediction_type: epsilon``, without ``residual_scale``.
+        summary: What a checkpoint's card says of the network, after the number of parameters.
+        kind: Which network it is.
     """
 
+    summary: ClassVar[str] = (
+        "U-Net that paints the masked part of a CT slice\n"
+        "(Palette-style inpainting: noisy patch, masked patch, mask; loss inside the mask only)."
+    )
+
     kind: Literal["palette"] = "palette"
-    labels: tuple[Name, ...] = ()
-    block_out_channels: Annotated[tuple[Count, ...], Field(min_length=1)] = (64, 128, 256, 512)
-    layers_per_block: Count = 2
-    attention_head_dim: Count = 32
-    dropout: Fraction = 0.2
-    norm_num_groups: Count = 32
-    fold: Count = 1
-    residual_scale: Positive | None = None
-    noise_embedding: Literal["timestep", "level"] = "timestep"
-    clip_denoised: bool = False
-    strengths: Mapping[str, Annotated[float, Field(gt=0, le=1)]] = Field(default_factory=dict)
-    patch_sizes: Annotated[tuple[PatchSide, ...], Field(min_length=1)] = (256,)
-    spacing_range_mm: tuple[Positive, Positive] = (0.5, 3.0)
-    codecs: Mapping[str, Any] = Field(default_factory=lambda: {"default": "soft_tissue"})
-
-    @field_validator("codecs")
-    @classmethod
-    def _resolve(cls, codecs: Mapping[str, Any]) -> Mapping[str, Any]:
-        if "default" not in codecs:
-            raise ValueError("needs a codec named 'default'")
-        return {name: parse_codec(value).model_dump() for name, value in codecs.items()}
-
-    @model_validator(mode="after")
-    def _check(self) -> ModelSection:
-        multiple = self.fold * 2 ** (len(self.block_out_channels) - 1)
-        bad = [n for n in self.patch_sizes if n % multiple]
-        if bad:
-            raise ValueError(f"patch_sizes {bad} are not multiples of {multiple}")
-        if any(n % self.norm_num_groups for n in self.block_out_channels):
-            raise ValueError(f"block_out_channels must be multiples of {self.norm_num_groups}")
-        if self.block_out_channels[-1] % self.attention_head_dim:
-            raise ValueError("attention_head_dim must divide the last of block_out_channels")
-        if self.clip_denoised and self.residual_scale is not None:
-            raise ValueError("clip_denoised is for the image itself; remove residual_scale")
-        low, high = self.spacing_range_mm
-        if low > high:
-            raise ValueError(f"spacing_range_mm [{low:g}, {high:g}] must rise: [least, greatest]")
-        return self
 
 
 class DataSection(Section):

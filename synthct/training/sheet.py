@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from synthct.models.palette import PaletteUNet
 from synthct.models.patch import Patch
 from synthct.training.draw import MaskedSlice
+from synthct.training.objective import Objective
 from synthct.training.validate import Validation
 
 #: Slices in a strip, columns at most, and side of a tile in pixels.
@@ -38,9 +38,9 @@ class Strip:
         self.slices = choose(validation.slices)
         self.path = output / "samples.png"
 
-    def add(self, unet: PaletteUNet, step: int) -> None:
-        """Paint a column with a network in evaluation mode, and draw the strip anew."""
-        painted = self.validation.paint(unet, self.slices)
+    def add(self, objective: Objective, step: int) -> None:
+        """Paint a column with networks in evaluation mode, and draw the strip anew."""
+        painted = self.validation.paint(objective, self.slices)
         tiles = [
             _tile(one.patches[0], parts[0]) for one, parts in zip(self.slices, painted, strict=True)
         ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,14 +16,14 @@ import numpy.typing as npt
 import torch
 
 from synthct import metrics
+from synthct.models.checkpoint import Checkpoint, CheckpointFiles
+from synthct.models.methods import Diffusion
 from synthct.models.painting import Inpainter
-from synthct.models.palette import PaletteUNet
 from synthct.models.patch import Patch, paste_patches
 from synthct.seeds import derive_seed
 from synthct.training.data import Batch
 from synthct.training.draw import MaskedSlice
-from synthct.training.loss import masked_loss
-from synthct.training.network import as_checkpoint
+from synthct.training.objective import Objective
 from synthct.training.recipe import TrainingRecipe
 from synthct.volume.intensity import window_for
 
@@ -77,9 +78,9 @@ class Validation:
     ) -> None:
         self.recipe, self.slices, self.batch_size = recipe, slices, batch_size
 
-    def measure(self, unet: PaletteUNet) -> Measures:
-        """Loss and measures of a network in evaluation mode."""
-        after = self.paint(unet, self.slices)
+    def measure(self, objective: Objective) -> Measures:
+        """Loss and measures of networks in evaluation mode."""
+        after = self.paint(objective, self.slices)
         errors, off, textures, seams = [], [], [], []
         for one, painted in zip(self.slices, after, strict=True):
             pasted = paste_patches(one.plane, one.region, one.patches, painted)
@@ -91,7 +92,7 @@ class Validation:
             textures.append(metrics.texture_ratio(*compared))
             seams.append(metrics.seam_steps(*compared))
         return Measures(
-            loss=self.loss(unet),
+            loss=self.loss(objective),
             mae_hu=float(np.mean(errors)),
             mean_error_hu=float(np.mean(off)),
             seam_ratio=metrics.pooled_seam_ratio(seams),
@@ -99,9 +100,9 @@ class Validation:
         )
 
     @torch.no_grad()
-    def loss(self, unet: PaletteUNet) -> float:
+    def loss(self, objective: Objective) -> float:
         """The mean loss of the patches, each at the same noise levels every time."""
-        device = next(unet.parameters()).device
+        device = next(next(iter(objective.networks.values())).parameters()).device
         patches = [patch for one in self.slices for patch in one.patches]
         losses = []
         for number, patch in enumerate(patches):
@@ -109,19 +110,20 @@ class Validation:
             batch = {k: v.to(device) for k, v in _batch(patch, LEVELS).items()}
             generator = torch.Generator().manual_seed(seed)
             with torch.autocast(device.type, torch.bfloat16, self._halved):
-                losses.append(float(masked_loss(unet, self.recipe.noise, batch, generator)))
+                losses.append(float(objective.validation_loss(batch, generator)))
         return float(np.mean(losses))
 
-    def paint(self, unet: PaletteUNet, slices: Sequence[MaskedSlice]) -> list[list[FloatArray]]:
+    def paint(self, objective: Objective, slices: Sequence[MaskedSlice]) -> list[list[FloatArray]]:
         """The patches of each slice, painted."""
-        asked = self.recipe.validation
-        inpainter = Inpainter(
-            as_checkpoint(unet, self.recipe),
-            scheduler=asked.scheduler if asked else "dpmsolver++",
+        validation = self.recipe.validation
+        inpaint = Diffusion(
+            scheduler=validation.scheduler if validation else "dpmsolver++",
             num_inference_steps=self.recipe.painting_steps,
             batch_size=self.batch_size,
             dtype=self.recipe.precision,
         )
+        checkpoint = as_checkpoint(objective, self.recipe.name)
+        inpainter = Inpainter(checkpoint, inpaint, objective.rules.labels)
         patches = [patch for one in slices for patch in one.patches]
         seeds = [derive_seed(self.recipe.seed, "validation", str(n)) for n in range(len(patches))]
         painted = iter(inpainter.paint(patches, seeds))
@@ -130,6 +132,21 @@ class Validation:
     @property
     def _halved(self) -> bool:
         return self.recipe.precision == "bfloat16"
+
+
+def as_checkpoint(objective: Objective, name: str) -> Checkpoint:
+    """The networks in training as a loaded checkpoint."""
+    components = objective.pipeline().components
+    files = CheckpointFiles(
+        name=name,
+        folder=Path(),
+        revision=None,
+        hashes={},
+        configs={part: dict(component.config) for part, component in components.items()},
+        training={},
+        network=objective.network,
+    )
+    return Checkpoint(files, components)
 
 
 def _batch(patch: Patch, count: int) -> Batch:

@@ -199,17 +199,20 @@ def paint_with_checkpoint(
 ) -> tuple[list[list[Values]], float]:
     """Values by variant and task, and milliseconds per sample (cutting and pasting included)."""
     from synthct.models.checkpoint import load_checkpoint
+    from synthct.models.methods import Diffusion
     from synthct.models.painting import Inpainter
     from synthct.models.patch import PatchRules, cut_patches, paste_patches
 
     checkpoint = load_checkpoint(name, device=options.device)
-    rules = PatchRules.from_config(checkpoint.config)
+    rules = PatchRules.from_config(checkpoint["unet"].config)
     inpainter = Inpainter(
         checkpoint,
-        scheduler=options.scheduler,
-        num_inference_steps=options.steps,
-        batch_size=options.batch_size,
-        dtype=options.dtype,
+        Diffusion(
+            scheduler=options.scheduler,
+            num_inference_steps=options.steps,
+            batch_size=options.batch_size,
+            dtype=options.dtype,
+        ),
     )
 
     def paint(chosen: Sequence[Task], variant: int) -> list[Values]:

@@ -22,6 +22,7 @@ from synthct.dataset.markdown import code, count, inert
 from synthct.dataset.schema import Facts
 from synthct.dataset.summary import Summary, summarise
 from synthct.dataset.version import commit
+from synthct.models.methods import DIFFUSION_WORDS
 from synthct.storage.files import atomic_write
 from synthct.volume.intensity import SOFT_TISSUE
 from synthct.volume.views import from_picture
@@ -34,6 +35,7 @@ FACTS = CardFacts(
     sources=(SourceNote("hosts", "kits", "CC-BY-NC-SA-4.0", "Heller et al., KiTS23", 1),),
     labels={"kidney": 1, "tumor": 2},
     method="diffusion",
+    words=DIFFUSION_WORDS,
     settings={"repository": "package:starter-2d", "scheduler": "dpmsolver++", "steps": "20"},
     picture="preview.png",
     keep_original=True,

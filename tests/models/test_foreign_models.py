@@ -19,9 +19,10 @@ from safetensors.torch import load_file, save_file
 from synthct.errors import CheckpointError
 from synthct.models.checkpoint import find_checkpoint, load_checkpoint
 from synthct.models.folder import SUMS, write_sums
-from synthct.models.layout import LAYOUTS, TEXT, UNCONDITIONAL, all_files
 from synthct.models.methods import Diffusion
-from synthct.recipe.declared import patch_rules
+from synthct.models.networks import NETWORKS, all_files
+from synthct.models.networks.latent import TextGuided
+from synthct.models.networks.unconditional import Unconditional
 
 NAMES = ("diffusion_pytorch_model.safetensors", "model.safetensors")
 INDEX, SCHEDULE = "model_index.json", "scheduler/scheduler_config.json"
@@ -107,20 +108,20 @@ def rename(old: str, new: str) -> Callable[[dict[str, torch.Tensor]], Any]:
 
 def test_an_unconditional_model_comes_back_as_it_was_written(ddpm: Path) -> None:
     loaded = load_checkpoint(str(ddpm))
-    assert loaded.files.layout == UNCONDITIONAL
-    assert set(loaded.files.hashes) == set(UNCONDITIONAL.files)
+    assert loaded.files.network is Unconditional
+    assert set(loaded.files.hashes) == set(Unconditional.layout.files)
     stored = load_file(ddpm / "unet" / NAMES[0])
-    assert all(torch.equal(stored[n], t) for n, t in loaded.unet.state_dict().items())
-    assert not loaded.unet.training
+    assert all(torch.equal(stored[n], t) for n, t in loaded["unet"].state_dict().items())
+    assert not loaded["unet"].training
     assert loaded.files.trained_on == frozenset()
 
 
 def test_a_text_model_comes_back_as_it_was_written(text: Path) -> None:
     loaded = load_checkpoint(str(text))
-    assert loaded.files.layout == TEXT
-    assert loaded.vae is not None
-    assert loaded.text is not None
-    parts = {"unet": loaded.unet, "vae": loaded.vae, "text_encoder": loaded.text.encoder}
+    assert loaded.files.network is TextGuided
+    assert loaded["vae"] is not None
+    assert loaded["text"] is not None
+    parts = {"unet": loaded["unet"], "vae": loaded["vae"], "text_encoder": loaded["text"].encoder}
     for name, network in parts.items():
         path = next(text / name / n for n in NAMES if (text / name / n).exists())
         stored = load_file(path)
@@ -133,14 +134,14 @@ def test_a_text_model_comes_back_as_it_was_written(text: Path) -> None:
 
 def test_patches_have_the_size_that_the_network_was_trained_on(ddpm: Path, text: Path) -> None:
     asked = Diffusion(codecs={"default": "lung"}, labels=("lung",), spacing_range_mm=(0.5, 2.0))
-    rules = patch_rules(find_checkpoint(str(ddpm)), asked, ("liver",))
+    rules = find_checkpoint(str(ddpm)).rules(asked, ("liver",))
     assert (rules.patch_sizes, rules.labels) == ((SIDE,), ("lung",))
     assert rules.spacing_range_mm == (0.5, 2.0)
     told = Diffusion(codecs={"default": "lung"}, prompt="{label}")
-    rules = patch_rules(find_checkpoint(str(text)), told, ("liver", None))
+    rules = find_checkpoint(str(text)).rules(told, ("liver", None))
     assert (rules.patch_sizes, rules.labels) == ((SIDE,), ("liver",))  # 16 latents of 2 pixels
     set_json("unet/config.json", sample_size=[SIDE, SIDE])(ddpm)
-    assert patch_rules(find_checkpoint(str(ddpm)), asked, ()).patch_sizes == (SIDE,)
+    assert find_checkpoint(str(ddpm)).rules(asked, ()).patch_sizes == (SIDE,)
 
 
 def test_names_of_older_releases_are_read_as_diffusers_reads_them(ddpm: Path, text: Path) -> None:
@@ -155,7 +156,7 @@ def test_names_of_older_releases_are_read_as_diffusers_reads_them(ddpm: Path, te
             set_tensors(component, rename(f"attentions.0.{name}.", f"attentions.0.{old}."))(folder)
         assert any(".query." in name for name in load_file(folder / component / NAMES[0]))
         loaded = load_checkpoint(str(folder))
-        ours = (loaded.unet if component == "unet" else loaded.vae).state_dict()  # type: ignore[union-attr]
+        ours = (loaded["unet"] if component == "unet" else loaded["vae"]).state_dict()  # type: ignore[union-attr]
         theirs = network.from_pretrained(folder / component).state_dict()
         assert all(torch.equal(ours[n], t) and torch.equal(new[n], t) for n, t in theirs.items())
 
@@ -167,9 +168,9 @@ def test_a_text_encoder_of_transformers_4_is_read(text: Path) -> None:
         old = {f"text_model.{name}": value for name, value in tensors.items()}
         return {**old, "text_model.embeddings.position_ids": torch.arange(77)[None]}
 
-    first = load_checkpoint(str(text)).text
+    first = load_checkpoint(str(text))["text"]
     set_tensors("text_encoder", as_before)(text)
-    again = load_checkpoint(str(text)).text
+    again = load_checkpoint(str(text))["text"]
     assert first is not None
     assert again is not None
     assert all(torch.equal(new[n], t) for n, t in again.encoder.state_dict().items())
@@ -178,21 +179,21 @@ def test_a_text_encoder_of_transformers_4_is_read(text: Path) -> None:
 
 def test_both_forms_of_the_tokenizer_read_the_same(text: Path) -> None:
     first = load_checkpoint(str(text))
-    assert first.text is not None
-    first.text.tokenizer.save_pretrained(text / "tokenizer")
+    assert first["text"] is not None
+    first["text"].tokenizer.save_pretrained(text / "tokenizer")
     for name in ("vocab.json", "merges.txt", "special_tokens_map.json"):
         (text / "tokenizer" / name).unlink(missing_ok=True)
     again = load_checkpoint(str(text))
     assert "tokenizer/tokenizer.json" in again.files.hashes
-    assert again.text is not None
-    assert again.text.length == first.text.length == 77
+    assert again["text"] is not None
+    assert again["text"].length == first["text"].length == 77
     for said in ("a kidney", "ct slice of a tumor", "liver liver"):
-        assert torch.equal(first.text.encode(said), again.text.encode(said))
+        assert torch.equal(first["text"].encode(said), again["text"].encode(said))
 
 
 def test_every_file_counts_for_the_id(text: Path) -> None:
     seen = {find_checkpoint(str(text)).checkpoint_id}
-    files = TEXT.files_in(text)
+    files = TextGuided.layout.files_in(text)
     assert len(files) == 12
     for name in files:
         path = text / name
@@ -215,9 +216,9 @@ def test_sums_tell_damage(text: Path) -> None:
 def test_the_safety_checker_is_neither_needed_nor_fetched(text: Path) -> None:
     assert not (text / "safety_checker").exists()
     asked = set(all_files())
-    assert set(TEXT.files_in(text)) < asked
+    assert set(TextGuided.layout.files_in(text)) < asked
     assert not any(name.endswith((".bin", ".py", ".pkl")) or "safety" in name for name in asked)
-    assert all(set(layout.files) <= asked for layout in LAYOUTS.values())
+    assert all(set(network.layout.files) <= asked for network in NETWORKS)
 
 
 def test_what_is_fetched_from_the_hub_is_enough(
@@ -344,7 +345,7 @@ def test_no_bad_text_model_loads(text: Path, spoil: Spoil, message: str) -> None
 def test_remote_code_of_a_tokenizer_is_not_even_looked_at(text: Path) -> None:
     reached = {"AutoTokenizer": ["evil--evil.Tokenizer", None]}
     set_json("tokenizer/tokenizer_config.json", auto_map=reached, tokenizer_class="Evil")(text)
-    assert load_checkpoint(str(text)).text is not None
+    assert load_checkpoint(str(text))["text"] is not None
 
 
 def test_without_transformers_a_text_model_names_the_extra(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from synthct.errors import CheckpointError
 from synthct.models.checkpoint import Checkpoint, load_checkpoint
+from synthct.models.methods import Diffusion
 from synthct.models.painting import Inpainter, Job
 from synthct.models.patch import Patch, PatchRules, cut_patches, paste_patches
 from synthct.volume import Volume
@@ -39,9 +41,14 @@ def random_patch(seed: int, label: int = 1) -> Patch:
     return Patch(image, mask, mask, label, SOFT_TISSUE, (0.8, 0.8), (0, 0), (1.0, 1.0))
 
 
-def inpainter_of(checkpoint: Checkpoint, **settings: Any) -> Inpainter:
-    told = {"scheduler": "ddim", "num_inference_steps": 3, "prompts": PROMPTS, **settings}
-    return Inpainter(checkpoint, **told)
+def inpainter_of(
+    checkpoint: Checkpoint, prompts: Sequence[str | None] = PROMPTS, **settings: Any
+) -> Inpainter:
+    """Prompts by the number of a label; the first for whatever fits."""
+    labels = ("default", *(f"label {n}" for n in range(1, len(prompts))))
+    by_label = {name: text for name, text in zip(labels, prompts, strict=True) if text is not None}
+    fields = {"scheduler": "ddim", "num_inference_steps": 3, "prompt": by_label, **settings}
+    return Inpainter(checkpoint, Diffusion(**fields), labels[1:])
 
 
 @pytest.mark.parametrize("guidance_scale", [1.0, 3.0])
@@ -50,14 +57,14 @@ def test_it_paints_what_the_pipeline_of_diffusers_paints(
 ) -> None:
     patch = random_patch(0, label=2)
     (ours,) = inpainter_of(checkpoint, guidance_scale=guidance_scale).paint([patch], [5])
-    assert checkpoint.text is not None
-    tokenizer = checkpoint.text.tokenizer
+    assert checkpoint["text"] is not None
+    tokenizer = checkpoint["text"].tokenizer
     tokenizer.model_max_length = 77
     pipeline = StableDiffusionInpaintPipeline(
-        vae=checkpoint.vae,
-        text_encoder=checkpoint.text.encoder,
+        vae=checkpoint["vae"],
+        text_encoder=checkpoint["text"].encoder,
         tokenizer=tokenizer,
-        unet=checkpoint.unet,
+        unet=checkpoint["unet"],
         scheduler=DDIMScheduler(
             beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012,
             timestep_spacing="trailing", clip_sample=False, steps_offset=1,
@@ -132,7 +139,7 @@ def test_a_network_that_knows_the_noise_gives_back_the_very_hu(checkpoint: Check
         beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012
     ).alphas_cumprod
     unet = Knowing(truth, levels)
-    faked = replace(checkpoint, unet=unet, vae=vae)  # type: ignore[arg-type]
+    faked = replace(checkpoint, components={**checkpoint.components, "unet": unet, "vae": vae})
     (painted,) = inpainter_of(faked, num_inference_steps=10).paint([patch], [1])
     pasted = paste_patches(ct, mask, [patch], [painted]).array
     assert np.abs(pasted.astype(int) - hu)[region].max() <= 1
@@ -189,9 +196,9 @@ def test_half_precision_paints_about_the_same(checkpoint: Checkpoint) -> None:
 
 def test_passes_are_counted(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     inpainter = inpainter_of(checkpoint, guidance_scale=2.0)
-    passes = count_passes(checkpoint.unet, monkeypatch)
+    passes = count_passes(checkpoint["unet"], monkeypatch)
     inpainter.paint([random_patch(0)], [1])
-    assert len(passes) == inpainter.method.passes == 6
+    assert len(passes) == inpainter.network.passes == 6
     passes.clear()
     inpainter.probe(SIDE)
     assert len(passes) == 1
@@ -203,7 +210,7 @@ def test_a_label_without_a_prompt_is_not_painted(checkpoint: Checkpoint) -> None
 
 
 def test_text_is_padded_to_one_length_and_never_cut(checkpoint: Checkpoint) -> None:
-    text = checkpoint.text
+    text = checkpoint["text"]
     assert text is not None
     assert text.tokenizer.pad_token == "!"
     assert text.encode("a kidney").shape == text.encode("").shape == (77, 16)

@@ -24,11 +24,13 @@ import synthct
 from synthct.errors import CheckpointError, HubError
 from synthct.models.checkpoint import find_checkpoint, load_checkpoint
 from synthct.models.folder import SUMS
-from synthct.models.layout import PALETTE, WEIGHTS
+from synthct.models.methods import Diffusion
+from synthct.models.networks.palette import Palette
 from synthct.models.painting import Inpainter
 from synthct.models.palette import PaletteInpaintPipeline, PaletteUNet
 
-FILES = PALETTE.files
+FILES = Palette.layout.files
+(WEIGHTS,) = Palette.layout.weights
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -62,18 +64,18 @@ def edit_tensors(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]
 
 def test_checkpoint_comes_back_as_it_was_written(tiny_checkpoint: Path) -> None:
     loaded = load_checkpoint(str(tiny_checkpoint))
-    assert list(loaded.config["labels"]) == ["kidney", "tumor", "lung"]
+    assert list(loaded["unet"].config["labels"]) == ["kidney", "tumor", "lung"]
     assert loaded.files.name == "tiny"
     assert loaded.files.training["name"] == "tiny"
     stored = load_file(tiny_checkpoint / WEIGHTS)
-    weights = loaded.unet.state_dict()
+    weights = loaded["unet"].state_dict()
     assert {t.dtype for t in stored.values()} == {torch.float16}
     assert weights.keys() == stored.keys()
     for name, tensor in weights.items():
         assert tensor.dtype == torch.float32
         assert torch.equal(tensor, stored[name].float())
-    assert not loaded.unet.training
-    assert not any(p.requires_grad for p in loaded.unet.parameters())
+    assert not loaded["unet"].training
+    assert not any(p.requires_grad for p in loaded["unet"].parameters())
 
 
 def test_loading_draws_no_random_numbers(tiny_checkpoint: Path) -> None:
@@ -90,7 +92,9 @@ def test_tiny_checkpoint_is_the_same_every_time(tiny_checkpoint: Path, tmp_path:
 
 
 def test_plain_diffusers_loads_the_checkpoint_and_paints_the_same(tiny_checkpoint: Path) -> None:
-    ours = Inpainter(load_checkpoint(str(tiny_checkpoint)), scheduler="ddim").method.pipeline
+    ours = Inpainter(
+        load_checkpoint(str(tiny_checkpoint)), Diffusion(scheduler="ddim")
+    ).network.pipeline
     theirs = synthct.PaletteInpaintPipeline.from_pretrained(tiny_checkpoint)
     assert isinstance(theirs, PaletteInpaintPipeline)
     assert theirs.unet.dtype == torch.float32
@@ -116,10 +120,12 @@ def test_plain_diffusers_loads_the_checkpoint_and_paints_the_same(tiny_checkpoin
 
 def test_saved_by_diffusers_is_loaded_by_synthct(tiny_checkpoint: Path, tmp_path: Path) -> None:
     loaded = load_checkpoint(str(tiny_checkpoint))
-    Inpainter(loaded, scheduler="ddim").method.pipeline.save_pretrained(tmp_path / "saved")
+    Inpainter(loaded, Diffusion(scheduler="ddim")).network.pipeline.save_pretrained(
+        tmp_path / "saved"
+    )
     again = load_checkpoint(str(tmp_path / "saved"))
-    for name, tensor in again.unet.state_dict().items():
-        assert torch.equal(tensor, loaded.unet.state_dict()[name])
+    for name, tensor in again["unet"].state_dict().items():
+        assert torch.equal(tensor, loaded["unet"].state_dict()[name])
 
 
 def test_public_names_stay_what_they_are_after_imports() -> None:
@@ -304,7 +310,7 @@ def test_no_flipped_bit_in_the_header_changes_a_weight(copied: Path) -> None:
     path = copied / WEIGHTS
     raw = path.read_bytes()
     first = find_checkpoint(str(copied)).checkpoint_id
-    expected = load_checkpoint(str(copied)).unet.state_dict()
+    expected = load_checkpoint(str(copied))["unet"].state_dict()
     end = 8 + int.from_bytes(raw[:8], "little")
     refused = 0
     places = [*range(0, 64, 5), *range(64, 8 * end, 8 * end // 60)]
@@ -314,7 +320,7 @@ def test_no_flipped_bit_in_the_header_changes_a_weight(copied: Path) -> None:
         path.write_bytes(flipped)
         try:
             assert find_checkpoint(str(copied)).checkpoint_id != first
-            weights = load_checkpoint(str(copied)).unet.state_dict()
+            weights = load_checkpoint(str(copied))["unet"].state_dict()
         except CheckpointError:
             refused += 1
             continue

@@ -20,12 +20,12 @@ from typer.testing import CliRunner
 from synthct.cli import app
 from synthct.errors import CheckpointError
 from synthct.models.checkpoint import find_checkpoint, load_checkpoint
-from synthct.models.config import NetworkConfig
 from synthct.models.folder import SUMS, write_sums
-from synthct.models.layout import PALETTE, WEIGHTS
+from synthct.models.networks.palette import Palette, PaletteConfig
 from synthct.models.palette import PaletteUNet
 
-FILES = PALETTE.files
+FILES = Palette.layout.files
+(WEIGHTS,) = Palette.layout.weights
 CONFIG, INDEX, SCHEDULE = "unet/config.json", "model_index.json", "scheduler/scheduler_config.json"
 TENSOR = "unet.mid_block.attentions.0.to_q.weight"
 
@@ -233,10 +233,16 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
     "a million layers": (set_json(CONFIG, layers_per_block=1_000_000), "layers_per_block"),
     "no spacing": (set_json(CONFIG, spacing_range_mm=...), "spacing_range_mm: Field required"),
     "spacing 0": (set_json(CONFIG, spacing_range_mm=[0, 3]), "spacing_range_mm.0"),
-    "spacing falls": (set_json(CONFIG, spacing_range_mm=[3, 0.5]), "spacing_range_mm: .* falls"),
+    "spacing falls": (
+        set_json(CONFIG, spacing_range_mm=[3, 0.5]),
+        "spacing_range_mm: .* must rise",
+    ),
     "spacing of metres": (set_json(CONFIG, spacing_range_mm=[500, 3000]), "spacing_range_mm.0"),
     "no codecs": (set_json(CONFIG, codecs=...), "codecs: Field required"),
-    "no default codec": (set_json(CONFIG, codecs={"lung": "lung"}), "none named 'default'"),
+    "no default codec": (
+        set_json(CONFIG, codecs={"lung": "lung"}),
+        "needs a codec named 'default'",
+    ),
     "unknown codec": (set_json(CONFIG, codecs={"default": "mri"}), "codec 'mri' is unknown"),
     "window of nothing": (
         set_json(CONFIG, codecs={"default": {"kind": "window", "level_hu": 0, "width_hu": 1e-9}}),
@@ -328,7 +334,7 @@ def test_no_flipped_bit_of_a_checkpoint_with_sums_is_loaded(copy: Path) -> None:
 
 def test_the_config_has_the_arguments_of_the_network() -> None:
     arguments = set(inspect.signature(PaletteUNet.__init__).parameters) - {"self"}
-    assert set(NetworkConfig.model_fields) == arguments
+    assert set(PaletteConfig.model_fields) == arguments
 
 
 @pytest.mark.parametrize("bad", ["pickle .bin", "pipeline.py", "tensor missing", "spacing 0"])

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from synthct.errors import CheckpointError, MaskError
 from synthct.models.checkpoint import Checkpoint, load_checkpoint
+from synthct.models.methods import Diffusion
 from synthct.models.painting import (
     NOT_FROM_IMAGES,
     SCHEDULERS,
@@ -74,7 +75,7 @@ def paint_one(inpainter: Inpainter, patch: Patch, seed: int) -> np.ndarray:
 
 
 def test_bits_depend_on_neither_place_nor_companions(checkpoint: Checkpoint) -> None:
-    inpainter = Inpainter(checkpoint, num_inference_steps=2, batch_size=3)
+    inpainter = Inpainter(checkpoint, Diffusion(num_inference_steps=2, batch_size=3))
     jobs = [
         Job(n, make_patch(n, size, n % 4), 100 + n) for n, size in enumerate([32] * 5 + [64] * 4)
     ]
@@ -90,7 +91,9 @@ def test_bits_depend_on_neither_place_nor_companions(checkpoint: Checkpoint) -> 
 def test_noisy_and_multistep_schedulers_keep_nothing_from_batch_to_batch(
     checkpoint: Checkpoint, scheduler: str
 ) -> None:
-    inpainter = Inpainter(checkpoint, scheduler=scheduler, num_inference_steps=3, batch_size=2)
+    inpainter = Inpainter(
+        checkpoint, Diffusion(scheduler=scheduler, num_inference_steps=3, batch_size=2)
+    )
     patches = [make_patch(n) for n in range(5)]
     together = inpainter.paint(patches, [7, 8, 9, 10, 11])
     for patch, seed, pixels in zip(patches, [7, 8, 9, 10, 11], together, strict=True):
@@ -98,7 +101,7 @@ def test_noisy_and_multistep_schedulers_keep_nothing_from_batch_to_batch(
 
 
 def test_paint_depends_on_seed_label_spacing_and_surroundings(checkpoint: Checkpoint) -> None:
-    inpainter = Inpainter(checkpoint, num_inference_steps=2)
+    inpainter = Inpainter(checkpoint, Diffusion(num_inference_steps=2))
     patch = make_patch(0)
     first = paint_one(inpainter, patch, 1)
     assert paint_one(inpainter, patch, 1).tobytes() == first.tobytes()
@@ -115,7 +118,7 @@ def test_paint_depends_on_seed_label_spacing_and_surroundings(checkpoint: Checkp
 
 
 def test_paint_does_not_depend_on_what_is_masked(checkpoint: Checkpoint) -> None:
-    inpainter = Inpainter(checkpoint, num_inference_steps=2)
+    inpainter = Inpainter(checkpoint, Diffusion(num_inference_steps=2))
     patch = make_patch(0)
     hidden = np.where(patch.mask, np.float32(0.25), patch.image)
     expected = paint_one(inpainter, patch, 1)
@@ -123,7 +126,7 @@ def test_paint_does_not_depend_on_what_is_masked(checkpoint: Checkpoint) -> None
 
 
 def test_results_come_in_the_order_of_the_patches(checkpoint: Checkpoint) -> None:
-    inpainter = Inpainter(checkpoint, num_inference_steps=1, batch_size=2)
+    inpainter = Inpainter(checkpoint, Diffusion(num_inference_steps=1, batch_size=2))
     patches = [make_patch(n, size) for n, size in enumerate([32, 64, 32, 64, 64, 32, 32])]
     painted = inpainter.paint(patches, list(range(7)))
     for patch, pixels in zip(patches, painted, strict=True):
@@ -133,29 +136,31 @@ def test_results_come_in_the_order_of_the_patches(checkpoint: Checkpoint) -> Non
 def test_batches_have_one_shape_per_patch_size(
     checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    inpainter = Inpainter(checkpoint, num_inference_steps=1, batch_size=4)
+    inpainter = Inpainter(checkpoint, Diffusion(num_inference_steps=1, batch_size=4))
     assert [inpainter.shape_of_batch(n) for n in (32, 128, 192, 256, 512)] == [4, 4, 1, 1, 1]
     shapes = []
-    forward = checkpoint.unet.forward
+    forward = checkpoint["unet"].forward
 
     def spy(noisy: Tensor, *args: Any) -> Tensor:
         shapes.append(tuple(noisy.shape))
         return forward(noisy, *args)
 
-    monkeypatch.setattr(checkpoint.unet, "forward", spy)
+    monkeypatch.setattr(checkpoint["unet"], "forward", spy)
     inpainter.paint([make_patch(n, 32 if n < 6 else 64) for n in range(7)], list(range(7)))
     assert shapes == [(4, 1, 32, 32), (4, 1, 32, 32), (4, 1, 64, 64)]
 
 
 def test_no_jobs_no_paint(checkpoint: Checkpoint) -> None:
-    assert Inpainter(checkpoint).paint([], []) == []
+    assert Inpainter(checkpoint, Diffusion()).paint([], []) == []
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 def test_every_scheduler_paints_the_mask_and_nothing_else(
     checkpoint: Checkpoint, scheduler: str
 ) -> None:
-    inpainter = Inpainter(checkpoint, scheduler=scheduler, num_inference_steps=3, batch_size=2)
+    inpainter = Inpainter(
+        checkpoint, Diffusion(scheduler=scheduler, num_inference_steps=3, batch_size=2)
+    )
     patches = [make_patch(n) for n in range(3)]
     for patch, pixels in zip(patches, inpainter.paint(patches, [1, 2, 3]), strict=True):
         assert pixels.dtype == np.float32
@@ -169,11 +174,13 @@ def test_every_scheduler_paints_the_mask_and_nothing_else(
 def test_the_network_always_sees_clean_surroundings(
     checkpoint: Checkpoint, scheduler: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    inpainter = Inpainter(checkpoint, scheduler=scheduler, num_inference_steps=4, batch_size=2)
+    inpainter = Inpainter(
+        checkpoint, Diffusion(scheduler=scheduler, num_inference_steps=4, batch_size=2)
+    )
     patches = [make_patch(n) for n in range(2)]
     known = torch.from_numpy(np.stack([~p.mask for p in patches])[:, None])
     image = torch.from_numpy(np.stack([p.image for p in patches])[:, None])
-    forward, passes = checkpoint.unet.forward, []
+    forward, passes = checkpoint["unet"].forward, []
 
     def spy(noisy: Tensor, steps: Tensor, masked: Tensor, mask: Tensor, *args: Tensor) -> Tensor:
         assert torch.equal(noisy[known], image[known])
@@ -183,7 +190,7 @@ def test_the_network_always_sees_clean_surroundings(
         passes.append(steps)
         return forward(noisy, steps, masked, mask, *args)
 
-    monkeypatch.setattr(checkpoint.unet, "forward", spy)
+    monkeypatch.setattr(checkpoint["unet"], "forward", spy)
     inpainter.paint(patches, [1, 2])
     assert len(passes) == {"heun": 7, "pndm": 5}.get(scheduler, 4)
     assert all(steps.shape == (2,) for steps in passes)
@@ -296,11 +303,11 @@ def test_few_steps_paint_the_mean_or_are_refused(
         with pytest.raises(
             CheckpointError, match=f"'{scheduler}' cannot paint in .*; give it more"
         ):
-            Inpainter(checkpoint, scheduler=scheduler, num_inference_steps=steps)
+            Inpainter(checkpoint, Diffusion(scheduler=scheduler, num_inference_steps=steps))
         return
     sampler = Inpainter(
-        checkpoint, scheduler=scheduler, num_inference_steps=steps
-    ).method.pipeline.scheduler
+        checkpoint, Diffusion(scheduler=scheduler, num_inference_steps=steps)
+    ).network.pipeline.scheduler
     mean = torch.linspace(-0.6, 0.6, 8).expand(32, 1, 8, 8)
     oracle = Oracle(mean, 0.05**2, TRAINED_WITH)
     painted = paint_with(oracle, sampler, torch.zeros_like(mean), steps=steps)
@@ -310,9 +317,9 @@ def test_few_steps_paint_the_mean_or_are_refused(
 def retold(checkpoint: Checkpoint, **config: Any) -> Checkpoint:
     """The tiny network with other weights and another config."""
     torch.manual_seed(1)
-    unet = PaletteUNet.from_config({**checkpoint.config, **config}).eval()
+    unet = PaletteUNet.from_config({**checkpoint["unet"].config, **config}).eval()
     nn.init.normal_(unet.label_embedding.weight)
-    return replace(checkpoint, unet=unet.requires_grad_(False))
+    return replace(checkpoint, components={"unet": unet.requires_grad_(False)})
 
 
 @pytest.mark.parametrize("scheduler", ["ddim", "ddpm", "dpmsolver++", "euler", "unipc"])
@@ -320,32 +327,34 @@ def test_a_checkpoint_of_few_steps_meets_the_levels_it_knows_and_no_others(
     checkpoint: Checkpoint, scheduler: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few = retold(checkpoint, trained_steps=4)
-    inpainter = Inpainter(few, scheduler=scheduler, num_inference_steps=4)
-    levels, forward = [], few.unet.forward
+    inpainter = Inpainter(few, Diffusion(scheduler=scheduler, num_inference_steps=4))
+    levels, forward = [], few["unet"].forward
 
     def spy(noisy: Tensor, position: Tensor, *args: Tensor) -> Tensor:
         levels.append(float(position[0]))
         return forward(noisy, position, *args)
 
-    monkeypatch.setattr(few.unet, "forward", spy)
+    monkeypatch.setattr(few["unet"], "forward", spy)
     paint_one(inpainter, make_patch(0), 1)
     assert levels == pytest.approx(trailing_timesteps(1000, 4), abs=1)
     levels.clear()
     paint_one(inpainter, replace(make_patch(0), strength=0.5), 1)
     assert levels == pytest.approx([499, 249], abs=1)  # later in the schedule, at known levels
-    Inpainter(few, scheduler=scheduler, num_inference_steps=2)
+    Inpainter(few, Diffusion(scheduler=scheduler, num_inference_steps=2))
     with pytest.raises(CheckpointError, match=r"trained for 4 steps .* set num_inference_steps to"):
-        Inpainter(few, scheduler=scheduler, num_inference_steps=5)
+        Inpainter(few, Diffusion(scheduler=scheduler, num_inference_steps=5))
 
 
 def test_guidance_goes_on_from_untold_through_told(checkpoint: Checkpoint) -> None:
     guided = retold(checkpoint, guided=True)
 
     def painted(label: int, scale: float) -> np.ndarray:
-        inpainter = Inpainter(guided, scheduler="ddim", num_inference_steps=1, guidance_scale=scale)
+        inpainter = Inpainter(
+            guided, Diffusion(scheduler="ddim", num_inference_steps=1, guidance_scale=scale)
+        )
         return paint_one(inpainter, make_patch(0, label=label), 1).astype(np.float64)
 
-    told, untold = painted(1, 1.0), painted(guided.unet.null_label, 1.0)
+    told, untold = painted(1, 1.0), painted(guided["unet"].null_label, 1.0)
     beyond = np.abs([told, untold, painted(1, 1.5)]).max(axis=0)
     inside = make_patch(0).mask & (beyond < 1)  # what is clipped is not linear
     assert inside.sum() > 10
@@ -353,7 +362,7 @@ def test_guidance_goes_on_from_untold_through_told(checkpoint: Checkpoint) -> No
     expected = untold + 1.5 * (told - untold)
     np.testing.assert_allclose(painted(1, 1.5)[inside], expected[inside], atol=1e-4)
     with pytest.raises(CheckpointError, match=r"tiny.*label_dropout .* guidance_scale to 1, not 2"):
-        Inpainter(checkpoint, guidance_scale=2)
+        Inpainter(checkpoint, Diffusion(guidance_scale=2))
 
 
 def test_a_network_told_the_level_paints_alike_on_another_schedule() -> None:
@@ -428,7 +437,7 @@ def test_a_network_that_predicts_noise_badly_still_paints_in_range_if_clipped(
 
 def test_too_many_steps_are_refused(checkpoint: Checkpoint) -> None:
     with pytest.raises(CheckpointError, match="'ddpm' cannot paint in 1001 steps"):
-        Inpainter(checkpoint, scheduler="ddpm", num_inference_steps=1001)
+        Inpainter(checkpoint, Diffusion(scheduler="ddpm", num_inference_steps=1001))
 
 
 def test_unknown_scheduler_is_refused_with_the_choice() -> None:
@@ -458,18 +467,22 @@ def test_scheduler_has_the_noise_schedule_of_the_training(scheduler: str) -> Non
 def test_scheduler_computes_in_float32_under_autocast(
     checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    inpainter = Inpainter(checkpoint, scheduler="unipc", num_inference_steps=3, dtype="bfloat16")
-    step, seen = inpainter.method.pipeline.scheduler.step, []
+    inpainter = Inpainter(
+        checkpoint, Diffusion(scheduler="unipc", num_inference_steps=3, dtype="bfloat16")
+    )
+    step, seen = inpainter.network.pipeline.scheduler.step, []
 
     def spy(model_output: Tensor, timestep: Tensor, sample: Tensor) -> Any:
         seen.append((model_output.dtype, sample.dtype, torch.is_autocast_enabled("cpu")))
         return step(model_output, timestep, sample)
 
-    monkeypatch.setattr(inpainter.method.pipeline.scheduler, "step", spy)
+    monkeypatch.setattr(inpainter.network.pipeline.scheduler, "step", spy)
     patch = make_patch(0)
     coarse = paint_one(inpainter, patch, 1)
     assert seen == [(torch.float32, torch.float32, False)] * 3
-    fine = paint_one(Inpainter(checkpoint, scheduler="unipc", num_inference_steps=3), patch, 1)
+    fine = paint_one(
+        Inpainter(checkpoint, Diffusion(scheduler="unipc", num_inference_steps=3)), patch, 1
+    )
     assert not np.array_equal(coarse, fine)
     assert np.abs(coarse - fine).max() < 0.2
 
@@ -477,13 +490,13 @@ def test_scheduler_computes_in_float32_under_autocast(
 @pytest.mark.parametrize("poison", [float("nan"), float("inf"), 1e38])
 def test_paint_that_is_not_finite_is_refused(tiny_checkpoint: Path, poison: float) -> None:
     broken = load_checkpoint(str(tiny_checkpoint))
-    broken.unet.unet.conv_out.weight.data.fill_(poison)
+    broken["unet"].unet.conv_out.weight.data.fill_(poison)
     with pytest.raises(MaskError, match="checkpoint tiny painted values that are not finite"):
-        Inpainter(broken, num_inference_steps=2).paint([make_patch(0)], [0])
+        Inpainter(broken, Diffusion(num_inference_steps=2)).paint([make_patch(0)], [0])
 
 
 def test_pipeline_refuses_shapes_that_do_not_fit(checkpoint: Checkpoint) -> None:
-    pipeline = Inpainter(checkpoint).method.pipeline
+    pipeline = Inpainter(checkpoint, Diffusion()).network.pipeline
     label, spacing = torch.zeros(2, dtype=torch.int64), torch.ones(2, 2)
     two = [torch.Generator(), torch.Generator()]
     image = torch.zeros(2, 1, 32, 32)
@@ -496,7 +509,7 @@ def test_pipeline_refuses_shapes_that_do_not_fit(checkpoint: Checkpoint) -> None
 
 
 def test_numerics_class_names_what_changes_low_bits(checkpoint: Checkpoint) -> None:
-    facts = numerics_class(Inpainter(checkpoint, batch_size=3, dtype="bfloat16"))
+    facts = numerics_class(Inpainter(checkpoint, Diffusion(batch_size=3, dtype="bfloat16")))
     assert facts["device"] == "cpu"
     assert (facts["dtype"], facts["batch_size"], facts["threads"]) == ("bfloat16", 3, 1)
     assert facts["torch"] == torch.__version__
@@ -524,7 +537,7 @@ def test_less_strength_starts_later_takes_as_many_steps_and_paints_the_same_mean
 
 
 def test_strength_follows_the_label_and_never_shares_a_batch(checkpoint: Checkpoint) -> None:
-    inpainter = Inpainter(checkpoint, num_inference_steps=4, batch_size=2)
+    inpainter = Inpainter(checkpoint, Diffusion(num_inference_steps=4, batch_size=2))
     weak, strong = replace(make_patch(1), strength=0.5), make_patch(1)
     together = inpainter.paint([weak, strong, weak], [5, 5, 5])
     assert together[0].tobytes() == together[2].tobytes() != together[1].tobytes()
@@ -533,6 +546,6 @@ def test_strength_follows_the_label_and_never_shares_a_batch(checkpoint: Checkpo
 
 @pytest.mark.parametrize("strength", [0.0, 1.1])
 def test_strength_outside_of_its_range_is_refused(checkpoint: Checkpoint, strength: float) -> None:
-    inpainter = Inpainter(checkpoint, num_inference_steps=2)
+    inpainter = Inpainter(checkpoint, Diffusion(num_inference_steps=2))
     with pytest.raises(ValueError, match="strength"):
         inpainter.paint([replace(make_patch(0), strength=strength)], [0])

@@ -34,7 +34,7 @@ def test_output_has_the_shape_of_the_patch(fold: int) -> None:
 
 
 def test_network_looks_at_every_input(tiny_checkpoint: Path) -> None:
-    unet = load_checkpoint(str(tiny_checkpoint)).unet
+    unet = load_checkpoint(str(tiny_checkpoint))["unet"]
     inputs = make_inputs()
     before = unet(*inputs)
     changed = [inputs[0] * 0.9, inputs[1] + 100, inputs[2] * 0.9, 1 - inputs[3]]

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from synthct.errors import CheckpointError
 from synthct.models.checkpoint import Checkpoint, CheckpointFiles, load_checkpoint
-from synthct.models.layout import UNCONDITIONAL
+from synthct.models.methods import Diffusion
+from synthct.models.networks.unconditional import Unconditional
 from synthct.models.painting import Inpainter, Job
-from synthct.models.painting.repaint import RepaintMethod
 from synthct.models.patch import Patch
 from synthct.volume.intensity import SOFT_TISSUE
 
@@ -86,7 +86,7 @@ class OfNoise(Oracle):
         return 0.2 + a * 0.09 / (a**2 * 0.09 + b**2) * (noisy - a * 0.2)
 
 
-def method_of(unet: nn.Module, schedule: dict[str, Any], steps: int, *jumps: int) -> RepaintMethod:
+def method_of(unet: nn.Module, schedule: dict[str, Any], steps: int, *jumps: int) -> Unconditional:
     files = CheckpointFiles(
         name="oracle",
         folder=Path(),
@@ -94,9 +94,16 @@ def method_of(unet: nn.Module, schedule: dict[str, Any], steps: int, *jumps: int
         hashes={},
         configs={"unet": {}, "scheduler": schedule},
         training={},
-        layout=UNCONDITIONAL,
+        network=Unconditional,
     )
-    return RepaintMethod(Checkpoint(files, unet), "repaint", steps, 1.0, *jumps)  # type: ignore[arg-type]
+    length, times = jumps
+    inpaint = Diffusion(
+        scheduler="repaint",
+        num_inference_steps=steps,
+        jump_length=length,
+        jump_n_sample=times,
+    )
+    return Unconditional(Checkpoint(files, {"unet": unet}), inpaint, ())
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -133,7 +140,7 @@ def test_without_skipped_steps_it_is_the_scheduler_of_diffusers(checkpoint: Chec
     steps, jumps = 24, (4, 3)
     told = {**checkpoint.files.scheduler_config, "num_train_timesteps": steps}
     patch = random_patch(0)
-    ours = method_of(checkpoint.unet, told, steps, *jumps).paint_batch([patch], [7])[0]
+    ours = method_of(checkpoint["unet"], told, steps, *jumps).paint_batch([patch], [7])[0]
 
     scheduler, generator = RePaintScheduler(num_train_timesteps=steps), torch.Generator()
     scheduler.set_timesteps(steps, *jumps)
@@ -153,10 +160,14 @@ def test_without_skipped_steps_it_is_the_scheduler_of_diffusers(checkpoint: Chec
 
 
 def test_bits_depend_on_neither_place_nor_companions(checkpoint: Checkpoint) -> None:
-    inpainter = Inpainter(
-        checkpoint, scheduler="repaint", num_inference_steps=4, jump_length=1, jump_n_sample=2,
+    inpaint = Diffusion(
+        scheduler="repaint",
+        num_inference_steps=4,
+        jump_length=1,
+        jump_n_sample=2,
         batch_size=3,
-    )  # fmt: skip
+    )
+    inpainter = Inpainter(checkpoint, inpaint)
     jobs = [Job(n, random_patch(n), 100 + n) for n in range(5)]
     alone = {job.key: inpainter.paint([job.patch], [job.seed])[0] for job in jobs}
     for order in (jobs, jobs[::-1], jobs[2:] + jobs[:2]):
@@ -167,7 +178,8 @@ def test_bits_depend_on_neither_place_nor_companions(checkpoint: Checkpoint) -> 
 
 def test_paint_fills_the_mask_and_nothing_else(checkpoint: Checkpoint) -> None:
     inpainter = Inpainter(
-        checkpoint, scheduler="repaint", num_inference_steps=4, jump_length=1, jump_n_sample=2
+        checkpoint,
+        Diffusion(scheduler="repaint", num_inference_steps=4, jump_length=1, jump_n_sample=2),
     )
     patch = random_patch(3)
     (painted,) = inpainter.paint([patch], [1])
@@ -179,19 +191,23 @@ def test_paint_fills_the_mask_and_nothing_else(checkpoint: Checkpoint) -> None:
 def test_half_precision_paints_about_the_same(checkpoint: Checkpoint) -> None:
     halved = Inpainter(
         checkpoint,
-        scheduler="repaint",
-        num_inference_steps=4,
-        jump_length=1,
-        jump_n_sample=2,
-        dtype="bfloat16",
+        Diffusion(
+            scheduler="repaint",
+            num_inference_steps=4,
+            jump_length=1,
+            jump_n_sample=2,
+            dtype="bfloat16",
+        ),
     )
     whole = Inpainter(
         checkpoint,
-        scheduler="repaint",
-        num_inference_steps=4,
-        jump_length=1,
-        jump_n_sample=2,
-        dtype="float32",
+        Diffusion(
+            scheduler="repaint",
+            num_inference_steps=4,
+            jump_length=1,
+            jump_n_sample=2,
+            dtype="float32",
+        ),
     )
     patch = random_patch(0)
     (coarse,), (fine,) = (one.paint([patch], [1]) for one in (halved, whole))
@@ -200,11 +216,12 @@ def test_half_precision_paints_about_the_same(checkpoint: Checkpoint) -> None:
 
 def test_passes_are_counted(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     inpainter = Inpainter(
-        checkpoint, scheduler="repaint", num_inference_steps=20, jump_length=5, jump_n_sample=3
+        checkpoint,
+        Diffusion(scheduler="repaint", num_inference_steps=20, jump_length=5, jump_n_sample=3),
     )
-    passes = count_passes(checkpoint.unet, monkeypatch)
+    passes = count_passes(checkpoint["unet"], monkeypatch)
     inpainter.paint([random_patch(0)], [1])
-    assert len(passes) == inpainter.method.passes > 20
+    assert len(passes) == inpainter.network.passes > 20
     passes.clear()
     inpainter.probe(SIDE)
     assert len(passes) == 1
@@ -225,9 +242,11 @@ def test_what_it_cannot_do_is_refused(
     checkpoint: Checkpoint, settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(CheckpointError, match=message):
-        Inpainter(checkpoint, **{"scheduler": "repaint", "num_inference_steps": 20, **settings})
+        Inpainter(
+            checkpoint, Diffusion(**{"scheduler": "repaint", "num_inference_steps": 20, **settings})
+        )
 
 
 def test_other_checkpoints_do_not_repaint(tiny_checkpoint: Path) -> None:
     with pytest.raises(CheckpointError, match="'repaint' is for unconditional checkpoints"):
-        Inpainter(load_checkpoint(str(tiny_checkpoint)), scheduler="repaint")
+        Inpainter(load_checkpoint(str(tiny_checkpoint)), Diffusion(scheduler="repaint"))

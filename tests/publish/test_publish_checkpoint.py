@@ -30,7 +30,7 @@ from synthct.dataset.records import front_matter
 from synthct.errors import CheckpointError, HubError, PolicyError, RecipeError
 from synthct.models.checkpoint import find_checkpoint, load_checkpoint
 from synthct.models.folder import SUMS, write_sums
-from synthct.models.layout import PALETTE
+from synthct.models.networks.palette import Palette
 from synthct.models.palette import PaletteInpaintPipeline
 from synthct.publish.hub import pack
 from synthct.recipe.recipe import load_recipe
@@ -79,8 +79,8 @@ def test_a_checkpoint_is_published_and_read_back_by_its_tag(
     assert files.revision == there(hub).tags["1.0.0"]
     assert cache in files.folder.parents
     assert files.checkpoint_id == find_checkpoint(str(checkpoint)).checkpoint_id
-    ours = load_checkpoint(str(checkpoint)).unet.state_dict()
-    theirs = load_checkpoint(REPO, revision="1.0.0").unet.state_dict()
+    ours = load_checkpoint(str(checkpoint))["unet"].state_dict()
+    theirs = load_checkpoint(REPO, revision="1.0.0")["unet"].state_dict()
     pipeline = PaletteInpaintPipeline.from_pretrained(REPO, revision="1.0.0")
     straight = pipeline.unet.state_dict()
     assert ours.keys() == theirs.keys() == straight.keys()
@@ -157,7 +157,7 @@ def test_what_lies_beside_a_checkpoint_stays_at_home(
     (checkpoint / "optimizer.pt").write_bytes(b"\x80\x04K\x01.")
     (checkpoint / "notes.txt").write_text("mine")
     assert run(checkpoint).exit_code == 0
-    names = {*PALETTE.files, "training.json", SUMS, "README.md", ".gitattributes"}
+    names = {*Palette.layout.files, "training.json", SUMS, "README.md", ".gitattributes"}
     assert set(there(hub).at("main").tree) == names
 
 

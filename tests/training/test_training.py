@@ -17,7 +17,7 @@ import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from PIL import Image
 from safetensors.torch import load_file
-from training_recipes import TINY_MODEL, fresh_parts, open_set, tiny_fields, tiny_recipe
+from training_recipes import TINY_MODEL, objective_with, open_set, tiny_fields, tiny_recipe
 from typer.testing import CliRunner
 
 from synthct.cli import app
@@ -29,6 +29,7 @@ from synthct.storage.lock import exclusive
 from synthct.training import keeper
 from synthct.training.checkpoint import latest_state
 from synthct.training.loop import learning_rate_factor, train
+from synthct.training.objectives.palette import PaletteObjective
 from synthct.training.recipe import TrainingRecipe, load_training_recipe
 from synthct.training.sheet import COLUMNS, TILE_PX, choose
 from synthct.training.validate import Measures, Validation
@@ -80,7 +81,7 @@ def states_of(output: Path) -> list[str]:
 
 def assert_equal_states(one: Path, two: Path) -> None:
     assert one.name == two.name
-    for name in ("unet", "ema", "optimizer"):
+    for name in ("unet", "unet.ema", "unet.optimizer"):
         first, second = (load_file(state / f"{name}.safetensors") for state in (one, two))
         assert first.keys() == second.keys()
         for key, value in first.items():
@@ -101,9 +102,9 @@ def test_run_writes_states_log_samples_and_a_checkpoint_and_goes_on(kits_root, t
     assert names == ["step-00000002.png", "step-00000004.png"]
 
     # The checkpoint holds the running mean, not the last weights.
-    weights = load_checkpoint(str(folder)).unet.state_dict()
+    weights = load_checkpoint(str(folder))["unet"].state_dict()
     state = output / "states" / "step-00000004"
-    mean, last = load_file(state / "ema.safetensors"), load_file(state / "unet.safetensors")
+    mean, last = load_file(state / "unet.ema.safetensors"), load_file(state / "unet.safetensors")
     for name, value in mean.items():
         assert torch.equal(weights[name], value.half().float()), name
     assert any(not torch.equal(mean[name], last[name]) for name in mean)
@@ -126,17 +127,18 @@ def test_validation_measures_held_out_patients_as_samples_are_measured(kits_root
     # Whoever has the checkpoint finds the same figures, but for its weights being halved.
     data = open_set(recipe, tmp_path)
     validation = Validation(recipe, data.slices)
-    measured = validation.measure(load_checkpoint(str(folder)).unet)
+    weights = load_checkpoint(str(folder))["unet"].state_dict()
+    measured = validation.measure(objective_with(recipe, weights))
     for name, value in found[-1]["validation"].items():
         assert getattr(measured, name) == pytest.approx(value, rel=0.02)
-    assert measured == validation.measure(load_checkpoint(str(folder)).unet)
+    assert measured == validation.measure(objective_with(recipe, weights))
 
 
 def test_perfect_paint_has_perfect_measures(kits_root, tmp_path, monkeypatch):
     recipe = tiny_recipe(kits_root, validation={"masks": 4})
     data = open_set(recipe, tmp_path)
     monkeypatch.setattr(Inpainter, "paint", lambda self, patches, seeds: [p.image for p in patches])
-    measured = Validation(recipe, data.slices).measure(fresh_parts(recipe).unet.eval())
+    measured = Validation(recipe, data.slices).measure(PaletteObjective(recipe))
     assert measured.mae_hu < 12  # the codec clips air in the patches, and rounds
     assert measured.seam_ratio == pytest.approx(1, abs=0.01)
     assert measured.texture_ratio == pytest.approx(1, abs=0.01)
@@ -155,7 +157,7 @@ def test_lung_painted_in_full_range_is_measured_in_its_own_window(kits_root, tmp
 
     monkeypatch.setattr(Inpainter, "paint", lambda self, patches, seeds: [p.image for p in patches])
     slices = [as_lung(one) for one in open_set(recipe, tmp_path).slices]
-    measured = Validation(recipe, slices).measure(fresh_parts(recipe).unet.eval())
+    measured = Validation(recipe, slices).measure(PaletteObjective(recipe))
     assert measured.seam_ratio == pytest.approx(1, abs=0.1)
     assert measured.texture_ratio == pytest.approx(1, abs=0.1)
 
@@ -229,7 +231,7 @@ def test_gradients_of_several_passes_make_one_step(kits_root, tmp_path):
     finished = {}
     for name, one in (("once", recipe), ("twice", twice)):
         train(one, tmp_path / name, cache_dir=tmp_path, device="cpu", workers=0)
-        finished[name] = load_file(latest_state(tmp_path / name) / "optimizer.safetensors")
+        finished[name] = load_file(latest_state(tmp_path / name) / "unet.optimizer.safetensors")
         for state in (AcceleratorState, PartialState, GradientState):
             state._reset_state()
     steps = {name: {int(v) for k, v in moments.items() if k.endswith(".step")}
@@ -259,7 +261,7 @@ def test_fine_tuning_goes_on_from_the_weights_of_a_checkpoint(kits_root, tmp_pat
     tuned, base = load_checkpoint(str(folder)), load_checkpoint(str(tiny_checkpoint))
     assert tuned.config["labels"] == ["kidney", "tumor", "lung", "cyst"]
     assert tuned.config["trained_steps"] == 4
-    weights, before = tuned.unet.state_dict(), base.unet.state_dict()
+    weights, before = tuned["unet"].state_dict(), base["unet"].state_dict()
     moved = [name for name in before if weights[name].shape == before[name].shape]
     for name in moved:
         assert torch.allclose(weights[name], before[name], atol=5e-3), name
@@ -319,7 +321,7 @@ def test_quick_check_recipe_takes_its_first_steps(tmp_path):
     data = recipe.data.model_copy(update={"patches": 48})
     few = changed(recipe, max_steps=3).model_copy(update={"sources": sources, "data": data})
     folder = train(few, tmp_path / "run", cache_dir=tmp_path / "cache", device="cpu", workers=0)
-    assert load_checkpoint(str(folder)).config["labels"] == list(recipe.labels)
+    assert load_checkpoint(str(folder))["unet"].config["labels"] == list(recipe.labels)
 
 
 # -- the learning rate ------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from synthct.training.cache import TrainingSet
 from synthct.training.coarse import coarser, thicker
 from synthct.training.data import PatchBatches, batches_from
 from synthct.training.draw import jittered
-from synthct.training.network import build_unet
+from synthct.training.objectives.palette import build_unet
 from synthct.training.plan import hold_out, plan_units
 
 KIDNEYS = {"name": "kidneys", "kind": "organ", "label": "kidney"}

@@ -43,7 +43,7 @@ class Stub:
 
     def __init__(self, root, predicted, **model):
         self.predicted = predicted
-        unet = fresh_parts(tiny_recipe(root, model={**TINY_MODEL, **model})).unet
+        unet = fresh_parts(tiny_recipe(root, model={**TINY_MODEL, **model})).networks["unet"]
         self.surroundings, self.to_diffused = unet.surroundings, unet.to_diffused
         self.noise_embedding, self.noise_position = unet.noise_embedding, unet.noise_position
 
@@ -112,10 +112,10 @@ def test_a_few_dozen_steps_lower_the_loss_on_a_fixed_batch(kits_root, batch):
     parts = fresh_parts(tiny_recipe(kits_root))
     losses = []
     for _ in range(40):
-        loss = masked_loss(parts.unet, NoiseSection(), batch, seeded())
+        loss = masked_loss(parts.networks["unet"], NoiseSection(), batch, seeded())
         loss.backward()
-        parts.optimizer.step()
-        parts.optimizer.zero_grad()
+        parts.optimizers["unet"].step()
+        parts.optimizers["unet"].zero_grad()
         losses.append(loss.item())
     assert losses[-1] < 0.5 * losses[0]
 
@@ -191,7 +191,7 @@ def test_a_network_told_the_level_trains_between_the_steps(kits_root, batch):
 def test_the_level_is_the_angle_between_signal_and_noise(kits_root):
     unet = fresh_parts(
         tiny_recipe(kits_root, model={**TINY_MODEL, "noise_embedding": "level"})
-    ).unet
+    ).networks["unet"]
     steps, share = torch.arange(1000), clean_share(Schedule())
     position = unet.noise_position(steps, share)
     assert (position.diff() > 0).all()

@@ -15,7 +15,7 @@ from synthct.errors import CheckpointError, PolicyError, RecipeError
 from synthct.models.checkpoint import load_checkpoint
 from synthct.models.folder import write_sums
 from synthct.recipe.yaml_model import dump_yaml, read_yaml
-from synthct.training.network import build_unet, make_network
+from synthct.training.objectives.palette import build_unet, make_network
 from synthct.training.recipe import load_training_recipe
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes" / "training"
@@ -170,10 +170,10 @@ def test_labels_keep_their_weights_and_new_ones_start_as_whatever_fits(
     unet, base = make_network(recipe)
     old = load_checkpoint(str(tiny_checkpoint))
     assert base.checkpoint_id == old.files.checkpoint_id
-    rows, before = unet.label_embedding.weight, old.unet.label_embedding.weight
+    rows, before = unet.label_embedding.weight, old["unet"].label_embedding.weight
     assert torch.equal(rows[:4], before)
     assert torch.equal(rows[4], before[0])
-    for name, value in old.unet.state_dict().items():
+    for name, value in old["unet"].state_dict().items():
         if name != "label_embedding.weight":
             assert torch.equal(unet.state_dict()[name], value), name
 

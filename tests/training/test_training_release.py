@@ -34,7 +34,7 @@ def entries(kits_root, tmp_path):
 
 def pipeline_of(recipe):
     noise = make_schedule(recipe.noise.painting_schedule, recipe.noise.prediction_type)
-    return PaletteInpaintPipeline(fresh_parts(recipe).unet, noise)
+    return PaletteInpaintPipeline(fresh_parts(recipe).networks["unet"], noise)
 
 
 def card_of(recipe, record):
@@ -56,15 +56,15 @@ def test_checkpoint_folder_is_one_that_load_checkpoint_and_diffusers_load(
     write_checkpoint(pipeline, folder, recipe, Record(7, trained_on=entries[:2]))
     loaded = load_checkpoint(str(folder))
     for name, value in pipeline.unet.state_dict().items():
-        assert torch.equal(loaded.unet.state_dict()[name], value.half().float()), name
-    assert loaded.config["labels"] == ["kidney", "tumor"]
-    assert loaded.config["patch_sizes"] == [48, 64]
+        assert torch.equal(loaded["unet"].state_dict()[name], value.half().float()), name
+    assert loaded["unet"].config["labels"] == ["kidney", "tumor"]
+    assert loaded["unet"].config["patch_sizes"] == [48, 64]
     assert loaded.files.scheduler_config["prediction_type"] == "v_prediction"
     assert loaded.files.trained_on == {entry.voxel_sha256 for entry in entries[:2]}
 
     again = PaletteInpaintPipeline.from_pretrained(folder)
     weight = next(pipeline.unet.parameters())
-    assert torch.allclose(next(again.unet.parameters()), weight, atol=1e-3)
+    assert torch.allclose(next(again["unet"].parameters()), weight, atol=1e-3)
     # Nobody but the owner could read what safetensors writes itself.
     config = folder / "unet" / "config.json"
     weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
@@ -99,7 +99,7 @@ def test_a_schedule_to_paint_with_is_the_one_that_is_stored(kits_root, tmp_path)
     assert files.scheduler_config["num_train_timesteps"] == 1000
     assert files.scheduler_config["beta_end"] == 0.09
     assert NoiseSection(**files.training["noise"]) == recipe.noise
-    assert files.config["noise_embedding"] == "level"
+    assert files.configs["unet"]["noise_embedding"] == "level"
 
 
 # -- training.json ----------------------------------------------------------------------------

@@ -33,19 +33,21 @@ def batch(kits_root, tmp_path):
 
 def step_once(parts, batch, seed):
     generator = torch.Generator().manual_seed(seed)
-    masked_loss(parts.unet, NoiseSection(), batch, generator).backward()
-    parts.optimizer.step()
-    parts.optimizer.zero_grad()
-    parts.ema.step(parts.unet.parameters())
+    unet, optimizer = parts.networks["unet"], parts.optimizers["unet"]
+    masked_loss(unet, NoiseSection(), batch, generator).backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    parts.ema["unet"].step(unet.parameters())
 
 
 def assert_equal_parts(one, two):
-    for a, b in zip(one.unet.parameters(), two.unet.parameters(), strict=True):
+    ours, theirs = (each.networks["unet"].parameters() for each in (one, two))
+    for a, b in zip(ours, theirs, strict=True):
         assert torch.equal(a, b)
-    for a, b in zip(one.ema.shadow_params, two.ema.shadow_params, strict=True):
+    for a, b in zip(one.ema["unet"].shadow_params, two.ema["unet"].shadow_params, strict=True):
         assert torch.equal(a, b)
-    assert one.ema.optimization_step == two.ema.optimization_step
-    moments, moments2 = (each.optimizer.state_dict()["state"] for each in (one, two))
+    assert one.ema["unet"].optimization_step == two.ema["unet"].optimization_step
+    moments, moments2 = (each.optimizers["unet"].state_dict()["state"] for each in (one, two))
     assert moments.keys() == moments2.keys()
     for number in moments:
         for name, value in moments[number].items():
@@ -106,7 +108,9 @@ def test_a_state_of_another_network_is_refused(kits_root, batch, tmp_path):
         load_state(latest_state(tmp_path), other)
 
 
-@pytest.mark.parametrize("name", ["progress.json", "unet.safetensors", "optimizer.safetensors"])
+@pytest.mark.parametrize(
+    "name", ["progress.json", "unet.safetensors", "unet.optimizer.safetensors"]
+)
 def test_a_damaged_state_says_what_to_do(kits_root, batch, tmp_path, name):
     parts = fresh_parts(tiny_recipe(kits_root))
     step_once(parts, batch, 0)

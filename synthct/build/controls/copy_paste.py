@@ -14,9 +14,12 @@ from synthct.build.draw import DrawnMask
 from synthct.errors import MaskError
 from synthct.masks import Mask, Transplant, voxel_centres
 from synthct.models.methods import CopyPaste
+from synthct.recipe.plan import Plan
+from synthct.recipe.recipe import Recipe
 from synthct.volume import Affine, Box, shifted
 from synthct.volume.case import Case
 from synthct.volume.regions import structure
+from synthct.volume.views import View
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -49,7 +52,22 @@ class Copied:
     border: Border
 
     @classmethod
-    def of(cls, drawn: DrawnMask, method: CopyPaste) -> Copied:
+    def require(cls, recipe: Recipe, method: CopyPaste, plan: Plan) -> None:
+        """As in ``Control``: every donor needs an image."""
+        del method
+        donors = {d.case_id: d for spec in plan.specs for d in spec.donors}
+        if bare := [name for name, donor in sorted(donors.items()) if donor.image is None]:
+            more = f" and {len(bare) - 6} more" if len(bare) > 6 else ""
+            message = (
+                f"copy_paste pastes the donors' own voxels, and {len(bare)} of {len(donors)} have "
+                f"no image: {', '.join(bare[:6])}{more}; add their images, leave them out with "
+                "'exclude' in their source (in all arms, so that the masks stay the same), or use "
+                "noise_fill"
+            )
+            raise recipe.error(("inpaint", "method"), message)
+
+    @classmethod
+    def of(cls, drawn: DrawnMask, method: CopyPaste, view: View) -> Copied:
         """Take the lesion from the donor's image, and compare the two patients' organs.
 
         Raises:
@@ -57,6 +75,7 @@ class Copied:
         """
         from scipy.ndimage import spline_filter
 
+        del view
         if not isinstance(drawn.section, Transplant) or drawn.donor is None:
             raise MaskError(
                 f"mask '{drawn.section.name}' has no donor whose voxels could be pasted"

@@ -15,6 +15,8 @@ from synthct.build.draw import DrawnMask
 from synthct.errors import MaskError
 from synthct.masks import Mask, Transplant
 from synthct.models.methods import NoiseFill
+from synthct.recipe.plan import Plan
+from synthct.recipe.recipe import Recipe
 from synthct.volume import Box
 from synthct.volume.case import Case
 from synthct.volume.regions import Region
@@ -56,6 +58,23 @@ class Noise:
     axis: int
     source: str
     border: Border
+
+    @classmethod
+    def require(cls, recipe: Recipe, method: NoiseFill, plan: Plan) -> None:
+        """As in ``Control``: every label needs a host, a donor or a reference that shows it."""
+        known = REFERENCE_HU | method.reference_hu
+        for spec in plan.specs:
+            shown = known.keys() | spec.host.labels.keys()
+            if spec.donors and all(donor.image is not None for donor in spec.donors):
+                shown |= spec.donors[0].labels.keys()
+            for label in spec.section.painted_labels():
+                if label not in shown:
+                    message = (
+                        f"nothing says what '{label}' looks like: host {spec.host.case_id} has "
+                        "none, and not all of its donors have an image; add it, as in "
+                        f"reference_hu: {{{label}: 60}}"
+                    )
+                    raise recipe.error(("inpaint", "method"), message)
 
     @classmethod
     def of(cls, drawn: DrawnMask, method: NoiseFill, view: View) -> Noise:

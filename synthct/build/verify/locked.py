@@ -19,7 +19,7 @@ from synthct.dataset.lockfile import (
 )
 from synthct.dataset.writer import writer_settings
 from synthct.errors import ConflictError
-from synthct.models.layout import TEXT
+from synthct.models.methods import DIFFUSION_WORDS
 from synthct.version import __version__
 
 #: Packages that compute voxels or write bytes.
@@ -55,24 +55,23 @@ def lock_of(checked: Checked, numerics: Mapping[str, Any]) -> Lock:
         versions={
             "synthct": __version__,
             "python": platform.python_version(),
-            **{name: version(name) for name in (*PACKAGES, *_for_text(checked))},
+            **{name: version(name) for name in (*PACKAGES, *_packages(checked))},
         },
         numerics=dict(numerics),
         writer=writer_settings(),
     )
 
 
-def _for_text(checked: Checked) -> tuple[str, ...]:
-    """Packages that read prompts, for a checkpoint that is guided by text."""
-    files = checked.checkpoint
-    return ("tokenizers", "transformers") if files and files.layout == TEXT else ()
+def _packages(checked: Checked) -> tuple[str, ...]:
+    """The packages that the checkpoint's network needs beside those of every build."""
+    return checked.checkpoint.network.packages if checked.checkpoint else ()
 
 
 def _checkpoint(checked: Checked) -> LockedCheckpoint | None:
     files, rules = checked.checkpoint, checked.rules
     if files is None or rules is None:
         return None
-    training = files.training
+    training, network = files.training, files.network
     low, high = rules.codec(checked.recipe.masks[0].label).range_hu
     return LockedCheckpoint(
         name=files.name,
@@ -84,6 +83,7 @@ def _checkpoint(checked: Checked) -> LockedCheckpoint | None:
         attributions=tuple(str(text) for text in training.get("attributions", ())),
         cases=len(training.get("cases", ())),
         range_hu=(float(low), float(high)),
+        pipeline=None if network.words is DIFFUSION_WORDS else network.layout.class_name,
     )
 
 

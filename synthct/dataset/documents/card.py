@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import quote
 
-from synthct.dataset.documents.card_methods import METHOD_WORDS
 from synthct.dataset.documents.card_usage import usage
 from synthct.dataset.manifest import Release
 from synthct.dataset.markdown import bullets, code, count, figure, inert, one_line, table
@@ -54,6 +53,23 @@ _UNKNOWN_TRAINING = (
 )
 
 
+class MethodWords(Protocol):
+    """The parts of sentences about a method of painting.
+
+    Attributes:
+        who: Who did what to a region.
+        inside: What is inside of the mask.
+        how: What was done for each sample.
+    """
+
+    @property
+    def who(self) -> str: ...  # noqa: D102
+    @property
+    def inside(self) -> str: ...  # noqa: D102
+    @property
+    def how(self) -> str: ...  # noqa: D102
+
+
 @dataclass(frozen=True)
 class CardFacts:
     """What a card needs beside the release and its summary.
@@ -66,6 +82,7 @@ class CardFacts:
         sources: In the order of the recipe.
         labels: Values of the label map by name.
         method: What painted: ``diffusion``, or a control.
+        words: Parts of sentences about the method.
         settings: How it painted, in the order to be shown: checkpoint, revision, scheduler, ...
         description: A paragraph of the recipe's author.
         picture: File name of a picture in the dataset's folder.
@@ -84,6 +101,7 @@ class CardFacts:
     sources: Sequence[SourceNote]
     labels: Mapping[str, int]
     method: str
+    words: MethodWords
     settings: Mapping[str, str]
     description: str | None = None
     picture: str | None = None
@@ -152,7 +170,6 @@ def _header(release: Release, summary: Summary, facts: CardFacts) -> dict[str, A
 
 def _introduction(release: Release, summary: Summary, facts: CardFacts) -> str:
     slices, hosts = f"{facts.view} CT slice", count(summary.hosts, "patient")
-    words = METHOD_WORDS[facts.method]
     whose = "the real patient's" if _is_real(facts) else "that of a procedural phantom"
     outside = f"outside of it every voxel is {whose}"
     if release.patch_id is not None:
@@ -162,8 +179,8 @@ def _introduction(release: Release, summary: Summary, facts: CardFacts) -> str:
         parts.append(inert(facts.description))
     parts.append(
         f"{count(summary.samples - summary.real, slices)} of {hosts}, in each of which "
-        f"{words.who} a region anew, with the label map that goes with it. **Inside of the mask "
-        f"{words.inside}; {outside}.**"
+        f"{facts.words.who} a region anew, with the label map that goes with it. **Inside of the "
+        f"mask {facts.words.inside}; {outside}.**"
     )
     if summary.real:
         parts.append(
@@ -221,9 +238,9 @@ def _method(facts: CardFacts) -> str:
     return "\n\n".join(
         [
             "## How it was made",
-            f"For each sample a mask was drawn on a scan, {METHOD_WORDS[facts.method].how}, and "
-            "only voxels inside of the mask were pasted back. That all others are unchanged was "
-            "checked for every sample. "
+            f"For each sample a mask was drawn on a scan, {facts.words.how}, and only "
+            "voxels inside of the mask were pasted back. That all others are unchanged was checked "
+            "for every sample. "
             f"The preview shows {inert(facts.preview_window)}.",
             table(["setting", "value"], settings),
             "`recipe.yaml` is the whole recipe, `synthct.lock` names every input by hash.",

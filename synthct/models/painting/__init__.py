@@ -1,6 +1,6 @@
-"""Patches in, painted patches out, by each of the ways in which a checkpoint may paint."""
+"""Patches in, painted patches out, whichever network paints."""
 
-from synthct.models.painting.inpainter import Inpainter, Job, inpainter_of
+from synthct.models.painting.inpainter import Inpainter, Job
 from synthct.models.painting.numerics import numerics_class, pin_numerics
 from synthct.models.painting.schedulers import (
     NOT_FROM_IMAGES,
@@ -14,7 +14,6 @@ __all__ = [
     "SCHEDULERS",
     "Inpainter",
     "Job",
-    "inpainter_of",
     "make_scheduler",
     "numerics_class",
     "pin_numerics",

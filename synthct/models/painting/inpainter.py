@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Generic, Literal, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,13 +17,8 @@ import torch
 
 from synthct.errors import MaskError
 from synthct.models.checkpoint import Checkpoint
-from synthct.models.layout import TEXT, UNCONDITIONAL
-from synthct.models.methods import JUMP_LENGTH, JUMP_N_SAMPLE, Diffusion
-from synthct.models.painting.latent import LatentMethod
-from synthct.models.painting.method import Method
-from synthct.models.painting.palette import PaletteMethod
-from synthct.models.painting.repaint import RepaintMethod
-from synthct.models.patch import Patch, PatchRules
+from synthct.models.methods import Diffusion
+from synthct.models.patch import Patch
 
 FloatArray = npt.NDArray[np.float32]
 Key = TypeVar("Key")
@@ -48,19 +43,12 @@ class Job(Generic[Key]):
 
 
 class Inpainter:
-    """A checkpoint with a scheduler, a number of steps and a batch shape.
+    """A loaded checkpoint with the settings it paints with.
 
     Args:
         checkpoint: The networks.
-        scheduler: As in a recipe.
-        num_inference_steps: Number of denoising steps.
-        batch_size: Patches per batch up to 128 pixels; the shape that every batch is padded to.
-        dtype: Autocast type of the network; the scheduler always computes in float32.
-        guidance_scale: As in diffusers; 1 is without guidance.
-        prompts: For a checkpoint that is told by text: what to paint, by the number of the label,
-            the first for whatever fits; None where there is nothing to say.
-        jump_length: For an unconditional checkpoint, as in a recipe.
-        jump_n_sample: Likewise.
+        inpaint: The recipe's section: scheduler, steps, batch shape, arithmetic and so on.
+        labels: The labels that it provides, in the order in which patches number them.
 
     Raises:
         CheckpointError: If the scheduler does not fit the checkpoint's noise schedule, or cannot
@@ -68,33 +56,13 @@ class Inpainter:
     """
 
     def __init__(
-        self,
-        checkpoint: Checkpoint,
-        *,
-        scheduler: str = "dpmsolver++",
-        num_inference_steps: int = 20,
-        batch_size: int = 4,
-        dtype: Literal["float32", "bfloat16"] = "float32",
-        guidance_scale: float = 1.0,
-        prompts: Sequence[str | None] = (),
-        jump_length: int = JUMP_LENGTH,
-        jump_n_sample: int = JUMP_N_SAMPLE,
+        self, checkpoint: Checkpoint, inpaint: Diffusion, labels: Sequence[str] = ()
     ) -> None:
-        self.checkpoint = checkpoint
-        self.batch_size = batch_size
-        self.dtype = torch.bfloat16 if dtype == "bfloat16" else torch.float32
-        self.method: Method
-        if checkpoint.files.layout == UNCONDITIONAL:
-            jumps = (jump_length, jump_n_sample)
-            self.method = RepaintMethod(
-                checkpoint, scheduler, num_inference_steps, guidance_scale, *jumps
-            )
-        elif checkpoint.files.layout == TEXT:
-            self.method = LatentMethod(
-                checkpoint, scheduler, num_inference_steps, guidance_scale, prompts
-            )
-        else:
-            self.method = PaletteMethod(checkpoint, scheduler, num_inference_steps, guidance_scale)
+        self.checkpoint, self.batch_size = checkpoint, inpaint.batch_size
+        # The scheduler always computes in float32.
+        self.dtype = torch.bfloat16 if inpaint.dtype == "bfloat16" else torch.float32
+        prompts = [inpaint.prompt_for(label) for label in (None, *labels)]
+        self.network = checkpoint.files.network(checkpoint, inpaint, prompts)
 
     def shape_of_batch(self, patch_size: int) -> int:
         """Number of patches of one size in each batch."""
@@ -142,41 +110,17 @@ class Inpainter:
     def _batch(self, jobs: Sequence[Job[Key]]) -> Iterator[tuple[Key, FloatArray]]:
         full = self.shape_of_batch(jobs[0].patch.size)
         padded = [*jobs, *[jobs[-1]] * (full - len(jobs))]
-        with self._arithmetic():
-            out = self.method.paint_batch([j.patch for j in padded], [j.seed for j in padded])
+        with torch.no_grad(), self._arithmetic():
+            out = self.network.paint_batch([j.patch for j in padded], [j.seed for j in padded])
         painted = out.float().cpu().numpy()
         for job, pixels in zip(jobs, painted, strict=False):
             yield job.key, pixels
 
     def probe(self, size: int) -> None:
         """One pass of the network on an empty patch."""
-        with self._arithmetic():
-            self.method.probe(size)
+        with torch.no_grad(), self._arithmetic():
+            self.network.probe(size)
 
     def _arithmetic(self) -> torch.autocast:
         halved = self.dtype == torch.bfloat16
-        return torch.autocast(self.method.device.type, torch.bfloat16, halved)
-
-
-def inpainter_of(checkpoint: Checkpoint, asked: Diffusion, rules: PatchRules) -> Inpainter:
-    """A checkpoint as a recipe wants it to paint.
-
-    Args:
-        checkpoint: The recipe's.
-        asked: The recipe's section ``inpaint``.
-        rules: What the checkpoint takes; the labels of patches count as they do.
-
-    Raises:
-        CheckpointError: If it cannot paint like that.
-    """
-    return Inpainter(
-        checkpoint,
-        scheduler=asked.scheduler,
-        num_inference_steps=asked.num_inference_steps,
-        guidance_scale=asked.guidance_scale,
-        batch_size=asked.batch_size,
-        dtype=asked.dtype,
-        prompts=[asked.prompt_for(label) for label in (None, *rules.labels)],
-        jump_length=asked.jump_length or JUMP_LENGTH,
-        jump_n_sample=asked.jump_n_sample or JUMP_N_SAMPLE,
-    )
+        return torch.autocast(self.network.device.type, torch.bfloat16, halved)

@@ -1,4 +1,4 @@
-"""What a sample's low bits depend on beside its seed."""
+"""The numerics class: what a sample's low bits depend on beside its seed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def pin_numerics(threads: int) -> None:
 
 def numerics_class(inpainter: Inpainter) -> dict[str, Any]:
     """Within one such class a sample's bits are promised to be the same."""
-    device = inpainter.method.device
+    device = inpainter.network.device
     on_gpu = device.type == "cuda"
     return {
         "device": device.type,
@@ -35,7 +35,7 @@ def numerics_class(inpainter: Inpainter) -> dict[str, Any]:
         "torch": torch.__version__,
         "cudnn": torch.backends.cudnn.version() if on_gpu else None,
         "diffusers": diffusers.__version__,
-        **({"transformers": version("transformers")} if inpainter.checkpoint.text else {}),
+        **{name: version(name) for name in inpainter.network.numeric_packages},
     }
 
 

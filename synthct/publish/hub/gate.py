@@ -20,7 +20,8 @@ from synthct.models.checkpoint import (
     load_checkpoint,
 )
 from synthct.models.folder import SUMS, TRAINING
-from synthct.models.layout import INDEX, PALETTE
+from synthct.models.layout import INDEX
+from synthct.models.network import described
 from synthct.publish.hub.leaks import require_no_leaks
 from synthct.publish.hub.parcel import CARD, Item, Parcel
 
@@ -116,11 +117,8 @@ def _dataset(folder: Path) -> Parcel:
 
 def _checkpoint(path: str, tag: str | None, card: Path | None) -> Parcel:
     files = find_checkpoint(path)
-    if files.layout != PALETTE:
-        raise CheckpointError(
-            f"checkpoint '{files.name}' is {files.layout.what}; only checkpoints of synthct are "
-            "published"
-        )
+    if not files.network.is_trained_here:
+        raise CheckpointError(f"{described(files)}; only checkpoints of synthct are published")
     lacking = [n for n in (SUMS, TRAINING, CARD) if not (files.folder / n).is_file()]
     if lacking:
         raise CheckpointError(

@@ -10,8 +10,7 @@ from pydantic import ValidationError
 from synthct.dataset.manifest import MANIFEST, Manifest
 from synthct.errors import ConflictError
 from synthct.models.checkpoint import checkpoint_id
-from synthct.models.folder import SUMS
-from synthct.models.layout import PALETTE
+from synthct.models.folder import SUMS, TRAINING
 from synthct.publish.hub.parcel import Tree
 from synthct.publish.hub.repo import HubRepo
 
@@ -87,7 +86,7 @@ def _checkpoint(sums: bytes, title: str) -> Shown:
     return Shown(
         name=said["name"] if said else None,
         version=said["version"] if said else None,
-        content_id=checkpoint_id({name: hashes.get(name, "") for name in PALETTE.files}),
+        content_id=checkpoint_id({n: sha256 for n, sha256 in hashes.items() if n != TRAINING}),
         paths=frozenset({*hashes, SUMS}),
     )
 

@@ -1,20 +1,62 @@
-"""The network of a training recipe: fresh, or with the weights of a finished checkpoint."""
+"""Palette: one network learns to take noise from the masked part of a patch.
+
+Also how a network starts: fresh, or with the weights of a finished checkpoint.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
+from diffusers import DiffusionPipeline
+from torch import Tensor, nn
 
 from synthct.errors import CheckpointError
 from synthct.models.checkpoint import Checkpoint, CheckpointFiles, load_checkpoint
-from synthct.models.palette import PaletteUNet
-from synthct.training.loss import make_schedule
+from synthct.models.networks.palette import Palette
+from synthct.models.palette import PaletteInpaintPipeline, PaletteUNet
+from synthct.models.patch import PatchRules
+from synthct.training.data import Batch
+from synthct.training.loss import make_schedule, masked_loss
+from synthct.training.objective import Objective
 from synthct.training.recipe import TrainingRecipe
 
 LABELS = "label_embedding.weight"
+
+
+class PaletteObjective(Objective):
+    """A ``PaletteUNet`` with AdamW; loss inside the mask."""
+
+    network = Palette
+
+    def __init__(self, recipe: TrainingRecipe) -> None:
+        """As in ``Objective``."""
+        self.recipe = recipe
+        self.unet, self.base = make_network(recipe)
+        self.networks = {"unet": self.unet}
+        optim = recipe.optim
+        adam = torch.optim.AdamW(
+            self.unet.parameters(), lr=optim.learning_rate, weight_decay=optim.weight_decay
+        )
+        self.optimizers = {"unet": adam}
+        self.rules = PatchRules.from_config(self.unet.config)
+
+    def losses(
+        self, nets: Mapping[str, nn.Module], batch: Batch, generator: torch.Generator
+    ) -> Iterator[tuple[str, Tensor]]:
+        """As in ``Objective``."""
+        yield "unet", masked_loss(nets["unet"], self.recipe.noise, batch, generator)
+
+    def validation_loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        """As in ``Objective``."""
+        return masked_loss(self.unet, self.recipe.noise, batch, generator)
+
+    def pipeline(self) -> DiffusionPipeline:
+        """As in ``Objective``."""
+        noise = self.recipe.noise
+        schedule = make_schedule(noise.painting_schedule, noise.prediction_type)
+        return PaletteInpaintPipeline(self.unet, schedule)
 
 
 def make_network(recipe: TrainingRecipe) -> tuple[PaletteUNet, CheckpointFiles | None]:
@@ -58,7 +100,7 @@ def take_weights(unet: PaletteUNet, base: Checkpoint) -> None:
     Raises:
         CheckpointError: If a tensor is missing or has another shape.
     """
-    theirs: dict[str, torch.Tensor] = dict(base.unet.state_dict())
+    theirs: dict[str, Tensor] = dict(base["unet"].state_dict())
     rows = theirs.pop(LABELS)
     ours = unet.state_dict()
     for name, value in ours.items():
@@ -70,7 +112,7 @@ def take_weights(unet: PaletteUNet, base: Checkpoint) -> None:
                 f"checkpoint '{base.files.name}': tensor {name} is {have}, the recipe's network "
                 f"needs {tuple(value.shape)}; leave the fields of model out that shape the network"
             )
-    places = row_of_label(base.unet)
+    places = row_of_label(base["unet"])
     table = torch.stack([rows[places.get(name, 0)] for name in row_of_label(unet)])
     unet.load_state_dict({**theirs, LABELS: table})
 
@@ -82,17 +124,3 @@ def row_of_label(unet: PaletteUNet) -> Mapping[str | None, int]:
     if unet.null_label is not None:
         rows[None] = unet.null_label
     return rows
-
-
-def as_checkpoint(unet: PaletteUNet, recipe: TrainingRecipe) -> Checkpoint:
-    """A network in training as ``Inpainter`` takes it."""
-    schedule = make_schedule(recipe.noise.painting_schedule, recipe.noise.prediction_type)
-    files = CheckpointFiles(
-        name=recipe.name,
-        folder=Path(),
-        revision=None,
-        hashes={},
-        configs={"unet": dict(unet.config), "scheduler": dict(schedule.config)},
-        training={},
-    )
-    return Checkpoint(files, unet)

@@ -1,0 +1,156 @@
+"""The door between networks and what builds, checks and publishes: one class per kind of network.
+
+A checkpoint's ``model_index.json`` names the class (``networks.NETWORKS``). What is known from the
+files alone is asked of the class; an instance is a loaded checkpoint that paints. Nothing outside
+``models/`` knows which class it is. Implementations import torch inside their functions, since
+recipes are checked without it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from synthct.models.layout import Layout
+from synthct.models.methods import DIFFUSION_WORDS, REPAINT, Diffusion, MethodWords
+from synthct.models.patch import Patch, PatchRules
+
+if TYPE_CHECKING:
+    import torch
+
+    from synthct.models.checkpoint import Checkpoint, CheckpointFiles
+
+
+class Misfit(NamedTuple):
+    """A setting of a recipe that does not go with its checkpoint.
+
+    Attributes:
+        key: Where, below the recipe's section ``inpaint``; empty for the section itself.
+        message: What is wrong and what to do.
+    """
+
+    key: tuple[str, ...]
+    message: str
+
+
+class Network(ABC):
+    """A kind of network; an instance is a loaded checkpoint and how it is to paint.
+
+    Attributes:
+        layout: The files and classes of its pipeline.
+        settings: The settings of ``inpaint`` that it takes beside those of every checkpoint.
+        packages: Packages that it needs beside those of every build; named in the lock.
+        numeric_packages: Those of them on whose version the low bits depend.
+        is_trained_here: Whether ``synthct train`` makes such checkpoints: only these are
+            published and trained further.
+        words: What a dataset's card says of its paintings.
+        device: Where the loaded network is.
+        passes: Passes of the network for one batch.
+    """
+
+    layout: ClassVar[Layout]
+    settings: ClassVar[tuple[str, ...]] = ()
+    packages: ClassVar[tuple[str, ...]] = ()
+    numeric_packages: ClassVar[tuple[str, ...]] = ()
+    is_trained_here: ClassVar[bool] = False
+    words: ClassVar[MethodWords] = DIFFUSION_WORDS
+
+    device: torch.device
+    passes: int = 1
+
+    @classmethod
+    @abstractmethod
+    def check_configs(cls, name: str, configs: Mapping[str, Mapping[str, Any]]) -> None:
+        """Refuse configs that describe no network that can be painted with.
+
+        Args:
+            name: The checkpoint's name.
+            configs: The config of each component, and of the scheduler if there is one.
+
+        Raises:
+            CheckpointError: With the first key that is wrong, and why.
+        """
+
+    @classmethod
+    def misfits(
+        cls, files: CheckpointFiles, inpaint: Diffusion, labels: Sequence[str | None]
+    ) -> Iterator[Misfit]:
+        """Settings that do not go with a checkpoint, or that it needs and that are missing.
+
+        Args:
+            files: The checkpoint.
+            inpaint: The recipe's section.
+            labels: What its masks want painted; None for whatever fits.
+        """
+        del labels
+        if inpaint.scheduler == REPAINT:
+            yield Misfit(
+                ("scheduler",),
+                f"'{REPAINT}' is for unconditional models, and {described(files)}; choose "
+                "another, such as dpmsolver++",
+            )
+
+    @classmethod
+    @abstractmethod
+    def rules(
+        cls, files: CheckpointFiles, inpaint: Diffusion, labels: Sequence[str | None]
+    ) -> PatchRules:
+        """The patches that a checkpoint takes and the labels that it provides.
+
+        Args:
+            files: The checkpoint.
+            inpaint: The recipe's section, for which ``misfits`` has none.
+            labels: What its masks want painted; None for whatever fits.
+
+        Raises:
+            CheckpointError: If the config makes no sense, or a package is missing.
+        """
+
+    @classmethod
+    @abstractmethod
+    def load(cls, files: CheckpointFiles, device: str) -> Mapping[str, Any]:
+        """The components with their weights, by name, in evaluation mode.
+
+        Raises:
+            CheckpointError: If the weights are not exactly those that the configs describe.
+        """
+
+    @abstractmethod
+    def __init__(
+        self, checkpoint: Checkpoint, inpaint: Diffusion, prompts: Sequence[str | None]
+    ) -> None:
+        """Prepare to paint.
+
+        Args:
+            checkpoint: Of this kind.
+            inpaint: How it is to paint.
+            prompts: What to say for each label, whatever fits first; None for nothing.
+
+        Raises:
+            CheckpointError: If the checkpoint cannot paint like that.
+        """
+
+    @abstractmethod
+    def paint_batch(self, patches: Sequence[Patch], seeds: Sequence[int]) -> torch.Tensor:
+        """Paint patches of one size and strength together.
+
+        A sample's bits may depend on the shape of the batch, but not on its place or companions.
+
+        Args:
+            patches: The patches.
+            seeds: Seeds of the noise, one per patch.
+
+        Returns:
+            (B, S, S) in -1..1, equal to the images outside of the masks; NaN where the network or
+            the scheduler overflowed.
+        """
+
+    @abstractmethod
+    def probe(self, size: int) -> None:
+        """One pass of the network on an empty patch, to measure how long it takes."""
+
+
+def described(files: CheckpointFiles) -> str:
+    """The beginning of a message about a checkpoint and the kind of its network."""
+    return f"checkpoint '{files.name}' is {files.network.layout.what}"

@@ -1,0 +1,25 @@
+"""The kinds of networks that paint: one file each, listed in ``NETWORKS``."""
+
+from collections.abc import Iterator
+
+from synthct.models.network import Network
+from synthct.models.networks.latent import TextGuided
+from synthct.models.networks.palette import Palette
+from synthct.models.networks.unconditional import Unconditional
+
+NETWORKS: tuple[type[Network], ...] = (Palette, Unconditional, TextGuided)
+
+
+def network_of(pipeline: object) -> type[Network] | None:
+    """The network of a pipeline's class name, as ``model_index.json`` gives it."""
+    return next((n for n in NETWORKS if n.layout.class_name == pipeline), None)
+
+
+def class_names() -> list[str]:
+    """The classes of all pipelines that synthct runs."""
+    return [network.layout.class_name for network in NETWORKS]
+
+
+def all_files() -> Iterator[str]:
+    """Every file that some network reads."""
+    yield from dict.fromkeys(file for network in NETWORKS for file in network.layout.all_files)
