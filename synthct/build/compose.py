@@ -34,7 +34,7 @@ from synthct.build.draw import CaseReader
 from synthct.errors import ConflictError, RecipeError, ResourceError, SourceError, VerifyError
 from synthct.volume.intensity import Window
 from synthct.recipe.recipe import Recipe, stored_recipe
-from synthct.sources import CaseEntry, FolderSection, Index, at_hand, index_sources
+from synthct.sources import CaseEntry, FolderSection, Index, download, index_sources
 from synthct.volume import Box, Volume
 
 
@@ -180,7 +180,7 @@ def _hosts(
         section = section.in_folder(root)
     names = tuple(case.case for case in lock.sources["hosts"].cases)
     wanted = section.model_copy(update={"cases": names, "exclude": ()})
-    hosts = at_hand({"hosts": wanted}, cache_dir)
+    hosts = download({"hosts": wanted}, cache_dir)
     index = index_sources(hosts, recipe.wanted_labels(), cache_dir=cache_dir, progress=progress)
     found = {entry.case_id: entry for entry in index.entries("hosts")}
     for case in lock.sources["hosts"].cases:

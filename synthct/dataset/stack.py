@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from synthct.dataset.rows import SampleRow, decode
 from synthct.errors import VerifyError
-from synthct.volume import GRID_TOLERANCE_MM, Affine, Volume, corner_distance_mm, shifted
+from synthct.volume import Affine, Volume, same_grid, shifted
 from synthct.volume.views import VIEW_AXIS, View, from_picture, volume_affine
 
 Columns = Mapping[str, Any]
@@ -104,4 +104,4 @@ def _continues(first: Affine, one: SampleRow, view: View, number: int) -> bool:
     start[VIEW_AXIS[view]] = number
     own = volume_affine(one.affine, (rows, columns), view)
     shape = from_picture(one.mask, view).shape
-    return corner_distance_mm(shape, own, shifted(first, start)) <= GRID_TOLERANCE_MM
+    return same_grid(shape, own, shifted(first, start))
