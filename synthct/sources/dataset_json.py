@@ -12,6 +12,7 @@ from pydantic import Field
 
 from synthct.errors import SourceError
 from synthct.sources.base import CaseFiles, Found
+from synthct.sources.exported import EXPORT_FILES
 from synthct.sources.folder import FolderSection
 from synthct.volume.views import IGNORE
 
@@ -43,8 +44,8 @@ class DatasetJson(FolderSection):
     channel: Annotated[int, Field(ge=0, le=9999)] | None = None
 
     def files(self) -> tuple[str, ...]:
-        """The JSON, and images and label maps for training."""
-        return (_JSON, "imagesTr/*.nii*", "labelsTr/*.nii*")
+        """The JSON, images and label maps for training, and the tables of an export."""
+        return (_JSON, "imagesTr/*.nii*", "labelsTr/*.nii*", *EXPORT_FILES)
 
     def native_labels(self) -> Mapping[str, int]:
         """The structures of ``dataset.json``."""

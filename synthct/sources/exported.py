@@ -17,6 +17,8 @@ from synthct.errors import SourceError
 from synthct.sources.base import CaseFiles, Found
 
 _SAMPLES, _METADATA, _LOCK = "samples.csv", "metadata.parquet", "synthct.lock"
+#: Patterns of what an export says of itself; ``*`` also stands for ``/``.
+EXPORT_FILES = (_SAMPLES, f"*{_METADATA}", _LOCK)
 #: Columns that tell a table of an export from any other of that name.
 _OWN_COLUMNS = frozenset({"patient_id", "lesion_id", "mask_kind"})
 #: How many folders above a file the export's own may be.

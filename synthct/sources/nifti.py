@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from synthct.errors import SourceError
 from synthct.sources.base import CaseFiles, Found, Name, expand
+from synthct.sources.exported import EXPORT_FILES
 from synthct.sources.folder import FolderSection
 from synthct.volume.views import IGNORE
 
@@ -91,8 +92,8 @@ class Nifti(FolderSection):
         return tuple(p for p in (self.image, self.labels, *self.structures.values()) if p)
 
     def files(self) -> tuple[str, ...]:
-        """Whatever the patterns match."""
-        return tuple(_glob(pattern) for pattern in self.patterns)
+        """Whatever the patterns match, and the tables of an export of synthct."""
+        return (*(_glob(pattern) for pattern in self.patterns), *EXPORT_FILES)
 
     def native_labels(self) -> Mapping[str, int]:
         """``label_names``."""

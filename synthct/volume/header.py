@@ -260,7 +260,8 @@ def _oriented(path: Path, fields: Any, shape: Index3, orientation: str | None) -
         raise SourceError(
             f"{path}: neither sform nor qform says how it lies in the patient (both codes are 0), "
             "so left and right are unknown; repair the header, or say with 'orientation: LAS' "
-            "(or RAS, LPS, ...) in the source in which directions its axes run"
+            "(or RAS, LPS, ...) in the source in which directions its axes run; a label map that "
+            "lies as its image does can take its grid by 'label_grid: image'"
         )
     turn = inv_ornt_aff(axcodes2ornt(tuple(orientation)), shape)
     affine = np.eye(4)

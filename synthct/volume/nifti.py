@@ -159,10 +159,17 @@ def read_labels(
     """
     reading = reading or LabelReading()
     remarks = [] if remarks is None else remarks
-    with _open(path, sha256, reading.orientation) as (content, header):
+    # Any orientation will do for a file that takes its image's grid.
+    orientation = reading.orientation or ("RAS" if reading.image is not None else None)
+    with _open(path, sha256, orientation) as (content, header):
         _frame(path, header, None)
         if reading.image is not None:
-            header = _on_grid_of(reading.image, header, reading.orientation, remarks)
+            header = _on_grid_of(path, header, reading.image, reading.orientation, remarks)
+        elif not header.has_form:
+            remarks.append(
+                f"the label map is read as orientation {reading.orientation}, since neither sform "
+                "nor qform says how it lies"
+            )
         out, stored, affine = _canonical_array(path, header, np.uint8)
         for start, slab in _slabs(content, header):
             if header.intercept == 0 and not slab.any():
@@ -187,16 +194,25 @@ def read_labels(
     return Volume(out, affine)
 
 
-def _on_grid_of(image: Path, header: Header, orientation: str | None, remarks: list[str]) -> Header:
-    """A label map's header with the affine of its image if its own puts it elsewhere."""
+def _on_grid_of(
+    path: Path, header: Header, image: Path, orientation: str | None, remarks: list[str]
+) -> Header:
+    """A label map's header with the affine of its image if its own puts it elsewhere.
+
+    Raises:
+        SourceError: If it has not the stored shape of its image and no affine of its own.
+    """
     with open_content(image) as content:
         other = read_header(content, orientation=orientation)
-    shape, affine, _ = _canonical_grid(header)
-    if header.shape != other.shape or (
-        shape == _canonical_grid(other)[0]
-        and same_grid(shape, _canonical_grid(other)[1], affine)
-        and header.has_form
-    ):
+    if header.shape != other.shape:
+        if header.has_form or orientation is not None:
+            return header  # perhaps a part of the image's grid, or refused when they are compared
+        raise SourceError(
+            f"{path}: its shape {header.shape} is not that of its image, {other.shape}, and "
+            "neither sform nor qform says how it lies; repair the header"
+        )
+    (shape, affine, _), (other_shape, other_affine, _) = map(_canonical_grid, (header, other))
+    if header.has_form and shape == other_shape and same_grid(shape, other_affine, affine):
         return header
     remarks.append(
         "the label map takes the grid of its image (label_grid: image), since its own affine does "
