@@ -126,9 +126,10 @@ def _fields(content: Content) -> Any:
         little, big = (int.from_bytes(start[:4], order) for order in ("little", "big"))
         size = next((n for n in (little, big) if n in _MAGIC), None)
         if size is None:
-            what = "not a NIfTI file" if len(start) >= 348 else "not a NIfTI file, or cut"
+            if len(start) < 348 and describe_format(start) is None:
+                raise SourceError(f"{content.path}: not a NIfTI file, or cut in its header")
             hint = describe_format(start) or f"it begins with {start[:8]!r}; fetch it again"
-            raise SourceError(f"{content.path}: {what}; {hint}")
+            raise SourceError(f"{content.path}: not a NIfTI file; {hint}")
         block = content.read(size)
     except SourceError as err:
         if "cut short: " in str(err):
