@@ -322,6 +322,21 @@ def test_an_export_on_the_hub_is_a_source(
     away = known(index_of(source, cache))
     assert len(away) == 4
     assert away == known(index_of(source.in_folder(exported), cache))
+    assert_patients_of_an_export(source.in_folder(exported), exported, data, cache)
+
+
+def assert_patients_of_an_export(source: Nifti, exported: Path, data: Path, cache: Path) -> None:
+    """Whose scans were painted is in the export's tables, not in the names of its files."""
+    people = {entry.patient_id for entry in index_of(source, cache).entries("hosts")}
+    assert people <= {path.name for path in (data / "hosts").iterdir()}
+    assert source.download(cache).licence == "CC-BY-NC-SA-4.0"
+    (exported / "samples.csv").rename(exported / "samples.txt")
+    again = {entry.patient_id for entry in index_of(source, cache).entries("hosts")}
+    assert again == people, "the tables beside the files say the same"
+    for table in exported.glob("*/metadata.parquet"):
+        table.unlink()
+    with pytest.raises(SourceError, match="say who the patients are"):
+        index_of(source, cache)
 
 
 def test_training_takes_its_scans_from_the_hub(
