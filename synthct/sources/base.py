@@ -66,7 +66,7 @@ class CaseFiles:
 
 
 @dataclass(frozen=True)
-class Found:
+class FolderContents:
     """What a layout finds in its folder.
 
     Attributes:
@@ -191,7 +191,7 @@ class SourceSection(BaseModel):
         del cache_dir
         return self
 
-    def find(self, cache_dir: Path) -> Found:
+    def find(self, cache_dir: Path) -> FolderContents:
         """The cases of the source, by their file names.
 
         Args:
@@ -269,14 +269,14 @@ class SourceSection(BaseModel):
         """The folder that all files of the source lie beneath."""
         raise NotImplementedError
 
-    def select(self, found: Found) -> Found:
+    def select(self, contents: FolderContents) -> FolderContents:
         """Apply ``cases`` and ``exclude``.
 
         Raises:
             SourceError: If a name or pattern of ``cases`` matches no case.
         """
-        ids = [case.case_id for case in found.cases]
-        known = [*ids, *(case_id for case_id, _ in found.skipped)]
+        ids = [case.case_id for case in contents.cases]
+        known = [*ids, *(case_id for case_id, _ in contents.skipped)]
         for pattern in self.cases or ():
             if not any(fnmatchcase(case_id, pattern) for case_id in known):
                 raise SourceError(
@@ -287,10 +287,10 @@ class SourceSection(BaseModel):
             for pattern in self.exclude
             if not any(fnmatchcase(case_id, pattern) for case_id in known)
         ]
-        return Found(
-            tuple(case for case in found.cases if self._wants(case.case_id)),
-            tuple(skip for skip in found.skipped if self._wants(skip[0])),
-            (*found.notes, *notes),
+        return FolderContents(
+            tuple(case for case in contents.cases if self._wants(case.case_id)),
+            tuple(skip for skip in contents.skipped if self._wants(skip[0])),
+            (*contents.notes, *notes),
         )
 
     def _wants(self, case_id: str) -> bool:

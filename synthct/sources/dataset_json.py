@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from synthct.errors import SourceError
-from synthct.sources.base import CaseFiles, Found
+from synthct.sources.base import CaseFiles, FolderContents
 from synthct.sources.exported import EXPORT_FILES
 from synthct.sources.folder import FolderSection
 from synthct.volume.views import IGNORE
@@ -69,7 +69,7 @@ class DatasetJson(FolderSection):
         parts = [str(data[key]) for key in ("name", "reference") if data.get(key)]
         return {"licence": licence, "attribution": f"{': '.join(parts)} ({text})".strip()}
 
-    def find(self, cache_dir: Path) -> Found:
+    def find(self, cache_dir: Path) -> FolderContents:
         """The cases for training; see ``SourceSection.find``."""
         del cache_dir
         root = self.require_root()
@@ -88,7 +88,7 @@ class DatasetJson(FolderSection):
             raise SourceError(
                 f"root {root} has no case with a label map in labelsTr. {self.remedy()}"
             )
-        return Found(tuple(cases), tuple(skipped), tuple(notes))
+        return FolderContents(tuple(cases), tuple(skipped), tuple(notes))
 
     def _pairs(self) -> dict[str, tuple[str, str]]:
         """Case id to the paths of image and label map beneath the root."""

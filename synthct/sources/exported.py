@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from synthct.errors import SourceError
-from synthct.sources.base import CaseFiles, Found
+from synthct.sources.base import CaseFiles, FolderContents
 
 _SAMPLES, _METADATA, _LOCK = "samples.csv", "metadata.parquet", "synthct.lock"
 #: Patterns of what an export says of itself; ``*`` also stands for ``/``.
@@ -27,14 +27,14 @@ _LEVELS = 3
 Row = Mapping[str, Any]
 
 
-def with_export_tables(found: Found) -> Found:
+def with_export_tables(contents: FolderContents) -> FolderContents:
     """The cases with patient and split of an export's own tables, where they are from one.
 
     Raises:
         SourceError: If a case is from an export whose tables are lost or do not name it.
     """
     known: dict[Path, Mapping[str, Row] | None] = {}
-    return replace(found, cases=tuple(_with_patient(case, known) for case in found.cases))
+    return replace(contents, cases=tuple(_with_patient(case, known) for case in contents.cases))
 
 
 def export_terms(root: Path) -> dict[str, str | None]:

@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from synthct.errors import SourceError
-from synthct.sources.base import Found, Name, SourceSection, nearest_case
+from synthct.sources.base import FolderContents, Name, SourceSection, nearest_case
 from synthct.sources.exported import export_terms, with_export_tables
 from synthct.storage.hub import HUB_ID, dataset_files
 from synthct.volume import CtReading, LabelReading
@@ -36,11 +36,8 @@ def _check_repo(name: str) -> str:
 
 
 def _check_orientation(code: str) -> str:
-    if sorted(min("RL", "AP", "SI", key=lambda pair: c not in pair) for c in code) != [
-        "AP",
-        "RL",
-        "SI",
-    ] or any(c not in "RLAPSI" for c in code):
+    axes = sorted(axis for letter in code for axis in ("RL", "AP", "SI") if letter in axis)
+    if len(code) != 3 or axes != ["AP", "RL", "SI"]:
         raise ValueError(
             f"'{code}' is no orientation; give the directions in which the three axes run, such "
             "as LAS (left, anterior, superior)"
@@ -163,9 +160,9 @@ class FolderSection(SourceSection):
         """The person whose scan the case is, by ``patients``, else by the source's own table."""
         return self.patients.get(case_id, super().patient_of(case_id, listed))
 
-    def select(self, found: Found) -> Found:
+    def select(self, contents: FolderContents) -> FolderContents:
         """Apply ``cases`` and ``exclude``; notes on ``patients`` not there and unknown licences."""
-        known = [case.case_id for case in found.cases]
+        known = [case.case_id for case in contents.cases]
         notes = [
             f"patients: there is no case '{case_id}'{nearest_case(case_id, known)}"
             for case_id in self.patients
@@ -176,7 +173,7 @@ class FolderSection(SourceSection):
                 f"its licence is unknown, since it has not the marks of {self.marks}; state it "
                 "with 'licence' and 'attribution' in the source"
             )
-        selected = super().select(replace(found, notes=(*found.notes, *notes)))
+        selected = super().select(replace(contents, notes=(*contents.notes, *notes)))
         return with_export_tables(selected)
 
     def folder(self, cache_dir: Path) -> Path:

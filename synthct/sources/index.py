@@ -116,7 +116,7 @@ def index_sources(
         cache_dir: Where facts of files already read are kept, and phantoms once made.
         lesions: Source to the labels whose lesions are described, each with its organ.
         on_bad_case: Whether a case whose files are damaged or do not fit together ends it all, or
-            is left out and told in ``Index.skipped``.
+            is left out and listed in ``Index.skipped``.
         progress: Show a progress bar, in cases.
 
     Returns:
@@ -159,7 +159,7 @@ def index_sources(
                     bar.update()
                     try:
                         image = _image(section, case, store)
-                        entry, said = _entry(name, section, case, image, labels, store)
+                        entry, case_remarks = _entry(name, section, case, image, labels, store)
                         described = (lesions or {}).get(name, ())
                         entry = with_lesions(entry, described, label_names, store)
                     except SourceError as err:
@@ -168,7 +168,7 @@ def index_sources(
                         skipped.append(Skipped(name, case.case_id, _reason(err, store.root)))
                         continue
                     rows.append(entry)
-                    remarks.update(said)
+                    remarks.update(case_remarks)
                     if image is None:
                         continue
                     _refuse_double(seen.setdefault(str(image.fingerprint), entry), entry)
@@ -178,9 +178,9 @@ def index_sources(
                 if not rows:
                     last = skipped[-1]
                     raise SourceError(f"no case is good; {last.case_id}: {last.reason}")
-                told = [f"{n} of {len(rows)} cases: {text}" for text, n in remarks.items()]
-                told += [*section.unused_options(remarks), *_not_there(section, rows)]
-                notes += [f"source '{name}': {text}" for text in told]
+                texts = [f"{n} of {len(rows)} cases: {text}" for text, n in remarks.items()]
+                texts += [*section.unused_options(remarks), *_not_there(section, rows)]
+                notes += [f"source '{name}': {text}" for text in texts]
             entries[name] = tuple(rows)
     return Index(entries, tuple(skipped), tuple(notes))
 
@@ -229,7 +229,7 @@ def _entry(
     labels: Sequence[str],
     store: FactsStore,
 ) -> tuple[CaseEntry, set[str]]:
-    """The index entry of one case, and what is to be said of how its files were read.
+    """The index entry of one case, and remarks on how its files were read.
 
     Reads the files whose facts are not known yet.
     """

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import model_validator
 
 from synthct.errors import SourceError
-from synthct.sources.base import CaseFiles, Found
+from synthct.sources.base import CaseFiles, FolderContents
 from synthct.sources.folder import FolderSection
 
 _CASE_NAME = re.compile(r"case_\d{5}")
@@ -81,7 +81,7 @@ class Kits(FolderSection):
         """KiTS has these three labels and no other."""
         return True
 
-    def find(self, cache_dir: Path) -> Found:
+    def find(self, cache_dir: Path) -> FolderContents:
         """The ``case_*`` folders with a label map; see ``SourceSection.find``."""
         del cache_dir
         root = self.require_root()
@@ -102,7 +102,7 @@ class Kits(FolderSection):
             hint = f"use {nested[0]}" if nested else self.remedy()
             label_map = f"case_*/{self.label_stems[0]}.nii.gz"
             raise SourceError(f"root {root} has no {label_map}; {hint}")
-        return Found(tuple(cases), tuple(skipped))
+        return FolderContents(tuple(cases), tuple(skipped))
 
     def _either(self, folder: Path, stem: str) -> Path | None:
         return self.inside(folder / f"{stem}.nii.gz") or self.inside(folder / f"{stem}.nii")

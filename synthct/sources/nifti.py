@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from synthct.errors import SourceError
-from synthct.sources.base import CaseFiles, Found, Name, expand
+from synthct.sources.base import CaseFiles, FolderContents, Name, expand
 from synthct.sources.exported import EXPORT_FILES
 from synthct.sources.folder import FolderSection
 from synthct.volume.views import IGNORE
@@ -107,20 +107,20 @@ class Nifti(FolderSection):
         """Each label to those of ``structures`` that it comes to."""
         return {label: expand(label, self.structures, self.unions) for label in labels}
 
-    def find(self, cache_dir: Path) -> Found:
+    def find(self, cache_dir: Path) -> FolderContents:
         """The cases that the patterns match; see ``SourceSection.find``."""
         del cache_dir
         root = self.require_root()
         images = self._match(root, self.image) if self.image else {}
         maps = self._match(root, self.labels) if self.labels else {}
         files = {name: self._match(root, pattern) for name, pattern in self.structures.items()}
-        labelled = {*maps, *(case_id for found in files.values() for case_id in found)}
+        labelled = {*maps, *(case_id for matches in files.values() for case_id in matches)}
         cases, skipped = [], []
         for case_id in sorted({*images, *labelled}):
             if self.labels and case_id not in maps:
                 skipped.append((case_id, f"has no label map like {self.labels}"))
                 continue
-            own = {name: found[case_id] for name, found in files.items() if case_id in found}
+            own = {name: paths[case_id] for name, paths in files.items() if case_id in paths}
             own |= dict.fromkeys(self.label_names, maps[case_id]) if self.labels else {}
             unions = {
                 union: tuple(part for part in parts if part in own)
@@ -131,7 +131,7 @@ class Nifti(FolderSection):
         if not cases:
             tried = ", ".join(self.patterns)
             raise SourceError(f"root {root} has no case that matches {tried}; mend the patterns")
-        return Found(tuple(cases), tuple(skipped), tuple(self._gaps(cases)))
+        return FolderContents(tuple(cases), tuple(skipped), tuple(self._gaps(cases)))
 
     def _gaps(self, cases: Sequence[CaseFiles]) -> Iterator[str]:
         """What the patterns name and cases have no file for."""
@@ -156,24 +156,24 @@ class Nifti(FolderSection):
                 named = True
             else:
                 regex += "[^/]*" if piece == "*" else re.escape(piece)
-        found: dict[str, Path] = {}
+        files: dict[str, Path] = {}
         for path in sorted(root.glob(_glob(pattern))):
             parts = path.relative_to(root).parts
             match = re.fullmatch(regex, "/".join(parts))
             hidden = any(
-                name.startswith(".") and not asked.startswith(".")
-                for name, asked in zip(parts, PurePosixPath(pattern).parts, strict=True)
+                name.startswith(".") and not piece.startswith(".")
+                for name, piece in zip(parts, PurePosixPath(pattern).parts, strict=True)
             )
             if match is None or hidden or self.inside(path) is None:
                 continue
             case_id = match["case"]
-            if case_id in found:
+            if case_id in files:
                 raise SourceError(
                     f"pattern '{pattern}': case {case_id} has two files, "
-                    f"{found[case_id].relative_to(root)} and {path.relative_to(root)}; narrow it"
+                    f"{files[case_id].relative_to(root)} and {path.relative_to(root)}; narrow it"
                 )
-            found[case_id] = path
-        return found
+            files[case_id] = path
+        return files
 
 
 def _lacking(name: str, cases: Sequence[str], total: int) -> Iterator[str]:

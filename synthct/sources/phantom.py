@@ -21,7 +21,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from synthct.errors import ConflictError, ResourceError
-from synthct.sources.base import CaseFiles, Found, SourceSection
+from synthct.sources.base import CaseFiles, FolderContents, SourceSection
 from synthct.sources.kits import KITS_LABELS
 from synthct.volume import Volume, restore_orientation, write_volume
 
@@ -120,7 +120,7 @@ class PhantomSource(Scanner, SourceSection):
         key = hashlib.sha256(f"{_code_sha256()} {look}".encode()).hexdigest()[:16]
         return cache_dir / "phantoms" / key
 
-    def find(self, cache_dir: Path) -> Found:
+    def find(self, cache_dir: Path) -> FolderContents:
         """The patients, whether they are made yet or not."""
         root = self.folder(cache_dir)
         values = self.native_labels()
@@ -130,7 +130,7 @@ class PhantomSource(Scanner, SourceSection):
             files = dict.fromkeys(values, folder / "labels.nii.gz")
             image = folder / "ct.nii.gz"
             cases.append(CaseFiles(folder.name, image, files, values, PHANTOM_UNIONS))
-        return Found(tuple(cases))
+        return FolderContents(tuple(cases))
 
     def prepare(self, cases: Sequence[CaseFiles], *, progress: bool = False) -> None:
         """Make the patients that are not in the cache yet."""

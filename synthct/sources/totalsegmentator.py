@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from synthct.errors import SourceError
-from synthct.sources.base import CaseFiles, Found
+from synthct.sources.base import CaseFiles, FolderContents
 from synthct.sources.folder import FolderSection
 
 _LUNG_LEFT = ("lung_upper_lobe_left", "lung_lower_lobe_left")
@@ -110,7 +110,7 @@ class TotalSegmentator(FolderSection):
             if not folder.name.startswith((".", "__MACOSX")) and folder.is_dir()
         ]
 
-    def find(self, cache_dir: Path) -> Found:
+    def find(self, cache_dir: Path) -> FolderContents:
         """The folders with a ``ct.nii.gz``; see ``SourceSection.find``."""
         del cache_dir
         root = self.require_root()
@@ -139,12 +139,12 @@ class TotalSegmentator(FolderSection):
             notes.append(
                 f"meta.csv lists {len(missing)} cases that are not there, such as {missing[0]}"
             )
-        return Found(tuple(cases), tuple(skipped), tuple(notes))
+        return FolderContents(tuple(cases), tuple(skipped), tuple(notes))
 
     def expansions(self, labels: Sequence[str]) -> dict[str, tuple[str, ...]]:
         """Each label to its structures in any case: parts in their order, then its own file."""
         cases = self.select(self.find(Path())).cases
-        found = {
+        structures = {
             label: {n for case in cases for n in case.structures_of(label)} for label in labels
         }
         return {
@@ -153,7 +153,7 @@ class TotalSegmentator(FolderSection):
                     name for name in (*NAMED_UNIONS.get(label, ()), *sorted(names)) if name in names
                 )
             )
-            for label, names in found.items()
+            for label, names in structures.items()
         }
 
     def _structure_files(self, folder: Path) -> dict[str, Path]:
@@ -162,8 +162,8 @@ class TotalSegmentator(FolderSection):
         for place in ("segmentations", "segmentations_extra"):
             self.require_inside(folder / place)
             try:
-                with os.scandir(folder / place) as found:
-                    entries = sorted(found, key=lambda entry: entry.name)
+                with os.scandir(folder / place) as listing:
+                    entries = sorted(listing, key=lambda entry: entry.name)
             except (FileNotFoundError, NotADirectoryError):
                 continue
             for entry in entries:
@@ -187,8 +187,8 @@ def _unions_of(structures: Iterable[str]) -> dict[str, tuple[str, ...]]:
         if stem != name:
             unions[stem] = (*unions.get(stem, ()), name)
     for union, parts in NAMED_UNIONS.items():
-        if here := tuple(part for part in parts if part in present):
-            unions[union] = here
+        if present_parts := tuple(part for part in parts if part in present):
+            unions[union] = present_parts
     return unions
 
 

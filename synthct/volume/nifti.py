@@ -178,9 +178,11 @@ def read_labels(
             if values.dtype.kind == "f":
                 whole = np.rint(values)
                 with np.errstate(invalid="ignore"):  # infinity less infinity
-                    odd = ~(np.abs(values - whole) <= _LABEL_TOLERANCE)
-                if odd.any():
-                    raise SourceError(f"{path}: label value {values[odd][0]} is not a whole number")
+                    fractional = ~(np.abs(values - whole) <= _LABEL_TOLERANCE)
+                if fractional.any():
+                    raise SourceError(
+                        f"{path}: label value {values[fractional][0]} is not a whole number"
+                    )
                 values = whole
             low, high = int(values.min()), int(values.max())
             if low < 0 or high > np.iinfo(np.uint16).max:
