@@ -288,7 +288,7 @@ def _entry(
 def _not_there(section: SourceSection, entries: Sequence[CaseEntry]) -> Iterator[str]:
     """Notes on labels that the source names and no case has, and on cases without an image."""
     bare = [entry.case_id for entry in entries if entry.image is None]
-    if bare:
+    if 0 < len(bare) < len(entries):  # a source without any image is there for its shapes
         more = f" and {len(bare) - _LISTED} more" if len(bare) > _LISTED else ""
         yield (
             f"{len(bare)} of {len(entries)} cases have no image, so they lend shapes but are no "

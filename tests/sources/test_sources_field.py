@@ -11,8 +11,12 @@ import numpy as np
 import pytest
 from conftest import KITS_AXES, halves, make_tiny_case, write_kits, write_structures
 from pydantic import TypeAdapter, ValidationError
+from tiny_recipe import write_data, write_recipe
 
+from synthct.build.check import check
+from synthct.build.run import build
 from synthct.errors import SourceError
+from synthct.recipe.recipe import load_recipe
 from synthct.sources import (
     DatasetJson,
     Index,
@@ -424,3 +428,22 @@ def test_a_root_one_level_too_high_names_the_right_one(organs_root: Path, tmp_pa
     (tmp_path / "up/d/dataset.json").write_text("{}")
     with pytest.raises(SourceError, match=f"use {tmp_path}/up/d"):
         index_one(DatasetJson(layout="msd", root=tmp_path / "up"), tmp_path)
+
+
+def test_options_of_a_source_are_told_by_lock_and_card(
+    tmp_path: Path, tiny_checkpoint: Path
+) -> None:
+    data = write_data(tmp_path / "data")
+    for path in sorted((data / "hosts").glob("*/segmentation.nii.gz")):
+        save(np.asarray(nib.load(path).dataobj), np.eye(4), path, codes=(0, 1))
+    path = write_recipe(tmp_path / "tiny.yaml", data, tiny_checkpoint, keep_original=False)
+    with pytest.raises(SourceError, match="'label_grid: image'"):
+        check(load_recipe(path), cache_dir=tmp_path / "cache")
+    sources = load_recipe(path).model_dump(mode="json")["sources"]
+    sources["hosts"]["label_grid"] = "image"
+    write_recipe(path, data, tiny_checkpoint, keep_original=False, sources=sources)
+    recipe = load_recipe(path)
+    assert recipe.resolved()["sources"]["hosts"]["label_grid"] == "image"
+    folder = build(recipe, tmp_path / "out", cache_dir=tmp_path / "cache", limit=2, workers=0)
+    for name in ("synthct.lock", "README.md"):
+        assert "takes the grid of its image" in (folder / name).read_text()
