@@ -22,7 +22,7 @@ from synthct.models.patch import PatchRules
 from synthct.recipe.declared import unfit
 from synthct.recipe.plan import Plan, plan_samples
 from synthct.recipe.recipe import Recipe
-from synthct.sources import Index, at_hand, index_sources, label_table
+from synthct.sources import Index, download, index_sources, label_table
 from synthct.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -112,14 +112,14 @@ def check(
         checkpoint = _checkpoint(inpaint)
         rules = _rules(recipe, inpaint, checkpoint)
     _check_painted(recipe, rules)
-    licence = _licence(recipe, checkpoint)
     logger.info(
         "synthct %s  %s %s  recipe %s  %s",
         __version__, recipe.name, recipe.version, recipe.recipe_id[:12],
         f"method {recipe.inpaint.method}" if checkpoint is None
         else f"checkpoint {checkpoint.name} {checkpoint.checkpoint_id[:12]}",
     )  # fmt: skip
-    recipe = recipe.model_copy(update={"sources": at_hand(recipe.sources, cache_dir)})
+    recipe = recipe.model_copy(update={"sources": download(recipe.sources, cache_dir)})
+    licence = _licence(recipe, checkpoint)
     wanted = recipe.wanted_labels()
     index = index_sources(
         recipe.sources,

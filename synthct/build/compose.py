@@ -29,7 +29,7 @@ from synthct.dataset.version import commit, find_release, open_staging
 from synthct.dataset.writer import ShardRecord, write_shard
 from synthct.errors import ConflictError, RecipeError, ResourceError, SourceError, VerifyError
 from synthct.recipe.recipe import Recipe, stored_recipe
-from synthct.sources import CaseEntry, FolderSection, Index, at_hand, index_sources
+from synthct.sources import CaseEntry, FolderSection, Index, download, index_sources
 from synthct.storage.defaults import default_cache_dir
 from synthct.storage.files import make_folder
 from synthct.storage.lock import version_lock
@@ -181,7 +181,7 @@ def _hosts(
         section = section.in_folder(root)
     names = tuple(case.case for case in lock.sources["hosts"].cases)
     wanted = section.model_copy(update={"cases": names, "exclude": ()})
-    hosts = at_hand({"hosts": wanted}, cache_dir)
+    hosts = download({"hosts": wanted}, cache_dir)
     index = index_sources(hosts, recipe.wanted_labels(), cache_dir=cache_dir, progress=progress)
     entries = {entry.case_id: entry for entry in index.entries("hosts")}
     for case in lock.sources["hosts"].cases:

@@ -200,7 +200,9 @@ def _facts(
         view=checked.recipe.view,
         slice_index=slice_index,
         variant=spec.variant,
-        host_in_training=None if trained_on is None else host.voxel_sha256 in trained_on,
+        host_in_training=None
+        if trained_on is None
+        else not trained_on.isdisjoint({host.voxel_sha256, host.fingerprint}),
     )
 
 

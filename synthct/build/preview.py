@@ -14,6 +14,7 @@ from synthct.build.draw import CaseReader, DrawnMask, draw, masks_of
 from synthct.build.plan_sheet import TILES, plan_sheet
 from synthct.build.prepare import Draft, prepare_slices
 from synthct.build.run import counted_samples, expected_bytes
+from synthct.errors import MaskError
 from synthct.recipe.plan import SampleSpec
 from synthct.storage.files import atomic_write
 
@@ -119,8 +120,7 @@ def seconds_per_sample(checked: Checked) -> float:
         return REST_SECONDS
     import torch
 
-    from synthct.errors import MaskError
-from synthct.models.checkpoint import load_checkpoint
+    from synthct.models.checkpoint import load_checkpoint
     from synthct.models.painting import Inpainter
 
     torch.set_num_threads(THREADS)

@@ -11,7 +11,7 @@ import numpy as np
 from synthct.dataset.rows import Columns, decode
 from synthct.dataset.sample import Sample
 from synthct.errors import VerifyError
-from synthct.volume import GRID_TOLERANCE_MM, corner_distance_mm, shifted
+from synthct.volume import same_grid, shifted
 from synthct.volume.views import VIEW_AXIS
 
 
@@ -80,7 +80,6 @@ def _continues(first: Sample, one: Sample, number: int) -> bool:
     """Whether a slice is the one so many steps after the first."""
     start = [0, 0, 0]
     start[VIEW_AXIS[first.view]] = number
-    expected = shifted(first.affine, start)
-    return one.shape == first.shape and (
-        corner_distance_mm(one.shape, one.affine, expected) <= GRID_TOLERANCE_MM
+    return one.shape == first.shape and same_grid(
+        one.shape, one.affine, shifted(first.affine, start)
     )

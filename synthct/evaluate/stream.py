@@ -19,7 +19,7 @@ from synthct.errors import SourceError, VerifyError
 from synthct.evaluate.pictures import Crop, Hu
 from synthct.recipe.recipe import load_recipe
 from synthct.recipe.yaml_model import read_yaml
-from synthct.sources import CaseEntry, at_hand, index_sources, read_case
+from synthct.sources import CaseEntry, download, index_sources, read_case
 from synthct.volume import Volume
 from synthct.volume.intensity import window_for
 from synthct.volume.views import VIEW_AXIS, to_picture
@@ -120,7 +120,7 @@ class Scans:
         path = dataset.folder / RECIPE
         others = _rooted_sources(path) - roots.keys() - {"hosts"}  # not read here
         recipe = load_recipe(path, sources={**dict.fromkeys(others, Path()), **roots})
-        hosts = at_hand({"hosts": recipe.sources["hosts"]}, cache_dir)
+        hosts = download({"hosts": recipe.sources["hosts"]}, cache_dir)
         index = index_sources(hosts, (), cache_dir=cache_dir)
         self._entries = {entry.case_id: entry for entry in index.entries("hosts")}
         self._kept: tuple[CaseEntry, Volume] | None = None

@@ -83,9 +83,9 @@ class CheckpointFiles:
 
     @property
     def trained_on(self) -> frozenset[str]:
-        """Voxel hashes of the scans it was trained on."""
-        cases = self.training.get("cases", [])
-        return frozenset(c["voxel_sha256"] for c in cases if c.get("voxel_sha256"))
+        """Voxel hashes of the scans it was trained on, and fingerprints where they are listed."""
+        cases, names = self.training.get("cases", []), ("voxel_sha256", "fingerprint")
+        return frozenset(case[name] for case in cases for name in names if case.get(name))
 
 
 @dataclass(frozen=True, eq=False)

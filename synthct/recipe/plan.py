@@ -276,7 +276,8 @@ def _nobody_has(
         return recipe.error_at_label(number, unknown[0], message)
     names = ", ".join(f"'{label}'" for label in labels)
     what = names if len(labels) == 1 else f"all of {names}"
-    message = f"no {who} has {what} (there is: {_some(present)}); choose another label or source"
+    there = f"there is: {_some(present)}" if present else f"all are empty; known: {_some(known)}"
+    message = f"no {who} has {what} ({there}); choose another label or source"
     return recipe.error_at_label(number, lacking[0], message)
 
 

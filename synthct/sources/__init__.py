@@ -7,8 +7,9 @@ from typing import Annotated
 from pydantic import Field
 
 from synthct.sources.base import CaseEntry, CaseFiles, LabelStats, SourceSection
+from synthct.sources.dataset_json import DatasetJson
 from synthct.sources.folder import FolderSection
-from synthct.sources.index import Index, Skipped, at_hand, index_sources, label_table
+from synthct.sources.index import Index, Skipped, download, index_sources, label_table
 from synthct.sources.kits import Kits
 from synthct.sources.nifti import Nifti
 from synthct.sources.phantom import PhantomSource, Scanner, write_phantoms
@@ -16,11 +17,14 @@ from synthct.sources.read import read_case
 from synthct.sources.totalsegmentator import TotalSegmentator
 
 #: A source's section of a recipe; ``layout`` says which one it is.
-Source = Annotated[Kits | TotalSegmentator | Nifti | PhantomSource, Field(discriminator="layout")]
+Source = Annotated[
+    Kits | TotalSegmentator | Nifti | DatasetJson | PhantomSource, Field(discriminator="layout")
+]
 
 __all__ = [
     "CaseEntry",
     "CaseFiles",
+    "DatasetJson",
     "FolderSection",
     "Index",
     "Kits",
@@ -32,7 +36,7 @@ __all__ = [
     "Source",
     "SourceSection",
     "TotalSegmentator",
-    "at_hand",
+    "download",
     "index_sources",
     "label_table",
     "read_case",

@@ -6,27 +6,28 @@ is done in ``facts`` (once, for the index) and in ``read`` (for a case that is n
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Self
 
-import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from synthct.errors import SourceError
 from synthct.volume import (
-    GRID_TOLERANCE_MM,
+    GRID_TOLERANCE,
     Affine,
     Box,
     CtReading,
     Index3,
+    LabelReading,
     Spacing,
     corner_distance_mm,
+    same_grid,
     spacing_of,
+    start_within,
 )
 from synthct.volume.anatomy import LesionFacts
 
@@ -48,6 +49,7 @@ class CaseFiles:
             not zero there.
         unions: Union to those of its parts that the case has a file for.
         split: The split that the source's own table gives the case, if it has one.
+        patient_id: The person by the source's own table, if it has one.
     """
 
     case_id: str
@@ -56,6 +58,7 @@ class CaseFiles:
     label_values: Mapping[str, int] = field(default_factory=dict)
     unions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     split: str | None = None
+    patient_id: str | None = None
 
     def structures_of(self, label: str) -> tuple[str, ...]:
         """The structures that make up ``label``; empty if the case knows no such label."""
@@ -63,7 +66,7 @@ class CaseFiles:
 
 
 @dataclass(frozen=True)
-class Found:
+class FolderContents:
     """What a layout finds in its folder.
 
     Attributes:
@@ -118,6 +121,8 @@ class CaseEntry:
         licence: SPDX id of the licence, or None if unknown.
         file_sha256: Indexed file to the sha256 of its bytes, which it must still have when read.
         reading: What is allowed in the image beside a plain CT.
+        label_reading: What the user says of where the label files lie.
+        fingerprint: Of the image; survives flips, permuted axes, another affine or voxel type.
         lesions: Label and organ to the lesions of that label, where somebody asked for them.
     """
 
@@ -140,6 +145,8 @@ class CaseEntry:
     licence: str | None
     file_sha256: Mapping[Path, str] = field(default_factory=dict)
     reading: CtReading = field(default_factory=CtReading)
+    label_reading: LabelReading = field(default_factory=LabelReading)
+    fingerprint: str | None = None
     lesions: Mapping[LesionLabel, tuple[LesionFacts, ...]] = field(default_factory=dict)
 
     @property
@@ -171,8 +178,8 @@ class SourceSection(BaseModel):
     licence: str | None = None
     attribution: str | None = None
 
-    def at_hand(self, cache_dir: Path) -> Self:
-        """The source with its files on this machine.
+    def download(self, cache_dir: Path) -> Self:
+        """The source with its files on this machine, and the licence that they are known to have.
 
         Args:
             cache_dir: Where what comes from the Hub is kept.
@@ -184,7 +191,7 @@ class SourceSection(BaseModel):
         del cache_dir
         return self
 
-    def find(self, cache_dir: Path) -> Found:
+    def find(self, cache_dir: Path) -> FolderContents:
         """The cases of the source, by their file names.
 
         Args:
@@ -204,17 +211,48 @@ class SourceSection(BaseModel):
         """
         del cases, progress
 
-    def patient_of(self, case_id: str) -> str:
-        """The person whose scan the case is; one person per case unless the recipe says more."""
-        return case_id
+    def patient_of(self, case_id: str, listed: str | None = None) -> str:
+        """The person whose scan the case is; one person per case unless somebody says more.
+
+        Args:
+            case_id: The case.
+            listed: The person by the source's own table.
+        """
+        return case_id if listed is None else listed
 
     def native_labels(self) -> Mapping[str, int]:
         """Structures of the source's label maps and their values there; empty if it has none."""
         return {}
 
+    def named_labels(self) -> Mapping[str, int]:
+        """Those of ``native_labels`` that are worth a note if no case has them."""
+        return {}
+
     def reading(self) -> CtReading:
-        """What the recipe allows in images beside plain CT; nothing, unless a layout asks."""
+        """What the recipe allows in images beside plain CT."""
         return CtReading()
+
+    def label_reading(self, image: Path | None) -> LabelReading:
+        """What the recipe says of where the label files of a case lie.
+
+        Args:
+            image: The case's CT, if it has one.
+        """
+        del image
+        return LabelReading()
+
+    def follows_links(self) -> bool:
+        """Whether links may lead out of the source's folder."""
+        return False
+
+    def unused_options(self, remarks: Collection[str]) -> Iterator[str]:
+        """A note for each option of the recipe that no case needed.
+
+        Args:
+            remarks: What was said of how the files of all cases were read.
+        """
+        del remarks
+        return iter(())
 
     def closed_labels(self) -> bool:
         """Whether a label map may hold no other values than ``native_labels`` and 0."""
@@ -231,14 +269,14 @@ class SourceSection(BaseModel):
         """The folder that all files of the source lie beneath."""
         raise NotImplementedError
 
-    def select(self, found: Found) -> Found:
+    def select(self, contents: FolderContents) -> FolderContents:
         """Apply ``cases`` and ``exclude``.
 
         Raises:
             SourceError: If a name or pattern of ``cases`` matches no case.
         """
-        ids = [case.case_id for case in found.cases]
-        known = [*ids, *(case_id for case_id, _ in found.skipped)]
+        ids = [case.case_id for case in contents.cases]
+        known = [*ids, *(case_id for case_id, _ in contents.skipped)]
         for pattern in self.cases or ():
             if not any(fnmatchcase(case_id, pattern) for case_id in known):
                 raise SourceError(
@@ -249,10 +287,10 @@ class SourceSection(BaseModel):
             for pattern in self.exclude
             if not any(fnmatchcase(case_id, pattern) for case_id in known)
         ]
-        return Found(
-            tuple(case for case in found.cases if self._wants(case.case_id)),
-            tuple(skip for skip in found.skipped if self._wants(skip[0])),
-            (*found.notes, *notes),
+        return FolderContents(
+            tuple(case for case in contents.cases if self._wants(case.case_id)),
+            tuple(skip for skip in contents.skipped if self._wants(skip[0])),
+            (*contents.notes, *notes),
         )
 
     def _wants(self, case_id: str) -> bool:
@@ -280,28 +318,47 @@ def check_grid(
     """Make sure that the file ``path`` lies on the grid of its case; nothing is resampled here.
 
     Raises:
-        SourceError: If the shapes differ, or the corners by more than 0.01 mm.
+        SourceError: If the shapes differ, or the voxels by more than ``GRID_TOLERANCE``.
     """
     name = "/".join(path.parts[-2:]) if path is not None else "the file"
+    # A label map in the stored order of its scan may be permuted once its affine is lost.
+    option = (
+        ". If only its affine is wrong and its voxels are those of the image, say so with "
+        "'label_grid: image' in the source"
+        if sorted(shape) == sorted(case_shape)
+        else ""
+    )
     if shape != case_shape:
         raise SourceError(
             f"case {case_id}: {name} is on another grid {shape} than the case {case_shape}; "
-            "resample it first"
+            f"resample it first{option}"
         )
-    distance = corner_distance_mm(shape, affine, case_affine)
-    if distance > GRID_TOLERANCE_MM:
+    if not same_grid(shape, case_affine, affine):
+        distance = corner_distance_mm(shape, affine, case_affine)
         raise SourceError(
             f"case {case_id}: {name} lies {distance:.2f} mm off the grid of the case (corners; at "
-            f"most {GRID_TOLERANCE_MM} mm); mend its affine or resample it"
+            f"most {GRID_TOLERANCE:.0%} of a voxel); mend its affine or resample it{option}"
         )
 
 
-def box_union(boxes: Sequence[Box]) -> Box:
-    """The smallest box around ``boxes``, of which there is at least one."""
-    start: npt.NDArray[np.int64] = np.min([box.start_ijk for box in boxes], axis=0)
-    stop: npt.NDArray[np.int64] = np.max([box.stop_ijk for box in boxes], axis=0)
-    (i, j, k), (i2, j2, k2) = start.tolist(), stop.tolist()
-    return Box((i, j, k), (i2, j2, k2))
+def start_in_case(
+    case_id: str,
+    path: Path,
+    shape: Index3,
+    affine: Affine,
+    case_shape: Index3,
+    case_affine: Affine,
+) -> Index3:
+    """Where a label file begins in the grid of its case; (0, 0, 0) unless it covers only a part.
+
+    Raises:
+        SourceError: If it is not on that grid.
+    """
+    start = start_within(shape, affine, case_shape, case_affine)
+    if start is None:
+        check_grid(case_id, path, shape, affine, case_shape, case_affine)
+        raise AssertionError("the same grid is a part of itself")
+    return start
 
 
 def nearest_case(name: str, known: Sequence[str]) -> str:

@@ -14,7 +14,8 @@ import os
 import stat
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +24,18 @@ import numpy as np
 from synthct.errors import ResourceError, SourceError
 from synthct.volume import (
     Affine,
-    Array,
     Box,
     CtReading,
     Index3,
-    Volume,
+    LabelReading,
     read_ct_counting,
     read_labels,
 )
 from synthct.volume.anatomy import LesionFacts
+from synthct.volume.counting import count_values, fingerprint
 
 #: Raise when the meaning of the facts changes: older caches are then made anew.
-_FORMAT = 3
+_FORMAT = 4
 
 _log = logging.getLogger(__name__)
 
@@ -51,6 +52,9 @@ class FileFacts:
         filled: Number of voxels of an image that are not finite and were read as air.
         values: Value in a label file to how many voxels have it and the box around them; empty
             for an image.
+        fingerprint: Of an image's values, whatever its orientation, affine and voxel type; None
+            for labels.
+        remarks: What the user should know of how the file was read.
     """
 
     sha256: str
@@ -59,6 +63,13 @@ class FileFacts:
     array_sha256: str | None
     filled: int
     values: Mapping[int, tuple[int, Box]]
+    fingerprint: str | None = None
+    remarks: tuple[str, ...] = ()
+
+    def moved(self, start_ijk: Index3) -> FileFacts:
+        """The facts of a label file that begins at ``start_ijk`` of a larger grid."""
+        values = {value: (n, box.shift(start_ijk)) for value, (n, box) in self.values.items()}
+        return replace(self, values=values)
 
     @property
     def voxel_sha256(self) -> str | None:
@@ -79,10 +90,11 @@ class FactsStore:
     Args:
         root: The folder that all files lie beneath.
         cache_dir: Where the facts are kept.
+        follow_links: Whether links may lead out of the root.
     """
 
-    def __init__(self, root: Path, cache_dir: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, cache_dir: Path, *, follow_links: bool = False) -> None:
+        self.root, self._follow_links = root, follow_links
         self._root = root.resolve()
         key = hashlib.sha256(os.fsencode(self._root)).hexdigest()[:16]
         self._path = cache_dir / "index" / f"{key}.json"
@@ -102,15 +114,23 @@ class FactsStore:
         Raises:
             SourceError: If the file is missing, damaged or not a CT.
         """
-        return self._facts(path, reading)
+        kind = f"image {reading.frame} {reading.fill_nan} {reading.orientation}"
+        return self._facts(path, kind, partial(_read_image, path, reading))
 
-    def labels(self, path: Path) -> FileFacts:
+    def labels(self, path: Path, reading: LabelReading) -> FileFacts:
         """The facts of a label map or of a structure's file; reads it if it is new or changed.
 
         Raises:
             SourceError: If the file is missing, damaged or not a label map.
         """
-        return self._facts(path, None)
+        kind = f"labels {reading.orientation}"
+        if reading.image is not None:  # whose grid the labels may take
+            try:
+                state = reading.image.stat()
+            except OSError as err:
+                raise SourceError(f"{reading.image}: cannot be read ({err.strerror})") from err
+            kind += f" on {reading.image.name} {state.st_size} {state.st_mtime_ns}"
+        return self._facts(path, kind, partial(_read_labels, path, reading))
 
     def lesions(
         self, key: str, stamp: list[Any], find: Callable[[], Sequence[LesionFacts]]
@@ -130,23 +150,23 @@ class FactsStore:
         self._changed = True
         return found
 
-    def _facts(self, path: Path, reading: CtReading | None) -> FileFacts:
+    def _facts(self, path: Path, kind: str, read: Callable[[], FileFacts]) -> FileFacts:
         try:
             resolved = path.resolve(strict=True)
             state = resolved.stat()
         except (OSError, RuntimeError) as err:  # RuntimeError: a loop of links
             raise SourceError(f"{path}: cannot be read ({err})") from err
-        if not resolved.is_relative_to(self._root):
+        inside = resolved.is_relative_to(self._root)
+        if not inside and not self._follow_links:
             raise SourceError(f"{path}: leads out of {self._root}; copy the file or move the root")
         if not stat.S_ISREG(state.st_mode):
             raise SourceError(f"{path}: not a regular file")
-        name = resolved.relative_to(self._root).as_posix()
-        kind = "labels" if reading is None else f"image {reading.frame} {reading.fill_nan}"
+        name = (resolved.relative_to(self._root) if inside else resolved).as_posix()
         stamp = [kind, state.st_size, state.st_mtime_ns]
         known = self._files.get(name)
         if known is not None and known.get("stamp") == stamp:
             return _from_json(known)
-        facts = _read_labels(path) if reading is None else _read_image(path, reading)
+        facts = read()
         self._files[name] = {"stamp": stamp, **_to_json(facts)}
         self._changed = True
         return facts
@@ -181,35 +201,21 @@ class FactsStore:
 
 
 def _read_image(path: Path, reading: CtReading) -> FileFacts:
-    sha256 = _file_sha256(path)
-    volume, filled = read_ct_counting(path, sha256=sha256, reading=reading)
+    sha256, remarks = _file_sha256(path), list[str]()
+    volume, filled = read_ct_counting(path, sha256=sha256, reading=reading, remarks=remarks)
     digest = hashlib.sha256(f"synthct/array/v1 {volume.shape}\0".encode())
     digest.update(np.ascontiguousarray(volume.array, dtype="<i2").data)
-    return FileFacts(sha256, volume.shape, volume.affine, digest.hexdigest(), filled, {})
+    return FileFacts(
+        sha256, volume.shape, volume.affine, digest.hexdigest(), filled, {},
+        fingerprint(volume.array), tuple(remarks),
+    )  # fmt: skip
 
 
-def _read_labels(path: Path) -> FileFacts:
-    sha256 = _file_sha256(path)
-    volume = read_labels(path, sha256=sha256)
-    return FileFacts(sha256, volume.shape, volume.affine, None, 0, _count(volume))
-
-
-def _count(volume: Volume) -> dict[int, tuple[int, Box]]:
-    """Value (but 0) to its number of voxels and the box around them."""
-    from scipy.ndimage import find_objects
-
-    around = Box.around(volume.array)
-    if around is None:
-        return {}
-    inner: Array = volume.array[around.slices]
-    counts = np.bincount(inner.ravel())
-    values: dict[int, tuple[int, Box]] = {}
-    for value, place in enumerate(find_objects(inner), start=1):
-        if place is not None:
-            i, j, k = (s.start + a for s, a in zip(place, around.start_ijk, strict=True))
-            i2, j2, k2 = (s.stop + a for s, a in zip(place, around.start_ijk, strict=True))
-            values[value] = int(counts[value]), Box((i, j, k), (i2, j2, k2))
-    return values
+def _read_labels(path: Path, reading: LabelReading) -> FileFacts:
+    sha256, remarks = _file_sha256(path), list[str]()
+    volume = read_labels(path, sha256=sha256, reading=reading, remarks=remarks)
+    values = count_values(volume.array)
+    return FileFacts(sha256, volume.shape, volume.affine, None, 0, values, remarks=tuple(remarks))
 
 
 def _file_sha256(path: Path) -> str:
@@ -231,6 +237,8 @@ def _to_json(facts: FileFacts) -> dict[str, Any]:
             str(value): [voxels, box.start_ijk, box.stop_ijk]
             for value, (voxels, box) in facts.values.items()
         },
+        "fingerprint": facts.fingerprint,
+        "remarks": facts.remarks,
     }
 
 
@@ -242,5 +250,6 @@ def _from_json(stored: Mapping[str, Any]) -> FileFacts:
     }
     affine = np.array(stored["affine"], dtype=np.float64)
     return FileFacts(
-        stored["sha256"], (i, j, k), affine, stored["array_sha256"], stored["filled"], values
-    )
+        stored["sha256"], (i, j, k), affine, stored["array_sha256"], stored["filled"], values,
+        stored["fingerprint"], tuple(stored["remarks"]),
+    )  # fmt: skip

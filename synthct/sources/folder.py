@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from synthct.errors import SourceError
-from synthct.sources.base import Found, Name, SourceSection, nearest_case
+from synthct.sources.base import FolderContents, Name, SourceSection, nearest_case
+from synthct.sources.exported import export_terms, with_export_tables
 from synthct.storage.hub import HUB_ID, dataset_files
-from synthct.volume import CtReading
+from synthct.volume import CtReading, LabelReading
+
+#: Options that a resolved recipe names only where they are used, so that recipes of before they
+#: were there keep their hash.
+_NEW_OPTIONS = ("orientation", "label_grid", "links", "aggregation", "channel")
 
 FolderPath = Annotated[Path, AfterValidator(Path.expanduser)]
 
@@ -23,23 +35,41 @@ def _check_repo(name: str) -> str:
     return name
 
 
+def _check_orientation(code: str) -> str:
+    axes = sorted(axis for letter in code for axis in ("RL", "AP", "SI") if letter in axis)
+    if len(code) != 3 or axes != ["AP", "RL", "SI"]:
+        raise ValueError(
+            f"'{code}' is no orientation; give the directions in which the three axes run, such "
+            "as LAS (left, anterior, superior)"
+        )
+    return code
+
+
 class FolderSection(SourceSection):
     """A source that is a folder of the user's, or a dataset repository on the Hub.
 
     Attributes:
-        root: The folder. Of a repository there is one once it is ``at_hand``.
+        root: The folder. Of a repository there is one after ``download``.
         repo: The repository, ``owner/name``; its top folder takes the place of ``root``.
-        revision: Its tag, branch or commit; once it is ``at_hand``, the commit.
+        revision: Its tag, branch or commit; after ``download``, the commit.
         patients: Case id to patient id, where one person has several cases (here or in another
             source). A case that is not named is a person of its own, called as the case.
         frame: Which 3D scan of 4D images to take, from 0; without it they are refused.
         nan: What to do about voxels that are not finite numbers: ``refuse`` the scan, or ``fill``
             them with air (-1024 HU).
+        orientation: Patient directions in which i, j and k increase, such as ``LAS``, of files of
+            which both form codes are 0; without it they are refused.
+        label_grid: ``image`` for label maps that have lost their affine: one that has the stored
+            shape of its image but lies elsewhere takes the image's grid.
+        links: ``follow`` links that lead out of ``root``, as in folders of links and in the Hub's
+            cache; without it they are refused.
     """
 
     #: What to download from where, under which licence; and the variable that recipes use.
     obtain: ClassVar[str] = ""
     variable: ClassVar[str] = ""
+    #: What tells the dataset of which the layout knows licence and credit from other data.
+    marks: ClassVar[str] = ""
 
     root: FolderPath | None = None
     repo: Annotated[str, AfterValidator(_check_repo)] | None = None
@@ -47,12 +77,23 @@ class FolderSection(SourceSection):
     patients: dict[str, str] = Field(default_factory=dict)
     frame: Annotated[int, Field(ge=0)] | None = None
     nan: Literal["refuse", "fill"] = "refuse"
+    orientation: Annotated[str, AfterValidator(_check_orientation)] | None = None
+    label_grid: Literal["image"] | None = None
+    links: Literal["follow"] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_unused_options(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        data: dict[str, Any] = dump(self)
+        for name in _NEW_OPTIONS:
+            if name in data and data[name] is None:
+                del data[name]
+        return data
 
     @model_validator(mode="after")
     def _check_place(self) -> Self:
         if (self.root is None) == (self.repo is None):
-            said = "not both" if self.root is not None else "neither is there"
-            raise ValueError(f"give root (a folder) or repo (owner/name on the Hub); {said}")
+            problem = "not both" if self.root is not None else "neither is there"
+            raise ValueError(f"give root (a folder) or repo (owner/name on the Hub); {problem}")
         if self.repo is None and self.revision is not None:
             raise ValueError("revision belongs to repo, which is missing; remove it")
         if self.repo is not None and self.revision is None:
@@ -65,34 +106,75 @@ class FolderSection(SourceSection):
         """Patterns of the files that the layout looks at; ``*`` also stands for ``/``."""
         raise NotImplementedError
 
-    def at_hand(self, cache_dir: Path) -> Self:
-        """The source in a folder; see ``SourceSection.at_hand``."""
+    def download(self, cache_dir: Path) -> Self:
+        """The source in a folder; see ``SourceSection.download``."""
         if self.repo is None or self.revision is None:
-            return self
+            return self.with_known_licence()
         folder, commit = dataset_files(self.repo, self.revision, self.files(), cache_dir)
-        return self.model_copy(update={"root": folder, "revision": commit})
+        section = self.model_copy(update={"root": folder, "revision": commit})
+        return section.with_known_licence()
+
+    def known_terms(self) -> dict[str, str | None]:
+        """Licence and attribution as the folder's own marks tell them; None for what they do not.
+
+        Empty if the layout's own hold.
+        """
+        return {}
+
+    def with_known_licence(self) -> Self:
+        """The source with licence and credit, of what the recipe does not state, by its folder.
+
+        A folder of the same file names may hold other data: a licence is known only where the
+        dataset's own marks are.
+        """
+        if self.root is None or not self.root.is_dir():  # ``find`` says so
+            return self
+        terms = export_terms(self.root) or self.known_terms()
+        open_fields = {n: v for n, v in terms.items() if n not in self.model_fields_set}
+        return self.model_copy(update=open_fields) if open_fields else self
 
     def in_folder(self, root: Path) -> Self:
         """The source in another folder, wherever it was to come from."""
         return self.model_copy(update={"root": root, "repo": None, "revision": None})
 
     def reading(self) -> CtReading:
-        """``frame`` and ``nan``."""
-        return CtReading(self.frame, self.nan == "fill")
+        """``frame``, ``nan`` and ``orientation``."""
+        return CtReading(self.frame, self.nan == "fill", self.orientation)
 
-    def patient_of(self, case_id: str) -> str:
-        """The person whose scan the case is, by ``patients``."""
-        return self.patients.get(case_id, case_id)
+    def label_reading(self, image: Path | None) -> LabelReading:
+        """``orientation`` and ``label_grid``."""
+        return LabelReading(self.orientation, image if self.label_grid == "image" else None)
 
-    def select(self, found: Found) -> Found:
-        """Apply ``cases`` and ``exclude``, and tell of ``patients`` that are not there."""
-        known = [case.case_id for case in found.cases]
+    def follows_links(self) -> bool:
+        """``links``."""
+        return self.links == "follow"
+
+    def unused_options(self, remarks: Collection[str]) -> Iterator[str]:
+        """``orientation`` and ``label_grid``, where all files say how they lie."""
+        for name in ("orientation", "label_grid"):
+            value = getattr(self, name)
+            if value is not None and not any(name in text for text in remarks):
+                yield f"{name}: {value} was needed by no case; all files say how they lie"
+
+    def patient_of(self, case_id: str, listed: str | None = None) -> str:
+        """The person whose scan the case is, by ``patients``, else by the source's own table."""
+        return self.patients.get(case_id, super().patient_of(case_id, listed))
+
+    def select(self, contents: FolderContents) -> FolderContents:
+        """Apply ``cases`` and ``exclude``; notes on ``patients`` not there and unknown licences."""
+        known = [case.case_id for case in contents.cases]
         notes = [
             f"patients: there is no case '{case_id}'{nearest_case(case_id, known)}"
             for case_id in self.patients
             if case_id not in known
         ]
-        return super().select(replace(found, notes=(*found.notes, *notes)))
+        if self.marks and self.with_known_licence().licence is None:
+            notes.append(
+                f"its licence is unknown, since it has not the marks of {self.marks}; state it "
+                "with 'licence' and 'attribution' in the source"
+            )
+        selected = super().select(replace(contents, notes=(*contents.notes, *notes)))
+        return with_export_tables(selected)
 
     def folder(self, cache_dir: Path) -> Path:
         """``root``."""
@@ -101,7 +183,7 @@ class FolderSection(SourceSection):
 
     @property
     def _root(self) -> Path:
-        assert self.root is not None, "a repository is at hand before it is looked into"
+        assert self.root is not None, "a repository is downloaded before it is looked into"
         return self.root
 
     def require_root(self) -> Path:
@@ -148,8 +230,11 @@ class FolderSection(SourceSection):
             SourceError: If a link leads out of ``root``.
         """
         try:
-            there = path.resolve()
+            target = path.resolve()
         except (OSError, RuntimeError) as err:  # a loop of links is either, by version of Python
             raise SourceError(f"{path}: cannot be read (a loop of links)") from err
-        if not there.is_relative_to(self._root.resolve()):
-            raise SourceError(f"{path}: leads out of {self.root}; copy it there or move the root")
+        if self.links != "follow" and not target.is_relative_to(self._root.resolve()):
+            raise SourceError(
+                f"{path}: leads out of {self.root}; copy it there, move the root, or allow it with "
+                "'links: follow' in the source"
+            )

@@ -6,10 +6,12 @@ The second run stats the files and reads no voxels. Planning needs nothing but t
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import reduce
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -22,8 +24,7 @@ from synthct.sources.base import (
     LabelStats,
     LesionLabel,
     SourceSection,
-    box_union,
-    check_grid,
+    start_in_case,
 )
 from synthct.sources.facts import FactsStore, FileFacts
 from synthct.sources.lesions import with_lesions
@@ -31,6 +32,9 @@ from synthct.volume import Affine, Box
 from synthct.volume.views import IGNORE
 
 Section = TypeVar("Section", bound=SourceSection)
+
+#: So many names of cases are listed in a note.
+_LISTED = 12
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ class Index:
         raise SourceError(f"source '{source}' has no case '{case_id}'")
 
 
-def at_hand(sources: Mapping[str, Section], cache_dir: Path) -> dict[str, Section]:
+def download(sources: Mapping[str, Section], cache_dir: Path) -> dict[str, Section]:
     """All sources with their files on this machine; to be done before they are indexed.
 
     Args:
@@ -91,7 +95,7 @@ def at_hand(sources: Mapping[str, Section], cache_dir: Path) -> dict[str, Sectio
         HubError: If the Hub does not deliver them.
         ResourceError: If there is no place for them.
     """
-    return {name: section.at_hand(cache_dir) for name, section in sources.items()}
+    return {name: section.download(cache_dir) for name, section in sources.items()}
 
 
 def index_sources(
@@ -106,13 +110,13 @@ def index_sources(
     """Find the cases of all sources and what is in them.
 
     Args:
-        sources: Name in the recipe to section, as ``at_hand`` gives them.
+        sources: Name in the recipe to section, as ``download`` gives them.
         labels: The labels (structures or unions) that somebody needs. A layout with a label map
             indexes all of its structures anyway, one with a file per structure only these.
         cache_dir: Where facts of files already read are kept, and phantoms once made.
         lesions: Source to the labels whose lesions are described, each with its organ.
         on_bad_case: Whether a case whose files are damaged or do not fit together ends it all, or
-            is left out and told in ``Index.skipped``.
+            is left out and listed in ``Index.skipped``.
         progress: Show a progress bar, in cases.
 
     Returns:
@@ -126,31 +130,36 @@ def index_sources(
     """
     from tqdm import tqdm
 
-    found = {}
+    contents = {}
     for name, section in sources.items():
         with _naming(name):
-            found[name] = section.select(section.find(cache_dir))
-            if not found[name].cases:
+            contents[name] = section.select(section.find(cache_dir))
+            if not contents[name].cases:
                 raise SourceError("cases and exclude leave no case; widen them")
     # Only when all are there: phantoms take time to make.
     for name, section in sources.items():
         with _naming(name):
-            section.prepare(found[name].cases, progress=progress)
+            section.prepare(contents[name].cases, progress=progress)
     entries: dict[str, tuple[CaseEntry, ...]] = {}
     label_names = label_table(sources, labels) if lesions else {}
-    skipped = [Skipped(name, *skip) for name, one in found.items() for skip in one.skipped]
-    notes = [f"source '{name}': {note}" for name, one in found.items() for note in one.notes]
+    skipped = [Skipped(name, *skip) for name, one in contents.items() for skip in one.skipped]
+    notes = [f"source '{name}': {note}" for name, one in contents.items() for note in one.notes]
     seen: dict[str, CaseEntry] = {}
-    total = sum(len(one.cases) for one in found.values())
+    total = sum(len(one.cases) for one in contents.values())
     with tqdm(total=total, desc="index", unit="case", disable=not progress) as bar:
         for name, section in sources.items():
-            rows = []
-            with _naming(name), FactsStore(section.folder(cache_dir), cache_dir) as store:
-                for case in found[name].cases:
+            rows: list[CaseEntry] = []
+            remarks: Counter[str] = Counter()
+            links = section.follows_links()
+            with (
+                _naming(name),
+                FactsStore(section.folder(cache_dir), cache_dir, follow_links=links) as store,
+            ):
+                for case in contents[name].cases:
                     bar.update()
                     try:
                         image = _image(section, case, store)
-                        entry = _entry(name, section, case, image, labels, store)
+                        entry, case_remarks = _entry(name, section, case, image, labels, store)
                         described = (lesions or {}).get(name, ())
                         entry = with_lesions(entry, described, label_names, store)
                     except SourceError as err:
@@ -159,15 +168,19 @@ def index_sources(
                         skipped.append(Skipped(name, case.case_id, _reason(err, store.root)))
                         continue
                     rows.append(entry)
+                    remarks.update(case_remarks)
                     if image is None:
                         continue
-                    _refuse_double(seen.setdefault(str(image.array_sha256), entry), entry)
+                    _refuse_double(seen.setdefault(str(image.fingerprint), entry), entry)
                     if image.filled:
                         what = f"{image.filled} voxels that are not finite are read as air"
                         notes.append(f"source '{name}': case {case.case_id}: {what}")
                 if not rows:
                     last = skipped[-1]
                     raise SourceError(f"no case is good; {last.case_id}: {last.reason}")
+                texts = [f"{n} of {len(rows)} cases: {text}" for text, n in remarks.items()]
+                texts += [*section.unused_options(remarks), *_not_there(section, rows)]
+                notes += [f"source '{name}': {text}" for text in texts]
             entries[name] = tuple(rows)
     return Index(entries, tuple(skipped), tuple(notes))
 
@@ -180,7 +193,7 @@ def label_table(sources: Mapping[str, SourceSection], labels: Sequence[str]) -> 
     and is no structure's value.
 
     Args:
-        sources: Name in the recipe to section, as ``at_hand`` gives them.
+        sources: Name in the recipe to section, as ``download`` gives them.
         labels: The labels (structures or unions) that somebody needs.
 
     Returns:
@@ -215,31 +228,42 @@ def _entry(
     image: FileFacts | None,
     labels: Sequence[str],
     store: FactsStore,
-) -> CaseEntry:
-    """The index entry of one case; reads the files whose facts are not known yet."""
+) -> tuple[CaseEntry, set[str]]:
+    """The index entry of one case, and remarks on how its files were read.
+
+    Reads the files whose facts are not known yet.
+    """
     wanted = [*case.label_files, *case.unions] if case.label_values else list(labels)
     structures = list(dict.fromkeys(part for name in wanted for part in case.structures_of(name)))
     if image is None and not structures:  # some file must tell the grid
         structures = sorted(case.label_files)[:1]
+    reading = section.label_reading(case.image)
     facts = {
-        path: store.labels(path) for path in {case.label_files[name]: 0 for name in structures}
+        path: store.labels(path, reading)
+        for path in {case.label_files[name]: 0 for name in structures}
     }
     grid = image or next(iter(facts.values()))
+    remarks = {text for one in (image, *facts.values()) if one is not None for text in one.remarks}
     hashes = {path: one.sha256 for path, one in facts.items()}
     if case.image is not None and image is not None:
         hashes[case.image] = image.sha256
     for path, one in facts.items():
-        check_grid(case.case_id, path, one.shape, one.affine, grid.shape, grid.affine)
+        start = start_in_case(case.case_id, path, one.shape, one.affine, grid.shape, grid.affine)
+        if one.shape != grid.shape:
+            facts[path] = one.moved(start)
+            remarks.add(
+                "the label map covers a part of the image's grid and is padded with background"
+            )
         if section.closed_labels() and (odd := set(one.values) - set(case.label_values.values())):
             raise SourceError(
                 f"case {case.case_id}: {path.name} holds the value {min(odd)}, which "
                 f"{section.layout} does not have; repair it, or use layout 'nifti' with label_names"
             )
-    return CaseEntry(
+    entry = CaseEntry(
         source=source,
         layout=section.layout,
         case_id=case.case_id,
-        patient_id=section.patient_of(case.case_id),
+        patient_id=section.patient_of(case.case_id, case.patient_id),
         image=case.image,
         label_files=case.label_files,
         label_values=case.label_values,
@@ -255,7 +279,25 @@ def _entry(
         licence=section.licence,
         file_sha256=hashes,
         reading=section.reading(),
+        label_reading=reading,
+        fingerprint=image.fingerprint if image is not None else None,
     )
+    return entry, remarks
+
+
+def _not_there(section: SourceSection, entries: Sequence[CaseEntry]) -> Iterator[str]:
+    """Notes on labels that the source names and no case has, and on cases without an image."""
+    bare = [entry.case_id for entry in entries if entry.image is None]
+    if 0 < len(bare) < len(entries):  # a source without any image is there for its shapes
+        more = f" and {len(bare) - _LISTED} more" if len(bare) > _LISTED else ""
+        yield (
+            f"{len(bare)} of {len(entries)} cases have no image, so they lend shapes but are no "
+            f"hosts: {', '.join(bare[:_LISTED])}{more}"
+        )
+    present = {name for entry in entries for name in entry.labels}
+    for label, value in section.named_labels().items():
+        if label not in present:
+            yield f"no label map holds '{label}' (value {value})"
 
 
 def _stats(
@@ -270,7 +312,7 @@ def _stats(
 
     def total(parts: Sequence[tuple[int, Box]]) -> LabelStats:
         voxels = sum(count for count, _ in parts)
-        return LabelStats(voxels, voxels * voxel_ml, box_union([box for _, box in parts]))
+        return LabelStats(voxels, voxels * voxel_ml, reduce(Box.join, (box for _, box in parts)))
 
     stats: dict[str, LabelStats] = {}
     for name in structures:
@@ -303,7 +345,7 @@ def _refuse_double(first: CaseEntry, second: CaseEntry) -> None:
     raise SourceError(
         f"case {second.case_id} (source '{second.source}', patient {second.patient_id}) has the "
         f"very same voxels as case {first.case_id} (source '{first.source}', patient "
-        f"{first.patient_id}); "
+        f"{first.patient_id}), as they are or mirrored and turned; "
         f"say that they are one person with patients: {{{second.case_id}: {first.patient_id}}} in "
         f"source '{second.source}', or exclude one"
     )

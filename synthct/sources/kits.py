@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
+
+from pydantic import model_validator
 
 from synthct.errors import SourceError
-from synthct.sources.base import CaseFiles, Found
+from synthct.sources.base import CaseFiles, FolderContents
 from synthct.sources.folder import FolderSection
+
+_CASE_NAME = re.compile(r"case_\d{5}")
 
 KITS_LABELS = {"kidney": 1, "tumor": 2, "cyst": 3}
 
@@ -20,8 +25,10 @@ class Kits(FolderSection):
     the first axis; canonical reading takes care of it.
 
     Attributes:
-        layout: Which KiTS; they differ in labelling policy, not in files.
+        layout: Which KiTS; they differ in labelling policy, and KiTS21 in its label files.
         root: The folder with the ``case_*`` folders (``dataset``, or ``data`` in KiTS19).
+        aggregation: Which label map of KiTS21, where three people drew each structure:
+            ``MAJ`` (what most of them drew, the default), ``AND`` or ``OR``.
     """
 
     obtain: ClassVar[str] = (
@@ -31,16 +38,40 @@ class Kits(FolderSection):
     )
     variable: ClassVar[str] = "KITS23_ROOT"
 
+    marks: ClassVar[str] = "KiTS (cases named case_00000 and the like)"
+
     layout: Literal["kits19", "kits21", "kits23"] = "kits23"
+    aggregation: Literal["MAJ", "AND", "OR"] | None = None
     licence: str | None = "CC-BY-NC-SA-4.0"
     attribution: str | None = (
         "KiTS: Heller et al., The KiTS21 Challenge, arXiv:2307.01984, and the KiTS23 data, "
         "https://kits-challenge.org/kits23 (CC BY-NC-SA 4.0)"
     )
 
+    @model_validator(mode="after")
+    def _check_aggregation(self) -> Self:
+        if self.aggregation is not None and self.layout != "kits21":
+            raise ValueError(f"aggregation belongs to layout kits21, not {self.layout}; remove it")
+        return self
+
+    @property
+    def label_stems(self) -> tuple[str, ...]:
+        """Names of the label map without ending, the first that is there wins."""
+        if self.layout != "kits21":
+            return ("segmentation",)
+        aggregated = f"aggregated_{self.aggregation or 'MAJ'}_seg"
+        return (aggregated,) if self.aggregation else (aggregated, "segmentation")
+
     def files(self) -> tuple[str, ...]:
         """Images and label maps of all cases."""
-        return ("case_*/imaging.nii*", "case_*/segmentation.nii*")
+        return tuple(f"case_*/{stem}.nii*" for stem in ("imaging", *self.label_stems))
+
+    def known_terms(self) -> dict[str, str | None]:
+        """Known where all cases have KiTS's names."""
+        names = [path.name for path in self._root.glob("case_*") if self._wants(path.name)]
+        if names and all(_CASE_NAME.fullmatch(name) for name in names):
+            return {}
+        return {"licence": None, "attribution": None}
 
     def native_labels(self) -> Mapping[str, int]:
         """Kidney 1, tumor 2, cyst 3; the kidney leaves out its tumours and cysts."""
@@ -50,7 +81,7 @@ class Kits(FolderSection):
         """KiTS has these three labels and no other."""
         return True
 
-    def find(self, cache_dir: Path) -> Found:
+    def find(self, cache_dir: Path) -> FolderContents:
         """The ``case_*`` folders with a label map; see ``SourceSection.find``."""
         del cache_dir
         root = self.require_root()
@@ -58,9 +89,9 @@ class Kits(FolderSection):
         for folder in sorted(root.glob("case_*")):
             if not folder.is_dir():
                 continue
-            labels = self._either(folder, "segmentation")
+            labels = next(filter(None, (self._either(folder, s) for s in self.label_stems)), None)
             if labels is None:
-                skipped.append((folder.name, "has no segmentation.nii.gz"))
+                skipped.append((folder.name, f"has no {self.label_stems[0]}.nii.gz"))
                 continue
             files = dict.fromkeys(KITS_LABELS, labels)
             cases.append(
@@ -69,8 +100,9 @@ class Kits(FolderSection):
         if not cases:
             nested = sorted({path.parent for path in root.glob("*/case_*") if path.is_dir()})
             hint = f"use {nested[0]}" if nested else self.remedy()
-            raise SourceError(f"root {root} has no case_*/segmentation.nii.gz; {hint}")
-        return Found(tuple(cases), tuple(skipped))
+            label_map = f"case_*/{self.label_stems[0]}.nii.gz"
+            raise SourceError(f"root {root} has no {label_map}; {hint}")
+        return FolderContents(tuple(cases), tuple(skipped))
 
     def _either(self, folder: Path, stem: str) -> Path | None:
         return self.inside(folder / f"{stem}.nii.gz") or self.inside(folder / f"{stem}.nii")

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
 from synthct.errors import SourceError
-from synthct.sources.base import CaseFiles, Found, Name, expand
+from synthct.sources.base import CaseFiles, FolderContents, Name, expand
+from synthct.sources.exported import EXPORT_FILES
 from synthct.sources.folder import FolderSection
 from synthct.volume.views import IGNORE
 
 _CASE = "{case}"
+#: So many names of cases are listed in a note.
+_LISTED = 12
 
 
 def _check_pattern(pattern: str) -> str:
@@ -89,10 +92,14 @@ class Nifti(FolderSection):
         return tuple(p for p in (self.image, self.labels, *self.structures.values()) if p)
 
     def files(self) -> tuple[str, ...]:
-        """Whatever the patterns match."""
-        return tuple(_glob(pattern) for pattern in self.patterns)
+        """Whatever the patterns match, and the tables of an export of synthct."""
+        return (*(_glob(pattern) for pattern in self.patterns), *EXPORT_FILES)
 
     def native_labels(self) -> Mapping[str, int]:
+        """``label_names``."""
+        return self.label_names
+
+    def named_labels(self) -> Mapping[str, int]:
         """``label_names``."""
         return self.label_names
 
@@ -100,31 +107,41 @@ class Nifti(FolderSection):
         """Each label to those of ``structures`` that it comes to."""
         return {label: expand(label, self.structures, self.unions) for label in labels}
 
-    def find(self, cache_dir: Path) -> Found:
+    def find(self, cache_dir: Path) -> FolderContents:
         """The cases that the patterns match; see ``SourceSection.find``."""
         del cache_dir
         root = self.require_root()
         images = self._match(root, self.image) if self.image else {}
         maps = self._match(root, self.labels) if self.labels else {}
         files = {name: self._match(root, pattern) for name, pattern in self.structures.items()}
-        labelled = {*maps, *(case_id for found in files.values() for case_id in found)}
+        labelled = {*maps, *(case_id for matches in files.values() for case_id in matches)}
         cases, skipped = [], []
         for case_id in sorted({*images, *labelled}):
             if self.labels and case_id not in maps:
                 skipped.append((case_id, f"has no label map like {self.labels}"))
                 continue
-            here = {name: found[case_id] for name, found in files.items() if case_id in found}
-            here |= dict.fromkeys(self.label_names, maps[case_id]) if self.labels else {}
+            own = {name: paths[case_id] for name, paths in files.items() if case_id in paths}
+            own |= dict.fromkeys(self.label_names, maps[case_id]) if self.labels else {}
             unions = {
-                union: tuple(part for part in parts if part in here)
+                union: tuple(part for part in parts if part in own)
                 for union, parts in self.unions.items()
-                if any(part in here for part in parts)
+                if any(part in own for part in parts)
             }
-            cases.append(CaseFiles(case_id, images.get(case_id), here, self.label_names, unions))
+            cases.append(CaseFiles(case_id, images.get(case_id), own, self.label_names, unions))
         if not cases:
             tried = ", ".join(self.patterns)
             raise SourceError(f"root {root} has no case that matches {tried}; mend the patterns")
-        return Found(tuple(cases), tuple(skipped))
+        return FolderContents(tuple(cases), tuple(skipped), tuple(self._gaps(cases)))
+
+    def _gaps(self, cases: Sequence[CaseFiles]) -> Iterator[str]:
+        """What the patterns name and cases have no file for."""
+        if self.image is not None:
+            yield from _lacking(
+                f"image: {self.image}", [c.case_id for c in cases if c.image is None], len(cases)
+            )
+        for name, pattern in self.structures.items():
+            lacking = [case.case_id for case in cases if name not in case.label_files]
+            yield from _lacking(f"structures: '{name}' ({pattern})", lacking, len(cases))
 
     def _match(self, root: Path, pattern: str) -> dict[str, Path]:
         """Case id to the one file that matches ``pattern`` for it.
@@ -139,19 +156,34 @@ class Nifti(FolderSection):
                 named = True
             else:
                 regex += "[^/]*" if piece == "*" else re.escape(piece)
-        found: dict[str, Path] = {}
+        files: dict[str, Path] = {}
         for path in sorted(root.glob(_glob(pattern))):
-            match = re.fullmatch(regex, path.relative_to(root).as_posix())
-            if match is None or self.inside(path) is None:
+            parts = path.relative_to(root).parts
+            match = re.fullmatch(regex, "/".join(parts))
+            hidden = any(
+                name.startswith(".") and not piece.startswith(".")
+                for name, piece in zip(parts, PurePosixPath(pattern).parts, strict=True)
+            )
+            if match is None or hidden or self.inside(path) is None:
                 continue
             case_id = match["case"]
-            if case_id in found:
+            if case_id in files:
                 raise SourceError(
                     f"pattern '{pattern}': case {case_id} has two files, "
-                    f"{found[case_id].relative_to(root)} and {path.relative_to(root)}; narrow it"
+                    f"{files[case_id].relative_to(root)} and {path.relative_to(root)}; narrow it"
                 )
-            found[case_id] = path
-        return found
+            files[case_id] = path
+        return files
+
+
+def _lacking(name: str, cases: Sequence[str], total: int) -> Iterator[str]:
+    """A note on the cases that have no file for ``name``."""
+    if len(cases) == total:
+        yield f"{name} matches no file of any case"
+    elif cases:
+        more = f" and {len(cases) - _LISTED} more" if len(cases) > _LISTED else ""
+        listed = ", ".join(cases[:_LISTED])
+        yield f"{name} has no file in {len(cases)} of {total} cases: {listed}{more}"
 
 
 def _pieces(pattern: str) -> list[str]:

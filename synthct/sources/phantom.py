@@ -21,7 +21,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from synthct.errors import ConflictError, ResourceError
-from synthct.sources.base import CaseFiles, Found, SourceSection
+from synthct.sources.base import CaseFiles, FolderContents, SourceSection
 from synthct.sources.kits import KITS_LABELS
 from synthct.volume import Volume, restore_orientation, write_volume
 
@@ -120,7 +120,7 @@ class PhantomSource(Scanner, SourceSection):
         key = hashlib.sha256(f"{_code_sha256()} {look}".encode()).hexdigest()[:16]
         return cache_dir / "phantoms" / key
 
-    def find(self, cache_dir: Path) -> Found:
+    def find(self, cache_dir: Path) -> FolderContents:
         """The patients, whether they are made yet or not."""
         root = self.folder(cache_dir)
         values = self.native_labels()
@@ -130,7 +130,7 @@ class PhantomSource(Scanner, SourceSection):
             files = dict.fromkeys(values, folder / "labels.nii.gz")
             image = folder / "ct.nii.gz"
             cases.append(CaseFiles(folder.name, image, files, values, PHANTOM_UNIONS))
-        return Found(tuple(cases))
+        return FolderContents(tuple(cases))
 
     def prepare(self, cases: Sequence[CaseFiles], *, progress: bool = False) -> None:
         """Make the patients that are not in the cache yet."""
@@ -178,7 +178,7 @@ def write_phantoms(
     scanner = scanner or Scanner()
     kits = layout != "totalsegmentator"
     names = [f"case_{n:05d}" if kits else f"s{n:04d}" for n in range(patients)]
-    write = _write_kits if kits else _write_totalsegmentator
+    write = partial(_write_kits, layout) if kits else _write_totalsegmentator
     _in_threads(
         [partial(write, root / name, scanner, seed, n) for n, name in enumerate(names)], progress
     )
@@ -189,12 +189,16 @@ def write_phantoms(
     return tuple(names)
 
 
-def _write_kits(folder: Path, scanner: Scanner, seed: int, patient: int) -> None:
+def _write_kits(layout: Layout, folder: Path, scanner: Scanner, seed: int, patient: int) -> None:
     ct, labels = scanner.scan(seed, patient)
     mapped = np.zeros_like(labels.array)
     for name, parts in _KITS_PARTS.items():
         mapped[_any_of(labels, parts)] = KITS_LABELS[name]
-    files = {"imaging.nii.gz": ct, "segmentation.nii.gz": Volume(mapped, labels.affine)}
+    # In KiTS21 three people drew; here they agree.
+    aggregated = tuple(f"aggregated_{how}_seg" for how in ("MAJ", "AND", "OR"))
+    stems = aggregated if layout == "kits21" else ("segmentation",)
+    label_map = Volume(mapped, labels.affine)
+    files = {"imaging.nii.gz": ct, **{f"{stem}.nii.gz": label_map for stem in stems}}
     turned = {name: restore_orientation(one, _KITS_AXES) for name, one in files.items()}
     _write_case(folder, turned)
 

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
-from synthct.sources.base import CaseEntry, check_grid
-from synthct.volume import Array, Box, Volume, read_ct, read_labels
+from synthct.sources.base import CaseEntry, check_grid, start_in_case
+from synthct.volume import Array, Box, Index3, Volume, read_ct, read_labels
 from synthct.volume.case import Case
 
 
@@ -45,14 +46,16 @@ def read_case(entry: CaseEntry, label_names: Mapping[str, int]) -> Case:
         by_file.setdefault(entry.label_files[name], []).append(name)
     array = np.zeros((0, 0, 0), dtype=dtype)
     for path, names in by_file.items():
-        volume = read_labels(path, sha256=entry.file_sha256.get(path))
-        check_grid(entry.case_id, path, volume.shape, volume.affine, entry.shape, entry.affine)
+        volume = read_labels(path, sha256=entry.file_sha256.get(path), reading=entry.label_reading)
+        start = start_in_case(
+            entry.case_id, path, volume.shape, volume.affine, entry.shape, entry.affine
+        )
         if names[0] in entry.label_values:
-            array = _renumber(volume.array, {entry.label_values[n]: wanted[n] for n in names})
-            array = array.astype(dtype, copy=False)
+            values = {entry.label_values[name]: wanted[name] for name in names}
+            array = _padded(_renumber(volume.array, values, dtype), start, entry.shape)
         else:
             array = array if array.size else np.zeros(entry.shape, dtype=dtype)
-            _add(array, volume.array, wanted[names[0]])
+            _add(array, volume.array, start, wanted[names[0]])
     if not array.size:
         array = np.zeros(entry.shape, dtype=dtype)
     return Case(
@@ -70,22 +73,36 @@ def read_case(entry: CaseEntry, label_names: Mapping[str, int]) -> Case:
     )
 
 
-def _renumber(array: Array, values: Mapping[int, int]) -> Array:
-    """A label map with the values of the dataset instead of its own; others become background."""
+def _renumber(array: Array, values: Mapping[int, int], dtype: npt.DTypeLike) -> Array:
+    """A label map with the values of the dataset instead of its own; others become background.
+
+    Plane by plane: to index a table by the whole array takes 8 bytes a voxel.
+    """
     largest = int(array.max())
     if all(values.get(own) == own for own in range(1, largest + 1)):
-        return array
-    table = np.zeros(largest + 1, dtype=np.uint16)
+        return array.astype(dtype, copy=False)
+    table = np.zeros(largest + 1, dtype=dtype)
     for own, new in values.items():
         if own <= largest:
             table[own] = new
-    small = max(values.values()) <= np.iinfo(np.uint8).max
-    return (table.astype(np.uint8) if small else table)[array]
+    out = array if array.dtype == table.dtype else np.empty(array.shape, dtype)
+    for own_plane, new_plane in zip(array, out, strict=True):
+        new_plane[...] = table[own_plane]
+    return out
 
 
-def _add(array: Array, structure: Array, value: int) -> None:
+def _padded(array: Array, start: Index3, shape: Index3) -> Array:
+    """An array that begins at ``start`` of a larger one, with 0 around it."""
+    if array.shape == shape:
+        return array
+    whole = np.zeros(shape, array.dtype)
+    whole[Box((0, 0, 0), array.shape).shift(start).slices] = array
+    return whole
+
+
+def _add(array: Array, structure: Array, start: Index3, value: int) -> None:
     """Give ``value`` to the voxels of ``structure`` that no earlier one has; in its box only."""
     box = Box.around(structure)
     if box is not None:
-        part = array[box.slices]
+        part = array[box.shift(start).slices]
         part[(structure[box.slices] != 0) & (part == 0)] = value

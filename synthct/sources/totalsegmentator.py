@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from synthct.errors import SourceError
-from synthct.sources.base import CaseFiles, Found
+from synthct.sources.base import CaseFiles, FolderContents
 from synthct.sources.folder import FolderSection
 
 _LUNG_LEFT = ("lung_upper_lobe_left", "lung_lower_lobe_left")
@@ -49,6 +50,7 @@ NAMED_UNIONS: Mapping[str, tuple[str, ...]] = {
     "gluteus": _GLUTEUS,
 }
 
+_CASE_NAME = re.compile(r"s\d{4}")
 _SPLITS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
 _SUFFIXES = (".nii.gz", ".nii")
 _MAX_TABLE_BYTES = 1 << 24
@@ -73,6 +75,10 @@ class TotalSegmentator(FolderSection):
     )
     variable: ClassVar[str] = "TOTALSEGMENTATOR_ROOT"
 
+    marks: ClassVar[str] = (
+        "the TotalSegmentator dataset (meta.csv with its cases, named s0000 and the like)"
+    )
+
     layout: Literal["totalsegmentator"] = "totalsegmentator"
     licence: str | None = "CC-BY-4.0"
     attribution: str | None = (
@@ -84,16 +90,34 @@ class TotalSegmentator(FolderSection):
         """The table, and images and structures of all cases."""
         return ("meta.csv", "*/ct.nii*", "*/segmentations/*", "*/segmentations_extra/*")
 
-    def find(self, cache_dir: Path) -> Found:
+    def known_terms(self) -> dict[str, str | None]:
+        """Known where all cases have the dataset's names and stand in its ``meta.csv``.
+
+        AbdomenAtlas and others have the same file names, and other licences.
+        """
+        table = self.inside(self._root / "meta.csv")
+        listed = {row.get("image_id") for row in _read_table(table)} if table is not None else ()
+        names = [path.name for path in self._folders() if self._wants(path.name)]
+        if names and all(_CASE_NAME.fullmatch(name) and name in listed for name in names):
+            return {}
+        return {"licence": None, "attribution": None}
+
+    def _folders(self) -> list[Path]:
+        """The folders that may be cases."""
+        return [
+            folder
+            for folder in sorted(self._root.iterdir())
+            if not folder.name.startswith((".", "__MACOSX")) and folder.is_dir()
+        ]
+
+    def find(self, cache_dir: Path) -> FolderContents:
         """The folders with a ``ct.nii.gz``; see ``SourceSection.find``."""
         del cache_dir
         root = self.require_root()
         table = self.inside(root / "meta.csv")
         splits = _read_splits(table) if table is not None else {}
         cases, skipped = [], []
-        for folder in sorted(root.iterdir()):
-            if folder.name.startswith(".") or not folder.is_dir():
-                continue
+        for folder in self._folders():
             image = self.inside(folder / "ct.nii.gz") or self.inside(folder / "ct.nii")
             if image is None:
                 skipped.append((folder.name, "has no ct.nii.gz"))
@@ -106,13 +130,21 @@ class TotalSegmentator(FolderSection):
                 CaseFiles(folder.name, image, files, unions=unions, split=splits.get(folder.name))
             )
         if not cases:
-            raise SourceError(f"root {root} has no */ct.nii.gz. {self.remedy()}")
-        return Found(tuple(cases), tuple(skipped))
+            nested = sorted({path.parent.parent for path in root.glob("*/*/ct.nii*")})
+            hint = f"use {nested[0]}" if nested else self.remedy()
+            raise SourceError(f"root {root} has no */ct.nii.gz; {hint}")
+        notes = []
+        known = {case.case_id for case in cases} | {name for name, _ in skipped}
+        if missing := sorted(splits.keys() - known):
+            notes.append(
+                f"meta.csv lists {len(missing)} cases that are not there, such as {missing[0]}"
+            )
+        return FolderContents(tuple(cases), tuple(skipped), tuple(notes))
 
     def expansions(self, labels: Sequence[str]) -> dict[str, tuple[str, ...]]:
         """Each label to its structures in any case: parts in their order, then its own file."""
         cases = self.select(self.find(Path())).cases
-        found = {
+        structures = {
             label: {n for case in cases for n in case.structures_of(label)} for label in labels
         }
         return {
@@ -121,7 +153,7 @@ class TotalSegmentator(FolderSection):
                     name for name in (*NAMED_UNIONS.get(label, ()), *sorted(names)) if name in names
                 )
             )
-            for label, names in found.items()
+            for label, names in structures.items()
         }
 
     def _structure_files(self, folder: Path) -> dict[str, Path]:
@@ -130,8 +162,8 @@ class TotalSegmentator(FolderSection):
         for place in ("segmentations", "segmentations_extra"):
             self.require_inside(folder / place)
             try:
-                with os.scandir(folder / place) as found:
-                    entries = sorted(found, key=lambda entry: entry.name)
+                with os.scandir(folder / place) as listing:
+                    entries = sorted(listing, key=lambda entry: entry.name)
             except (FileNotFoundError, NotADirectoryError):
                 continue
             for entry in entries:
@@ -155,13 +187,17 @@ def _unions_of(structures: Iterable[str]) -> dict[str, tuple[str, ...]]:
         if stem != name:
             unions[stem] = (*unions.get(stem, ()), name)
     for union, parts in NAMED_UNIONS.items():
-        if here := tuple(part for part in parts if part in present):
-            unions[union] = here
+        if present_parts := tuple(part for part in parts if part in present):
+            unions[union] = present_parts
     return unions
 
 
-def _read_splits(path: Path) -> dict[str, str]:
-    """Case id to split by ``meta.csv``; empty where there is no such column."""
+def _read_table(path: Path) -> list[dict[str, str]]:
+    """The rows of ``meta.csv``.
+
+    Raises:
+        SourceError: If it is too large or no text.
+    """
     if path.stat().st_size > _MAX_TABLE_BYTES:
         raise SourceError(f"{path}: larger than 16 MiB, the limit of a table of cases")
     try:
@@ -169,9 +205,13 @@ def _read_splits(path: Path) -> dict[str, str]:
     except (OSError, UnicodeDecodeError) as err:
         raise SourceError(f"{path}: cannot be read as UTF-8 text ({err})") from err
     header = text.split("\n", 1)[0]
-    rows = csv.DictReader(text.splitlines(), delimiter=";" if ";" in header else ",")
+    return list(csv.DictReader(text.splitlines(), delimiter=";" if ";" in header else ","))
+
+
+def _read_splits(path: Path) -> dict[str, str]:
+    """Case id to split by ``meta.csv``; empty where there is no such column."""
     splits = {}
-    for row in rows:
+    for row in _read_table(path):
         split = (row.get("split") or "").strip().lower()
         if split and split not in _SPLITS:
             allowed = ", ".join(_SPLITS)

@@ -29,7 +29,7 @@ from synthct.errors import RecipeError
 from synthct.models.palette import num_parameters
 from synthct.processes.launch import is_first
 from synthct.seeds import derive_seed
-from synthct.sources import at_hand, index_sources
+from synthct.sources import download, index_sources
 from synthct.storage.files import make_folder
 from synthct.storage.lock import exclusive
 from synthct.training.cache import open_training_set
@@ -169,7 +169,7 @@ def train(
     objective = OBJECTIVES[recipe.model.kind](recipe)
     # Phantoms, indexes and patches are made once and then found in the cache.
     with accelerator.main_process_first():
-        recipe = recipe.model_copy(update={"sources": at_hand(recipe.sources, cache_dir)})
+        recipe = recipe.model_copy(update={"sources": download(recipe.sources, cache_dir)})
         index = index_sources(recipe.sources, recipe.wanted_labels, cache_dir=cache_dir)
         data = open_training_set(
             recipe,

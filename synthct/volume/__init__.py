@@ -1,17 +1,20 @@
 """Volumes: arrays with their affine, and the strict reading and writing of NIfTI files."""
 
 from synthct.volume.grid import (
-    GRID_TOLERANCE_MM,
+    GRID_TOLERANCE,
     Affine,
     Box,
     Index3,
     Spacing,
     corner_distance_mm,
+    same_grid,
     shifted,
     spacing_of,
+    start_within,
 )
 from synthct.volume.nifti import (
     CtReading,
+    LabelReading,
     nifti_bytes,
     read_ct,
     read_ct_counting,
@@ -28,7 +31,7 @@ from synthct.volume.volume import (
 )
 
 __all__ = [
-    "GRID_TOLERANCE_MM",
+    "GRID_TOLERANCE",
     "HU_MAX",
     "HU_MIN",
     "Affine",
@@ -36,6 +39,7 @@ __all__ = [
     "Box",
     "CtReading",
     "Index3",
+    "LabelReading",
     "Spacing",
     "Volume",
     "canonical",
@@ -45,7 +49,9 @@ __all__ = [
     "read_ct_counting",
     "read_labels",
     "restore_orientation",
+    "same_grid",
     "shifted",
     "spacing_of",
+    "start_within",
     "write_volume",
 ]

@@ -36,14 +36,24 @@ class Content:
     def __init__(self, path: Path, file: BinaryIO, sha256: str | None = None) -> None:
         self.path = path
         self.file_size = os.fstat(file.fileno()).st_size
-        self._file, self._wanted = file, sha256
+        self._file, self._expected_sha256 = file, sha256
         self._hash = hashlib.sha256() if sha256 is not None else None
         self._gunzip: Any = None
-        self._zipped = b""
+        self._zipped = self._ahead = b""
         self._plain = self._fetch()
         if self._plain.startswith(_GZIP):
             self._zipped, self._plain = self._plain, b""
             self._gunzip = self._new_member()
+
+    def peek(self, size: int) -> bytes:
+        """The next ``size`` bytes, fewer at the end of the content; they are read again later.
+
+        Raises:
+            SourceError: If the gzip stream is damaged.
+        """
+        while len(self._ahead) < size and (part := self._decode(size - len(self._ahead))):
+            self._ahead += part
+        return self._ahead[:size]
 
     def read(self, size: int) -> bytes:
         """The next ``size`` bytes.
@@ -65,12 +75,11 @@ class Content:
         while size:
             size -= len(self.read(min(size, _BLOCK)))
 
-    def require_size(self, size: int, ratio: int = GREATEST_RATIO) -> None:
-        """Refuse a file that cannot hold ``size`` bytes in all, before anybody makes room for them.
+    def require_size(self, size: int) -> None:
+        """Refuse a file that cannot hold ``size`` bytes, before memory is allocated for them.
 
         Args:
-            size: By the header.
-            ratio: How many times smaller gzip can have made such content.
+            size: Number of bytes of header and voxels, by the header.
 
         Raises:
             SourceError: If it holds, or by its gzip trailer must hold, another number of bytes.
@@ -81,19 +90,21 @@ class Content:
                     f"damaged or cut short: {self.file_size} bytes, but its header tells of {size}"
                 )
             return
-        if size > self.file_size * ratio:
+        if size > self.file_size * GREATEST_RATIO:
             raise self._error(
                 f"damaged: its header claims {size} bytes, but {self.file_size} bytes of gzip hold "
-                f"at most {self.file_size * ratio}"
+                f"at most {self.file_size * GREATEST_RATIO}"
             )
-        here = self._file.tell()
+        position = self._file.tell()
         self._file.seek(-4, os.SEEK_END)
-        (told,) = struct.unpack("<I", self._file.read(4))
-        self._file.seek(here)
+        (trailer,) = struct.unpack("<I", self._file.read(4))
+        self._file.seek(position)
         # The trailer counts modulo 2**32, and for the last of several members only.
-        if told > size % 2**32 and size < 2**32:
-            told_by = f"its header tells of {size} bytes, its gzip trailer of {told}"
-            raise self._error(f"damaged or cut short: {told_by}")
+        if trailer > size % 2**32 and size < 2**32:
+            raise self._error(
+                f"damaged or cut short: its header tells of {size} bytes, its gzip trailer of "
+                f"{trailer}"
+            )
 
     def finish(self) -> None:
         """Make sure that nothing is left, that checksums agree, and that it is the file meant.
@@ -103,11 +114,18 @@ class Content:
         """
         if self._some(1):
             raise self._error("damaged: it goes on after the last voxel that its header tells of")
-        if self._hash is not None and self._hash.hexdigest() != self._wanted:
+        if self._hash is not None and self._hash.hexdigest() != self._expected_sha256:
             raise self._error("is not the file that was indexed; run the command again")
 
     def _some(self, most: int) -> bytes:
         """Up to ``most`` bytes; none at the end of the content."""
+        if self._ahead:
+            part, self._ahead = self._ahead[:most], self._ahead[most:]
+            return part
+        return self._decode(most)
+
+    def _decode(self, most: int) -> bytes:
+        """As ``_some``, past what was peeked at."""
         if self._gunzip is None:
             if not self._plain:
                 self._plain = self._fetch()
@@ -116,11 +134,11 @@ class Content:
         while True:
             if self._gunzip.eof and not self._next_member():
                 return b""
-            at = self._file.tell()
+            position = self._file.tell()
             try:
                 part = bytes(self._gunzip.decompress(self._zipped, most))
             except _damages() as err:
-                place = f"between bytes {at - len(self._zipped)} and {at}"
+                place = f"between bytes {position - len(self._zipped)} and {position}"
                 raise self._error(f"damaged {place} ({err}); fetch the file again") from err
             ended = self._gunzip.eof
             self._zipped = self._gunzip.unused_data if ended else self._gunzip.unconsumed_tail
@@ -136,11 +154,11 @@ class Content:
         self._zipped = self._zipped or self._fetch()
         if not self._zipped:
             return False
-        at = self._file.tell() - len(self._zipped)
+        position = self._file.tell() - len(self._zipped)
         if len(self._zipped) < len(_GZIP):
             self._zipped += self._fetch()
         if not self._zipped.startswith(_GZIP):
-            raise self._error(f"damaged: bytes follow the gzip stream's end at byte {at}")
+            raise self._error(f"damaged: bytes follow the gzip stream's end at byte {position}")
         self._gunzip = self._new_member()
         return True
 

@@ -13,8 +13,8 @@ Affine = npt.NDArray[np.float64]
 Index3 = tuple[int, int, int]
 Spacing = tuple[float, float, float]
 
-#: Two grids are one when their corners lie closer than this (mm).
-GRID_TOLERANCE_MM = 1e-2
+#: Two grids are the same if none of their voxels is further apart than this share of a voxel.
+GRID_TOLERANCE = 0.05
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,24 @@ class Box:
         """The box of all voxels of an array of ``shape``."""
         return cls((0, 0, 0), shape)
 
+    def shift(self, voxels: Sequence[int]) -> Box:
+        """The box moved by ``voxels`` along i, j, k."""
+        i, j, k = (a + n for a, n in zip(self.start_ijk, voxels, strict=True))
+        i2, j2, k2 = (b + n for b, n in zip(self.stop_ijk, voxels, strict=True))
+        return Box((i, j, k), (i2, j2, k2))
+
+    def join(self, other: Box) -> Box:
+        """The smallest box around both."""
+        i, j, k = (min(a, b) for a, b in zip(self.start_ijk, other.start_ijk, strict=True))
+        i2, j2, k2 = (max(a, b) for a, b in zip(self.stop_ijk, other.stop_ijk, strict=True))
+        return Box((i, j, k), (i2, j2, k2))
+
+    @classmethod
+    def of_slices(cls, slices: Sequence[slice]) -> Box:
+        """The box that indexes an array by ``slices``."""
+        (i, i2), (j, j2), (k, k2) = ((one.start, one.stop) for one in slices)
+        return cls((i, j, k), (i2, j2, k2))
+
     @classmethod
     def around(cls, region: npt.NDArray[Any]) -> Box | None:
         """The smallest box around the true voxels of ``region`` (I, J, K); None if there are none.
@@ -66,15 +84,20 @@ class Box:
         Args:
             region: Array (I, J, K); non-zero counts as true.
         """
-        region = np.asarray(region, dtype=bool)
-        bounds = []
-        for axis in range(3):
-            hit = np.flatnonzero(region.any(axis=tuple(a for a in range(3) if a != axis)))
-            if hit.size == 0:
-                return None
-            bounds.append((int(hit[0]), int(hit[-1]) + 1))
-        (i, i2), (j, j2), (k, k2) = bounds
+        # Without a boolean copy, which of a large label map is as large again.
+        columns: npt.NDArray[np.bool_] = np.any(region, axis=2)
+        if not columns.any():
+            return None
+        i, i2 = _bounds(np.asarray(np.any(columns, axis=1)))
+        j, j2 = _bounds(np.asarray(np.any(columns, axis=0)))
+        k, k2 = _bounds(np.asarray(np.any(region[i:i2, j:j2], axis=(0, 1))))
         return cls((i, j, k), (i2, j2, k2))
+
+
+def _bounds(hit: npt.NDArray[np.bool_]) -> tuple[int, int]:
+    """First true element and the one after the last."""
+    where = np.flatnonzero(hit)
+    return int(where[0]), int(where[-1]) + 1
 
 
 def spacing_of(affine: Affine) -> Spacing:
@@ -92,7 +115,47 @@ def shifted(affine: Affine, start_ijk: Sequence[int]) -> Affine:
 
 def corner_distance_mm(shape: Sequence[int], one: Affine, two: Affine) -> float:
     """Greatest distance in mm between the corners of two grids of the same shape."""
-    last = np.asarray(shape) - 1
-    corners = np.array(np.meshgrid(*[(0, n) for n in last], indexing="ij")).reshape(3, -1)
-    homogeneous = np.vstack([corners, np.ones(corners.shape[1])])
-    return float(np.linalg.norm(((one - two) @ homogeneous)[:3], axis=0).max())
+    apart = one - two
+    return float(np.linalg.norm(apart[:3, :3] @ _corners(shape) + apart[:3, 3:], axis=0).max())
+
+
+def voxel_distance(shape: Sequence[int], one: Affine, two: Affine) -> float:
+    """Greatest distance between two grids of the same shape along an axis, in voxels of ``one``."""
+    return float(np.abs(_corners_in_voxels(shape, one, two) - _corners(shape)).max())
+
+
+def same_grid(shape: Sequence[int], one: Affine, two: Affine) -> bool:
+    """Whether two grids of the same shape differ by at most ``GRID_TOLERANCE``."""
+    return voxel_distance(shape, one, two) <= GRID_TOLERANCE
+
+
+def start_within(
+    shape: Index3, affine: Affine, whole_shape: Index3, whole_affine: Affine
+) -> Index3 | None:
+    """Where a grid begins in a larger one whose voxels it shares; None if it is no part of it.
+
+    Args:
+        shape: Shape of the part.
+        affine: (4, 4) of the part.
+        whole_shape: Shape of the larger grid.
+        whole_affine: (4, 4) of the larger grid.
+    """
+    corners = _corners_in_voxels(shape, whole_affine, affine)
+    i, j, k = (int(n) for n in np.rint(corners[:, 0]))
+    expected = _corners(shape) + np.array([[i], [j], [k]])
+    if np.abs(corners - expected).max() > GRID_TOLERANCE:
+        return None
+    inside = (expected >= 0).all() and (expected.max(axis=1) < np.asarray(whole_shape)).all()
+    return (i, j, k) if inside else None
+
+
+def _corners(shape: Sequence[int]) -> npt.NDArray[np.float64]:
+    """Voxel indices (3, 8) of the outermost voxels; the first is (0, 0, 0)."""
+    ends = np.meshgrid(*[(0.0, n - 1.0) for n in shape], indexing="ij")
+    return np.array(ends).reshape(3, -1)
+
+
+def _corners_in_voxels(shape: Sequence[int], one: Affine, two: Affine) -> npt.NDArray[np.float64]:
+    """Voxel indices (3, 8) in the grid ``one`` of the corners of the grid ``two``."""
+    to_one = np.linalg.inv(one) @ two
+    return np.asarray(to_one[:3, :3] @ _corners(shape) + to_one[:3, 3:])

@@ -15,8 +15,16 @@ from typing import Any
 import numpy as np
 
 from synthct.errors import SourceError
-from synthct.volume.content import GREATEST_RATIO, Content
-from synthct.volume.grid import Affine, Index3, corner_distance_mm, spacing_of
+from synthct.volume.content import Content
+from synthct.volume.formats import START_BYTES, describe_format
+from synthct.volume.grid import (
+    GRID_TOLERANCE,
+    Affine,
+    Index3,
+    corner_distance_mm,
+    spacing_of,
+    voxel_distance,
+)
 
 #: Four times the voxels of the largest whole-body CT.
 MAX_VOXELS = 2**30
@@ -26,14 +34,13 @@ _MANY_VOXELS = 2**26
 _MAX_OFFSET = 2**26
 #: Voxels of a patient's CT, with plenty to spare.
 _SPACING_MM = (0.01, 100.0)
-#: How far (mm) the corners may lie apart under sform and qform.
-_FORM_TOLERANCE_MM = 1e-3
 #: How far spacing and sform may differ (relative): both are float32, written by rounding programs.
 _SPACING_TOLERANCE = 1e-3
 _EPSILON = float(np.finfo(np.float32).eps)
+#: Cosine between axes from which on an affine is called sheared: half a degree.
+_SHEAR = 0.01
 
 _MAGIC = {348: b"n+1\0", 540: b"n+2\0\r\n\x1a\n"}
-_OTHER_FORMATS = {b"NRRD": "NRRD", b"PK\x03\x04": "zip", b"\x89HDF": "HDF5", b"\x93NUM": "NumPy"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +54,7 @@ class Header:
         slope: What stored voxels are multiplied by.
         intercept: What is added to them then.
         affine: (4, 4) from stored voxel index to RAS+ mm.
+        has_form: Whether the file says how it lies; if not, the user did.
     """
 
     shape: Index3
@@ -55,6 +63,7 @@ class Header:
     slope: float
     intercept: float
     affine: Affine
+    has_form: bool = True
 
     @property
     def num_bytes(self) -> int:
@@ -67,17 +76,24 @@ class Header:
         return math.prod(self.shape) * self.frames > _MANY_VOXELS
 
     @property
+    def is_sheared(self) -> bool:
+        """Whether its axes are not at right angles, as with a tilted gantry."""
+        unit = self.affine[:3, :3] / np.linalg.norm(self.affine[:3, :3], axis=0)
+        return bool(np.abs(unit.T @ unit - np.eye(3)).max() > _SHEAR)
+
+    @property
     def is_scaled(self) -> bool:
         """Whether stored voxels are not yet the values."""
         return (self.slope, self.intercept) != (1.0, 0.0)
 
 
-def read_header(content: Content, *, ratio: int = GREATEST_RATIO) -> Header:
+def read_header(content: Content, *, orientation: str | None = None) -> Header:
     """Read and check the header, and everything else that comes before the voxels.
 
     Args:
         content: At its start.
-        ratio: How many times smaller gzip can have made voxels of this kind, where they are many.
+        orientation: The patient directions in which i, j and k increase, such as ``LAS``, of a
+            file that does not say how it lies (both form codes 0); None to refuse such a file.
 
     Raises:
         SourceError: If it is no NIfTI file, or one that cannot be a scan, or is damaged.
@@ -88,9 +104,12 @@ def read_header(content: Content, *, ratio: int = GREATEST_RATIO) -> Header:
     dtype = _dtype(path, fields)
     slope, intercept = _scaling(path, fields)
     affine = _affine(path, fields, shape)
+    has_form = affine is not None
+    if affine is None:
+        affine = _oriented(path, fields, shape, orientation)
     offset = _offset(path, fields)
-    header = Header(shape, frames, dtype, slope, intercept, affine)
-    content.require_size(offset + header.num_bytes, ratio if header.is_large else GREATEST_RATIO)
+    header = Header(shape, frames, dtype, slope, intercept, affine, has_form)
+    content.require_size(offset + header.num_bytes)
     content.skip(offset - len(fields.binaryblock))
     return header
 
@@ -103,14 +122,15 @@ def _fields(content: Content) -> Any:
     if content.file_size == 0:
         raise SourceError(f"{content.path}: the file is empty; fetch it again")
     try:
-        start = content.read(4)
-        little, big = (int.from_bytes(start, order) for order in ("little", "big"))
+        start = content.peek(START_BYTES)
+        little, big = (int.from_bytes(start[:4], order) for order in ("little", "big"))
         size = next((n for n in (little, big) if n in _MAGIC), None)
         if size is None:
-            name = _OTHER_FORMATS.get(start)
-            hint = f"; it looks like {name}, convert it to .nii.gz" if name else ""
-            raise SourceError(f"{content.path}: not a NIfTI file{hint}")
-        block = start + content.read(size - 4)
+            if len(start) < 348 and describe_format(start) is None:
+                raise SourceError(f"{content.path}: not a NIfTI file, or cut in its header")
+            hint = describe_format(start) or f"it begins with {start[:8]!r}; fetch it again"
+            raise SourceError(f"{content.path}: not a NIfTI file; {hint}")
+        block = content.read(size)
     except SourceError as err:
         if "cut short: " in str(err):
             raise SourceError(f"{content.path}: not a NIfTI file, or cut in its header") from err
@@ -167,11 +187,17 @@ def _dtype(path: Path, fields: Any) -> np.dtype[Any]:
 
 
 def _scaling(path: Path, fields: Any) -> tuple[float, float]:
-    """Slope and intercept; a slope of 0 means "not scaled" by the standard."""
+    """Slope and intercept, where nibabel and SimpleITK agree on them.
+
+    A slope of 0 means "not scaled" by the standard, and programs write NaN for it too. With
+    another intercept the one reader ignores it and the other does not.
+    """
     slope, intercept = float(fields["scl_slope"]), float(fields["scl_inter"])
-    if (slope, intercept) == (0, 0):
+    if slope == 0 and intercept == 0:
         return 1.0, 0.0
-    if not (math.isfinite(slope) and math.isfinite(intercept) and slope > 0):
+    if math.isnan(slope) and (intercept == 0 or math.isnan(intercept)):
+        return 1.0, 0.0
+    if not (math.isfinite(slope) and math.isfinite(intercept)) or slope == 0:
         raise SourceError(
             f"{path}: scl_slope is {slope:g} and scl_inter {intercept:g}; repair the header"
         )
@@ -189,30 +215,59 @@ def _offset(path: Path, fields: Any) -> int:
     return int(offset)
 
 
-def _affine(path: Path, fields: Any, shape: Index3) -> Affine:
-    """The sform, or the qform where there is no other; both must agree where there are both."""
+def _affine(path: Path, fields: Any, shape: Index3) -> Affine | None:
+    """The sform, or the qform where there is no other; None if there is neither.
+
+    Where there are both they must agree within ``GRID_TOLERANCE``, but for a shear, which a
+    quaternion cannot hold.
+    """
     spacing = _spacing_mm(path, fields)
+    if fields["pixdim"][0] == 0:  # "if by chance it is 0, it is treated as 1" (nifti1.h)
+        fields["pixdim"][0] = 1
     sform = _form(path, fields, "sform", ("srow_x", "srow_y", "srow_z"))
     places = [f"quatern_{axis}" for axis in "bcd"] + [f"qoffset_{axis}" for axis in "xyz"]
     qform = _form(path, fields, "qform", places)
-    given = [form for form in (sform, qform) if form is not None]
-    if not given:
-        raise SourceError(
-            f"{path}: neither sform nor qform says how it lies in the patient (both codes are 0), "
-            "so left and right are unknown; repair the header"
+    affine = qform if sform is None else sform
+    if affine is None:
+        return None
+    if sform is not None and qform is not None:
+        nearest = min(
+            (_nearest_qform(fields, shape, form, qform) for form in _without_shear(sform)),
+            key=lambda pair: voxel_distance(shape, *pair),
         )
-    affine = given[0]
-    distance = _form_distance_mm(fields, shape, *given) if len(given) == 2 else 0.0
-    if distance > _FORM_TOLERANCE_MM:
-        raise SourceError(
-            f"{path}: sform and qform place its corners {distance:.3f} mm apart; keep the one that "
-            f"is right\nsform\n{sform}\nqform\n{qform}"
-        )
+        if voxel_distance(shape, *nearest) > GRID_TOLERANCE:
+            distance = corner_distance_mm(shape, *nearest)
+            raise SourceError(
+                f"{path}: sform and qform place its corners {distance:.3f} mm apart; keep the one "
+                f"that is right\nsform\n{sform}\nqform\n{qform}"
+            )
     if not np.allclose(spacing_of(affine), spacing, rtol=_SPACING_TOLERANCE, atol=0):
         raise SourceError(
             f"{path}: voxels are {_triple(spacing)} mm by pixdim but "
             f"{_triple(spacing_of(affine))} mm by the sform; repair the header\nsform\n{affine}"
         )
+    return affine
+
+
+def _oriented(path: Path, fields: Any, shape: Index3, orientation: str | None) -> Affine:
+    """The affine of a file whose orientation the user says; its centre is the origin.
+
+    Raises:
+        SourceError: If the user does not.
+    """
+    from nibabel.orientations import axcodes2ornt, inv_ornt_aff
+
+    if orientation is None:
+        raise SourceError(
+            f"{path}: neither sform nor qform says how it lies in the patient (both codes are 0), "
+            "so left and right are unknown; repair the header, or say with 'orientation: LAS' "
+            "(or RAS, LPS, ...) in the source in which directions its axes run; a label map that "
+            "lies as its image does can take its grid by 'label_grid: image'"
+        )
+    turn = inv_ornt_aff(axcodes2ornt(tuple(orientation)), shape)
+    affine = np.eye(4)
+    affine[:3, :3] = np.linalg.inv(turn)[:3, :3] @ np.diag(_spacing_mm(path, fields))
+    affine[:3, 3] = -affine[:3, :3] @ (np.asarray(shape) - 1) / 2
     return affine
 
 
@@ -250,12 +305,31 @@ def _form(path: Path, fields: Any, name: str, places: Sequence[str]) -> Affine |
     return affine
 
 
-def _form_distance_mm(fields: Any, shape: Index3, sform: Affine, qform: Affine) -> float:
-    """How far apart the corners are under sform and qform, for other reasons than rounding.
+def _without_shear(sform: Affine) -> list[Affine]:
+    """An sform, and what programs write of it as a quaternion if it is sheared.
+
+    Either the nearest rotation (nifti1_io, nibabel, dcm2niix) or the directions of rows and
+    columns with their normal.
+    """
+    steps = np.array(spacing_of(sform))
+    unit = sform[:3, :3] / steps
+    u, _, vt = np.linalg.svd(unit)
+    normal = np.cross(unit[:, 0], unit[:, 1])
+    normal *= np.sign(normal @ unit[:, 2]) / max(float(np.linalg.norm(normal)), 1e-12)
+    forms = [sform]
+    for axes in (u @ vt, np.column_stack([unit[:, 0], unit[:, 1], normal])):
+        forms.append(sform.copy())
+        forms[-1][:3, :3] = axes * steps
+    return forms
+
+
+def _nearest_qform(
+    fields: Any, shape: Index3, form: Affine, qform: Affine
+) -> tuple[Affine, Affine]:
+    """``form``, and of all qforms that round to the stored one the nearest to it.
 
     Of the quaternion (a, b, c, d) only b, c and d are stored, as float32, and a follows from
-    a² = 1 - b² - c² - d², which says little of an a near 0. So of all that round to the same b, c
-    and d the a is taken that is nearest to the sform's.
+    a² = 1 - b² - c² - d², which says little of an a near 0.
     """
     from nibabel.quaternions import mat2quat, quat2mat
 
@@ -263,14 +337,13 @@ def _form_distance_mm(fields: Any, shape: Index3, sform: Affine, qform: Affine) 
     a2 = 1 - sum(x * x for x in bcd)
     least, most = (math.sqrt(max(0.0, a2 + error)) for error in (-3 * _EPSILON, 3 * _EPSILON))
     steps = np.diag(spacing_of(qform)) * [1, 1, -1 if np.linalg.det(qform[:3, :3]) < 0 else 1]
-    a = min(max(abs(mat2quat(sform[:3, :3] @ np.linalg.inv(steps))[0]), least), most)
-    distances = []
+    a = min(max(abs(mat2quat(form[:3, :3] @ np.linalg.inv(steps))[0]), least), most)
+    pairs = []
     for sign in (1, -1):
         near = qform.copy()
         near[:3, :3] = quat2mat([sign * a, *bcd]) @ steps
-        distances.append(corner_distance_mm(shape, sform, near))
-    reach = np.abs(qform[:3, 3]).max() + math.hypot(*(np.asarray(shape) * spacing_of(qform)))
-    return max(0.0, min(distances) - 4 * _EPSILON * float(reach))
+        pairs.append((form, near))
+    return min(pairs, key=lambda pair: voxel_distance(shape, *pair))
 
 
 def _triple(lengths: Any) -> str:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from synthct.volume.volume import HU_MIN
+
 #: Noise alone spans more HU than this.
 _LEAST_SPAN_HU = 16
 #: Stored values of scanners that leave out the offset of -1024: where tissue lies then, and the
@@ -29,7 +31,7 @@ def not_hu(sample: npt.NDArray[np.int16], low: float, high: float) -> str | None
         low: Least of all values, as stored and scaled.
         high: Greatest of all values.
     """
-    if high - low <= _LEAST_SPAN_HU:
+    if high - max(low, HU_MIN) <= _LEAST_SPAN_HU:
         return f"all values lie within {low:g}..{high:g}; convert them to HU"
     inner = sample[sample > sample.min()]  # without air and paddings at the lower end
     if inner.size == 0:

@@ -67,9 +67,7 @@ def largest_part(region: Region) -> Region:
 
 def move(box: Box, offset_ijk: Index3) -> Box:
     """``box`` shifted by whole voxels."""
-    i, j, k = offset_ijk
-    (a, b, c), (d, e, f) = box.start_ijk, box.stop_ijk
-    return Box((a + i, b + j, c + k), (d + i, e + j, f + k))
+    return box.shift(offset_ijk)
 
 
 def seen_through(window: Box, region: Region, box: Box) -> Region:

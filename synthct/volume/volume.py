@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from synthct.volume.grid import (
-    GRID_TOLERANCE_MM,
     Affine,
     Box,
     Index3,
     Spacing,
     corner_distance_mm,
+    same_grid,
     shifted,
     spacing_of,
 )
@@ -82,10 +82,8 @@ class Volume:
         return abs(float(np.linalg.det(self.affine[:3, :3]))) / 1000.0
 
     def has_grid_of(self, other: Volume) -> bool:
-        """Whether both have the same shape and their corners lie within 0.01 mm."""
-        return self.shape == other.shape and (
-            corner_distance_mm(self.shape, self.affine, other.affine) <= GRID_TOLERANCE_MM
-        )
+        """Whether both have the same shape and lie within a twentieth of a voxel."""
+        return self.shape == other.shape and same_grid(self.shape, self.affine, other.affine)
 
     def grid_difference(self, other: Volume) -> str:
         """How two grids differ, for a message: the shapes and, if equal, the distance in mm."""

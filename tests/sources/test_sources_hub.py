@@ -30,7 +30,7 @@ from synthct.evaluate.stream import Dataset, Scans
 from synthct.publish.export.run import export
 from synthct.publish.hub import pack
 from synthct.recipe.recipe import Recipe, load_recipe
-from synthct.sources import Index, Kits, Nifti, Source, TotalSegmentator, at_hand, index_sources
+from synthct.sources import Index, Kits, Nifti, Source, TotalSegmentator, download, index_sources
 
 REPO, TAG = "jane/scans", "1.0.0"
 
@@ -55,7 +55,7 @@ def upload(hub: HubServer) -> Upload:
 
 
 def index_of(source: Source, cache: Path) -> Index:
-    return index_sources(at_hand({"hosts": source}, cache), ("kidney",), cache_dir=cache)
+    return index_sources(download({"hosts": source}, cache), ("kidney",), cache_dir=cache)
 
 
 def known(index: Index) -> list[tuple[str | None, ...]]:
@@ -94,7 +94,7 @@ def test_a_repository_is_the_same_source_as_its_folder(
     (root / "paper.pdf").write_bytes(b"of no use here")
     commit = upload(root)
 
-    source = make(repo=REPO, revision=TAG, **fields).at_hand(tmp_path / "cache")
+    source = make(repo=REPO, revision=TAG, **fields).download(tmp_path / "cache")
     assert source.revision == commit
     assert not any(path.is_symlink() for path in source.root.rglob("*"))
     assert files_of(source.root) == wanted
@@ -106,15 +106,15 @@ def test_the_hub_is_asked_once_for_files_and_not_at_all_for_a_known_commit(
     hub: HubServer, kits_root: Path, tmp_path: Path, upload: Upload
 ) -> None:
     commit = upload(kits_root)
-    first = Kits(repo=REPO, revision=TAG).at_hand(tmp_path)
+    first = Kits(repo=REPO, revision=TAG).download(tmp_path)
     hub.faults.arm()
-    again = Kits(repo=REPO, revision=TAG).at_hand(tmp_path)
+    again = Kits(repo=REPO, revision=TAG).download(tmp_path)
     assert again == first
     assert [request.split("?")[0] for request in hub.faults.seen] == [
         f"GET /api/datasets/{REPO}/revision/{TAG}"
     ]
     hub.faults.arm(Fault(1, "403", lasting=True))
-    assert Kits(repo=REPO, revision=commit).at_hand(tmp_path) == first
+    assert Kits(repo=REPO, revision=commit).download(tmp_path) == first
     assert hub.faults.seen == []
 
 
@@ -126,11 +126,11 @@ def test_a_download_that_broke_off_is_gone_on_with(
     for asked in range(1, 5):  # the commit, the listing, and the first files
         hub.faults.arm(Fault(asked, "403", lasting=True))
         with pytest.raises(HubError, match=f"dataset repository '{REPO}' at revision") as told:
-            source.at_hand(tmp_path)
+            source.download(tmp_path)
         assert TOKEN not in str(told.value)
         assert len(hub.faults.seen) >= asked
     hub.faults.arm()
-    assert source.at_hand(tmp_path).revision == commit
+    assert source.download(tmp_path).revision == commit
     local = known(index_of(Kits(root=kits_root), tmp_path))
     assert known(index_of(source, tmp_path)) == local
 
@@ -142,7 +142,7 @@ def test_what_the_client_settles_for_is_not_taken_for_all(
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: "as far as it came")
     for _ in range(2):
         with pytest.raises(HubError, match=r"case_00000/imaging.nii.gz did not come; run"):
-            Kits(repo=REPO, revision=TAG).at_hand(tmp_path)
+            Kits(repo=REPO, revision=TAG).download(tmp_path)
 
 
 def test_what_is_not_there_is_told(
@@ -150,20 +150,20 @@ def test_what_is_not_there_is_told(
 ) -> None:
     upload(kits_root)
     with pytest.raises(HubError, match=r"'jane/scan' at revision '1.0.0': .* check both names"):
-        Kits(repo="jane/scan", revision=TAG).at_hand(tmp_path)
+        Kits(repo="jane/scan", revision=TAG).download(tmp_path)
     with pytest.raises(HubError, match=r"'jane/scans' at revision '2.0.0'"):
-        Kits(repo=REPO, revision="2.0.0").at_hand(tmp_path)
+        Kits(repo=REPO, revision="2.0.0").download(tmp_path)
     with pytest.raises(SourceError, match=r"It holds what jane/scans has for this layout"):
         index_of(TotalSegmentator(repo=REPO, revision=TAG), tmp_path)
     hub.store.users = {}  # the Hub repeats an unknown token
     hub.store.repos["dataset", REPO].private = True
     with pytest.raises(HubError) as told:
-        Kits(repo=REPO, revision=TAG).at_hand(tmp_path)
+        Kits(repo=REPO, revision=TAG).download(tmp_path)
     assert TOKEN not in str(told.value)
     (tmp_path / "file").touch()
     hub.store.users[TOKEN] = ("jane", "write")
     with pytest.raises(ResourceError, match=r"file/hub/.*cannot be written"):
-        Kits(repo=REPO, revision=TAG).at_hand(tmp_path / "file")
+        Kits(repo=REPO, revision=TAG).download(tmp_path / "file")
 
 
 @pytest.mark.parametrize(
@@ -321,6 +321,21 @@ def test_an_export_on_the_hub_is_a_source(
     away = known(index_of(source, cache))
     assert len(away) == 4
     assert away == known(index_of(source.in_folder(exported), cache))
+    assert_patients_of_an_export(source.in_folder(exported), exported, data, cache)
+
+
+def assert_patients_of_an_export(source: Nifti, exported: Path, data: Path, cache: Path) -> None:
+    """Whose scans were painted is in the export's tables, not in the names of its files."""
+    people = {entry.patient_id for entry in index_of(source, cache).entries("hosts")}
+    assert people <= {path.name for path in (data / "hosts").iterdir()}
+    assert source.download(cache).licence == "CC-BY-NC-SA-4.0"
+    (exported / "samples.csv").rename(exported / "samples.txt")
+    again = {entry.patient_id for entry in index_of(source, cache).entries("hosts")}
+    assert again == people, "the tables beside the files say the same"
+    for table in exported.glob("*/metadata.parquet"):
+        table.unlink()
+    with pytest.raises(SourceError, match="say who the patients are"):
+        index_of(source, cache)
 
 
 def test_training_takes_its_scans_from_the_hub(

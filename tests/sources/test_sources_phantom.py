@@ -123,6 +123,19 @@ def test_phantoms_as_kits_are_read_like_kits(made: list[tuple[int, int]], tmp_pa
     np.testing.assert_allclose(case.scan().affine, truth.affine, atol=1e-4)
 
 
+def test_phantoms_as_kits21_have_its_aggregated_label_maps(
+    made: list[tuple[int, int]], tmp_path: Path
+) -> None:
+    write_phantoms(tmp_path / "kits", "kits21", 1)
+    names = {path.name for path in (tmp_path / "kits/case_00000").iterdir()}
+    assert names == {
+        "imaging.nii.gz", *(f"aggregated_{how}_seg.nii.gz" for how in ("MAJ", "AND", "OR"))
+    }  # fmt: skip
+    source = Kits(layout="kits21", root=tmp_path / "kits")
+    (entry,) = index_sources({"hosts": source}, [], cache_dir=tmp_path / "cache").entries("hosts")
+    assert "kidney" in entry.labels
+
+
 def test_phantoms_as_totalsegmentator_are_read_like_it(
     made: list[tuple[int, int]], tmp_path: Path
 ) -> None:

@@ -126,9 +126,8 @@ SCANS: dict[str, tuple[bytes, str]] = {
     "bits": (patched(70, "h", 1), "are not a CT|bitpix"),
     "other number of bits": (patched(72, "h", 8), "bitpix says 8"),
     # row 19: scaling
-    "slope NaN": (patched(112, "f", np.nan), "scl_slope is nan"),
+    "slope NaN with an intercept": (patched(112, "ff", np.nan, 5), "scl_slope is nan"),
     "slope inf": (patched(112, "f", np.inf), "scl_slope is inf"),
-    "slope -1": (patched(112, "f", -1.0), "scl_slope is -1"),
     "slope 3e38": (patched(112, "f", 3e38), "values .* 3e.38.* are not HU"),
     "slope 1e-30": (patched(112, "f", 1e-30), "not HU"),
     "slope 0 with an intercept": (patched(112, "ff", 0, -1024), "scl_slope is 0 and scl_inter -10"),
@@ -155,7 +154,7 @@ SCANS: dict[str, tuple[bytes, str]] = {
     "all the same": (hu(lambda x: 0 * x - 1000), r"within -1000..-1000"),
     # row 22: where it lies
     "no codes": (patched(252, "hh", 0, 0), "neither sform nor qform .* left and right are unknown"),
-    "sform moved by 0.01 mm": (with_affine(moved(0.01, 0, 0)), r"corners 0\.010 mm apart"),
+    "sform moved by a tenth of a voxel": (with_affine(moved(0.08, 0, 0)), r"corners 0\.080 mm"),
     "sform moved by 5 mm": (with_affine(moved(0, 0, 5)), r"corners 5\.000 mm apart"),
     "sform turned by a degree": (with_affine(turned(1)), "sform and qform place its corners"),
     "sform flipped": (with_affine(SCAN.affine @ np.diag([-1, 1, 1, 1])), "mm apart"),
@@ -187,7 +186,7 @@ SCANS: dict[str, tuple[bytes, str]] = {
 
 LABEL_MAPS: dict[str, tuple[bytes, str]] = {
     "half a label": (image(label * 0.5), "label value 0.5 is not a whole number"),
-    "a hair off a label": (image(label * np.float32(1.0001)), "is not a whole number"),
+    "a hair off a label": (image(label * np.float32(1.001)), "is not a whole number"),
     "label -1": (image(LABELS.array.astype(np.int16) - 1), "-1..1 are not within 0..65535"),
     "label 70000": (image(LABELS.array.astype(np.int32) * 35000), "0..70000 are not within"),
     "label NaN": (image(np.where(label > 1, np.nan, label)), "label value nan"),
