@@ -7,11 +7,10 @@ cache, so the second build reads no scan for it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -21,12 +20,14 @@ import numpy as np
 import numpy.typing as npt
 
 from synthct.volume.views import VIEW_AXIS, View
-from synthct.storage.array_cache import load_arrays, save_arrays
+from synthct.storage.cache import load_arrays, save_arrays
+from synthct.storage.keys import cache_key
 from synthct.volume.case import Case
 from synthct.errors import MaskError
 from synthct.metrics import Quantiles, Segmenter, hu_quantiles, local_features, near
 from synthct.volume.regions import structure
 from synthct.sources import CaseEntry, Index, read_case
+from synthct.sources.keys import case_facts
 
 #: Patients from which a label is learnt, and slices and pixels of each.
 PATIENTS, SLICES, PIXELS = 8, 6, 4000
@@ -37,9 +38,6 @@ LEAST_PATIENTS = 2
 
 #: Millimetres around a structure that the features of its pixels depend on.
 _CONTEXT_MM = 26.0
-
-#: Raise when what is kept of a case changes.
-_FORMAT = 1
 
 _log = logging.getLogger(__name__)
 
@@ -145,8 +143,8 @@ def learn_references(
         for label, chosen in teachers.items():
             if entry not in chosen:
                 continue
-            path = cache_dir / "tissue" / f"{_key(entry, label, view)}.npz"
-            kept = load_arrays(path, ("quantiles", "features", "inside"))
+            path = cache_dir / "tissue" / f"{_key(entry, label_names, label, view)}.npz"
+            kept = load_arrays(path)
             if kept is None:
                 _log.info("learning how %s looks from case %s", label, entry.case_id)
                 case = case or read_case(entry, label_names)
@@ -218,6 +216,7 @@ def _evenly(count: int, most: int) -> npt.NDArray[np.int64]:
     return np.arange(min(count, most)) * count // max(1, min(count, most))
 
 
-def _key(entry: CaseEntry, label: str, view: View) -> str:
-    parts = [str(_FORMAT), str(entry.voxel_sha256), entry.label_sha256, label, view]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+def _key(entry: CaseEntry, label_names: Mapping[str, int], label: str, view: View) -> str:
+    """The key of what a case teaches of a label, whatever its source is called."""
+    case = case_facts(replace(entry, source="", lesions={}))
+    return cache_key(__name__, case=case, label_names=label_names, label=label, view=view)

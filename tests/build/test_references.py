@@ -13,7 +13,8 @@ from synthct.build.references import References, learn_references, learn_tissue,
 from synthct.metrics import hu_wasserstein
 from synthct.sources import Index, index_sources
 from synthct.sources.kits import Kits
-from synthct.sources.phantom import PhantomSource, Scanner
+from synthct.sources.phantom import PhantomSource
+from synthct.sources.scanner import Scanner
 
 NAMES = {"kidney": 1, "tumor": 2, "cyst": 3}
 

@@ -102,7 +102,7 @@ def test_failed_phantom_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path
         raise RuntimeError(path)
 
     monkeypatch.setattr("synthct.sources.phantoms.make_phantom", blocks)
-    monkeypatch.setattr("synthct.sources.phantom.write_volume", lambda volume, path: broken(path))
+    monkeypatch.setattr("synthct.sources.scanner.write_volume", lambda volume, path: broken(path))
     source = PhantomSource(patients=1)
     with pytest.raises(RuntimeError):
         index_sources({"hosts": source}, [], cache_dir=tmp_path)
