@@ -5,7 +5,6 @@ The files of a phantom are plain NIfTI, so their digests stand beside them, in a
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -14,16 +13,15 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from synthct.errors import ResourceError
-from synthct.storage.cache import read_kept, warn_damaged, write_kept
-from synthct.storage.files import resource_error, sha256_of
+from synthct.storage.cache import DamageError, check_files, warn_damaged, write_digests
+from synthct.storage.files import resource_error
 from synthct.volume import Volume, write_volume
 
 Voxels = Annotated[int, Field(ge=8, le=1024)]
 Millimetres = Annotated[float, Field(ge=0.3, le=20)]
 
 #: File names of a phantom in the cache.
-IMAGE, LABELS, DIGESTS = "ct.nii.gz", "labels.nii.gz", "digests"
+IMAGE, LABELS = "ct.nii.gz", "labels.nii.gz"
 
 
 class Scanner(BaseModel):
@@ -67,19 +65,11 @@ def is_intact(folder: Path) -> bool:
     """Whether a patient is in the cache with every byte; warns if only some are."""
     if not folder.is_dir():
         return False
-    kept = read_kept(folder / DIGESTS, name=folder.name)
-    if kept is None:
-        if not (folder / DIGESTS).exists():
-            warn_damaged(folder, f"its file '{DIGESTS}' is missing")
+    try:
+        check_files(folder)
+    except DamageError as err:
+        warn_damaged(folder, str(err))
         return False
-    for name, digest in json.loads(kept).items():
-        try:
-            intact = sha256_of(folder / name) == digest
-        except ResourceError:
-            intact = False
-        if not intact:
-            warn_damaged(folder / name, "it is not the file that was written")
-            return False
     return True
 
 
@@ -99,7 +89,7 @@ def write_case(folder: Path, files: Mapping[str, Volume], *, digests: bool = Fal
         folder: The folder of the case. Files that it has already are replaced one by one: they
             are the same patient's, so a process that reads meanwhile is not disturbed.
         files: Path in the folder to volume.
-        digests: Also write the kept file that ``is_intact`` reads.
+        digests: Also keep digests of the files.
 
     Raises:
         ResourceError: If it cannot be written.
@@ -112,8 +102,7 @@ def write_case(folder: Path, files: Mapping[str, Volume], *, digests: bool = Fal
             (draft / name).parent.mkdir(exist_ok=True)
             write_volume(volume, draft / name)
         if digests:
-            found = {name: sha256_of(draft / name) for name in files}
-            write_kept(draft / DIGESTS, json.dumps(found).encode(), name=folder.name)
+            write_digests(draft, list(files), name=folder.name)
         draft.chmod(0o755)
         try:
             draft.rename(folder)

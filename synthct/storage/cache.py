@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,18 @@ import numpy as np
 import numpy.typing as npt
 
 from synthct.errors import ResourceError
-from synthct.storage.files import atomic_write, make_folder
+from synthct.storage.files import atomic_write, make_folder, sha256_of
+
+#: Name of the kept file that holds the digests of plain files in its folder.
+DIGESTS = "digests"
 
 _HEADER = b"synthct-kept-1 "
 
 logger = logging.getLogger(__name__)
+
+
+class DamageError(Exception):
+    """A kept file is not what was written; to be made anew, or refused by whoever keeps it."""
 
 
 def write_kept(path: Path, content: bytes, *, name: str | None = None) -> None:
@@ -43,22 +51,70 @@ def write_kept(path: Path, content: bytes, *, name: str | None = None) -> None:
 def read_kept(path: Path, *, name: str | None = None) -> bytes | None:
     """The content of a kept file; None, with a warning, if it is damaged, or if there is none."""
     try:
-        stored = path.read_bytes()
+        return check_kept(path, name=name)
     except FileNotFoundError:
         return None
-    except OSError as err:
-        warn_damaged(path, str(err.strerror))
+    except DamageError as err:
+        warn_damaged(path, str(err))
         return None
+
+
+def check_kept(path: Path, *, name: str | None = None) -> bytes:
+    """The content of a kept file.
+
+    Raises:
+        DamageError: If it is damaged; says how.
+        FileNotFoundError: If there is none.
+    """
+    try:
+        stored = path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as err:
+        raise DamageError(str(err.strerror)) from err
     head, _, content = stored.partition(b"\n")
-    if head + b"\n" == _head(name or path.name, content):
-        return content
-    warn_damaged(path, "its content does not have the digest that it was written with")
-    return None
+    if head + b"\n" != _head(name or path.name, content):
+        raise DamageError("its content does not have the digest that it was written with")
+    return content
 
 
 def warn_damaged(path: Path, reason: str) -> None:
     """Say that something kept is of no use any more, and what happens now."""
     logger.warning("%s is damaged and made anew (%s)", path, reason)
+
+
+def write_digests(folder: Path, names: Sequence[str], *, name: str | None = None) -> None:
+    """Keep the digests of plain files beside them, for ``check_files``.
+
+    Args:
+        folder: The folder of the files.
+        names: The files, relative to it.
+        name: What the folder will be called; by default what it is called now.
+
+    Raises:
+        ResourceError: If one cannot be read or written.
+    """
+    digests = {file: sha256_of(folder / file) for file in names}
+    write_kept(folder / DIGESTS, json.dumps(digests).encode(), name=name or folder.name)
+
+
+def check_files(folder: Path) -> None:
+    """See that the files of ``write_digests`` are there with every byte.
+
+    Raises:
+        DamageError: If one is missing or damaged; names it.
+    """
+    try:
+        kept = check_kept(folder / DIGESTS, name=folder.name)
+    except (FileNotFoundError, DamageError) as err:
+        raise DamageError(f"{DIGESTS}: missing or damaged") from err
+    for name, digest in json.loads(kept).items():
+        try:
+            intact = sha256_of(folder / name) == digest
+        except ResourceError:
+            intact = False
+        if not intact:
+            raise DamageError(f"{name}: missing, or not the file that was written")
 
 
 def load_arrays(path: Path) -> dict[str, npt.NDArray[Any]] | None:

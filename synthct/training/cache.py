@@ -9,7 +9,6 @@ training reads anyway.
 from __future__ import annotations
 
 import fcntl
-import json
 import logging
 import shutil
 from collections import Counter
@@ -21,13 +20,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from synthct.errors import MaskError, ResourceError, SynthCTError
+from synthct.errors import MaskError, SynthCTError
 from synthct.models.patch import PatchRules
 from synthct.sources import CaseEntry, Index, label_table
 from synthct.sources.keys import case_facts
-from synthct.storage.cache import read_kept, warn_damaged, write_kept
+from synthct.storage.cache import DamageError, check_files, warn_damaged, write_digests
 from synthct.storage.defaults import default_workers
-from synthct.storage.files import make_folder, resource_error, sha256_of, sync_file, sync_folder
+from synthct.storage.files import make_folder, resource_error, sync_file, sync_folder
 from synthct.storage.keys import cache_key
 from synthct.training.draw import MaskedSlice, Tally, draw_unit
 from synthct.training.plan import Unit, hold_out, plan_units
@@ -43,7 +42,7 @@ from synthct.training.rows import (
 
 logger = logging.getLogger(__name__)
 
-PATCHES, HELD_OUT, DIGESTS = "patches.arrow", "held-out.arrow", "digests"
+PATCHES, HELD_OUT = "patches.arrow", "held-out.arrow"
 
 #: What of a recipe patches do not follow from, beside its sources and its network: these come in
 #: as the cases that the index has and as the rules of patches.
@@ -189,8 +188,7 @@ def _build(
         _require_some(draw.recipe, tally)
         for name in (PATCHES, HELD_OUT):
             sync_file(temporary / name)
-        digests = {name: sha256_of(temporary / name) for name in (PATCHES, HELD_OUT)}
-        write_kept(temporary / DIGESTS, json.dumps(digests).encode(), name=folder.name)
+        write_digests(temporary, (PATCHES, HELD_OUT), name=folder.name)
         shutil.rmtree(folder, ignore_errors=True)  # a damaged one
         temporary.rename(folder)
         sync_folder(folder.parent)
@@ -255,15 +253,13 @@ def _is_intact(folder: Path, *, warn: bool = False) -> bool:
     """Whether the folder is there with every byte."""
     if not folder.is_dir():
         return False
-    kept = read_kept(folder / DIGESTS, name=folder.name)
     try:
-        digests = json.loads(kept or b"{}")
-        intact = bool(digests) and all(sha256_of(folder / n) == d for n, d in digests.items())
-    except ResourceError:
-        intact = False
-    if not intact and warn:
-        warn_damaged(folder, "a file is missing, or is not the one that was written")
-    return intact
+        check_files(folder)
+    except DamageError as err:
+        if warn:
+            warn_damaged(folder, str(err))
+        return False
+    return True
 
 
 def _key(

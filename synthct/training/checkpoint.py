@@ -1,4 +1,4 @@
-"""Training states: what a killed run goes on from. Committed by rename, never half written.
+"""Training states: what a killed run goes on from. Committed by rename, checked when loaded.
 
 The data and the noise of a step follow from its number, so a state holds no random state.
 """
@@ -6,6 +6,7 @@ The data and the noise of a step follow from its number, so a state holds no ran
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -13,16 +14,18 @@ from pathlib import Path
 
 import torch
 from diffusers.training_utils import EMAModel
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from synthct.errors import CheckpointError
 from synthct.models.palette import PaletteUNet
+from synthct.storage.cache import DamageError, check_files, write_digests
 from synthct.storage.files import atomic_write, make_folder, sync_folder
 
 KEEP = 2
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -57,9 +60,25 @@ class Parts:
 
 
 def latest_state(output: Path) -> Path | None:
-    """The newest finished state below a run's folder."""
-    states = sorted((output / "states").glob("step-*"))
-    return states[-1] if states else None
+    """The newest state below a run's folder that has every byte; warns about damaged newer ones.
+
+    Raises:
+        CheckpointError: If there are states, but all of them are damaged.
+    """
+    states = _states(output)
+    for state in reversed(states):
+        try:
+            check_files(state)
+        except DamageError as err:
+            logger.warning("%s is damaged (%s): the state before it is taken", state, err)
+        else:
+            return state
+    if states:
+        raise CheckpointError(
+            f"{output}: every training state is damaged ({', '.join(s.name for s in states)}); "
+            "delete the folder 'states' to train from the first step"
+        )
+    return None
 
 
 def save_state(output: Path, progress: Progress, parts: Parts) -> None:
@@ -70,7 +89,12 @@ def save_state(output: Path, progress: Progress, parts: Parts) -> None:
     """
     final = output / "states" / f"step-{progress.step:08d}"
     if final.exists():
-        return
+        try:
+            check_files(final)
+        except DamageError:
+            shutil.rmtree(final)
+        else:
+            return
     for leftover in final.parent.glob(".step-*.tmp"):
         shutil.rmtree(leftover)
     temporary = final.with_name(f".{final.name}.tmp")
@@ -83,10 +107,14 @@ def save_state(output: Path, progress: Progress, parts: Parts) -> None:
     scale = parts.scaler.state_dict() if parts.scaler else {}
     facts = {**asdict(progress), "ema_step": ema.optimization_step, "scaler": scale}
     atomic_write(temporary / "progress.json", json.dumps(facts).encode())
+    write_digests(temporary, sorted(path.name for path in temporary.iterdir()), name=final.name)
     temporary.rename(final)
     sync_folder(final.parent)
-    for old in sorted((output / "states").glob("step-*"))[:-KEEP]:
-        shutil.rmtree(old)
+    # Newer states than this one are damaged: training goes on from the newest intact one.
+    kept = [state for state in _states(output) if state <= final][-KEEP:]
+    for state in _states(output):
+        if state not in kept:
+            shutil.rmtree(state)
 
 
 def load_state(state: Path, parts: Parts) -> Progress:
@@ -97,16 +125,15 @@ def load_state(state: Path, parts: Parts) -> Progress:
     """
     unet, ema = parts.unet, parts.ema
     try:
-        facts = json.loads((state / "progress.json").read_text())
-        progress = Progress(int(facts["step"]), str(facts["setting"]))
-        ema_step, scale = int(facts["ema_step"]), dict(facts["scaler"])
-        weights, mean, moments = (
-            load_file(state / f"{name}.safetensors") for name in ("unet", "ema", "optimizer")
-        )
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as err:
+        check_files(state)
+    except DamageError as err:
         raise CheckpointError(
             f"{state} is damaged ({err}); delete it to go on from the state before it"
         ) from err
+    facts = json.loads((state / "progress.json").read_bytes())
+    weights, mean, moments = (
+        load_file(state / f"{name}.safetensors") for name in ("unet", "ema", "optimizer")
+    )
     names = [name for name, _ in unet.named_parameters()]
     try:
         unet.load_state_dict(weights)
@@ -116,11 +143,16 @@ def load_state(state: Path, parts: Parts) -> Progress:
         raise CheckpointError(
             f"{state} holds another network than the recipe's; use another output folder"
         ) from err
-    ema.optimization_step = ema_step
+    ema.optimization_step = facts["ema_step"]
     _restore(parts.optimizer, moments)
-    if parts.scaler is not None and scale:
-        parts.scaler.load_state_dict(scale)
-    return progress
+    if parts.scaler is not None and facts["scaler"]:
+        parts.scaler.load_state_dict(facts["scaler"])
+    return Progress(facts["step"], facts["setting"])
+
+
+def _states(output: Path) -> list[Path]:
+    """The finished states of a run, the oldest first."""
+    return sorted((output / "states").glob("step-*"))
 
 
 def _save(tensors: Mapping[str, torch.Tensor], path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -67,9 +68,8 @@ def test_what_was_learnt_is_kept_and_damage_to_it_is_mended(
     kept = sorted((tmp_path / "cache/tissue").iterdir())
     assert len(kept) == 3
     with monkeypatch.context() as patch:
-        patch.setattr(
-            "synthct.build.references.read_case", lambda *_: pytest.fail("a scan was read")
-        )
+        module = import_module("synthct.build.references")
+        patch.setattr(module, "read_case", lambda *_: pytest.fail("a scan was read"))
         again = learn(index, tmp_path, "kidney").of("kidney", "case_00000")
     kept[0].write_bytes(kept[0].read_bytes()[:100])
     mended = learn(index, tmp_path, "kidney").of("kidney", "case_00000")
