@@ -1,4 +1,4 @@
-"""The harness of damaged files: that it finds nothing here, and that it would find what it looks for."""
+"""The harness of damaged files: it finds nothing here, and would find what it looks for."""
 
 from __future__ import annotations
 
