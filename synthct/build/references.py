@@ -6,11 +6,10 @@ whether paint looks like the label. Both are cached per scan, so a second build 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -22,7 +21,9 @@ import numpy.typing as npt
 from synthct.errors import MaskError
 from synthct.metrics import Quantiles, Segmenter, hu_quantiles, local_features, near
 from synthct.sources import CaseEntry, Index, read_case
-from synthct.storage.array_cache import load_arrays, save_arrays
+from synthct.sources.keys import case_facts
+from synthct.storage.cache import load_arrays, save_arrays
+from synthct.storage.keys import cache_key
 from synthct.volume.case import Case
 from synthct.volume.regions import structure
 from synthct.volume.views import VIEW_AXIS, View
@@ -35,9 +36,6 @@ LEAST_PATIENTS = 2
 
 #: Millimetres around a structure that the features of its pixels depend on.
 _CONTEXT_MM = 26.0
-
-#: Raise when what is kept of a case changes.
-_FORMAT = 1
 
 _log = logging.getLogger(__name__)
 
@@ -143,9 +141,9 @@ def learn_references(
         for label, chosen in scans.items():
             if entry not in chosen:
                 continue
-            path = cache_dir / "tissue" / f"{_key(entry, label, view)}.npz"
-            arrays = load_arrays(path, ("quantiles", "features", "inside"))
-            if arrays is None:
+            path = cache_dir / "tissue" / f"{_key(entry, label_names, label, view)}.npz"
+            kept = load_arrays(path)
+            if kept is None:
                 _log.info("learning how %s looks from case %s", label, entry.case_id)
                 case = case or read_case(entry, label_names)
                 try:
@@ -216,6 +214,7 @@ def _evenly(count: int, most: int) -> npt.NDArray[np.int64]:
     return np.arange(min(count, most)) * count // max(1, min(count, most))
 
 
-def _key(entry: CaseEntry, label: str, view: View) -> str:
-    parts = [str(_FORMAT), str(entry.voxel_sha256), entry.label_sha256, label, view]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+def _key(entry: CaseEntry, label_names: Mapping[str, int], label: str, view: View) -> str:
+    """The key of what a case teaches of a label, whatever its source is called."""
+    case = case_facts(replace(entry, source="", lesions={}))
+    return cache_key(__name__, case=case, label_names=label_names, label=label, view=view)

@@ -84,7 +84,8 @@ def phantom(
 ) -> None:
     """Write procedural CT phantoms with known truth, laid out as a real dataset."""
     with reporting(debug):
-        from synthct.sources.phantom import Scanner, write_phantoms
+        from synthct.sources.phantom import write_phantoms
+        from synthct.sources.scanner import Scanner
 
         scanner = Scanner(region=region.value)
         ids = write_phantoms(

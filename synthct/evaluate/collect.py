@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,17 +14,13 @@ from synthct.dataset.sample import Sample
 from synthct.evaluate.pictures import Crop, Extracted, Extractor, Hu, around_mask
 from synthct.evaluate.results import Scope
 from synthct.evaluate.stream import Dataset, Scans, crop_of
-from synthct.storage.array_cache import load_arrays, save_arrays
+from synthct.storage.cache import load_arrays, save_arrays
+from synthct.storage.keys import cache_key
 
 Which = Literal["painted", "original", "neighbour"]
 
 #: Crops that an extractor gets at once: few, so that their maps stay in a CPU's cache.
 _BATCH = 8
-
-#: Raise when crops are cut otherwise.
-_VERSION = 2
-
-_ARRAYS = ("features", "probabilities", "masks")
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,13 +148,19 @@ def _original(sample: Sample, scans: Scans | None) -> Hu | None:
 
 
 def _path(cache_dir: Path, dataset: Dataset, job: Job) -> Path:
-    parts = [str(_VERSION), dataset.content_id, job.extractor.key, job.which, job.scope]
-    key = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    key = cache_key(
+        __name__,
+        type(job.extractor).__module__,
+        dataset=dataset.content_id,
+        extractor=job.extractor.key,
+        which=job.which,
+        scope=job.scope,
+    )
     return cache_dir / "features" / f"{key}.npz"
 
 
 def _load(path: Path) -> FeatureSet | None:
-    kept = load_arrays(path, _ARRAYS)
+    kept = load_arrays(path)
     if kept is None:
         return None
     chances = kept["probabilities"]

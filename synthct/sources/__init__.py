@@ -12,8 +12,9 @@ from synthct.sources.folder import FolderSection
 from synthct.sources.index import Index, Skipped, download, index_sources, label_table
 from synthct.sources.kits import Kits
 from synthct.sources.nifti import Nifti
-from synthct.sources.phantom import PhantomSource, Scanner, write_phantoms
+from synthct.sources.phantom import PhantomSource, write_phantoms
 from synthct.sources.read import read_case
+from synthct.sources.scanner import Scanner
 from synthct.sources.totalsegmentator import TotalSegmentator
 
 #: A source's section of a recipe; ``layout`` says which one it is.

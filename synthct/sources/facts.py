@@ -1,27 +1,27 @@
-"""What is known of a file after it was read once, kept on disk so that it is not read again.
+"""Facts of image and label files, kept on disk so that a file is read only once.
 
-Facts belong to a file's content and name, not to a recipe: two sources with the same root share
-them, and a file is read again only if its size or time of change is another. The lesions found in
-the label files of a case are kept beside them.
+Facts belong to a file, not to a recipe: sources with the same root share them, and a file is read
+again only if its size or its time of change differs. What else is computed from the files of a
+case, such as its lesions, is kept with them under a key of its own.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 import stat
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from synthct.errors import ResourceError, SourceError
+from synthct.errors import SourceError
+from synthct.storage.cache import read_kept, write_kept
+from synthct.storage.keys import cache_key
 from synthct.volume import (
     Affine,
     Box,
@@ -31,13 +31,7 @@ from synthct.volume import (
     read_ct_counting,
     read_labels,
 )
-from synthct.volume.anatomy import LesionFacts
 from synthct.volume.counting import count_values, fingerprint
-
-#: Raise when the meaning of the facts changes: older caches are then made anew.
-_FORMAT = 4
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,10 +76,10 @@ class FileFacts:
 
 
 class FactsStore:
-    """The facts of the files beneath one root, on disk as one JSON file.
+    """The facts of the files beneath one root, on disk as one file.
 
-    Use it as a context manager: what was learnt is saved on the way out, also after an error or
-    an interrupt, so that a long first index is never lost.
+    Use it as a context manager: what is new is saved on the way out, also after an error or an
+    interrupt, so that a long first index is never lost.
 
     Args:
         root: The folder that all files lie beneath.
@@ -96,9 +90,13 @@ class FactsStore:
     def __init__(self, root: Path, cache_dir: Path, *, follow_links: bool = False) -> None:
         self.root, self._follow_links = root, follow_links
         self._root = root.resolve()
-        key = hashlib.sha256(os.fsencode(self._root)).hexdigest()[:16]
-        self._path = cache_dir / "index" / f"{key}.json"
-        self._files, self._lesions = self._load()
+        # The root only says whose facts these are: each one is checked against its file.
+        key = cache_key(__name__, root=os.fsdecode(self._root))[:20]
+        self._path = cache_dir / "index" / f"{key}.facts"
+        kept = read_kept(self._path)
+        stored = {"files": {}, "derived": {}} if kept is None else json.loads(kept)
+        self._files: dict[str, dict[str, Any]] = stored["files"]
+        self._derived: dict[str, dict[str, Any]] = stored["derived"]
         self._changed = False
 
     def __enter__(self) -> FactsStore:
@@ -114,7 +112,7 @@ class FactsStore:
         Raises:
             SourceError: If the file is missing, damaged or not a CT.
         """
-        kind = f"image {reading.frame} {reading.fill_nan} {reading.orientation}"
+        kind = f"image {json.dumps(asdict(reading))}"
         return self._facts(path, kind, partial(_read_image, path, reading))
 
     def labels(self, path: Path, reading: LabelReading) -> FileFacts:
@@ -132,23 +130,21 @@ class FactsStore:
             kind += f" on {reading.image.name} {state.st_size} {state.st_mtime_ns}"
         return self._facts(path, kind, partial(_read_labels, path, reading))
 
-    def lesions(
-        self, key: str, stamp: list[Any], find: Callable[[], Sequence[LesionFacts]]
-    ) -> tuple[LesionFacts, ...]:
-        """The lesions of a case; finds them if they are new or what they follow from changed.
+    def derived(self, name: str, key: str, compute: Callable[[], Any]) -> Any:
+        """What is computed from the files of a case, as JSON; computed if its key has changed.
 
         Args:
-            key: Names the case, the label and the organ.
-            stamp: As JSON, all that the lesions follow from, such as the sha256 of files.
-            find: Finds them in voxels.
+            name: Names what is computed, of which case. Only the newest of a name is kept.
+            key: From ``cache_key``.
+            compute: Computes it.
         """
-        known = self._lesions.get(key)
-        if known is not None and known.get("stamp") == stamp:
-            return tuple(LesionFacts.from_json(one) for one in known["found"])
-        found = tuple(find())
-        self._lesions[key] = {"stamp": stamp, "found": [one.as_json() for one in found]}
+        known = self._derived.get(name)
+        if known is not None and known["key"] == key:
+            return known["value"]
+        value = compute()
+        self._derived[name] = {"key": key, "value": value}
         self._changed = True
-        return found
+        return value
 
     def _facts(self, path: Path, kind: str, read: Callable[[], FileFacts]) -> FileFacts:
         try:
@@ -164,40 +160,21 @@ class FactsStore:
         name = (resolved.relative_to(self._root) if inside else resolved).as_posix()
         stamp = [kind, state.st_size, state.st_mtime_ns]
         known = self._files.get(name)
-        if known is not None and known.get("stamp") == stamp:
+        if known is not None and known["stamp"] == stamp:
             return _from_json(known)
         facts = read()
         self._files[name] = {"stamp": stamp, **_to_json(facts)}
         self._changed = True
         return facts
 
-    def _load(self) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
-        """What was learnt of files, and of lesions."""
-        try:
-            stored = json.loads(self._path.read_text(encoding="utf-8"))
-            if stored["format"] == _FORMAT:
-                return dict(stored["files"]), dict(stored["lesions"])
-        except FileNotFoundError:
-            pass
-        except (OSError, ValueError, KeyError, TypeError) as err:
-            _log.warning("index %s is unreadable and made anew (%s)", self._path.name, err)
-        return {}, {}
-
     def _save(self) -> None:
-        """Write to a temporary file and rename, so that a reader never sees half of it."""
-        stored = {"format": _FORMAT, "files": self._files, "lesions": self._lesions}
-        text = json.dumps(stored, separators=(",", ":"))
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(
-                "w", dir=self._path.parent, suffix=".tmp", encoding="utf-8", delete=False
-            ) as file:
-                file.write(text)
-            Path(file.name).replace(self._path)
-        except OSError as err:
-            raise ResourceError(
-                f"cannot write the index {self._path}: {err.strerror}; choose another --cache-dir"
-            ) from err
+        """Write the file.
+
+        Raises:
+            ResourceError: If the cache cannot be written.
+        """
+        stored = {"files": self._files, "derived": self._derived}
+        write_kept(self._path, json.dumps(stored, separators=(",", ":")).encode())
 
 
 def _read_image(path: Path, reading: CtReading) -> FileFacts:

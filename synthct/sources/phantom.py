@@ -1,33 +1,30 @@
-"""Procedural patients as a source: made once into the cache, then read like any other files.
+"""Procedural patients as a source: written once into the cache, then read like any other files.
 
 Also ``write_phantoms``, which lays such patients out as a KiTS or TotalSegmentator folder.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from synthct.errors import ConflictError, ResourceError
+from synthct.errors import ConflictError
 from synthct.sources.base import CaseFiles, FolderContents, SourceSection
 from synthct.sources.kits import KITS_LABELS
-from synthct.volume import Volume, restore_orientation, write_volume
+from synthct.sources.scanner import IMAGE, LABELS, Scanner, is_intact, keep_patient, write_case
+from synthct.storage.keys import cache_key
+from synthct.volume import Volume, restore_orientation
 
 Layout = Literal["kits19", "kits21", "kits23", "totalsegmentator"]
-Voxels = Annotated[int, Field(ge=8, le=1024)]
-Millimetres = Annotated[float, Field(ge=0.3, le=20)]
 
 #: Unions of the phantom's structures, so that recipes for real data work on phantoms.
 PHANTOM_UNIONS: Mapping[str, tuple[str, ...]] = {
@@ -49,43 +46,6 @@ _KITS_PARTS = {
 _KITS_AXES = np.array([[0.0, 0, -1, 0], [0, -1, 0, 0], [-1, 0, 0, 0], [0, 0, 0, 1]])
 
 _log = logging.getLogger(__name__)
-
-
-class Scanner(BaseModel):
-    """What a phantom's scan looks like; the anatomy depends on seed and patient alone.
-
-    Attributes:
-        region: What the scan covers.
-        shape: Voxels along i, j, k; by default as many as cover the region.
-        spacing_mm: Voxel size along i, j, k; by default drawn for each patient, or fitted to
-            ``shape``.
-        tumours: True for at least one kidney tumour in each patient, False for no lesion at all,
-            None to leave it to chance.
-        oblique: Whether the grid is tilted; by default drawn for each patient.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    region: Literal["abdomen", "chest", "abdomen_chest"] = "abdomen"
-    shape: tuple[Voxels, Voxels, Voxels] | None = None
-    spacing_mm: tuple[Millimetres, Millimetres, Millimetres] | None = None
-    tumours: bool | None = None
-    oblique: bool | None = None
-
-    def scan(self, seed: int, patient: int) -> tuple[Volume, Volume]:
-        """CT and label map of one patient; the same arguments give the same voxels."""
-        from synthct.sources.phantoms import make_phantom
-
-        made = make_phantom(
-            seed,
-            patient,
-            region=self.region,
-            spacing_mm=self.spacing_mm,
-            shape=self.shape,
-            tumours=self.tumours,
-            oblique=self.oblique,
-        )
-        return Volume(made.ct, made.affine), Volume(made.labels, made.affine)
 
 
 class PhantomSource(Scanner, SourceSection):
@@ -115,9 +75,9 @@ class PhantomSource(Scanner, SourceSection):
         return True
 
     def folder(self, cache_dir: Path) -> Path:
-        """Where the patients are kept: by what they look like and by the code that makes them."""
-        look = self.model_dump_json(include=set(Scanner.model_fields) | {"seed"})
-        key = hashlib.sha256(f"{_code_sha256()} {look}".encode()).hexdigest()[:16]
+        """Where the patients are kept."""
+        look = {name: getattr(self, name) for name in Scanner.model_fields}
+        key = cache_key(Scanner.__module__, look=look, seed=self.seed)[:20]
         return cache_dir / "phantoms" / key
 
     def find(self, cache_dir: Path) -> FolderContents:
@@ -127,20 +87,21 @@ class PhantomSource(Scanner, SourceSection):
         cases = []
         for patient in range(self.patients):
             folder = root / f"phantom-{self.seed}-{patient:04d}"
-            files = dict.fromkeys(values, folder / "labels.nii.gz")
-            image = folder / "ct.nii.gz"
+            files = dict.fromkeys(values, folder / LABELS)
+            image = folder / IMAGE
             cases.append(CaseFiles(folder.name, image, files, values, PHANTOM_UNIONS))
         return FolderContents(tuple(cases))
 
     def prepare(self, cases: Sequence[CaseFiles], *, progress: bool = False) -> None:
-        """Make the patients that are not in the cache yet."""
+        """Write the patients that are missing or damaged in the cache."""
         folders = [case.image.parent for case in cases if case.image is not None]
-        missing = [folder for folder in folders if not folder.is_dir()]
-        _in_threads([partial(self._make, folder) for folder in missing], progress)
+        with ThreadPoolExecutor(_threads(len(folders))) as pool:  # hashes leave the others free
+            intact = list(pool.map(is_intact, folders))
+        missing = [folder for folder, whole in zip(folders, intact, strict=True) if not whole]
+        _in_threads([partial(self._write, folder) for folder in missing], progress)
 
-    def _make(self, folder: Path) -> None:
-        ct, labels = self.scan(self.seed, int(folder.name.rpartition("-")[2]))
-        _write_case(folder, {"ct.nii.gz": ct, "labels.nii.gz": labels})
+    def _write(self, folder: Path) -> None:
+        keep_patient(folder, *self.scan(self.seed, int(folder.name.rpartition("-")[2])))
 
 
 def write_phantoms(
@@ -200,7 +161,7 @@ def _write_kits(layout: Layout, folder: Path, scanner: Scanner, seed: int, patie
     label_map = Volume(mapped, labels.affine)
     files = {"imaging.nii.gz": ct, **{f"{stem}.nii.gz": label_map for stem in stems}}
     turned = {name: restore_orientation(one, _KITS_AXES) for name, one in files.items()}
-    _write_case(folder, turned)
+    write_case(folder, turned)
 
 
 def _write_totalsegmentator(folder: Path, scanner: Scanner, seed: int, patient: int) -> None:
@@ -212,34 +173,13 @@ def _write_totalsegmentator(folder: Path, scanner: Scanner, seed: int, patient: 
         place = "segmentations_extra" if name in _LESIONS else "segmentations"
         region = _any_of(labels, (name,)).astype(np.uint8)
         files[f"{place}/{name}.nii.gz"] = Volume(region, labels.affine)
-    _write_case(folder, files)
+    write_case(folder, files)
 
 
 def _any_of(labels: Volume, structures: Iterable[str]) -> npt.NDArray[np.bool_]:
     from synthct.sources.phantoms import PHANTOM_LABELS
 
     return np.isin(labels.array, [PHANTOM_LABELS[name] for name in structures])
-
-
-def _write_case(folder: Path, files: Mapping[str, Volume]) -> None:
-    """Write a case beside its place and rename it, so that nobody ever sees half a case."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".draft-"))
-    except OSError as err:
-        raise ResourceError(f"cannot write to {folder.parent}: {err.strerror}") from err
-    try:
-        for name, volume in files.items():
-            (draft / name).parent.mkdir(exist_ok=True)
-            write_volume(volume, draft / name)
-        draft.chmod(0o755)
-        try:
-            draft.rename(folder)
-        except OSError as err:
-            if not folder.is_dir():  # else another process was faster with the same bytes
-                raise ResourceError(f"cannot write {folder}: {err.strerror}") from err
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _in_threads(jobs: list[Callable[[], None]], progress: bool) -> None:
@@ -249,7 +189,7 @@ def _in_threads(jobs: list[Callable[[], None]], progress: bool) -> None:
     from tqdm import tqdm
 
     _log.info("making %d phantoms", len(jobs))
-    with ThreadPoolExecutor(min(len(jobs), os.cpu_count() or 1, 4)) as pool:
+    with ThreadPoolExecutor(_threads(len(jobs))) as pool:
         futures = [pool.submit(job) for job in jobs]
         try:
             for future in tqdm(futures, desc="phantoms", unit="patient", disable=not progress):
@@ -258,12 +198,5 @@ def _in_threads(jobs: list[Callable[[], None]], progress: bool) -> None:
             pool.shutdown(cancel_futures=True)
 
 
-@cache
-def _code_sha256() -> str:
-    """Of the code that makes phantoms: other code, other patients, even under one version."""
-    import synthct.sources.phantoms
-
-    digest = hashlib.sha256()
-    for path in sorted(Path(synthct.sources.phantoms.__path__[0]).glob("*.py")):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
+def _threads(jobs: int) -> int:
+    return max(1, min(jobs, os.cpu_count() or 1, 4))

@@ -55,6 +55,15 @@ def make_folder(folder: Path) -> None:
         raise resource_error(folder, err) from err
 
 
+def sync_file(path: Path) -> None:
+    """Flush a file that somebody else has written, so that its content survives a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def sync_folder(folder: Path) -> None:
     """Flush the entries of ``folder``, so that a rename in it survives a power cut."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

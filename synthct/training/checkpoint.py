@@ -1,4 +1,4 @@
-"""Training states: what a killed run goes on from. Committed by rename, never half written.
+"""Training states: what a killed run goes on from. Committed by rename, checked when loaded.
 
 The data and the noise of a step follow from its number, so a state holds no random state.
 """
@@ -6,6 +6,7 @@ The data and the noise of a step follow from its number, so a state holds no ran
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -13,16 +14,18 @@ from pathlib import Path
 
 import torch
 from diffusers.training_utils import EMAModel
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from synthct.errors import CheckpointError
+from synthct.storage.cache import DamageError, check_files, write_digests
 from synthct.storage.files import atomic_write, make_folder, sync_folder
 
 KEEP = 2
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -57,9 +60,25 @@ class Parts:
 
 
 def latest_state(output: Path) -> Path | None:
-    """The newest finished state below a run's folder."""
-    states = sorted((output / "states").glob("step-*"))
-    return states[-1] if states else None
+    """The newest state below a run's folder that has every byte; warns about damaged newer ones.
+
+    Raises:
+        CheckpointError: If there are states, but all of them are damaged.
+    """
+    states = _states(output)
+    for state in reversed(states):
+        try:
+            check_files(state)
+        except DamageError as err:
+            logger.warning("%s is damaged (%s): the state before it is taken", state, err)
+        else:
+            return state
+    if states:
+        raise CheckpointError(
+            f"{output}: every training state is damaged ({', '.join(s.name for s in states)}); "
+            "delete the folder 'states' to train from the first step"
+        )
+    return None
 
 
 def save_state(output: Path, progress: Progress, parts: Parts) -> None:
@@ -70,7 +89,12 @@ def save_state(output: Path, progress: Progress, parts: Parts) -> None:
     """
     final = output / "states" / f"step-{progress.step:08d}"
     if final.exists():
-        return
+        try:
+            check_files(final)
+        except DamageError:
+            shutil.rmtree(final)
+        else:
+            return
     for leftover in final.parent.glob(".step-*.tmp"):
         shutil.rmtree(leftover)
     temporary = final.with_name(f".{final.name}.tmp")
@@ -84,10 +108,14 @@ def save_state(output: Path, progress: Progress, parts: Parts) -> None:
     steps = {name: ema.optimization_step for name, ema in parts.ema.items()}
     facts = {**asdict(progress), "ema_steps": steps, "scaler": scale}
     atomic_write(temporary / "progress.json", json.dumps(facts).encode())
+    write_digests(temporary, sorted(path.name for path in temporary.iterdir()), name=final.name)
     temporary.rename(final)
     sync_folder(final.parent)
-    for old in sorted((output / "states").glob("step-*"))[:-KEEP]:
-        shutil.rmtree(old)
+    # Newer states than this one are damaged: training goes on from the newest intact one.
+    kept = [state for state in _states(output) if state <= final][-KEEP:]
+    for state in _states(output):
+        if state not in kept:
+            shutil.rmtree(state)
 
 
 def load_state(state: Path, parts: Parts) -> Progress:
@@ -97,18 +125,22 @@ def load_state(state: Path, parts: Parts) -> Progress:
         CheckpointError: If the recipe's networks have changed since, or a file is damaged.
     """
     try:
-        facts = json.loads((state / "progress.json").read_text())
-        progress = Progress(int(facts["step"]), str(facts["setting"]))
-        scale = dict(facts["scaler"])
-        steps = {name: int(facts["ema_steps"][name]) for name in parts.networks}
+        check_files(state)
+    except DamageError as err:
+        raise CheckpointError(
+            f"{state} is damaged ({err}); delete it to go on from the state before it"
+        ) from err
+    facts = json.loads((state / "progress.json").read_bytes())
+    try:
         weights = {name: load_file(state / f"{name}.safetensors") for name in parts.networks}
         means = {name: load_file(state / f"{name}.ema.safetensors") for name in parts.networks}
         moments = {
             name: load_file(state / f"{name}.optimizer.safetensors") for name in parts.optimizers
         }
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as err:
+        steps = {name: facts["ema_steps"][name] for name in parts.networks}
+    except (OSError, KeyError) as err:
         raise CheckpointError(
-            f"{state} is damaged ({err}); delete it to go on from the state before it"
+            f"{state} is of other networks than the recipe's; use another output folder"
         ) from err
     try:
         for name, network in parts.networks.items():
@@ -122,9 +154,14 @@ def load_state(state: Path, parts: Parts) -> Progress:
         ) from err
     for name, optimizer in parts.optimizers.items():
         _restore(optimizer, moments[name])
-    if parts.scaler is not None and scale:
-        parts.scaler.load_state_dict(scale)
-    return progress
+    if parts.scaler is not None and facts["scaler"]:
+        parts.scaler.load_state_dict(facts["scaler"])
+    return Progress(facts["step"], facts["setting"])
+
+
+def _states(output: Path) -> list[Path]:
+    """The finished states of a run, the oldest first."""
+    return sorted((output / "states").glob("step-*"))
 
 
 def _save(tensors: Mapping[str, torch.Tensor], path: Path) -> None:

@@ -122,11 +122,15 @@ class Log:
         """Keep the lines up to a step, and learn from them what validations came to."""
         if not self.path.exists():
             return
-        lines = self.path.read_text().splitlines(keepends=True)
-        kept = [line for line in lines if (at := _step_of(line)) is not None and at <= step]
-        if kept != lines:
+        stored = self.path.read_bytes()
+        lines = stored.decode(errors="replace").splitlines(keepends=True)
+        readable = [line for line in lines if "\ufffd" not in line]  # our own lines are ASCII
+        if len(readable) < len(lines):
+            logger.warning("%s: lines that are no UTF-8 are damaged and left out", self.path)
+        kept = [line for line in readable if (at := _step_of(line)) is not None and at <= step]
+        if (text := "".join(kept).encode()) != stored:
             temporary = self.path.with_name(f".{self.path.name}.tmp")
-            temporary.write_text("".join(kept))
+            temporary.write_bytes(text)
             temporary.replace(self.path)
         found = [json.loads(line) for line in kept]
         self.validations = [

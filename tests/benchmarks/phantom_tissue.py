@@ -13,8 +13,9 @@ import json
 import numpy as np
 
 from synthct.metrics import hu_quantiles
-from synthct.sources.phantom import PHANTOM_UNIONS, Scanner
+from synthct.sources.phantom import PHANTOM_UNIONS
 from synthct.sources.phantoms import PHANTOM_LABELS
+from synthct.sources.scanner import Scanner
 
 SEED = 1000
 

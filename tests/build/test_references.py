@@ -14,7 +14,8 @@ from synthct.build.references import References, learn_references, learn_tissue,
 from synthct.metrics import hu_wasserstein
 from synthct.sources import Index, index_sources
 from synthct.sources.kits import Kits
-from synthct.sources.phantom import PhantomSource, Scanner
+from synthct.sources.phantom import PhantomSource
+from synthct.sources.scanner import Scanner
 
 #: By its path: ``synthct.build`` as an attribute is the function.
 references_module = import_module("synthct.build.references")

@@ -102,7 +102,7 @@ def test_failed_phantom_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path
         raise RuntimeError(path)
 
     monkeypatch.setattr("synthct.sources.phantoms.make_phantom", blocks)
-    monkeypatch.setattr("synthct.sources.phantom.write_volume", lambda volume, path: broken(path))
+    monkeypatch.setattr("synthct.sources.scanner.write_volume", lambda volume, path: broken(path))
     source = PhantomSource(patients=1)
     with pytest.raises(RuntimeError):
         index_sources({"hosts": source}, [], cache_dir=tmp_path)
@@ -173,3 +173,27 @@ def test_real_phantom_has_what_recipes_ask_for(tmp_path: Path) -> None:
     assert set(labels) <= set(entry.labels)
     assert entry.shape == (64, 48, 24)
     assert entry.licence == "CC0-1.0"
+
+
+@pytest.mark.parametrize("name", ["ct.nii.gz", "labels.nii.gz", "digests"])
+def test_a_damaged_phantom_is_made_anew_and_told(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+) -> None:
+    monkeypatch.setattr("synthct.sources.phantoms.make_phantom", blocks)
+    source = PhantomSource(patients=1)
+    cases = source.find(tmp_path).cases
+    source.prepare(cases)
+    folder = source.folder(tmp_path) / cases[0].case_id
+    good = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for content in (good[name][:-1], None):
+        (folder / name).unlink()
+        if content is not None:
+            (folder / name).write_bytes(content)
+        caplog.clear()
+        source.prepare(cases)
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == good
+        (message,) = caplog.messages
+        assert message.startswith(f"{folder} is damaged and made anew ({name}: ")

@@ -330,6 +330,28 @@ def test_what_a_kill_left_of_a_cache_is_not_taken_for_one(kits_root, tmp_path):
     assert not half.exists()
 
 
+@pytest.mark.parametrize("name", ["patches.arrow", "held-out.arrow", "digests"])
+def test_damaged_patches_are_cut_anew_and_told(kits_root, tmp_path, name, caplog):
+    recipe = tiny_recipe(kits_root, validation={"masks": 3})
+    open_set(recipe, tmp_path)
+    (path,) = (tmp_path / "patches").glob(f"*/{name}")
+    good = path.read_bytes()
+    path.write_bytes(good[: len(good) // 2])
+    assert len(open_set(recipe, tmp_path).patches) == 48
+    assert path.read_bytes() == good
+    (message,) = caplog.messages
+    assert message.startswith(f"{path.parent} is damaged and made anew ({name}: ")
+
+
+def test_patches_are_on_the_disk_before_they_have_their_name(kits_root, tmp_path, monkeypatch):
+    events = []
+    monkeypatch.setattr(training_cache, "sync_file", lambda path: events.append(path.name))
+    rename = Path.rename
+    monkeypatch.setattr(Path, "rename", lambda s, t: events.append("rename") or rename(s, t))
+    open_set(tiny_recipe(kits_root), tmp_path)
+    assert events == ["patches.arrow", "held-out.arrow", "rename"]
+
+
 def test_a_full_disk_is_a_resource_error_and_leaves_nothing(kits_root, tmp_path, monkeypatch):
     def full_disk(*args, **kwargs):
         raise OSError(28, "No space left on device")

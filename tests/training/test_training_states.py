@@ -108,17 +108,55 @@ def test_a_state_of_another_network_is_refused(kits_root, batch, tmp_path):
         load_state(latest_state(tmp_path), other)
 
 
-@pytest.mark.parametrize(
-    "name", ["progress.json", "unet.safetensors", "unet.optimizer.safetensors"]
-)
-def test_a_damaged_state_says_what_to_do(kits_root, batch, tmp_path, name):
+STATE_FILES = ["progress.json", "unet.safetensors", "unet.optimizer.safetensors", "digests"]
+
+
+@pytest.mark.parametrize("name", STATE_FILES)
+def test_of_damaged_states_the_one_before_is_taken(kits_root, batch, tmp_path, name, caplog):
     parts = fresh_parts(tiny_recipe(kits_root))
     step_once(parts, batch, 0)
-    save_state(tmp_path, Progress(1), parts)
+    for step in (1, 2):
+        save_state(tmp_path, Progress(step), parts)
     state = latest_state(tmp_path)
-    (state / name).write_bytes((state / name).read_bytes()[:7])
-    with pytest.raises(CheckpointError, match=r"step-00000001 is damaged .* delete it to go on"):
+    damaged = bytearray((state / name).read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    (state / name).write_bytes(damaged)
+    with pytest.raises(CheckpointError, match=r"step-00000002 is damaged .* delete it to go on"):
         load_state(state, parts)
+    before = latest_state(tmp_path)
+    assert load_state(before, parts).step == 1
+    assert [f"step-00000002 is damaged ({name}: " in line for line in caplog.messages] == [True]
+
+    (before / name).unlink()
+    with pytest.raises(CheckpointError, match=r"damaged \(step-00000001, step-00000002\); delete"):
+        latest_state(tmp_path)
+
+
+def test_a_damaged_state_is_replaced_when_training_comes_past_it(kits_root, batch, tmp_path):
+    parts = fresh_parts(tiny_recipe(kits_root))
+    step_once(parts, batch, 0)
+    for step in (1, 2, 3):
+        save_state(tmp_path, Progress(step), parts)
+    for name in ("step-00000002", "step-00000003"):
+        (tmp_path / "states" / name / "unet.safetensors").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="every training state is damaged"):
+        latest_state(tmp_path)
+    save_state(tmp_path, Progress(2), parts)
+    assert latest_state(tmp_path).name == "step-00000002"
+    assert not (tmp_path / "states/step-00000003").exists()
+
+
+def test_states_that_were_exchanged_are_refused(kits_root, batch, tmp_path):
+    parts = fresh_parts(tiny_recipe(kits_root))
+    step_once(parts, batch, 0)
+    for step in (1, 2):
+        save_state(tmp_path, Progress(step), parts)
+    one, two = sorted((tmp_path / "states").iterdir())
+    one.rename(tmp_path / "one")
+    two.rename(one)
+    (tmp_path / "one").rename(two)
+    with pytest.raises(CheckpointError, match="every training state is damaged"):
+        latest_state(tmp_path)
 
 
 # -- the log ----------------------------------------------------------------------------------
@@ -149,6 +187,16 @@ def test_log_forgets_what_a_resumed_run_does_once_more(kits_root, tmp_path):
     assert lines == [
         (LOG_EVERY, 1.0), (LOG_EVERY, None), (2 * LOG_EVERY, 0.5), (2 * LOG_EVERY + 2, 0.5),
     ]  # fmt: skip
+
+
+def test_lines_of_the_log_that_are_no_text_are_left_out_and_told(kits_root, tmp_path, caplog):
+    path, recipe = tmp_path / "log.jsonl", tiny_recipe(kits_root)
+    path.write_bytes(
+        b'{"step": 1, "loss": 1.0}\n{"step": 2, "\xff": 1}\n{"step": 3, "loss": 2.0}\n'
+    )
+    Log(path, recipe, 3)
+    assert [line["step"] for line in read_log(path)] == [1, 3]
+    assert ["log.jsonl: lines that are no UTF-8" in line for line in caplog.messages] == [True]
 
 
 def test_a_measure_that_could_not_be_taken_is_null_in_json(kits_root, tmp_path):

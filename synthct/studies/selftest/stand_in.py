@@ -105,11 +105,9 @@ def _row(number: int) -> dict[str, Any]:
     original = rng.integers(-1024, 3072, (16, 12, 1), dtype=np.int16)
     mask = np.zeros(original.shape, dtype=bool)
     mask[4:9, 3:8] = True
-    values = {"str": "stand-in", "View": "axial", "int": 0, "bool": False}
-    filled: dict[str, Any] = {field.name: values.get(str(field.type)) for field in fields(Facts)}
     return encode(
         Sample(
-            facts=Facts(**filled | {"sample_id": f"sample-{number}"}),
+            facts=stand_in_facts(f"sample-{number}"),
             affine=np.eye(4),
             original=original,
             image=np.where(mask, np.int16(number), original),
@@ -119,3 +117,10 @@ def _row(number: int) -> dict[str, Any]:
             provenance={"number": number},
         )
     )
+
+
+def stand_in_facts(sample_id: str) -> Facts:
+    """The facts of a sample that no recipe has planned: some value of the right type for each."""
+    values = {"str": "stand-in", "View": "axial", "int": 0, "bool": False}
+    filled: dict[str, Any] = {field.name: values.get(str(field.type)) for field in fields(Facts)}
+    return Facts(**filled | {"sample_id": sample_id})
