@@ -21,7 +21,6 @@ from synthct.evaluate.collect import Job, collect
 from synthct.evaluate.pictures import Crop, Extracted
 from synthct.evaluate.stream import Dataset
 from synthct.metrics import MEASURES
-from synthct.models.patch import PatchRules
 from synthct.sources import Index, Kits, PhantomSource, index_sources
 from synthct.sources.scanner import write_case
 from synthct.studies.selftest.stand_in import stand_in_facts
@@ -122,7 +121,7 @@ def _index_digest(index: Index) -> str:
 def _patches(source: Kits, index: Index, cache: Path) -> Callable[[], str]:
     """Two training sets, of recipes with two seeds."""
     recipes = [_recipe(source, seed) for seed in (0, 1)]
-    rules = PatchRules.from_config(build_unet(recipes[0]).config)
+    rules = PaletteObjective(recipes[0]).rules
     one = Index({"scans": index.entries("one")})
 
     def use() -> str:
