@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from synthct.dataset.digest import array_digest
+from synthct.dataset.first_format import first_row_problems, is_first
 from synthct.dataset.patch_rows import Generated, decode_generated
 from synthct.dataset.png import decode_preview, encode_preview
 from synthct.dataset.rows import SampleRow, decode
@@ -53,10 +54,11 @@ def examine(columns: Mapping[str, Any], split: str) -> Examined:
         row = decode(columns)
         told = dict(row.provenance)
         digest, stated = row.digest(), columns["sample_digest"]
-        problems = [*_problems(row)]
+        problems = [*_problems(row, is_first(told))]
     if digest != stated:
         problems.insert(0, "its content is not that of its digest")
-    return Examined(digest, told, [*problems, *_untold(columns, told, split)])
+    untold = first_row_problems if is_first(told) else _untold
+    return Examined(digest, told, [*problems, *untold(columns, told, split)])
 
 
 def _untold(columns: Mapping[str, Any], told: Mapping[str, Any], split: str) -> Iterator[str]:
@@ -71,21 +73,22 @@ def _untold(columns: Mapping[str, Any], told: Mapping[str, Any], split: str) -> 
         yield "its shares of real and synthetic voxels are not those of the mask"
 
 
-def _problems(row: SampleRow) -> Iterator[str]:
-    """What is wrong with a whole sample."""
+def _problems(row: SampleRow, is_first: bool) -> Iterator[str]:
+    """What is wrong with a whole sample; format 1.0.0 tells less of it."""
     if len({shown.shape for shown in (row.image, row.mask, row.labels)}) != 1:
         yield "its pictures differ in size"
         return
     painted = row.image[row.mask & bool(row.columns["is_painted"])]
-    yield from _common_problems(row.columns, row.provenance, row.image, row.mask)
+    if not is_first:
+        yield from _common_problems(row.columns, row.provenance, row.image, row.mask)
     yield from _wrong_measures(row.columns, row.affine, row.mask, painted, row.mask.size)
-    if row.provenance["mask"]["sha256"] != array_digest(row.mask.astype(np.uint8)):
+    if not is_first and row.provenance["mask"]["sha256"] != array_digest(row.mask.astype(np.uint8)):
         yield "column 'mask' is not the mask of the provenance"
     if row.original is None:
         if "original" in row.columns:
             yield "column 'original' holds no picture"
         return
-    if row.provenance["host"]["slice_sha256"] != array_digest(row.original):
+    if not is_first and row.provenance["host"]["slice_sha256"] != array_digest(row.original):
         yield "column 'original' is not the slice of the provenance"
     if not np.array_equal(row.image[~row.mask], row.original[~row.mask]):
         yield "voxels outside of the mask differ from the original"

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from synthct.dataset.first_format import ADDED, with_added_columns
 from synthct.dataset.manifest import read_manifest
 from synthct.dataset.png import decode_hu, decode_mask
 from synthct.dataset.records import RECIPE, REJECTED
@@ -67,7 +68,7 @@ class Dataset:
         if manifest is None:
             raise VerifyError(f"{folder} is no finished dataset; give the folder of a version")
         self.folder, self.manifest = folder, manifest
-        self._columns = set(pq.read_schema(self.shards[0]).names)
+        self._columns = set(pq.read_schema(self.shards[0]).names) | ADDED.keys()
         if lacking := [name for name in _NEEDED if name not in self._columns]:
             raise VerifyError(
                 f"{folder} has no column '{lacking[0]}'; only datasets with whole slices can be "
@@ -112,7 +113,8 @@ class Dataset:
             try:
                 with pq.ParquetFile(path, page_checksum_verification=True) as file:
                     for batch in file.iter_batches(_ROWS, columns=[*flat, *pictures]):
-                        yield from map(self._sample, batch.to_pylist())
+                        table = with_added_columns(pa.Table.from_batches([batch]), flat)
+                        yield from map(self._sample, table.to_pylist())
             except (pa.ArrowException, OSError) as err:
                 raise VerifyError(f"{path}: damaged ({err}); build it again") from err
 
