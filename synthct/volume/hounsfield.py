@@ -17,6 +17,8 @@ _SHIFTED_TISSUE, _WITH_AIR, _ALONE = (850, 1250), 0.15, 0.9
 _SHIFTED_AIR_HU, _SOME = 200, 0.02
 #: Fat and air are below this; a share of them that noise around 0 may have.
 _FAT_HU, _FEW = -50, 0.005
+#: Up to this share of its brightest parts a picture is dark.
+_DARK = 0.02
 
 
 def not_hu(sample: npt.NDArray[np.int16], low: float, high: float) -> str | None:
@@ -39,7 +41,8 @@ def not_hu(sample: npt.NDArray[np.int16], low: float, high: float) -> str | None
     is_shifted = tissue >= (_WITH_AIR if has_air else _ALONE)
     if is_shifted and (inner <= _FAT_HU).mean() < _FEW:
         return f"they look like HU + 1024 ({figures}); subtract 1024 (scl_inter = -1024)"
-    if 0 <= low <= 0.05 * most:
+    # A crop within an organ has no value below 0 either, but hardly one near 0: noise alone.
+    if low >= 0 and (sample <= _DARK * most).mean() >= _SOME:
         return (
             f"none is below 0, as in pictures of 8 bits or magnetic resonance, but in a CT air and "
             f"fat are ({figures}); convert them to HU"

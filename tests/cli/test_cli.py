@@ -16,6 +16,7 @@ from PIL import Image
 from tiny_recipe import tiny_recipe, write_data, write_recipe
 from typer.testing import CliRunner
 
+from synthct.build import preview
 from synthct.build.prepare import Prepared
 from synthct.cli import app
 from synthct.cli.common import roots_of
@@ -220,7 +221,7 @@ def test_the_contact_sheet_shows_masks_of_every_section(
     def plan_sheet(masks: list[Prepared], view: str) -> None:
         shown.extend(mask.specs[0].section for mask in masks)
 
-    monkeypatch.setattr("synthct.build.preview.plan_sheet", plan_sheet)
+    monkeypatch.setattr(preview, "plan_sheet", plan_sheet)
     changes: dict[str, Any] = tiny_recipe(folder, folder)
     changes["masks"][3]["weight"] = 0.1  # blobs are rare
     write_recipe(tmp_path / "tiny.yaml", folder / "data", tiny_checkpoint,

@@ -163,7 +163,7 @@ def test_shard_names_are_those_of_the_hub() -> None:
 KILLED = """
     import os, signal, sys
     from pathlib import Path
-    from synthct.dataset import files
+    from synthct.storage import files
 
     folder, calls = Path(sys.argv[1]), ["write", "fsync", "replace", "close", "open"]
 

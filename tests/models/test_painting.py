@@ -269,7 +269,7 @@ def test_every_scheduler_draws_what_a_perfect_network_knows(
     )
     assert (painted - mean).mean(dim=0).abs().mean() < 0.03
     # Twenty steps lose some of the spread of 0.2, most where each adds noise.
-    assert 0.12 < float((painted - mean).std()) < 0.22
+    assert 0.12 < float((painted - mean).std()) < 0.23
     assert oracle.passes == PASSES.get(scheduler, 20)
 
 

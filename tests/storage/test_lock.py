@@ -29,7 +29,7 @@ with {lock}(Path(sys.argv[1])):
 RACER = """
 import os, sys
 from pathlib import Path
-from synthct.dataset import lock
+from synthct.storage import lock
 from synthct.errors import ConflictError
 lock._MOMENT_S = 0.02
 inside, won = Path(sys.argv[1]) / "inside", 0
