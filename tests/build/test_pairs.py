@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from dataset_rows import FACTS
-from pydantic import ValidationError
 from planned import TUMOR, cases, plan, recipe
+from pydantic import ValidationError
 from tiny_recipe import SECTIONS as TINY
 from tiny_recipe import tiny_recipe, write_data
 

@@ -1,0 +1,1 @@
+"""From a recipe to a dataset: plan, prepare, paint, finish, write; over one process or many."""

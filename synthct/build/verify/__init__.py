@@ -1,0 +1,1 @@
+"""Whether a finished dataset is what it says it is: bytes, rows, sources, and painted again."""
