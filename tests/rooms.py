@@ -53,10 +53,11 @@ def _imports_of(path: Path) -> Iterator[Import]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno}: imports are absolute"
             names = [f"{node.module}.{alias.name}" for alias in node.names]
+        line = getattr(node, "lineno", 0)
         for name in names:
             head, *parts = name.split(".")
             if head == "synthct" and parts and (module := _module(parts)):
-                yield Import(path, node.lineno, module)
+                yield Import(path, line, module)
 
 
 def _module(parts: list[str]) -> tuple[str, ...]:

@@ -99,7 +99,7 @@ def lock_of(content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         labels = re.findall(r"^\| (\d+) \| `(.+)` \|$", card, re.M)
     except (OSError, KeyError, TypeError, ValueError) as err:
         raise VerifyError(f"{folder} is damaged ({err!r}); take it from its source") from err
-    unknown = {"licence": None, "licences": [], "attributions": [], "cases": 0}
+    unknown: dict[str, Any] = {"licence": None, "licences": [], "attributions": [], "cases": 0}
     return {
         **{key: value for key, value in content.items() if key != "plan_id"},
         "plan": {"id": content["plan_id"], "limit": None, "notes": []},
