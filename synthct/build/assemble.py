@@ -17,7 +17,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from synthct.build.crew import Crew
-from synthct.storage.files import require_space
+from synthct.build.progress import Progress
 from synthct.dataset.journal import record_shard
 from synthct.dataset.manifest import Release, release_of, write_manifest
 from synthct.dataset.schema import StoredRow
@@ -25,7 +25,7 @@ from synthct.dataset.summary import rejections
 from synthct.dataset.version import Staging, commit, discard, find_release, open_staging
 from synthct.dataset.writer import Rejection, ShardRecord, write_shard
 from synthct.errors import ConflictError, MaskError
-from synthct.build.progress import Progress
+from synthct.storage.files import require_space
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,6 @@ the sources, of which the first look reads every scan.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +15,10 @@ from synthct.build.controls import REFERENCE_HU
 from synthct.dataset.lockfile import Lock, LockedCase, LockedSource, work_id
 from synthct.errors import CheckpointError
 from synthct.licence import Origin, licence_of
-from synthct.models.methods import CopyPaste, Diffusion, NoiseFill
 from synthct.models.checkpoint import CheckpointFiles, find_checkpoint
-from synthct.recipe.declared import patch_rules, unfit
+from synthct.models.methods import CopyPaste, Diffusion, NoiseFill
 from synthct.models.patch import PatchRules
+from synthct.recipe.declared import patch_rules, unfit
 from synthct.recipe.plan import Plan, plan_samples
 from synthct.recipe.recipe import Recipe
 from synthct.sources import Index, at_hand, index_sources, label_table

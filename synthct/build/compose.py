@@ -14,28 +14,27 @@ from typing import Any
 
 import numpy as np
 
-from synthct.volume.views import VIEW_AXIS, View
-from synthct.storage.defaults import default_cache_dir
+from synthct.build.documents import write_documents
+from synthct.build.draw import CaseReader
 from synthct.dataset.digest import array_digest
-from synthct.storage.files import make_folder
 from synthct.dataset.integrity import check_bytes
-from synthct.storage.lock import version_lock
 from synthct.dataset.lockfile import Lock, LockedCase, read_lock, work_id
 from synthct.dataset.manifest import FileEntry, Manifest, read_manifest, release_of, write_manifest
 from synthct.dataset.patch_rows import decode_generated
-from synthct.volume.views import to_picture
 from synthct.dataset.records import RECIPE, read_rejected
 from synthct.dataset.rows import stored_rows
 from synthct.dataset.schema import Facts, Metrics, Row, arrow_schema, make_row, named
 from synthct.dataset.version import commit, find_release, open_staging
 from synthct.dataset.writer import ShardRecord, write_shard
-from synthct.build.documents import write_documents
-from synthct.build.draw import CaseReader
 from synthct.errors import ConflictError, RecipeError, ResourceError, SourceError, VerifyError
-from synthct.volume.intensity import Window
 from synthct.recipe.recipe import Recipe, stored_recipe
 from synthct.sources import CaseEntry, FolderSection, Index, at_hand, index_sources
+from synthct.storage.defaults import default_cache_dir
+from synthct.storage.files import make_folder
+from synthct.storage.lock import version_lock
 from synthct.volume import Box, Volume
+from synthct.volume.intensity import Window
+from synthct.volume.views import VIEW_AXIS, View, to_picture
 
 
 def compose(

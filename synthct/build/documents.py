@@ -13,7 +13,7 @@ import pyarrow as pa
 from synthct.dataset.documents.attestation import ATTESTATION, attestation
 from synthct.dataset.documents.card import CardFacts, SourceNote, attribution, dataset_card
 from synthct.dataset.documents.croissant import CROISSANT, croissant
-from synthct.storage.files import atomic_write, sha256_of
+from synthct.dataset.documents.sheet import dataset_sheet
 from synthct.dataset.lockfile import Lock, LockedCheckpoint, write_lock
 from synthct.dataset.manifest import Release
 from synthct.dataset.patch_rows import patch_schema
@@ -23,7 +23,7 @@ from synthct.dataset.summary import rejections, summarise
 from synthct.dataset.writer import ShardRecord
 from synthct.models.methods import FOREIGN, Diffusion, Inpaint
 from synthct.recipe.recipe import Recipe
-from synthct.dataset.documents.sheet import dataset_sheet
+from synthct.storage.files import atomic_write, sha256_of
 
 CARD, ATTRIBUTION, SHEET = "README.md", "attribution.md", "preview.png"
 

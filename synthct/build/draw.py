@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from synthct import seeds
-from synthct.volume.case import Case
 from synthct.errors import MaskError
-from synthct.masks import (Mask, MaskKind, Params, PlacementError, draw_slices)
+from synthct.masks import Mask, MaskKind, Params, PlacementError, draw_slices
 from synthct.recipe.plan import SampleSpec
 from synthct.recipe.recipe import Recipe
 from synthct.sources import CaseEntry, read_case
+from synthct.volume.case import Case
 
 
 @dataclass(frozen=True, eq=False)

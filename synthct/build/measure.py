@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from synthct import metrics
-from synthct.dataset.schema import Metrics
-from synthct.volume.intensity import Knots, Window
-from synthct.models.patch import slice_plane
 from synthct.build.references import Reference
+from synthct.dataset.schema import Metrics
+from synthct.models.patch import slice_plane
 from synthct.volume import Volume
+from synthct.volume.intensity import Knots, Window
 
 BoolArray = npt.NDArray[np.bool_]
 

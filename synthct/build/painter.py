@@ -15,23 +15,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from synthct.volume.views import VIEW_AXIS
 from synthct.build.check import Checked
-from synthct.storage.defaults import default_cache_dir
-from synthct.dataset.schema import StoredRow
-from synthct.dataset.writer import Rejection, reject
 from synthct.build.draw import CaseReader, Refused, masks_of
-from synthct.errors import RecipeError
-from synthct.models.methods import Diffusion
-from synthct.models.checkpoint import load_checkpoint
-from synthct.recipe.plan import SampleSpec
 from synthct.build.prepare import FloatArray, Outcome, Prepared
 from synthct.build.provenance import generation_facts
-from synthct.recipe.recipe import Recipe
 from synthct.build.references import References, learn_references
-from synthct.recipe.relabel import IMAGE, LABELS, Relabeller
 from synthct.build.sample import LabelsOf, finish, noise_seed
+from synthct.dataset.schema import StoredRow
+from synthct.dataset.writer import Rejection, reject
+from synthct.errors import RecipeError
+from synthct.models.checkpoint import load_checkpoint
+from synthct.models.methods import Diffusion
+from synthct.recipe.plan import SampleSpec
+from synthct.recipe.recipe import Recipe
+from synthct.recipe.relabel import IMAGE, LABELS, Relabeller
+from synthct.storage.defaults import default_cache_dir
 from synthct.volume import Volume
+from synthct.volume.views import VIEW_AXIS
 
 if TYPE_CHECKING:
     from synthct.models.painting import Inpainter, Job

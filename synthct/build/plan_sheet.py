@@ -14,15 +14,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from synthct.volume.views import VIEW_AXIS, View
-from synthct.volume.case import Case
-from synthct.volume.views import to_picture
 from synthct.build.draw import Drawn
-from synthct.volume.intensity import LUNG, SOFT_TISSUE, Window
-from synthct.masks import (Mask, Transplant, slice_of)
-from synthct.volume.regions import Region, seen_through
 from synthct.dataset.tiles import TEXT, Colour, Rgb, Span, captioned, contact_sheet, windowed
+from synthct.masks import Mask, Transplant, slice_of
 from synthct.volume import Array, Box, Index3
+from synthct.volume.case import Case
+from synthct.volume.intensity import LUNG, SOFT_TISSUE, Window
+from synthct.volume.regions import Region, seen_through
+from synthct.volume.views import VIEW_AXIS, View, to_picture
 
 VIEWS: tuple[View, ...] = ("axial", "coronal", "sagittal")
 

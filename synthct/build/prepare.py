@@ -13,18 +13,18 @@ import numpy as np
 import numpy.typing as npt
 
 from synthct import seeds
-from synthct.volume.case import Case
 from synthct.build.controls import Control, control_for
 from synthct.build.draw import CaseReader, Drawn, Refused, draw, refused
 from synthct.errors import MaskError
-from synthct.volume.intensity import LUNG, SOFT_TISSUE, Knots, Window
-from synthct.masks import (MaskKind, on_slice, paint_labels, slice_of)
+from synthct.masks import MaskKind, on_slice, paint_labels, slice_of
 from synthct.models.methods import Diffusion
 from synthct.models.patch import Patch, PatchRules, cut_patches
 from synthct.recipe.plan import SampleSpec
 from synthct.recipe.recipe import Recipe
 from synthct.sources import CaseEntry
 from synthct.volume import Volume
+from synthct.volume.case import Case
+from synthct.volume.intensity import LUNG, SOFT_TISSUE, Knots, Window
 
 FloatArray = npt.NDArray[np.float32]
 

@@ -8,16 +8,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from synthct.build.assemble import counted
-from synthct.build.run import counted_samples, expected_bytes
 from synthct.build.check import Checked
-from synthct.storage.files import atomic_write
 from synthct.build.draw import CaseReader, Drawn, Refused, draw, masks_of
-from synthct.models.methods import Diffusion
-from synthct.models.layout import PALETTE
 from synthct.build.painter import THREADS
-from synthct.recipe.plan import SampleSpec
 from synthct.build.plan_sheet import TILES, plan_sheet
 from synthct.build.prepare import Prepared, prepare_slices
+from synthct.build.run import counted_samples, expected_bytes
+from synthct.models.layout import PALETTE
+from synthct.models.methods import Diffusion
+from synthct.recipe.plan import SampleSpec
+from synthct.storage.files import atomic_write
 
 #: About what pasting, measuring and encoding take for a sample.
 REST_SECONDS = 0.15
@@ -123,8 +123,8 @@ def seconds_per_sample(checked: Checked) -> float:
         return REST_SECONDS
     import torch
 
-    from synthct.models.painting import inpainter_of
     from synthct.models.checkpoint import load_checkpoint
+    from synthct.models.painting import inpainter_of
 
     torch.set_num_threads(THREADS)
     inpainter = inpainter_of(load_checkpoint(files), asked, rules)

@@ -14,17 +14,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from synthct.volume.views import IGNORE, VIEW_AXIS
 from synthct.dataset.digest import SAMPLE_SCHEME, array_digest, canonical_json
-from synthct.volume.views import to_picture
 from synthct.dataset.schema import FORMAT_VERSION
-from synthct.masks import (MaskKind)
+from synthct.masks import MaskKind
 from synthct.models.patch import Patch
 from synthct.recipe.plan import SampleSpec
 from synthct.recipe.recipe import Recipe
 from synthct.sources import CaseEntry
 from synthct.version import __version__
 from synthct.volume import Array, Box, Volume
+from synthct.volume.views import IGNORE, VIEW_AXIS, to_picture
 
 #: Raised when the same recipe, sources and checkpoint come to other samples than before.
 ALGORITHM = 1

@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from synthct.volume.views import VIEW_AXIS, View
-from synthct.storage.array_cache import load_arrays, save_arrays
-from synthct.volume.case import Case
 from synthct.errors import MaskError
 from synthct.metrics import Quantiles, Segmenter, hu_quantiles, local_features, near
-from synthct.volume.regions import structure
 from synthct.sources import CaseEntry, Index, read_case
+from synthct.storage.array_cache import load_arrays, save_arrays
+from synthct.volume.case import Case
+from synthct.volume.regions import structure
+from synthct.volume.views import VIEW_AXIS, View
 
 #: Patients from which a label is learnt, and slices and pixels of each.
 PATIENTS, SLICES, PIXELS = 8, 6, 4000

@@ -17,21 +17,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TypeVar
 
-from synthct.volume.views import VIEW_AXIS
 from synthct.build.assemble import Order, Painted, ShardFile, assemble, counted, is_finished
 from synthct.build.check import Checked, check
-from synthct.storage.defaults import default_cache_dir
 from synthct.build.crew import join_crew
-from synthct.dataset.digest import canonical_json
-from synthct.storage.files import atomic_write, make_folder
-from synthct.storage.lock import version_lock, worker_lock
-from synthct.dataset.manifest import Release
-from synthct.dataset.summary import rejections
-from synthct.dataset.writer import ShardRecord, shard_name, writer_settings
 from synthct.build.documents import recipe_schema, write_documents
 from synthct.build.draw import masks_of
-from synthct.errors import QuarantineError, ResourceError
-from synthct.build.verify.locked import lock_of, require_locked
 from synthct.build.painter import (
     MODEL_FAULT,
     Painter,
@@ -39,12 +29,21 @@ from synthct.build.painter import (
     paint_samples,
     require_command,
 )
-from synthct.recipe.plan import Plan, SampleSpec
 from synthct.build.progress import Progress
-from synthct.recipe.recipe import Recipe
-from synthct.version import __version__
+from synthct.build.verify.locked import lock_of, require_locked
 from synthct.build.workers import prepared_shards, telling_of_killed_workers
-from synthct.storage.defaults import default_workers
+from synthct.dataset.digest import canonical_json
+from synthct.dataset.manifest import Release
+from synthct.dataset.summary import rejections
+from synthct.dataset.writer import ShardRecord, shard_name, writer_settings
+from synthct.errors import QuarantineError, ResourceError
+from synthct.recipe.plan import Plan, SampleSpec
+from synthct.recipe.recipe import Recipe
+from synthct.storage.defaults import default_cache_dir, default_workers
+from synthct.storage.files import atomic_write, make_folder
+from synthct.storage.lock import version_lock, worker_lock
+from synthct.version import __version__
+from synthct.volume.views import VIEW_AXIS
 
 T = TypeVar("T")
 

@@ -12,15 +12,15 @@ import numpy as np
 import numpy.typing as npt
 
 from synthct import seeds
-from synthct.dataset.patch_rows import patch_of
-from synthct.dataset.schema import Facts, Slices, StoredRow, make_row
 from synthct.build.measure import Painting, measure, not_painted
-from synthct.models.patch import paste_patches
-from synthct.recipe.plan import SampleSpec
 from synthct.build.prepare import FloatArray, Prepared
 from synthct.build.provenance import provenance
-from synthct.recipe.recipe import Recipe
 from synthct.build.references import References
+from synthct.dataset.patch_rows import patch_of
+from synthct.dataset.schema import Facts, Slices, StoredRow, make_row
+from synthct.models.patch import paste_patches
+from synthct.recipe.plan import SampleSpec
+from synthct.recipe.recipe import Recipe
 from synthct.volume import HU_MAX, HU_MIN, Volume
 
 #: Label map (I, J, K) of a painted slice, a sample of a host at an index along the view's axis.

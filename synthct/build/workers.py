@@ -14,9 +14,9 @@ from typing import Any
 
 from synthct.build.check import Checked
 from synthct.build.draw import CaseReader
+from synthct.build.prepare import Outcome, prepare
 from synthct.errors import ResourceError, SynthCTError
 from synthct.recipe.plan import SampleSpec
-from synthct.build.prepare import Outcome, prepare
 
 
 class MaskTasks:

@@ -8,12 +8,12 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from synthct.volume.views import View
 from synthct.build.controls.copy_paste import Copied
 from synthct.build.controls.noise_fill import REFERENCE_HU, Noise
 from synthct.build.draw import Drawn
-from synthct.masks import (Mask)
+from synthct.masks import Mask
 from synthct.models.methods import CopyPaste, NoiseFill
+from synthct.volume.views import View
 
 __all__ = ["REFERENCE_HU", "Control", "control_for"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from synthct.volume.case import Case
-from synthct.masks import (Mask)
-from synthct.volume.regions import Region
+from synthct.masks import Mask
 from synthct.volume import Spacing
+from synthct.volume.case import Case
+from synthct.volume.regions import Region
 
 FloatArray = npt.NDArray[np.float32]
 

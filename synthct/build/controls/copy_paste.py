@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from synthct.volume.case import Case
 from synthct.build.controls.border import Border
 from synthct.build.controls.tissue import median_hu, shift_hu
 from synthct.build.draw import Drawn
 from synthct.errors import MaskError
-from synthct.masks import (Mask, Transplant, voxel_centres)
+from synthct.masks import Mask, Transplant, voxel_centres
 from synthct.models.methods import CopyPaste
-from synthct.volume.regions import structure
 from synthct.volume import Affine, Box, shifted
+from synthct.volume.case import Case
+from synthct.volume.regions import structure
 
 FloatArray = npt.NDArray[np.float32]
 

@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from synthct.volume.views import VIEW_AXIS, View
-from synthct.volume.case import Case
 from synthct.build.controls.border import Border
 from synthct.build.controls.grain import Grain, measure_grain
 from synthct.build.controls.tissue import median_hu, shift_hu, tissue_around, tissue_of
 from synthct.build.draw import Drawn
 from synthct.errors import MaskError
-from synthct.masks import (Mask, Transplant)
+from synthct.masks import Mask, Transplant
 from synthct.models.methods import NoiseFill
-from synthct.volume.regions import Region
 from synthct.volume import Box
+from synthct.volume.case import Case
+from synthct.volume.regions import Region
+from synthct.volume.views import VIEW_AXIS, View
 
 #: HU of what a host may not have. Organs: the middle of the range of their medians over many
 #: scans (NV-Generate-CT). Tumours: the middle of what homogeneous papillary renal carcinomas show

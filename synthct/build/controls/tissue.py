@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from synthct.volume.views import VIEW_AXIS, View
-from synthct.volume.case import Case
 from synthct.errors import MaskError
-from synthct.masks import (Mask)
-from synthct.volume.regions import Region, seen_through, structure
+from synthct.masks import Mask
 from synthct.volume import Box
+from synthct.volume.case import Case
+from synthct.volume.regions import Region, seen_through, structure
+from synthct.volume.views import VIEW_AXIS, View
 
 #: Fewer voxels say nothing of a tissue.
 LEAST_VOXELS = 200

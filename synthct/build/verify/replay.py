@@ -16,22 +16,22 @@ import numpy as np
 import numpy.typing as npt
 
 from synthct.build.check import Checked
+from synthct.build.draw import CaseReader, Refused, masks_of
+from synthct.build.painter import Painter, generation_of, paint_samples, trained_on
+from synthct.build.prepare import Outcome, Prepared, prepare
+from synthct.build.sample import describe
+from synthct.build.verify.locked import lock_of
+from synthct.build.workers import prepared_shards, telling_of_killed_workers
 from synthct.dataset.digest import canonical_json, content_of
 from synthct.dataset.finding import Finding
 from synthct.dataset.lockfile import LOCK, Lock
 from synthct.dataset.manifest import Manifest
 from synthct.dataset.patch_rows import decode_generated
-from synthct.volume.views import picture_affine, to_picture
 from synthct.dataset.records import REJECTED, read_rejected
 from synthct.dataset.rows import decode, stored_rows
-from synthct.build.draw import CaseReader, Refused, masks_of
 from synthct.errors import VerifyError
-from synthct.build.verify.locked import lock_of
-from synthct.build.painter import Painter, generation_of, paint_samples, trained_on
 from synthct.recipe.plan import SampleSpec
-from synthct.build.prepare import Outcome, Prepared, prepare
-from synthct.build.sample import describe
-from synthct.build.workers import prepared_shards, telling_of_killed_workers
+from synthct.volume.views import picture_affine, to_picture
 
 #: What in a lock must be the same here for the plan to be the same.
 _INPUTS = ("plan.id", "labels.", "sources.", "checkpoint.id", "checkpoint.files.")
