@@ -242,6 +242,8 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 def _first_manifest(content: dict[str, Any]) -> Manifest:
     """A manifest of format 1.0.0, which does not state its ``files_id``."""
+    if content.keys() != {"release", "files"}:
+        raise ValueError("it has more than format 1.0.0 knows")
     files = [FileEntry.model_validate(entry) for entry in content["files"]]
     return Manifest.of(Release.model_validate(content["release"]), files)
 
