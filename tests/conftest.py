@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hub import loopback
 from hub.server import HubServer
+from hypothesis import HealthCheck, settings
 
 from synthct.volume import Affine, Array, Index3, Volume, restore_orientation, write_volume
 from synthct.volume.case import Case
@@ -38,8 +39,17 @@ KITS_AXES = np.array([[0.0, 0, -1, 0], [0, -1, 0, 0], [-1, 0, 0, 0], [0, 0, 0, 1
 
 
 def pytest_configure() -> None:
-    """The only Hub of all tests is one on loopback."""
+    """The only Hub of all tests is one on loopback; examples of properties are always the same."""
     loopback.announce()
+    settings.register_profile(
+        "synthct",
+        derandomize=True,
+        database=None,
+        deadline=None,
+        print_blob=False,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    )
+    settings.load_profile("synthct")
 
 
 def pytest_unconfigure() -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import rooms
+from rooms import PACKAGE, imports
 
-ROOT = Path(__file__).resolve().parents[1]
-PACKAGE = ROOT / "synthct"
+ROOT = PACKAGE.parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 #: From the ground up. A room imports from lower rows only, and from itself.
@@ -48,40 +48,63 @@ def room_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imported(path: Path) -> Iterator[tuple[int, str]]:
-    """Line and room of everything of ours that a file imports, wherever in the file it does so."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}:{node.lineno}: imports are absolute"
-            if node.module == "synthct":
-                names = [f"synthct.{alias.name}" for alias in node.names]
-            else:
-                names = [node.module or ""]
-        else:
+def test_imports_point_downward() -> None:
+    faults = []
+    for one in imports():
+        room, other = room_of(one.file), one.module[0]
+        if room in (other, "__init__"):  # __init__: public names, loaded when they are first used
             continue
-        yield from ((node.lineno, n.split(".")[1]) for n in names if n.startswith("synthct."))
+        assert room in ROW, f"{room} has no row in LAYERS"
+        if ROW[other] >= ROW[room] or other not in ONLY.get(room, ROW):
+            faults.append(f"{one.file.relative_to(ROOT)}:{one.line}: imports {other}")
+    assert faults == []
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(PACKAGE).as_posix())
-def test_imports_point_downward(path: Path) -> None:
-    room = room_of(path)
-    if room == "__init__":  # the public names, loaded when they are first used
-        return
-    assert room in ROW, f"{room} has no row in LAYERS"
-    for line, other in imported(path):
-        if other == room:
-            continue
-        assert other in ROW, f"{path}:{line}: there is no synthct.{other}"
-        assert ROW[other] < ROW[room], f"{path}:{line}: {room} may not import {other}"
-        allowed = ONLY.get(room)
-        assert allowed is None or other in allowed, f"{path}:{line}: {room} imports {other}"
+def test_no_rooms_import_each_other_and_the_house_stays_small() -> None:
+    assert rooms.faults() == []
+
+
+def test_the_structure_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert rooms.main() == 0
+    printed = capsys.readouterr().out
+    assert "floor 0" in printed
+    assert "none runs back up" in printed
+
+
+@pytest.mark.parametrize(
+    ("files", "fault"),
+    [
+        ({"a/x.py": "import synthct.b.y", "b/y.py": "from synthct import a"}, "a -> b -> a"),
+        (
+            {"a/b/x.py": "import synthct.a.y", "a/y.py": "from synthct.a.b.x import f"},
+            "b -> y -> b",
+        ),
+        ({f"m{n}.py": "" for n in range(25)}, "25 rooms"),
+        ({f"m{n:02}.py": f"import synthct.m{n + 1:02}" for n in range(10)}, "10 floors"),
+        ({"a/x.py": "from synthct.a import y", "a/y.py": "def f():\n import synthct.a.x"}, None),
+    ],
+)
+def test_faults_of_a_structure_are_found(
+    files: dict[str, str], fault: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(rooms, "PACKAGE", tmp_path)
+    imports.cache_clear()
+    found = rooms.faults()
+    imports.cache_clear()
+    assert (fault in found[0]) if fault else (found == [])
 
 
 def test_every_row_is_a_room() -> None:
-    rooms = {room_of(path) for path in FILES} - {"__init__"}
-    assert rooms == set(ROW)
+    assert rooms.arrows().keys() == ROW.keys()
+    assert len(ROW) == sum(map(len, LAYERS))
+
+
+def test_every_folder_of_code_is_a_package() -> None:
+    for folder in rooms.folders():
+        assert PACKAGE.joinpath(*folder, "__init__.py").is_file(), f"synthct/{'/'.join(folder)}"
 
 
 def test_the_package_imports_only_its_version_at_once() -> None:
@@ -90,9 +113,9 @@ def test_the_package_imports_only_its_version_at_once() -> None:
     assert [name for name in modules if name.startswith("synthct")] == ["synthct.version"]
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(PACKAGE).as_posix())
-def test_files_can_be_read_in_one_sitting(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+def test_files_can_be_read_in_one_sitting() -> None:
+    lines = {path: path.read_text(encoding="utf-8").count("\n") for path in FILES}
+    assert [path for path, count in lines.items() if count > 400] == []
 
 
 def test_only_the_command_line_prints() -> None:

@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from synthct.dataset.digest import SAMPLE_SCHEME, merkle_root
 from synthct.dataset.finding import Finding
+from synthct.dataset.first_format import ADDED, FIRST_FORMAT
 from synthct.dataset.lockfile import Lock
 from synthct.dataset.manifest import MANIFEST, FileEntry, Manifest, Release
 from synthct.dataset.patch_rows import patch_schema
@@ -105,7 +107,8 @@ def _check_shard(folder: Path, shard: FileEntry, seen: _Seen) -> Iterator[Findin
     digests = seen.digests[first:]
     if len(digests) != shard.rows:
         yield Finding(shard.path, f"holds {len(digests)} rows, the manifest says {shard.rows}")
-    if merkle_root(digests) != shard.root:
+    is_first = seen.release.format_version == FIRST_FORMAT  # which has no roots
+    if merkle_root(digests) != shard.root and not is_first:
         yield Finding(shard.path, "its rows are not those of the manifest, or in another order")
 
 
@@ -115,6 +118,10 @@ def _check_schema(path: Path, shard: FileEntry, release: Release) -> Iterator[Fi
     expected = patch_schema() if is_patch else arrow_schema("original" in schema.names)
     if schema.equals(expected) and schema.metadata == expected.metadata:
         return
+    if release.format_version == FIRST_FORMAT:
+        expected = pa.schema([field for field in expected if field.name not in ADDED])
+        if schema.equals(expected):
+            return
     odd = sorted(set(schema.names) ^ set(expected.names)) or [
         name for name in expected.names if schema.field(name) != expected.field(name)
     ]
@@ -143,14 +150,15 @@ def _conflicts(
 
 def _foreign(provenance: Mapping[str, Any], release: Release, lock: Lock) -> Iterator[str]:
     """What in a row's provenance is not that of its dataset."""
-    if (licence := provenance["dataset"]["licence"]) != lock.licence:
+    is_first = release.format_version == FIRST_FORMAT
+    if not is_first and (licence := provenance["dataset"]["licence"]) != lock.licence:
         yield f"states the licence {licence}, the dataset has {lock.licence}"
     if provenance["numerics"] != lock.numerics:
         yield "was painted in another numerics class than the lock names"
     made_by = {
         "synthct": release.package_version,
         "format": release.format_version,
-        "scheme": SAMPLE_SCHEME,
+        **({} if is_first else {"scheme": SAMPLE_SCHEME}),
     }
     if provenance["versions"] != made_by:
         yield f"is of versions {provenance['versions']}, the release of {made_by}"

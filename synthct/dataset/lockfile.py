@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from synthct.dataset.digest import canonical_json
+from synthct.dataset.first_format import lock_of
 from synthct.errors import VerifyError
 from synthct.storage.files import atomic_write, resource_error
 
@@ -210,12 +211,15 @@ def read_lock(path: Path) -> Lock:
         path: The file, or the folder of a dataset.
 
     Raises:
-        VerifyError: If it is damaged, or written by another version of synthct's format.
+        VerifyError: If it is damaged.
         ResourceError: If it is not there or cannot be read.
     """
     file = path / LOCK if path.is_dir() else path
     try:
-        return Lock.model_validate(json.loads(file.read_bytes()))
+        content = json.loads(file.read_bytes())
+        if isinstance(content, dict) and "plan_id" in content:
+            content = lock_of(content, file.parent)
+        return Lock.model_validate(content)
     except OSError as err:
         raise resource_error(file, err) from err
     except (ValidationError, ValueError, RecursionError) as err:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from synthct.dataset.digest import canonical_json, merkle_root
+from synthct.dataset.first_format import FIRST_FORMAT
 from synthct.dataset.schema import FORMAT_VERSION
 from synthct.dataset.writer import RowDigests, ShardRecord, row_digests
 from synthct.errors import VerifyError
@@ -226,6 +228,8 @@ def read_manifest(folder: Path) -> Manifest | None:
     try:
         content = json.loads(text)
         _check_format(path, content)
+        if isinstance(content, dict) and _format_of(content) == FIRST_FORMAT:
+            return _first_manifest(content)
         manifest = Manifest.model_validate(content)
         if manifest.files_id != _files_id(manifest.release, manifest.files):
             raise ValueError("its files_id is not that of its content")
@@ -236,15 +240,33 @@ def read_manifest(folder: Path) -> Manifest | None:
         raise VerifyError(f"{path} is damaged ({err}); take the dataset from its source") from err
 
 
-def _check_format(path: Path, content: object) -> None:
+def _first_manifest(content: dict[str, Any]) -> Manifest:
+    """A manifest of format 1.0.0, which does not state its ``files_id``."""
+    if content.keys() != {"release", "files"}:
+        raise ValueError("it has more than format 1.0.0 knows")
+    files = [FileEntry.model_validate(entry) for entry in content["files"]]
+    return Manifest.of(Release.model_validate(content["release"]), files)
+
+
+def _format_of(content: object) -> str | None:
     release = content.get("release") if isinstance(content, dict) else None
-    found = release.get("format_version") if isinstance(release, dict) else None
-    major = str(found).partition(".")[0]
-    if major.isdecimal() and int(major) > int(FORMAT_VERSION.partition(".")[0]):
+    stated = release.get("format_version") if isinstance(release, dict) else None
+    return stated if isinstance(stated, str) else None
+
+
+def _check_format(path: Path, content: Any) -> None:
+    stated = _format_of(content)
+    if stated is None or not re.fullmatch(r"\d+\.\d+\.\d+", stated):
+        return  # damaged, which the model says
+    if _numbers(stated) > _numbers(FORMAT_VERSION):
         raise VerifyError(
-            f"{path} has format {found}, this synthct reads up to {FORMAT_VERSION}; "
-            "install a newer synthct"
+            f"{path} has format {stated}, this synthct reads up to {FORMAT_VERSION}; install "
+            f"synthct {content['release'].get('package_version')} or newer, which wrote it"
         )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in version.split("."))
 
 
 def _files_of(folder: Path) -> dict[str, Path]:

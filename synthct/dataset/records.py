@@ -55,7 +55,7 @@ def read_rejected(folder: Path) -> list[Rejection]:
     own = ("sample_id", "reason", "measure", "value")
     rejections = []
     for row in read_shard(folder / REJECTED).to_pylist():
-        first = {name: row.pop(name) for name in own}
+        first = {name: row.pop(name, None) for name in own}
         # the id is a column of the row too; without a row there is nothing in the others
         painted = any(value is not None for value in row.values())
         columns = {**row, "sample_id": first["sample_id"]} if painted else {}

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from synthct.dataset.digest import array_digest, sample_digest
+from synthct.dataset.first_format import first_row_problems, is_first
 from synthct.dataset.patch_rows import decode_patch, patch_digest
 from synthct.dataset.png import decode_preview, encode_preview
 from synthct.dataset.rows import Columns, decoded_pictures, parsed
@@ -46,7 +47,8 @@ def examine(columns: Columns, split: str) -> tuple[str, Mapping[str, Any], list[
         problems = [*_problems(shown, columns, provenance, affine)]
     if digest != stated:
         problems.insert(0, "its content is not that of its digest")
-    return digest, provenance, [*problems, *_contradictions(columns, provenance, split)]
+    contradictions = first_row_problems if is_first(provenance) else _contradictions
+    return digest, provenance, [*problems, *contradictions(columns, provenance, split)]
 
 
 def _contradictions(columns: Columns, provenance: Mapping[str, Any], split: str) -> Iterator[str]:
@@ -64,20 +66,22 @@ def _contradictions(columns: Columns, provenance: Mapping[str, Any], split: str)
 def _problems(
     shown: Mapping[str, Array], columns: Columns, provenance: Mapping[str, Any], affine: Affine
 ) -> Iterator[str]:
-    """What is wrong with a whole sample, given its pictures."""
+    """What is wrong with a whole sample, given its pictures; format 1.0.0 states less of it."""
     image, mask = shown["image"], shown["mask"]
     if len({image.shape, mask.shape, shown["labels"].shape}) != 1:
         yield "its pictures differ in size"
         return
-    yield from _wrong_preview(columns, provenance, image, mask)
+    has_hashes = not is_first(provenance)
+    if has_hashes:
+        yield from _wrong_preview(columns, provenance, image, mask)
     yield from _wrong_measures(columns, affine, image, mask, mask.size)
-    if provenance["mask"]["sha256"] != array_digest(mask.astype(np.uint8)):
+    if has_hashes and provenance["mask"]["sha256"] != array_digest(mask.astype(np.uint8)):
         yield "column 'mask' is not the mask of the provenance"
     if (original := shown.get("original")) is None:
         if "original" in columns:
             yield "column 'original' holds no picture"
         return
-    if provenance["host"]["slice_sha256"] != array_digest(original):
+    if has_hashes and provenance["host"]["slice_sha256"] != array_digest(original):
         yield "column 'original' is not the slice of the provenance"
     if not np.array_equal(image[~mask], original[~mask]):
         yield "voxels outside of the mask differ from the original"

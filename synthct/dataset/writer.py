@@ -8,7 +8,7 @@ journal then says that it is done.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from synthct.dataset.first_format import ADDED, with_added_columns
 from synthct.dataset.schema import arrow_schema, flat_columns
 from synthct.errors import ResourceError, VerifyError
 from synthct.storage.files import atomic_write, make_folder, resource_error
@@ -145,7 +146,7 @@ def writer_settings() -> dict[str, Any]:
     }
 
 
-def read_shard(path: Path, columns: Iterable[str] | None = None) -> pa.Table:
+def read_shard(path: Path, columns: Collection[str] | None = None) -> pa.Table:
     """Read a shard with its page checksums verified, which readers do not do by themselves.
 
     Args:
@@ -158,12 +159,17 @@ def read_shard(path: Path, columns: Iterable[str] | None = None) -> pa.Table:
     """
     try:
         with path.open("rb") as stream:
-            return pq.read_table(
-                pa.PythonFile(stream, mode="r"),
-                columns=None if columns is None else list(columns),
+            file = pa.PythonFile(stream, mode="r")
+            if columns is not None:
+                there = set(pq.read_schema(file).names)
+                stored = [name for name in columns if name in there or name not in ADDED]
+            table = pq.read_table(
+                file,
+                columns=None if columns is None else stored,
                 page_checksum_verification=True,
                 use_threads=False,
             )
+            return with_added_columns(table, columns)
     except (FileNotFoundError, PermissionError) as err:
         raise ResourceError(f"{path}: {err.strerror}; it belongs to the dataset") from err
     except (pa.ArrowException, OSError, ValueError) as err:

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from synthct.dataset.first_format import ADDED, with_added_columns
 from synthct.dataset.manifest import read_manifest
 from synthct.dataset.records import RECIPE, REJECTED
 from synthct.dataset.rows import decode
@@ -45,7 +46,7 @@ class Dataset:
         if manifest is None:
             raise VerifyError(f"{folder} is no finished dataset; give the folder of a version")
         self.folder, self.manifest = folder, manifest
-        self._columns = set(pq.read_schema(self.shards[0]).names)
+        self._columns = set(pq.read_schema(self.shards[0]).names) | ADDED.keys()
         if lacking := [name for name in _NEEDED if name not in self._columns]:
             raise VerifyError(
                 f"{folder} has no column '{lacking[0]}'; only datasets with whole slices can be "
@@ -89,7 +90,8 @@ class Dataset:
             try:
                 with pq.ParquetFile(path, page_checksum_verification=True) as file:
                     for batch in file.iter_batches(_ROWS, columns=names):
-                        yield from map(decode, batch.to_pylist())
+                        table = with_added_columns(pa.Table.from_batches([batch]), None)
+                        yield from map(decode, table.to_pylist())
             except (pa.ArrowException, OSError) as err:
                 raise VerifyError(f"{path}: damaged ({err}); build it again") from err
 

@@ -265,7 +265,7 @@ def test_no_bit_of_a_manifest_can_change_unseen(tmp_path: Path) -> None:
         (lambda c: c["files"][0].update(bytes="1"), "bytes"),
         (lambda c: c.update(extra=1), "extra"),
         (lambda c: c.pop("release"), "release"),
-        (lambda c: c["release"].update(format_version="2.0.0"), "newer synthct"),
+        (lambda c: c["release"].update(format_version="2.0.0"), "or newer, which wrote it"),
     ],
 )
 def test_manifest_that_is_not_ours_is_refused(tmp_path: Path, change: Any, message: str) -> None:

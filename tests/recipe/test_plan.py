@@ -6,12 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from planned import TUMOR, cases, entry, plan
+from hypothesis import given, reject
+from hypothesis import strategies as st
+from hypothesis.strategies import SearchStrategy
+from planned import TUMOR, cases, entry, plan, recipe
 
 from synthct.errors import PolicyError, RecipeError, SourceError
 from synthct.recipe.plan import Plan, plan_samples
-from synthct.recipe.recipe import load_recipe
-from synthct.recipe.splits import assign_splits, share_out
+from synthct.recipe.recipe import Split, load_recipe
+from synthct.recipe.splits import assign_splits, share_out, split_patients
 from synthct.sources import CaseEntry, Index, index_sources
 from synthct.volume.anatomy import LesionFacts, Seat
 
@@ -31,44 +34,62 @@ def assert_safe(made: Plan) -> None:
         assert {spec.split for spec in shard.specs} == {shard.split}
 
 
-def test_no_patient_leaks_between_splits_in_random_universes() -> None:
-    rng = np.random.default_rng(0)
-    planned = 0
-    for trial in range(300):
-        people = [f"p{n}" for n in range(rng.integers(1, 40))]
+PEOPLE = [f"p{n}" for n in range(12)]
 
-        def draw(source: str, count: int, trial: int = trial, people: Any = people) -> Any:
-            return [
-                entry(
-                    f"{source}{n}",
-                    [name for name in ("kidney", "tumor", "liver") if rng.random() < 0.7],
-                    patient=str(rng.choice(people)),
-                    source=source,
-                    image=source == "donors" or rng.random() < 0.8,
-                )
-                for n in range(count)
-            ]
 
-        fractions = rng.dirichlet([1, 1, 1]).round(3)
-        splits = {"train": 1 - fractions[1] - fractions[2], "validation": fractions[1]}
-        splits = {**splits, "test": fractions[2]}
-        hosts, donors = (draw(name, int(rng.integers(1, 30))) for name in ("hosts", "donors"))
-        try:
-            made = plan(
-                [TUMOR, KIDNEY, ORGANS],
-                hosts,
-                donors,
-                splits=splits,
-                seed=trial,
-                masks_per_case=int(rng.integers(1, 9)),
-                samples_per_shard=int(rng.integers(1, 20)),
-            )
-        except (RecipeError, SourceError):
-            continue
-        planned += 1
-        assert_safe(made)
-        assert [s for shard in made.shards for s in shard.specs] == list(made.specs)
-    assert planned > 200
+def entries_of(source: str) -> SearchStrategy[list[CaseEntry]]:
+    """Cases of a source: whose they are, what is in them, and whether they have an image."""
+    one = st.tuples(
+        st.sampled_from(PEOPLE),
+        st.sets(st.sampled_from(["kidney", "tumor", "liver"])),
+        st.just(True) if source == "donors" else st.booleans(),
+    )
+    return st.lists(one, min_size=1, max_size=15).map(
+        lambda drawn: [
+            entry(f"{source}{n}", sorted(labels), patient=patient, source=source, image=image)
+            for n, (patient, labels, image) in enumerate(drawn)
+        ]
+    )
+
+
+@given(
+    hosts=entries_of("hosts"),
+    donors=entries_of("donors"),
+    splits=st.sampled_from([{"train": 1}, {"train": 0.8, "test": 0.2}, {"train": 0.34,
+        "validation": 0.33, "test": 0.33}]),
+    seed=st.integers(0, 2**31),
+    masks_per_case=st.integers(1, 8),
+    samples_per_shard=st.integers(1, 20),
+)  # fmt: skip
+def test_no_patient_leaks_between_splits(
+    hosts: list[CaseEntry], donors: list[CaseEntry], **fields: Any
+) -> None:
+    try:
+        made = plan([TUMOR, KIDNEY, ORGANS], hosts, donors, **fields)
+    except (RecipeError, SourceError):  # nothing to paint, or nobody lends a tumour
+        reject()
+    assert_safe(made)
+    assert [s for shard in made.shards for s in shard.specs] == list(made.specs)
+
+
+@given(
+    hosts=st.sets(st.sampled_from(PEOPLE), min_size=4),
+    donors=st.sets(st.sampled_from(PEOPLE)),
+    seed=st.integers(0, 2**31),
+)
+def test_a_hosts_split_does_not_depend_on_who_lends(
+    hosts: set[str], donors: set[str], seed: int
+) -> None:
+    """Whoever is a host and a donor stays in the split that the fractions gave the host."""
+    fractions: dict[Split, float] = {"train": 0.5, "validation": 0.25, "test": 0.25}
+    made = recipe([KIDNEY], splits=fractions, seed=seed)
+    lending = [entry(f"d-{patient}", patient=patient, source="donors") for patient in donors]
+    splits, notes = split_patients(made, [entry(patient) for patient in hosts], lending)
+    alone = assign_splits(hosts, fractions, seed)
+    assert notes == []
+    assert splits.keys() == hosts | donors
+    assert {patient: splits[patient] for patient in hosts} == alone
+    assert len(set(alone.values())) == 3
 
 
 def test_splits_are_as_large_as_the_fractions_ask() -> None:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -110,6 +110,50 @@ def test_a_new_build_waits_for_the_processes_of_a_killed_one(
         with version_lock(final):
             pass
     assert not list(tmp_path.iterdir())
+
+
+class Clock:
+    """Time that passes only while somebody sleeps, and what happens at its end.
+
+    Args:
+        end_s: After so many seconds ``alarm`` is called.
+        alarm: What happens then.
+    """
+
+    def __init__(self, end_s: float, alarm: Callable[[], object]) -> None:
+        self.now_s, self.end_s, self.alarm = 0.0, end_s, alarm
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def sleep(self, seconds: float) -> None:
+        self.now_s += seconds
+        if self.now_s >= self.end_s:
+            self.end_s = float("inf")
+            self.alarm()
+
+
+def test_processes_of_a_killed_build_get_a_minute_to_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker ends after the sample that it is at, which on a slow machine takes a minute."""
+    (tmp_path / ".1.0.0.lock").write_text("")
+    with holding(tmp_path / "1.0.0", "worker_lock") as straggler:
+        clock = Clock(60, straggler.kill)
+        monkeypatch.setattr(locks, "time", clock)
+        with version_lock(tmp_path / "1.0.0"):
+            assert 60 <= clock.now_s < 61
+
+
+def test_a_process_that_never_ends_is_not_waited_for_longer_than_two_minutes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".1.0.0.lock").write_text("")
+    with holding(tmp_path / "1.0.0", "worker_lock"):
+        clock = Clock(120, lambda: pytest.fail("waited for two minutes"))
+        monkeypatch.setattr(locks, "time", clock)
+        with pytest.raises(ConflictError, match="stop them"), version_lock(tmp_path / "1.0.0"):
+            pytest.fail("a process of an earlier build is still at work")
 
 
 def test_whoever_leaves_last_removes_the_file(tmp_path: Path) -> None:

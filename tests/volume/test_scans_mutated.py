@@ -82,7 +82,7 @@ def mutate(good: bytes, rng: np.random.Generator) -> tuple[str, bytes]:
 
 
 @pytest.mark.parametrize(
-    "count", [1_000, pytest.param(20_000, marks=pytest.mark.slow)], ids=["1000", "20000"]
+    "count", [1_000, pytest.param(20_000, marks=pytest.mark.full)], ids=["1000", "20000"]
 )
 def test_no_damaged_scan_gives_a_wrong_voxel(tmp_path: Path, count: int) -> None:
     rng = np.random.default_rng(count)
@@ -160,7 +160,7 @@ def test_every_flip_of_a_plain_file_is_found_by_its_hash(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "count", [500, pytest.param(10_000, marks=pytest.mark.slow)], ids=["500", "10000"]
+    "count", [500, pytest.param(10_000, marks=pytest.mark.full)], ids=["500", "10000"]
 )
 def test_whatever_a_header_says_it_is_read_or_refused(tmp_path: Path, count: int) -> None:
     """Headers that are odd but were written so, with a right checksum: never another error."""

@@ -20,6 +20,7 @@ from synthct.build.documents import CARD
 from synthct.build.verify.replay import check_inputs, check_paint, check_plan, choose
 from synthct.dataset.content import check_content
 from synthct.dataset.finding import Finding
+from synthct.dataset.first_format import FIRST_FORMAT, recipe_id
 from synthct.dataset.integrity import check_bytes
 from synthct.dataset.lockfile import LOCK, Lock, read_lock, work_id
 from synthct.dataset.manifest import MANIFEST, Manifest, Release, read_manifest
@@ -170,6 +171,11 @@ class _Levels:
     @cached_property
     def _checked(self) -> tuple[Lock, Checked]:
         """The lock, and the recipe with the sources and the checkpoint that the user gave."""
+        if self.manifest.release.format_version == FIRST_FORMAT:
+            raise VerifyError(
+                f"{self.folder} is of format {FIRST_FORMAT}, whose masks this synthct does not "
+                "draw again; verify it with --level 1"
+            )
         given, lock = self.originals, read_lock(self.folder)
         recipe = load_recipe(
             self.folder / RECIPE, sources=given.sources, checkpoint=given.checkpoint
@@ -188,6 +194,9 @@ class _Levels:
 
 
 def _content(folder: Path, manifest: Manifest) -> Iterator[Finding]:
+    if manifest.release.format_version == FIRST_FORMAT:
+        yield from _first_content(folder, manifest)
+        return
     try:
         recipe, lock = stored_recipe(folder / RECIPE), read_lock(folder)
     except (RecipeError, VerifyError) as err:
@@ -198,20 +207,38 @@ def _content(folder: Path, manifest: Manifest) -> Iterator[Finding]:
     yield from _check_licence(folder, recipe, lock)
 
 
+def _first_content(folder: Path, manifest: Manifest) -> Iterator[Finding]:
+    """Of format 1.0.0: its recipe has keys that today's have not, so it is not parsed as one."""
+    try:
+        lock, stored = read_lock(folder), recipe_id(folder)
+    except VerifyError as err:
+        yield Finding(LOCK, str(err))
+        return
+    yield from check_content(folder, manifest, lock)
+    if lock.recipe_id != stored:
+        yield Finding(LOCK, f"recipe_id is not that of {RECIPE}")
+    yield from _check_work(manifest.release, lock)
+    yield from _check_card(folder, lock.licence)
+
+
 def _check_lock(release: Release, recipe: Recipe, lock: Lock) -> Iterator[Finding]:
     """That release, recipe and lock belong to each other."""
     if lock.recipe_id != recipe.recipe_id:
         yield Finding(LOCK, f"recipe_id is not that of {RECIPE}")
     if lock.sources.keys() != recipe.sources.keys():
         yield Finding(LOCK, f"has other sources than {RECIPE}")
-    checkpoint_id = lock.checkpoint.id if lock.checkpoint else None
-    ours = work_id(lock.recipe_id, lock.plan.id, checkpoint_id, lock.sources)
-    if ours != release.plan_id:
-        yield Finding(LOCK, "is not the lock of the manifest's plan_id")
+    yield from _check_work(release, lock)
     name = recipe.version if lock.plan.limit is None else f"{recipe.version}-first{lock.plan.limit}"
     if (release.name, release.version) != (recipe.name, name):
         called = f"the manifest is of {release.name} {release.version}"
         yield Finding(RECIPE, f"is of {recipe.name} {name}, {called}")
+
+
+def _check_work(release: Release, lock: Lock) -> Iterator[Finding]:
+    checkpoint_id = lock.checkpoint.id if lock.checkpoint else None
+    ours = work_id(lock.recipe_id, lock.plan.id, checkpoint_id, lock.sources)
+    if ours != release.plan_id:
+        yield Finding(LOCK, "is not the lock of the manifest's plan_id")
 
 
 def _check_licence(folder: Path, recipe: Recipe, lock: Lock) -> Iterator[Finding]:
@@ -223,6 +250,10 @@ def _check_licence(folder: Path, recipe: Recipe, lock: Lock) -> Iterator[Finding
         return
     if licence != lock.licence:
         yield Finding(LOCK, f"licence is {lock.licence}, from the sources follows {licence}")
+    yield from _check_card(folder, licence)
+
+
+def _check_card(folder: Path, licence: str | None) -> Iterator[Finding]:
     header = front_matter((folder / CARD).read_text(encoding="utf-8"))
     for key, value in hub_fields(licence).items():
         if header.get(key) != value:

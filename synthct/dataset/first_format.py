@@ -1,0 +1,128 @@
+"""Format 1.0.0, as the first datasets were written, read as today's.
+
+Format 1.1.0 added columns, the sample's names in its provenance, ``files_id`` and roots in the
+manifest, and sources, licence and labels in the lock. Here is all that knows of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from synthct.errors import VerifyError
+
+FIRST_FORMAT = "1.0.0"
+
+#: Columns that format 1.1.0 added, with their types. Before that every sample was painted, and a
+#: mask was painted on one slice only.
+ADDED = {
+    **dict.fromkeys(("lesion_id", "pair_id"), pa.string()),
+    **dict.fromkeys(("is_painted", "has_lesion"), pa.bool_()),
+    **dict.fromkeys(("seam_overshoot", "spectrum_distance", "hu_wasserstein"), pa.float64()),
+    **dict.fromkeys(("mask_adherence", "variant_diversity"), pa.float64()),
+    **dict.fromkeys(("mae_hu", "psnr_db", "ssim"), pa.float64()),
+}
+
+
+def is_first(told: Mapping[str, Any]) -> bool:
+    """Whether a row's provenance is of format 1.0.0."""
+    return bool(told["versions"]["format"] == FIRST_FORMAT)
+
+
+def with_added_columns(table: pa.Table, names: Collection[str] | None) -> pa.Table:
+    """Rows of a shard, those of format 1.0.0 with the columns that were added since.
+
+    Args:
+        table: Rows of any format.
+        names: The columns that were asked for; None is all of them.
+    """
+    if names is None and not {"mask_id", "sample_digest"} <= set(table.column_names):
+        return table  # no shard
+    for name, type_ in ADDED.items():
+        if name in table.column_names or (names is not None and name not in names):
+            continue
+        if name == "lesion_id":
+            values = table["mask_id"]
+        elif name == "is_painted":
+            values = pa.array([True] * table.num_rows)
+        else:
+            values = pa.nulls(table.num_rows, type_)
+        table = table.append_column(name, values)
+    return table
+
+
+def first_row_problems(
+    columns: Mapping[str, Any], told: Mapping[str, Any], split: str
+) -> Iterator[str]:
+    """What a row's columns say otherwise than its provenance."""
+    host, donor = told["host"], told["donor"] or {"case": None, "patient": None}
+    stated = {
+        "sample_id": told["sample_id"],
+        "case_id": host["case"],
+        "patient_id": host["patient"],
+        "donor_case_id": donor["case"],
+        "donor_patient_id": donor["patient"],
+        "mask_name": told["mask"]["name"],
+    }
+    for name, value in stated.items():
+        if columns[name] != value:
+            yield f"column '{name}' is not what the provenance says"
+    if told["split"] != split:
+        yield f"belongs to split '{told['split']}', not to '{split}'"
+
+
+def lock_of(content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The lock of a dataset in today's fields; what it lacks stands in the recipe and the card.
+
+    Args:
+        content: ``synthct.lock``, parsed.
+        folder: The dataset's folder.
+
+    Raises:
+        VerifyError: If recipe or card are not those of format 1.0.0.
+    """
+    try:
+        sections = _recipe(folder)["sources"]
+        sources = {
+            name: {key: sections[name][key] for key in ("layout", "licence", "attribution")}
+            | {"cases": cases}
+            for name, cases in content["sources"].items()
+        }
+        card = (folder / "README.md").read_text(encoding="utf-8")
+        licence = re.search(r"^Licence of this dataset: \[(.+?)\]\(", card, re.M)
+        labels = re.findall(r"^\| (\d+) \| `(.+)` \|$", card, re.M)
+    except (OSError, KeyError, TypeError, ValueError) as err:
+        raise VerifyError(f"{folder} is damaged ({err!r}); take it from its source") from err
+    unknown: dict[str, Any] = {"licence": None, "licences": [], "attributions": [], "cases": 0}
+    return {
+        **{key: value for key, value in content.items() if key != "plan_id"},
+        "plan": {"id": content["plan_id"], "limit": None, "notes": []},
+        "licence": licence[1] if licence else None,
+        "labels": {name: int(value) for value, name in labels},
+        "sources": sources,
+        "left_out": [],
+        "checkpoint": content["checkpoint"] | unknown | {"range_hu": [-1024.0, 3071.0]},
+    }
+
+
+def recipe_id(folder: Path) -> str:
+    """Hash of a stored recipe of format 1.0.0, whose keys today's recipes need not have."""
+    text = json.dumps(_recipe(folder), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _recipe(folder: Path) -> dict[str, Any]:
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        recipe = YAML(typ="safe", pure=True).load((folder / "recipe.yaml").read_text("utf-8"))
+    except YAMLError as err:
+        raise VerifyError(f"{folder / 'recipe.yaml'} is no YAML ({err})") from err
+    return dict(recipe)

@@ -1,0 +1,112 @@
+"""What every mask kind and source layout is tried with; one entry for each member of the unions.
+
+A new kind or layout without an entry here fails by name in ``test_contract.py``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+from conftest import make_tiny_case, write_kits, write_structures
+from pydantic import TypeAdapter
+
+from synthct.masks import MaskKind
+from synthct.sources import Source
+from synthct.volume import Volume, write_volume
+from synthct.volume.case import Case
+
+#: Fields of each mask kind beside its ``kind`` and ``name``.
+MASKS: dict[str, dict[str, Any]] = {
+    "blob": {"radius_mm": [3, 6], "within": "kidney"},
+    "box": {"around": "kidney", "margin_mm": [1, 4], "jitter_mm": 2},
+    "ellipsoid": {"label": "tumor", "into": "kidney", "sizes": ["tiny"]},
+    "organ": {"label": "kidney", "margin_mm": 3},
+    "own": {"part": "random"},
+    "removal": {"lesion": "tumor"},
+    "transplant": {
+        "label": "tumor", "into": "kidney",
+        "accept": {"inside_fraction": 0.5, "organ_fraction": 0.9, "clearance_mm": 0,
+                   "min_volume_ml": 0, "min_slices": 1},
+    },
+}  # fmt: skip
+
+
+def kinds_of(union: Any, key: str) -> list[str]:
+    """The members of a union of sections, by what their field ``key`` is by default."""
+    members = get_args(get_args(union)[0])
+    return sorted(str(member.model_fields[key].default) for member in members)
+
+
+def section(kind: str) -> Any:
+    """The mask section of a kind that the contract is tried with."""
+    return TypeAdapter[Any](MaskKind).validate_python({"kind": kind, "name": "m", **MASKS[kind]})
+
+
+def lender(kind: str, host: Case) -> Case | None:
+    """The donor of a kind: who lends a tumour, the file that holds the mask, or nobody."""
+    if kind == "transplant":
+        return replace(make_tiny_case("donor", noise_seed=1), source="donors", ct=None)
+    if kind == "own":
+        region = (host.labels.array == host.label_names["tumor"]).astype(np.uint8)
+        labels = Volume(region * np.uint8(5), host.labels.affine)
+        return replace(host, source="masks", ct=None, labels=labels, label_names={"mask": 5})
+    return None
+
+
+def mask_digest(kind: str, seed: int) -> str:
+    """What is drawn on the tiny case with a seed, and the mask that is built from it, as a hash."""
+    host, kind_section = make_tiny_case(), section(kind)
+    donor = lender(kind, host)
+    params = kind_section.draw(host, donor, np.random.default_rng(seed))
+    mask = kind_section.build(host, donor, params)
+    hasher = hashlib.sha256(json.dumps(params, sort_keys=True).encode())
+    hasher.update(mask.in_host(host.labels.shape).tobytes())
+    return hasher.hexdigest()
+
+
+def _kits(root: Path) -> Mapping[str, Any]:
+    write_kits(root, make_tiny_case("case_00000"))
+    write_kits(root, make_tiny_case("case_00001", noise_seed=1))
+    return {"root": root}
+
+
+def _totalsegmentator(root: Path) -> Mapping[str, Any]:
+    for number in (1, 2):
+        case = make_tiny_case(f"s{number:04}", noise_seed=number)
+        regions = {"kidney_left": case.region("kidney"), "kidney_right": case.region("tumor")}
+        write_structures(root, case, regions)
+    return {"root": root}
+
+
+def _nifti(root: Path) -> Mapping[str, Any]:
+    for number in (1, 2):
+        case = make_tiny_case(f"p{number}", noise_seed=number)
+        (root / case.case_id).mkdir(parents=True)
+        write_volume(case.scan(), root / case.case_id / "ct.nii.gz")
+        write_volume(case.labels, root / case.case_id / "labels.nii.gz")
+    files = {"image": "{case}/ct.nii.gz", "labels": "{case}/labels.nii.gz"}
+    return {"root": root, **files, "label_names": {"kidney": 1, "tumor": 2}}
+
+
+def _phantom(root: Path) -> Mapping[str, Any]:
+    return {"patients": 2, "shape": [48, 40, 24], "spacing_mm": [6, 6, 10]}
+
+
+#: Writes two cases with a kidney and gives the section's fields beside ``layout``.
+LAYOUTS: dict[str, Callable[[Path], Mapping[str, Any]]] = {
+    "kits23": _kits,
+    "nifti": _nifti,
+    "phantom": _phantom,
+    "totalsegmentator": _totalsegmentator,
+}
+
+
+def source(layout: str, root: Path) -> Any:
+    """A source of two cases."""
+    return TypeAdapter[Any](Source).validate_python({"layout": layout, **LAYOUTS[layout](root)})

@@ -1,0 +1,130 @@
+"""What every mask kind, source layout and export keeps, whichever it is."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, get_args
+
+import contract
+import numpy as np
+import pytest
+from conftest import make_tiny_case
+from contract import LAYOUTS, MASKS, kinds_of, lender, mask_digest, section
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nibabel.orientations import aff2axcodes
+from orientations import read_in_all_ways
+
+from synthct.errors import MaskError
+from synthct.masks import MaskKind
+from synthct.publish.export.run import Kind, export
+from synthct.sources import Source, at_hand, index_sources, label_table, read_case
+
+GOLDEN = Path(__file__).parent / "golden/datasets/1.1.0"
+
+of_every_mask = pytest.mark.parametrize("kind", kinds_of(MaskKind, "kind"))
+of_every_layout = pytest.mark.parametrize("layout", kinds_of(Source, "layout"))
+of_every_export = pytest.mark.parametrize("kind", sorted(get_args(Kind)))
+
+
+def test_every_kind_and_layout_is_tried() -> None:
+    assert kinds_of(MaskKind, "kind") == sorted(MASKS), "see contract.MASKS"
+    assert kinds_of(Source, "layout") == sorted(LAYOUTS), "see contract.LAYOUTS"
+
+
+@of_every_mask
+@settings(max_examples=4)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_a_draw_is_json_and_replays_to_the_same_mask_on_the_grid(kind: str, seed: int) -> None:
+    host, drawn = make_tiny_case(), section(kind)
+    donor = lender(kind, host)
+    params = drawn.draw(host, donor, np.random.default_rng(seed))
+    mask = drawn.build(host, donor, params)
+    again = drawn.build(make_tiny_case(), donor, json.loads(json.dumps(params, allow_nan=False)))
+    assert again.box == mask.box
+    assert np.array_equal(again.region.array, mask.region.array)
+    assert json.dumps(mask.facts, allow_nan=False) == json.dumps(again.facts)
+    whole = mask.in_host(host.labels.shape)
+    assert whole.dtype == np.bool_
+    assert whole.shape == host.labels.shape
+    assert 0 < whole.sum() < whole.size
+    np.testing.assert_allclose(mask.region.affine, host.labels.crop(mask.box).affine)
+    assert np.array_equal(host.labels.array, make_tiny_case().labels.array), (
+        "hosts stay as they are"
+    )
+
+
+@of_every_mask
+def test_a_mask_does_not_depend_on_how_the_scan_was_stored(kind: str) -> None:
+    host, drawn = make_tiny_case(), section(kind)
+    donor = lender(kind, host)
+    params = drawn.draw(host, donor, np.random.default_rng(3))
+    expected = drawn.build(host, donor, params).in_host(host.labels.shape)
+    for read in read_in_all_ways(host):
+        assert drawn.draw(read, donor, np.random.default_rng(3)) == params
+        assert np.array_equal(drawn.build(read, donor, params).in_host(expected.shape), expected)
+
+
+@of_every_mask
+def test_parameters_of_another_host_are_refused(kind: str) -> None:
+    host, drawn = make_tiny_case(), section(kind)
+    params = drawn.draw(host, lender(kind, host), np.random.default_rng(4))
+    other = make_tiny_case("other")
+    with pytest.raises(MaskError, match="tiny"):
+        drawn.build(other, lender(kind, other), params)
+
+
+def test_every_process_draws_the_same_masks() -> None:
+    code = "import contract, sys; print(*(contract.mask_digest(kind, 5) for kind in sys.argv[1:]))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *MASKS],
+        cwd=Path(contract.__file__).parent, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.split() == [mask_digest(kind, 5) for kind in MASKS]
+
+
+@of_every_layout
+def test_a_source_gives_its_cases_in_order_on_one_grid_and_always_the_same(
+    layout: str, tmp_path: Path
+) -> None:
+    given_ = {"hosts": contract.source(layout, tmp_path / "root")}
+    sources = at_hand(given_, tmp_path / "cache")
+    first = index_sources(sources, ["kidney"], cache_dir=tmp_path / "cache").entries("hosts")
+    again = index_sources(sources, ["kidney"], cache_dir=tmp_path / "other").entries("hosts")
+    ids = [entry.case_id for entry in first]
+    assert ids == sorted(set(ids))
+    assert len(ids) == 2
+    assert [facts(entry) for entry in again] == [facts(entry) for entry in first]
+    for entry in first:
+        case = read_case(entry, label_table(sources, ["kidney"]))
+        scan = case.scan()
+        assert scan.array.dtype == np.int16
+        assert aff2axcodes(scan.affine) == ("R", "A", "S")
+        assert case.labels.shape == scan.shape
+        np.testing.assert_allclose(case.labels.affine, scan.affine, atol=1e-4)
+        assert case.region("kidney").any()
+
+
+def facts(entry: Any) -> tuple[Any, ...]:
+    hashes = entry.image_sha256, entry.voxel_sha256, entry.label_sha256
+    return (entry.case_id, entry.patient_id, *hashes, entry.shape, entry.affine.tolist())
+
+
+@of_every_layout
+def test_a_sources_section_survives_json(layout: str, tmp_path: Path) -> None:
+    one = contract.source(layout, tmp_path)
+    assert type(one).model_validate(one.model_dump(mode="json")) == one
+
+
+@of_every_export
+def test_an_export_lists_every_sample_with_files_that_are_there(kind: Kind, tmp_path: Path) -> None:
+    folder = export(GOLDEN, kind, tmp_path / "plain")
+    listed = (folder / "samples.csv").read_text(encoding="utf-8").splitlines()
+    assert len(listed) == 1 + 2
+    for split in ("train", "test"):
+        files = [path for path in (folder / split).rglob("*") if path.is_file()]
+        assert (folder / split / "metadata.parquet") in files
+        assert len(files) > 1
