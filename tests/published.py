@@ -16,7 +16,10 @@ from tiny_recipe import write_data, write_recipe
 
 from synthct.build.run import build
 from synthct.dataset.manifest import MANIFEST, FileEntry, Manifest, read_manifest
-from synthct.publish.hub import Delivery, HubRepo, Parcel, Patience, deliver
+from synthct.publish.hub.connection import Patience
+from synthct.publish.hub.deliver import Delivery, deliver
+from synthct.publish.hub.parcel import Parcel
+from synthct.publish.hub.repo import HubRepo
 from synthct.recipe.recipe import load_recipe
 
 REPO = "jane/tiny"

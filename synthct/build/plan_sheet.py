@@ -16,7 +16,9 @@ from PIL import Image, ImageDraw
 
 from synthct.build.draw import DrawnMask
 from synthct.dataset.tiles import TEXT, Colour, Rgb, Span, captioned, contact_sheet, windowed
-from synthct.masks import Mask, Transplant, slice_of
+from synthct.masks.base import Mask
+from synthct.masks.slicing import slice_of
+from synthct.masks.transplant import Transplant
 from synthct.volume import Array, Box, Index3, Volume
 from synthct.volume.case import Case
 from synthct.volume.intensity import Window, window_for

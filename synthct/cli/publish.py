@@ -11,7 +11,7 @@ import typer
 from synthct.cli.common import Debug, on_terminal, reporting
 
 if TYPE_CHECKING:
-    from synthct.publish.hub import Parcel
+    from synthct.publish.hub.parcel import Parcel
 
 
 def publish(
@@ -43,7 +43,9 @@ def publish(
         from huggingface_hub import get_token
 
         from synthct.errors import HubError
-        from synthct.publish.hub import HubRepo, deliver, pack, require_repo_name
+        from synthct.publish.hub.deliver import deliver
+        from synthct.publish.hub.gate import pack, require_repo_name
+        from synthct.publish.hub.repo import HubRepo
 
         require_repo_name(repo)
         token = get_token()

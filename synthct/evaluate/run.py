@@ -29,7 +29,7 @@ from synthct.evaluate.scores import Halving, make_halvings, score_arm, score_flo
 from synthct.evaluate.segmenter import user_adherence
 from synthct.evaluate.stack import Stacks
 from synthct.evaluate.stream import Dataset, Scans
-from synthct.metrics import MEASURES
+from synthct.metrics.table import MEASURES
 from synthct.version import __version__
 
 logger = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ import numpy as np
 from synthct.dataset.sample import Sample
 from synthct.errors import RecipeError, ResourceError
 from synthct.evaluate.stream import Dataset
-from synthct.metrics import near
+from synthct.metrics.adherence import near
 from synthct.volume import Volume, read_labels, restore_orientation, write_volume
 
 #: Seconds after which a command that still runs is given up.

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from synthct.dataset.sample import Sample
 from synthct.evaluate.pictures import Hu
 from synthct.evaluate.stream import crop_of
-from synthct.metrics import z_jump_ratio
+from synthct.metrics.slices import z_jump_ratio
 
 Slice = tuple[Hu, Hu, npt.NDArray[np.bool_]]
 

@@ -15,7 +15,8 @@ from fractions import Fraction
 from itertools import accumulate, groupby
 
 from synthct.errors import RecipeError, SourceError
-from synthct.masks import MaskKind, SeveralSlices
+from synthct.masks import MaskKind
+from synthct.masks.base import SeveralSlices
 from synthct.recipe.donors import DonorChooser, OwnCase, can_lend, lent_ml, no_lesion_taken
 from synthct.recipe.recipe import SPLITS, Recipe, Split, donor_source
 from synthct.recipe.splits import share_out, split_patients

@@ -10,7 +10,8 @@ from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
-from synthct.metrics import MEASURES, Measures
+from synthct.metrics.measure import Measures
+from synthct.metrics.table import MEASURES
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 

@@ -30,9 +30,10 @@ import numpy.typing as npt
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from synthct.masks import PlacementError, Transplant
 from synthct.masks.accept import Accept
+from synthct.masks.base import PlacementError
 from synthct.masks.lesion import find_lesion
+from synthct.masks.transplant import Transplant
 from synthct.seeds import generator
 from synthct.sources.phantom import PHANTOM_UNIONS
 from synthct.sources.phantoms import PHANTOM_LABELS, make_phantom

@@ -13,9 +13,9 @@ from orientations import read_in_all_ways
 from pydantic import ValidationError
 
 from synthct.errors import MaskError
-from synthct.masks import Ellipsoid, Mask, PlacementError
+from synthct.masks.base import Mask, PlacementError
 from synthct.masks.deform import Velocity, flow
-from synthct.masks.ellipsoid import RADIUS_MM
+from synthct.masks.ellipsoid import RADIUS_MM, Ellipsoid
 from synthct.volume import Volume
 from synthct.volume.case import Case
 from synthct.volume.regions import components

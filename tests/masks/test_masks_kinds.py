@@ -9,7 +9,10 @@ from orientations import read_in_all_ways
 from pydantic import TypeAdapter, ValidationError
 
 from synthct.errors import MaskError
-from synthct.masks import Blob, BoxMask, MaskKind, PlacementError
+from synthct.masks import MaskKind
+from synthct.masks.base import PlacementError
+from synthct.masks.blob import Blob
+from synthct.masks.box import BoxMask
 from synthct.masks.grow import grow
 from synthct.volume import Volume
 from synthct.volume.case import Case

@@ -19,7 +19,8 @@ from synthct.build.run import build
 from synthct.dataset.png import decode_mask
 from synthct.dataset.writer import read_shard
 from synthct.errors import MaskError, RecipeError, SourceError
-from synthct.masks import Mask, Own
+from synthct.masks.base import Mask
+from synthct.masks.own import Own
 from synthct.recipe.recipe import Recipe
 from synthct.volume import Volume, canonical, shifted, write_volume
 from synthct.volume.case import Case

@@ -13,8 +13,10 @@ from orientations import read_in_all_ways
 from pydantic import ValidationError
 
 from synthct.errors import MaskError
-from synthct.masks import Mask, PlacementError, Removal, draw_slices, paint_labels, slice_of
+from synthct.masks.base import Mask, PlacementError
 from synthct.masks.grow import grow
+from synthct.masks.removal import Removal
+from synthct.masks.slicing import draw_slices, paint_labels, slice_of
 from synthct.volume import Volume
 from synthct.volume.case import Case
 from synthct.volume.views import IGNORE

@@ -11,12 +11,13 @@ from orientations import stored_in_all_ways
 from scipy import ndimage
 
 from synthct.errors import MaskError
-from synthct.masks import PlacementError, Transplant
 from synthct.masks.accept import Accept
+from synthct.masks.base import PlacementError
 from synthct.masks.ground import Ground
 from synthct.masks.lesion import Carried, carry, find_lesion
 from synthct.masks.place import Wish, find_place
 from synthct.masks.settle import settle
+from synthct.masks.transplant import Transplant
 from synthct.volume import Box, Volume, read_ct, read_labels
 from synthct.volume.anatomy import lesions_of
 from synthct.volume.case import Case

@@ -20,10 +20,9 @@ from published import QUICK, REPO, python, rewritten, send
 from typer.testing import CliRunner
 
 from synthct.cli import app
-from synthct.dataset import read_manifest
-from synthct.dataset.manifest import MANIFEST
+from synthct.dataset.manifest import MANIFEST, read_manifest
 from synthct.errors import ConflictError, PolicyError
-from synthct.publish.hub import pack
+from synthct.publish.hub.gate import pack
 
 Run = Callable[..., Result]
 

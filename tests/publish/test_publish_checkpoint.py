@@ -32,7 +32,7 @@ from synthct.models.checkpoint import find_checkpoint, load_checkpoint
 from synthct.models.folder import SUMS, write_sums
 from synthct.models.networks.palette import Palette
 from synthct.models.palette import PaletteInpaintPipeline
-from synthct.publish.hub import pack
+from synthct.publish.hub.gate import pack
 from synthct.recipe.recipe import load_recipe
 
 REPO = "jane/painter"

@@ -27,7 +27,9 @@ from hub.store import Entry, Repo
 from published import IMPATIENT, QUICK, REPO, send
 
 from synthct.errors import ConflictError, HubError, SynthCTError
-from synthct.publish.hub import Parcel, Patience, pack
+from synthct.publish.hub.connection import Patience
+from synthct.publish.hub.gate import pack
+from synthct.publish.hub.parcel import Parcel
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
 

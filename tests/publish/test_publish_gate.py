@@ -14,7 +14,7 @@ from tiny_recipe import write_data, write_recipe
 
 from synthct.build.run import build
 from synthct.errors import PolicyError, RecipeError, VerifyError
-from synthct.publish.hub import pack, require_repo_name
+from synthct.publish.hub.gate import pack, require_repo_name
 from synthct.publish.hub.leaks import require_no_leaks
 from synthct.publish.hub.parcel import Item
 from synthct.recipe.recipe import load_recipe

@@ -28,7 +28,7 @@ from synthct.dataset.manifest import read_manifest
 from synthct.errors import ConflictError, HubError, RecipeError, ResourceError, SourceError
 from synthct.evaluate.stream import Dataset, Scans
 from synthct.publish.export.run import export
-from synthct.publish.hub import pack
+from synthct.publish.hub.gate import pack
 from synthct.recipe.recipe import Recipe, load_recipe
 from synthct.sources import Index, Kits, Nifti, Source, TotalSegmentator, download, index_sources
 

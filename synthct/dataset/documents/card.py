@@ -17,7 +17,7 @@ from synthct.dataset.markdown import bullets, code, count, figure, inert, one_li
 from synthct.dataset.records import yaml_text
 from synthct.dataset.summary import Summary
 from synthct.licence import hub_fields, licence_url
-from synthct.metrics import MEASURES
+from synthct.metrics.table import MEASURES
 from synthct.volume.views import IGNORE
 
 #: Longest list of cases in a card.

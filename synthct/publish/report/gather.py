@@ -23,7 +23,7 @@ from synthct.dataset.sample import Sample
 from synthct.dataset.writer import Rejection
 from synthct.errors import VerifyError
 from synthct.evaluate.stream import Dataset
-from synthct.metrics import MEASURES
+from synthct.metrics.table import MEASURES
 from synthct.publish.report.lesions import bring_together, choose_lesions
 from synthct.publish.report.pictures import Piece, cut
 from synthct.recipe.quality import Limits, Quality

@@ -11,7 +11,7 @@ from synthct.dataset.markdown import figure
 from synthct.dataset.tiles import windowed
 from synthct.evaluate.results import Evaluation
 from synthct.evaluate.tables import Grid, compared, groups_grid, sections
-from synthct.metrics import MEASURES
+from synthct.metrics.table import MEASURES
 from synthct.publish.report import viewer
 from synthct.publish.report.charts import svg
 from synthct.publish.report.gather import ANYTHING, JUDGED, Gathered, badness

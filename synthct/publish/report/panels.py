@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from synthct.dataset.markdown import figure
-from synthct.metrics import MEASURES, Measure
+from synthct.metrics.measure import Measure
+from synthct.metrics.table import MEASURES
 from synthct.publish.report.charts import Chart, Numbers, Series, bars, lines
 from synthct.publish.report.gather import HU_EDGES, Gathered, Tissue
 from synthct.recipe.quality import Limits

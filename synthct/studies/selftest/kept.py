@@ -20,7 +20,7 @@ from synthct.dataset.sample import Sample
 from synthct.evaluate.collect import Job, collect
 from synthct.evaluate.pictures import Crop, Extracted
 from synthct.evaluate.stream import Dataset
-from synthct.metrics import MEASURES
+from synthct.metrics.table import MEASURES
 from synthct.sources import Index, Kits, PhantomSource, index_sources
 from synthct.sources.scanner import write_case
 from synthct.studies.selftest.stand_in import stand_in_facts
