@@ -120,12 +120,12 @@ def check(
     )  # fmt: skip
     recipe = recipe.model_copy(update={"sources": download(recipe.sources, cache_dir)})
     licence = _licence(recipe, checkpoint)
-    wanted = recipe.wanted_labels()
+    wanted = recipe.all_labels()
     index = index_sources(
         recipe.sources,
         wanted,
         cache_dir=cache_dir,
-        lesions=recipe.wanted_lesions(),
+        lesions=recipe.donor_lesions(),
         on_bad_case=recipe.on_bad_case,
         progress=progress,
     )

@@ -20,14 +20,14 @@ DONORS_PER_MASK = 4
 def can_lend(donor: CaseEntry, section: MaskKind) -> bool:
     """Whether a case has a lesion that the section takes; true where none are indexed."""
     lesions = _lesions(donor, section)
-    return lesions is None or bool(section.takes(lesions))
+    return lesions is None or bool(section.eligible_lesions(lesions))
 
 
 def lent_ml(donor: CaseEntry, section: MaskKind) -> float:
     """Volume of the largest lesion that a donor lends, else of the label that it must have."""
     lesions = _lesions(donor, section)
     if lesions:
-        return max((lesion.volume_ml for lesion in section.takes(lesions)), default=0.0)
+        return max((lesion.volume_ml for lesion in section.eligible_lesions(lesions)), default=0.0)
     return sum(
         donor.labels[name].volume_ml for name in section.shape_labels() if name in donor.labels
     )
@@ -80,7 +80,7 @@ class DonorChooser:
         self._used_by_all = used
         self._patients: dict[Split, dict[str, list[CaseEntry]]] = defaultdict(dict)
         for donor in pool:
-            if not section.takes_split(splits[donor.patient_id]):
+            if not section.accepts_split(splits[donor.patient_id]):
                 continue
             cases = self._patients[splits[donor.patient_id]]
             cases.setdefault(donor.patient_id, []).append(donor)

@@ -228,14 +228,14 @@ def _able_hosts(recipe: Recipe, number: int, hosts: Sequence[CaseEntry]) -> set[
     section = recipe.masks[number]
     able = {host.case_id for host in hosts if suits(host, section)}
     if not able:
-        labels = section.wanted_labels() or section.useful_labels()
+        labels = section.required_labels() or section.optional_labels()
         raise _nobody_has(recipe, number, "host", labels, hosts)
     return able
 
 
 def suits(host: CaseEntry, section: MaskKind) -> bool:
     """Whether a host has every wanted label or, where none in particular is wanted, any useful."""
-    wanted, useful = section.wanted_labels(), section.useful_labels()
+    wanted, useful = section.required_labels(), section.optional_labels()
     if wanted or not useful:
         return all(label in host.labels for label in wanted)
     return any(label in host.labels for label in useful)
@@ -286,7 +286,7 @@ def _unknown_notes(recipe: Recipe, hosts: Sequence[CaseEntry]) -> Iterator[str]:
     """Of masks of several organs: those that no host knows, which may be a slip of the pen."""
     known = sorted({name for host in hosts for name in host.available})
     for section in recipe.masks:
-        optional = () if section.wanted_labels() else section.useful_labels()
+        optional = () if section.required_labels() else section.optional_labels()
         for label in optional:
             if label not in known:
                 near = nearest(label, known)

@@ -166,24 +166,25 @@ class Recipe(_Section):
         """An error at the place where ``masks[section]`` names ``label``."""
         return self.error(("masks", section, *_key_of(self.masks[section], label)), message)
 
-    def wanted_labels(self) -> tuple[str, ...]:
-        """Every label that some section needs or can use, in hosts or donors, in recipe order."""
-        wanted: dict[str, None] = {}
-        for section in self.masks:
-            wanted.update(dict.fromkeys(section.wanted_labels()))
-            wanted.update(dict.fromkeys(section.useful_labels()))
-            wanted.update(dict.fromkeys(section.donor_labels()))
-        wanted.update(dict.fromkeys(self.relabel.labels if self.relabel else ()))
-        return tuple(wanted)
+    def all_labels(self) -> tuple[str, ...]:
+        """Every label that some section requires or can use, in hosts or donors, in order."""
+        labels = [
+            label
+            for section in self.masks
+            for label in (
+                *section.required_labels(), *section.optional_labels(), *section.donor_labels()
+            )
+        ]  # fmt: skip
+        return tuple(dict.fromkeys([*labels, *(self.relabel.labels if self.relabel else ())]))
 
-    def wanted_lesions(self) -> dict[str, tuple[tuple[str, str], ...]]:
-        """Source to the labels of which it lends lesions, each with the organ they lie in."""
-        wanted: dict[str, dict[tuple[str, str], None]] = {}
+    def donor_lesions(self) -> dict[str, tuple[tuple[str, str], ...]]:
+        """For each donor source, the (lesion label, organ) pairs that masks take from it."""
+        pairs: dict[str, dict[tuple[str, str], None]] = {}
         for section in self.masks:
             source, lesions = donor_source(section), section.donor_lesions()
             if source is not None and lesions is not None:
-                wanted.setdefault(source, {})[lesions] = None
-        return {source: tuple(found) for source, found in wanted.items()}
+                pairs.setdefault(source, {})[lesions] = None
+        return {source: tuple(of_source) for source, of_source in pairs.items()}
 
     def resolved(self) -> dict[str, Any]:
         """The recipe as JSON with defaults filled and no path of this machine in it.

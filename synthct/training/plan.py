@@ -189,7 +189,7 @@ def _require(recipe: TrainingRecipe, cast: Cast, able: Mapping[int, Sequence[int
             continue
         where = f"{recipe.name}: masks '{section.name}'"
         if not any(suits(host, section) for host in cast.hosts):
-            wanted = ", ".join(section.wanted_labels() or section.useful_labels())
+            wanted = ", ".join(section.required_labels() or section.optional_labels())
             raise RecipeError(
                 f"{where}: no case to train on has {wanted}; drop the section, add a source, or "
                 "hold fewer patients out"

@@ -218,7 +218,7 @@ def place(truth: Truth, donor: Case, kind: Transplant, figures: Figures) -> None
     # What is found once per case: a donor's lesions. The host's organ is found with its first.
     start = time.process_time()
     for lesion in lesions_of(donor, kind.label, kind.into):
-        if kind.query.takes(lesion):
+        if kind.query.matches(lesion):
             find_lesion(donor, kind.label, lesion.number)
     figures.looks_s.append(time.process_time() - start)
     start = time.process_time()

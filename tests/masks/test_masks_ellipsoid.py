@@ -201,8 +201,8 @@ def test_senseless_sections_are_refused(fields: dict[str, Any]) -> None:
 
 def test_what_the_plan_asks() -> None:
     kind = ellipsoid(sizes=["tiny", "small"])
-    assert kind.wanted_labels() == ("kidney",)
-    assert set(kind.useful_labels()) == {"tumor", "cyst", "lesion"}
+    assert kind.required_labels() == ("kidney",)
+    assert set(kind.optional_labels()) == {"tumor", "cyst", "lesion"}
     assert kind.likely_extent_mm(500) == 12
     assert kind.label_policy() == "paint"
     assert kind.changes_lesion == "added"

@@ -281,10 +281,10 @@ def test_senseless_sections_are_refused(fields: dict[str, Any]) -> None:
 
 
 def test_a_removal_says_which_labels_it_needs() -> None:
-    assert removal().wanted_labels() == ("tumor",)
-    assert "kidney" in removal().useful_labels()
-    assert removal(label="kidney").wanted_labels() == ("tumor", "kidney")
-    assert removal(label="kidney").useful_labels() == ()
+    assert removal().required_labels() == ("tumor",)
+    assert "kidney" in removal().optional_labels()
+    assert removal(label="kidney").required_labels() == ("tumor", "kidney")
+    assert removal(label="kidney").optional_labels() == ()
     assert removal(label="kidney").painted_labels() == ("kidney",)
 
 

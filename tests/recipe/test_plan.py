@@ -372,7 +372,7 @@ def test_kits_tumors_plans_at_least_64_samples_with_the_three_real_hosts(
 ) -> None:
     root = shared_data / "kits23" / "dataset"
     kits = load_recipe(RECIPES / "kits_tumors.yaml", sources={"hosts": root, "donors": root})
-    index = index_sources(kits.sources, kits.wanted_labels(), cache_dir=tmp_path)
+    index = index_sources(kits.sources, kits.all_labels(), cache_dir=tmp_path)
     made = plan_samples(kits, index)
     assert len(made.specs) >= 64
     assert len(made.count("host")) == 3
