@@ -311,7 +311,7 @@ def inpaint(
     from synthct.models.checkpoint import find_checkpoint, load_checkpoint
     from synthct.models.painting import Inpainter
     from synthct.models.patch import cut_patches, paste_patches
-    from synthct.recipe.declared import unfit
+    from synthct.recipe.checkpoint_settings import setting_problems
 
     how = _settings(
         scheduler=scheduler,
@@ -331,7 +331,7 @@ def inpaint(
     if not slices:
         raise MaskError("the mask is empty: no voxel is to be painted")
     files = find_checkpoint(checkpoint, revision=revision)
-    for problem in unfit(files, how, (label,)):
+    for problem in setting_problems(files, how, (label,)):
         raise CheckpointError(f"{path_text(problem.location)}: {problem.message}")
     rules = files.rules(how, (label,))
     inpainter = Inpainter(load_checkpoint(files, device=device), how, rules.labels)

@@ -63,7 +63,7 @@ def transplant(**fields: object) -> Transplant:
 
 
 def site_of(host: Case, **limits: object) -> OrganSite:
-    return transplant(accept=limits)._grounds(host)[0]
+    return transplant(accept=limits)._organ_sites(host)[0]
 
 
 def transformed_of(donor: Case, scale: float = 1.0) -> TransformedLesion:
@@ -462,7 +462,7 @@ def test_organ_in_two_pieces_takes_each_and_measures_it_alone():
     host.labels.array[45, 5, 5] = 1  # a speck is no organ
     seen = {kind.draw(host, donor, np.random.default_rng(seed))["organ_part"] for seed in range(5)}
     assert seen == {1, 2}
-    assert len(kind._grounds(host)) == 2
+    assert len(kind._organ_sites(host)) == 2
 
 
 # --- donors ---
