@@ -1,7 +1,7 @@
-"""How far a painting is from the voxels it replaced.
+"""Error of a painting against the voxels it replaced.
 
-Only a measure where the replaced tissue is the truth, as in a benchmark that paints over what was
-there: a perfect random painting still has about 1.41 times the error of the best guess.
+Only meaningful where the replaced tissue is the ground truth. Even a perfect random painting has
+about 1.41 times the error of the best guess.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from synthct.metrics.crop import Picture, Region, crop_to_mask
 from synthct.metrics.measure import Measure
 
-#: Pixels to either side over which structural similarity averages.
+#: Radius in pixels of the window of structural similarity.
 _WINDOW = 5
 
 
@@ -28,7 +28,7 @@ def mean_absolute_error(
 
     Args:
         original: HU of any shape.
-        painted: HU of the same shape; not rounded here, so a mean of variants may be given.
+        painted: HU of the same shape; may be a mean of variants, so it is not rounded.
         mask: Boolean, of the same shape, not empty.
         range_hu: Least and greatest HU to clip both pictures to, or None.
 
@@ -44,7 +44,7 @@ def mean_error(
     mask: Region,
     range_hu: tuple[float, float] | None = None,
 ) -> float:
-    """Mean of the painted less the mean of the original HU over the mask (signed).
+    """Mean of painted minus original HU over the mask (signed).
 
     Arguments and errors as of ``mean_absolute_error``.
     """

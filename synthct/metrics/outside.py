@@ -1,4 +1,4 @@
-"""The promise of every sample: nothing outside the mask has changed."""
+"""Check that nothing outside the mask has changed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def outside_max_abs_diff(
     for picture in (original, painted):
         if not np.issubdtype(picture.dtype, np.integer):
             raise ValueError(f"pictures are compared as integer HU, not {picture.dtype}")
-    # Equality first: it needs no wider copy and is the rule.
+    # Equality first: it is the usual case and needs no int64 copy.
     different = (original != painted) & ~mask
     if not different.any():
         return 0

@@ -1,4 +1,4 @@
-"""How visible the border of the mask is: the step between neighbours on either side of it."""
+"""How visible the border of the mask is: steps between neighbouring voxels across it."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def seam_ratio(
 ) -> float:
     """Mean step across the mask's border, painted over original; 1 is seamless.
 
-    Above 1 the border shows; below 1 the painting clings to its surroundings more than tissue
-    does. NaN where the mask has no border or the original does not change across it.
+    Above 1 the border is visible; below 1 the painting is smoother across it than real tissue.
+    NaN if the mask has no border or the original does not change across it.
     Arguments and errors as of ``seam_steps``.
     """
     return pooled_seam_ratio([seam_steps(original, painted, mask, range_hu)])
@@ -71,11 +71,11 @@ def seam_ratio(
 def seam_overshoot(
     painted: npt.NDArray[Any], mask: Region, range_hu: tuple[float, float] | None = None
 ) -> float:
-    """How far the mean HU of the mask's rim lies beyond those of both of its sides; 0 is between.
+    """Difference in HU of the mask's rim from the range between its two sides; 0 if within it.
 
-    The rim is the outermost layer of voxels inside the mask, its sides are the layer outside and
-    the third layer inside. Unlike the seam ratio it sees a faint ring in grainy tissue, where the
-    step between any two voxels is mostly noise, and not the step to a lesion of other HU.
+    The rim is the outermost layer of voxels inside the mask; its sides are the layer outside and
+    the third layer inside. Unlike the seam ratio it detects a faint ring in noisy tissue, and
+    ignores the step to a lesion of other HU.
 
     Args:
         painted: HU of any shape.

@@ -1,4 +1,4 @@
-"""Whether neighbouring slices of a painting fit each other."""
+"""Continuity of a painting between neighbouring slices."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def z_jump_ratio(
 ) -> float:
     """Mean step between neighbouring slices inside the mask, painted over original.
 
-    1 is as continuous as the scan was; slices painted one by one are above.
+    1 is as continuous as the scan; slices that are painted independently are above 1.
 
     Args:
         original: HU (I, J, K).

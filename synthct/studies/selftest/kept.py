@@ -17,7 +17,7 @@ from diffusers.training_utils import EMAModel
 
 from synthct.build.references import learn_references
 from synthct.dataset.sample import Sample
-from synthct.evaluate.collect import Job, collect
+from synthct.evaluate.collect import FeatureJob, collect
 from synthct.evaluate.pictures import Crop, Extracted
 from synthct.evaluate.stream import Dataset
 from synthct.metrics.table import MEASURES
@@ -221,7 +221,7 @@ class _Means:
 
 
 def _features(cache: Path) -> str:
-    jobs = [Job("painted", _Means(), "mask"), Job("painted", _Means(), "slice")]
+    jobs = [FeatureJob("painted", _Means(), "mask"), FeatureJob("painted", _Means(), "slice")]
     nothing: Callable[..., None] = lambda *_: None  # noqa: E731
     sets = collect(_Rows(), jobs, scans=None, cache_dir=cache, advance=nothing, visit=nothing)
     return _digest(*(one.features for one in sets))
