@@ -49,8 +49,8 @@ print(json.dumps(found))
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs ``synthct publish`` with the patience of a test."""
-    monkeypatch.setattr("synthct.publish.hub.repo.Patience", lambda: QUICK)
+    """Runs ``synthct publish`` with the retry_policy of a test."""
+    monkeypatch.setattr("synthct.publish.hub.repo.RetryPolicy", lambda: QUICK)
 
     def run(path: Path | str, *words: str, repo: str = REPO) -> Result:
         return CliRunner().invoke(app, ["publish", str(path), "--repo", repo, *words])
@@ -216,8 +216,8 @@ def test_a_repository_of_somebody_else_is_refused(
 def test_real_scans_are_gated_before_they_are_shown(
     hub: HubServer, versions: dict[str, Path]
 ) -> None:
-    parcel = pack(str(versions["1.0.0"]))
-    send(parcel)
+    bundle = pack(str(versions["1.0.0"]))
+    send(bundle)
     assert there(hub).gated == "auto"
     there(hub).gated = False  # its owner's to say from here on
     send(pack(str(versions["1.1.0"])))
@@ -306,8 +306,8 @@ def test_the_token_is_in_nothing_that_is_kept_or_said(
 def test_a_card_that_the_hub_refuses_stops_before_anything_goes_up(
     hub: HubServer, versions: dict[str, Path], monkeypatch
 ) -> None:
-    parcel = pack(str(versions["1.0.0"]))
-    monkeypatch.setattr(type(parcel), "page", "---\nname: x\n---\n")
+    bundle = pack(str(versions["1.0.0"]))
+    monkeypatch.setattr(type(bundle), "page", "---\nname: x\n---\n")
     with pytest.raises(PolicyError, match='"license" is required'):
-        send(parcel)
+        send(bundle)
     assert hub.store.repos == {}

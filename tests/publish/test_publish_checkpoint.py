@@ -48,7 +48,7 @@ def checkpoint(tmp_path: Path, tiny_checkpoint: Path) -> Path:
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Run:
-    monkeypatch.setattr("synthct.publish.hub.repo.Patience", lambda: QUICK)
+    monkeypatch.setattr("synthct.publish.hub.repo.RetryPolicy", lambda: QUICK)
 
     def run(path: Path | str, *words: str) -> Result:
         return CliRunner().invoke(app, ["publish", str(path), "--repo", REPO, *words])
