@@ -87,12 +87,6 @@ def evaluate(
 ) -> Evaluation:
     """Compare a finished dataset with real scans.
 
-    Args:
-        folder: The folder of a version.
-        extractors: Feature extractors for the distances.
-        options: Arms, real set and scopes.
-        cache_dir: Folder of cached features, indexes and phantoms.
-
     Raises:
         SynthCTError: If a dataset is damaged, or there is nothing real to compare with.
     """

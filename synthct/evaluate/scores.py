@@ -53,13 +53,7 @@ class Halving:
 def make_halvings(
     real: Sequence[str], others: Sequence[str], patient_of: Mapping[str, str]
 ) -> Halving:
-    """Random halvings of a real set, with a fixed seed.
-
-    Args:
-        real: The masks of the real set.
-        others: The masks of the arms, which may be of other scans.
-        patient_of: Mask to patient.
-    """
+    """Random halvings of a real set, with a fixed seed."""
     patients = {patient_of[mask] for mask in real}
     by: Literal["patients", "masks"] = "patients" if len(patients) >= LEAST_PATIENTS else "masks"
     halves = []

@@ -34,9 +34,6 @@ _NEEDED = ("image", "mask", "label_map", "spacing_mm", "affine")
 class Dataset:
     """A finished dataset on disk.
 
-    Args:
-        folder: The folder of a version.
-
     Raises:
         VerifyError: If it is not a finished dataset, or a patch-only release.
     """

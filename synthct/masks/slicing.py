@@ -125,13 +125,7 @@ def take_slice(mask: Mask, view: View, index: int) -> Mask:
 
 
 def on_slice(volume: Volume, flat: Mask, view: View) -> tuple[Volume, Volume]:
-    """The whole slice of a volume that a mask of ``take_slice`` lies on, and the mask on it.
-
-    Args:
-        volume: The host's CT or label map.
-        flat: A mask one voxel thick along the axis of ``view``.
-        view: Plane of the slice.
-    """
+    """The whole slice of a volume that a mask of ``take_slice`` lies on, and the mask on it."""
     axis = VIEW_AXIS[view]
     plane = volume.slab(axis, flat.box.start_ijk[axis])
     region = np.zeros(plane.shape, dtype=bool)

@@ -1,8 +1,10 @@
-"""Measures of a sample: one small file each, on numpy arrays, knowing nothing of recipes or models.
+"""Measures of a sample: one small file each, on numpy arrays, independent of recipes and models.
 
 ``table.MEASURES`` lists those that every dataset stores as columns.
 
-Every measure takes HU of the same shape as the boolean mask: (H, W), (I, J, K), or a slice as a
-volume one voxel thick, in which the thin axis is ignored. ``range_hu`` clips both pictures first:
-give a codec's ``range_hu``, so that a model is not blamed for what its codec cannot express.
+All functions take the original and the painted picture in HU and a boolean mask, of one shape:
+(H, W), (I, J, K), or a slice as a volume one voxel thick, whose thin axis is ignored. They raise a
+``ValueError`` if a shape differs or the mask is not boolean. ``range_hu`` is the least and the
+greatest HU to clip both pictures to, or None: with the range of a codec, a model is not blamed for
+values that its codec cannot express.
 """

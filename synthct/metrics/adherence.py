@@ -34,12 +34,7 @@ _RIDGE, _STEPS = 0.1, 20
 
 
 def local_features(hu: npt.NDArray[Any], spacing_mm: Sequence[float]) -> Features:
-    """The segmenter's features of each pixel, (H, W, F).
-
-    Args:
-        hu: A slice, (H, W).
-        spacing_mm: Size of a pixel along both axes.
-    """
+    """The segmenter's features of each pixel, (H, W, F)."""
     from scipy.ndimage import gaussian_filter, gaussian_gradient_magnitude
 
     wide = np.clip(hu.astype(np.float32), *_RANGE_HU)
@@ -60,12 +55,7 @@ def local_features(hu: npt.NDArray[Any], spacing_mm: Sequence[float]) -> Feature
 
 
 def near(region: Region, spacing_mm: Sequence[float]) -> Region:
-    """The region and all pixels within ``REACH_MM`` of it.
-
-    Args:
-        region: Boolean (H, W), not empty.
-        spacing_mm: Size of a pixel along both axes.
-    """
+    """The region and all pixels within ``REACH_MM`` of it."""
     from scipy.ndimage import distance_transform_edt
 
     within: Region = distance_transform_edt(~region, sampling=list(spacing_mm)) <= REACH_MM

@@ -42,9 +42,6 @@ def crop_to_mask(
 
     Returns:
         Original and painted as float64, and the mask, all cropped alike.
-
-    Raises:
-        ValueError: If a shape differs or the mask is not boolean.
     """
     check_shapes(original, painted, mask)
     original, painted, mask = original.squeeze(), painted.squeeze(), mask.squeeze()

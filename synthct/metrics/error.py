@@ -24,17 +24,7 @@ def mean_absolute_error(
     mask: Region,
     range_hu: tuple[float, float] | None = None,
 ) -> float:
-    """Mean absolute difference in HU over the mask.
-
-    Args:
-        original: HU of any shape.
-        painted: HU of the same shape; may be a mean of variants, so it is not rounded.
-        mask: Boolean, of the same shape, not empty.
-        range_hu: Least and greatest HU to clip both pictures to, or None.
-
-    Raises:
-        ValueError: If a shape differs, the mask is empty or not boolean.
-    """
+    """Mean absolute difference in HU over the mask, which must not be empty."""
     return float(np.abs(_change(original, painted, mask, range_hu)).mean())
 
 
@@ -44,10 +34,7 @@ def mean_error(
     mask: Region,
     range_hu: tuple[float, float] | None = None,
 ) -> float:
-    """Mean of painted minus original HU over the mask (signed).
-
-    Arguments and errors as of ``mean_absolute_error``.
-    """
+    """Mean of painted minus original HU over the mask (signed)."""
     return float(_change(original, painted, mask, range_hu).mean())
 
 
@@ -59,7 +46,7 @@ def psnr(
 ) -> float:
     """Peak signal-to-noise ratio in dB over the mask, the peak being the width of ``range_hu``.
 
-    Infinite where nothing differs. Arguments and errors as of ``mean_absolute_error``.
+    Infinite where nothing differs.
     """
     error = float(np.square(_change(original, painted, mask, range_hu)).mean())
     peak = range_hu[1] - range_hu[0]
@@ -75,7 +62,7 @@ def ssim(
     """Mean structural similarity over the mask (Wang et al. 2004, equation 13).
 
     With their Gaussian window of 1.5 pixels and constants 0.01 and 0.03; the window reaches over
-    the mask's border. Arguments and errors as of ``mean_absolute_error``.
+    the mask's border.
     """
     from scipy.ndimage import gaussian_filter
 

@@ -16,11 +16,6 @@ def outside_max_abs_diff(
 ) -> int:
     """Greatest absolute difference outside the mask, in HU; 0 is the only good value.
 
-    Args:
-        original: Integer HU of any shape.
-        painted: Integer HU of the same shape.
-        mask: Boolean, true where the model painted.
-
     Raises:
         ValueError: If a shape differs, the mask is not boolean or a picture is not of integers.
     """

@@ -32,17 +32,7 @@ def seam_steps(
     mask: Region,
     range_hu: tuple[float, float] | None = None,
 ) -> SeamSteps:
-    """Absolute HU differences between face neighbours of which one is in the mask and one is not.
-
-    Args:
-        original: HU of any shape.
-        painted: HU of the same shape.
-        mask: Boolean, of the same shape.
-        range_hu: Least and greatest HU to clip both pictures to, or None.
-
-    Raises:
-        ValueError: If a shape differs or the mask is not boolean.
-    """
+    """Absolute HU differences between face neighbours of which one is in the mask and one is not."""
     before, after, inside = crop_to_mask(original, painted, mask, range_hu)
     painted_hu, original_hu, pairs = 0.0, 0.0, 0
     for axis in range(inside.ndim):
@@ -63,7 +53,6 @@ def seam_ratio(
 
     Above 1 the border is visible; below 1 the painting is smoother across it than real tissue.
     NaN if the mask has no border or the original does not change across it.
-    Arguments and errors as of ``seam_steps``.
     """
     return pooled_seam_ratio([seam_steps(original, painted, mask, range_hu)])
 
@@ -77,17 +66,9 @@ def seam_overshoot(
     the third layer inside. Unlike the seam ratio it detects a faint ring in noisy tissue, and
     ignores the step to a lesion of other HU.
 
-    Args:
-        painted: HU of any shape.
-        mask: Boolean, of the same shape.
-        range_hu: Least and greatest HU to clip to, or None.
-
     Returns:
         Signed, in HU: positive for a bright ring. NaN where the mask has no third layer or no
         outside.
-
-    Raises:
-        ValueError: If a shape differs or the mask is not boolean.
     """
     from scipy.ndimage import binary_dilation, binary_erosion
 

@@ -31,9 +31,6 @@ def z_jump_ratio(
     Returns:
         The ratio, or NaN where no two neighbouring slices are both in the mask or the original
         does not change between them.
-
-    Raises:
-        ValueError: If a shape differs or the mask is not boolean.
     """
     check_shapes(original, painted, mask)
     stacks = [np.moveaxis(a, axis, 0) for a in (original, painted, mask)]

@@ -41,17 +41,8 @@ def spectrum_distance(
     voxel; ICRU report 87 defines it for a square region). 0 is equal noise, and 3 dB a factor of
     two in power at a typical frequency.
 
-    Args:
-        original: HU of any shape.
-        painted: HU of the same shape.
-        mask: Boolean, of the same shape.
-        range_hu: Least and greatest HU to clip both pictures to, or None.
-
     Returns:
         The distance; NaN if the eroded mask has fewer than ``LEAST_VOXELS`` voxels.
-
-    Raises:
-        ValueError: If a shape differs or the mask is not boolean.
     """
     from scipy.ndimage import binary_erosion
 

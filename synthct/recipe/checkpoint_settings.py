@@ -17,13 +17,7 @@ from synthct.recipe.yaml_errors import Problem, did_you_mean
 def setting_problems(
     files: CheckpointFiles, inpaint: Diffusion, labels: Sequence[str | None]
 ) -> Iterator[Problem]:
-    """Settings that do not fit the checkpoint, or that it needs and that are missing.
-
-    Args:
-        files: The checkpoint.
-        inpaint: The recipe's section.
-        labels: Labels that the masks paint; None for whatever fits.
-    """
+    """Settings that do not fit the checkpoint, or that it needs and that are missing."""
     for key in FOREIGN:
         if key not in files.network.settings and getattr(inpaint, key) is not None:
             message = f"{described(files)}, which takes no '{key}'; remove it"

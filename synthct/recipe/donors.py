@@ -115,11 +115,7 @@ class DonorChooser:
 
 
 class OwnCase:
-    """Gives each host its own case in another source, such as a mask of the user's.
-
-    Args:
-        pool: The cases of that source.
-    """
+    """Gives each host its own case in another source, such as a mask of the user's."""
 
     requirement = "a mask of its own (a file named after its case, not empty)"
     advice = "correct the pattern or the names of the files"

@@ -106,13 +106,7 @@ def did_you_mean(word: str, known: Sequence[str]) -> str:
 
 
 def describe_errors(err: ValidationError, data: Any, model_type: type[BaseModel]) -> list[Problem]:
-    """One problem for each location with errors.
-
-    Args:
-        err: From the validation of ``data`` as ``model_type``.
-        data: The values that were validated.
-        model_type: The model of the root.
-    """
+    """One problem for each location with errors in ``data``, the input of ``model_type``."""
     by_place: dict[tuple[str | int, ...], list[ErrorDetails]] = {}
     for detail in err.errors(include_url=False):
         place = _place(detail, data)

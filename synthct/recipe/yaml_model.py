@@ -139,11 +139,7 @@ def validate(document: Document, model_type: type[Model]) -> Model:
 
 
 def fail_at(problems: Sequence[Problem]) -> ValidationError:
-    """The error that a model's validator raises to locate problems below the model.
-
-    Args:
-        problems: With locations relative to the model.
-    """
+    """The error for a model's validator to raise, with problems located relative to the model."""
     return ValidationError.from_exception_data(
         "recipe",
         [

@@ -55,12 +55,9 @@ class RetryPolicy:
 
 
 class TransientError(Exception):
-    """A temporary failure.
+    """A temporary failure; ``pause_s`` is the pause that the Hub asks for.
 
-    Args:
-        what: What failed.
-        pause_s: Pause that the Hub asks for.
-        in_the_way: Whether another client is in the way.
+    ``in_the_way`` means a conflict with another client.
     """
 
     def __init__(self, what: str, *, pause_s: float = 0.0, in_the_way: bool = False) -> None:

@@ -44,13 +44,7 @@ def charts_sheet(data: ReportData) -> bytes | None:
 
 
 def card_text(data: ReportData, evaluation: Evaluation | None, pictures: Sequence[str]) -> str:
-    """The results and pictures as Markdown.
-
-    Args:
-        data: Data of the dataset.
-        evaluation: Its results, if it was evaluated.
-        pictures: File names of the pictures.
-    """
+    """The results (if there are any) and pictures as Markdown."""
     release = data.dataset.manifest.release
     head = (
         f"# {code(release.name)} {code(release.version)}\n\nContent {code(release.content_id)}.\n"

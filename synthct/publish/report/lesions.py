@@ -23,9 +23,6 @@ _SIDE_MM, _VOXELS = 120.0, 600_000
 def choose_lesions(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """Lesions spread over a dataset; of each the painting with the most neighbouring slices.
 
-    Args:
-        rows: Flat columns of all painted rows.
-
     Returns:
         For each lesion its sample ids, in the order of the slices.
     """

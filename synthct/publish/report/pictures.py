@@ -58,12 +58,7 @@ class MaskCrop:
 
 
 def crop_around_mask(sample: Sample, columns: Mapping[str, Any]) -> MaskCrop:
-    """The square around a sample's mask, within the slice.
-
-    Args:
-        sample: One slice.
-        columns: Its row, of which the flat columns are kept.
-    """
+    """The square around a sample's mask, within the slice."""
     pictures, spacing = sample.pictures, sample.pixel_mm
     mask = pictures["mask"]
     hits = [np.flatnonzero(mask.any(axis=1 - axis)) for axis in (0, 1)]
