@@ -232,7 +232,7 @@ class TransformedLesion:
 def transform_lesion(
     lesion: Lesion, params: dict[str, Any], bend: Displacement | None = None
 ) -> TransformedLesion:
-    """Apply the ``scale``, ``rotation``, ``mirror`` and ``velocity`` of a transplant's ``params``."""
+    """Apply ``scale``, ``rotation``, ``mirror`` and ``velocity`` of a transplant."""
     w, x, y, z = params["rotation"]
     if bend is None and params["velocity"] is not None:
         velocity = Velocity.from_json(params["velocity"])

@@ -10,8 +10,12 @@ import numpy.typing as npt
 Region = npt.NDArray[np.bool_]
 Picture = npt.NDArray[np.float64]
 
+#: HU of any number type; a range of HU.
+Hu = npt.NDArray[Any]
+Range = tuple[float, float]
 
-def check_shapes(original: npt.NDArray[Any], painted: npt.NDArray[Any], mask: Region) -> None:
+
+def check_shapes(original: Hu, painted: Hu, mask: Region) -> None:
     """Raise a ``ValueError`` if a shape differs or the mask is not boolean."""
     if not original.shape == painted.shape == mask.shape:
         raise ValueError(
@@ -23,11 +27,7 @@ def check_shapes(original: npt.NDArray[Any], painted: npt.NDArray[Any], mask: Re
 
 
 def crop_to_mask(
-    original: npt.NDArray[Any],
-    painted: npt.NDArray[Any],
-    mask: Region,
-    range_hu: tuple[float, float] | None,
-    margin: int = 1,
+    original: Hu, painted: Hu, mask: Region, range_hu: Range | None, margin: int = 1
 ) -> tuple[Picture, Picture, Region]:
     """Crop to the mask's bounding box and a margin, within the picture.
 

@@ -6,12 +6,10 @@ about 1.41 times the error of the best guess.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
-from synthct.metrics.crop import Picture, Region, crop_to_mask
+from synthct.metrics.crop import Hu, Picture, Range, Region, crop_to_mask
 from synthct.metrics.measure import Measure
 
 #: Radius in pixels of the window of structural similarity.
@@ -19,31 +17,18 @@ _WINDOW = 5
 
 
 def mean_absolute_error(
-    original: npt.NDArray[Any],
-    painted: npt.NDArray[Any],
-    mask: Region,
-    range_hu: tuple[float, float] | None = None,
+    original: Hu, painted: Hu, mask: Region, range_hu: Range | None = None
 ) -> float:
     """Mean absolute difference in HU over the mask, which must not be empty."""
     return float(np.abs(_change(original, painted, mask, range_hu)).mean())
 
 
-def mean_error(
-    original: npt.NDArray[Any],
-    painted: npt.NDArray[Any],
-    mask: Region,
-    range_hu: tuple[float, float] | None = None,
-) -> float:
+def mean_error(original: Hu, painted: Hu, mask: Region, range_hu: Range | None = None) -> float:
     """Mean of painted minus original HU over the mask (signed)."""
     return float(_change(original, painted, mask, range_hu).mean())
 
 
-def psnr(
-    original: npt.NDArray[Any],
-    painted: npt.NDArray[Any],
-    mask: Region,
-    range_hu: tuple[float, float],
-) -> float:
+def psnr(original: Hu, painted: Hu, mask: Region, range_hu: Range) -> float:
     """Peak signal-to-noise ratio in dB over the mask, the peak being the width of ``range_hu``.
 
     Infinite where nothing differs.
@@ -53,12 +38,7 @@ def psnr(
     return float(10 * np.log10(peak**2 / error)) if error > 0 else float("inf")
 
 
-def ssim(
-    original: npt.NDArray[Any],
-    painted: npt.NDArray[Any],
-    mask: Region,
-    range_hu: tuple[float, float],
-) -> float:
+def ssim(original: Hu, painted: Hu, mask: Region, range_hu: Range) -> float:
     """Mean structural similarity over the mask (Wang et al. 2004, equation 13).
 
     With their Gaussian window of 1.5 pixels and constants 0.01 and 0.03; the window reaches over
@@ -86,10 +66,7 @@ def ssim(
 
 
 def _change(
-    original: npt.NDArray[Any],
-    painted: npt.NDArray[Any],
-    mask: Region,
-    range_hu: tuple[float, float] | None,
+    original: Hu, painted: Hu, mask: Region, range_hu: Range | None
 ) -> npt.NDArray[np.float64]:
     before, after, inside = crop_to_mask(original, painted, mask, range_hu, margin=0)
     if not inside.any():

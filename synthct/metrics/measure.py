@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-import numpy.typing as npt
-
-from synthct.metrics.crop import Region
+from synthct.metrics.crop import Hu, Range, Region
 
 if TYPE_CHECKING:
     from synthct.metrics.adherence import Segmenter
@@ -18,8 +16,6 @@ if TYPE_CHECKING:
 #: Values by name: None if a measure does not apply to the sample, NaN if it applies but cannot be
 #: computed. A dataset stores null for both.
 Measures = Mapping[str, float | None]
-
-Range = tuple[float, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +38,8 @@ class Painting:
         earlier: HU (N,) inside the mask, of each earlier variant.
     """
 
-    original: npt.NDArray[Any]
-    image: npt.NDArray[Any]
+    original: Hu
+    image: Hu
     mask: Region
     spacing_mm: tuple[float, float]
     range_hu: Range
@@ -53,10 +49,10 @@ class Painting:
     segmenter: Segmenter | None = None
     has_truth: bool = False
     is_painted: bool = True
-    earlier: Sequence[npt.NDArray[Any]] = ()
+    earlier: Sequence[Hu] = ()
 
     @property
-    def windowed(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any], Region, Range]:
+    def windowed(self) -> tuple[Hu, Hu, Region, Range]:
         """The arguments of measures that compare original and image within the window."""
         return self.original, self.image, self.mask, self.range_hu
 

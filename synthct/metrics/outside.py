@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 
-from synthct.metrics.crop import Region, check_shapes
+from synthct.metrics.crop import Hu, Region, check_shapes
 from synthct.metrics.measure import Measure
 
 
-def outside_max_abs_diff(
-    original: npt.NDArray[Any], painted: npt.NDArray[Any], mask: Region
-) -> int:
+def outside_max_abs_diff(original: Hu, painted: Hu, mask: Region) -> int:
     """Greatest absolute difference outside the mask, in HU; 0 is the only good value.
 
     Raises:

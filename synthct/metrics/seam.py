@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from synthct.metrics.crop import Region, crop_to_mask, ratio
+from synthct.metrics.crop import Hu, Range, Region, crop_to_mask, ratio
 from synthct.metrics.measure import Measure
 
 
@@ -26,13 +25,8 @@ class SeamSteps(NamedTuple):
     pairs: int
 
 
-def seam_steps(
-    original: npt.NDArray[Any],
-    painted: npt.NDArray[Any],
-    mask: Region,
-    range_hu: tuple[float, float] | None = None,
-) -> SeamSteps:
-    """Absolute HU differences between face neighbours of which one is in the mask and one is not."""
+def seam_steps(original: Hu, painted: Hu, mask: Region, range_hu: Range | None = None) -> SeamSteps:
+    """Absolute HU differences between face neighbours, one in the mask and one not."""
     before, after, inside = crop_to_mask(original, painted, mask, range_hu)
     painted_hu, original_hu, pairs = 0.0, 0.0, 0
     for axis in range(inside.ndim):
@@ -43,12 +37,7 @@ def seam_steps(
     return SeamSteps(painted_hu, original_hu, pairs)
 
 
-def seam_ratio(
-    original: npt.NDArray[Any],
-    painted: npt.NDArray[Any],
-    mask: Region,
-    range_hu: tuple[float, float] | None = None,
-) -> float:
+def seam_ratio(original: Hu, painted: Hu, mask: Region, range_hu: Range | None = None) -> float:
     """Mean step across the mask's border, painted over original; 1 is seamless.
 
     Above 1 the border is visible; below 1 the painting is smoother across it than real tissue.
@@ -57,9 +46,7 @@ def seam_ratio(
     return pooled_seam_ratio([seam_steps(original, painted, mask, range_hu)])
 
 
-def seam_overshoot(
-    painted: npt.NDArray[Any], mask: Region, range_hu: tuple[float, float] | None = None
-) -> float:
+def seam_overshoot(painted: Hu, mask: Region, range_hu: Range | None = None) -> float:
     """Difference in HU of the mask's rim from the range between its two sides; 0 if within it.
 
     The rim is the outermost layer of voxels inside the mask; its sides are the layer outside and

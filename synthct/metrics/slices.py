@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 
-from synthct.metrics.crop import Region, check_shapes, ratio
+from synthct.metrics.crop import Hu, Range, Region, check_shapes, ratio
 
 
 def z_jump_ratio(
-    original: npt.NDArray[Any],
-    painted: npt.NDArray[Any],
-    mask: Region,
-    axis: int,
-    range_hu: tuple[float, float] | None = None,
+    original: Hu, painted: Hu, mask: Region, axis: int, range_hu: Range | None = None
 ) -> float:
     """Mean step between neighbouring slices inside the mask, painted over original.
 

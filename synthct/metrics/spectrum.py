@@ -6,12 +6,10 @@ scanner's noise even where their strength agrees.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
-from synthct.metrics.crop import Picture, Region, crop_to_mask
+from synthct.metrics.crop import Hu, Picture, Range, Region, crop_to_mask
 from synthct.metrics.measure import Measure
 
 #: Rings between 0 and the Nyquist frequency; one more lies beyond it along diagonals, where
@@ -29,10 +27,7 @@ _ROUNDING = 1 / 12
 
 
 def spectrum_distance(
-    original: npt.NDArray[Any],
-    painted: npt.NDArray[Any],
-    mask: Region,
-    range_hu: tuple[float, float] | None = None,
+    original: Hu, painted: Hu, mask: Region, range_hu: Range | None = None
 ) -> float:
     """Root mean square difference in dB between two radial noise power spectra inside the mask.
 

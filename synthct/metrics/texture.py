@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 
-from synthct.metrics.crop import Picture, Region, crop_to_mask, ratio
+from synthct.metrics.crop import Hu, Picture, Range, Region, crop_to_mask, ratio
 from synthct.metrics.measure import Measure
 
 
 def texture_ratio(
-    original: npt.NDArray[Any],
-    painted: npt.NDArray[Any],
-    mask: Region,
-    range_hu: tuple[float, float] | None = None,
-    *,
-    erode: int = 2,
+    original: Hu, painted: Hu, mask: Region, range_hu: Range | None = None, *, erode: int = 2
 ) -> float:
     """Root mean square of the Laplacian inside the mask, painted over original.
 

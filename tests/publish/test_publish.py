@@ -107,7 +107,7 @@ def test_publishing_again_says_so_and_changes_nothing(
     before = dict(there(hub).commits), dict(there(hub).branches), list(hub.store.received)
     result = run(versions["1.0.0"])
     assert result.exit_code == 0
-    assert "is there already" in result.output
+    assert "is already published" in result.output
     assert (dict(there(hub).commits), dict(there(hub).branches), hub.store.received) == before
 
 
@@ -143,7 +143,7 @@ def test_the_same_samples_in_other_files_are_the_same_version(
     again = rewritten(versions["1.0.0"], tmp_path / "again", "README.md", b"\nAn afterthought.\n")
     result = run(again)
     assert result.exit_code == 0, result.output
-    assert "is there already" in result.output
+    assert "is already published" in result.output
     assert shown(there(hub), "main") == files_of(versions["1.0.0"])
 
 
@@ -158,7 +158,7 @@ def test_an_older_version_goes_beside_the_later_one(
     assert shown(repo, "main") == files_of(versions["1.1.0"])
     assert shown(repo, "1.0.0") == files_of(versions["1.0.0"])
     assert list(repo.branches) == ["main"]
-    assert "is there already" in run(versions["1.0.0"]).output
+    assert "is already published" in run(versions["1.0.0"]).output
 
 
 def test_large_files_go_up_in_parts(hub: HubServer, versions: dict[str, Path], run: Run) -> None:
@@ -177,7 +177,7 @@ def test_a_dry_run_lists_what_would_go_up_and_asks_nobody(
         assert re.search(rf"{len(data):,}  {re.escape(name)}\n", result.output)
     assert "CC-BY-NC-SA-4.0" in result.output
     assert "tag 1.0.0" in result.output
-    assert "nothing went up" in result.output
+    assert "nothing was uploaded" in result.output
     assert hub.faults.seen == []
 
 
