@@ -225,8 +225,8 @@ def _contents(summary: Summary, facts: CardFacts) -> str:
     ]
     if facts.relabelled:
         parts.append(
-            f"Under some masks the label map is the output of the program {code(facts.relabelled)} on "
-            "the painted picture (`provenance` names it there); it was not checked."
+            f"Under some masks the label map is the output of {code(facts.relabelled)} on the "
+            "painted picture (`provenance` names it there); it was not checked."
         )
     if facts.notes:
         parts.append("Notes of the plan:\n\n" + bullets(inert(note) for note in facts.notes))
@@ -276,7 +276,7 @@ def _limits(release: Release, summary: Summary, facts: CardFacts) -> str:
     )
     if release.patch_id is not None:
         anonymous = (
-            "No voxel of a scan is included, but masks, positions and numbers are of real patients; "
+            "No voxel of a scan is included, but masks and numbers are those of real patients; "
             "once completed with the scans, all terms of use of the scans apply to you."
         )
     real = [
@@ -291,7 +291,7 @@ def _limits(release: Release, summary: Summary, facts: CardFacts) -> str:
         "Several samples show the same patient: split by `patient_id`, never by row.",
         "Painted tissue is plausible, not true: it says nothing about the patient, and must not be "
         "used for diagnosis.",
-        "A segmenter trained on this can learn errors of the painting model: test it on real scans.",
+        "A segmenter trained on this can learn errors of the painting: test it on real scans.",
         *([] if facts.is_training_known else [_UNKNOWN_TRAINING]),
     ]
     phantoms = ["All scans are procedural phantoms: no patient is in this dataset."]
