@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from synthct.dataset.records import yaml_text
 from synthct.errors import RecipeError
 from synthct.recipe.recipe import Recipe, load_recipe, recipe_json_schema
 
@@ -291,10 +292,10 @@ def test_the_resolved_recipe_names_no_path_and_is_a_recipe_again(
     here = load_recipe(write(tmp_path, text), sources={"hosts": Path("/secret/a")})
     there = load_recipe(write(tmp_path, text), sources={"donors": Path("~/b")})
     assert here.recipe_id == there.recipe_id
-    assert "secret" not in here.resolved_yaml()
+    assert "secret" not in yaml_text(here.resolved())
     assert here.resolved()["inpaint"]["checkpoint"] == "./mine"
     monkeypatch.setenv("HOSTS_ROOT", "/x")
-    again = load_recipe(write(tmp_path, here.resolved_yaml()), sources={"donors": Path("/y")})
+    again = load_recipe(write(tmp_path, yaml_text(here.resolved())), sources={"donors": Path("/y")})
     assert again.recipe_id == here.recipe_id
     assert again.resolved() == here.resolved()
 
@@ -314,7 +315,8 @@ def test_a_licence_taken_away_is_not_the_default_again(tmp_path: Path) -> None:
     text = TEXT.replace("exclude: [case_00001]", "licence: null")
     recipe = load_recipe(write(tmp_path, text))
     again = load_recipe(
-        write(tmp_path, recipe.resolved_yaml()), sources={"hosts": Path("a"), "donors": Path("a")}
+        write(tmp_path, yaml_text(recipe.resolved())),
+        sources={"hosts": Path("a"), "donors": Path("a")},
     )
     assert again.sources["donors"].licence is None
 
