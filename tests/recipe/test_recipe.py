@@ -209,7 +209,7 @@ def test_mutated_recipes_are_located_and_their_repair_is_named(tmp_path: Path) -
         ),
     ],
 )
-def test_a_fault_is_told_at_its_line_and_column(
+def test_a_fault_is_reported_at_its_line_and_column(
     tmp_path: Path, old: str, new: str, word: str, line: str
 ) -> None:
     text = TEXT.replace(old, new, 1)
@@ -244,7 +244,7 @@ def test_random_slips_of_the_finger_get_the_right_suggestion(tmp_path: Path) -> 
     assert right >= 0.95 * total
 
 
-def test_a_transplant_without_donors_is_told_at_its_section(tmp_path: Path) -> None:
+def test_a_transplant_without_donors_is_reported_at_its_section(tmp_path: Path) -> None:
     text = re.sub(r"  donors:.*\n", "", TEXT)
     row, column = place_of(text, "name: tumors")
     assert refusal(tmp_path, text) == (
@@ -253,7 +253,7 @@ def test_a_transplant_without_donors_is_told_at_its_section(tmp_path: Path) -> N
     )
 
 
-def test_no_hosts_are_told_at_the_sources(tmp_path: Path) -> None:
+def test_no_hosts_are_reported_at_the_sources(tmp_path: Path) -> None:
     message = refusal(tmp_path, TEXT.replace("  hosts:", "  scans:"))
     assert message.startswith("x.yaml:4:1: sources: the source 'hosts' is missing")
 

@@ -198,12 +198,14 @@ def test_values_arrive_with_their_types(tmp_path: Path) -> None:
         ('"a\\e[31m": 1\nname: a\n', "x.yaml:1:1: a\\x1b[31m: unknown key"),
     ],
 )
-def test_each_fault_is_told_at_its_place(refusal: Any, text: str | bytes, expected: str) -> None:
+def test_each_fault_is_reported_at_its_place(
+    refusal: Any, text: str | bytes, expected: str
+) -> None:
     (line,) = refusal(text)
     assert line[: len(expected)] == expected
 
 
-def test_all_faults_are_told_in_the_order_of_the_file(refusal: Any) -> None:
+def test_all_faults_are_reported_in_the_order_of_the_file(refusal: Any) -> None:
     lines = refusal("seed: x\nname: 3\nparts:\n- {kind: ball, radus_mm: 1}\ncolour: blue\n")
     assert [line.split(": ")[1] for line in lines] == [
         "seed",
