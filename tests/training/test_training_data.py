@@ -17,7 +17,6 @@ from training_recipes import index_of, open_set, take, tiny_recipe
 from synthct.errors import MaskError, RecipeError, ResourceError
 from synthct.models.patch import PatchRules
 from synthct.training import cache as training_cache
-from synthct.training.cache import TrainingSet
 from synthct.training.coarse import coarser, thicker
 from synthct.training.data import PatchBatches, batches_from
 from synthct.training.draw import jittered
@@ -34,12 +33,6 @@ MOVED = {
     "donors": "scans",
     "accept": {"inside_fraction": 0.5, "organ_fraction": 0.6},
 }
-
-
-@pytest.fixture
-def tiny_set(kits_root: Path, tmp_path: Path) -> TrainingSet:
-    """Patches of the two cases with an image of ``kits_root``."""
-    return open_set(tiny_recipe(kits_root), tmp_path / "cache")
 
 
 @pytest.fixture
