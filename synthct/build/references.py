@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from synthct.errors import MaskError
-from synthct.metrics import Quantiles, Segmenter, hu_quantiles, local_features, near
+from synthct.metrics.adherence import Segmenter, local_features, near
+from synthct.metrics.distribution import Quantiles, hu_quantiles
 from synthct.sources import CaseEntry, Index, read_case
 from synthct.sources.keys import case_facts
 from synthct.storage.cache import load_arrays, save_arrays

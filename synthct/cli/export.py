@@ -12,7 +12,7 @@ from synthct.cli.common import Debug, on_terminal, reporting
 
 
 class Form(StrEnum):
-    """What the files are."""
+    """Export formats."""
 
     nifti = "nifti"
     png = "png"

@@ -64,7 +64,7 @@ class CheckpointFiles:
         """The patches that it takes and the labels that it provides.
 
         Args:
-            inpaint: The recipe's section, which ``declared.unfit`` has nothing against.
+            inpaint: The recipe's section, with no ``checkpoint_settings.setting_problems``.
             labels: What its masks want painted; None for whatever fits.
 
         Raises:

@@ -10,7 +10,9 @@ import numpy as np
 
 from synthct import seeds
 from synthct.errors import MaskError
-from synthct.masks import MaskKind, PlacementError, draw_slices, on_slice, slice_of
+from synthct.masks import MaskKind
+from synthct.masks.base import PlacementError
+from synthct.masks.slicing import draw_slices, on_slice, slice_of
 from synthct.models.patch import Patch, PatchRules, cut_patches
 from synthct.sources import read_case
 from synthct.training.coarse import coarser, thicker

@@ -14,7 +14,7 @@ import numpy as np
 from synthct import seeds
 from synthct.errors import RecipeError
 from synthct.masks import MaskKind
-from synthct.recipe.plan import suits
+from synthct.recipe.plan import has_required_labels
 from synthct.recipe.recipe import Split, donor_source
 from synthct.recipe.splits import assign_splits
 from synthct.sources import CaseEntry, Index
@@ -179,7 +179,8 @@ def _able(recipe: TrainingRecipe, section: MaskKind, cast: Cast) -> list[int]:
     return [
         number
         for number, host in enumerate(cast.hosts)
-        if suits(host, section) and (not section.needs_donor or lenders - {host.patient_id})
+        if has_required_labels(host, section)
+        and (not section.needs_donor or lenders - {host.patient_id})
     ]
 
 
@@ -188,8 +189,8 @@ def _require(recipe: TrainingRecipe, cast: Cast, able: Mapping[int, Sequence[int
         if able[number]:
             continue
         where = f"{recipe.name}: masks '{section.name}'"
-        if not any(suits(host, section) for host in cast.hosts):
-            wanted = ", ".join(section.wanted_labels() or section.useful_labels())
+        if not any(has_required_labels(host, section) for host in cast.hosts):
+            wanted = ", ".join(section.required_labels() or section.optional_labels())
             raise RecipeError(
                 f"{where}: no case to train on has {wanted}; drop the section, add a source, or "
                 "hold fewer patients out"

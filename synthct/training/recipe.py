@@ -81,7 +81,7 @@ class TrainingRecipe(Section):
         names = (
             name
             for m in self.masks
-            for name in (*m.wanted_labels(), *m.useful_labels(), *m.donor_labels())
+            for name in (*m.required_labels(), *m.optional_labels(), *m.donor_labels())
         )
         return tuple(dict.fromkeys(names))
 

@@ -15,7 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from synthct import metrics
+from synthct.metrics.error import mean_absolute_error, mean_error
+from synthct.metrics.seam import pooled_seam_ratio, seam_steps
+from synthct.metrics.texture import texture_ratio
 from synthct.models.checkpoint import Checkpoint, CheckpointFiles
 from synthct.models.methods import Diffusion
 from synthct.models.painting import Inpainter
@@ -87,15 +89,15 @@ class Validation:
             before, mask = one.plane.array, one.region.array
             window = window_for(one.label, float(before[mask].mean()), one.patches[0].codec)
             compared: Any = (before, pasted.array, mask, window.range_hu)
-            errors.append(metrics.mean_absolute_error(*compared))
-            off.append(abs(metrics.mean_error(*compared)))
-            textures.append(metrics.texture_ratio(*compared))
-            seams.append(metrics.seam_steps(*compared))
+            errors.append(mean_absolute_error(*compared))
+            off.append(abs(mean_error(*compared)))
+            textures.append(texture_ratio(*compared))
+            seams.append(seam_steps(*compared))
         return Measures(
             loss=self.loss(objective),
             mae_hu=float(np.mean(errors)),
             mean_error_hu=float(np.mean(off)),
-            seam_ratio=metrics.pooled_seam_ratio(seams),
+            seam_ratio=pooled_seam_ratio(seams),
             texture_ratio=float(np.median([t for t in textures if not math.isnan(t)] or [np.nan])),
         )
 

@@ -17,10 +17,10 @@ from diffusers.training_utils import EMAModel
 
 from synthct.build.references import learn_references
 from synthct.dataset.sample import Sample
-from synthct.evaluate.collect import Job, collect
+from synthct.evaluate.collect import FeatureJob, collect
 from synthct.evaluate.pictures import Crop, Extracted
 from synthct.evaluate.stream import Dataset
-from synthct.metrics import MEASURES
+from synthct.metrics.table import MEASURES
 from synthct.sources import Index, Kits, PhantomSource, index_sources
 from synthct.sources.scanner import write_case
 from synthct.studies.selftest.stand_in import stand_in_facts
@@ -221,7 +221,7 @@ class _Means:
 
 
 def _features(cache: Path) -> str:
-    jobs = [Job("painted", _Means(), "mask"), Job("painted", _Means(), "slice")]
+    jobs = [FeatureJob("painted", _Means(), "mask"), FeatureJob("painted", _Means(), "slice")]
     nothing: Callable[..., None] = lambda *_: None  # noqa: E731
     sets = collect(_Rows(), jobs, scans=None, cache_dir=cache, advance=nothing, visit=nothing)
     return _digest(*(one.features for one in sets))

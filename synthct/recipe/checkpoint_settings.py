@@ -1,7 +1,7 @@
-"""A recipe's section ``inpaint`` against its checkpoint, before weights are loaded.
+"""Checks a recipe's section ``inpaint`` against its checkpoint, before weights are loaded.
 
-A checkpoint of synthct declares which labels, codecs, patches and spacings it was trained on. For
-those of other makers the recipe must state what cannot be guessed.
+Checkpoints of synthct declare the labels, codecs, patches and spacings that they were trained on.
+For other checkpoints the recipe must state what their files do not.
 """
 
 from __future__ import annotations
@@ -14,16 +14,10 @@ from synthct.models.network import described
 from synthct.recipe.yaml_errors import Problem, did_you_mean
 
 
-def unfit(
+def setting_problems(
     files: CheckpointFiles, inpaint: Diffusion, labels: Sequence[str | None]
 ) -> Iterator[Problem]:
-    """Settings that do not go with the checkpoint, or that it needs and that are missing.
-
-    Args:
-        files: The checkpoint.
-        inpaint: The recipe's section.
-        labels: What its masks want painted; None for whatever fits.
-    """
+    """Settings that do not fit the checkpoint, or that it needs and that are missing."""
     for key in FOREIGN:
         if key not in files.network.settings and getattr(inpaint, key) is not None:
             message = f"{described(files)}, which takes no '{key}'; remove it"
