@@ -14,8 +14,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from synthct.masks import Mask, MaskSection, Params, voxel_centres
-from synthct.masks.base import make_mask
+from synthct.masks.base import Mask, MaskSection, Params, make_mask, voxel_centres
 from synthct.volume import Box
 from synthct.volume.case import Case
 
