@@ -16,6 +16,10 @@ from hypothesis import HealthCheck, settings
 from synthct.volume import Affine, Array, Index3, Volume, restore_orientation, write_volume
 from synthct.volume.case import Case
 
+# The only Hub of all tests is one on loopback; also for the conftest.py of a folder, which is
+# imported before pytest is configured.
+loopback.announce()
+
 # Here and in every process that tests start: networks this small only wait on a second thread, and
 # the number of threads changes low bits.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -45,8 +49,7 @@ KITS_AXES = np.array([[0.0, 0, -1, 0], [0, -1, 0, 0], [-1, 0, 0, 0], [0, 0, 0, 1
 
 
 def pytest_configure() -> None:
-    """The only Hub of all tests is one on loopback; examples of properties are always the same."""
-    loopback.announce()
+    """Examples of properties are always the same."""
     settings.register_profile(
         "synthct",
         derandomize=True,
