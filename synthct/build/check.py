@@ -16,8 +16,9 @@ from synthct.build.controls import require_paint
 from synthct.dataset.lockfile import Lock, LockedCase, LockedSource, work_id
 from synthct.errors import CheckpointError
 from synthct.licence import Origin, licence_of
-from synthct.models.checkpoint import CheckpointFiles, find_checkpoint
+from synthct.models.checkpoint import find_checkpoint
 from synthct.models.methods import Diffusion
+from synthct.models.network import CheckpointFiles
 from synthct.models.patch import PatchRules
 from synthct.recipe.declared import unfit
 from synthct.recipe.plan import Plan, plan_samples

@@ -1,7 +1,7 @@
 """The folder of a checkpoint: which of its files are opened, and what they must be beforehand.
 
 JSON, word lists and safetensors only, plain files of a sane size that lie where they seem to,
-classes from the layouts in ``networks``, and no code. Each network checks its own configs.
+classes from a list of layouts, and no code. Each network checks its own configs.
 """
 
 from __future__ import annotations
@@ -11,17 +11,15 @@ import json
 import logging
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from synthct.errors import CheckpointError
 from synthct.models.layout import INDEX, INDEX_KEYS, Component, Layout
-from synthct.models.network import Network
-from synthct.models.networks import class_names, network_of
-from synthct.models.networks.palette import Palette
+from synthct.storage.hub import COMMIT, HUB_ID, asking_hub
 
-TRAINING = "training.json"
+TRAINING, README = "training.json", "README.md"
 #: Hashes of these files, in the format of ``sha256sum``: finite weights may still be damaged.
 SUMS = "SHA256SUMS"
 
@@ -34,18 +32,53 @@ _MAX_HEADER_BYTES = 1 << 24
 _log = logging.getLogger(__name__)
 
 
+def download_folder(name: str, revision: str, layouts: Sequence[Layout]) -> tuple[Path, str]:
+    """Download a checkpoint's files from the Hub.
+
+    Args:
+        name: The id of the repository.
+        revision: Commit, tag or branch.
+        layouts: Pipelines whose files are downloaded where they exist; nothing else is.
+
+    Returns:
+        The folder, and the commit that the revision stands for.
+
+    Raises:
+        CheckpointError: If the name is no Hub id.
+        HubError: If the Hub does not deliver it.
+    """
+    from huggingface_hub import snapshot_download
+
+    if not HUB_ID.fullmatch(name):
+        raise CheckpointError(
+            f"checkpoint '{name}' is no Hub id 'owner/name', but a revision is given; remove it"
+        )
+    files = dict.fromkeys(file for layout in layouts for file in layout.all_files)
+    with asking_hub(f"checkpoint '{name}' at revision '{revision}'"):
+        folder = Path(
+            snapshot_download(
+                name, revision=revision, allow_patterns=[*files, TRAINING, SUMS, README]
+            )
+        )
+        commit = folder.name  # a snapshot's folder is named after its commit
+        if not COMMIT.fullmatch(commit):
+            raise ValueError(f"it calls a commit '{commit}'")
+    return folder, commit
+
+
 def check_folder(
-    folder: Path, name: str, *, from_hub: bool
-) -> tuple[type[Network], dict[str, str]]:
-    """Refuse a folder of which not everything is as it must be, and hash its files.
+    folder: Path, name: str, layouts: Sequence[Layout], *, from_hub: bool
+) -> tuple[Layout, dict[str, str]]:
+    """Refuse a folder with a file that is missing, damaged or not allowed, and hash its files.
 
     Args:
         folder: The checkpoint's folder.
         name: The checkpoint's name, for messages.
+        layouts: The pipelines that may be in it.
         from_hub: Whether it lies in the cache of the Hub, whose files are links to its store.
 
     Returns:
-        The kind of its network, and the sha256 of each file that takes part in painting.
+        The layout of its pipeline, and the sha256 of each file that takes part in painting.
 
     Raises:
         CheckpointError: If a file is missing, no plain file, too large or not what ``SHA256SUMS``
@@ -53,11 +86,16 @@ def check_folder(
             synthct does not run.
     """
     if not (folder / INDEX).exists():
-        raise CheckpointError(f"checkpoint '{name}' lacks {INDEX}; {_hint(folder, Palette.layout)}")
+        raise CheckpointError(f"checkpoint '{name}' lacks {INDEX}; {_hint(folder, layouts[0])}")
     _require_plain(folder, INDEX, name, anywhere=from_hub)
     index = read_json(folder / INDEX, name)
-    network = _network(index, name)
-    layout = network.layout
+    pipeline = index.get("_class_name")
+    layout = next((one for one in layouts if one.class_name == pipeline), None)
+    if layout is None:
+        raise CheckpointError(
+            f"checkpoint '{name}' asks for the pipeline {pipeline}; synthct runs "
+            f"{', '.join(one.class_name for one in layouts)} only"
+        )
     files = layout.files_in(folder)
     missing = [n for n in files if not (folder / n).exists()]
     if missing:
@@ -81,14 +119,14 @@ def check_folder(
         _check_sums(folder / SUMS, hashes, name)
     else:
         _log.info("checkpoint %s has no %s: damaged weights may go unnoticed", name, SUMS)
-    return network, {n: hashes[n] for n in files}
+    return layout, {n: hashes[n] for n in files}
 
 
 def write_sums(folder: Path) -> None:
     """Write the hashes by which ``check_folder`` finds damage; the last file of a checkpoint."""
-    layout = _network(read_json(folder / INDEX, folder.name), folder.name).layout
-    files = [n for n in (*layout.files_in(folder), TRAINING) if (folder / n).exists()]
-    lines = [f"{_sha256(folder / n, folder.name)}  {n}\n" for n in files]
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    names = [path.relative_to(folder).as_posix() for path in files]
+    lines = [f"{_sha256(folder / n, folder.name)}  {n}\n" for n in names if n not in (SUMS, README)]
     (folder / SUMS).write_text("".join(lines))
 
 
@@ -152,21 +190,6 @@ def _require_plain(folder: Path, file: str, name: str, *, anywhere: bool) -> Non
     )  # fmt: skip
     if what is not None:
         raise CheckpointError(f"checkpoint '{name}': {file} {what}")
-
-
-def _network(index: Mapping[str, Any], name: str) -> type[Network]:
-    """The kind of network whose pipeline a folder names.
-
-    Raises:
-        CheckpointError: If it is none of those that synthct runs.
-    """
-    pipeline = index.get("_class_name")
-    if (network := network_of(pipeline)) is None:
-        raise CheckpointError(
-            f"checkpoint '{name}' asks for the pipeline {pipeline}; synthct runs "
-            f"{', '.join(class_names())} only"
-        )
-    return network
 
 
 def _check_classes(folder: Path, index: Mapping[str, Any], layout: Layout, name: str) -> None:

@@ -8,18 +8,15 @@ libraries to check. Such a checkpoint does not declare labels, codecs and spacin
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from synthct.models.config import Channels, check_range
 from synthct.models.methods import Diffusion
-from synthct.models.network import Misfit, described
+from synthct.models.network import CheckpointFiles, Misfit, described
 from synthct.models.patch import PatchRules
 from synthct.volume.intensity import parse_codec
-
-if TYPE_CHECKING:
-    from synthct.models.checkpoint import CheckpointFiles
 
 Layers = Annotated[int, Field(ge=1, le=64)]
 Side = Annotated[int, Field(ge=1, le=4096)]

@@ -8,8 +8,11 @@ recipes are checked without it.
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from synthct.models.layout import Layout
@@ -19,7 +22,93 @@ from synthct.models.patch import Patch, PatchRules
 if TYPE_CHECKING:
     import torch
 
-    from synthct.models.checkpoint import Checkpoint, CheckpointFiles
+
+@dataclass(frozen=True)
+class CheckpointFiles:
+    """A checkpoint on disk whose files are there and hashed, but not yet loaded.
+
+    Attributes:
+        name: As the user wrote it; never a path of this machine.
+        folder: Where it lies.
+        revision: The Hub commit, if it came from there.
+        hashes: sha256 of each file.
+        configs: The config of each component; of the scheduler, the noise schedule that the
+            network was trained with.
+        training: Facts of its training (``training.json``); empty where it states none.
+        network: The kind of its network.
+    """
+
+    name: str
+    folder: Path
+    revision: str | None
+    hashes: Mapping[str, str]
+    configs: Mapping[str, Mapping[str, Any]]
+    training: Mapping[str, Any]
+    network: type[Network]
+
+    @property
+    def scheduler_config(self) -> Mapping[str, Any]:
+        """The noise schedule that the network was trained with."""
+        return self.configs["scheduler"]
+
+    @property
+    def checkpoint_id(self) -> str:
+        """sha256 over the names and hashes of every file used."""
+        return checkpoint_id(self.hashes)
+
+    def rules(self, inpaint: Diffusion, labels: Sequence[str | None]) -> PatchRules:
+        """The patches that it takes and the labels that it provides.
+
+        Args:
+            inpaint: The recipe's section, which ``declared.unfit`` has nothing against.
+            labels: What its masks want painted; None for whatever fits.
+
+        Raises:
+            CheckpointError: If its config makes no sense, or a package is missing.
+        """
+        return self.network.rules(self, inpaint, labels)
+
+    def facts(self) -> dict[str, Any]:
+        """Name, id, revision and hashes, as a sample's provenance states them."""
+        return {
+            "checkpoint": self.name,
+            "checkpoint_id": self.checkpoint_id,
+            "revision": self.revision,
+            "files": dict(self.hashes),
+        }
+
+    @property
+    def trained_on(self) -> frozenset[str]:
+        """Voxel hashes of the scans it was trained on, and fingerprints where they are listed."""
+        cases, names = self.training.get("cases", []), ("voxel_sha256", "fingerprint")
+        return frozenset(case[name] for case in cases for name in names if case.get(name))
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A loaded checkpoint, ready to paint: in float32, in evaluation mode.
+
+    Attributes:
+        files: Where it came from.
+        components: Its networks and what else was loaded, by name.
+    """
+
+    files: CheckpointFiles
+    components: Mapping[str, Any] = field(repr=False)
+
+    def __getitem__(self, name: str) -> Any:
+        """A component, such as ``unet``."""
+        return self.components[name]
+
+
+def checkpoint_id(hashes: Mapping[str, str]) -> str:
+    """The id of a checkpoint, from its files.
+
+    Args:
+        hashes: sha256 of every file used, by name.
+    """
+    text = "\n".join(f"{name} {hashes[name]}" for name in sorted(hashes))
+    return hashlib.sha256(b"synthct/checkpoint/v1\0" + text.encode()).hexdigest()
 
 
 class Misfit(NamedTuple):

@@ -24,7 +24,8 @@ from diffusers.utils.torch_utils import randn_tensor
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-from synthct.models.networks.palette import PaletteConfig
+from synthct.models.folder import check_folder, download_folder, read_json
+from synthct.models.palette_config import LAYOUT, PaletteConfig, check_config
 
 #: Spacings are embedded relative to this, so that a common abdominal scan sits near zero.
 REFERENCE_SPACING_MM = 0.8
@@ -58,7 +59,7 @@ def configured_by(fields: type[BaseModel]) -> Callable[[Callable[..., None]], An
 class PaletteUNet(ModelMixin, ConfigMixin):
     """A U-Net that predicts the noise (or velocity) of a masked CT patch.
 
-    Its arguments are the fields of ``networks.palette.PaletteConfig``.
+    Its arguments are the fields of ``palette_config.PaletteConfig``.
     """
 
     @configured_by(PaletteConfig)
@@ -192,9 +193,11 @@ class PaletteInpaintPipeline(DiffusionPipeline):
             CheckpointError: If it is none that synthct opens.
             HubError: If the Hub does not deliver it.
         """
-        from synthct.models.checkpoint import find_checkpoint
-
-        return str(find_checkpoint(pretrained_model_name, revision=revision or "main").folder)
+        name = pretrained_model_name
+        folder = download_folder(name, revision or "main", [LAYOUT])[0]
+        check_folder(folder, name, [LAYOUT], from_hub=True)
+        check_config(name, read_json(folder / "unet/config.json", name))
+        return str(folder)
 
     @torch.no_grad()
     def __call__(

@@ -8,18 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from synthct.errors import CheckpointError
 from synthct.models.folder import read_json
-from synthct.models.networks.latent import require_transformers
+from synthct.models.network import CheckpointFiles
 from synthct.models.weights import build, fill
-
-if TYPE_CHECKING:
-    from synthct.models.checkpoint import CheckpointFiles
 
 #: The fields of a config that shape the network or its arithmetic.
 _FIELDS = (
@@ -86,10 +83,9 @@ def load_text_model(files: CheckpointFiles, device: str) -> TextModel:
         device: Where it runs.
 
     Raises:
-        CheckpointError: If transformers is missing, or a file is not what it must be.
+        CheckpointError: If a file is not what it must be.
     """
     name, folder, config = files.name, files.folder, files.configs["text_encoder"]
-    require_transformers(name)
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
     fields = {field: config[field] for field in _FIELDS if field in config}

@@ -11,7 +11,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,9 +20,7 @@ from torch import Tensor, nn
 
 from synthct.errors import CheckpointError
 from synthct.models.config import OF_DIFFUSERS
-
-if TYPE_CHECKING:
-    from synthct.models.checkpoint import CheckpointFiles
+from synthct.models.network import CheckpointFiles
 
 Network = TypeVar("Network", bound=nn.Module)
 

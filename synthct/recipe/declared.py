@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from synthct.models.checkpoint import CheckpointFiles
 from synthct.models.methods import FOREIGN, Diffusion
-from synthct.models.network import described
+from synthct.models.network import CheckpointFiles, described
 from synthct.recipe.yaml_errors import Problem, did_you_mean
 
 

@@ -15,8 +15,7 @@ from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from synthct.models.checkpoint import CheckpointFiles
-from synthct.models.network import Network
+from synthct.models.network import CheckpointFiles, Network
 from synthct.models.patch import PatchRules
 from synthct.training.data import Batch
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from synthct.errors import RecipeError
-from synthct.models.checkpoint import CheckpointFiles
-from synthct.models.network import described
+from synthct.models.network import CheckpointFiles, described
 from synthct.recipe.yaml_errors import did_you_mean
 from synthct.recipe.yaml_model import Document, Location
 from synthct.training.sections import ModelSection

@@ -17,9 +17,9 @@ from torch import nn
 from synthct.dataset.markdown import code, inert, table
 from synthct.dataset.records import yaml_text
 from synthct.licence import hub_fields
-from synthct.models.checkpoint import CheckpointFiles
 from synthct.models.folder import write_sums
 from synthct.models.layout import DIFFUSERS
+from synthct.models.network import CheckpointFiles
 from synthct.models.palette import num_parameters
 from synthct.sources import CaseEntry, FolderSection
 from synthct.storage.files import atomic_write, make_folder, sync_folder

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from synthct.models.methods import Scheduler
-from synthct.models.networks.palette import PaletteFields
+from synthct.models.palette_config import PaletteFields
 from synthct.volume.views import View
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]

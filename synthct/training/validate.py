@@ -16,8 +16,8 @@ import numpy.typing as npt
 import torch
 
 from synthct import metrics
-from synthct.models.checkpoint import Checkpoint, CheckpointFiles
 from synthct.models.methods import Diffusion
+from synthct.models.network import Checkpoint, CheckpointFiles
 from synthct.models.painting import Inpainter
 from synthct.models.patch import Patch, paste_patches
 from synthct.seeds import derive_seed

@@ -20,7 +20,7 @@ from synthct.errors import CheckpointError
 from synthct.models.checkpoint import find_checkpoint, load_checkpoint
 from synthct.models.folder import SUMS, write_sums
 from synthct.models.methods import Diffusion
-from synthct.models.networks import NETWORKS, all_files
+from synthct.models.networks import NETWORKS, layouts
 from synthct.models.networks.latent import TextGuided
 from synthct.models.networks.unconditional import Unconditional
 
@@ -215,7 +215,7 @@ def test_sums_tell_damage(text: Path) -> None:
 
 def test_the_safety_checker_is_neither_needed_nor_fetched(text: Path) -> None:
     assert not (text / "safety_checker").exists()
-    asked = set(all_files())
+    asked = {file for layout in layouts() for file in layout.all_files}
     assert set(TextGuided.layout.files_in(text)) < asked
     assert not any(name.endswith((".bin", ".py", ".pkl")) or "safety" in name for name in asked)
     assert all(set(network.layout.files) <= asked for network in NETWORKS)

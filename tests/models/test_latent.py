@@ -16,8 +16,9 @@ from foreign_checkpoints import SIDE, count_passes, write_text_model
 from torch import Tensor, nn
 
 from synthct.errors import CheckpointError
-from synthct.models.checkpoint import Checkpoint, load_checkpoint
+from synthct.models.checkpoint import load_checkpoint
 from synthct.models.methods import Diffusion
+from synthct.models.network import Checkpoint
 from synthct.models.painting import Inpainter, Job
 from synthct.models.patch import Patch, PatchRules, cut_patches, paste_patches
 from synthct.volume import Volume

@@ -21,8 +21,9 @@ from synthct.cli import app
 from synthct.errors import CheckpointError
 from synthct.models.checkpoint import find_checkpoint, load_checkpoint
 from synthct.models.folder import SUMS, write_sums
-from synthct.models.networks.palette import Palette, PaletteConfig
+from synthct.models.networks.palette import Palette
 from synthct.models.palette import PaletteUNet
+from synthct.models.palette_config import PaletteConfig
 
 FILES = Palette.layout.files
 (WEIGHTS,) = Palette.layout.weights

@@ -19,10 +19,10 @@ from synthct.build.run import build
 from synthct.dataset.lockfile import read_lock
 from synthct.errors import CheckpointError
 from synthct.models import networks
-from synthct.models.checkpoint import Checkpoint, CheckpointFiles, find_checkpoint
+from synthct.models.checkpoint import find_checkpoint
 from synthct.models.layout import Layout
 from synthct.models.methods import DIFFUSION_WORDS, Diffusion, MethodWords
-from synthct.models.network import Network
+from synthct.models.network import Checkpoint, CheckpointFiles, Network
 from synthct.models.painting.tensors import as_tensors
 from synthct.models.palette import smooth_fill
 from synthct.models.patch import Patch, PatchRules

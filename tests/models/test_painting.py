@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from synthct.errors import CheckpointError, MaskError
-from synthct.models.checkpoint import Checkpoint, load_checkpoint
+from synthct.models.checkpoint import load_checkpoint
 from synthct.models.methods import Diffusion
+from synthct.models.network import Checkpoint
 from synthct.models.painting import (
     NOT_FROM_IMAGES,
     SCHEDULERS,

@@ -14,8 +14,9 @@ from foreign_checkpoints import SIDE, count_passes, write_unconditional
 from torch import Tensor, nn
 
 from synthct.errors import CheckpointError
-from synthct.models.checkpoint import Checkpoint, CheckpointFiles, load_checkpoint
+from synthct.models.checkpoint import load_checkpoint
 from synthct.models.methods import Diffusion
+from synthct.models.network import Checkpoint, CheckpointFiles
 from synthct.models.networks.unconditional import Unconditional
 from synthct.models.painting import Inpainter, Job
 from synthct.models.patch import Patch

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from training_recipes import tiny_recipe
 
 from synthct.models import networks
-from synthct.models.checkpoint import Checkpoint, CheckpointFiles, load_checkpoint
+from synthct.models.checkpoint import load_checkpoint
 from synthct.models.layout import Component, Layout
 from synthct.models.methods import Diffusion
-from synthct.models.network import Network
+from synthct.models.network import Checkpoint, CheckpointFiles, Network
 from synthct.models.painting.tensors import as_tensors
 from synthct.models.patch import Patch, PatchRules
 from synthct.models.weights import load_network

@@ -26,13 +26,11 @@ from synthct.models.foreign import (
 )
 from synthct.models.layout import TRANSFORMERS, Component, Layout
 from synthct.models.methods import Diffusion
-from synthct.models.network import Misfit, Network, described
+from synthct.models.network import Checkpoint, CheckpointFiles, Misfit, Network, described
 from synthct.models.patch import Patch, PatchRules
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from synthct.models.checkpoint import Checkpoint, CheckpointFiles
 
 
 class TextUnetConfig(UnetConfig):
@@ -146,6 +144,7 @@ class TextGuided(Network):
     @classmethod
     def load(cls, files: CheckpointFiles, device: str) -> Mapping[str, Any]:
         """As in ``Network``; ``text`` is the encoder with its tokenizer."""
+        require_transformers(files.name)
         from diffusers import AutoencoderKL, UNet2DConditionModel
 
         from synthct.models.text import load_text_model

@@ -17,15 +17,13 @@ from synthct.models.config import require
 from synthct.models.foreign import Pixels, UnetConfig, codec_misfits, stated_rules
 from synthct.models.layout import Component, Layout
 from synthct.models.methods import JUMP_LENGTH, JUMP_N_SAMPLE, REPAINT, Diffusion
-from synthct.models.network import Misfit, Network, described
+from synthct.models.network import Checkpoint, CheckpointFiles, Misfit, Network, described
 from synthct.models.patch import Patch, PatchRules
 
 if TYPE_CHECKING:
     import torch
     from diffusers import RePaintScheduler
     from torch import Tensor
-
-    from synthct.models.checkpoint import Checkpoint, CheckpointFiles
 
 
 class UnconditionalConfig(UnetConfig):

@@ -16,8 +16,8 @@ import numpy.typing as npt
 import torch
 
 from synthct.errors import MaskError
-from synthct.models.checkpoint import Checkpoint
 from synthct.models.methods import Diffusion
+from synthct.models.network import Checkpoint
 from synthct.models.patch import Patch
 
 FloatArray = npt.NDArray[np.float32]

@@ -13,15 +13,10 @@ from synthct.dataset.manifest import MANIFEST, read_manifest
 from synthct.dataset.records import front_matter
 from synthct.errors import CheckpointError, PolicyError, RecipeError, VerifyError
 from synthct.licence import Origin, hub_fields, licence_of, terms_of
-from synthct.models.checkpoint import (
-    PACKAGE_PREFIX,
-    CheckpointFiles,
-    find_checkpoint,
-    load_checkpoint,
-)
+from synthct.models.checkpoint import PACKAGE_PREFIX, find_checkpoint, load_checkpoint
 from synthct.models.folder import SUMS, TRAINING
 from synthct.models.layout import INDEX
-from synthct.models.network import described
+from synthct.models.network import CheckpointFiles, described
 from synthct.publish.hub.leaks import require_no_leaks
 from synthct.publish.hub.parcel import CARD, Item, Parcel
 

@@ -13,7 +13,8 @@ from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
 from synthct.errors import CheckpointError
-from synthct.models.checkpoint import Checkpoint, CheckpointFiles, load_checkpoint
+from synthct.models.checkpoint import load_checkpoint
+from synthct.models.network import Checkpoint, CheckpointFiles
 from synthct.models.networks.palette import Palette
 from synthct.models.palette import PaletteInpaintPipeline, PaletteUNet
 from synthct.models.patch import PatchRules
