@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -27,9 +27,14 @@ class PatchFields(BaseModel):
         codecs: Preset name or fields of a codec by label, and ``default`` for all the others.
         patch_sizes: Side lengths in pixels of the patches that it was trained on.
         spacing_range_mm: Least and greatest in-plane spacing that it was trained on.
+        shape: For recipes: the fields that shape the weights. Training that starts from a
+            checkpoint cannot change them.
+        summary: For recipes: what a checkpoint's card says after the number of parameters.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    shape: ClassVar[tuple[str, ...]] = ()
+    summary: ClassVar[str] = ""
 
     labels: Annotated[tuple[Label, ...], Field(max_length=1000)] = ()
     codecs: Annotated[Mapping[str, str | dict[str, Any]], Field(min_length=1, max_length=1001)] = (

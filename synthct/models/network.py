@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+from synthct.models.config import PatchFields
 from synthct.models.layout import Layout
 from synthct.models.methods import DIFFUSION_WORDS, REPAINT, Diffusion, MethodWords
 from synthct.models.patch import Patch, PatchRules
@@ -131,8 +132,8 @@ class Network(ABC):
         settings: The settings of ``inpaint`` that it takes beside those of every checkpoint.
         packages: Packages that it needs beside those of every build; named in the lock.
         numeric_packages: Those of them on whose version the low bits depend.
-        is_trained_here: Whether ``synthct train`` makes such checkpoints: only these are
-            published and trained further.
+        section: The section ``model`` of the training recipes that make such checkpoints; None
+            where ``synthct train`` makes none, which are neither published nor trained further.
         words: What a dataset's card says of its paintings.
         device: Where the loaded network is.
         passes: Passes of the network for one batch.
@@ -142,7 +143,7 @@ class Network(ABC):
     settings: ClassVar[tuple[str, ...]] = ()
     packages: ClassVar[tuple[str, ...]] = ()
     numeric_packages: ClassVar[tuple[str, ...]] = ()
-    is_trained_here: ClassVar[bool] = False
+    section: ClassVar[type[PatchFields] | None] = None
     words: ClassVar[MethodWords] = DIFFUSION_WORDS
 
     device: torch.device

@@ -26,8 +26,6 @@ class PaletteFields(PatchFields):
     residual blocks, dropout 0.2, attention with 32 channels per head in the middle block only.
 
     Attributes:
-        shape: The fields by which weights are shaped: training from a checkpoint cannot change
-            them.
         block_out_channels: Channels per level.
         layers_per_block: Residual blocks per level.
         attention_head_dim: Channels per attention head in the middle block.
@@ -48,15 +46,6 @@ class PaletteFields(PatchFields):
             does. A network that predicts noise means something far beyond where there is hardly
             any signal. For networks that paint the image itself, not a difference.
     """
-
-    shape: ClassVar[tuple[str, ...]] = (
-        "block_out_channels",
-        "layers_per_block",
-        "attention_head_dim",
-        "norm_num_groups",
-        "fold",
-        "residual_scale",
-    )
 
     block_out_channels: Annotated[tuple[Channels, ...], Field(min_length=1, max_length=8)] = (
         64, 128, 256, 512,
@@ -87,6 +76,32 @@ class PaletteFields(PatchFields):
         if self.clip_denoised and self.residual_scale is not None:
             raise ValueError("clip_denoised is for the image itself; remove residual_scale")
         return self
+
+
+class PaletteSection(PaletteFields):
+    """The section ``model`` of a training recipe: the network and the patches that it takes.
+
+    Its labels are those that it paints beside those of the masks; they come first. A checkpoint
+    that training starts from brings its own.
+
+    Attributes:
+        kind: Which network it is.
+    """
+
+    shape: ClassVar[tuple[str, ...]] = (
+        "block_out_channels",
+        "layers_per_block",
+        "attention_head_dim",
+        "norm_num_groups",
+        "fold",
+        "residual_scale",
+    )
+    summary: ClassVar[str] = (
+        "U-Net that paints the masked part of a CT slice\n"
+        "(Palette-style inpainting: noisy patch, masked patch, mask; loss inside the mask only)."
+    )
+
+    kind: Literal["palette"] = "palette"
 
 
 class PaletteConfig(PaletteFields):

@@ -27,8 +27,6 @@ def unfit(
         if key not in files.network.settings and getattr(inpaint, key) is not None:
             message = f"{described(files)}, which takes no '{key}'; remove it"
             yield Problem(("inpaint", key), message)
-    for misfit in files.network.misfits(files, inpaint, labels):
-        yield Problem(("inpaint", *misfit.key), misfit.message)
     known = [label for label in labels if label is not None]
     for key in ("codecs", "prompt"):
         by_label = getattr(inpaint, key)
@@ -36,3 +34,5 @@ def unfit(
             if label not in ("default", *known):
                 message = f"no mask paints '{label}'{did_you_mean(label, known)}"
                 yield Problem(("inpaint", key, label), message, at_key=True)
+    for misfit in files.network.misfits(files, inpaint, labels):
+        yield Problem(("inpaint", *misfit.key), misfit.message)

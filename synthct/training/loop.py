@@ -37,7 +37,7 @@ from synthct.training.checkpoint import Parts, Progress, latest_state, load_stat
 from synthct.training.data import Batch, PatchBatches, batches_from
 from synthct.training.keeper import Keeper
 from synthct.training.objective import Objective
-from synthct.training.objectives import OBJECTIVES
+from synthct.training.objectives import make_objective
 from synthct.training.recipe import TrainingRecipe
 
 logger = logging.getLogger(__name__)
@@ -166,7 +166,7 @@ def train(
     accelerator = _accelerator(recipe, output, device, tensorboard=tensorboard)
     _make_repeatable()
     make_folder(output)
-    objective = OBJECTIVES[recipe.model.kind](recipe)
+    objective = make_objective(recipe)
     # Phantoms, indexes and patches are made once and then found in the cache.
     with accelerator.main_process_first():
         recipe = recipe.model_copy(update={"sources": download(recipe.sources, cache_dir)})

@@ -12,7 +12,6 @@ from synthct.errors import RecipeError
 from synthct.models.network import CheckpointFiles, described
 from synthct.recipe.yaml_errors import did_you_mean
 from synthct.recipe.yaml_model import Document, Location
-from synthct.training.sections import ModelSection
 
 #: What a checkpoint declares by label: the recipe's entries are added to the checkpoint's.
 BY_LABEL = ("codecs", "strengths")
@@ -54,7 +53,7 @@ def apply_checkpoint(document: Document, files: CheckpointFiles) -> None:
         RecipeError: If the recipe asks for another network or another prediction, or if the
             checkpoint is not one that synthct trains.
     """
-    if not files.network.is_trained_here:
+    if (section := files.network.section) is None:
         message = (
             f"{described(files)}, which paints but cannot be trained on here; start from a "
             "checkpoint of synthct"
@@ -66,8 +65,8 @@ def apply_checkpoint(document: Document, files: CheckpointFiles) -> None:
     # A checkpoint that paints with another schedule says in training.json which it was trained on.
     schedule = {**files.scheduler_config, **files.training.get("noise", {})}
     config = files.configs[files.network.layout.components[0].name]
-    for section, given, base, names in (
-        ("model", model, config, ModelSection.shape),
+    for key, given, base, names in (
+        ("model", model, config, section.shape),
         ("noise", noise, schedule, ("prediction_type",)),
     ):
         for name in names:
@@ -76,8 +75,8 @@ def apply_checkpoint(document: Document, files: CheckpointFiles) -> None:
                     f"'{files.name}', which training starts from, has {base.get(name)}; "
                     "leave the field out"
                 )
-                raise document.error((section, name), message, at_key=True)
-    for name in ModelSection.model_fields:
+                raise document.error((key, name), message, at_key=True)
+    for name in section.model_fields:
         if name in BY_LABEL:
             own = model.get(name, {})
             if isinstance(own, dict):

@@ -11,11 +11,12 @@ from pydantic import Field, model_validator
 from synthct.licence import Origin, licence_of
 from synthct.masks import MaskKind
 from synthct.models.checkpoint import find_checkpoint
+from synthct.models.palette_config import PaletteSection
 from synthct.recipe.recipe import donor_source
 from synthct.recipe.yaml_errors import Problem, did_you_mean
 from synthct.recipe.yaml_model import expand_variables, fail_at, read_yaml, validate
 from synthct.sources import Source
-from synthct.training.overlay import apply_checkpoint, apply_preset
+from synthct.training.overlay import BY_LABEL, apply_checkpoint, apply_preset
 from synthct.training.sections import (
     Count,
     DataSection,
@@ -54,7 +55,7 @@ class TrainingRecipe(Section):
     revision: str | None = None
     sources: Annotated[Mapping[str, Source], Field(min_length=1)]
     masks: Annotated[tuple[MaskKind, ...], Field(min_length=1)]
-    model: ModelSection = ModelSection()
+    model: ModelSection = PaletteSection()
     data: DataSection = DataSection()
     noise: NoiseSection = NoiseSection()
     optim: OptimSection = OptimSection()
@@ -147,8 +148,8 @@ def _name_problems(recipe: TrainingRecipe) -> Iterator[Problem]:
         if name not in recipe.sources:
             message = f"there is no source '{name}'{did_you_mean(name, list(recipe.sources))}"
             yield Problem(("data", "source_weights", name), message, at_key=True)
-    for field in ("codecs", "strengths"):
-        for label in getattr(recipe.model, field) or ():
+    for field in BY_LABEL:
+        for label in getattr(recipe.model, field, None) or ():
             if label not in ("default", *recipe.labels):
                 message = f"no mask paints '{label}'{did_you_mean(label, list(recipe.labels))}"
                 yield Problem(("model", field, label), message, at_key=True)

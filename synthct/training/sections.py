@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from synthct.models.methods import Scheduler
-from synthct.models.palette_config import PaletteFields
+from synthct.models.palette_config import PaletteSection
 from synthct.volume.views import View
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -16,6 +16,8 @@ NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Name = Annotated[str, Field(min_length=1)]
+#: The section ``model``: one name per network that can be trained, told apart by ``kind``.
+ModelSection = PaletteSection
 BetaSchedule = Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
 
 
@@ -23,25 +25,6 @@ class Section(BaseModel):
     """A section of a training recipe: frozen, and no unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ModelSection(PaletteFields):
-    """The network and the patches that it takes.
-
-    Its labels are those that it paints beside those of the masks; they come first. A checkpoint
-    that training starts from brings its own.
-
-    Attributes:
-        summary: What a checkpoint's card says of the network, after the number of parameters.
-        kind: Which network it is.
-    """
-
-    summary: ClassVar[str] = (
-        "U-Net that paints the masked part of a CT slice\n"
-        "(Palette-style inpainting: noisy patch, masked patch, mask; loss inside the mask only)."
-    )
-
-    kind: Literal["palette"] = "palette"
 
 
 class DataSection(Section):

@@ -307,5 +307,7 @@ def test_training_does_not_start_from_them(world: Path, tmp_path: Path) -> None:
 
     path = tmp_path / "t.yaml"
     path.write_text(f"name: x\nfrom_checkpoint: {world / 'ddpm'}\n")
-    with pytest.raises(RecipeError, match=r"t.yaml:2:18: from_checkpoint: 'ddpm' is an uncond"):
+    with pytest.raises(
+        RecipeError, match=r"t.yaml:2:18: from_checkpoint: checkpoint 'ddpm' is an unc"
+    ):
         load_training_recipe(path)

@@ -29,7 +29,7 @@ RULES = PatchRules(("kidney",), {"default": SOFT_TISSUE}, (SIDE,), (0.01, 100.0)
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+def checkpoint(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Checkpoint:
     return load_checkpoint(str(write_text_model(tmp_path_factory.mktemp("text") / "text")))
 
 

@@ -437,8 +437,12 @@ def test_a_network_that_predicts_noise_badly_still_paints_in_range_if_clipped(
 
 
 def test_too_many_steps_are_refused(checkpoint: Checkpoint) -> None:
-    with pytest.raises(CheckpointError, match="'ddpm' cannot paint in 1001 steps"):
-        Inpainter(checkpoint, Diffusion(scheduler="ddpm", num_inference_steps=1001))
+    schedule = {**checkpoint.files.scheduler_config, "num_train_timesteps": 500}
+    files = replace(checkpoint.files, configs={**checkpoint.files.configs, "scheduler": schedule})
+    with pytest.raises(CheckpointError, match="'ddpm' cannot paint in 501 steps"):
+        Inpainter(
+            replace(checkpoint, files=files), Diffusion(scheduler="ddpm", num_inference_steps=501)
+        )
 
 
 def test_unknown_scheduler_is_refused_with_the_choice() -> None:

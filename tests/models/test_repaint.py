@@ -152,7 +152,7 @@ def test_without_skipped_steps_it_is_the_scheduler_of_diffusers(checkpoint: Chec
     for t in scheduler.timesteps.tolist():
         if t < last:
             with torch.no_grad():
-                noise = checkpoint.unet(noisy, t).sample
+                noise = checkpoint["unet"](noisy, t).sample
             noisy = scheduler.step(noise, t, noisy, image, known, generator).prev_sample
         else:
             noisy = scheduler.undo_step(noisy, last, generator)

@@ -259,8 +259,8 @@ def test_fine_tuning_goes_on_from_the_weights_of_a_checkpoint(kits_root, tmp_pat
     recipe = load_training_recipe(path)
     folder = train(recipe, tmp_path / "run", cache_dir=tmp_path, device="cpu", workers=0)
     tuned, base = load_checkpoint(str(folder)), load_checkpoint(str(tiny_checkpoint))
-    assert tuned.config["labels"] == ["kidney", "tumor", "lung", "cyst"]
-    assert tuned.config["trained_steps"] == 4
+    assert tuned["unet"].config["labels"] == ["kidney", "tumor", "lung", "cyst"]
+    assert tuned["unet"].config["trained_steps"] == 4
     weights, before = tuned["unet"].state_dict(), base["unet"].state_dict()
     moved = [name for name in before if weights[name].shape == before[name].shape]
     for name in moved:

@@ -332,6 +332,7 @@ def test_what_a_kill_left_of_a_cache_is_not_taken_for_one(kits_root, tmp_path):
 
 @pytest.mark.parametrize("name", ["patches.arrow", "held-out.arrow", "digests"])
 def test_damaged_patches_are_cut_anew_and_told(kits_root, tmp_path, name, caplog):
+    caplog.set_level("WARNING", "synthct")
     recipe = tiny_recipe(kits_root, validation={"masks": 3})
     open_set(recipe, tmp_path)
     (path,) = (tmp_path / "patches").glob(f"*/{name}")

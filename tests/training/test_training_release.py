@@ -64,7 +64,7 @@ def test_checkpoint_folder_is_one_that_load_checkpoint_and_diffusers_load(
 
     again = PaletteInpaintPipeline.from_pretrained(folder)
     weight = next(pipeline.unet.parameters())
-    assert torch.allclose(next(again["unet"].parameters()), weight, atol=1e-3)
+    assert torch.allclose(next(again.unet.parameters()), weight, atol=1e-3)
     # Nobody but the owner could read what safetensors writes itself.
     config = folder / "unet" / "config.json"
     weights = folder / "unet" / "diffusion_pytorch_model.safetensors"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from synthct.errors import CheckpointError
 from synthct.models.methods import Diffusion
 from synthct.models.network import Checkpoint, CheckpointFiles, Network
-from synthct.models.palette_config import LAYOUT, check_config
+from synthct.models.palette_config import LAYOUT, PaletteSection, check_config
 from synthct.models.patch import Patch, PatchRules
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ class Palette(Network):
     """A ``PaletteInpaintPipeline`` and how it is to paint."""
 
     layout = LAYOUT
-    is_trained_here = True
+    section = PaletteSection
 
     @classmethod
     def check_configs(cls, name: str, configs: Mapping[str, Mapping[str, Any]]) -> None:

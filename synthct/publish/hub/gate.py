@@ -112,7 +112,7 @@ def _dataset(folder: Path) -> Parcel:
 
 def _checkpoint(path: str, tag: str | None, card: Path | None) -> Parcel:
     files = find_checkpoint(path)
-    if not files.network.is_trained_here:
+    if files.network.section is None:
         raise CheckpointError(f"{described(files)}; only checkpoints of synthct are published")
     lacking = [n for n in (SUMS, TRAINING, CARD) if not (files.folder / n).is_file()]
     if lacking:
