@@ -285,14 +285,16 @@ class PaletteInpaintPipeline(DiffusionPipeline):
                 out = without + guidance_scale * (out - without)
             if self.unet.clip_denoised:
                 kind = self.scheduler.config.prediction_type
-                out = clip_meant(out.to(noisy.dtype), model_input, clean_share, kind)
+                out = clip_prediction(out.to(noisy.dtype), model_input, clean_share, kind)
             with torch.autocast(image.device.type, enabled=False):  # schedulers need float32
                 noisy = self.scheduler.step(out.to(noisy.dtype), t, noisy, **extra).prev_sample
         noisy = torch.where(noisy.isfinite(), noisy, torch.nan)  # clipping would hide an overflow
         return torch.where(paint, self.unet.from_diffused(noisy, surroundings), image)
 
 
-def clip_meant(predicted: Tensor, noisy: Tensor, clean: Tensor, prediction_type: str) -> Tensor:
+def clip_prediction(
+    predicted: Tensor, noisy: Tensor, clean: Tensor, prediction_type: str
+) -> Tensor:
     """A prediction that means the same image, clipped to -1..1.
 
     Args:

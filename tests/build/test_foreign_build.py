@@ -307,7 +307,5 @@ def test_training_does_not_start_from_them(world: Path, tmp_path: Path) -> None:
 
     path = tmp_path / "t.yaml"
     path.write_text(f"name: x\nfrom_checkpoint: {world / 'ddpm'}\n")
-    with pytest.raises(
-        RecipeError, match=r"t.yaml:2:18: from_checkpoint: checkpoint 'ddpm' is an unc"
-    ):
+    with pytest.raises(RecipeError, match=r"t.yaml:2:18: from_checkpoint: checkpoint 'ddpm' is an"):
         load_training_recipe(path)

@@ -27,7 +27,7 @@ from synthct.models.painting import (
 from synthct.models.palette import (
     PaletteInpaintPipeline,
     PaletteUNet,
-    clip_meant,
+    clip_prediction,
     smooth_fill,
 )
 from synthct.models.patch import Patch
@@ -401,11 +401,11 @@ def test_clipping_keeps_what_is_meant_within_range_and_bounds_the_rest(predictio
             "v_prediction": clean.sqrt() * noise - (1 - clean).sqrt() * image,
             "sample": image,
         }[prediction]
-        clipped = clip_meant(meant, noisy, clean, prediction)
+        clipped = clip_prediction(meant, noisy, clean, prediction)
         inside = image.abs() < 0.99
         torch.testing.assert_close(clipped[inside], meant[inside], rtol=1e-2, atol=1e-2)
         if clean < 1e-3:  # a slightly wrong prediction would mean an image of any size
-            assert torch.isfinite(clip_meant(meant * 1.01, noisy, clean, prediction)).all()
+            assert torch.isfinite(clip_prediction(meant * 1.01, noisy, clean, prediction)).all()
         again = {
             "epsilon": (noisy - (1 - clean).sqrt() * clipped) / clean.sqrt(),
             "v_prediction": clean.sqrt() * noisy - (1 - clean).sqrt() * clipped,

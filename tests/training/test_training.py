@@ -31,7 +31,7 @@ from synthct.training.checkpoint import latest_state
 from synthct.training.loop import learning_rate_factor, train
 from synthct.training.objectives.palette import PaletteObjective
 from synthct.training.recipe import TrainingRecipe, load_training_recipe
-from synthct.training.sheet import COLUMNS, TILE_PX, choose
+from synthct.training.sheet import COLUMNS, TILE_PX, choose_slices
 from synthct.training.validate import Measures, Validation
 from synthct.volume import Volume
 from synthct.volume.intensity import FULL_RANGE
@@ -183,7 +183,7 @@ def test_strip_shows_the_same_masks_at_every_interval(kits_root, tmp_path):
     recipe = recipe.model_copy(update={"sample_every": 1})
     train(recipe, output, cache_dir=tmp_path, device="cpu", workers=0)
     strip = np.array(Image.open(output / "samples.png"))
-    slices = choose(open_set(recipe, tmp_path).slices)
+    slices = choose_slices(open_set(recipe, tmp_path).slices)
     assert {one.section for one in slices} == {"blobs", "kidneys", "tumors"}
     assert strip.shape[1] == (4 + 2) * TILE_PX  # masked, four columns, original
     columns = np.split(strip[strip.shape[0] - len(slices) * TILE_PX :], 6, axis=1)
@@ -412,7 +412,7 @@ def test_a_worker_killed_while_it_cuts_patches_is_named(kits_root, tmp_path, mon
     def die(*args, **kwargs):
         os.kill(os.getpid(), signal.SIGKILL)
 
-    monkeypatch.setattr("synthct.training.cache.draw_unit", die)
+    monkeypatch.setattr("synthct.training.cache.draw_masks", die)
     with pytest.raises(ResourceError, match=r"was killed by SIGKILL.* at case case_0000\d"):
         open_set(tiny_recipe(kits_root), tmp_path / "cache", workers=2)
 
