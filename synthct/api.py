@@ -333,7 +333,7 @@ def inpaint(
     files = find_checkpoint(checkpoint, revision=revision)
     for problem in unfit(files, how, (label,)):
         raise CheckpointError(f"{path_text(problem.location)}: {problem.message}")
-    rules = files.rules(how, (label,))
+    rules = files.network.rules(files, how, (label,))
     inpainter = Inpainter(load_checkpoint(files, device=device), how, rules.labels)
 
     planes, patches = [], []

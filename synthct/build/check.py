@@ -173,7 +173,7 @@ def _rules(recipe: Recipe, inpaint: Diffusion, checkpoint: CheckpointFiles) -> P
     labels = tuple(dict.fromkeys(painted))
     for problem in unfit(checkpoint, inpaint, labels):
         raise recipe.error(problem.location, problem.message, at_key=problem.at_key)
-    return checkpoint.rules(inpaint, labels)
+    return checkpoint.network.rules(checkpoint, inpaint, labels)
 
 
 def _check_painted(recipe: Recipe, rules: PatchRules | None) -> None:

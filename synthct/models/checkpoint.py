@@ -1,7 +1,7 @@
-"""Checkpoints: found, hashed, checked against their own config, and only then loaded and run.
+"""Finding checkpoints, checking and hashing their files, and loading them.
 
-Nothing but safetensors, JSON and word lists is ever opened, classes come from an allow-list, and no
-code that travels with a checkpoint runs.
+Only safetensors, JSON and word lists are opened, classes come from an allow-list, and no code of a
+checkpoint runs.
 """
 
 from __future__ import annotations
@@ -25,12 +25,11 @@ def find_checkpoint(name: str, *, revision: str | None = None) -> CheckpointFile
 
     Args:
         name: ``package:NAME`` for one that ships with synthct, a folder, or a Hub id.
-        revision: Commit, tag or branch on the Hub, which a Hub id needs; resolved to a commit
-            once.
+        revision: Commit, tag or branch of a Hub repository, which a Hub id needs.
 
     Raises:
-        CheckpointError: If it is missing, incomplete, damaged, holds code or pickles in place of
-            safetensors, is not of a class that synthct runs, or says of itself what cannot be.
+        CheckpointError: If it is missing, incomplete or damaged, holds code or pickles in place of
+            safetensors, is of an unknown class, or has an invalid config.
         HubError: If the Hub does not deliver it.
     """
     commit = None
@@ -78,7 +77,7 @@ def find_checkpoint(name: str, *, revision: str | None = None) -> CheckpointFile
 def load_checkpoint(
     name: str | CheckpointFiles, *, revision: str | None = None, device: str = "cpu"
 ) -> Checkpoint:
-    """Load networks whose tensors are exactly those that their configs describe.
+    """Load a checkpoint, by name or as found by ``find_checkpoint``.
 
     Raises:
         CheckpointError: If a tensor is missing, extra, of another shape or type, or not finite,

@@ -1,4 +1,4 @@
-"""What checkpoints state of themselves, validated: patches, noise schedule, training."""
+"""The JSON files of checkpoints, validated: patches, noise schedule, training."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class PatchFields(BaseModel):
-    """What every network that ``synthct train`` makes declares of the patches it takes.
+    """The patches that a network takes; every network that ``synthct train`` makes declares them.
 
     Attributes:
-        labels: Names of the structures that it can paint; "whatever fits" is always there.
+        labels: Structures that it can paint; "whatever fits" is always possible.
         codecs: Preset name or fields of a codec by label, and ``default`` for all the others.
         patch_sizes: Side lengths in pixels of the patches that it was trained on.
         spacing_range_mm: Least and greatest in-plane spacing that it was trained on.
@@ -49,7 +49,7 @@ class PatchFields(BaseModel):
     @classmethod
     def _check_labels_differ(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(labels)) < len(labels):
-            raise ValueError("a label stands there twice")
+            raise ValueError("a label is there twice")
         return labels
 
     @field_validator("codecs")
@@ -103,7 +103,7 @@ class _TrainedOn(BaseModel):
 
 
 class TrainingFacts(BaseModel):
-    """``training.json``: what licences, training scans and a next training follow from."""
+    """``training.json``: licence, cases and noise schedule."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
@@ -142,7 +142,7 @@ OF_DIFFUSERS = {"_class_name", "_diffusers_version", "_name_or_path"}
 
 
 def check_range(label: str, codec: Window | Knots) -> None:
-    """Refuse a codec in which all tissues look the same."""
+    """Refuse a codec in which all tissues are the same."""
     low, high = codec.range_hu
     if high - low < 1 or low >= HU_MAX or high <= HU_MIN or high - low > 2**17:
         raise ValueError(f"'{label}' spans {low:g}..{high:g} HU")

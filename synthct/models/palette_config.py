@@ -22,8 +22,8 @@ Strength = Annotated[float, Field(gt=0, le=1)]
 class PaletteFields(PatchFields):
     """The fields of a Palette network that a training recipe states.
 
-    The defaults are the thesis's Palette settings: 64 base channels, multipliers 1, 2, 4, 8, two
-    residual blocks, dropout 0.2, attention with 32 channels per head in the middle block only.
+    The defaults are Palette's: 64 base channels, multipliers 1, 2, 4, 8, two residual blocks,
+    dropout 0.2, attention with 32 channels per head in the middle block only.
 
     Attributes:
         block_out_channels: Channels per level.
@@ -31,20 +31,17 @@ class PaletteFields(PatchFields):
         attention_head_dim: Channels per attention head in the middle block.
         dropout: Dropout inside the residual blocks.
         norm_num_groups: Groups of the group norms; divides every entry of block_out_channels.
-        fold: Side of the pixel blocks folded into channels before the first layer (space to
-            depth, as in "simple diffusion", Hoogeboom et al. 2023); 2 makes a pass four times
-            cheaper and leaves every pixel within reach of the first layer.
-        residual_scale: Paint the difference from a smooth guess (``smooth_fill``), times this,
-            instead of the image itself; None for the image itself, as Palette does. Group norms
-            make it hard to carry a mean value across a hole, and the guess brings it for nothing.
-        strengths: Share of the noise schedule with which each label is painted; ``default`` for
-            all the others.
-        noise_embedding: What the network is given as the noise level: the number of the step in
-            the schedule (``timestep``), or the noise level itself (``level``), which lets it
-            paint with another schedule than it was trained with.
-        clip_denoised: Clip the image that the network means to -1..1 at every step, as Palette
-            does. A network that predicts noise means something far beyond where there is hardly
-            any signal. For networks that paint the image itself, not a difference.
+        fold: Side of the pixel blocks folded into channels before the first layer (space to depth,
+            "simple diffusion", Hoogeboom et al. 2023); 2 makes a pass four times cheaper.
+        residual_scale: Diffuse the difference from ``smooth_fill``, times this; None for the image
+            itself, as Palette does. The fill gives the mean value, which group norms make hard to
+            carry across a hole.
+        strengths: Share of the noise schedule that painting runs through, by label; ``default`` for
+            the others.
+        noise_embedding: Condition the network on the step of the schedule (``timestep``) or on the
+            noise level (``level``), which allows painting with another schedule.
+        clip_denoised: Clip the predicted image to -1..1 at every step, as Palette does: a predicted
+            noise implies values far beyond at low signal. Excludes ``residual_scale``.
     """
 
     block_out_channels: Annotated[tuple[Channels, ...], Field(min_length=1, max_length=8)] = (
@@ -81,8 +78,8 @@ class PaletteFields(PatchFields):
 class PaletteSection(PaletteFields):
     """The section ``model`` of a training recipe: the network and the patches that it takes.
 
-    Its labels are those that it paints beside those of the masks; they come first. A checkpoint
-    that training starts from brings its own.
+    ``labels`` are further labels, listed before those of the masks, such as those of a checkpoint
+    that training starts from.
 
     Attributes:
         kind: Which network it is.
@@ -108,10 +105,9 @@ class PaletteConfig(PaletteFields):
     """``unet/config.json``: all arguments of ``PaletteUNet``.
 
     Attributes:
-        guided: Whether a last label stands for "not told what to paint", which training puts in
-            place of some labels, so that painting can be guided away from it.
-        trained_steps: It knows only the noise levels that so many evenly spaced steps visit; None
-            for every level of the schedule.
+        guided: Whether it has a null label, for classifier-free guidance.
+        trained_steps: It was trained for this number of evenly spaced steps only; None for every
+            noise level of the schedule.
     """
 
     guided: bool = False

@@ -26,7 +26,6 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor
 
 from synthct.errors import RecipeError
-from synthct.models.palette import num_parameters
 from synthct.processes.launch import is_first
 from synthct.seeds import derive_seed
 from synthct.sources import download, index_sources
@@ -308,7 +307,7 @@ def _log_start(
     logger.info(
         "%s: %.2f M parameters, %d cases to train on, %d held out, from step %d to %d",
         recipe.name,
-        sum(map(num_parameters, objective.networks.values())) / 1e6,
+        sum(p.numel() for net in objective.networks.values() for p in net.parameters()) / 1e6,
         cases,
         held_out,
         progress.step,

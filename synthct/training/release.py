@@ -20,7 +20,6 @@ from synthct.licence import hub_fields
 from synthct.models.folder import write_sums
 from synthct.models.layout import DIFFUSERS
 from synthct.models.network import CheckpointFiles
-from synthct.models.palette import num_parameters
 from synthct.sources import CaseEntry, FolderSection
 from synthct.storage.files import atomic_write, make_folder, sync_folder
 from synthct.training.recipe import TrainingRecipe
@@ -73,7 +72,7 @@ def write_checkpoint(
         component.save_config(temporary / name)
         if isinstance(component, nn.Module):
             atomic_write(temporary / name / DIFFUSERS[1], _half(component.state_dict()))
-            parameters += num_parameters(component)
+            parameters += sum(p.numel() for p in component.parameters())
     facts = training_facts(recipe, summary, parameters)
     text = json.dumps(facts, indent=1, sort_keys=True) + "\n"
     atomic_write(temporary / "training.json", text.encode())

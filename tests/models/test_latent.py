@@ -1,4 +1,4 @@
-"""Latent inpainting told by text: what goes in, what comes back, and as diffusers paints it."""
+"""Latent inpainting guided by text: what goes in, what comes back, and as diffusers paints it."""
 
 from __future__ import annotations
 
@@ -206,7 +206,7 @@ def test_passes_are_counted(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_label_without_a_prompt_is_not_painted(checkpoint: Checkpoint) -> None:
-    with pytest.raises(CheckpointError, match="told by text what to paint; give it a prompt"):
+    with pytest.raises(CheckpointError, match="is guided by text; give it a prompt"):
         inpainter_of(checkpoint, prompts=(None, "a kidney")).paint([random_patch(0, 0)], [1])
 
 
