@@ -329,7 +329,7 @@ def inpaint(
     files = find_checkpoint(checkpoint, revision=revision)
     for problem in setting_problems(files, inpaint, (label,)):
         raise CheckpointError(f"{path_text(problem.location)}: {problem.message}")
-    rules = files.rules(inpaint, (label,))
+    rules = files.network.rules(files, inpaint, (label,))
     inpainter = Inpainter(load_checkpoint(files, device=device), inpaint, rules.labels)
 
     planes, patches = [], []
