@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from synthct.build.check import Checked
     from synthct.build.verify.run import Report
     from synthct.evaluate.results import Evaluation
-    from synthct.publish.export.run import Kind
 
 Ct = str | Path | Volume | tuple[npt.NDArray[Any], npt.NDArray[np.float64]]
 
@@ -151,7 +150,7 @@ def verify(dataset: str | Path, *, level: int = 1, **options: Any) -> Report:
     return verify(Path(dataset), level=level, originals=Originals(**options))
 
 
-def export(dataset: str | Path, kind: Kind, output: str | Path | None = None) -> Path:
+def export(dataset: str | Path, kind: str, output: str | Path | None = None) -> Path:
     """Write a finished dataset as a folder of plain files.
 
     Args:
@@ -163,6 +162,7 @@ def export(dataset: str | Path, kind: Kind, output: str | Path | None = None) ->
         The new folder.
 
     Raises:
+        RecipeError: If there is no such kind.
         VerifyError: If the dataset is unfinished, damaged or a patch-only release.
         ConflictError: If the new folder exists and is not empty.
 
@@ -329,7 +329,7 @@ def inpaint(
     files = find_checkpoint(checkpoint, revision=revision)
     for problem in setting_problems(files, inpaint, (label,)):
         raise CheckpointError(f"{path_text(problem.location)}: {problem.message}")
-    rules = files.rules(inpaint, (label,))
+    rules = files.network.rules(files, inpaint, (label,))
     inpainter = Inpainter(load_checkpoint(files, device=device), inpaint, rules.labels)
 
     planes, patches = [], []

@@ -1,6 +1,6 @@
-"""What every mask kind and source layout is tried with; one entry for each member of the unions.
+"""What every mask kind, source layout and network is tried with; one entry for each of them.
 
-A new kind or layout without an entry here fails by name in ``test_contract.py``.
+A new one without an entry here fails by name in ``test_contract.py``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-from conftest import make_tiny_case, write_kits, write_structures
+from conftest import make_tiny_case, write_kits, write_structures, write_tiny_checkpoint
 from pydantic import TypeAdapter
 
 from synthct.masks import MaskKind
@@ -38,9 +38,9 @@ MASKS: dict[str, dict[str, Any]] = {
 
 
 def kinds_of(union: Any, key: str) -> list[str]:
-    """The members of a union of sections, by what their field ``key`` is by default."""
+    """All values that the field ``key`` has in the members of a union of sections."""
     members = get_args(get_args(union)[0])
-    return sorted(str(member.model_fields[key].default) for member in members)
+    return sorted(v for m in members for v in get_args(m.model_fields[key].annotation))
 
 
 def section(kind: str) -> Any:
@@ -76,6 +76,48 @@ def _kits(root: Path) -> Mapping[str, Any]:
     return {"root": root}
 
 
+def _kits21(root: Path) -> Mapping[str, Any]:
+    _kits(root)
+    for path in root.glob("*/segmentation.nii.gz"):
+        path.rename(path.with_name("aggregated_MAJ_seg.nii.gz"))
+    return {"root": root}
+
+
+def _write_json(root: Path, image: str, about: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A folder of nnU-Net or the Decathlon; ``image`` is the pattern of its images."""
+    for folder in ("imagesTr", "labelsTr"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    for number in (1, 2):
+        case = make_tiny_case(f"p{number}", noise_seed=number)
+        write_volume(case.scan(), root / image.format(case.case_id))
+        write_volume(case.labels, root / f"labelsTr/{case.case_id}.nii.gz")
+    (root / "dataset.json").write_text(json.dumps(about))
+    return {"root": root}
+
+
+def _nnunet(root: Path) -> Mapping[str, Any]:
+    about = {
+        "channel_names": {"0": "CT"},
+        "labels": {"background": 0, "kidney": 1, "tumor": 2},
+        "numTraining": 2,
+        "file_ending": ".nii.gz",
+    }
+    return _write_json(root, "imagesTr/{}_0000.nii.gz", about)
+
+
+def _msd(root: Path) -> Mapping[str, Any]:
+    listed = [
+        {"image": f"./imagesTr/p{n}.nii.gz", "label": f"./labelsTr/p{n}.nii.gz"} for n in (1, 2)
+    ]
+    about = {
+        "modality": {"0": "CT"},
+        "labels": {"0": "background", "1": "kidney", "2": "tumor"},
+        "numTraining": 2,
+        "training": listed,
+    }
+    return _write_json(root, "imagesTr/{}.nii.gz", about)
+
+
 def _totalsegmentator(root: Path) -> Mapping[str, Any]:
     for number in (1, 2):
         case = make_tiny_case(f"s{number:04}", noise_seed=number)
@@ -100,8 +142,12 @@ def _phantom(root: Path) -> Mapping[str, Any]:
 
 #: Writes two cases with a kidney and gives the section's fields beside ``layout``.
 LAYOUTS: dict[str, Callable[[Path], Mapping[str, Any]]] = {
+    "kits19": _kits,
+    "kits21": _kits21,
     "kits23": _kits,
+    "msd": _msd,
     "nifti": _nifti,
+    "nnunet": _nnunet,
     "phantom": _phantom,
     "totalsegmentator": _totalsegmentator,
 }
@@ -110,3 +156,32 @@ LAYOUTS: dict[str, Callable[[Path], Mapping[str, Any]]] = {
 def source(layout: str, root: Path) -> Any:
     """A source of two cases."""
     return TypeAdapter[Any](Source).validate_python({"layout": layout, **LAYOUTS[layout](root)})
+
+
+def _palette(folder: Path) -> Mapping[str, Any]:
+    write_tiny_checkpoint(folder)
+    return {"scheduler": "ddim", "num_inference_steps": 2}
+
+
+def _unconditional(folder: Path) -> Mapping[str, Any]:
+    from foreign_checkpoints import write_unconditional
+
+    write_unconditional(folder)
+    repaint = {"scheduler": "repaint", "jump_length": 1, "jump_n_sample": 2}
+    return {**repaint, "num_inference_steps": 4, "codecs": {"default": "soft_tissue"}}
+
+
+def _text_guided(folder: Path) -> Mapping[str, Any]:
+    from foreign_checkpoints import write_text_model
+
+    write_text_model(folder)
+    asked = {"codecs": {"default": "soft_tissue"}, "prompt": "a kidney"}
+    return {**asked, "scheduler": "ddim", "num_inference_steps": 2}
+
+
+#: Writes a tiny random checkpoint and gives the settings of ``inpaint`` that it is to paint with.
+NETWORKS: dict[str, Callable[[Path], Mapping[str, Any]]] = {
+    "Palette": _palette,
+    "TextGuided": _text_guided,
+    "Unconditional": _unconditional,
+}

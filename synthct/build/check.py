@@ -16,8 +16,9 @@ from synthct.build.controls import require_paint
 from synthct.dataset.lockfile import Lock, LockedCase, LockedSource, work_id
 from synthct.errors import CheckpointError
 from synthct.licence import Origin, licence_of
-from synthct.models.checkpoint import CheckpointFiles, find_checkpoint
+from synthct.models.checkpoint import find_checkpoint
 from synthct.models.methods import Diffusion
+from synthct.models.network import CheckpointFiles
 from synthct.models.patch import PatchRules
 from synthct.recipe.checkpoint_settings import setting_problems
 from synthct.recipe.plan import Plan, plan_samples
@@ -172,7 +173,7 @@ def _rules(recipe: Recipe, inpaint: Diffusion, checkpoint: CheckpointFiles) -> P
     labels = tuple(dict.fromkeys(painted))
     for problem in setting_problems(checkpoint, inpaint, labels):
         raise recipe.error(problem.location, problem.message, at_key=problem.at_key)
-    return checkpoint.rules(inpaint, labels)
+    return checkpoint.network.rules(checkpoint, inpaint, labels)
 
 
 def _check_painted(recipe: Recipe, rules: PatchRules | None) -> None:

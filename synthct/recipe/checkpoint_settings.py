@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from synthct.models.checkpoint import CheckpointFiles
 from synthct.models.methods import FOREIGN, Diffusion
-from synthct.models.network import described
+from synthct.models.network import CheckpointFiles, described
 from synthct.recipe.yaml_errors import Problem, did_you_mean
 
 
@@ -22,8 +21,6 @@ def setting_problems(
         if key not in files.network.settings and getattr(inpaint, key) is not None:
             message = f"{described(files)}, which takes no '{key}'; remove it"
             yield Problem(("inpaint", key), message)
-    for misfit in files.network.misfits(files, inpaint, labels):
-        yield Problem(("inpaint", *misfit.key), misfit.message)
     known = [label for label in labels if label is not None]
     for key in ("codecs", "prompt"):
         by_label = getattr(inpaint, key)
@@ -31,3 +28,5 @@ def setting_problems(
             if label not in ("default", *known):
                 message = f"no mask paints '{label}'{did_you_mean(label, known)}"
                 yield Problem(("inpaint", key, label), message, at_key=True)
+    for misfit in files.network.misfits(files, inpaint, labels):
+        yield Problem(("inpaint", *misfit.key), misfit.message)

@@ -157,7 +157,7 @@ def test_what_lies_beside_a_checkpoint_stays_at_home(
     (checkpoint / "optimizer.pt").write_bytes(b"\x80\x04K\x01.")
     (checkpoint / "notes.txt").write_text("mine")
     assert run(checkpoint).exit_code == 0
-    names = {*Palette.layout.files, "training.json", SUMS, "README.md", ".gitattributes"}
+    names = {*Palette.layout.files_in(Path()), "training.json", SUMS, "README.md", ".gitattributes"}
     assert set(there(hub).at("main").tree) == names
 
 

@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Literal
 
 import pyarrow as pa
 import pyarrow.csv as pa_csv
@@ -21,7 +20,7 @@ from synthct.dataset.lockfile import LOCK, read_lock
 from synthct.dataset.manifest import Manifest, read_manifest
 from synthct.dataset.records import RECIPE, front_matter
 from synthct.dataset.rows import stored_rows
-from synthct.errors import ConflictError, VerifyError
+from synthct.errors import ConflictError, RecipeError, VerifyError
 from synthct.publish.export.export_format import Columns, ExportFormat
 from synthct.publish.export.page import page
 from synthct.publish.export.pictures import Pictures
@@ -29,11 +28,10 @@ from synthct.publish.export.volumes import Volumes
 from synthct.storage.files import make_folder, require_space, resource_error, sync_folder
 from synthct.storage.lock import version_lock
 
-Kind = Literal["nifti", "png"]
-
 METADATA, SAMPLES = "metadata.parquet", "samples.csv"
 
-_FORMATS: dict[Kind, ExportFormat] = {"nifti": Volumes(), "png": Pictures()}
+#: Each export format by its name.
+FORMATS: dict[str, ExportFormat] = {"nifti": Volumes(), "png": Pictures()}
 
 #: Files that are copied from the version: new name, old name, description.
 _COPIED = (
@@ -48,7 +46,7 @@ _COPIED = (
 _ITEMS = 64
 
 
-def export(folder: Path, kind: Kind, output: Path, *, progress: bool = False) -> Path:
+def export(folder: Path, kind: str, output: Path, *, progress: bool = False) -> Path:
     """Write a finished dataset as a plain folder.
 
     Args:
@@ -61,10 +59,13 @@ def export(folder: Path, kind: Kind, output: Path, *, progress: bool = False) ->
         The new folder.
 
     Raises:
+        RecipeError: If there is no such format.
         VerifyError: If the dataset is unfinished, damaged, or a patch-only release.
         ConflictError: If the new folder is not empty, or lies in the dataset.
         ResourceError: If it cannot be written.
     """
+    if kind not in FORMATS:
+        raise RecipeError(f"there is no export format '{kind}'; choose one of {', '.join(FORMATS)}")
     folder, output = folder.resolve(), output.resolve()
     manifest = read_manifest(folder)
     if manifest is None:
@@ -84,7 +85,7 @@ def export(folder: Path, kind: Kind, output: Path, *, progress: bool = False) ->
     with version_lock(output):
         shutil.rmtree(staging, ignore_errors=True)  # of an export that was killed
         try:
-            _write(folder, manifest, _FORMATS[kind], staging, progress)
+            _write(folder, manifest, FORMATS[kind], staging, progress)
             _put_in_place(staging, output)
         except OSError as err:
             raise resource_error(Path(err.filename or output), err) from err

@@ -13,15 +13,10 @@ from synthct.dataset.manifest import MANIFEST, read_manifest
 from synthct.dataset.records import front_matter
 from synthct.errors import CheckpointError, PolicyError, RecipeError, VerifyError
 from synthct.licence import Origin, hub_fields, licence_of, terms_of
-from synthct.models.checkpoint import (
-    PACKAGE_PREFIX,
-    CheckpointFiles,
-    find_checkpoint,
-    load_checkpoint,
-)
+from synthct.models.checkpoint import PACKAGE_PREFIX, find_checkpoint, load_checkpoint
 from synthct.models.folder import SUMS, TRAINING
 from synthct.models.layout import INDEX
-from synthct.models.network import described
+from synthct.models.network import CheckpointFiles, described
 from synthct.publish.hub.bundle import CARD, Bundle, Item
 from synthct.publish.hub.leaks import require_no_leaks
 
@@ -113,7 +108,7 @@ def _dataset(folder: Path) -> Bundle:
 
 def _checkpoint(path: str, tag: str | None, card: Path | None) -> Bundle:
     files = find_checkpoint(path)
-    if not files.network.is_trained_here:
+    if files.network.section is None:
         raise CheckpointError(f"{described(files)}; only checkpoints of synthct are published")
     lacking = [n for n in (SUMS, TRAINING, CARD) if not (files.folder / n).is_file()]
     if lacking:

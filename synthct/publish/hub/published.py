@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from synthct.dataset.manifest import MANIFEST, Manifest
 from synthct.errors import ConflictError
-from synthct.models.checkpoint import checkpoint_id
 from synthct.models.folder import SUMS, TRAINING
+from synthct.models.network import checkpoint_id
 from synthct.publish.hub.bundle import Tree
 from synthct.publish.hub.repo import HubRepo
 

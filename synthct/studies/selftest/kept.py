@@ -25,7 +25,7 @@ from synthct.sources import Index, Kits, PhantomSource, index_sources
 from synthct.sources.scanner import write_case
 from synthct.studies.selftest.stand_in import stand_in_facts
 from synthct.training.cache import open_training_set
-from synthct.training.checkpoint import Parts, Progress, latest_state, load_state, save_state
+from synthct.training.checkpoint import Progress, TrainState, latest_state, load_state, save_state
 from synthct.training.objectives.palette import PaletteObjective
 from synthct.training.recipe import TrainingRecipe
 from synthct.volume import Array, Volume
@@ -154,7 +154,7 @@ def _states(output: Path) -> KeptFiles:
     """Two training states of one run; the newer one is damaged."""
     recipe = _recipe(Kits(layout="kits23", root=output), 0)
 
-    def parts(seed: int) -> Parts:
+    def parts(seed: int) -> TrainState:
         torch.manual_seed(seed)
         made = PaletteObjective(recipe)
         means = {n: EMAModel(one.parameters(), decay=0.9) for n, one in made.networks.items()}
@@ -163,7 +163,7 @@ def _states(output: Path) -> KeptFiles:
                 parameter.grad = torch.randn_like(parameter)
         for optimizer in made.optimizers.values():
             optimizer.step()
-        return Parts(made.networks, means, made.optimizers)
+        return TrainState(made.networks, means, made.optimizers)
 
     for step in (1, 2):
         save_state(output, Progress(step), parts(step))
