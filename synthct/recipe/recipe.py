@@ -51,9 +51,6 @@ class Splits(_Section):
     """The share of the patients in each split, adding up to 1; or the splits of the sources.
 
     Attributes:
-        train: Share of the patients.
-        validation: Share of the patients.
-        test: Share of the patients.
         from_source: Use the splits in the sources' own tables (TotalSegmentator's ``meta.csv``)
             instead of shares.
     """
