@@ -186,7 +186,7 @@ def test_a_limit_tears_no_pair(checked: Checked) -> None:
 
 
 def test_only_kinds_that_change_a_lesion_have_pairs() -> None:
-    with pytest.raises(ValidationError, match="pair is for kinds that add or remove a lesion"):
+    with pytest.raises(ValidationError, match="pair needs a kind that adds or removes a lesion"):
         recipe([{"name": "b", "kind": "blob", "pair": True}])
 
 

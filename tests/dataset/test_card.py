@@ -316,7 +316,7 @@ def test_inert_text_reads_as_it_was(text: str) -> None:
 def test_attribution_names_every_source() -> None:
     text = attribution([*FACTS.sources, SourceNote("<i>own</i>", "nifti", None, None, 3)])
     assert "Heller et al." in text
-    assert "unknown: ask before" in text
+    assert "unknown: ask the owners before" in text
     assert "`<i>own</i>`" in text
     assert "html_inline" not in tokens_of(text)
 

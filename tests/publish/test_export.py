@@ -310,7 +310,7 @@ def test_the_command_exports_what_was_built(
     page = (out / "README.md").read_text(encoding="utf-8")
     assert "license: cc-by-nc-sa-4.0" in page
     assert "| 1 | `kidney` |" in page
-    assert "| 255 | ignore, where there is any" in page
+    assert "| 255 | ignore (if it occurs)" in page
     from datasets import load_dataset
 
     for row in load_dataset(str(out), cache_dir=str(tmp_path / "cache"))["train"]:
