@@ -50,13 +50,7 @@ class _Seen:
 
 
 def check_content(folder: Path, manifest: Manifest, lock: Lock) -> list[Finding]:
-    """Check what the shards of a dataset hold.
-
-    Args:
-        folder: The dataset's folder.
-        manifest: Its manifest.
-        lock: Its lock.
-    """
+    """Check what the shards of a dataset hold."""
     seen = _Seen(manifest.release, lock)
     findings = [
         finding for shard in manifest.shards for finding in _check_shard(folder, shard, seen)

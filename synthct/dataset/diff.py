@@ -90,10 +90,6 @@ def compare(old: Path, new: Path) -> Difference:
     The step follows Croissant's rule: the same samples are a patch, more of them a minor version,
     anything else a major one; and so is another licence, which changes what users may do.
 
-    Args:
-        old: Folder of the earlier version.
-        new: Folder of the later one.
-
     Raises:
         ResourceError: If one of them is no dataset.
         VerifyError: If one of them is damaged.

@@ -80,10 +80,6 @@ def first_row_problems(
 def lock_of(content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """The lock of a dataset in today's fields; what it lacks stands in the recipe and the card.
 
-    Args:
-        content: ``synthct.lock``, parsed.
-        folder: The dataset's folder.
-
     Raises:
         VerifyError: If recipe or card are not those of format 1.0.0.
     """

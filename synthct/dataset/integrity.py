@@ -25,10 +25,6 @@ def check_bytes(folder: Path, manifest: Manifest) -> list[Finding]:
 
     Files are hashed by as many threads as there are cores.
 
-    Args:
-        folder: The dataset's folder.
-        manifest: Its manifest.
-
     Returns:
         What is missing, changed, or there without being listed, by path. A copy from the Hub may
         have what the Hub itself adds.

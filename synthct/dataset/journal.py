@@ -70,10 +70,6 @@ def recorded_shards(journal: Path) -> dict[str, ShardRecord]:
 def finished_shards(journal: Path, folder: Path) -> dict[str, ShardRecord]:
     """The shards that need not be made again, by path: those whose bytes are as recorded.
 
-    Args:
-        journal: Of the build.
-        folder: The dataset's folder.
-
     Raises:
         ResourceError: If something cannot be read.
     """

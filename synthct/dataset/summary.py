@@ -67,12 +67,7 @@ class Summary:
 
 
 def summarise(folder: Path, shards: Sequence[ShardRecord]) -> Summary:
-    """Summarise a dataset from the shards on disk; no picture is read.
-
-    Args:
-        folder: The dataset's folder.
-        shards: All of them, in the order of the plan.
-    """
+    """Summarise a dataset from the shards on disk; no picture is read."""
     names = flat_columns(arrow_schema(keep_original=False))
     splits: Counter[str] = Counter()
     by_mask: dict[tuple[str, str, str | None], Counter[str]] = {}

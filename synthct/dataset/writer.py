@@ -149,10 +149,6 @@ def writer_settings() -> dict[str, Any]:
 def read_shard(path: Path, columns: Collection[str] | None = None) -> pa.Table:
     """Read a shard with its page checksums verified, which readers do not do by themselves.
 
-    Args:
-        path: The file.
-        columns: Only these; others are not read at all.
-
     Raises:
         VerifyError: If a page's checksum is wrong or the file is no parquet.
         ResourceError: If it cannot be opened.

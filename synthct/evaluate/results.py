@@ -116,12 +116,8 @@ class Score(Numbers):
     """The numbers of one arm, in one group, by one extractor.
 
     Attributes:
-        group: Name of the group.
-        arm: Name of the arm.
-        extractor: Name of the extractor.
         scope: ``mask`` (radiomics, inside it only), ``crop`` around it, or whole ``slice``,
             most of which is real.
-        dim: Number of features.
     """
 
     group: str
@@ -135,8 +131,6 @@ class Spread(_Model):
     """The distribution of a measure per sample, in one arm and group.
 
     Attributes:
-        group: Name of the group.
-        arm: Name of the arm.
         measure: A column of the dataset, ``z_jump_ratio`` (one value per pair of neighbouring
             slices) or ``user_adherence`` (by the user's own segmenter).
         count: Number of samples for which it is defined.
@@ -158,17 +152,13 @@ class Evaluation(_Model):
     Attributes:
         format_version: Layout of this file.
         package_version: Version of synthct.
-        dataset: Name of the dataset.
-        version: Its version.
         content_id: Content id of the dataset.
         real: Content id of the dataset whose originals are the real set; equal to ``content_id``
             for the dataset's own hosts.
         rows: Number of samples in the dataset.
         rejected: Number of rejected samples by reason.
         in_training: Number of samples whose host the checkpoint was trained on.
-        arms: In the order of the tables.
-        extractors: In the order of the tables.
-        groups: In the order of the tables.
+        arms: In the order of the tables, as are extractors and groups.
         scores: By group, extractor, scope and arm.
         measures: By group, arm and measure.
         notes: Remarks for the reader, such as a missing arm.

@@ -22,7 +22,6 @@ from synthct.recipe.relabel import Relabel
 from synthct.recipe.yaml_errors import Problem, did_you_mean, nearest, path_text
 from synthct.recipe.yaml_model import (
     Document,
-    dump_yaml,
     expand_variables,
     fail_at,
     read_yaml,
@@ -52,9 +51,6 @@ class Splits(_Section):
     """The share of the patients in each split, adding up to 1; or the splits of the sources.
 
     Attributes:
-        train: Share of the patients.
-        validation: Share of the patients.
-        test: Share of the patients.
         from_source: Use the splits in the sources' own tables (TotalSegmentator's ``meta.csv``)
             instead of shares.
     """
@@ -198,10 +194,6 @@ class Recipe(_Section):
         if (network := self.inpaint.network) is not None and network.is_folder:
             data["inpaint"]["checkpoint"] = f"./{PurePath(network.checkpoint).name}"
         return data
-
-    def resolved_yaml(self) -> str:
-        """``resolved`` as the YAML that is stored with the dataset."""
-        return dump_yaml(self.resolved())
 
     @property
     def recipe_id(self) -> str:

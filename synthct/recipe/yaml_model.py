@@ -6,12 +6,11 @@ keys, and files that are too large or too deeply nested are errors.
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -84,25 +83,6 @@ class Document:
         return _error(self.file, line, column, f"{path}: {message}" if path else message)
 
 
-def load_yaml_model(
-    path: Path, model_type: type[Model], *, path_keys: Sequence[str] = ("sources.*.root",)
-) -> Model:
-    """Read ``path`` and validate it as ``model_type``.
-
-    Args:
-        path: A YAML file.
-        model_type: The model to validate; types are strict, so the text "3" is not a number.
-        path_keys: Dotted locations (``*`` stands for any one key) of the values in which
-            ``${NAME}`` and ``${NAME:-default}`` stand for environment variables.
-
-    Raises:
-        RecipeError: With one line ``file:line:column: key: what is wrong`` for each fault.
-    """
-    document = read_yaml(path)
-    expand_variables(document, path_keys)
-    return validate(document, model_type)
-
-
 def read_yaml(path: Path) -> Document:
     """The values of a YAML file with their positions.
 
@@ -167,25 +147,6 @@ def expand_variables(document: Document, path_keys: Sequence[str]) -> None:
             text = parent[location[-1]]
             if isinstance(text, str):
                 parent[location[-1]] = _expand(document, location, text)
-
-
-def dump_yaml(value: Mapping[str, Any]) -> str:
-    """``value`` (mappings, lists, text, numbers) as YAML that ``read_yaml`` reads back equal."""
-    yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style = False
-    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
-    yaml.width = 100
-    yaml.allow_unicode = True
-    yaml.representer.add_representer(str, _represent_text)
-    stream = io.StringIO()
-    yaml.dump(dict(value), stream)
-    return stream.getvalue()
-
-
-def _represent_text(representer: Any, text: str) -> Any:
-    """A text node, quoted where it could be read as another type."""
-    plain = isinstance(_scalar(text), str) and "\n" not in text
-    return representer.represent_scalar("tag:yaml.org,2002:str", text, style=None if plain else '"')
 
 
 def _read_text(path: Path, file: str) -> str:

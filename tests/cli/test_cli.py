@@ -104,7 +104,7 @@ def test_the_schema_is_json(run: Run) -> None:
 
 
 @pytest.mark.parametrize("verb", ["check", "build"])
-def test_a_mistake_in_a_recipe_is_told_with_its_place_and_a_suggestion(
+def test_a_mistake_in_a_recipe_is_reported_with_its_place_and_a_suggestion(
     run: Run, tmp_path: Path, verb: str
 ) -> None:
     (tmp_path / "bad.yaml").write_text(BAD)
@@ -113,7 +113,7 @@ def test_a_mistake_in_a_recipe_is_told_with_its_place_and_a_suggestion(
     )
 
 
-def test_a_bad_recipe_is_told_without_loading_anything_heavy(tmp_path: Path) -> None:
+def test_a_bad_recipe_is_reported_without_loading_anything_heavy(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text(BAD)
     code = (
         "import sys\nfrom synthct.cli import app\n"
@@ -126,11 +126,11 @@ def test_a_bad_recipe_is_told_without_loading_anything_heavy(tmp_path: Path) -> 
     assert "did you mean 'margin_mm'?" in done.stderr
 
 
-def test_a_recipe_that_is_not_there_is_told(run: Run) -> None:
+def test_a_recipe_that_is_not_there_is_reported(run: Run) -> None:
     assert "nowhere.yaml" in said_by(run("check", "nowhere.yaml"), 2)
 
 
-def test_missing_data_is_told_without_loading_a_model(
+def test_missing_data_is_reported_without_loading_a_model(
     tmp_path: Path, folder: Path, tiny_checkpoint: Path
 ) -> None:
     write_recipe(tmp_path / "tiny.yaml", folder / "nowhere", tiny_checkpoint)
@@ -151,7 +151,7 @@ def test_missing_data_is_told_without_loading_a_model(
         ({"checkpoint": "runs/tiny"}, ["'runs/tiny' is no folder here"]),
     ],
 )
-def test_an_unknown_checkpoint_is_told_before_the_data_is_looked_at(
+def test_an_unknown_checkpoint_is_reported_before_the_data_is_looked_at(
     run: Run, folder: Path, tmp_path: Path, inpaint: dict[str, Any], words: list[str]
 ) -> None:
     write_recipe(tmp_path / "tiny.yaml", folder / "nowhere", tmp_path, inpaint=inpaint)
@@ -160,7 +160,7 @@ def test_an_unknown_checkpoint_is_told_before_the_data_is_looked_at(
         assert all(word in said for word in words)
 
 
-def test_a_label_that_the_checkpoint_cannot_paint_is_told_with_its_section(
+def test_a_label_that_the_checkpoint_cannot_paint_is_reported_with_its_section(
     run: Run, folder: Path, tmp_path: Path, tiny_checkpoint: Path
 ) -> None:
     masks = [{"name": "livers", "kind": "organ", "label": "liver"}]
@@ -169,7 +169,7 @@ def test_a_label_that_the_checkpoint_cannot_paint_is_told_with_its_section(
     assert "masks 'livers': the checkpoint cannot paint 'liver' (it paints kidney, tumor" in said
 
 
-def test_painting_a_label_that_a_section_does_not_name_is_told(
+def test_painting_a_label_that_a_section_does_not_name_is_reported(
     run: Run, folder: Path, tmp_path: Path, tiny_checkpoint: Path
 ) -> None:
     masks = [{"name": "blobs", "kind": "blob", "label_map": "paint"}]
@@ -187,7 +187,7 @@ def test_a_looser_licence_than_the_sources_is_refused_before_the_data_is_looked_
 
 
 @pytest.mark.parametrize("pair", ["hosts", "=x", "hosts=", "host=x"])
-def test_a_source_option_that_makes_no_sense_is_told(run: Run, recipe: Path, pair: str) -> None:
+def test_a_source_option_that_makes_no_sense_is_reported(run: Run, recipe: Path, pair: str) -> None:
     assert f"--source {pair}" in said_by(run("check", recipe, "--source", pair), 2)
 
 
@@ -281,7 +281,9 @@ def sources_of(recipe: Path) -> tuple[Path, Path]:
     return root.parent, Path(written["inpaint"]["checkpoint"])
 
 
-def test_an_output_that_cannot_be_written_is_told(run: Run, recipe: Path, tmp_path: Path) -> None:
+def test_an_output_that_cannot_be_written_is_reported(
+    run: Run, recipe: Path, tmp_path: Path
+) -> None:
     (tmp_path / "file").write_text("in the way")
     assert "file" in said_by(run("build", recipe, "--output", tmp_path / "file"), 5)
 

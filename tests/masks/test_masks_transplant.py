@@ -178,7 +178,7 @@ def test_rigid_lesion_keeps_place_and_shape():
     assert 2 * (solid & again).sum() / (solid.sum() + again.sum()) > 0.97
 
 
-def test_thin_arms_of_a_contour_are_not_carried_but_thin_lesions_are():
+def test_thin_arms_of_a_contour_are_not_transplanted_but_thin_lesions_are():
     donor = make_donor((9.0, 7.0, 11.0), (0.8, 0.8, 1.0))
     plain = transformed_of(donor)
     i, j, k = (n // 2 for n in donor.labels.shape)
@@ -564,7 +564,7 @@ def test_parameters_of_other_cases_or_broken_limits_are_refused():
 
 
 @pytest.mark.parametrize("share", [0.1, 0.4, 0.6])
-def test_found_places_are_legal_on_the_hosts_own_grid_and_bulge_out_as_wished(share: float):
+def test_found_places_are_legal_on_the_hosts_own_grid_and_bulge_out_as_targeted(share: float):
     host, rng = make_host(), np.random.default_rng(0)
     lesion, site = transformed_of(make_donor()), site_of(host)
     legal, shares = 0, []

@@ -260,7 +260,7 @@ def test_a_gain_of_two_is_six_decibel_at_every_frequency() -> None:
     assert spectrum_distance(original, painted, DISC) == pytest.approx(6.02, abs=0.2)
 
 
-def test_grain_of_equal_strength_and_other_frequency_is_told_apart() -> None:
+def test_grain_of_equal_strength_and_other_frequency_is_distinguished() -> None:
     original = tissue()
     other = over(original, tissue(seed=9))
     white = np.random.default_rng(1).normal(50, 1, (SIZE, SIZE))

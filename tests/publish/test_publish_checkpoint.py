@@ -210,7 +210,7 @@ def test_a_damaged_checkpoint_is_refused(checkpoint: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("picture", "said"), [("../me.png", "beside it"), ("gone.png", "not there")]
+    ("picture", "said"), [("../me.png", "not beside the card"), ("gone.png", "does not exist")]
 )
 def test_pictures_of_a_card_lie_beside_it(
     checkpoint: Path, tmp_path: Path, picture: str, said: str

@@ -337,7 +337,7 @@ def check_race(hub: HubServer, start: Start, bundles: dict[str, Bundle], at: int
         send(second if winner is first else first)
 
 
-def test_of_two_publishers_one_wins_and_the_other_is_told(
+def test_of_two_publishers_one_wins_and_the_other_gets_an_error(
     hub: HubServer, start: Start, bundles: dict[str, Bundle], points: int
 ) -> None:
     for at in every(6, points):

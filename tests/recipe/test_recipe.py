@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from synthct.dataset.records import yaml_text
 from synthct.errors import RecipeError
 from synthct.recipe.recipe import Recipe, load_recipe, recipe_json_schema
 
@@ -208,7 +209,7 @@ def test_mutated_recipes_are_located_and_their_repair_is_named(tmp_path: Path) -
         ),
     ],
 )
-def test_a_fault_is_told_at_its_line_and_column(
+def test_a_fault_is_reported_at_its_line_and_column(
     tmp_path: Path, old: str, new: str, word: str, line: str
 ) -> None:
     text = TEXT.replace(old, new, 1)
@@ -243,7 +244,7 @@ def test_random_slips_of_the_finger_get_the_right_suggestion(tmp_path: Path) -> 
     assert right >= 0.95 * total
 
 
-def test_a_transplant_without_donors_is_told_at_its_section(tmp_path: Path) -> None:
+def test_a_transplant_without_donors_is_reported_at_its_section(tmp_path: Path) -> None:
     text = re.sub(r"  donors:.*\n", "", TEXT)
     row, column = place_of(text, "name: tumors")
     assert refusal(tmp_path, text) == (
@@ -252,7 +253,7 @@ def test_a_transplant_without_donors_is_told_at_its_section(tmp_path: Path) -> N
     )
 
 
-def test_no_hosts_are_told_at_the_sources(tmp_path: Path) -> None:
+def test_no_hosts_are_reported_at_the_sources(tmp_path: Path) -> None:
     message = refusal(tmp_path, TEXT.replace("  hosts:", "  scans:"))
     assert message.startswith("x.yaml:4:1: sources: the source 'hosts' is missing")
 
@@ -291,10 +292,10 @@ def test_the_resolved_recipe_names_no_path_and_is_a_recipe_again(
     here = load_recipe(write(tmp_path, text), sources={"hosts": Path("/secret/a")})
     there = load_recipe(write(tmp_path, text), sources={"donors": Path("~/b")})
     assert here.recipe_id == there.recipe_id
-    assert "secret" not in here.resolved_yaml()
+    assert "secret" not in yaml_text(here.resolved())
     assert here.resolved()["inpaint"]["checkpoint"] == "./mine"
     monkeypatch.setenv("HOSTS_ROOT", "/x")
-    again = load_recipe(write(tmp_path, here.resolved_yaml()), sources={"donors": Path("/y")})
+    again = load_recipe(write(tmp_path, yaml_text(here.resolved())), sources={"donors": Path("/y")})
     assert again.recipe_id == here.recipe_id
     assert again.resolved() == here.resolved()
 
@@ -314,7 +315,8 @@ def test_a_licence_taken_away_is_not_the_default_again(tmp_path: Path) -> None:
     text = TEXT.replace("exclude: [case_00001]", "licence: null")
     recipe = load_recipe(write(tmp_path, text))
     again = load_recipe(
-        write(tmp_path, recipe.resolved_yaml()), sources={"hosts": Path("a"), "donors": Path("a")}
+        write(tmp_path, yaml_text(recipe.resolved())),
+        sources={"hosts": Path("a"), "donors": Path("a")},
     )
     assert again.sources["donors"].licence is None
 

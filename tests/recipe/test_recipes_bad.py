@@ -105,7 +105,7 @@ BAD: dict[str, tuple[str, str, str]] = {
 
 
 @pytest.mark.parametrize(("text", "place", "message"), BAD.values(), ids=BAD.keys())
-def test_each_bad_recipe_is_told_at_its_place(
+def test_each_bad_recipe_is_reported_at_its_place(
     tmp_path: Path, text: str, place: str, message: str
 ) -> None:
     path = tmp_path / "x.yaml"

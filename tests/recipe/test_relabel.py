@@ -99,7 +99,7 @@ def test_a_long_complaint_is_quoted_from_its_end(tmp_path: Path) -> None:
     assert len(text) < 1000
 
 
-def test_a_killed_program_is_told_from_a_failing_one(tmp_path: Path) -> None:
+def test_a_killed_program_is_distinguished_from_a_failing_one(tmp_path: Path) -> None:
     assert "was ended by signal 9" in refusal(
         tmp_path, "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"
     )

@@ -5,9 +5,15 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from synthct.dataset.records import yaml_text
 from synthct.errors import RecipeError
 from synthct.recipe.yaml_errors import Problem, nearest, path_text
-from synthct.recipe.yaml_model import dump_yaml, fail_at, load_yaml_model, read_yaml
+from synthct.recipe.yaml_model import (
+    expand_variables,
+    fail_at,
+    read_yaml,
+    validate,
+)
 
 
 class Strict(BaseModel):
@@ -48,6 +54,12 @@ class Toy(Strict):
         return self
 
 
+def load_toy(path: Path) -> Toy:
+    document = read_yaml(path)
+    expand_variables(document, ("sources.*.root",))
+    return validate(document, Toy)
+
+
 @pytest.fixture
 def refusal(tmp_path: Path) -> Any:
     """The lines of the error for a text, without the folder."""
@@ -56,7 +68,7 @@ def refusal(tmp_path: Path) -> Any:
         path = tmp_path / "x.yaml"
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
         with pytest.raises(RecipeError) as caught:
-            load_yaml_model(path, Toy)
+            load_toy(path)
         return str(caught.value).replace(f"{tmp_path}/", "").split("\n")
 
     return refuse
@@ -65,7 +77,7 @@ def refusal(tmp_path: Path) -> Any:
 def load(tmp_path: Path, text: str) -> Toy:
     path = tmp_path / "x.yaml"
     path.write_text(text, encoding="utf-8")
-    return load_yaml_model(path, Toy)
+    return load_toy(path)
 
 
 def test_values_arrive_with_their_types(tmp_path: Path) -> None:
@@ -186,12 +198,14 @@ def test_values_arrive_with_their_types(tmp_path: Path) -> None:
         ('"a\\e[31m": 1\nname: a\n', "x.yaml:1:1: a\\x1b[31m: unknown key"),
     ],
 )
-def test_each_fault_is_told_at_its_place(refusal: Any, text: str | bytes, expected: str) -> None:
+def test_each_fault_is_reported_at_its_place(
+    refusal: Any, text: str | bytes, expected: str
+) -> None:
     (line,) = refusal(text)
     assert line[: len(expected)] == expected
 
 
-def test_all_faults_are_told_in_the_order_of_the_file(refusal: Any) -> None:
+def test_all_faults_are_reported_in_the_order_of_the_file(refusal: Any) -> None:
     lines = refusal("seed: x\nname: 3\nparts:\n- {kind: ball, radus_mm: 1}\ncolour: blue\n")
     assert [line.split(": ")[1] for line in lines] == [
         "seed",
@@ -269,7 +283,7 @@ def test_what_is_dumped_is_read_back_equal(tmp_path: Path) -> None:
         "empty": [],
     }
     path = tmp_path / "x.yaml"
-    path.write_text(dump_yaml(value), encoding="utf-8")
+    path.write_text(yaml_text(value), encoding="utf-8")
     read = read_yaml(path).value
     assert read == value
     assert list(read) == list(value)

@@ -21,10 +21,10 @@ from training_recipes import TINY_MODEL, objective_with, open_set, tiny_fields, 
 from typer.testing import CliRunner
 
 from synthct.cli import app
+from synthct.dataset.records import yaml_text
 from synthct.errors import ConflictError, PolicyError, RecipeError, ResourceError
 from synthct.models.checkpoint import load_checkpoint
 from synthct.models.painting import Inpainter
-from synthct.recipe.yaml_model import dump_yaml
 from synthct.storage.lock import exclusive
 from synthct.training import keeper
 from synthct.training.checkpoint import latest_state
@@ -67,7 +67,7 @@ def read_log(path: Path) -> list[dict]:
 
 def written(tmp_path: Path, root: Path, **changes) -> Path:
     path = tmp_path / "tiny.yaml"
-    path.write_text(dump_yaml(tiny_fields(root, **changes)))
+    path.write_text(yaml_text(tiny_fields(root, **changes)))
     return path
 
 
@@ -265,7 +265,7 @@ def test_fine_tuning_goes_on_from_the_weights_of_a_checkpoint(
     )
     del fields["model"]
     path = tmp_path / "tuned.yaml"
-    path.write_text(dump_yaml(fields))
+    path.write_text(yaml_text(fields))
     recipe = load_training_recipe(path)
     folder = train(recipe, tmp_path / "run", cache_dir=patch_cache, device="cpu", workers=0)
     tuned, base = load_checkpoint(str(folder)), load_checkpoint(str(tiny_checkpoint))

@@ -11,10 +11,11 @@ import torch
 from conftest import TINY_PAINTS, write_tiny_checkpoint
 from training_recipes import TINY_MODEL, tiny_fields, tiny_recipe
 
+from synthct.dataset.records import yaml_text
 from synthct.errors import CheckpointError, PolicyError, RecipeError
 from synthct.models.checkpoint import load_checkpoint
 from synthct.models.folder import write_sums
-from synthct.recipe.yaml_model import dump_yaml, read_yaml
+from synthct.recipe.yaml_model import read_yaml
 from synthct.training.objectives.palette import build_unet, make_network
 from synthct.training.recipe import load_training_recipe
 
@@ -26,7 +27,7 @@ MOVED = {"name": "moved", "kind": "transplant", "label": "tumor", "into": "kidne
 
 def written(tmp_path: Path, root: Path, **changes) -> Path:
     path = tmp_path / "tiny.yaml"
-    path.write_text(dump_yaml(tiny_fields(root, **changes)))
+    path.write_text(yaml_text(tiny_fields(root, **changes)))
     return path
 
 
@@ -149,7 +150,7 @@ def tuned(tmp_path, kits_root, checkpoint, **changes):
     if "model" not in changes:
         del fields["model"]
     path = tmp_path / "tuned.yaml"
-    path.write_text(dump_yaml(fields))
+    path.write_text(yaml_text(fields))
     return load_training_recipe(path)
 
 
