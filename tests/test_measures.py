@@ -23,7 +23,8 @@ from pathlib import Path
 
 import numpy as np
 
-from synthct.metrics import MEASURES, Measure
+from synthct.metrics.measure import Measure
+from synthct.metrics.table import MEASURES
 
 MEASURES["edge_count"] = Measure(
     name="edge_count",
