@@ -31,7 +31,7 @@ class Ball(MaskSection):
     within: str
     radius_mm: Annotated[float, Field(gt=0, le=100)] = 10.0
 
-    def wanted_labels(self) -> tuple[str, ...]:
+    def required_labels(self) -> tuple[str, ...]:
         """Hosts without the organ are of no use."""
         return (self.within,)
 

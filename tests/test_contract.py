@@ -27,7 +27,7 @@ from synthct.models.methods import Diffusion
 from synthct.models.network import Network
 from synthct.models.painting import Inpainter
 from synthct.models.patch import Patch
-from synthct.publish.export.run import FORMS, export
+from synthct.publish.export.run import FORMATS, export
 from synthct.sources import Source, download, index_sources, label_table, read_case
 from synthct.volume.intensity import SOFT_TISSUE
 
@@ -38,7 +38,7 @@ of_every_layout = pytest.mark.parametrize("layout", kinds_of(Source, "layout"))
 of_every_network = pytest.mark.parametrize(
     "network", networks.NETWORKS, ids=lambda network: network.__name__
 )
-of_every_export = pytest.mark.parametrize("kind", sorted(FORMS))
+of_every_export = pytest.mark.parametrize("kind", sorted(FORMATS))
 
 
 def test_every_kind_and_layout_is_tried() -> None:

@@ -14,7 +14,7 @@ from synthct.volume.intensity import SOFT_TISSUE
 if TYPE_CHECKING:
     import torch
 
-    from synthct.models.checkpoint import Checkpoint, CheckpointFiles
+    from synthct.models.network import Checkpoint, CheckpointFiles
 
 
 class Membrane(Network):

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from synthct.publish.export.form import Columns, Item, file_columns, file_stem, flat_schema
+from synthct.publish.export.export_format import Columns, Item, file_columns, file_stem, flat_schema
 
 
 class Raw:

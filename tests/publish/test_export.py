@@ -20,7 +20,7 @@ from synthct.cli import app
 from synthct.dataset.rows import stored_rows
 from synthct.errors import ConflictError, ResourceError, VerifyError
 from synthct.publish.export import run
-from synthct.publish.export.form import file_stem
+from synthct.publish.export.export_format import file_stem
 from synthct.publish.export.run import export
 from synthct.recipe.recipe import Recipe
 from synthct.volume.views import VIEW_AXIS, View, from_picture
