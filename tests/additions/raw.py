@@ -19,7 +19,7 @@ class Raw:
 
     loader: ClassVar = "none"
     suffix: ClassVar = "npy"
-    explained: ClassVar = "`numpy.load` reads them."
+    readme_text: ClassVar = "`numpy.load` reads them."
     files: ClassVar[Mapping[str, str]] = {"image": "int16; HU"}
 
     def record_schema(self, keep_original: bool) -> pa.Schema:
