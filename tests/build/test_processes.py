@@ -201,6 +201,7 @@ def test_processes_whose_launcher_is_killed_at_the_start_end(
     assert not pids_of(folder / f"orphans-{after_s}")
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
 def test_a_hang_up_of_one_process_is_reported_as_such(start: Start, folder: Path) -> None:
     process = start("hang-up", "--num-processes", "2", "--workers", "0")
