@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from synthct.models.layout import Layout
 from synthct.models.methods import Diffusion, MethodWords
-from synthct.models.network import Network
+from synthct.models.network import Checkpoint, CheckpointFiles, Network
 from synthct.models.patch import Patch, PatchRules
 from synthct.volume.intensity import SOFT_TISSUE
 
 if TYPE_CHECKING:
     import torch
-
-    from synthct.models.network import Checkpoint, CheckpointFiles
 
 
 class Membrane(Network):

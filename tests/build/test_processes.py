@@ -111,10 +111,16 @@ def pids_of(output: Path) -> dict[str, int]:
     [
         (2, (), ("--num-processes", "2"),
          {"TZ": "Asia/Kathmandu", "PYTHONHASHSEED": "1", "LC_ALL": "C"}),
-        (3, ("torchrun", "--nproc-per-node", "3", "--no-python"), (),
-         {"TZ": "America/St_Johns", "PYTHONHASHSEED": "2", "LC_ALL": "C.UTF-8"}),
-        (4, ("accelerate", "launch", "--multi_gpu", "--num_processes", "4", "--no_python"),
-         ("--num-processes", "4"), {"TZ": "UTC", "PYTHONHASHSEED": "3"}),
+        pytest.param(
+            3, ("torchrun", "--nproc-per-node", "3", "--no-python"), (),
+            {"TZ": "America/St_Johns", "PYTHONHASHSEED": "2", "LC_ALL": "C.UTF-8"},
+            marks=pytest.mark.full,
+        ),
+        pytest.param(
+            4, ("accelerate", "launch", "--multi_gpu", "--num_processes", "4", "--no_python"),
+            ("--num-processes", "4"), {"TZ": "UTC", "PYTHONHASHSEED": "3"},
+            marks=pytest.mark.full,
+        ),
     ],
     ids=["two", "three-torchrun", "four-accelerate"],
 )  # fmt: skip
@@ -181,7 +187,7 @@ def test_without_their_launcher_the_processes_end_and_an_interrupt_is_no_error(
     assert finish_here(folder, tiny_checkpoint, "interrupted") == wanted
 
 
-@pytest.mark.parametrize("after_s", [0.5, 1.5])
+@pytest.mark.parametrize("after_s", [pytest.param(0.5, marks=pytest.mark.full), 1.5])
 def test_processes_whose_launcher_is_killed_at_the_start_end(
     start: Start, folder: Path, after_s: float
 ) -> None:
@@ -195,6 +201,7 @@ def test_processes_whose_launcher_is_killed_at_the_start_end(
     assert not pids_of(folder / f"orphans-{after_s}")
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
 def test_a_hang_up_of_one_process_is_reported_as_such(start: Start, folder: Path) -> None:
     process = start("hang-up", "--num-processes", "2", "--workers", "0")
@@ -225,7 +232,9 @@ def test_a_stopped_process_is_named(start: Start, folder: Path, rank: str) -> No
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
-@pytest.mark.parametrize(("call", "number"), [("fsync", 25), ("rename", 9)])
+@pytest.mark.parametrize(
+    ("call", "number"), [("fsync", 25), pytest.param("rename", 9, marks=pytest.mark.full)]
+)
 def test_killed_at_a_system_call_it_comes_to_the_same_bytes(
     start: Start, folder: Path, tiny_checkpoint: Path, wanted: dict[str, str],
     call: str, number: int,

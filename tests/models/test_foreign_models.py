@@ -162,7 +162,7 @@ def test_names_of_older_releases_are_read_as_diffusers_reads_them(ddpm: Path, te
             set_tensors(component, rename(f"attentions.0.{name}.", f"attentions.0.{old}."))(folder)
         assert any(".query." in name for name in load_file(folder / component / NAMES[0]))
         loaded = load_checkpoint(str(folder))
-        ours = (loaded["unet"] if component == "unet" else loaded["vae"]).state_dict()  # type: ignore[union-attr]
+        ours = (loaded["unet"] if component == "unet" else loaded["vae"]).state_dict()
         theirs = network.from_pretrained(folder / component).state_dict()
         assert all(torch.equal(ours[n], t) and torch.equal(new[n], t) for n, t in theirs.items())
 

@@ -261,8 +261,8 @@ def test_no_hosts_are_reported_at_the_sources(tmp_path: Path) -> None:
 def test_the_document_of_the_design_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KITS23_ROOT", "/somewhere")
     recipe = load_recipe(write(tmp_path, TEXT))
-    assert recipe.sources["hosts"].root == Path("/somewhere")  # type: ignore[union-attr]
-    assert recipe.sources["donors"].root == Path("data/kits23/dataset")  # type: ignore[union-attr]
+    assert recipe.sources["hosts"].root == Path("/somewhere")
+    assert recipe.sources["donors"].root == Path("data/kits23/dataset")
     assert [section.kind for section in recipe.masks] == ["transplant", "box", "organ", "blob"]
     assert recipe.splits.fractions == {"train": 0.8, "validation": 0.1, "test": 0.1}
     assert {"kidney", "tumor"} <= set(recipe.all_labels())
@@ -278,7 +278,7 @@ def test_a_root_of_the_command_line_wins_over_an_unset_variable(
     ):
         load_recipe(path)
     recipe = load_recipe(path, sources={"hosts": Path("/a")})
-    assert recipe.sources["hosts"].root == Path("/a")  # type: ignore[union-attr]
+    assert recipe.sources["hosts"].root == Path("/a")
     with pytest.raises(RecipeError, match="no source 'host'; did you mean 'hosts'"):
         load_recipe(path, sources={"host": Path("/a")})
     with pytest.raises(RecipeError, match=r"sources.hosts has no root that could be replaced"):

@@ -67,7 +67,7 @@ def test_a_version_that_is_copied_into_its_place_is_found(
         Path, "rename", lambda s, t: copied(s, t) if s.name == "tree" else rename(s, t)
     )
     with pytest.raises(VerifyError, match=r"trial \d+ of seed 0, kill at .*torn version"):
-        crash_test(folder, kills=400)
+        crash_test(folder, kills=40)
 
 
 def test_finished_shards_that_are_made_again_are_found(
@@ -84,7 +84,7 @@ def test_finished_shards_that_are_made_again_are_found(
 
     monkeypatch.setattr(crash, "Staging", Honest)
     with pytest.raises(VerifyError, match="again"):
-        crash_test(folder, kills=400)
+        crash_test(folder, kills=40)
 
 
 def test_shards_believed_without_a_look_are_found(
@@ -108,7 +108,7 @@ def test_shards_believed_without_a_look_are_found(
 
     monkeypatch.setattr(assemble, "write_shard", early)
     with pytest.raises(VerifyError, match=r"cannot be resumed|other bytes|exit"):
-        crash_test(folder, kills=400)
+        crash_test(folder, kills=40)
 
 
 def test_a_disk_error_that_nobody_expects_is_found(
@@ -124,7 +124,7 @@ def test_a_disk_error_that_nobody_expects_is_found(
 
     monkeypatch.setattr(journal, "atomic_write", careless)
     with pytest.raises(VerifyError, match=r"exit 1\n(.|\n)*Traceback"):
-        crash_test(folder, kills=60)
+        crash_test(folder, kills=20)
 
 
 def test_order_does_not_depend_on_the_group(folder: Path) -> None:

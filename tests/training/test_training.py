@@ -448,6 +448,7 @@ def test_going_on_with_another_recipe_is_said(kits_root, patch_cache, tmp_path, 
 # -- several processes ------------------------------------------------------------------------
 
 
+@pytest.mark.full  # three processes that import everything; builds start some by default
 def test_two_processes_train_one_checkpoint(kits_root, patch_cache, tmp_path, caplog):
     changes = {**RANDOM, "optim": {"max_steps": 3, "batch_size": 1}, "save_every": 100}
     path, output = written(tmp_path, kits_root, **changes), tmp_path / "run"

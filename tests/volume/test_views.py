@@ -135,7 +135,7 @@ def test_preview_outlines_the_mask_without_covering_it() -> None:
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[:60], lambda b: b"", lambda b: b[::-1]])
-def test_damaged_png_is_named_so(damage) -> None:  # type: ignore[no-untyped-def]
+def test_damaged_png_is_named_so(damage) -> None:
     png = encode_hu(np.zeros((30, 30), dtype=np.int16))
     with pytest.raises(VerifyError, match=r"cut off|damaged"):
         decode_hu(damage(png))
