@@ -100,6 +100,11 @@ def croissant(
         "distribution": [*(_file(shard) for shard in shards), *(_files(one) for one in splits)],
         "recordSet": [_records(split, schema) for split in splits],
     }
+    return spelt(content)
+
+
+def spelt(content: Mapping[str, Any]) -> bytes:
+    """The one text that is written for some content."""
     return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
 
 
