@@ -232,6 +232,11 @@ def _check_lock(
         return
     if lock.sources.keys() != recipe.sources.keys():
         yield Finding(LOCK, f"has other sources than {RECIPE}")
+        return
+    for source, section in recipe.sources.items():
+        for key in ("layout", "licence", "attribution"):
+            if getattr(lock.sources[source], key) != getattr(section, key):
+                yield Finding(LOCK, f"the {key} of source '{source}' is not that of {RECIPE}")
     name = recipe.version if lock.plan.limit is None else f"{recipe.version}-first{lock.plan.limit}"
     if (release.name, release.version) != (recipe.name, name):
         called = f"the manifest is of {release.name} {release.version}"
