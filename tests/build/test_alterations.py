@@ -155,19 +155,27 @@ def rejected(change: Callable[[list[dict[str, Any]]], Any]) -> Alter:
     return alter
 
 
-def limit_of(rows: list[dict[str, Any]]) -> None:
-    rows[0]["value"] = rows[0][rows[0]["measure"]] = 1e6
+def value_of(value: float) -> Alter:
+    """Another value of the measure that broke a limit, in both places that have it."""
+
+    def change(rows: list[dict[str, Any]]) -> None:
+        rows[0]["value"] = rows[0][rows[0]["measure"]] = value
+
+    return rejected(change)
 
 
 # -- rows, with digests, sums and documents that follow ------------------------------------------
 
 
-def row(change: Callable[[dict[str, Any]], Any], *, sealed: bool = False) -> Alter:
+def row(
+    change: Callable[[dict[str, Any]], Any], *, sealed: bool = False, documented: bool = True
+) -> Alter:
     """Change the first painted row.
 
     Args:
         change: Gets the columns, those of the provenance parsed.
         sealed: Compute the sample's digest anew.
+        documented: Write all documents anew.
     """
 
     def alter(folder: Path) -> None:
@@ -182,7 +190,7 @@ def row(change: Callable[[dict[str, Any]], Any], *, sealed: bool = False) -> Alt
             columns["sample_digest"] = sample_digest(
                 shown["image"], shown["mask"], shown["labels"], affine, told
             )
-        tampering.reseal(folder, {path: rows}, roots=True)
+        tampering.reseal(folder, {path: rows}, roots=documented)
 
     return alter
 
@@ -231,10 +239,8 @@ def other_licence(folder: Path) -> None:
 
 def other_attribution(folder: Path) -> None:
     lock = read_lock(folder)
-    sources = {
-        name: one.model_copy(update={"attribution": None}) for name, one in lock.sources.items()
-    }
-    write_lock(folder, lock.model_copy(update={"sources": sources}))
+    hosts = lock.sources["hosts"].model_copy(update={"attribution": None})
+    write_lock(folder, lock.model_copy(update={"sources": {**lock.sources, "hosts": hosts}}))
     tampering.document(folder)
 
 
@@ -260,9 +266,9 @@ ALTERATIONS: Mapping[str, tuple[Alter, int, str | None]] = {
     "data_files of the card": (
         replaced(CARD, "data/train-*.parquet", "data/*.parquet"), 1, CARD),
     "another config in the card": (
-        replaced(CARD, "configs:\n", "configs:\n- config_name: b\n  data_files: data/*\n"), 1, CARD),
+        replaced(CARD, "configs:", "configs:\n- config_name: b\n  data_files: data/*"), 1, CARD),
     "a split of the card": (replaced(CARD, "split: validation", "split: train"), 1, CARD),
-    "features in the card": (replaced(CARD, "configs:\n", "dataset_info: {}\nconfigs:\n"), 1, CARD),
+    "features in the card": (replaced(CARD, "configs:", "dataset_info: {}\nconfigs:"), 1, CARD),
     "the card's licence": (
         replaced(CARD, "license: cc-by-nc-sa-4.0", "license: mit"), 1, CARD),
     "a number of the card": (replaced(CARD, "planned sample", "000 planned sample"), 1, CARD),
@@ -278,18 +284,19 @@ ALTERATIONS: Mapping[str, tuple[Alter, int, str | None]] = {
         croissant(lambda c: c["distribution"][-1].update(includes="data/*.parquet")), 1, CROISSANT),
     "another preview": (other_preview, 1, "preview.png"),
     "text in the preview": (text_in_preview, 1, "preview.png"),
-    "text in a picture of a row": (row(text_in_image), 1, None),
+    "text in a picture of a row": (row(text_in_image, documented=False), 1, None),
     "a path beside a picture": (row(set_at("mask", "path", to="/etc/passwd")), 1, None),
     "rejected samples gone": (rejected(list.clear), 1, REJECTED),
     "a rejected sample twice": (rejected(lambda rows: rows.append(rows[0])), 1, REJECTED),
-    "the value of a rejected sample": (rejected(limit_of), 1, REJECTED),
+    "a value of a rejected sample that breaks no limit": (value_of(0.01), 1, REJECTED),
+    "a value of a rejected sample that breaks it too": (value_of(1e6), 3, REJECTED),
     "a measure against provenance": (row(set_at("outside_max_abs_diff", to=3)), 1, None),
     "both measure and provenance": (row(outside, sealed=True), 1, None),
     "a number of the provenance": (
         row(set_at("provenance", "mask", "volume_mm3", to=1.0), sealed=True), 1, None),
     "a mask": (row(other_mask, sealed=True), 1, None),
     "a patient of the test in train": (shard_in_other_split, 1, None),
-    "the licence of the lock": (other_licence, 1, "synthct.lock"),
+    "the licence of the lock": (other_licence, 1, None),
     "the attribution of the lock": (other_attribution, 1, "synthct.lock"),
     "a measure": (row(set_at("seam_ratio", to=1.0)), 2, None),
     "a seed": (

@@ -176,9 +176,7 @@ class _Replay:
         for name, value in measure(draft, reference, earlier).items():
             ours = value if value is not None and math.isfinite(value) else None
             theirs = (stored.metrics or {}).get(name)
-            if (ours is None) != (theirs is None) or not math.isclose(
-                ours or 0, theirs or 0, rel_tol=_CLOSE_MEASURE, abs_tol=_CLOSE_MEASURE
-            ):
+            if not _is_close(ours, theirs):
                 yield f"column '{name}' is {theirs}, measured again it is {ours}"
         if spec.is_painted:
             earlier.append(stored.image[stored.mask])
@@ -234,11 +232,15 @@ def check_paint(
         for number, row in enumerate(stored_rows(folder / shard.path))
         if row["sample_id"] in drafts
     }
+    rejected = {one.sample_id: one for one in read_rejected(folder)}
     is_same_class = dict(context.numerics) == lock.numerics
     for group, outcome in zip(groups, outcomes, strict=True):
         with tqdm(total=0, disable=True) as bar:
-            rows, _ = paint_samples(group, iter([outcome]), context, bar)
+            rows, rejections = paint_samples(group, iter([outcome]), context, bar)
         painted = {row["sample_id"]: row for row in rows}
+        for again in rejections if is_same_class else ():
+            if again.measure and not _is_same(again, rejected.get(again.sample_id)):
+                yield Finding(REJECTED, f"sample '{again.sample_id}' is rejected otherwise")
         for one in outcome:
             if not isinstance(one, Draft) or one.spec.sample_id not in stored:
                 continue
@@ -246,6 +248,20 @@ def check_paint(
             new = painted.get(one.spec.sample_id)
             problem = _unlike(old, new, one, exactly=is_same_class)
             yield Finding(path, problem, (number,)) if problem else one.spec.sample_id
+
+
+def _is_same(one: Rejection, other: Rejection | None) -> bool:
+    """Whether a sample was rejected for the same limit, with the same value."""
+    if other is None or (one.reason, one.measure) != (other.reason, other.measure):
+        return False
+    return _is_close(one.value, other.value)
+
+
+def _is_close(one: float | None, other: float | None) -> bool:
+    """Whether two measures are the same but for their last bits."""
+    if one is None or other is None:
+        return one is other
+    return math.isclose(one, other, rel_tol=_CLOSE_MEASURE, abs_tol=_CLOSE_MEASURE)
 
 
 def _unlike(old: Columns, new: Columns | None, draft: Draft, *, exactly: bool) -> str | None:
