@@ -87,10 +87,9 @@ def check_plan(
     if len(paths) != len(shards):
         yield Finding(LOCK, f"the plan comes to {len(shards)} shards, there are {len(paths)}")
         return
-    replay = _Replay(context)
     for number, masks in prepared_shards(checked, shards, iter(range(len(shards))), workers):
         path, stored = paths[number], enumerate(stored_rows(folder / paths[number]))
-        place = next(stored, None)
+        place, replay = next(stored, None), _Replay(context)
         for one in (one for outcome in masks for one in outcome):
             sample_id = one.spec.sample_id if isinstance(one, Draft) else one.sample_id
             if place is None or place[1]["sample_id"] != sample_id:
@@ -122,7 +121,7 @@ def _absent(
 
 
 class _Replay:
-    """Stored samples against what the sources and the recipe come to, in the order of the plan."""
+    """The stored samples of a shard, in order, against what sources and recipe come to."""
 
     def __init__(self, context: BuildContext) -> None:
         self.context = context
@@ -155,7 +154,8 @@ class _Replay:
             yield "the label map is not the one that the recipe comes to"
         if not np.array_equal(parsed(columns)[1], draft.picture_affine):
             yield "the affine is not the source's"
-        anew = replace(one, sample=replace(draft, image=stored.image, labels=after))
+        image = np.where(draft.mask, stored.image, host)
+        anew = replace(one, sample=replace(draft, image=image, labels=after))
         yield from self._wrong_measures(stored, anew)
         described = replace(anew.sample, metrics=stored.metrics)
         expected = {
