@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +15,14 @@ from hypothesis import HealthCheck, settings
 
 from synthct.volume import Affine, Array, Index3, Volume, restore_orientation, write_volume
 from synthct.volume.case import Case
+
+# The only Hub of all tests is one on loopback; also for the conftest.py of a folder, which is
+# imported before pytest is configured.
+loopback.announce()
+
+# Here and in every process that tests start: networks this small only wait on a second thread, and
+# the number of threads changes low bits.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -39,8 +49,7 @@ KITS_AXES = np.array([[0.0, 0, -1, 0], [0, -1, 0, 0], [-1, 0, 0, 0], [0, 0, 0, 1
 
 
 def pytest_configure() -> None:
-    """The only Hub of all tests is one on loopback; examples of properties are always the same."""
-    loopback.announce()
+    """Examples of properties are always the same."""
     settings.register_profile(
         "synthct",
         derandomize=True,
@@ -249,10 +258,10 @@ def halves(region: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return region & (i < middle), region & (i >= middle)
 
 
-@pytest.fixture
-def kits_root(tmp_path: Path) -> Path:
-    """A KiTS folder of three cases; the last has no image."""
-    root = tmp_path / "dataset"
+@pytest.fixture(scope="session")
+def kits_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What ``kits_root`` is a copy of."""
+    root = tmp_path_factory.mktemp("kits") / "dataset"
     write_kits(root, make_tiny_case("case_00000"))
     write_kits(root, make_tiny_case("case_00001", noise_seed=1))
     write_kits(root, make_tiny_case("case_00002"), image=False)
@@ -260,26 +269,39 @@ def kits_root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def organs_root(tmp_path: Path, tiny_case: Case) -> Path:
-    """A TotalSegmentator folder of two cases; the last has no structures."""
-    kidney = tiny_case.region("kidney")
+def kits_root(tmp_path: Path, kits_template: Path) -> Path:
+    """A KiTS folder of three cases; the last has no image."""
+    return Path(shutil.copytree(kits_template, tmp_path / "dataset"))
+
+
+@pytest.fixture(scope="session")
+def organs_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What ``organs_root`` is a copy of."""
+    case = make_tiny_case("s0001")
+    kidney = case.region("kidney")
     left, right = halves(kidney)
-    root = tmp_path / "organs"
+    root = tmp_path_factory.mktemp("totalsegmentator") / "organs"
     write_structures(
         root,
-        make_tiny_case("s0001"),
+        case,
         {
             "kidney_left": left,
             "kidney_right": right,
-            "liver": tiny_case.region("tumor"),
+            "liver": case.region("tumor"),
             "spleen": np.zeros_like(kidney),
             "lung": kidney,
             "lung_upper_lobe_left": left,
             "lung_lower_lobe_right": right,
-            "segmentations_extra/lung_nodule": tiny_case.region("tumor"),
+            "segmentations_extra/lung_nodule": case.region("tumor"),
         },
     )
     bare = write_structures(root, make_tiny_case("s0002", noise_seed=1), {})
     (bare / "segmentations").rmdir()
     (root / "meta.csv").write_text("image_id;age;gender;split\ns0001;50;f;train\ns0002;;;val\n")
     return root
+
+
+@pytest.fixture
+def organs_root(tmp_path: Path, organs_template: Path) -> Path:
+    """A TotalSegmentator folder of two cases; the last has no structures."""
+    return Path(shutil.copytree(organs_template, tmp_path / "organs"))

@@ -38,9 +38,9 @@ MASKS: dict[str, dict[str, Any]] = {
 
 
 def kinds_of(union: Any, key: str) -> list[str]:
-    """The members of a union of sections, by what their field ``key`` is by default."""
+    """All values that the field ``key`` has in the members of a union of sections."""
     members = get_args(get_args(union)[0])
-    return sorted(str(member.model_fields[key].default) for member in members)
+    return sorted(v for m in members for v in get_args(m.model_fields[key].annotation))
 
 
 def section(kind: str) -> Any:
@@ -76,6 +76,48 @@ def _kits(root: Path) -> Mapping[str, Any]:
     return {"root": root}
 
 
+def _kits21(root: Path) -> Mapping[str, Any]:
+    _kits(root)
+    for path in root.glob("*/segmentation.nii.gz"):
+        path.rename(path.with_name("aggregated_MAJ_seg.nii.gz"))
+    return {"root": root}
+
+
+def _write_json(root: Path, image: str, about: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A folder of nnU-Net or the Decathlon; ``image`` is the pattern of its images."""
+    for folder in ("imagesTr", "labelsTr"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    for number in (1, 2):
+        case = make_tiny_case(f"p{number}", noise_seed=number)
+        write_volume(case.scan(), root / image.format(case.case_id))
+        write_volume(case.labels, root / f"labelsTr/{case.case_id}.nii.gz")
+    (root / "dataset.json").write_text(json.dumps(about))
+    return {"root": root}
+
+
+def _nnunet(root: Path) -> Mapping[str, Any]:
+    about = {
+        "channel_names": {"0": "CT"},
+        "labels": {"background": 0, "kidney": 1, "tumor": 2},
+        "numTraining": 2,
+        "file_ending": ".nii.gz",
+    }
+    return _write_json(root, "imagesTr/{}_0000.nii.gz", about)
+
+
+def _msd(root: Path) -> Mapping[str, Any]:
+    listed = [
+        {"image": f"./imagesTr/p{n}.nii.gz", "label": f"./labelsTr/p{n}.nii.gz"} for n in (1, 2)
+    ]
+    about = {
+        "modality": {"0": "CT"},
+        "labels": {"0": "background", "1": "kidney", "2": "tumor"},
+        "numTraining": 2,
+        "training": listed,
+    }
+    return _write_json(root, "imagesTr/{}.nii.gz", about)
+
+
 def _totalsegmentator(root: Path) -> Mapping[str, Any]:
     for number in (1, 2):
         case = make_tiny_case(f"s{number:04}", noise_seed=number)
@@ -100,8 +142,12 @@ def _phantom(root: Path) -> Mapping[str, Any]:
 
 #: Writes two cases with a kidney and gives the section's fields beside ``layout``.
 LAYOUTS: dict[str, Callable[[Path], Mapping[str, Any]]] = {
+    "kits19": _kits,
+    "kits21": _kits21,
     "kits23": _kits,
+    "msd": _msd,
     "nifti": _nifti,
+    "nnunet": _nnunet,
     "phantom": _phantom,
     "totalsegmentator": _totalsegmentator,
 }

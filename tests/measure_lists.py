@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
 import re
 from collections.abc import Mapping
@@ -20,11 +21,12 @@ from synthct.dataset.writer import ShardRecord
 from synthct.evaluate.radiomics import Radiomics
 from synthct.evaluate.run import Options, evaluate
 from synthct.metrics import MEASURES
+from synthct.models.methods import DIFFUSION_WORDS
 from synthct.publish.export.run import export
 from synthct.publish.report.run import write_report
 from synthct.recipe.quality import Quality
 
-CARD = CardFacts("title", None, "axial", "soft tissue", (), {}, "diffusion", {})
+CARD = CardFacts("title", None, "axial", "soft tissue", (), {}, "diffusion", DIFFUSION_WORDS, {})
 
 
 def all_lists(folder: Path) -> dict[str, tuple[set[str], set[str]]]:
@@ -100,6 +102,6 @@ def _in_card(manifest: Manifest, summary: Summary) -> set[str]:
 
 def _beneath_sample(page: str) -> set[str]:
     """The measures that a click on a sample shows."""
-    match = re.search(r"&quot;measures&quot;: \{(.*?)\}", page, re.DOTALL)
+    match = re.search(r'"measures": \{(.*?)\}', html.unescape(page), re.DOTALL)
     assert match is not None
-    return set(re.findall(r"&quot;(\w+)&quot;: ", match[1]))
+    return set(re.findall(r'"(\w+)": ', match[1]))

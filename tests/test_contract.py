@@ -21,7 +21,7 @@ from orientations import read_in_all_ways
 from synthct.errors import MaskError
 from synthct.masks import MaskKind
 from synthct.publish.export.run import Kind, export
-from synthct.sources import Source, at_hand, index_sources, label_table, read_case
+from synthct.sources import Source, download, index_sources, label_table, read_case
 
 GOLDEN = Path(__file__).parent / "golden/datasets/1.1.0"
 
@@ -91,7 +91,7 @@ def test_a_source_gives_its_cases_in_order_on_one_grid_and_always_the_same(
     layout: str, tmp_path: Path
 ) -> None:
     given_ = {"hosts": contract.source(layout, tmp_path / "root")}
-    sources = at_hand(given_, tmp_path / "cache")
+    sources = download(given_, tmp_path / "cache")
     first = index_sources(sources, ["kidney"], cache_dir=tmp_path / "cache").entries("hosts")
     again = index_sources(sources, ["kidney"], cache_dir=tmp_path / "other").entries("hosts")
     ids = [entry.case_id for entry in first]

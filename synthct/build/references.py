@@ -147,11 +147,11 @@ def learn_references(
                 _log.info("learning how %s looks from case %s", label, entry.case_id)
                 case = case or read_case(entry, label_names)
                 try:
-                    arrays = learn_tissue(case, label, view)
+                    kept = learn_tissue(case, label, view)
                 except MaskError:  # no source numbers the label
                     continue
-                save_arrays(path, arrays)
-            tissue[label].append(Tissue(entry.patient_id, **arrays))
+                save_arrays(path, kept)
+            tissue[label].append(Tissue(entry.patient_id, **kept))
     layouts = {entry.layout for cases in index.sources.values() for entry in cases}
     shipped = shipped_quantiles() if layouts == {"phantom"} else {}
     return References(tissue, {name: shipped[name] for name in scans if name in shipped})

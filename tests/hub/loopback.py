@@ -19,6 +19,8 @@ _HOME = Path(tempfile.mkdtemp(prefix="hub-home-"))
 
 def announce() -> None:
     """Set the environment, before anything imports ``huggingface_hub`` and reads it."""
+    if os.environ.get("HF_ENDPOINT") == HUB.url:
+        return
     assert "huggingface_hub" not in sys.modules
     os.environ.update(
         HF_ENDPOINT=HUB.url,

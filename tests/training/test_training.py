@@ -91,10 +91,12 @@ def assert_equal_states(one: Path, two: Path) -> None:
 # -- one run ----------------------------------------------------------------------------------
 
 
-def test_run_writes_states_log_samples_and_a_checkpoint_and_goes_on(kits_root, tmp_path):
-    output, cache = tmp_path / "run", tmp_path / "cache"
+def test_run_writes_states_log_samples_and_a_checkpoint_and_goes_on(
+    kits_root, patch_cache, tmp_path
+):
+    output = tmp_path / "run"
     recipe = tiny_recipe(kits_root)
-    folder = train(recipe, output, cache_dir=cache, device="cpu", workers=0)
+    folder = train(recipe, output, cache_dir=patch_cache, device="cpu", workers=0)
     assert folder == output / "checkpoint"
     assert states_of(output) == ["step-00000003", "step-00000004"]
     assert {line["step"] for line in read_log(output / "log.jsonl")} == {1, 2, 3, 4}
@@ -110,22 +112,24 @@ def test_run_writes_states_log_samples_and_a_checkpoint_and_goes_on(kits_root, t
     assert any(not torch.equal(mean[name], last[name]) for name in mean)
 
     longer = changed(recipe, max_steps=6).model_copy(update={"save_every": 100})
-    train(longer, output, cache_dir=cache, device="cpu", workers=0)
+    train(longer, output, cache_dir=patch_cache, device="cpu", workers=0)
     # The run went on from step 4: it did no step twice and saved where it ended.
     assert states_of(output) == ["step-00000004", "step-00000006"]
     assert [line["step"] for line in read_log(output / "log.jsonl")] == [1, 2, 3, 4, 6]
     assert json.loads((folder / "training.json").read_text())["steps"] == 6
 
 
-def test_validation_measures_held_out_patients_as_samples_are_measured(kits_root, tmp_path):
+def test_validation_measures_held_out_patients_as_samples_are_measured(
+    kits_root, patch_cache, tmp_path
+):
     recipe = tiny_recipe(kits_root, **RANDOM)
-    folder = train(recipe, tmp_path / "run", cache_dir=tmp_path, device="cpu", workers=0)
+    folder = train(recipe, tmp_path / "run", cache_dir=patch_cache, device="cpu", workers=0)
     found = [line for line in read_log(tmp_path / "run" / "log.jsonl") if "validation" in line]
     assert [line["step"] for line in found] == [4, 8]
     facts = json.loads((folder / "training.json").read_text())
     assert [row["step"] for row in facts["validation"]] == [4, 8]
     # Whoever has the checkpoint finds the same figures, but for its weights being halved.
-    data = open_set(recipe, tmp_path)
+    data = open_set(recipe, patch_cache)
     validation = Validation(recipe, data.slices)
     weights = load_checkpoint(str(folder))["unet"].state_dict()
     measured = validation.measure(objective_with(recipe, weights))
@@ -134,9 +138,9 @@ def test_validation_measures_held_out_patients_as_samples_are_measured(kits_root
     assert measured == validation.measure(objective_with(recipe, weights))
 
 
-def test_perfect_paint_has_perfect_measures(kits_root, tmp_path, monkeypatch):
+def test_perfect_paint_has_perfect_measures(kits_root, patch_cache, tmp_path, monkeypatch):
     recipe = tiny_recipe(kits_root, validation={"masks": 4})
-    data = open_set(recipe, tmp_path)
+    data = open_set(recipe, patch_cache)
     monkeypatch.setattr(Inpainter, "paint", lambda self, patches, seeds: [p.image for p in patches])
     measured = Validation(recipe, data.slices).measure(PaletteObjective(recipe))
     assert measured.mae_hu < 12  # the codec clips air in the patches, and rounds
@@ -144,7 +148,9 @@ def test_perfect_paint_has_perfect_measures(kits_root, tmp_path, monkeypatch):
     assert measured.texture_ratio == pytest.approx(1, abs=0.01)
 
 
-def test_lung_painted_in_full_range_is_measured_in_its_own_window(kits_root, tmp_path, monkeypatch):
+def test_lung_painted_in_full_range_is_measured_in_its_own_window(
+    kits_root, patch_cache, tmp_path, monkeypatch
+):
     recipe = tiny_recipe(kits_root, validation={"masks": 4})
 
     def as_lung(one):
@@ -156,34 +162,36 @@ def test_lung_painted_in_full_range_is_measured_in_its_own_window(kits_root, tmp
         return replace(one, plane=Volume(hu, one.plane.affine), patches=patches)
 
     monkeypatch.setattr(Inpainter, "paint", lambda self, patches, seeds: [p.image for p in patches])
-    slices = [as_lung(one) for one in open_set(recipe, tmp_path).slices]
+    slices = [as_lung(one) for one in open_set(recipe, patch_cache).slices]
     measured = Validation(recipe, slices).measure(PaletteObjective(recipe))
     assert measured.seam_ratio == pytest.approx(1, abs=0.1)
     assert measured.texture_ratio == pytest.approx(1, abs=0.1)
 
 
-def test_early_stopping_ends_the_run_and_keeps_the_best(kits_root, tmp_path, monkeypatch):
+def test_early_stopping_ends_the_run_and_keeps_the_best(
+    kits_root, patch_cache, tmp_path, monkeypatch
+):
     losses = iter([0.5, 0.3, 0.4, 0.35, 0.2, 0.1])
     monkeypatch.setattr(
         keeper.Validation, "measure", lambda *_: Measures(next(losses), 1.0, 1.0, 1.0, 1.0)
     )
     rule = {"every": 1, "masks": 1, "early_stopping": {"measure": "loss", "patience": 2}}
     recipe = tiny_recipe(kits_root, validation=rule, optim={"max_steps": 6, "batch_size": 1})
-    folder = train(recipe, tmp_path / "run", cache_dir=tmp_path, device="cpu", workers=0)
+    folder = train(recipe, tmp_path / "run", cache_dir=patch_cache, device="cpu", workers=0)
     assert latest_state(tmp_path / "run").name == "step-00000004"
     assert json.loads((folder / "training.json").read_text())["steps"] == 2
     # Enough is enough, however often it is run.
-    train(recipe, tmp_path / "run", cache_dir=tmp_path, device="cpu", workers=0)
+    train(recipe, tmp_path / "run", cache_dir=patch_cache, device="cpu", workers=0)
     assert latest_state(tmp_path / "run").name == "step-00000004"
 
 
-def test_strip_shows_the_same_masks_at_every_interval(kits_root, tmp_path):
+def test_strip_shows_the_same_masks_at_every_interval(kits_root, patch_cache, tmp_path):
     output = tmp_path / "run"
     recipe = tiny_recipe(kits_root, validation={"masks": 9, "num_inference_steps": 1})
     recipe = recipe.model_copy(update={"sample_every": 1})
-    train(recipe, output, cache_dir=tmp_path, device="cpu", workers=0)
+    train(recipe, output, cache_dir=patch_cache, device="cpu", workers=0)
     strip = np.array(Image.open(output / "samples.png"))
-    slices = choose(open_set(recipe, tmp_path).slices)
+    slices = choose(open_set(recipe, patch_cache).slices)
     assert {one.section for one in slices} == {"blobs", "kidneys", "tumors"}
     assert strip.shape[1] == (4 + 2) * TILE_PX  # masked, four columns, original
     columns = np.split(strip[strip.shape[0] - len(slices) * TILE_PX :], 6, axis=1)
@@ -203,34 +211,34 @@ def test_strip_shows_the_same_masks_at_every_interval(kits_root, tmp_path):
     assert COLUMNS >= 4
 
 
-def test_tensorboard_gets_curves_and_samples(kits_root, tmp_path):
+def test_tensorboard_gets_curves_and_samples(kits_root, patch_cache, tmp_path):
     pytest.importorskip("tensorboard")
     recipe = tiny_recipe(kits_root, **{**RANDOM, "optim": {"max_steps": 4, "batch_size": 1}})
     output = tmp_path / "run"
-    train(recipe, output, cache_dir=tmp_path, device="cpu", workers=0, tensorboard=True)
+    train(recipe, output, cache_dir=patch_cache, device="cpu", workers=0, tensorboard=True)
     (events,) = (output / "tensorboard").rglob("events.out.tfevents.*")
     raw = events.read_bytes()
     for name in (b"loss", b"learning_rate", b"validation/mae_hu", b"samples"):
         assert name in raw
 
 
-def test_run_out_of_time_stops_and_saves(kits_root, tmp_path):
+def test_run_out_of_time_stops_and_saves(kits_root, patch_cache, tmp_path):
     recipe = tiny_recipe(kits_root, save_every=100, sample_every=100)
     folder = train(
-        recipe, tmp_path / "run", cache_dir=tmp_path, device="cpu", workers=0, max_seconds=0
+        recipe, tmp_path / "run", cache_dir=patch_cache, device="cpu", workers=0, max_seconds=0
     )
     assert latest_state(tmp_path / "run").name == "step-00000001"
     assert json.loads((folder / "training.json").read_text())["steps"] == 1
 
 
-def test_gradients_of_several_passes_make_one_step(kits_root, tmp_path):
+def test_gradients_of_several_passes_make_one_step(kits_root, patch_cache, tmp_path):
     """Two passes over the same patches and noise must step as one pass does."""
     recipe = tiny_recipe(kits_root, optim={"max_steps": 1, "batch_size": 1, "warmup_steps": 0})
     recipe = changed(recipe, decay_steps=0)
     twice = changed(recipe, gradient_accumulation=2)
     finished = {}
     for name, one in (("once", recipe), ("twice", twice)):
-        train(one, tmp_path / name, cache_dir=tmp_path, device="cpu", workers=0)
+        train(one, tmp_path / name, cache_dir=patch_cache, device="cpu", workers=0)
         finished[name] = load_file(latest_state(tmp_path / name) / "unet.optimizer.safetensors")
         for state in (AcceleratorState, PartialState, GradientState):
             state._reset_state()
@@ -245,7 +253,9 @@ def test_gradients_of_several_passes_make_one_step(kits_root, tmp_path):
     assert lengths[1] < 1.5 * lengths[0]
 
 
-def test_fine_tuning_goes_on_from_the_weights_of_a_checkpoint(kits_root, tmp_path, tiny_checkpoint):
+def test_fine_tuning_goes_on_from_the_weights_of_a_checkpoint(
+    kits_root, patch_cache, tmp_path, tiny_checkpoint
+):
     fields = tiny_fields(
         kits_root,
         from_checkpoint=str(tiny_checkpoint),
@@ -257,7 +267,7 @@ def test_fine_tuning_goes_on_from_the_weights_of_a_checkpoint(kits_root, tmp_pat
     path = tmp_path / "tuned.yaml"
     path.write_text(dump_yaml(fields))
     recipe = load_training_recipe(path)
-    folder = train(recipe, tmp_path / "run", cache_dir=tmp_path, device="cpu", workers=0)
+    folder = train(recipe, tmp_path / "run", cache_dir=patch_cache, device="cpu", workers=0)
     tuned, base = load_checkpoint(str(folder)), load_checkpoint(str(tiny_checkpoint))
     assert tuned.config["labels"] == ["kidney", "tumor", "lung", "cyst"]
     assert tuned.config["trained_steps"] == 4
@@ -279,21 +289,21 @@ def test_a_looser_licence_than_the_sources_is_refused_before_anything_is_read(tm
     assert not (tmp_path / "run").exists()
 
 
-def test_half_precision_on_a_cpu_is_an_error_of_the_recipe(kits_root, tmp_path):
+def test_half_precision_on_a_cpu_is_an_error_of_the_recipe(kits_root, patch_cache, tmp_path):
     recipe = tiny_recipe(kits_root, optim={"mixed_precision": "fp16"})
     with pytest.raises(RecipeError, match="fp16 needs a GPU; choose bf16"):
-        train(recipe, tmp_path / "run", cache_dir=tmp_path, device="cpu")
+        train(recipe, tmp_path / "run", cache_dir=patch_cache, device="cpu")
 
 
-def test_an_output_that_cannot_be_written_is_a_resource_error(kits_root, tmp_path):
+def test_an_output_that_cannot_be_written_is_a_resource_error(kits_root, patch_cache, tmp_path):
     (tmp_path / "run").write_text("a file where the folder should be")
     with pytest.raises(ResourceError, match="run"):
-        train(tiny_recipe(kits_root), tmp_path / "run", cache_dir=tmp_path, device="cpu")
+        train(tiny_recipe(kits_root), tmp_path / "run", cache_dir=patch_cache, device="cpu")
     output = tmp_path / "other"
     output.mkdir()
     (output / "log.jsonl").mkdir()
     with pytest.raises(ResourceError, match=r"other: cannot be written .* same command again"):
-        train(tiny_recipe(kits_root), output, cache_dir=tmp_path, device="cpu", workers=0)
+        train(tiny_recipe(kits_root), output, cache_dir=patch_cache, device="cpu", workers=0)
 
 
 # -- the command line -------------------------------------------------------------------------
@@ -352,13 +362,13 @@ def command(recipe: Path, output: Path, cache: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def test_a_killed_run_goes_on_to_the_very_same_weights(kits_root, tmp_path):
-    path, cache = written(tmp_path, kits_root, **RANDOM), tmp_path / "cache"
+def test_a_killed_run_goes_on_to_the_very_same_weights(kits_root, patch_cache, tmp_path):
+    path = written(tmp_path, kits_root, **RANDOM)
     recipe = load_training_recipe(path)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    train(recipe, whole, cache_dir=cache, device="cpu", workers=0)
+    train(recipe, whole, cache_dir=patch_cache, device="cpu", workers=0)
     process = subprocess.Popen(
-        command(path, killed, cache),
+        command(path, killed, patch_cache),
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -376,7 +386,7 @@ def test_a_killed_run_goes_on_to_the_very_same_weights(kits_root, tmp_path):
     assert left.name < "step-00000008"
     for state in (AcceleratorState, PartialState, GradientState):
         state._reset_state()
-    train(recipe, killed, cache_dir=cache, device="cpu", workers=0)
+    train(recipe, killed, cache_dir=patch_cache, device="cpu", workers=0)
     assert_equal_states(latest_state(killed), latest_state(whole))
     weights = "checkpoint/unet/diffusion_pytorch_model.safetensors"
     assert (killed / weights).read_bytes() == (whole / weights).read_bytes()
@@ -417,35 +427,35 @@ def test_a_worker_killed_while_it_cuts_patches_is_named(kits_root, tmp_path, mon
         open_set(tiny_recipe(kits_root), tmp_path / "cache", workers=2)
 
 
-def test_two_trainings_into_one_folder_are_kept_apart(kits_root, tmp_path):
+def test_two_trainings_into_one_folder_are_kept_apart(kits_root, patch_cache, tmp_path):
     with (
         exclusive(tmp_path / ".run.lock", "training"),
         pytest.raises(ConflictError, match=r"another training into .*run is running \(process"),
     ):
-        train(tiny_recipe(kits_root), tmp_path / "run", cache_dir=tmp_path, device="cpu")
+        train(tiny_recipe(kits_root), tmp_path / "run", cache_dir=patch_cache, device="cpu")
 
 
-def test_going_on_with_another_recipe_is_said(kits_root, tmp_path, caplog):
+def test_going_on_with_another_recipe_is_said(kits_root, patch_cache, tmp_path, caplog):
     recipe = tiny_recipe(kits_root)
     output = tmp_path / "run"
-    train(changed(recipe, max_steps=1), output, cache_dir=tmp_path, device="cpu", workers=0)
+    train(changed(recipe, max_steps=1), output, cache_dir=patch_cache, device="cpu", workers=0)
     with caplog.at_level("WARNING", logger="synthct"):
         other = changed(recipe, max_steps=2, learning_rate=1e-2)
-        train(other, output, cache_dir=tmp_path, device="cpu", workers=0)
+        train(other, output, cache_dir=patch_cache, device="cpu", workers=0)
     assert "not to the very same weights" in caplog.text
 
 
 # -- several processes ------------------------------------------------------------------------
 
 
-def test_two_processes_train_one_checkpoint(kits_root, tmp_path, caplog):
+def test_two_processes_train_one_checkpoint(kits_root, patch_cache, tmp_path, caplog):
     changes = {**RANDOM, "optim": {"max_steps": 3, "batch_size": 1}, "save_every": 100}
     path, output = written(tmp_path, kits_root, **changes), tmp_path / "run"
     launch = [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
     ]  # fmt: skip
     done = subprocess.run(
-        [*launch, *command(path, output, tmp_path / "cache")[1:]],
+        [*launch, *command(path, output, patch_cache)[1:]],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -461,5 +471,5 @@ def test_two_processes_train_one_checkpoint(kits_root, tmp_path, caplog):
 
     # They were two: going on alone is another way to go on.
     with caplog.at_level("WARNING", logger="synthct"):
-        train(load_training_recipe(path), output, cache_dir=tmp_path / "cache", device="cpu")
+        train(load_training_recipe(path), output, cache_dir=patch_cache, device="cpu")
     assert "number of processes" in caplog.text

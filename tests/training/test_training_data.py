@@ -17,7 +17,6 @@ from training_recipes import index_of, open_set, take, tiny_recipe
 from synthct.errors import MaskError, RecipeError, ResourceError
 from synthct.models.patch import PatchRules
 from synthct.training import cache as training_cache
-from synthct.training.cache import TrainingSet
 from synthct.training.coarse import coarser, thicker
 from synthct.training.data import PatchBatches, batches_from
 from synthct.training.draw import jittered
@@ -34,12 +33,6 @@ MOVED = {
     "donors": "scans",
     "accept": {"inside_fraction": 0.5, "organ_fraction": 0.6},
 }
-
-
-@pytest.fixture
-def tiny_set(kits_root: Path, tmp_path: Path) -> TrainingSet:
-    """Patches of the two cases with an image of ``kits_root``."""
-    return open_set(tiny_recipe(kits_root), tmp_path / "cache")
 
 
 @pytest.fixture
@@ -339,7 +332,7 @@ def test_damaged_patches_are_cut_anew_and_told(kits_root, tmp_path, name, caplog
     path.write_bytes(good[: len(good) // 2])
     assert len(open_set(recipe, tmp_path).patches) == 48
     assert path.read_bytes() == good
-    (message,) = caplog.messages
+    (message,) = [one.getMessage() for one in caplog.records if one.name.startswith("synthct")]
     assert message.startswith(f"{path.parent} is damaged and made anew ({name}: ")
 
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from training_recipes import TINY_MODEL, fresh_parts, open_set, take, tiny_recipe
+from training_recipes import TINY_MODEL, fresh_parts, tiny_recipe
 
 from synthct.models.painting import trailing_timesteps
 from synthct.training.loss import (
@@ -29,13 +29,6 @@ PALETTE = {
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture
-def batch(kits_root, tmp_path):
-    """One batch of training patches."""
-    recipe = tiny_recipe(kits_root)
-    return take(recipe, open_set(recipe, tmp_path / "cache"), 1)[0]
 
 
 class Stub:

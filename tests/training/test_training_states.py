@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_recipes import TINY_MODEL, fresh_parts, open_set, take, tiny_recipe
+from training_recipes import TINY_MODEL, fresh_parts, tiny_recipe
 
 from synthct.errors import CheckpointError, RecipeError
 from synthct.training.checkpoint import Progress, latest_state, load_state, save_state
@@ -19,13 +19,6 @@ from synthct.training.sections import EarlyStopping, NoiseSection
 from synthct.training.validate import Measures
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture
-def batch(kits_root, tmp_path):
-    """One batch of training patches."""
-    recipe = tiny_recipe(kits_root)
-    return take(recipe, open_set(recipe, tmp_path / "cache"), 1)[0]
 
 
 # -- states -----------------------------------------------------------------------------------
