@@ -242,11 +242,12 @@ def _facts(page: str) -> Counter[str]:
 
 def _blocks(text: str) -> dict[str, str]:
     """The parts of attribution.md by their headings: counts, licence, and what is owed."""
-    parts = [part.partition("\n") for part in text.split("\n## ")[1:]]
-    return {
-        heading: f"{' '.join(_TOKEN.findall(body))} {body.strip().rpartition(chr(10))[2]}"
-        for heading, _, body in parts
-    }
+    blocks: dict[str, str] = {}
+    for part in text.split("\n## ")[1:]:
+        heading, _, body = part.partition("\n")
+        owed = body.strip().rpartition("\n")[2]
+        blocks[heading] = f"{blocks.get(heading, '')}{' '.join(_TOKEN.findall(body))} {owed}"
+    return blocks
 
 
 def _apart(png: bytes, other: bytes, most: int) -> float:
