@@ -18,7 +18,7 @@ from synthct.dataset.digest import SAMPLE_SCHEME, merkle_root
 from synthct.dataset.finding import Finding
 from synthct.dataset.first_format import ADDED, FIRST_FORMAT
 from synthct.dataset.lockfile import Lock
-from synthct.dataset.manifest import MANIFEST, FileEntry, Manifest, Release
+from synthct.dataset.manifest import MANIFEST, FileEntry, Manifest, Release, numbers
 from synthct.dataset.patch_rows import patch_schema
 from synthct.dataset.row_check import examine
 from synthct.dataset.rows import stored_rows
@@ -163,14 +163,22 @@ def _foreign(provenance: Mapping[str, Any], release: Release, lock: Lock) -> Ite
         "format": release.format_version,
         **({} if is_first else {"scheme": SAMPLE_SCHEME}),
     }
-    if provenance["versions"] != made_by:
-        yield f"is of versions {provenance['versions']}, the release of {made_by}"
+    if (stated := provenance["versions"]) != made_by and not _is_earlier(stated, release):
+        yield f"is of versions {stated}, the release of {made_by}"
     used = (provenance["generation"] or {}).get("checkpoint_id")
     if used is not None and (lock.checkpoint is None or used != lock.checkpoint.id):
         yield "was painted by another checkpoint than the lock names"
     for role in ("host", "donor"):
         if provenance[role] is not None and not _is_locked(provenance[role], lock):
             yield f"its {role} '{provenance[role]['case']}' is none of the lock's cases"
+
+
+def _is_earlier(versions: Mapping[str, Any], release: Release) -> bool:
+    """Whether an earlier synthct painted a sample that today's put together with its host."""
+    if versions.keys() != {"synthct", "format", "scheme"} or versions["scheme"] != SAMPLE_SCHEME:
+        return False
+    first, stated, latest = map(numbers, (FIRST_FORMAT, versions["format"], release.format_version))
+    return first < stated < latest
 
 
 def _is_locked(case: Mapping[str, Any], lock: Lock) -> bool:
