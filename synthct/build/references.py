@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from synthct.errors import MaskError
-from synthct.metrics import Quantiles, Segmenter, hu_quantiles, local_features, near
+from synthct.metrics.adherence import Segmenter, local_features, near
+from synthct.metrics.distribution import Quantiles, hu_quantiles
 from synthct.sources import CaseEntry, Index, read_case
 from synthct.sources.keys import case_facts
 from synthct.storage.cache import load_arrays, save_arrays
@@ -147,11 +148,11 @@ def learn_references(
                 _log.info("learning how %s looks from case %s", label, entry.case_id)
                 case = case or read_case(entry, label_names)
                 try:
-                    kept = learn_tissue(case, label, view)
+                    arrays = learn_tissue(case, label, view)
                 except MaskError:  # no source numbers the label
                     continue
-                save_arrays(path, kept)
-            tissue[label].append(Tissue(entry.patient_id, **kept))
+                save_arrays(path, arrays)
+            tissue[label].append(Tissue(entry.patient_id, **arrays))
     layouts = {entry.layout for cases in index.sources.values() for entry in cases}
     shipped = shipped_quantiles() if layouts == {"phantom"} else {}
     return References(tissue, {name: shipped[name] for name in scans if name in shipped})
