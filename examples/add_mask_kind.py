@@ -14,8 +14,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from synthct.masks import Mask, MaskSection, Params, voxel_centres
-from synthct.masks.base import make_mask
+from synthct.masks.base import Mask, MaskSection, Params, make_mask, voxel_centres
 from synthct.volume import Box
 from synthct.volume.case import Case
 
@@ -32,7 +31,7 @@ class Ball(MaskSection):
     within: str
     radius_mm: Annotated[float, Field(gt=0, le=100)] = 10.0
 
-    def wanted_labels(self) -> tuple[str, ...]:
+    def required_labels(self) -> tuple[str, ...]:
         """Hosts without the organ are of no use."""
         return (self.within,)
 

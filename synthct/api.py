@@ -1,7 +1,4 @@
-"""What ``synthct`` offers from Python: the verbs of the command line, and ``inpaint``.
-
-Other options of a verb are keywords with the names that the function behind it gives them.
-"""
+"""The Python API of ``synthct``: the commands of the command line, and ``inpaint``."""
 
 from __future__ import annotations
 
@@ -37,7 +34,6 @@ if TYPE_CHECKING:
     from synthct.build.check import Checked
     from synthct.build.verify.run import Report
     from synthct.evaluate.results import Evaluation
-    from synthct.publish.export.run import Kind
 
 Ct = str | Path | Volume | tuple[npt.NDArray[Any], npt.NDArray[np.float64]]
 
@@ -49,14 +45,14 @@ def check(
 
     Args:
         recipe: The recipe, or its YAML file.
-        limit: Plan only the first so many samples.
-        cache_dir: Where indexes and phantoms are kept; by default the user's cache folder.
+        limit: Plan only the first ``limit`` samples.
+        cache_dir: Folder of cached indexes and phantoms; by default the user's cache folder.
 
     Returns:
-        The plan of the samples, what the sources hold, and the licence that follows from them.
+        The plan of the samples, the index of the sources, and the licence that follows.
 
     Raises:
-        SynthCTError: What is wrong with the recipe, its sources, masks, checkpoint or licence.
+        SynthCTError: If the recipe, its sources, masks, checkpoint or licence have a problem.
 
     Example:
         >>> checked = synthct.check("examples/phantoms.yaml")
@@ -81,7 +77,7 @@ def build(recipe: Recipe | str | Path, output: str | Path = "out", **options: An
         The folder of the version.
 
     Raises:
-        SynthCTError: What the user can mend; earlier versions are left as they are.
+        SynthCTError: If the build fails; earlier versions stay unchanged.
 
     Example:
         >>> folder = synthct.build("examples/phantoms.yaml", "out")
@@ -94,7 +90,7 @@ def build(recipe: Recipe | str | Path, output: str | Path = "out", **options: An
 
 
 def load(dataset: str | Path) -> DatasetDict:
-    """Open a finished dataset, with its pages checked for damage as they are read.
+    """Open a finished dataset; its parquet pages are checked for damage as they are read.
 
     Pictures are 16-bit; HU are ``numpy.asarray(sample["image"]).astype("int16") - 1024``. The
     dataset's README.md explains all columns. A dataset on the Hub is opened by
@@ -104,7 +100,7 @@ def load(dataset: str | Path) -> DatasetDict:
         Its splits, as ``datasets.load_dataset`` gives them.
 
     Raises:
-        VerifyError: If the folder holds no finished dataset of synthct, or one of a later format.
+        VerifyError: If the folder holds no finished dataset, or one of a later format.
 
     Example:
         >>> folder = synthct.build("examples/phantoms.yaml", "out")
@@ -121,13 +117,13 @@ def load(dataset: str | Path) -> DatasetDict:
     from synthct.errors import VerifyError
 
     if read_manifest(Path(dataset)) is None:
-        raise VerifyError(f"{dataset} is no finished dataset; give the folder of a version")
+        raise VerifyError(f"{dataset} is not a finished dataset; give the folder of a version")
     options = ParquetFragmentScanOptions(page_checksum_verification=True)
     return datasets.load_dataset(str(dataset), fragment_scan_options=options)
 
 
 def verify(dataset: str | Path, *, level: int = 1, **options: Any) -> Report:
-    """Check whether a dataset is what its manifest and its recipe say.
+    """Check a dataset against its manifest and recipe.
 
     Args:
         dataset: The folder of a version.
@@ -138,7 +134,7 @@ def verify(dataset: str | Path, *, level: int = 1, **options: Any) -> Report:
             ``synthct.build.verify.run.Originals``.
 
     Returns:
-        The levels that were checked, and as ``findings`` what is wrong: empty for a good dataset.
+        The checked levels, and ``findings``: what is wrong, empty for a good dataset.
 
     Raises:
         SynthCTError: If the folder, sources or checkpoint are missing or cannot be read.
@@ -154,7 +150,7 @@ def verify(dataset: str | Path, *, level: int = 1, **options: Any) -> Report:
     return verify(Path(dataset), level=level, originals=Originals(**options))
 
 
-def export(dataset: str | Path, kind: Kind, output: str | Path | None = None) -> Path:
+def export(dataset: str | Path, kind: str, output: str | Path | None = None) -> Path:
     """Write a finished dataset as a folder of plain files.
 
     Args:
@@ -163,9 +159,10 @@ def export(dataset: str | Path, kind: Kind, output: str | Path | None = None) ->
         output: The new folder; by default ``1.0.0.nifti`` or ``1.0.0.png`` beside the version.
 
     Returns:
-        The new folder, complete.
+        The new folder.
 
     Raises:
+        RecipeError: If there is no such kind.
         VerifyError: If the dataset is unfinished, damaged or a patch-only release.
         ConflictError: If the new folder exists and is not empty.
 
@@ -189,15 +186,15 @@ def evaluate(
     cache_dir: Path | None = None,
     **options: Any,
 ) -> Evaluation:
-    """Compare what was painted with real tissue, and keep the results for ``report``.
+    """Compare painted with real tissue.
 
-    They are written to ``1.0.0.evaluation`` beside the version.
+    Results are written to ``1.0.0.evaluation`` beside the version, where ``report`` reads them.
 
     Args:
         dataset: The folder of a version.
         arms: Control datasets by name: the same recipe, painted by another method.
-        extractors: What distances are measured on; by default all that are installed.
-        cache_dir: Where features are kept; by default the user's cache folder.
+        extractors: Feature extractors; by default all that are installed.
+        cache_dir: Folder of cached features; by default the user's cache folder.
         **options: ``real``, ``roots``, ``scopes``, ``segmenter``, ``segmenter_values`` and
             ``progress``, as in ``synthct.evaluate.run.Options``.
 
@@ -271,8 +268,7 @@ def inpaint(
 ) -> Volume:
     """Paint the masked voxels of a scan, axial slice by axial slice.
 
-    Slices are painted one by one by a 2D checkpoint, so a mask over many slices is not coherent
-    from slice to slice.
+    A 2D checkpoint paints each slice independently, so neighbouring slices may not match.
 
     Args:
         ct: A NIfTI file, a ``Volume``, or an array (I, J, K) in HU with its affine (4, 4) to
@@ -284,10 +280,10 @@ def inpaint(
         scheduler: As in a recipe.
         num_inference_steps: Number of denoising steps.
         guidance_scale: As in a recipe.
-        seed: Another seed, another painting.
-        device: Where the model runs.
-        **settings: What else a recipe's ``inpaint`` may say, for checkpoints that do not say it
-            themselves: ``prompt``, ``codecs``, ``labels``, ``jump_length``, ...
+        seed: Random seed.
+        device: Device of the model.
+        **settings: Further settings of a recipe's ``inpaint``, for checkpoints that do not declare
+            them: ``prompt``, ``codecs``, ``labels``, ``jump_length``, ...
 
     Returns:
         The painted scan, int16 HU, in the orientation of ``ct``; for a file, in canonical
@@ -296,9 +292,9 @@ def inpaint(
     Raises:
         SourceError: If a file is damaged, a value or an affine is not finite, or the grids differ.
         MaskError: If the mask is empty or too large for the checkpoint.
-        CheckpointError: If the checkpoint is damaged, cannot paint the label, or does not go with
+        CheckpointError: If the checkpoint is damaged, cannot paint the label, or does not support
             the scheduler, the number of steps, the guidance or the settings.
-        RecipeError: If one of these cannot be for any checkpoint.
+        RecipeError: If a setting is invalid for any checkpoint.
 
     Example:
         >>> ct = synthct.Volume(np.full((96, 96, 1), 40, np.int16), np.diag([1.5, 1.5, 3, 1]))
@@ -311,9 +307,9 @@ def inpaint(
     from synthct.models.checkpoint import find_checkpoint, load_checkpoint
     from synthct.models.painting import Inpainter
     from synthct.models.patch import cut_patches, paste_patches
-    from synthct.recipe.declared import unfit
+    from synthct.recipe.checkpoint_settings import setting_problems
 
-    how = _settings(
+    inpaint = _settings(
         scheduler=scheduler,
         num_inference_steps=num_inference_steps,
         guidance_scale=guidance_scale,
@@ -321,46 +317,42 @@ def inpaint(
     )
     given = _scan(ct)
     scan = canonical(given)
-    where = canonical(_region(mask))
-    if not where.has_grid_of(scan):
+    region = canonical(_region(mask))
+    if not region.has_grid_of(scan):
         raise SourceError(
-            f"the mask is on another grid than the scan ({where.grid_difference(scan)}); "
+            f"the mask is on another grid than the scan ({region.grid_difference(scan)}); "
             "resample it first"
         )
-    slices = [int(k) for k in np.flatnonzero(where.array.any(axis=(0, 1)))]
+    slices = [int(k) for k in np.flatnonzero(region.array.any(axis=(0, 1)))]
     if not slices:
-        raise MaskError("the mask is empty: no voxel is to be painted")
+        raise MaskError("the mask is empty; mark the voxels to paint with 1")
     files = find_checkpoint(checkpoint, revision=revision)
-    for problem in unfit(files, how, (label,)):
+    for problem in setting_problems(files, inpaint, (label,)):
         raise CheckpointError(f"{path_text(problem.location)}: {problem.message}")
-    rules = files.rules(how, (label,))
-    inpainter = Inpainter(load_checkpoint(files, device=device), how, rules.labels)
+    rules = files.network.rules(files, inpaint, (label,))
+    inpainter = Inpainter(load_checkpoint(files, device=device), inpaint, rules.labels)
 
     planes, patches = [], []
     for k in slices:
         box = Box((0, 0, k), (scan.shape[0], scan.shape[1], k + 1))
-        plane, region = scan.crop(box), where.crop(box)
+        plane, plane_region = scan.crop(box), region.crop(box)
         try:
-            cut = cut_patches(plane, region, label, rules)
+            of_slice = cut_patches(plane, plane_region, label, rules)
         except MaskError as err:
             raise MaskError(f"axial slice {k}: {err}") from err
-        planes.append((k, plane, region, cut))
-        patches += [(k, n, patch) for n, patch in enumerate(cut)]
+        planes.append((k, plane, plane_region, of_slice))
+        patches += [(k, n, patch) for n, patch in enumerate(of_slice)]
     seeds = [derive_seed(seed, "inpaint", str(k), str(n)) for k, n, _ in patches]
     painted = iter(inpainter.paint([patch for *_, patch in patches], seeds))
     out = scan.array.copy()
-    for k, plane, region, cut in planes:
-        done = paste_patches(plane, region, cut, [next(painted) for _ in cut])
-        out[:, :, k : k + 1] = done.array
+    for k, plane, plane_region, of_slice in planes:
+        pasted = paste_patches(plane, plane_region, of_slice, [next(painted) for _ in of_slice])
+        out[:, :, k : k + 1] = pasted.array
     return Volume(restore_orientation(Volume(out, scan.affine), given.affine).array, given.affine)
 
 
 def _settings(**fields: Any) -> Diffusion:
-    """The arguments as a recipe's section ``inpaint``.
-
-    Raises:
-        RecipeError: With the first field that cannot be.
-    """
+    """The arguments as a recipe's section ``inpaint``; a `RecipeError` if one is invalid."""
     try:
         return Diffusion(**fields)
     except ValidationError as err:
@@ -378,8 +370,8 @@ def _scan(ct: Ct) -> Volume:
 
 
 def _region(mask: Ct) -> Volume:
-    found = read_labels(Path(mask)) if isinstance(mask, str | Path) else _checked(mask, "mask")
-    return Volume(found.array != 0, found.affine)
+    volume = read_labels(Path(mask)) if isinstance(mask, str | Path) else _checked(mask, "mask")
+    return Volume(volume.array != 0, volume.affine)
 
 
 def _checked(given: Volume | tuple[npt.NDArray[Any], npt.NDArray[np.float64]], name: str) -> Volume:
@@ -387,5 +379,5 @@ def _checked(given: Volume | tuple[npt.NDArray[Any], npt.NDArray[np.float64]], n
     if not np.isfinite(volume.array).all():
         raise SourceError(f"the {name} holds values that are not finite numbers; repair it")
     if not np.isfinite(volume.affine).all() or abs(np.linalg.det(volume.affine[:3, :3])) < 1e-9:
-        raise SourceError(f"the {name}'s affine has no inverse:\n{volume.affine}")
+        raise SourceError(f"the {name}'s affine has no inverse; correct it:\n{volume.affine}")
     return volume

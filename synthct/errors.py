@@ -8,12 +8,12 @@
     ├── ResourceError       5  disk, memory, permission
     ├── ConflictError       6  another build, or another content under the same name
     ├── HubError            7  the Hugging Face Hub
-    ├── VerifyError         8  a dataset that is not what its manifest says
+    ├── VerifyError         8  a dataset that does not match its manifest
     ├── PolicyError         9  licence, split or privacy
     └── QuarantineError    10  finished, but without samples for which the model failed
 
 A message says what is wrong, where, the value, the limit and what to do, in a sentence or two.
-Anything that is not a ``SynthCTError`` is a bug of ours and keeps its traceback.
+Any other exception is a bug and keeps its traceback.
 """
 
 from typing import ClassVar
@@ -38,7 +38,7 @@ class SourceError(SynthCTError):
 
 
 class MaskError(SynthCTError):
-    """A mask cannot be drawn, placed or painted as the recipe asks."""
+    """A mask cannot be drawn, placed or painted."""
 
     exit_code = 3
 
@@ -50,7 +50,7 @@ class CheckpointError(SynthCTError):
 
 
 class ResourceError(SynthCTError):
-    """Disk, memory or permissions do not suffice."""
+    """Not enough disk space or memory, or missing permissions."""
 
     exit_code = 5
 
@@ -68,18 +68,18 @@ class HubError(SynthCTError):
 
 
 class VerifyError(SynthCTError):
-    """A dataset on disk is not what its manifest says."""
+    """A dataset on disk does not match its manifest."""
 
     exit_code = 8
 
 
 class PolicyError(SynthCTError):
-    """A licence, split or privacy rule forbids what was asked."""
+    """A licence, split or privacy rule forbids the operation."""
 
     exit_code = 9
 
 
 class QuarantineError(SynthCTError):
-    """A dataset is finished, but the model failed for more of its samples than is let pass."""
+    """A dataset is finished, but the model failed for more samples than allowed."""
 
     exit_code = 10

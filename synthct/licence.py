@@ -1,9 +1,8 @@
-"""Which licence follows from those of the sources, and which combinations none allows.
+"""The licence that follows from the licences of the sources, and combinations that are impossible.
 
-A cautious reading, not legal advice. Hosts, donors (a shape counts) and the scans that the
-checkpoint was trained on are all sources, and a painted scan is an adaptation of each of them: so
-share-alike binds it, no-derivatives forbids it, and what two share-alike licences ask for cannot
-both be done.
+A cautious reading, not legal advice. Hosts, donors (their shapes) and the scans that the checkpoint
+was trained on are all sources, and a painted scan is an adaptation of each of them: share-alike
+applies to it, no-derivatives forbids it, and two different share-alike licences exclude each other.
 """
 
 from __future__ import annotations
@@ -16,10 +15,10 @@ from synthct.errors import PolicyError
 
 
 class Origin(NamedTuple):
-    """One thing that a dataset or checkpoint is made from.
+    """A source of a dataset or checkpoint.
 
     Attributes:
-        name: As a reader knows it, such as ``source 'donors'``.
+        name: Name for messages, such as ``source 'donors'``.
         licence: SPDX id; None if unknown.
     """
 
@@ -28,14 +27,14 @@ class Origin(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """What a licence asks of whoever passes an adaptation on.
+    """Conditions of a licence for sharing an adaptation.
 
     Attributes:
-        version: Of a Creative Commons licence; 0 for others.
-        attribution: The authors are to be named.
-        non_commercial: No commercial use.
-        share_alike: Under the same licence, or a later version of it.
-        no_derivatives: Not at all.
+        version: Version of a Creative Commons licence; 0 for others.
+        attribution: The authors must be named.
+        non_commercial: Commercial use is forbidden.
+        share_alike: The adaptation must have the same licence, or a later version of it.
+        no_derivatives: Adaptations must not be shared.
     """
 
     version: float = 0.0
@@ -45,10 +44,10 @@ class Terms(NamedTuple):
     no_derivatives: bool = False
 
 
-#: SPDX ids of the licences that ask for attribution at most, from loosest to strictest.
+#: SPDX ids of the licences that require attribution at most, from loosest to strictest.
 _LOOSEST_FIRST = ("CC0-1.0", "PDDL-1.0", "MIT", "BSD-3-Clause", "Apache-2.0")
 
-#: SPDX ids are compared without regard to case.
+#: Their conditions; SPDX ids are compared in upper case.
 _PERMISSIVE = {
     name.upper(): Terms(attribution=name not in ("CC0-1.0", "PDDL-1.0")) for name in _LOOSEST_FIRST
 }
@@ -63,35 +62,17 @@ _TEXTS = {
 
 _CREATIVE_COMMONS = re.compile(r"CC-BY(-NC)?(-SA|-ND)?-(2\.0|2\.5|3\.0|4\.0)")
 
-#: Licences that the Hub knows by an id of its own: SPDX in lower case.
-_HUB_IDS = frozenset(
-    {
-        "apache-2.0",
-        "bsd-3-clause",
-        "cc-by-2.0",
-        "cc-by-2.5",
-        "cc-by-3.0",
-        "cc-by-4.0",
-        "cc-by-nc-2.0",
-        "cc-by-nc-3.0",
-        "cc-by-nc-4.0",
-        "cc-by-nc-nd-3.0",
-        "cc-by-nc-nd-4.0",
-        "cc-by-nc-sa-2.0",
-        "cc-by-nc-sa-3.0",
-        "cc-by-nc-sa-4.0",
-        "cc-by-nd-4.0",
-        "cc-by-sa-3.0",
-        "cc-by-sa-4.0",
-        "cc0-1.0",
-        "mit",
-        "pddl",
-    }
-)
+#: Licences with an id on the Hub: SPDX in lower case.
+_HUB_IDS = {
+    "apache-2.0", "bsd-3-clause", "cc-by-2.0", "cc-by-2.5", "cc-by-3.0", "cc-by-4.0",
+    "cc-by-nc-2.0", "cc-by-nc-3.0", "cc-by-nc-4.0", "cc-by-nc-nd-3.0", "cc-by-nc-nd-4.0",
+    "cc-by-nc-sa-2.0", "cc-by-nc-sa-3.0", "cc-by-nc-sa-4.0", "cc-by-nd-4.0", "cc-by-sa-3.0",
+    "cc-by-sa-4.0", "cc0-1.0", "mit", "pddl",
+}  # fmt: skip
 
 
 def hub_fields(licence: str | None) -> dict[str, str]:
-    """The licence in the YAML header of a card, as the Hub reads it."""
+    """The licence fields for the YAML header of a card."""
     if licence is None:
         return {"license": "unknown"}
     lower = "pddl" if licence == "PDDL-1.0" else licence.lower()
@@ -101,7 +82,7 @@ def hub_fields(licence: str | None) -> dict[str, str]:
 
 
 def licence_url(licence: str | None) -> str | None:
-    """Where a licence can be read; None if that is not known."""
+    """URL of a licence's text; None if unknown."""
     match = _CREATIVE_COMMONS.fullmatch((licence or "").upper())
     if match is not None and licence is not None:
         kind = licence.lower().removeprefix("cc-").rpartition("-")[0]
@@ -110,7 +91,7 @@ def licence_url(licence: str | None) -> str | None:
 
 
 def terms_of(licence: str | None) -> Terms | None:
-    """What a licence asks for, by its SPDX id; None if it is not one that is understood here."""
+    """The conditions of a licence, by its SPDX id; None if it is not a known one."""
     name = (licence or "").upper()
     if name in _PERMISSIVE:
         return _PERMISSIVE[name]
@@ -122,14 +103,14 @@ def terms_of(licence: str | None) -> Terms | None:
 
 
 def licence_of(origins: Iterable[Origin], *, stated: str | None = None) -> str | None:
-    """The licence of a dataset or checkpoint made from several things.
+    """The licence of a dataset or checkpoint that is made from several sources.
 
     Args:
-        origins: Everything it is made from.
-        stated: What the recipe says; may be stricter, never looser.
+        origins: All sources.
+        stated: The licence in the recipe; it may be stricter, never looser.
 
     Returns:
-        An SPDX id; None if an origin's licence is unknown or unheard of and nothing is stated.
+        An SPDX id; None if nothing is stated and a source's licence is unknown.
 
     Raises:
         PolicyError: If no licence allows the combination, or the recipe states a looser one than
@@ -149,40 +130,40 @@ def licence_of(origins: Iterable[Origin], *, stated: str | None = None) -> str |
 
 
 def _combined(origins: Sequence[Origin]) -> str | None:
-    """The loosest licence that all of the origins allow; None if there are none.
+    """The loosest licence that all origins allow; None without origins.
 
     Raises:
         PolicyError: If there is no such licence.
     """
-    asked = [(origin, terms) for origin in origins if (terms := terms_of(origin.licence))]
-    for origin, terms in asked:
+    conditions = [(origin, terms) for origin in origins if (terms := terms_of(origin.licence))]
+    for origin, terms in conditions:
         if terms.no_derivatives:
             raise PolicyError(
                 f"licence: {origin.name} is {origin.licence}, which allows no derivatives, and a "
                 f"painted scan is one; use another source ({_spelt(origins)})"
             )
-    alike = [(origin, terms) for origin, terms in asked if terms.share_alike]
+    alike = [(origin, terms) for origin, terms in conditions if terms.share_alike]
     for origin, terms in alike:
-        for other, others in asked:
+        for other, others in conditions:
             if others.non_commercial and not terms.non_commercial:
                 raise PolicyError(
                     f"licence: {origin.name} ({origin.licence}) and {other.name} "
-                    f"({other.licence}) cannot be combined: the one asks for its own licence, "
-                    f"which allows commercial use, the other forbids that; leave one out "
+                    f"({other.licence}) cannot be combined: the first requires its own licence, "
+                    f"which allows commercial use, the second forbids that; leave one out "
                     f"({_spelt(origins)})"
                 )
-    if not asked:
+    if not conditions:
         return None
-    version = max(terms.version for _, terms in asked)
+    version = max(terms.version for _, terms in conditions)
     if not version:
-        found = {str(origin.licence).upper() for origin, _ in asked}
-        return next(name for name in reversed(_LOOSEST_FIRST) if name.upper() in found)
-    non_commercial = "-NC" if any(terms.non_commercial for _, terms in asked) else ""
+        names = {str(origin.licence).upper() for origin, _ in conditions}
+        return next(name for name in reversed(_LOOSEST_FIRST) if name.upper() in names)
+    non_commercial = "-NC" if any(terms.non_commercial for _, terms in conditions) else ""
     return f"CC-BY{non_commercial}{'-SA' if alike else ''}-{version:.1f}"
 
 
 def _is_as_strict(stated: str, derived: str) -> bool:
-    """Whether ``stated`` keeps all that ``derived`` asks for; False if nobody can say."""
+    """Whether ``stated`` keeps all conditions of ``derived``; False if that is unknown."""
     mine, least = terms_of(stated), terms_of(derived)
     assert least is not None
     if mine is None:
@@ -196,5 +177,5 @@ def _is_as_strict(stated: str, derived: str) -> bool:
 
 
 def _spelt(origins: Iterable[Origin]) -> str:
-    """The chain of sources: each with its licence."""
+    """The sources, each with its licence."""
     return ", ".join(f"{origin.name}: {origin.licence or 'unknown'}" for origin in origins)

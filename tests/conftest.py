@@ -181,7 +181,7 @@ def write_tiny_checkpoint(folder: Path, *, seed: int = 0) -> Path:
     from synthct.models.palette import PaletteInpaintPipeline
     from synthct.training.objectives.palette import build_unet
     from synthct.training.recipe import TrainingRecipe
-    from synthct.training.release import Record, write_checkpoint
+    from synthct.training.release import TrainingSummary, write_checkpoint
 
     codecs = {
         "default": "full_range",
@@ -204,7 +204,7 @@ def write_tiny_checkpoint(folder: Path, *, seed: int = 0) -> Path:
         # A fresh network ignores the label; this one must not.
         torch.nn.init.normal_(unet.label_embedding.weight)
     noise = DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")
-    write_checkpoint(PaletteInpaintPipeline(unet, noise), folder, recipe, Record(steps=0))
+    write_checkpoint(PaletteInpaintPipeline(unet, noise), folder, recipe, TrainingSummary(steps=0))
     return folder
 
 

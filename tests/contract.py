@@ -1,6 +1,6 @@
-"""What every mask kind and source layout is tried with; one entry for each member of the unions.
+"""What every mask kind, source layout and network is tried with; one entry for each of them.
 
-A new kind or layout without an entry here fails by name in ``test_contract.py``.
+A new one without an entry here fails by name in ``test_contract.py``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-from conftest import make_tiny_case, write_kits, write_structures
+from conftest import make_tiny_case, write_kits, write_structures, write_tiny_checkpoint
 from pydantic import TypeAdapter
 
 from synthct.masks import MaskKind
@@ -156,3 +156,32 @@ LAYOUTS: dict[str, Callable[[Path], Mapping[str, Any]]] = {
 def source(layout: str, root: Path) -> Any:
     """A source of two cases."""
     return TypeAdapter[Any](Source).validate_python({"layout": layout, **LAYOUTS[layout](root)})
+
+
+def _palette(folder: Path) -> Mapping[str, Any]:
+    write_tiny_checkpoint(folder)
+    return {"scheduler": "ddim", "num_inference_steps": 2}
+
+
+def _unconditional(folder: Path) -> Mapping[str, Any]:
+    from foreign_checkpoints import write_unconditional
+
+    write_unconditional(folder)
+    repaint = {"scheduler": "repaint", "jump_length": 1, "jump_n_sample": 2}
+    return {**repaint, "num_inference_steps": 4, "codecs": {"default": "soft_tissue"}}
+
+
+def _text_guided(folder: Path) -> Mapping[str, Any]:
+    from foreign_checkpoints import write_text_model
+
+    write_text_model(folder)
+    asked = {"codecs": {"default": "soft_tissue"}, "prompt": "a kidney"}
+    return {**asked, "scheduler": "ddim", "num_inference_steps": 2}
+
+
+#: Writes a tiny random checkpoint and gives the settings of ``inpaint`` that it is to paint with.
+NETWORKS: dict[str, Callable[[Path], Mapping[str, Any]]] = {
+    "Palette": _palette,
+    "TextGuided": _text_guided,
+    "Unconditional": _unconditional,
+}

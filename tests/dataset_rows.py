@@ -20,7 +20,7 @@ from synthct.dataset.schema import Facts, arrow_schema
 from synthct.dataset.summary import rejections
 from synthct.dataset.version import Staging, open_staging
 from synthct.dataset.writer import Rejection, ShardRecord, shard_name, write_shard
-from synthct.metrics import Measures
+from synthct.metrics.measure import Measures
 
 FACTS = Facts(
     sample_id="host.boxes.d000.s0.v0",

@@ -18,7 +18,7 @@ from synthct.dataset.sample import Sample
 from synthct.dataset.schema import arrow_schema
 from synthct.dataset.version import commit, open_staging
 from synthct.dataset.writer import shard_name, write_shard
-from synthct.metrics import Measures
+from synthct.metrics.measure import Measures
 
 SHAPE = (56, 48, 1)
 DISC = np.hypot(*(np.indices(SHAPE[:2]) - np.array([[[27.5]], [[23.5]]])))[:, :, None] < 13

@@ -20,7 +20,7 @@ from synthct.dataset.summary import Summary, summarise
 from synthct.dataset.writer import ShardRecord
 from synthct.evaluate.radiomics import Radiomics
 from synthct.evaluate.run import Options, evaluate
-from synthct.metrics import MEASURES
+from synthct.metrics.table import MEASURES
 from synthct.models.methods import DIFFUSION_WORDS
 from synthct.publish.export.run import export
 from synthct.publish.report.run import write_report

@@ -16,16 +16,19 @@ from tiny_recipe import write_data, write_recipe
 
 from synthct.build.run import build
 from synthct.dataset.manifest import MANIFEST, FileEntry, Manifest, read_manifest
-from synthct.publish.hub import Delivery, HubRepo, Parcel, Patience, deliver
+from synthct.publish.hub.bundle import Bundle
+from synthct.publish.hub.connection import RetryPolicy
+from synthct.publish.hub.deliver import UploadResult, deliver
+from synthct.publish.hub.repo import HubRepo
 from synthct.recipe.recipe import load_recipe
 
 REPO = "jane/tiny"
 
 #: So that a test does not wait: a hung request is left soon, and given up soon.
-IMPATIENT = Patience(silence_s=0.5, first_s=0.01, longest_s=0.02, give_up_s=0.05)
+IMPATIENT = RetryPolicy(silence_s=0.5, first_s=0.01, longest_s=0.02, give_up_s=0.05)
 
 #: As a user's is, but for the waiting: what happens once passes.
-QUICK = Patience(silence_s=2.0, first_s=0.01, longest_s=0.05, give_up_s=10.0)
+QUICK = RetryPolicy(silence_s=2.0, first_s=0.01, longest_s=0.05, give_up_s=10.0)
 
 
 def build_versions(folder: Path, checkpoint: Path) -> dict[str, Path]:
@@ -71,10 +74,12 @@ def rewritten(folder: Path, copy: Path, name: str, more: bytes) -> Path:
     return copy
 
 
-def send(parcel: Parcel, patience: Patience = QUICK, *, private: bool = False) -> Delivery:
+def send(
+    bundle: Bundle, retry_policy: RetryPolicy = QUICK, *, private: bool = False
+) -> UploadResult:
     """Publish what has been checked already."""
-    repo = HubRepo(parcel.kind, REPO, TOKEN, "synthct publish ...", patience)
-    return deliver(parcel, repo, private=private)
+    repo = HubRepo(bundle.kind, REPO, TOKEN, "synthct publish ...", retry_policy)
+    return deliver(bundle, repo, private=private)
 
 
 def python(script: str, home: Path, *words: str) -> str:

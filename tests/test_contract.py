@@ -1,12 +1,13 @@
-"""What every mask kind, source layout and export keeps, whichever it is."""
+"""What every mask kind, source layout, network and export keeps, whichever it is."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import contract
 import numpy as np
@@ -20,19 +21,31 @@ from orientations import read_in_all_ways
 
 from synthct.errors import MaskError
 from synthct.masks import MaskKind
-from synthct.publish.export.run import Kind, export
+from synthct.models import networks
+from synthct.models.checkpoint import find_checkpoint, load_checkpoint
+from synthct.models.methods import Diffusion
+from synthct.models.network import Network
+from synthct.models.painting import Inpainter
+from synthct.models.patch import Patch
+from synthct.publish.export.run import FORMATS, export
 from synthct.sources import Source, download, index_sources, label_table, read_case
+from synthct.volume.intensity import SOFT_TISSUE
 
 GOLDEN = Path(__file__).parent / "golden/datasets/1.1.0"
 
 of_every_mask = pytest.mark.parametrize("kind", kinds_of(MaskKind, "kind"))
 of_every_layout = pytest.mark.parametrize("layout", kinds_of(Source, "layout"))
-of_every_export = pytest.mark.parametrize("kind", sorted(get_args(Kind)))
+of_every_network = pytest.mark.parametrize(
+    "network", networks.NETWORKS, ids=lambda network: network.__name__
+)
+of_every_export = pytest.mark.parametrize("kind", sorted(FORMATS))
 
 
 def test_every_kind_and_layout_is_tried() -> None:
     assert kinds_of(MaskKind, "kind") == sorted(MASKS), "see contract.MASKS"
     assert kinds_of(Source, "layout") == sorted(LAYOUTS), "see contract.LAYOUTS"
+    names = sorted(network.__name__ for network in networks.NETWORKS)
+    assert names == sorted(contract.NETWORKS), "see contract.NETWORKS"
 
 
 @of_every_mask
@@ -119,8 +132,56 @@ def test_a_sources_section_survives_json(layout: str, tmp_path: Path) -> None:
     assert type(one).model_validate(one.model_dump(mode="json")) == one
 
 
+def checkpoint_of(network: type[Network], folder: Path) -> Diffusion:
+    """A tiny checkpoint of a kind, and how to paint with it."""
+    settings = contract.NETWORKS[network.__name__](folder / "checkpoint")
+    return Diffusion(checkpoint=str(folder / "checkpoint"), batch_size=2, **settings)
+
+
+@of_every_network
+def test_a_network_paints_the_mask_alone_and_by_its_seed_alone(
+    network: type[Network], tmp_path: Path, one_thread: None
+) -> None:
+    inpaint = checkpoint_of(network, tmp_path)
+    checkpoint = load_checkpoint(inpaint.checkpoint)
+    rules = network.rules(checkpoint.files, inpaint, [None])
+    patches = [random_patch(rules.patch_sizes[0], seed) for seed in range(3)]
+    inpainter = Inpainter(checkpoint, inpaint, rules.labels)
+    painted = inpainter.paint(patches, [5, 6, 7])
+    again = inpainter.paint(patches[::-1], [7, 6, 5])[::-1]
+    other = inpainter.paint(patches, [15, 16, 17])
+    for patch, one, same, differs in zip(patches, painted, again, other, strict=True):
+        assert one.dtype == np.float32
+        assert one.shape == patch.image.shape
+        assert np.abs(one).max() <= 1
+        assert np.array_equal(one[~patch.mask], patch.image[~patch.mask])
+        assert one.tobytes() == same.tobytes()
+        assert not np.array_equal(one, differs)
+
+
+def random_patch(size: int, seed: int) -> Patch:
+    rng = np.random.default_rng(seed)
+    image = rng.uniform(-1, 1, (size, size)).astype(np.float32)
+    mask = np.zeros((size, size), dtype=bool)
+    mask[8:18, 4 + seed : 14 + seed] = True
+    return Patch(image, mask, mask, 0, SOFT_TISSUE, (0.8, 0.8), (0, 0), (1.0, 1.0))
+
+
+@of_every_network
+def test_a_network_is_known_from_its_files_and_named_in_what_a_dataset_says(
+    network: type[Network], tmp_path: Path
+) -> None:
+    inpaint = checkpoint_of(network, tmp_path)
+    files = find_checkpoint(inpaint.checkpoint)
+    assert files.network is network
+    assert list(network.misfits(files, inpaint, [None])) == []
+    assert network.rules(files, inpaint, [None]).patch_sizes
+    assert all(network.words)
+    assert all(version(name) for name in (*network.packages, *network.numeric_packages))
+
+
 @of_every_export
-def test_an_export_lists_every_sample_with_files_that_are_there(kind: Kind, tmp_path: Path) -> None:
+def test_an_export_lists_every_sample_with_files_that_are_there(kind: str, tmp_path: Path) -> None:
     folder = export(GOLDEN, kind, tmp_path / "plain")
     listed = (folder / "samples.csv").read_text(encoding="utf-8").splitlines()
     assert len(listed) == 1 + 2

@@ -9,7 +9,7 @@ from pathlib import Path
 import measure_lists
 import pytest
 
-from synthct.metrics import MEASURES
+from synthct.metrics.table import MEASURES
 
 PLACES = [
     "columns", "patch columns", "limits", "summary", "card", "croissant", "report's charts",

@@ -12,7 +12,7 @@ from diffusers.training_utils import EMAModel
 from synthct.models.patch import PatchRules
 from synthct.sources import Index, index_sources
 from synthct.training.cache import TrainingSet, open_training_set
-from synthct.training.checkpoint import Parts
+from synthct.training.checkpoint import TrainState
 from synthct.training.data import Batch, PatchBatches
 from synthct.training.objectives.palette import PaletteObjective, build_unet
 from synthct.training.recipe import TrainingRecipe
@@ -64,13 +64,13 @@ def take(recipe: TrainingRecipe, data: TrainingSet, count: int, *processes: int)
     return [batches[n] for n in range(count)]
 
 
-def fresh_parts(recipe: TrainingRecipe, seed: int = 0) -> Parts:
+def fresh_parts(recipe: TrainingRecipe, seed: int = 0) -> TrainState:
     """A network with random weights, their running mean, and an optimiser, all named unet."""
     torch.manual_seed(seed)
     unet = build_unet(recipe).to(memory_format=torch.channels_last)
     ema = EMAModel(unet.parameters(), decay=0.99, use_ema_warmup=True, power=0.75)
     adam = torch.optim.AdamW(unet.parameters(), lr=3e-3)
-    return Parts({"unet": unet}, {"unet": ema}, {"unet": adam})
+    return TrainState({"unet": unet}, {"unet": ema}, {"unet": adam})
 
 
 def objective_with(recipe: TrainingRecipe, weights: dict[str, torch.Tensor]) -> PaletteObjective:

@@ -16,10 +16,11 @@ from synthct.build.controls import require_paint
 from synthct.dataset.lockfile import Lock, LockedCase, LockedSource, work_id
 from synthct.errors import CheckpointError
 from synthct.licence import Origin, licence_of
-from synthct.models.checkpoint import CheckpointFiles, find_checkpoint
+from synthct.models.checkpoint import find_checkpoint
 from synthct.models.methods import Diffusion
+from synthct.models.network import CheckpointFiles
 from synthct.models.patch import PatchRules
-from synthct.recipe.declared import unfit
+from synthct.recipe.checkpoint_settings import setting_problems
 from synthct.recipe.plan import Plan, plan_samples
 from synthct.recipe.recipe import Recipe
 from synthct.sources import Index, download, index_sources, label_table
@@ -120,12 +121,12 @@ def check(
     )  # fmt: skip
     recipe = recipe.model_copy(update={"sources": download(recipe.sources, cache_dir)})
     licence = _licence(recipe, checkpoint)
-    wanted = recipe.wanted_labels()
+    wanted = recipe.all_labels()
     index = index_sources(
         recipe.sources,
         wanted,
         cache_dir=cache_dir,
-        lesions=recipe.wanted_lesions(),
+        lesions=recipe.donor_lesions(),
         on_bad_case=recipe.on_bad_case,
         progress=progress,
     )
@@ -170,9 +171,9 @@ def _rules(recipe: Recipe, inpaint: Diffusion, checkpoint: CheckpointFiles) -> P
     """
     painted = [label for s in recipe.masks for label in (s.painted_labels() or (None,))]
     labels = tuple(dict.fromkeys(painted))
-    for problem in unfit(checkpoint, inpaint, labels):
+    for problem in setting_problems(checkpoint, inpaint, labels):
         raise recipe.error(problem.location, problem.message, at_key=problem.at_key)
-    return checkpoint.rules(inpaint, labels)
+    return checkpoint.network.rules(checkpoint, inpaint, labels)
 
 
 def _check_painted(recipe: Recipe, rules: PatchRules | None) -> None:

@@ -183,7 +183,7 @@ def _hosts(
     names = tuple(case.case for case in lock.sources["hosts"].cases)
     wanted = section.model_copy(update={"cases": names, "exclude": ()})
     hosts = download({"hosts": wanted}, cache_dir)
-    index = index_sources(hosts, recipe.wanted_labels(), cache_dir=cache_dir, progress=progress)
+    index = index_sources(hosts, recipe.all_labels(), cache_dir=cache_dir, progress=progress)
     entries = {entry.case_id: entry for entry in index.entries("hosts")}
     for case in lock.sources["hosts"].cases:
         _require_same(case, entries.get(case.case))

@@ -162,8 +162,8 @@ def _names_of_own_masks(recipe: Recipe) -> set[str]:
         for section in recipe.masks
         for name in (
             *section.painted_labels(),
-            *section.wanted_labels(),
-            *section.useful_labels(),
+            *section.required_labels(),
+            *section.optional_labels(),
         )
     )
     return own.difference(used)

@@ -12,7 +12,9 @@ from itertools import groupby
 
 from synthct import seeds
 from synthct.errors import MaskError
-from synthct.masks import Mask, MaskKind, Params, draw_slices
+from synthct.masks import MaskKind
+from synthct.masks.base import Mask, Params
+from synthct.masks.slicing import draw_slices
 from synthct.recipe.plan import SampleSpec
 from synthct.recipe.recipe import Recipe
 from synthct.sources import CaseEntry, read_case

@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from synthct.build.prepare import Draft
 from synthct.build.references import Reference
-from synthct.metrics import Measures, Painting, measure_all
+from synthct.metrics.measure import Measures, Painting
+from synthct.metrics.table import measure_all
 from synthct.models.patch import slice_plane
 from synthct.volume import Volume
 

@@ -16,7 +16,9 @@ from PIL import Image, ImageDraw
 
 from synthct.build.draw import DrawnMask
 from synthct.dataset.tiles import TEXT, Colour, Rgb, Span, captioned, contact_sheet, windowed
-from synthct.masks import Mask, Transplant, slice_of
+from synthct.masks.base import Mask
+from synthct.masks.slicing import slice_of
+from synthct.masks.transplant import Transplant
 from synthct.volume import Array, Box, Index3, Volume
 from synthct.volume.case import Case
 from synthct.volume.intensity import Window, window_for
@@ -151,7 +153,7 @@ def _middle(flat: Mask) -> Index3:
 def _layers(drawn: DrawnMask) -> Iterator[tuple[tuple[int, ...], Colour]]:
     """Label values to outline, and their colour; the last lie on top."""
     host, section = drawn.host, drawn.section
-    organ = _values(host, section.wanted_labels() or section.painted_labels())
+    organ = _values(host, section.required_labels() or section.painted_labels())
     avoided = _values(host, _avoided(drawn))
     named = set(host.label_names.values())
     yield tuple(named - {*organ, *avoided}), OTHER
@@ -232,7 +234,7 @@ def clearance_mm(drawn: DrawnMask) -> float | None:
     from scipy.ndimage import distance_transform_edt
 
     host, mask = drawn.host, drawn.mask
-    organ = _values(host, drawn.section.wanted_labels())
+    organ = _values(host, drawn.section.required_labels())
     values = [v for v in _values(host, _avoided(drawn)) if v not in organ]
     spacing = host.labels.spacing_mm
     margin = [int(np.ceil(CLEARANCE_REACH_MM / s)) for s in spacing]

@@ -20,7 +20,9 @@ from synthct.dataset.sample import Sample
 from synthct.dataset.schema import Facts
 from synthct.dataset.writer import Rejection
 from synthct.errors import MaskError
-from synthct.masks import MaskKind, PlacementError, on_slice, paint_labels, slice_of
+from synthct.masks import MaskKind
+from synthct.masks.base import PlacementError
+from synthct.masks.slicing import on_slice, paint_labels, slice_of
 from synthct.models.patch import Patch, cut_patches
 from synthct.recipe.plan import SampleSpec
 from synthct.sources import CaseEntry

@@ -56,7 +56,7 @@ def describe(checked: Checked) -> str:
 def _foreign_lines(checked: Checked) -> Iterator[str]:
     """What the recipe states for a checkpoint that does not declare it."""
     inpaint, files, rules = checked.recipe.inpaint.network, checked.checkpoint, checked.rules
-    if inpaint is None or files is None or rules is None or files.network.is_trained_here:
+    if inpaint is None or files is None or rules is None or files.network.section is not None:
         return
     what = files.network.layout.what
     yield f"  {'model':<8}{what}, in patches of {rules.patch_sizes[0]} pixels"

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from synthct import metrics, seeds
+from synthct import seeds
 from synthct.build.context import BuildContext
 from synthct.build.draw import noise_stream
 from synthct.build.measure import measure
@@ -16,6 +16,7 @@ from synthct.build.prepare import Draft
 from synthct.build.provenance import provenance
 from synthct.dataset.sample import Sample
 from synthct.errors import VerifyError
+from synthct.metrics.outside import outside_max_abs_diff
 from synthct.models.patch import paste_patches
 from synthct.recipe.plan import SampleSpec
 from synthct.recipe.recipe import Recipe
@@ -45,7 +46,7 @@ def finish(
     original, image = sample.volume("original"), sample.image
     if spec.is_painted and draft.patches:
         image = paste_patches(original, sample.volume("mask"), draft.patches, painted).array
-    changed = metrics.outside_max_abs_diff(original.array, image, sample.mask)
+    changed = outside_max_abs_diff(original.array, image, sample.mask)
     if changed:
         raise VerifyError(
             f"{spec.sample_id}: {changed} HU changed outside of the mask, so it is not stored; "

@@ -1,4 +1,4 @@
-"""The command line: one file per group of verbs, no logic, heavy imports inside the commands."""
+"""The command line: one file per group of commands, no logic, heavy imports inside functions."""
 
 from typing import Annotated
 
@@ -16,8 +16,8 @@ app = typer.Typer(
 )
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(is_given: bool) -> None:
+    if is_given:
         typer.echo(f"synthct {__version__}")
         raise typer.Exit
 

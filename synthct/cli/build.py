@@ -1,4 +1,4 @@
-"""``build``: from a recipe to a dataset, in one process or several."""
+"""``build``: makes a dataset from a recipe, in one process or several."""
 
 from __future__ import annotations
 
@@ -25,13 +25,17 @@ Output = Annotated[Path, typer.Option(help="Datasets are written to OUTPUT/name/
 Workers = Annotated[
     int | None,
     typer.Option(
-        min=0, help="Processes that prepare patches, each.", show_default="by number of cores"
+        min=0,
+        help="Worker processes that prepare patches, for each process that paints.",
+        show_default="by number of cores",
     ),
 ]
 NumProcesses = Annotated[
     int | None,
     typer.Option(
-        min=1, help="Processes that paint; changes no byte.", show_default="1, or the launcher's"
+        min=1,
+        help="Processes that paint; the dataset does not depend on it.",
+        show_default="1, or the launcher's",
     ),
 ]
 
@@ -48,14 +52,16 @@ def build(
         str | None,
         typer.Option(
             metavar="COMMAND",
-            help="Your program for masks with label_map: relabel, with {image} and {labels}.",
+            help="Your program for masks with label_map: relabel; contains {image} and {labels}.",
         ),
     ] = None,
     locked: Annotated[
         bool,
-        typer.Option("--locked", help="Refuse whatever differs from synthct.lock at the recipe."),
+        typer.Option(
+            "--locked", help="Stop if an input differs from the synthct.lock beside the recipe."
+        ),
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan only.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     cache_dir: CacheDir = None,
     debug: Debug = False,
 ) -> None:

@@ -1,4 +1,4 @@
-"""What all commands share: errors as one block without traceback, logs, the options' types."""
+"""Shared by all commands: error messages without traceback, logging, types of options."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Sources = Annotated[
 CacheDir = Annotated[
     Path | None,
     typer.Option(
-        help="Where indexes and phantoms are kept.", show_default="the user's cache folder"
+        help="Folder of cached indexes and phantoms.", show_default="the user's cache folder"
     ),
 ]
 Limit = Annotated[
@@ -41,15 +41,15 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback with ever
 
 @contextmanager
 def reporting(debug: bool = False) -> Iterator[None]:
-    """Print a user's error as one block and exit with its code; bugs keep their traceback.
+    """Print a user's error without traceback and exit with its code; bugs keep their traceback.
 
-    Of several processes of one command, only the first reports what all of them meet; each ends
-    when their launcher does. A hang-up and SIGTERM end the command like Ctrl-C.
+    Of several processes of one command, only the first prints errors; each ends when the launcher
+    ends. A hang-up (SIGHUP) and SIGTERM end the command like Ctrl-C.
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     level = logging.DEBUG if debug else logging.INFO
     logging.getLogger("synthct").setLevel(level if is_first() else logging.WARNING)
-    logging.getLogger("synthct.build.assemble").setLevel(level)  # each tells of its own shards
+    logging.getLogger("synthct.build.assemble").setLevel(level)  # each process logs its own shards
     watch = LauncherWatch()
     before = {number: signal.signal(number, interrupt) for number in _ending_signals()}
     try:
@@ -64,7 +64,9 @@ def reporting(debug: bool = False) -> Iterator[None]:
             raise _reported(ResourceError(GONE)) from None
         if is_first() or isinstance(err, Interrupt):
             signal_name = f" by {err.args[0]}" if err.args else ""
-            typer.echo(f"interrupted{signal_name}; run the same command again to go on", err=True)
+            typer.echo(
+                f"interrupted{signal_name}; run the same command again to continue", err=True
+            )
         raise typer.Exit(130) from None
     finally:
         for number, handler in before.items():
@@ -72,35 +74,33 @@ def reporting(debug: bool = False) -> Iterator[None]:
 
 
 def _ending_signals() -> list[signal.Signals]:
-    """What asks a process to end, unless ``nohup`` has said to ignore it."""
+    """The signals that end a process, without those that ``nohup`` ignores."""
     numbers = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
     return [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
 
 
 def _reported(err: SynthCTError) -> typer.Exit:
-    """Print an error; the exit that it ends the command with."""
+    """Print an error; returns the exit with its code."""
     typer.echo(f"{type(err).__name__}: {_printable(str(err))}", err=True)
     return typer.Exit(err.exit_code)
 
 
 def _user_error(err: Exception) -> SynthCTError | None:
-    """The error as one that a user can mend; None for a bug, which keeps its traceback."""
+    """The error as a `SynthCTError`; None for a bug, which keeps its traceback."""
     if isinstance(err, SynthCTError):
         return err
-    if isinstance(err, BrokenPipeError):  # the reader of our output has enough; click ends it
+    if isinstance(err, BrokenPipeError):  # click handles a closed pipe
         return None
     if isinstance(err, OSError):
         place = f"{err.filename}: " if err.filename else ""
-        return ResourceError(f"{place}{err.strerror or err}; mend it and run the command again")
+        return ResourceError(f"{place}{err.strerror or err}; fix this and run the command again")
     if isinstance(err, MemoryError) or type(err).__name__ == "OutOfMemoryError":  # torch's
-        return ResourceError(
-            f"memory does not suffice ({err}); try a smaller batch_size or fewer --workers"
-        )
+        return ResourceError(f"out of memory ({err}); try a smaller batch_size or fewer --workers")
     return None
 
 
 def _printable(text: str) -> str:
-    """Text whose file names cannot steer a terminal."""
+    """Text without terminal control characters."""
     return "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in text)
 
 
@@ -122,5 +122,5 @@ def roots_of(pairs: Sequence[str] | None, option: str = "--source") -> dict[str,
 
 
 def on_terminal() -> bool:
-    """Whether progress bars make sense."""
+    """Whether to show progress bars."""
     return sys.stderr.isatty()

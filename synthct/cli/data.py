@@ -1,4 +1,4 @@
-"""``check``, ``phantom``, ``schema``: what there is before a dataset is built."""
+"""``check``, ``phantom``, ``schema``: before a dataset is built."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def check(
     source: Sources = None,
     sheet: Annotated[
         Path | None,
-        typer.Option(help="The contact sheet of planned masks.", show_default="NAME-masks.png"),
+        typer.Option(help="Picture of planned masks on the scans.", show_default="NAME-masks.png"),
     ] = None,
-    no_sheet: Annotated[bool, typer.Option("--no-sheet", help="Draw no masks.")] = False,
+    no_sheet: Annotated[bool, typer.Option("--no-sheet", help="Do not draw masks.")] = False,
     limit: Limit = None,
     cache_dir: CacheDir = None,
     debug: Debug = False,
@@ -66,19 +66,17 @@ def check(
         path = sheet or Path(f"{loaded.name}-masks.png")
         drawn, refused = masks_preview(checked, path)
         failed = f", {len(refused)} refused" if refused else ""
-        found = f"{path} shows {drawn}" if drawn else "none could be drawn"
-        typer.echo(f"\nmasks: {found}{failed}")
+        result = f"{path} shows {drawn}" if drawn else "none could be drawn"
+        typer.echo(f"\nmasks: {result}{failed}")
         for reason in refused:
             typer.echo(f"  refused: {reason}")
 
 
 def phantom(
     output: Annotated[Path, typer.Option(help="The folder to write; must be empty.")],
-    layout: Annotated[
-        PhantomLayout, typer.Option(help="Laid out like this.")
-    ] = PhantomLayout.kits23,
+    layout: Annotated[PhantomLayout, typer.Option(help="Folder layout.")] = PhantomLayout.kits23,
     patients: Annotated[int, typer.Option(min=1, help="How many patients.")] = 4,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed, other patients.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the patients.")] = 0,
     region: Annotated[Region, typer.Option(help="What the scans cover.")] = Region.abdomen,
     debug: Debug = False,
 ) -> None:

@@ -1,4 +1,4 @@
-"""``evaluate``: how good a finished dataset is, against real scans and control arms."""
+"""``evaluate``: compares a finished dataset with real scans and control arms."""
 
 from __future__ import annotations
 
@@ -24,11 +24,16 @@ def evaluate(
     dataset: Annotated[Path, typer.Argument(help="The folder of a version.", show_default=False)],
     real: Annotated[
         Path | None,
-        typer.Option(help="A dataset whose originals are the real set.", show_default="its own"),
+        typer.Option(
+            help="Another dataset, whose originals are the real set.", show_default="its own"
+        ),
     ] = None,
     arm: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=DATASET", help="A control: the same masks, painted otherwise."),
+        typer.Option(
+            metavar="NAME=DATASET",
+            help="A control dataset: the same masks, painted by another method.",
+        ),
     ] = None,
     source: Sources = None,
     extractor: Annotated[
@@ -46,16 +51,19 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="COMMAND",
-            help="Your segmenter, to judge the masks: 'nnUNetv2_predict -i {images} -o {labels}'.",
+            help="Your segmenter, for mask adherence: 'nnUNetv2_predict -i {images} -o {labels}'.",
         ),
     ] = None,
     segmenter_label: Annotated[
         list[str] | None,
-        typer.Option(metavar="LABEL=1,2", help="A label's values there; by default all but 0."),
+        typer.Option(
+            metavar="LABEL=1,2",
+            help="Values of a label in the segmenter's output; by default all but 0.",
+        ),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(help="Where the results go.", show_default="DATASET.evaluation"),
+        typer.Option(help="The folder for the results.", show_default="DATASET.evaluation"),
     ] = None,
     device: Device = None,
     cache_dir: CacheDir = None,
@@ -79,7 +87,7 @@ def evaluate(
             segmenter_values=_values(segmenter_label),
             progress=on_terminal(),
         )
-        found = evaluate(
+        results = evaluate(
             dataset,
             load_extractors(
                 extractor and [name.value for name in extractor], inception_weights, device
@@ -87,9 +95,9 @@ def evaluate(
             options,
             cache_dir=cache_dir or default_cache_dir(),
         )
-        tables = results_markdown(found)
+        tables = results_markdown(results)
         folder = output or beside(dataset, "evaluation")
-        write_results(folder, found, tables)
+        write_results(folder, results, tables)
         typer.echo(html.unescape(tables))  # a terminal shows names as they are
         typer.echo(f"{folder}")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -11,19 +10,13 @@ import typer
 from synthct.cli.common import Debug, on_terminal, reporting
 
 
-class Form(StrEnum):
-    """What the files are."""
-
-    nifti = "nifti"
-    png = "png"
-
-
 def export(
     dataset: Annotated[Path, typer.Argument(help="The folder of a version.", show_default=False)],
     to: Annotated[
-        Form,
+        str,
         typer.Option(
             help="nifti: volumes that open over the host's scan. png: pictures.",
+            metavar="KIND",
             show_default=False,
         ),
     ],
@@ -38,6 +31,6 @@ def export(
         from synthct.publish.export.run import export as run
         from synthct.storage.files import beside
 
-        folder = output or beside(dataset, to.value)
-        run(dataset, to.value, folder, progress=on_terminal())
+        folder = output or beside(dataset, to)
+        run(dataset, to, folder, progress=on_terminal())
         typer.echo(f"{folder}")

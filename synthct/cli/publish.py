@@ -11,7 +11,7 @@ import typer
 from synthct.cli.common import Debug, on_terminal, reporting
 
 if TYPE_CHECKING:
-    from synthct.publish.hub import Parcel
+    from synthct.publish.hub.bundle import Bundle
 
 
 def publish(
@@ -27,14 +27,14 @@ def publish(
         bool, typer.Option("--private", help="Make the repository private, if it is new.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check and list what would go up; no network.")
+        bool, typer.Option("--dry-run", help="Check and list the files; upload nothing.")
     ] = False,
     tag: Annotated[
         str | None, typer.Option(help="The version of a checkpoint, such as 1.0.0.")
     ] = None,
     card: Annotated[
         Path | None,
-        typer.Option(help="The page of a checkpoint, in place of its folder's README.md."),
+        typer.Option(help="The card of a checkpoint, in place of its folder's README.md."),
     ] = None,
     debug: Debug = False,
 ) -> None:
@@ -43,44 +43,46 @@ def publish(
         from huggingface_hub import get_token
 
         from synthct.errors import HubError
-        from synthct.publish.hub import HubRepo, deliver, pack, require_repo_name
+        from synthct.publish.hub.deliver import deliver
+        from synthct.publish.hub.gate import pack, require_repo_name
+        from synthct.publish.hub.repo import HubRepo
 
         require_repo_name(repo)
         token = get_token()
         if token is None and not dry_run:
-            raise HubError("there is no token for the Hub; 'hf auth login' with one that may write")
-        parcel = pack(path, tag=tag, card=card, secrets=[token] if token else [])
-        _list(parcel, repo, private)
+            raise HubError("there is no Hub token; run 'hf auth login' with one that may write")
+        bundle = pack(path, tag=tag, card=card, secrets=[token] if token else [])
+        _list(bundle, repo, private)
         if token is None or dry_run:
-            typer.echo("nothing went up (--dry-run)")
+            typer.echo("nothing was uploaded (--dry-run)")
             return
         options = {"--repo": repo, "--tag": tag, "--card": card and str(card)}
         words = ["synthct", "publish", path, *(["--private"] if private else [])]
         words += [word for pair in options.items() if pair[1] for word in pair if word]
-        there = HubRepo(parcel.kind, repo, token, shlex.join(words))
+        hub_repo = HubRepo(bundle.kind, repo, token, shlex.join(words))
 
         from tqdm import tqdm
 
         hidden = None if on_terminal() else True
-        with tqdm(total=parcel.size, unit="B", unit_scale=True, disable=hidden) as bar:
-            done = deliver(parcel, there, private=private, uploaded=bar.update)
+        with tqdm(total=bundle.size, unit="B", unit_scale=True, disable=hidden) as bar:
+            done = deliver(bundle, hub_repo, private=private, uploaded=bar.update)
         typer.echo(f"{_OUTCOMES[done.outcome]}: {done.url}")
         typer.echo(f"revision {done.commit}")
 
 
 _OUTCOMES = {
     "published": "published",
-    "there": "is there already",
-    "beside": "published under its tag, main stays at the later version",
+    "there": "is already published",
+    "beside": "published under its tag; main stays at the later version",
 }
 
 
-def _list(parcel: Parcel, repo: str, private: bool) -> None:
-    """Say what goes up."""
-    where = f"{parcel.kind} {repo}{f', tag {parcel.version}' if parcel.version else ''}"
-    typer.echo(f"{parcel.label} ({parcel.licence}) -> {where}")
-    for item in parcel.items:
+def _list(bundle: Bundle, repo: str, private: bool) -> None:
+    """Print the files to upload."""
+    where = f"{bundle.kind} {repo}{f', tag {bundle.version}' if bundle.version else ''}"
+    typer.echo(f"{bundle.label} ({bundle.licence}) -> {where}")
+    for item in bundle.items:
         typer.echo(f"  {item.size:>14,}  {item.path}")
-    typer.echo(f"  {parcel.size:>14,}  bytes in {len(parcel.items)} files")
-    if parcel.gated and not private:
-        typer.echo(f"readers of a new repository have to agree to terms first: {parcel.gated}")
+    typer.echo(f"  {bundle.size:>14,}  bytes in {len(bundle.items)} files")
+    if bundle.gated and not private:
+        typer.echo(f"readers of a new repository have to agree to terms first: {bundle.gated}")

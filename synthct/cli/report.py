@@ -1,4 +1,4 @@
-"""``report``: a finished dataset to be looked at."""
+"""``report``: an HTML page of a finished dataset."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ def report(
     dataset: Annotated[Path, typer.Argument(help="The folder of a version.", show_default=False)],
     evaluation: Annotated[
         Path | None,
-        typer.Option(help="The folder of its results.", show_default="DATASET.evaluation, if any"),
+        typer.Option(
+            help="The folder of its evaluation.", show_default="DATASET.evaluation, if any"
+        ),
     ] = None,
     masks: Annotated[int, typer.Option(min=1, help="Show at most this many masks.")] = 24,
     output: Annotated[
         Path | None,
-        typer.Option(help="Where the page goes.", show_default="DATASET.report"),
+        typer.Option(help="The folder for the page.", show_default="DATASET.report"),
     ] = None,
     debug: Debug = False,
 ) -> None:

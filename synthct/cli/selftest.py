@@ -1,4 +1,4 @@
-"""``selftest``: tests that a user can run on an own machine and disk."""
+"""``selftest``: tests for the user's own machine and disk."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def selftest() -> None:
 def crash(
     points: Annotated[int, typer.Option(min=1, help="Builds to kill; 2000 take minutes.")] = 2000,
     output: Output = None,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed, other points.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the points.")] = 0,
     debug: Debug = False,
 ) -> None:
-    """Kill builds and let their disk fail everywhere, and see that each goes on to the same bytes.
+    """Kill builds and simulate disk errors at many points; each must continue to the same bytes.
 
-    The samples are stand-ins, all that writes them is real.
+    The samples are placeholders; everything that writes them is real.
     """
     with reporting(debug):
         from tqdm import tqdm
@@ -44,11 +44,11 @@ def crash(
 
         folder = _new_folder("crash", output)
         with tqdm(unit="trial", disable=not on_terminal()) as bar:
-            found = crash_test(folder, kills=points, seed=seed, progress=bar.update)
+            result = crash_test(folder, kills=points, seed=seed, progress=bar.update)
         typer.echo(
-            f"{found.kills} kills and {found.faults} disk errors at {found.points} points, seed "
-            f"{seed}, in {found.seconds:.0f} s: every build went on to the same bytes, content "
-            f"{found.content_id[:12]}; no torn version was seen, no finished shard was lost"
+            f"{result.kills} kills and {result.faults} disk errors at {result.points} points, seed "
+            f"{seed}, in {result.seconds:.0f} s: every build continued to the same bytes, content "
+            f"{result.content_id[:12]}; no incomplete version was seen, no finished shard was lost"
         )
 
 
@@ -58,10 +58,10 @@ def cache(
         int, typer.Option(min=1, help="Files to damage of each kind; 2000 take minutes.")
     ] = 50,
     output: Output = None,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed, other damage.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the damage.")] = 0,
     debug: Debug = False,
 ) -> None:
-    """Damage the files that are kept between runs, and see that each is made anew or refused.
+    """Damage cached files; each must be made again or refused.
 
     Bits are flipped, files cut short and exchanged; the scans are small blocks of noise.
     """
@@ -80,7 +80,7 @@ def cache(
                 "tracebacks"
             )
         report.require_good(folder)
-        typer.echo(f"every damage was noticed and told (seed {seed}, {report.seconds:.0f} s)")
+        typer.echo(f"every damage was detected and reported (seed {seed}, {report.seconds:.0f} s)")
 
 
 def _new_folder(test: str, output: Path | None) -> Path:

@@ -1,4 +1,4 @@
-"""``train``: from a training recipe to a checkpoint."""
+"""``train``: makes a checkpoint from a training recipe."""
 
 from __future__ import annotations
 
@@ -18,10 +18,13 @@ def train(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(help="States, samples, checkpoint.", show_default="runs/NAME[-PRESET]"),
+        typer.Option(
+            help="Folder for states, samples and checkpoint.", show_default="runs/NAME[-PRESET]"
+        ),
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="cpu to keep off a GPU.", show_default="what there is")
+        str | None,
+        typer.Option(help="Where to train: cpu, cuda, ...", show_default="what there is"),
     ] = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads.", show_default="all cores")

@@ -1,4 +1,4 @@
-"""``verify``, ``diff``, ``compose``: what can be known of a dataset, and put together from it."""
+"""``verify``, ``diff``, ``compose``: check, compare and complete datasets."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ DatasetFolder = Annotated[
     Path, typer.Argument(help="The folder of a version: OUTPUT/name/1.0.0.", show_default=False)
 ]
 
-#: Ids that are listed of each group.
-_SHOWN = 12
+#: Most ids that are listed of each group.
+_LISTED = 12
 
 
 def verify(
@@ -30,10 +30,10 @@ def verify(
     ] = 1,
     source: Sources = None,
     checkpoint: Annotated[
-        Path | None, typer.Option(help="Its folder, where the recipe names one by its folder.")
+        Path | None, typer.Option(help="Folder of the checkpoint, if the recipe names a folder.")
     ] = None,
     samples: Annotated[int, typer.Option(min=1, help="How many samples level 3 paints again.")] = 8,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed, other samples.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the samples.")] = 0,
     workers: Annotated[
         int | None,
         typer.Option(min=0, help="Processes that draw masks.", show_default="by number of cores"),
@@ -46,7 +46,7 @@ def verify(
     cache_dir: CacheDir = None,
     debug: Debug = False,
 ) -> None:
-    """Check whether a dataset is what it says it is; exit code 8 and a list if it is not."""
+    """Check a dataset against its manifest and recipe; lists what is wrong, with exit code 8."""
     with reporting(debug):
         from synthct.build.verify.run import Originals
         from synthct.build.verify.run import verify as run
@@ -71,8 +71,8 @@ def verify(
             failed = report.findings and number == len(report.levels)
             typer.echo(f"  {line}: {'FAILED' if failed else 'ok'}")
         if report.findings:
-            shown = "\n".join(f"  {finding}" for finding in report.findings)
-            raise VerifyError(f"{folder} is not what it says it is\n{shown}")
+            listed = "\n".join(f"  {finding}" for finding in report.findings)
+            raise VerifyError(f"{folder} does not match its manifest or recipe\n{listed}")
 
 
 def compose(
@@ -111,19 +111,21 @@ def diff(
     with reporting(debug):
         from synthct.dataset.diff import compare
 
-        found = compare(old, new)
-        typer.echo(f"{found.old.name} {found.old.label} -> {found.new.name} {found.new.label}")
-        groups = {"new": found.added, "gone": found.gone, "changed": found.changed}
+        changes = compare(old, new)
+        typer.echo(
+            f"{changes.old.name} {changes.old.label} -> {changes.new.name} {changes.new.label}"
+        )
+        groups = {"new": changes.added, "gone": changes.gone, "changed": changes.changed}
         for title, ids in groups.items():
             typer.echo(f"  {title:<8}{len(ids)}")
-            shown = ids if all_ids else ids[:_SHOWN]
-            for sample_id in shown:
+            listed = ids if all_ids else ids[:_LISTED]
+            for sample_id in listed:
                 typer.echo(f"    {sample_id}")
-            if len(ids) > len(shown):
-                typer.echo(f"    and {len(ids) - len(shown)} more (--all lists them)")
-        if found.is_reordered:
+            if len(ids) > len(listed):
+                typer.echo(f"    and {len(ids) - len(listed)} more (--all lists them)")
+        if changes.is_reordered:
             typer.echo("  in another order")
-        if found.licences is not None:
-            typer.echo(f"  licence {found.licences[0]} -> {found.licences[1]}")
-        typer.echo(f"  step    {found.step}: {found.least} at least")
-        found.require_step()
+        if changes.licences is not None:
+            typer.echo(f"  licence {changes.licences[0]} -> {changes.licences[1]}")
+        typer.echo(f"  step    {changes.step}: {changes.least} at least")
+        changes.require_step()

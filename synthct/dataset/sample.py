@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from synthct.dataset.schema import Facts
-from synthct.metrics import Measures
+from synthct.metrics.measure import Measures
 from synthct.volume import Affine, Array, Box, Index3, Volume
 from synthct.volume.intensity import SOFT_TISSUE, Window
 from synthct.volume.views import View, picture_affine, to_picture

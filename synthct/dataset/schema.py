@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 
-from synthct.metrics import MEASURES, Measures
+from synthct.metrics.measure import Measures
+from synthct.metrics.table import MEASURES
 from synthct.volume.views import View
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from synthct.dataset.schema import arrow_schema, flat_columns
 from synthct.dataset.writer import Rejection, ShardRecord, read_shard
-from synthct.metrics import MEASURES
+from synthct.metrics.table import MEASURES
 
 FloatArray = npt.NDArray[np.float64]
 

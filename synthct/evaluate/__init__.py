@@ -1,4 +1,4 @@
-"""A finished dataset measured as a whole: against real scans, control arms and real-against-real.
+"""Evaluation of a finished dataset as a whole, against real scans and control arms.
 
 Reads datasets and scans, never a model that paints.
 """

@@ -1,4 +1,4 @@
-"""Features of all pictures of a dataset, in one pass over it, kept by the content's id."""
+"""Features of all pictures of a dataset, in one pass over it, cached by content id."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from synthct.dataset.sample import Sample
-from synthct.evaluate.pictures import Crop, Extracted, Extractor, Hu, around_mask
+from synthct.evaluate.pictures import Crop, Extracted, Extractor, Hu, crop_to_mask
 from synthct.evaluate.results import Scope
-from synthct.evaluate.stream import Dataset, Scans, crop_of
+from synthct.evaluate.stream import Dataset, HostScans, painted_slice
 from synthct.storage.cache import load_arrays, save_arrays
 from synthct.storage.keys import cache_key
 
-Which = Literal["painted", "original", "neighbour"]
+PictureKind = Literal["painted", "original", "neighbour"]
 
-#: Crops that an extractor gets at once: few, so that their maps stay in a CPU's cache.
+#: Crops per batch: few, so that feature maps stay in a CPU's cache.
 _BATCH = 8
 
 
@@ -37,38 +37,38 @@ class FeatureSet:
     probabilities: npt.NDArray[np.float32] | None
     mask_ids: npt.NDArray[np.str_]
 
-    def of(self, chosen: npt.NDArray[np.bool_]) -> FeatureSet:
-        """The part of the set where ``chosen`` (N,) is true."""
-        some = None if self.probabilities is None else self.probabilities[chosen]
-        return FeatureSet(self.features[chosen], some, self.mask_ids[chosen])
+    def subset(self, chosen: npt.NDArray[np.bool_]) -> FeatureSet:
+        """The pictures where ``chosen`` (N,) is true."""
+        chances = None if self.probabilities is None else self.probabilities[chosen]
+        return FeatureSet(self.features[chosen], chances, self.mask_ids[chosen])
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
-    """A set of features to be had.
+class FeatureJob:
+    """A set of features to extract.
 
     Attributes:
-        which: What was painted, what was there before, or the real slice beside it.
-        extractor: What extracts.
-        scope: Of what.
+        kind: Painted slices, the same slices before painting, or real neighbouring slices.
+        extractor: The feature extractor.
+        scope: The mask, a crop around it, or the whole slice.
     """
 
-    which: Which
+    kind: PictureKind
     extractor: Extractor
     scope: Scope
 
 
 @dataclass(eq=False)
 class _Queue:
-    """The pictures of a job that wait for a full batch, and what became of the others."""
+    """The pictures of a job that wait for a full batch, and the features of the others."""
 
-    job: Job
+    job: FeatureJob
     waiting: list[Crop] = field(default_factory=list)
     done: list[Extracted] = field(default_factory=list)
     mask_ids: list[str] = field(default_factory=list)
 
     def add(self, whole: Crop, mask_id: str) -> None:
-        self.waiting.append(whole if self.job.scope == "slice" else around_mask(whole))
+        self.waiting.append(whole if self.job.scope == "slice" else crop_to_mask(whole))
         self.mask_ids.append(mask_id)
         if len(self.waiting) == _BATCH:
             self.flush()
@@ -92,84 +92,81 @@ class _Queue:
 
 def collect(
     dataset: Dataset,
-    jobs: Sequence[Job],
+    jobs: Sequence[FeatureJob],
     *,
-    scans: Scans | None,
+    scans: HostScans | None,
     cache_dir: Path,
     advance: Callable[[], object],
     visit: Callable[[Sample, Hu | None], object],
 ) -> list[FeatureSet]:
     """The features of every job: from the cache, or in one pass over the dataset.
 
-    Real pictures are taken once per mask, painted ones of every variant.
+    Real pictures are taken once per mask, painted ones for every variant.
 
     Args:
         dataset: The dataset.
-        jobs: What is wanted.
+        jobs: The sets of features.
         scans: The hosts; needed for neighbours, and for originals that the dataset does not keep.
-        cache_dir: Where features are kept.
+        cache_dir: Folder of the cache.
         advance: Called once per row.
         visit: Called with each sample and its original, if there is one.
 
     Raises:
-        SynthCTError: If the dataset is damaged or a scan is not there.
+        SynthCTError: If the dataset is damaged or a scan is missing.
     """
     paths = [_path(cache_dir, dataset, job) for job in jobs]
-    found = [_load(path) for path in paths]
-    queues = {n: _Queue(job) for n, job in enumerate(jobs) if found[n] is None}
+    results = [_load(path) for path in paths]
+    queues = {n: _Queue(job) for n, job in enumerate(jobs) if results[n] is None}
     seen: set[str] = set()
     for sample in dataset.samples():
-        mask_id, whole = sample.facts.mask_id, crop_of(sample)
+        mask_id, whole = sample.facts.mask_id, painted_slice(sample)
         first = mask_id not in seen
         seen.add(mask_id)
         original = _original(sample, scans)
         visit(sample, original)
         pictures = {"painted": whole.hu, "original": original if first else None}
-        if first and scans is not None and any(q.job.which == "neighbour" for q in queues.values()):
+        if first and scans is not None and any(q.job.kind == "neighbour" for q in queues.values()):
             pictures["neighbour"] = scans.neighbour(sample)
         for queue in queues.values():
-            hu = pictures.get(queue.job.which)
+            hu = pictures.get(queue.job.kind)
             if hu is not None:
                 queue.add(replace(whole, hu=hu), mask_id)
         advance()
-    results = []
-    for n, kept in enumerate(found):
-        if kept is None:
-            kept = queues[n].result()
-            _save(paths[n], kept)
-        results.append(kept)
-    return results
+    for n, queue in queues.items():
+        results[n] = extracted = queue.result()
+        _save(paths[n], extracted)
+    return [features for features in results if features is not None]
 
 
-def _original(sample: Sample, scans: Scans | None) -> Hu | None:
+def _original(sample: Sample, scans: HostScans | None) -> Hu | None:
     if sample.original is not None or scans is None:
         return sample.pictures.get("original")
     return scans.original(sample)
 
 
-def _path(cache_dir: Path, dataset: Dataset, job: Job) -> Path:
+def _path(cache_dir: Path, dataset: Dataset, job: FeatureJob) -> Path:
     key = cache_key(
         __name__,
         type(job.extractor).__module__,
         dataset=dataset.content_id,
         extractor=job.extractor.key,
-        which=job.which,
+        which=job.kind,
         scope=job.scope,
     )
     return cache_dir / "features" / f"{key}.npz"
 
 
 def _load(path: Path) -> FeatureSet | None:
-    kept = load_arrays(path)
-    if kept is None:
+    arrays = load_arrays(path)
+    if arrays is None:
         return None
-    chances = kept["probabilities"]
-    return FeatureSet(kept["features"], chances if chances.size else None, kept["masks"])
+    chances = arrays["probabilities"]
+    return FeatureSet(arrays["features"], chances if chances.size else None, arrays["masks"])
 
 
-def _save(path: Path, found: FeatureSet) -> None:
+def _save(path: Path, features: FeatureSet) -> None:
     none = np.zeros((0, 0), np.float32)
-    chances = none if found.probabilities is None else found.probabilities
+    chances = none if features.probabilities is None else features.probabilities
     save_arrays(
-        path, {"features": found.features, "probabilities": chances, "masks": found.mask_ids}
+        path, {"features": features.features, "probabilities": chances, "masks": features.mask_ids}
     )

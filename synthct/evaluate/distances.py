@@ -1,7 +1,7 @@
-"""How far two sets of features are apart: FID, KID, precision and recall; and the inception score.
+"""Distances between two sets of features: FID, KID, precision and recall; and the inception score.
 
-Every function takes features as arrays (N, D) and knows nothing of pictures. The sums are done in
-float64 and in one order, so the same features give the same numbers.
+All functions take features as arrays (N, D). Sums are in float64 and in a fixed order, so the same
+features give the same numbers.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ Features = npt.NDArray[Any]
 Groups = npt.NDArray[np.int64]
 Matrix = npt.NDArray[np.float64]
 
-#: Rows of a kernel or distance matrix that are in memory at once.
+#: Rows of a kernel or distance matrix in memory at once.
 _CHUNK = 1024
 
-#: Parts over which the inception score is averaged, if each has as many pictures.
+#: Parts over which the inception score is averaged, and the least number of pictures in each.
 IS_SPLITS, _LEAST_PER_SPLIT = 10, 10
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number and how well it is known.
+    """A number with its confidence interval.
 
     Attributes:
         value: The number.
-        low: Lower end of its 95 % interval; None where none can be given.
+        low: Lower end of its 95 % interval; None without an interval.
         high: Upper end.
     """
 
@@ -40,11 +40,11 @@ class Estimate:
 
 
 def frechet_distance(one: Features, two: Features) -> float:
-    """Fréchet distance between the Gaussians that two sets have in mean and covariance.
+    """Fréchet distance between Gaussians with the means and covariances of two sets.
 
     |m1 - m2|² + tr(C1 + C2 - 2 (C1 C2)^½) (Heusel et al. 2017, equation 6). The trace of the root
-    is the sum of the singular values of A Bᵀ, where AᵀA = C1 and BᵀB = C2: exact for any number
-    of samples, and never a matrix root of a singular product.
+    is the sum of the singular values of A Bᵀ, where AᵀA = C1 and BᵀB = C2, which needs no matrix
+    root of a singular product and is exact for any number of samples.
 
     Args:
         one: (N, D), at least two rows.
@@ -56,13 +56,13 @@ def frechet_distance(one: Features, two: Features) -> float:
     _check_sets(one, two)
     (mean_1, root_1), (mean_2, root_2) = _moments(one), _moments(two)
     cross = np.linalg.svd(root_1 @ root_2.T, compute_uv=False).sum()
-    apart = float(np.square(mean_1 - mean_2).sum())
+    offset = float(np.square(mean_1 - mean_2).sum())
     spread = float(np.square(root_1).sum() + np.square(root_2).sum())
-    return max(0.0, apart + spread - 2 * float(cross))
+    return max(0.0, offset + spread - 2 * float(cross))
 
 
 def _moments(features: Features) -> tuple[Matrix, Matrix]:
-    """Mean, and a matrix whose square is the covariance, of as few rows as there can be."""
+    """Mean, and a matrix A with AᵀA = covariance and at most D rows."""
     x = features.astype(np.float64)
     mean = x.mean(axis=0)
     root = (x - mean) / np.sqrt(len(x) - 1)
@@ -81,9 +81,9 @@ def kernel_distance(
     """Kernel inception distance: the unbiased squared MMD of a cubic kernel.
 
     k(x, y) = (x·y / D + 1)³ (Bińkowski et al. 2018). For independent samples of one distribution
-    its expectation is 0 whatever their number, so it may be negative. Slices of one patient, and a
-    painting and what it replaced, are not independent: pairs of one unit count in none of the
-    three sums. The interval is a delete-one-unit jackknife.
+    its expectation is 0 for any number of samples, so it may be negative. Slices of one patient,
+    or a painting and the tissue it replaced, are not independent: pairs within a unit are left out
+    of all three sums. The interval is a delete-one-unit jackknife.
 
     Args:
         one: (N, D), at least two rows.
@@ -93,7 +93,7 @@ def kernel_distance(
         interval: Whether to give an interval over the units.
 
     Returns:
-        The estimate; NaN where no two samples are of different units.
+        The estimate; NaN if no two samples are of different units.
 
     Raises:
         ValueError: If a set has fewer than two rows, or the dimensions differ.
@@ -130,7 +130,7 @@ def kernel_distance(
 
 
 def _kernel_sums(one: Features, two: Features, rows: Groups, columns: Groups, count: int) -> Matrix:
-    """Sum of the kernel between each two units, (U, U)."""
+    """Sum of the kernel between each pair of units, (U, U)."""
     x, y = one.astype(np.float64), two.astype(np.float64)
     order = np.argsort(columns, kind="stable")
     starts = np.flatnonzero(np.diff(columns[order], prepend=-1))
@@ -144,7 +144,7 @@ def _kernel_sums(one: Features, two: Features, rows: Groups, columns: Groups, co
 
 
 def _mmd(sums: Sequence[tuple[float, float]]) -> float:
-    """From sum and number of pairs: within the first set, within the second, and between."""
+    """The MMD from (sum, number of pairs) within the first set, within the second, and between."""
     if any(number < 1 for _, number in sums):
         return float("nan")
     within_1, within_2, between = (total / number for total, number in sums)
@@ -152,10 +152,10 @@ def _mmd(sums: Sequence[tuple[float, float]]) -> float:
 
 
 def precision_recall(real: Features, made: Features, k: int = 3) -> tuple[float, float]:
-    """Share of what was made that looks real, and of what is real that could be made.
+    """Precision: share of generated samples that look real; recall: share of real ones covered.
 
-    A sample counts where it lies within the distance of some sample of the other set to that
-    sample's k-th nearest neighbour in its own set (Kynkäänniemi et al. 2019).
+    A sample counts if some sample of the other set is at most as far away as that one's k-th
+    nearest neighbour in its own set (Kynkäänniemi et al. 2019).
 
     Args:
         real: (N, D), more than ``k`` rows.
@@ -163,7 +163,7 @@ def precision_recall(real: Features, made: Features, k: int = 3) -> tuple[float,
         k: Which neighbour.
 
     Returns:
-        Precision and recall, NaN where a set has too few rows.
+        Precision and recall; NaN if a set has too few rows.
     """
     if min(len(real), len(made)) <= k:
         return float("nan"), float("nan")
@@ -171,7 +171,7 @@ def precision_recall(real: Features, made: Features, k: int = 3) -> tuple[float,
 
 
 def _share_within(samples: Features, others: Features, k: int) -> float:
-    """Share of ``samples`` within the reach of any of ``others``."""
+    """Share of ``samples`` within the k-th neighbour distance of any of ``others``."""
     from scipy.spatial.distance import cdist
 
     reach = np.concatenate(
@@ -188,14 +188,14 @@ def _share_within(samples: Features, others: Features, k: int) -> float:
 
 
 def inception_score(probabilities: Features) -> tuple[float, float | None]:
-    """exp(E KL(p(y|x) || p(y))) (Salimans et al. 2016): how distinct and how varied classes are.
+    """Inception score: exp(E KL(p(y|x) || p(y))) (Salimans et al. 2016).
 
     Args:
         probabilities: (N, C), of the classifier's classes, in rows that add up to 1.
 
     Returns:
-        Mean and standard deviation over ten parts; with fewer than a hundred pictures, that of all
-        of them and None.
+        Mean and standard deviation over ten parts; with fewer than a hundred pictures, the score
+        of all of them and None.
     """
     splits = IS_SPLITS if len(probabilities) >= IS_SPLITS * _LEAST_PER_SPLIT else 1
     scores = []

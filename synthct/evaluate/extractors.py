@@ -1,4 +1,4 @@
-"""Which feature extractors there are, and which of them this machine has."""
+"""The feature extractors, and which of them are installed."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def load_extractors(
     """Load feature extractors.
 
     Args:
-        names: Of ``radiomics``, ``efficientnet-lite0`` and ``inception-v3``; by default all whose
-            package and weights are on this machine.
+        names: Any of ``radiomics``, ``efficientnet-lite0`` and ``inception-v3``; by default all
+            whose package and weights are on this machine.
         weights: Weights of inception-v3: a file, or ``OWNER/REPOSITORY/FILE`` in the Hub's cache.
         device: Where networks run; by default a GPU if there is one, else the CPU.
 
@@ -38,7 +38,7 @@ def load_extractors(
             "efficientnet-lite0": is_installed(),
             "inception-v3": inception is not None,
         }
-        names = [name for name, there in available.items() if there]
+        names = [name for name, is_there in available.items() if is_there]
     loaded: list[Extractor] = []
     for name in dict.fromkeys(names):
         match name:

@@ -22,7 +22,7 @@ from torch.nn import functional
 from synthct.errors import CheckpointError
 from synthct.evaluate.pictures import Crop, Extracted, to_network
 
-#: As the file is called; its name carries the first hex digits of its sha256.
+#: Name of the file, with the first hex digits of its sha256.
 WEIGHTS = "pt_inception-2015-12-05-6726825d.pth"
 _SHA256_PREFIX = "6726825d"
 
@@ -54,7 +54,7 @@ class Inception:
         self._network = network.eval().to(device)
         self._device = device
         self.key = f"inception-v3-{digest[:16]}-1"
-        if device != "cpu":  # whose low bits are others
+        if device != "cpu":  # low bits differ there
             self.key += f"-{device}"
 
     @torch.inference_mode()
@@ -65,7 +65,7 @@ class Inception:
 
 
 def find_weights(given: Path | None = None) -> Path | None:
-    """The weights: as given, or where pytorch-fid and torch.hub keep them.
+    """The file of the weights: as given, or in the cache of torch.hub and pytorch-fid.
 
     Args:
         given: A file, or ``owner/repository/file`` in the local cache of the Hub.
@@ -102,7 +102,7 @@ class _Conv(nn.Module):
 
 
 def _average(x: Tensor) -> Tensor:
-    """3 x 3, of as many pixels as there are: TensorFlow does not count the padding."""
+    """3 x 3 average without the padding, as in TensorFlow."""
     return functional.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
 
 
@@ -183,7 +183,7 @@ class _BlockD(nn.Module):
 
 
 class _BlockE(nn.Module):
-    """8 x 8, with branches that part and join; the last one pools by maximum."""
+    """8 x 8, with branches that split; the last block pools by maximum."""
 
     def __init__(self, inputs: int, pool: Pool) -> None:
         super().__init__()
@@ -291,22 +291,22 @@ def _read_weights(path: Path) -> tuple[Mapping[str, Tensor], str]:
 
 
 def _check_layout(path: Path, state: Mapping[str, Tensor], network: InceptionV3) -> None:
-    """That a file has the tensors of this network, by name and shape, and no others.
+    """Check that a file has exactly the tensors of this network, by name and shape.
 
     Raises:
-        CheckpointError: If one is missing, too many, of another shape, or not finite.
+        CheckpointError: If a tensor is missing, unknown, of another shape, or not finite.
     """
-    wanted = network.state_dict()
-    # Batch counters came into PyTorch after the file was made; both forms are in use.
-    counters = {name for name in wanted if name.endswith("num_batches_tracked")}
-    if missing := sorted(wanted.keys() - counters - state.keys()):
+    expected = network.state_dict()
+    # PyTorch got batch counters after the file was made; both forms are in use.
+    counters = {name for name in expected if name.endswith("num_batches_tracked")}
+    if missing := sorted(expected.keys() - counters - state.keys()):
         raise CheckpointError(f"{path}: {missing[0]} is missing; {_not_ours(len(missing))}")
-    if unknown := sorted(state.keys() - wanted.keys()):
+    if unknown := sorted(state.keys() - expected.keys()):
         raise CheckpointError(f"{path}: {unknown[0]} is unknown; {_not_ours(len(unknown))}")
     for name, tensor in state.items():
-        if tensor.shape != wanted[name].shape:
+        if tensor.shape != expected[name].shape:
             raise CheckpointError(
-                f"{path}: {name} is {tuple(tensor.shape)}, not {tuple(wanted[name].shape)}; "
+                f"{path}: {name} is {tuple(tensor.shape)}, not {tuple(expected[name].shape)}; "
                 "it is not the network of the original FID (1008 classes, no auxiliary head)"
             )
         if not bool(torch.isfinite(tensor.float()).all()):
@@ -314,4 +314,4 @@ def _check_layout(path: Path, state: Mapping[str, Tensor], network: InceptionV3)
 
 
 def _not_ours(count: int) -> str:
-    return f"with {count} such it is not the network of the original FID; give {WEIGHTS}"
+    return f"with {count} such tensors it is not the network of the original FID; give {WEIGHTS}"

@@ -1,4 +1,4 @@
-"""What is compared: squares around masks and whole slices, as extractors take them."""
+"""The inputs of extractors: whole slices, and square crops around masks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from synthct.volume.intensity import Window
 
-#: A square around a mask is so many times its larger extent, and at least so many millimetres.
+#: Side of a crop: a multiple of the mask's larger extent, and at least a number of mm.
 CONTEXT, LEAST_MM = 1.5, 40.0
 
 Hu = npt.NDArray[np.int16]
@@ -19,11 +19,11 @@ Region = npt.NDArray[np.bool_]
 
 
 class Extracted(NamedTuple):
-    """What an extractor makes of N crops.
+    """The output of an extractor for N crops.
 
     Attributes:
         features: (N, D) float32.
-        probabilities: (N, C) float32 of the classifier's classes; None if there is none.
+        probabilities: (N, C) float32 of the classifier's classes; None without a classifier.
     """
 
     features: npt.NDArray[np.float32]
@@ -32,14 +32,14 @@ class Extracted(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Crop:
-    """A piece of a slice, and what was painted of it.
+    """A part of a slice, with the painted mask.
 
     Attributes:
         hu: (rows, columns).
         mask: Boolean, of the same shape.
         spacing_mm: Size of a pixel along rows' and columns' index.
-        window: In which it is looked at: by what was painted and what was there, not by the
-            codec, so that all arms are seen alike.
+        window: Window for viewing; it follows from the label and the replaced tissue, not from
+            the codec, so that all arms have the same.
     """
 
     hu: Hu
@@ -52,10 +52,10 @@ class Extractor(Protocol):
     """Turns crops into features.
 
     Attributes:
-        name: As the command line and the tables call it.
-        key: Names features in the cache: another key for other weights or other sums.
+        name: Name on the command line and in tables.
+        key: Key of its features in the cache; changes with weights and computation.
         dim: Number of features.
-        sees_slices: Whether whole slices make sense to it.
+        sees_slices: Whether whole slices are a useful input.
     """
 
     @property
@@ -68,12 +68,12 @@ class Extractor(Protocol):
     def sees_slices(self) -> bool: ...  # noqa: D102
 
     def extract(self, crops: Sequence[Crop]) -> Extracted:
-        """Features of some crops, each independent of the others."""
+        """Features of crops, each independent of the others in the batch."""
         ...
 
 
-def around_mask(whole: Crop) -> Crop:
-    """The square (in millimetres) around the mask of a slice, within the slice.
+def crop_to_mask(whole: Crop) -> Crop:
+    """Crop a slice to the square (in mm) around its mask, within the slice.
 
     Raises:
         ValueError: If the mask is empty.
@@ -82,7 +82,7 @@ def around_mask(whole: Crop) -> Crop:
     for axis in (0, 1):
         hit = np.flatnonzero(whole.mask.any(axis=1 - axis))
         if not hit.size:
-            raise ValueError("there is no square around an empty mask")
+            raise ValueError("an empty mask has no crop around it")
         bounds.append((int(hit[0]), int(hit[-1]) + 1))
     extent = [(b - a) * s for (a, b), s in zip(bounds, whole.spacing_mm, strict=True)]
     side_mm = max(LEAST_MM, CONTEXT * max(extent))
@@ -96,15 +96,14 @@ def around_mask(whole: Crop) -> Crop:
 
 
 def to_network(crops: Sequence[Crop], size: int) -> Any:
-    """Crops as a network for photographs takes them: windowed, 0..255, three equal channels.
+    """Crops as input of an ImageNet network: windowed, 0..255, three equal channels.
 
     Args:
-        crops: Of any size; stretched to a square, so give squares or accept the stretch.
+        crops: Of any size; resized to a square.
         size: Side in pixels.
 
     Returns:
-        A float32 tensor (N, 3, size, size), not rounded: an 8-bit picture would cost a window of
-        400 HU a third of its grey levels' precision for nothing.
+        A float32 tensor (N, 3, size, size), not rounded to 8 bits, which would lose precision.
     """
     import torch
     from torch.nn.functional import interpolate

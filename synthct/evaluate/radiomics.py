@@ -1,8 +1,8 @@
 """First-order and co-occurrence features of the HU inside a mask, as IBSI defines them.
 
 Names and definitions follow the Image Biomarker Standardisation Initiative's reference manual
-(Zwanenburg et al., arXiv 1612.07003, sections 3.3 and 3.6), and the values on its digital phantom
-are tested against the published ones.
+(Zwanenburg et al., arXiv 1612.07003, sections 3.3 and 3.6); tests compare the values on its digital
+phantom with the published ones.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ BIN_HU = 25.0
 Levels = npt.NDArray[np.intp]
 Matrices = npt.NDArray[np.float64]
 
-#: Raise when a feature changes, so that kept features are not taken for new ones.
+#: To be raised when a feature changes, so that cached features are not reused.
 _VERSION = 1
 
 
 class Radiomics:
-    """The extractor: a vector of features for each crop, from inside of its mask alone."""
+    """The extractor: features of the HU inside the mask."""
 
     name = "radiomics"
     key = f"radiomics-{_VERSION}"

@@ -1,7 +1,7 @@
-"""The results of an evaluation, as written to ``evaluation.json``: the schema of that file.
+"""The results of an evaluation and the schema of ``evaluation.json``.
 
 Reports and cards are made from this file alone. ``Evaluation.model_json_schema()`` is its JSON
-Schema; numbers that are not defined are null.
+Schema; undefined numbers are null.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from synthct.errors import VerifyError
 from synthct.storage.files import atomic_write, make_folder
 
-#: Of the layout of ``evaluation.json``.
+#: Version of the layout of ``evaluation.json``.
 RESULTS_VERSION = "1.0.0"
 RESULTS, TABLES = "evaluation.json", "tables.md"
 
@@ -27,7 +27,7 @@ class _Model(BaseModel):
 
 
 class Interval(_Model):
-    """A number with its 95 % interval; both ends are null where none can be given."""
+    """A number with its 95 % interval; both ends are null without an interval."""
 
     value: float
     low: float | None = None
@@ -35,14 +35,14 @@ class Interval(_Model):
 
 
 class Arm(_Model):
-    """One of the sets that are compared with real scans.
+    """One of the sets of pictures that are compared with real scans.
 
     Attributes:
-        name: As the tables call it; the first is the dataset itself, named ``painted``.
-        kind: The dataset itself, a control dataset, the real neighbouring slices, or the halves
-            of the real set against each other.
-        content_id: Of a dataset; null for what is made of real scans.
-        samples: How many there are.
+        name: Name in the tables; the first is the dataset itself, named ``painted``.
+        kind: The dataset itself, a control dataset, real neighbouring slices, or the halves of
+            the real set against each other (``floor``).
+        content_id: Content id of a dataset; null for real scans.
+        samples: Number of samples.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Arm(_Model):
 
 
 class Features(_Model):
-    """An extractor of features.
+    """A feature extractor.
 
     Attributes:
         name: ``radiomics``, ``efficientnet-lite0`` or ``inception-v3``.
@@ -73,7 +73,7 @@ class Group(_Model):
         masks: Number of different masks with a real counterpart.
         patients: Number of patients in the real set.
         halves: How the real set was halved for the floor: by patient, or, with fewer than five
-            patients, by mask, where no interval is given and the floor is too low.
+            patients, by mask, without an interval and with too low a floor.
     """
 
     name: str
@@ -83,22 +83,22 @@ class Group(_Model):
 
 
 class Numbers(_Model):
-    """How far one set of pictures is from another, and how good it is by itself.
+    """Distances between two sets of pictures, and scores of the first alone.
 
     Attributes:
-        samples: Number of pictures. Below the number of features a FID is biased upward, more so
-            with fewer pictures.
-        real_samples: Of the real set.
-        fid: Fréchet distance between all of the arm and all that is real, in the same places.
-        fid_halves: The same between the arm in one half of the patients and what is real in the
-            other, one painting per mask: comparable with the floor, which is the real halves'.
-        kid: Kernel distance over pairs of different patients (of different masks where there are
-            fewer than five patients), without bias, so it may be negative.
-        inception_score: Of the arm; of the real set in the floor's row.
+        samples: Number of pictures. With fewer pictures than features, a FID is biased upward.
+        real_samples: Number of pictures of the real set.
+        fid: Fréchet distance between the whole arm and the whole real set, in the same places.
+        fid_halves: Fréchet distance between the arm in one half of the patients and the real set
+            in the other, one painting per mask; comparable with the floor, which is the distance
+            between real halves.
+        kid: Kernel distance over pairs of different patients (of different masks with fewer than
+            five patients); unbiased, so it may be negative.
+        inception_score: Of the arm; in the floor's row of the real set.
         inception_score_std: Its standard deviation over ten parts; null with fewer than 100
             pictures.
         precision: Share of the arm that looks real, over the same halves as ``fid_halves``.
-        recall: Share of what is real that the arm covers, likewise.
+        recall: Share of the real set that the arm covers, over the same halves.
     """
 
     samples: int
@@ -113,14 +113,14 @@ class Numbers(_Model):
 
 
 class Score(Numbers):
-    """How far one arm is from real scans, in one group, by one extractor.
+    """The numbers of one arm, in one group, by one extractor.
 
     Attributes:
         group: Name of the group.
         arm: Name of the arm.
         extractor: Name of the extractor.
-        scope: ``mask`` (radiomics, inside of it alone), ``crop`` around it, or whole ``slice``,
-            of which most is real.
+        scope: ``mask`` (radiomics, inside it only), ``crop`` around it, or whole ``slice``,
+            most of which is real.
         dim: Number of features.
     """
 
@@ -139,8 +139,8 @@ class Spread(_Model):
         arm: Name of the arm.
         measure: A column of the dataset, ``z_jump_ratio`` (one value per pair of neighbouring
             slices) or ``user_adherence`` (by the user's own segmenter).
-        count: For how many samples it is defined.
-        undefined: For how many it is not.
+        count: Number of samples for which it is defined.
+        undefined: Number of samples for which it is not.
         quantiles: At 5, 25, 50, 75 and 95 %.
     """
 
@@ -160,18 +160,18 @@ class Evaluation(_Model):
         package_version: Version of synthct.
         dataset: Name of the dataset.
         version: Its version.
-        content_id: What was evaluated.
-        real: Content id of the dataset that the real set is from; the dataset's own hosts if it
-            is ``content_id``.
-        rows: Samples in the dataset.
-        rejected: Rejected samples by reason.
-        in_training: Samples whose host the checkpoint was trained on.
+        content_id: Content id of the dataset.
+        real: Content id of the dataset whose originals are the real set; equal to ``content_id``
+            for the dataset's own hosts.
+        rows: Number of samples in the dataset.
+        rejected: Number of rejected samples by reason.
+        in_training: Number of samples whose host the checkpoint was trained on.
         arms: In the order of the tables.
         extractors: In the order of the tables.
         groups: In the order of the tables.
         scores: By group, extractor, scope and arm.
         measures: By group, arm and measure.
-        notes: What a reader must know, such as an arm that is missing.
+        notes: Remarks for the reader, such as a missing arm.
     """
 
     format_version: str = RESULTS_VERSION
@@ -192,10 +192,8 @@ class Evaluation(_Model):
 
     def score(self, group: str, arm: str, extractor: str, scope: Scope) -> Score | None:
         """The score of an arm in a group; None if there is none."""
-        wanted = group, arm, extractor, scope
-        return next(
-            (s for s in self.scores if (s.group, s.arm, s.extractor, s.scope) == wanted), None
-        )
+        key = group, arm, extractor, scope
+        return next((s for s in self.scores if (s.group, s.arm, s.extractor, s.scope) == key), None)
 
 
 def write_results(folder: Path, evaluation: Evaluation, tables: str) -> None:

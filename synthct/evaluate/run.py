@@ -1,4 +1,4 @@
-"""``synthct evaluate``: a dataset, its control arms and its scans in, one file of results out."""
+"""``synthct evaluate``: results from a dataset, its control arms and its scans."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from synthct.dataset.sample import Sample
 from synthct.errors import RecipeError, SynthCTError
-from synthct.evaluate.collect import FeatureSet, Job, Which, collect
+from synthct.evaluate.collect import FeatureJob, FeatureSet, PictureKind, collect
 from synthct.evaluate.pictures import Extractor, Hu
 from synthct.evaluate.results import (
     Arm,
@@ -20,16 +20,15 @@ from synthct.evaluate.results import (
     Evaluation,
     Features,
     Group,
-    Numbers,
     Scope,
     Score,
     Spread,
 )
-from synthct.evaluate.scores import Halving, make_halvings, score_arm, score_floor
+from synthct.evaluate.scores import make_halvings, score_arm, score_floor
 from synthct.evaluate.segmenter import user_adherence
-from synthct.evaluate.stack import Stacks
-from synthct.evaluate.stream import Dataset, Scans
-from synthct.metrics import MEASURES
+from synthct.evaluate.stack import SliceJumps
+from synthct.evaluate.stream import Dataset, HostScans
+from synthct.metrics.table import MEASURES
 from synthct.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -38,19 +37,19 @@ PAINTED: Final = "painted"
 NEIGHBOUR, FLOOR = "neighbouring slice", "real halves"
 ALL, ANYTHING = "all", "whatever fits"
 
-#: Masks without whom a label has no table row of its own.
+#: Least number of real masks for a comparison of a label.
 LEAST_MASKS = 8
 
 
 @dataclass(frozen=True)
 class Options:
-    """What is evaluated, and how.
+    """Options of an evaluation.
 
     Attributes:
-        arms: Control datasets by name, of the same recipe but for how they are painted.
-        real: A dataset whose originals are the real set, such as real tumours where healthy
-            tissue was painted over; None for the dataset's own.
-        roots: Where the dataset's sources are, for the neighbouring slices.
+        arms: Control datasets by name: the same recipe, painted by another method.
+        real: A dataset whose originals are the real set, such as real tumours where the dataset's
+            own originals are healthy; None for the dataset's own.
+        roots: Source name to folder, for the neighbouring slices.
         scopes: Crops around the mask, whole slices, or both.
         segmenter: The user's command, see ``segmenter.user_adherence``; None for none.
         segmenter_values: Label to its values in that command's label maps.
@@ -67,44 +66,41 @@ class Options:
 
 
 @dataclass(frozen=True, eq=False)
-class _Side:
-    """One dataset with all features that were taken of it.
+class _Measured:
+    """A dataset with all of its features.
 
     Attributes:
         dataset: The dataset.
         rows: Its flat columns.
-        features: By what they are of, extractor and scope.
-        extra: Further measures by name: the label and the value of each.
+        features: By picture kind, extractor key and scope.
+        extra: Further measures by name: label and value for each sample or pair of slices.
     """
 
     dataset: Dataset
     rows: list[dict[str, Any]]
-    features: Mapping[tuple[Which, str, Scope], FeatureSet]
+    features: Mapping[tuple[PictureKind, str, Scope], FeatureSet]
     extra: dict[str, list[tuple[str, float]]]
 
 
 def evaluate(
     folder: Path, extractors: Sequence[Extractor], options: Options, *, cache_dir: Path
 ) -> Evaluation:
-    """Measure a finished dataset against real scans.
-
-    Args:
-        folder: The folder of a version.
-        extractors: What the distances are taken by.
-        options: The rest.
-        cache_dir: Where features, indexes and phantoms are kept.
+    """Compare a finished dataset with real scans.
 
     Raises:
-        SynthCTError: If a dataset is damaged, or has nothing real to be compared with.
+        SynthCTError: If a dataset is damaged, or there is nothing real to compare with.
     """
     notes: list[str] = []
     main = Dataset(folder)
     arms = {name: Dataset(path) for name, path in options.arms.items()}
-    if taken := {PAINTED, NEIGHBOUR, FLOOR} & arms.keys():
-        raise RecipeError(f"--arm {min(taken)}=...: the name is taken; choose another")
+    if reserved := {PAINTED, NEIGHBOUR, FLOOR} & arms.keys():
+        raise RecipeError(f"--arm {min(reserved)}=...: this name is reserved; choose another")
     other = Dataset(options.real) if options.real else None
     if other is not None and not other.keeps_original:
-        raise RecipeError(f"--real {options.real}: it does not keep its originals; give another")
+        raise RecipeError(
+            f"--real {options.real}: it does not keep its originals; give a dataset built with "
+            "keep_original: true"
+        )
     scans = _scans(main, options, cache_dir, notes)
     if other is None and scans is None and not main.keeps_original:
         raise RecipeError(
@@ -119,15 +115,17 @@ def evaluate(
     ]
     with _bar([main, *arms.values(), *([other] if other else [])], options) as bar:
 
-        def take(dataset: Dataset, kinds: Sequence[Which], scans: Scans | None) -> _Side:
-            return _take(dataset, kinds, jobs, scans, cache_dir, bar)
+        def extract(
+            dataset: Dataset, kinds: Sequence[PictureKind], scans: HostScans | None
+        ) -> _Measured:
+            return _extract(dataset, kinds, jobs, scans, cache_dir, bar)
 
-        kinds: list[Which] = [PAINTED]
+        kinds: list[PictureKind] = [PAINTED]
         kinds += ["original"] if other is None else []
         kinds += ["neighbour"] if scans else []
-        painted = take(main, kinds, scans)
-        controls = {name: take(arm, [PAINTED], None) for name, arm in arms.items()}
-        reference = take(other, ["original"], None) if other else painted
+        painted = extract(main, kinds, scans)
+        controls = {name: extract(arm, [PAINTED], None) for name, arm in arms.items()}
+        reference = extract(other, ["original"], None) if other else painted
     if options.segmenter is not None:
         with _bar([main], options) as bar:
             painted.extra["user_adherence"] = user_adherence(
@@ -137,15 +135,18 @@ def evaluate(
     return _results(painted, controls, reference, jobs, scans is not None, notes)
 
 
-def _scans(dataset: Dataset, options: Options, cache_dir: Path, notes: list[str]) -> Scans | None:
-    """The hosts, if they are at hand; else a note of what is missing without them."""
+def _scans(
+    dataset: Dataset, options: Options, cache_dir: Path, notes: list[str]
+) -> HostScans | None:
+    """The hosts, if they are available; else None and a note about what is missing."""
     try:
-        return Scans(dataset, options.roots or {}, cache_dir)
+        return HostScans(dataset, options.roots or {}, cache_dir)
     except SynthCTError as err:
         if options.roots:
             raise
         notes.append(
-            f"no neighbouring slices: the hosts are not at hand ({err}); give --source hosts=FOLDER"
+            f"no neighbouring slices: the hosts are not available ({err}); "
+            "give --source hosts=FOLDER"
         )
         return None
 
@@ -157,34 +158,36 @@ def _bar(datasets: Sequence[Dataset], options: Options) -> Any:
     return tqdm(total=total, unit="sample", disable=None if options.progress else True)
 
 
-def _take(
+def _extract(
     dataset: Dataset,
-    kinds: Sequence[Which],
+    kinds: Sequence[PictureKind],
     jobs: Sequence[tuple[Extractor, Scope]],
-    scans: Scans | None,
+    scans: HostScans | None,
     cache_dir: Path,
     bar: Any,
-) -> _Side:
-    """All features of a dataset, and what only a pass over its pictures shows."""
-    wanted = [Job(kind, extractor, scope) for kind in kinds for extractor, scope in jobs]
-    stacks = Stacks()
+) -> _Measured:
+    """All features of a dataset, and its jumps between slices."""
+    feature_jobs = [
+        FeatureJob(kind, extractor, scope) for kind in kinds for extractor, scope in jobs
+    ]
+    jumps = SliceJumps()
 
     def visit(sample: Sample, original: Hu | None) -> None:
         if original is not None:
-            stacks.add(sample, original)
+            jumps.add(sample, original)
 
-    found = collect(
-        dataset, wanted, scans=scans, cache_dir=cache_dir, advance=bar.update, visit=visit
+    feature_sets = collect(
+        dataset, feature_jobs, scans=scans, cache_dir=cache_dir, advance=bar.update, visit=visit
     )
     features = {
-        (job.which, job.extractor.key, job.scope): one
-        for job, one in zip(wanted, found, strict=True)
+        (job.kind, job.extractor.key, job.scope): one
+        for job, one in zip(feature_jobs, feature_sets, strict=True)
     }
-    return _Side(dataset, dataset.rows(), features, {"z_jump_ratio": stacks.jumps})
+    return _Measured(dataset, dataset.rows(), features, {"z_jump_ratio": jumps.ratios})
 
 
-def _compare_masks(painted: _Side, controls: Mapping[str, _Side], notes: list[str]) -> None:
-    """Note where a control arm has not the masks of the dataset."""
+def _compare_masks(painted: _Measured, controls: Mapping[str, _Measured], notes: list[str]) -> None:
+    """Note control arms that lack masks of the dataset."""
     masks = {row["mask_id"] for row in painted.rows}
     for name, side in controls.items():
         shared = len(masks & {row["mask_id"] for row in side.rows})
@@ -193,9 +196,9 @@ def _compare_masks(painted: _Side, controls: Mapping[str, _Side], notes: list[st
 
 
 def _results(
-    painted: _Side,
-    controls: Mapping[str, _Side],
-    reference: _Side,
+    painted: _Measured,
+    controls: Mapping[str, _Measured],
+    reference: _Measured,
     jobs: Sequence[tuple[Extractor, Scope]],
     has_neighbours: bool,
     notes: list[str],
@@ -228,13 +231,19 @@ def _results(
                 made[NEIGHBOUR] = painted.features["neighbour", *key]
             halving = halvings[group.name]
             logger.debug("%s: %s of %ss", group.name, extractor.name, scope)
-            for arm, found in _scored(real, made, keep, halving, extractor.name == "radiomics"):
-                scores.append(
-                    Score(
-                        group=group.name, arm=arm, extractor=extractor.name, scope=scope,
-                        dim=extractor.dim, **dict(found),
-                    )
-                )  # fmt: skip
+            scale = extractor.name == "radiomics"  # its features have units of their own
+            numbers = {
+                arm: score_arm(real, keep(features), halving, scale=scale)
+                for arm, features in made.items()
+            }
+            numbers[FLOOR] = score_floor(real, halving, scale=scale)
+            scores += [
+                Score(
+                    group=group.name, arm=arm, extractor=extractor.name, scope=scope,
+                    dim=extractor.dim, **dict(values),
+                )
+                for arm, values in numbers.items()
+            ]  # fmt: skip
     release = painted.dataset.manifest.release
     extractors = dict.fromkeys(extractor for extractor, _ in jobs)
     return Evaluation(
@@ -255,59 +264,52 @@ def _results(
     )
 
 
-def _scored(
-    real: FeatureSet,
-    made: Mapping[str, FeatureSet],
-    keep: Any,
-    halving: Halving,
-    scale: bool,
-) -> Iterator[tuple[str, Numbers]]:
-    for arm, found in made.items():
-        yield arm, score_arm(real, keep(found), halving, scale=scale)
-    yield FLOOR, score_floor(real, halving, scale=scale)
-
-
-def _columns(sides: Sequence[_Side]) -> tuple[dict[str, str], dict[str, str]]:
-    """Mask to label, and mask to patient."""
+def _columns(sides: Sequence[_Measured]) -> tuple[dict[str, str], dict[str, str]]:
+    """Mask id to label, and mask id to patient id."""
     rows = [row for side in sides for row in side.rows]
     labels = {row["mask_id"]: row["label"] or ANYTHING for row in rows}
     return labels, {row["mask_id"]: row["patient_id"] for row in rows}
 
 
-def _unlike_real(painted: _Side, reference: _Side, label_of: Mapping[str, str]) -> Iterator[str]:
-    """Notes of labels that were painted where they were not, and are compared with what was."""
+def _unlike_real(
+    painted: _Measured, reference: _Measured, label_of: Mapping[str, str]
+) -> Iterator[str]:
+    """Notes on labels that are compared with the tissue they replaced, which is something else."""
     if reference is not painted:
         return
     for label in dict.fromkeys(label_of.values()):
         rows = [row for row in painted.rows if label_of[row["mask_id"]] == label]
         if rows and all(row.get("mae_hu") is None for row in rows):
             yield (
-                f"'{label}' was painted where it was not, and is compared with what was there; "
+                f"'{label}' was painted over other tissue, and is compared with that tissue; "
                 "give --real with a dataset whose originals show it"
             )
 
 
-def _masks(side: _Side, label_of: Mapping[str, str], group: str) -> list[str]:
+def _masks(side: _Measured, label_of: Mapping[str, str], group: str) -> list[str]:
     masks = dict.fromkeys(row["mask_id"] for row in side.rows)
     return [mask for mask in masks if group in (ALL, label_of[mask])]
 
 
 def _keeper(label_of: Mapping[str, str], group: str) -> Any:
-    """Picks the pictures of a group from a set."""
+    """A function that selects the pictures of a group from a feature set."""
 
-    def keep(found: FeatureSet) -> FeatureSet:
+    def keep(features: FeatureSet) -> FeatureSet:
         if group == ALL:
-            return found
-        mine = np.array([label_of[str(mask)] == group for mask in found.mask_ids], dtype=bool)
-        return found.of(mine)
+            return features
+        in_group = [label_of[str(mask)] == group for mask in features.mask_ids]
+        return features.subset(np.array(in_group, dtype=bool))
 
     return keep
 
 
 def _arms(
-    painted: _Side, controls: Mapping[str, _Side], reference: _Side, has_neighbours: bool
+    painted: _Measured,
+    controls: Mapping[str, _Measured],
+    reference: _Measured,
+    has_neighbours: bool,
 ) -> Iterator[Arm]:
-    def arm(name: str, kind: ArmKind, side: _Side) -> Arm:
+    def arm(name: str, kind: ArmKind, side: _Measured) -> Arm:
         return Arm(name=name, kind=kind, content_id=side.dataset.content_id, samples=len(side.rows))
 
     yield arm(PAINTED, "painted", painted)
@@ -320,9 +322,9 @@ def _arms(
 
 
 def _spreads(
-    sides: Mapping[str, _Side], label_of: Mapping[str, str], groups: Sequence[str]
+    sides: Mapping[str, _Measured], label_of: Mapping[str, str], groups: Sequence[str]
 ) -> Iterator[Spread]:
-    """How every measure per sample is distributed, in each group and arm."""
+    """The distribution of every measure, in each group and arm."""
     for group in groups:
         for arm, side in sides.items():
             rows = [row for row in side.rows if group in (ALL, label_of[row["mask_id"]])]

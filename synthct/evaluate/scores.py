@@ -1,4 +1,4 @@
-"""Distances of every arm from real scans, beside the distance of real scans from each other."""
+"""Distances of every arm from real scans, and of real scans from each other (the floor)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from synthct.evaluate.collect import FeatureSet
 from synthct.evaluate.distances import (
-    Estimate,
     frechet_distance,
     inception_score,
     kernel_distance,
@@ -20,10 +19,10 @@ from synthct.evaluate.distances import (
 from synthct.evaluate.results import Interval, Numbers
 from synthct.seeds import generator
 
-#: Real patients without whom halves by patient say nothing, and no interval is given.
+#: Least number of real patients for halves by patient and an interval.
 LEAST_PATIENTS = 5
 
-#: Random halvings over which distances of halves are averaged.
+#: Number of random halvings over which distances are averaged.
 HALVINGS = 10
 
 Array = npt.NDArray[np.float32]
@@ -32,11 +31,11 @@ Half = Mapping[str, bool]
 
 @dataclass(frozen=True, eq=False)
 class Halving:
-    """Ways to cut the real set in two.
+    """Random halvings of the real set.
 
     Attributes:
-        by: Whole patients, or masks where there are too few patients.
-        halves: For each way, which half every patient or mask is in.
+        by: Halved by patients, or by masks where there are too few patients.
+        halves: For each halving, whether a patient or mask is in the first half.
         patient_of: Mask to patient.
     """
 
@@ -45,7 +44,7 @@ class Halving:
     patient_of: Mapping[str, str]
 
     def chosen(self, half: Half, features: FeatureSet) -> npt.NDArray[np.bool_]:
-        """Which pictures of a set are in the first half."""
+        """Boolean (N,): which pictures of a set are in the first half."""
         ids = [str(mask) for mask in features.mask_ids]
         units = [self.patient_of[m] for m in ids] if self.by == "patients" else ids
         return np.array([half[unit] for unit in units], dtype=bool)
@@ -54,13 +53,7 @@ class Halving:
 def make_halvings(
     real: Sequence[str], others: Sequence[str], patient_of: Mapping[str, str]
 ) -> Halving:
-    """Random halvings of a real set, the same every time.
-
-    Args:
-        real: The masks of the real set.
-        others: The masks of the arms, which may be of other scans.
-        patient_of: Mask to patient.
-    """
+    """Random halvings of a real set, with a fixed seed."""
     patients = {patient_of[mask] for mask in real}
     by: Literal["patients", "masks"] = "patients" if len(patients) >= LEAST_PATIENTS else "masks"
     halves = []
@@ -89,8 +82,7 @@ def score_arm(real: FeatureSet, made: FeatureSet, halving: Halving, *, scale: bo
         real: One picture per mask.
         made: The arm, any number of pictures per mask.
         halving: From ``make_halvings``.
-        scale: Whether features have units of their own, and are counted in the real set's
-            standard deviations.
+        scale: Standardise features by the real set, for features with different units.
     """
     if min(len(real.features), len(made.features)) < 2:
         return Numbers(samples=len(made.features), real_samples=len(real.features))
@@ -108,13 +100,13 @@ def score_arm(real: FeatureSet, made: FeatureSet, halving: Halving, *, scale: bo
 
 
 def score_floor(real: FeatureSet, halving: Halving, *, scale: bool) -> Numbers:
-    """Distance between halves of the real set: the floor that no arm can be expected to beat."""
+    """Distance between halves of the real set: the floor for all arms."""
     count = len(real.features)
     if count < 4:
         return Numbers(samples=count, real_samples=count)
     x, _ = _scaled(real.features, real.features, scale)
     first = halving.chosen(halving.halves[0], real)
-    halves = real.of(~first), real.of(first)
+    halves = real.subset(~first), real.subset(first)
     score, spread = _inception_score(real)
     return Numbers(
         samples=count,
@@ -129,7 +121,7 @@ def score_floor(real: FeatureSet, halving: Halving, *, scale: bool) -> Numbers:
 def _over_halves(
     real: FeatureSet, made: FeatureSet, x: Array, y: Array, halving: Halving
 ) -> dict[str, Any]:
-    """Means over the halvings of one half of the arm against the other half of the real scans."""
+    """Means over the halvings of one half of the arm against the other half of the real set."""
     single = np.zeros(len(y), dtype=bool)
     single[np.unique(made.mask_ids, return_index=True)[1]] = True  # one painting per mask
     distances, shares = [], []
@@ -155,9 +147,9 @@ def _over_halves(
 def _kid(
     x: Array, y: Array, sets: tuple[FeatureSet, FeatureSet], halving: Halving
 ) -> Interval | None:
-    """The kernel distance over pairs of different patients, with an interval over them.
+    """The kernel distance over pairs of different patients, with an interval.
 
-    With too few patients, over pairs of different masks and without an interval.
+    With too few patients, it is over pairs of different masks and without an interval.
     """
     by_patient = halving.by == "patients"
     names = [
@@ -165,17 +157,14 @@ def _kid(
     ]
     number = {name: n for n, name in enumerate(sorted({*names[0], *names[1]}))}
     first, second = (np.array([number[name] for name in part], dtype=np.int64) for part in names)
-    return _interval(kernel_distance(x, y, (first, second), interval=by_patient))
-
-
-def _interval(estimate: Estimate) -> Interval | None:
+    estimate = kernel_distance(x, y, (first, second), interval=by_patient)
     if np.isnan(estimate.value):
         return None
     return Interval(value=estimate.value, low=estimate.low, high=estimate.high)
 
 
 def _scaled(real: Array, made: Array, scale: bool) -> tuple[Array, Array]:
-    """Both sets in the real one's standard deviations, without features that do not vary there."""
+    """Both sets standardised by the real one, without features that are constant there."""
     if not scale:
         return real, made
     mean, std = real.mean(axis=0, dtype=np.float64), real.std(axis=0, dtype=np.float64)

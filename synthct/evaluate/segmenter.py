@@ -1,6 +1,6 @@
 """Mask adherence by the user's own segmenter, run once over all painted slices.
 
-The command is the user's, from the command line; nothing in a dataset or recipe is ever run.
+The command comes from the command line, never from a dataset or recipe.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import numpy as np
 from synthct.dataset.sample import Sample
 from synthct.errors import RecipeError, ResourceError
 from synthct.evaluate.stream import Dataset
-from synthct.metrics import near
+from synthct.metrics.adherence import near
 from synthct.volume import Volume, read_labels, restore_orientation, write_volume
 
-#: Seconds after which a command that still runs is given up.
+#: Time limit of the command in seconds.
 _TIME_LIMIT = 24 * 3600
 
 
@@ -30,15 +30,15 @@ def user_adherence(
     *,
     advance: Callable[[], object],
 ) -> list[tuple[str, float]]:
-    """Dice of what the user's segmenter finds with what was painted, near each mask.
+    """Dice of the user's segmentation and the painted mask, near each mask.
 
     Slices are written as nnU-Net names them: ``{images}/000000_0000.nii.gz``, and label maps are
     expected as ``{labels}/000000.nii.gz``.
 
     Args:
         dataset: The dataset.
-        command: With ``{images}`` and ``{labels}`` in the place of both folders.
-        values: Label to its values in the label maps; any that is not 0 where it has none.
+        command: With ``{images}`` and ``{labels}`` for the two folders.
+        values: Label to its values in the label maps; by default all but 0.
         advance: Called once per row.
 
     Returns:
@@ -46,7 +46,7 @@ def user_adherence(
 
     Raises:
         RecipeError: If the command does not name both folders.
-        ResourceError: If the command fails, or leaves a label map out.
+        ResourceError: If the command fails, or a label map is missing.
         SourceError: If a label map is damaged.
     """
     if "{images}" not in command or "{labels}" not in command:
@@ -56,19 +56,15 @@ def user_adherence(
         images.mkdir()
         labels.mkdir()
         for number, sample in enumerate(dataset.samples()):
-            write_volume(_volume(sample), images / f"{number:06d}_0000.nii.gz")
+            slice_volume = Volume(sample.pictures["image"][:, :, None], sample.picture_affine)
+            write_volume(slice_volume, images / f"{number:06d}_0000.nii.gz")
         _run(command, images, labels)
-        found = []
+        dice = []
         for number, sample in enumerate(dataset.samples()):
             label = sample.facts.label or "whatever fits"
-            found.append((label, _dice(sample, labels / f"{number:06d}.nii.gz", values.get(label))))
+            dice.append((label, _dice(sample, labels / f"{number:06d}.nii.gz", values.get(label))))
             advance()
-    return found
-
-
-def _volume(sample: Sample) -> Volume:
-    """The painted picture as the volume one voxel thick that it is."""
-    return Volume(sample.pictures["image"][:, :, None], sample.picture_affine)
+    return dice
 
 
 def _run(command: str, images: Path, labels: Path) -> None:
@@ -80,7 +76,7 @@ def _run(command: str, images: Path, labels: Path) -> None:
     except (OSError, subprocess.TimeoutExpired) as err:
         raise ResourceError(f"--segmenter: {words[0]} cannot be run ({err})") from err
     if done.returncode != 0:
-        last = (done.stderr.strip() or done.stdout.strip() or "it said nothing").splitlines()[-1]
+        last = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1]
         raise ResourceError(f"--segmenter: {words[0]} ended with {done.returncode}: {last}")
 
 

@@ -1,4 +1,4 @@
-"""Neighbouring slices of one painted lesion, brought together again to see whether they fit."""
+"""Jumps between neighbouring painted slices of one lesion."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ import numpy.typing as npt
 
 from synthct.dataset.sample import Sample
 from synthct.evaluate.pictures import Hu
-from synthct.evaluate.stream import crop_of
-from synthct.metrics import z_jump_ratio
+from synthct.evaluate.stream import painted_slice
+from synthct.metrics.slices import z_jump_ratio
 
 Slice = tuple[Hu, Hu, npt.NDArray[np.bool_]]
 
 
-class Stacks:
-    """Remembers the last slice of each variant of a lesion, and measures the step to the next.
+class SliceJumps:
+    """Measures the jump between neighbouring slices of each variant of a lesion.
 
     Attributes:
-        jumps: The label and the z-jump ratio of each pair of slices that could be measured.
+        ratios: Label and z-jump ratio of each pair of slices for which it is defined.
     """
 
     def __init__(self) -> None:
-        self.jumps: list[tuple[str, float]] = []
+        self.ratios: list[tuple[str, float]] = []
         self._lesion: Any = None
         self._last: dict[tuple[int | None, int], Slice] = {}
 
     def add(self, sample: Sample, original: Hu) -> None:
-        """Take the next row; the slices of a lesion come one after the other."""
+        """Add the next row; the slices of a lesion must be consecutive."""
         facts = sample.facts
         if facts.lesion_id != self._lesion:
             self._lesion = facts.lesion_id
@@ -40,8 +40,8 @@ class Stacks:
             if before is None:
                 continue
             stacks = [np.stack(pair) for pair in zip(before, this, strict=True)]
-            range_hu = crop_of(sample).window.range_hu
+            range_hu = painted_slice(sample).window.range_hu
             jump = z_jump_ratio(stacks[0], stacks[1], stacks[2].astype(bool), 0, range_hu)
             if not math.isnan(jump):
-                self.jumps.append((facts.label or "whatever fits", jump))
+                self.ratios.append((facts.label or "whatever fits", jump))
         self._last[facts.variant, facts.slice_index] = this

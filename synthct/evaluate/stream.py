@@ -1,4 +1,4 @@
-"""A finished dataset read row by row, and the slices of the scans that it was made from."""
+"""Reads a finished dataset row by row, and the slices of its host scans."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from synthct.volume import Volume
 from synthct.volume.intensity import window_for
 from synthct.volume.views import VIEW_AXIS, to_picture
 
-#: Rows that are in memory at once.
+#: Rows in memory at once.
 _ROWS = 16
 
 _NEEDED = ("image", "mask", "label_map", "spacing_mm", "affine")
@@ -34,11 +34,8 @@ _NEEDED = ("image", "mask", "label_map", "spacing_mm", "affine")
 class Dataset:
     """A finished dataset on disk.
 
-    Args:
-        folder: The folder of a version.
-
     Raises:
-        VerifyError: If it is no finished dataset, or one without pictures.
+        VerifyError: If it is not a finished dataset, or a patch-only release.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -50,7 +47,7 @@ class Dataset:
         if lacking := [name for name in _NEEDED if name not in self._columns]:
             raise VerifyError(
                 f"{folder} has no column '{lacking[0]}'; only datasets with whole slices can be "
-                "evaluated or shown; of a patch-only release 'synthct compose' makes one"
+                "evaluated or shown; run 'synthct compose' on a patch-only release first"
             )
 
     @property
@@ -60,7 +57,7 @@ class Dataset:
 
     @property
     def content_id(self) -> str:
-        """What names its content."""
+        """Hash that identifies its content."""
         return self.manifest.release.content_id
 
     @property
@@ -74,13 +71,13 @@ class Dataset:
         return [row for path in self.shards for row in read_shard(path, names).to_pylist()]
 
     def rejected(self) -> dict[str, int]:
-        """Rejected samples by reason."""
+        """Number of rejected samples by reason."""
         path = self.folder / REJECTED
         reasons = read_shard(path, ["reason"])["reason"].to_pylist() if path.is_file() else []
         return {reason: reasons.count(reason) for reason in dict.fromkeys(reasons)}
 
     def samples(self) -> Iterator[Sample]:
-        """The rows with their pictures, a few of them in memory at a time.
+        """The rows with their pictures, read a few at a time.
 
         Raises:
             VerifyError: If a shard or a picture is damaged.
@@ -96,31 +93,31 @@ class Dataset:
                 raise VerifyError(f"{path}: damaged ({err}); build it again") from err
 
 
-def crop_of(sample: Sample) -> Crop:
-    """The whole slice of a sample, painted, as extractors take it."""
-    shown = sample.pictures
+def painted_slice(sample: Sample) -> Crop:
+    """The whole painted slice of a sample, as input of extractors."""
+    pictures = sample.pictures
     under_hu = sample.metrics["replaced_mean_hu"]
-    if under_hu is None:  # the host's own slice
+    if under_hu is None:  # the host's unpainted slice
         under_hu = float(sample.image[sample.mask].mean())
     window = window_for(sample.facts.label, under_hu)
-    return Crop(shown["image"], shown["mask"], sample.pixel_mm, window)
+    return Crop(pictures["image"], pictures["mask"], sample.pixel_mm, window)
 
 
-class Scans:
+class HostScans:
     """The hosts that a dataset was painted into.
 
     Args:
-        dataset: The dataset; its recipe says how the hosts lie.
-        roots: Where its sources are, by name; phantoms need none.
-        cache_dir: Where indexes and phantoms are kept.
+        dataset: The dataset, whose recipe has the layout of the hosts.
+        roots: Source name to folder; phantoms need none.
+        cache_dir: Folder of cached indexes and phantoms.
 
     Raises:
-        SynthCTError: If the hosts cannot be found or read.
+        SynthCTError: If the hosts are missing or damaged.
     """
 
     def __init__(self, dataset: Dataset, roots: Mapping[str, Path], cache_dir: Path) -> None:
         path = dataset.folder / RECIPE
-        others = _rooted_sources(path) - roots.keys() - {"hosts"}  # not read here
+        others = _rooted_sources(path) - roots.keys() - {"hosts"}  # these are not read
         recipe = load_recipe(path, sources={**dict.fromkeys(others, Path()), **roots})
         hosts = download({"hosts": recipe.sources["hosts"]}, cache_dir)
         index = index_sources(hosts, (), cache_dir=cache_dir)
@@ -128,10 +125,10 @@ class Scans:
         self._kept: tuple[CaseEntry, Volume] | None = None
 
     def picture(self, sample: Sample, offset: int) -> Hu | None:
-        """The slice of a sample's host, or one beside it; None beyond the scan.
+        """The slice of a sample's host, or one ``offset`` slices away; None beyond the scan.
 
         Raises:
-            SourceError: If the host is not there, or has other voxels than then.
+            SourceError: If the host is missing.
         """
         facts = sample.facts
         entry = self._entries.get(facts.case_id)
@@ -145,10 +142,10 @@ class Scans:
         return to_picture(scan.slab(axis, index).array, facts.view)
 
     def original(self, sample: Sample) -> Hu:
-        """The slice of a sample before painting, which must be that of the dataset.
+        """The slice of a sample before painting.
 
         Raises:
-            SourceError: If the scan is another one.
+            SourceError: If it differs from the dataset outside of the mask.
         """
         original = self.picture(sample, 0)
         painted, outside = sample.pictures["image"], ~sample.pictures["mask"]
@@ -164,13 +161,13 @@ class Scans:
         return original
 
     def neighbour(self, sample: Sample) -> Hu | None:
-        """The real slice beside a sample's, above if there is one."""
+        """The real slice next to a sample's: the next one or, at the end, the one before."""
         above = self.picture(sample, 1)
         return above if above is not None else self.picture(sample, -1)
 
 
 def _rooted_sources(recipe: Path) -> set[str]:
-    """The sources of a resolved recipe that lie in a folder of the user's."""
+    """Names of the sources of a resolved recipe that have a root."""
     sections = read_yaml(recipe).value.get("sources")
     written = sections.items() if isinstance(sections, dict) else ()
     return {str(name) for name, section in written if "root" in section}

@@ -1,4 +1,4 @@
-"""The results as tables: labels by arms, as in the thesis, each number beside its floor."""
+"""The results as tables: labels by arms, with the floor as the last column."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _SCOPES: dict[Scope, str] = {
 
 
 class Grid(NamedTuple):
-    """One table of results; its cells are plain text.
+    """One table of results, with plain text in its cells.
 
     Attributes:
         title: What its numbers are.
         head: Names of the columns.
-        rows: Cells by row, the first being the row's name.
+        rows: Cells by row; the first is the row's name.
     """
 
     title: str
@@ -51,7 +51,7 @@ def results_markdown(evaluation: Evaluation) -> str:
 
 
 def compared(evaluation: Evaluation) -> str:
-    """What was compared with what, as a sentence."""
+    """A sentence that says what was compared."""
     return f"{evaluation.rows} samples, content {evaluation.content_id[:12]}; " + (
         "compared with the same places before painting."
         if evaluation.real == evaluation.content_id
@@ -60,7 +60,7 @@ def compared(evaluation: Evaluation) -> str:
 
 
 def groups_grid(evaluation: Evaluation) -> Grid:
-    """The groups that are compared, and how their floors were taken."""
+    """The groups of samples, and how their floors were computed."""
     halves = {"patients": "halves by patient", "masks": "split halves: fewer than 5 patients"}
     return Grid(
         "Groups",
@@ -90,15 +90,15 @@ def _grids(evaluation: Evaluation, extractor: str, scope: Scope) -> Iterator[Gri
         return _grid(evaluation, extractor, scope, title, cell)
 
     yield grid(
-        f"{name} of one half to the real other half, one painting per mask; the last column is the "
-        "floor",
+        f"{name} of one half of the patients to the real scans of the other half, one painting per "
+        "mask; lower is better, the last column (real to real) is the floor",
         lambda s: _interval(s.fid_halves),
     )
-    yield grid(f"{name} of everything, as in the thesis (n / real n)", _whole)
-    yield grid("KID (0 is the best, may be negative)", lambda s: _interval(s.kid))
+    yield grid(f"{name} of all samples (samples / real samples), biased upward if few", _whole)
+    yield grid("KID (0 is best, may be negative)", lambda s: _interval(s.kid))
     if is_network:
-        yield grid("Inception score", _inception)
-    yield grid("Precision / recall, over the same halves", _precision_recall)
+        yield grid("Inception score (higher is more distinct and varied)", _inception)
+    yield grid("Precision / recall (1 / 1 is best), over the same halves", _precision_recall)
 
 
 def _grid(evaluation: Evaluation, extractor: str, scope: Scope, title: str, cell: Cell) -> Grid:
@@ -111,7 +111,7 @@ def _grid(evaluation: Evaluation, extractor: str, scope: Scope, title: str, cell
 
 
 def _markdown(grid: Grid) -> str:
-    """A grid in which names, the only cells that are not ours, are inert."""
+    """A grid as Markdown; names, which come from the dataset, are escaped."""
     rows = [[inert(name), *cells] for name, *cells in grid.rows]
     return table([inert(name) for name in grid.head], rows)
 

@@ -1,4 +1,4 @@
-"""The limits that every accepted transplant keeps, and why one is not accepted."""
+"""Limits of accepted transplants, and the reasons for rejecting one."""
 
 from __future__ import annotations
 
@@ -8,28 +8,17 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 
-#: Why a voxel may not belong to a lesion; the order of the codes, in which 0 is free.
+#: Why a voxel may not belong to a lesion, in the order of the codes; 0 is free.
 Obstacle = Literal["free", "field_of_view", "other_structure", "clearance", "air", "bone"]
 OBSTACLES: tuple[Obstacle, ...] = get_args(Obstacle)
 FIELD_OF_VIEW, OTHER_STRUCTURE, CLEARANCE, AIR, BONE = range(1, len(OBSTACLES))
 
-#: Why a transplant is rejected: an obstacle in the way, or a limit that is broken.
+#: Why a transplant is rejected: an obstacle, or a limit that is broken.
 Reason = Literal[
-    "no_lesion",
-    "no_organ",
-    "field_of_view",
-    "other_structure",
-    "clearance",
-    "air",
-    "bone",
-    "soft_tissue",
-    "inside_fraction",
-    "centre_outside",
-    "organ_fraction",
-    "too_small",
-    "torn",
+    "no_lesion", "no_organ", "field_of_view", "other_structure", "clearance", "air", "bone",
+    "soft_tissue", "inside_fraction", "centre_outside", "organ_fraction", "too_small", "torn",
     "folded",
-]
+]  # fmt: skip
 
 
 class Accept(BaseModel):
@@ -41,15 +30,15 @@ class Accept(BaseModel):
 
     Attributes:
         inside_fraction: Least share of the volume inside the organ; its centre always is.
-        organ_fraction: Greatest volume, as a share of the connected organ's.
+        organ_fraction: Greatest volume, as a share of the connected organ part's.
         clearance_mm: Least distance to the structures of ``avoid``.
         avoid: Structures to keep clear of, where the host has them: lesions and vessels.
-        outside_hu: HU that voxels outside of the organ may have. What is below is air, what is
-            above is bone (or contrast), where the host has no labels for them.
-        soft_tissue_fraction: Greatest share of the volume in soft tissue without a label; 0 leaves
+        outside_hu: Range of HU allowed outside of the organ. Unlabelled voxels below it count as
+            air, those above it as bone (or contrast).
+        soft_tissue_fraction: Greatest share of the volume in soft tissue without a label; 0 allows
             fat only.
-        rim_mm: So near to the organ (or one voxel, where voxels are larger) soft tissue and bright
-            voxels are taken for the organ's own blurred edge.
+        rim_mm: Within this distance of the organ (or one voxel, if that is larger), soft tissue
+            and bright voxels count as the organ's blurred edge.
         clipped_fraction: Greatest share that may be cut off where an obstacle is touched.
         min_volume_ml: Least volume.
         min_slices: Least number of slices, along each axis of the scan.

@@ -1,8 +1,8 @@
-"""What all kinds of masks share: the fields of their recipe section, and the `Mask` they build.
+"""Base class of all mask kinds, and the `Mask` that they build.
 
 A kind is a frozen model with two methods: ``draw`` makes every random decision and returns it as
-JSON, ``build`` turns that JSON into the very same mask again. Coordinates in that JSON are RAS+
-millimetres of the host, so they mean the same on any grid.
+JSON, ``build`` makes the same mask from that JSON every time. Coordinates in that JSON are RAS+
+millimetres of the host, so they do not depend on the grid.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from synthct.errors import MaskError
 from synthct.volume import Array, Box, Index3, Spacing, Volume, shifted
@@ -27,12 +27,23 @@ LabelPolicy = Literal["paint", "keep", "ignore", "relabel"]
 LesionChange = Literal["added", "removed"]
 
 
+def _not_falling(limits: tuple[float, float]) -> tuple[float, float]:
+    if limits[0] > limits[1]:
+        raise ValueError(f"the range {list(limits)} must rise: [least, greatest]")
+    return limits
+
+
+#: Marks a pair of numbers as a range: the first is at most the second.
+Rising = AfterValidator(_not_falling)
+
+
 class SeveralSlices(BaseModel):
     """Which slices of a 3D mask become samples; they share a ``lesion_id``.
 
     Attributes:
-        every_mm: Distance from one to the next, counted from the largest; every slice if None.
-        min_area_mm2: Slices that show less of the mask are left out.
+        every_mm: Distance between slices, counted from the one with the largest area; None for
+            every slice.
+        min_area_mm2: Least area of the mask on a slice.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -45,10 +56,10 @@ SliceRule = Literal["random", "largest", "all"] | SeveralSlices
 
 
 class PlacementError(MaskError):
-    """No legal mask was found within the allowed tries.
+    """No try gave a mask that keeps all limits.
 
     Attributes:
-        reasons: How often each reason, such as ``outside_tissue``, ended a try.
+        reasons: Reason, such as ``outside_tissue``, to the number of tries that failed for it.
     """
 
     def __init__(self, message: str, reasons: Counter[str]) -> None:
@@ -57,38 +68,38 @@ class PlacementError(MaskError):
 
     @classmethod
     def after_tries(cls, what: str, reasons: Counter[str], advice: str) -> Self:
-        """Nothing was found: what, how often each reason ended a try, and what to change."""
+        """The error with its counted reasons and an advice in the message."""
         counted = ", ".join(f"{name} {number}" for name, number in reasons.most_common())
         return cls(f"{what} ({counted}); {advice}", reasons)
 
     @property
     def reason(self) -> str:
-        """The commonest reason: what the rejection is counted under."""
+        """The most frequent reason, under which the rejection is counted."""
         return next(iter(self.reasons), "unknown")
 
 
 class MaskSection(BaseModel):
     """The fields that every section of ``masks`` in a recipe may have.
 
-    A kind that ``needs_donor`` takes shapes from another source, which its field ``donor_key``
-    names: from other patients or, where ``donor_is_host``, from what that source says of the
-    host's own case. It says with ``changes_lesion`` whether painting adds or removes a lesion, with
-    ``values_by_voxel`` that its masks carry what the label map gets, and with ``unnamed_paint``
-    what is painted where the recipe names no label.
+    Class variables describe a kind: ``needs_donor``: it takes shapes from the source that its field
+    ``donor_key`` names, from other patients or, with ``donor_is_host``, from the host's own case
+    there. ``changes_lesion``: painting adds or removes a lesion. ``values_by_voxel``: its masks
+    carry label values. ``default_label_map``: the ``label_map`` where the recipe gives none.
+    ``unnamed_paint``: what is painted where the recipe names no label.
 
     Attributes:
-        name: Names the section in sample ids.
-        label: What the model is asked to paint; None for whatever fits.
+        name: Name of the section in sample ids.
+        label: Label that the model paints; None for whatever fits.
         weight: Share of the draws, relative to the other sections.
-        slices: Which slice of a 3D mask a 2D sample shows: one drawn by area among those with at
-            least a quarter of the largest area, or the largest; or several, each a sample.
-        max_extent_mm: Paint only a random part of at most this extent where the whole is larger:
-            of the slice, or of the 3D mask where several slices are taken.
-        label_map: What the label map gets under the mask: the painted label (``paint``), 255
-            (``ignore``), what was there (``keep``), or what a program of the user's says of the
-            painted picture (``relabel``); by default what suits the kind.
-        pair: Also give the host's own slice, unpainted: with the lesion that is removed, or
-            without the one that is painted. Both have the same ``pair_id``.
+        slices: Which slices of a 3D mask become 2D samples: ``random`` is one drawn by area among
+            those with at least a quarter of the largest area; ``largest``, ``all`` or some.
+        max_extent_mm: Paint at most this extent: of larger masks a random part, of the slice or,
+            where several slices are taken, of the 3D mask.
+        label_map: Label map under the mask: the painted label (``paint``), 255 (``ignore``), as
+            before (``keep``), or the output of the user's program on the painted image
+            (``relabel``); the default depends on the kind.
+        pair: Also give the host's unpainted slice: with the lesion that is removed, or without
+            the one that is painted. Both samples have the same ``pair_id``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -98,6 +109,7 @@ class MaskSection(BaseModel):
     donor_is_host: ClassVar[bool] = False
     changes_lesion: ClassVar[LesionChange | None] = None
     values_by_voxel: ClassVar[bool] = False
+    default_label_map: ClassVar[LabelPolicy] = "ignore"
     unnamed_paint: ClassVar[str] = "whatever fits"
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9_-]*[a-z0-9])?$", max_length=40)]
@@ -111,60 +123,60 @@ class MaskSection(BaseModel):
     @model_validator(mode="after")
     def _pairs_differ_in_a_lesion(self) -> Self:
         if self.pair and self.changes_lesion is None:
-            raise ValueError("pair is for kinds that add or remove a lesion; remove it")
+            raise ValueError("pair needs a kind that adds or removes a lesion; remove pair")
         return self
 
-    def wanted_labels(self) -> tuple[str, ...]:
-        """The labels without which a host is of no use to this section."""
+    def required_labels(self) -> tuple[str, ...]:
+        """The labels that a host must have."""
         return ()
 
-    def useful_labels(self) -> tuple[str, ...]:
-        """Further labels that are obeyed where the host has them."""
+    def optional_labels(self) -> tuple[str, ...]:
+        """Further labels that are used where the host has them."""
         return ()
 
     def shape_labels(self) -> tuple[str, ...]:
-        """The labels, of the donor if there is one, that the mask's extent follows."""
-        return self.donor_labels() or self.wanted_labels() or self.useful_labels()
+        """The labels (of the donor, if there is one) that give the mask its shape."""
+        return self.donor_labels() or self.required_labels() or self.optional_labels()
 
     def donor_labels(self) -> tuple[str, ...]:
         """The labels that a donor must have."""
         return ()
 
     def likely_extent_mm(self, volume_ml: float) -> float:
-        """About how many mm a mask reaches along an axis; for planning, before any is drawn.
+        """Estimated extent in mm along an axis, for planning.
 
         Args:
-            volume_ml: Volume of the labels that the shape comes from; 0 if there is none.
+            volume_ml: Volume of ``shape_labels``; 0 if there are none.
         """
         return float(2 * (volume_ml * 1000 * 3 / (4 * np.pi)) ** (1 / 3))
 
     def painted_labels(self) -> tuple[str, ...]:
-        """The labels that the recipe lets the model paint; empty for whatever fits."""
+        """The labels that the model may paint; empty for whatever fits."""
         return () if self.label is None else (self.label,)
 
     def donor_lesions(self) -> tuple[str, str] | None:
-        """The label whose connected parts donors lend, and the organ that these lie in."""
+        """The lesion label that donors lend and the organ that it lies in; None without donors."""
         return None
 
-    def takes(self, lesions: Sequence[LesionFacts]) -> list[LesionFacts]:
-        """Those of a donor's lesions that can be lent."""
+    def eligible_lesions(self, lesions: Sequence[LesionFacts]) -> list[LesionFacts]:
+        """The lesions of a donor that this section may use."""
         return list(lesions)
 
-    def takes_split(self, split: str) -> bool:
-        """Whether donors of a split are wanted."""
+    def accepts_split(self, split: str) -> bool:
+        """Whether donors of a split may be used."""
         del split
         return True
 
     def label_policy(self) -> LabelPolicy:
-        """``label_map``, or what suits the kind where the recipe leaves it open."""
-        return self.label_map or "ignore"
+        """``label_map``, or the default of the kind."""
+        return self.label_map or self.default_label_map
 
     def leaves_unknown(self) -> bool:
-        """Whether label maps get 255 somewhere."""
+        """Whether label maps get 255 (ignore) somewhere."""
         return self.label_policy() == "ignore"
 
     def draw(self, host: Case, donor: Case | None, rng: np.random.Generator) -> Params:
-        """Make every random decision; the only place where ``rng`` is used.
+        """Make every random decision, and return them as JSON; only this method uses ``rng``.
 
         Raises:
             MaskError: If nothing legal can be drawn; a `PlacementError` where tries were counted.
@@ -172,10 +184,10 @@ class MaskSection(BaseModel):
         raise NotImplementedError
 
     def build(self, host: Case, donor: Case | None, params: Params) -> Mask:
-        """The mask that ``params`` of ``draw`` describe; the same voxels every time.
+        """Build the mask from the ``params`` of ``draw``; the same voxels every time.
 
         Raises:
-            MaskError: If host or donor are not the ones the parameters were drawn for.
+            MaskError: If the parameters were drawn for another host or donor.
         """
         raise NotImplementedError
 
@@ -187,12 +199,11 @@ class Mask:
     Attributes:
         region: Boolean crop on the host's grid, with the affine of the crop.
         box: Where ``region`` lies in the host, in voxels.
-        label: What is painted; None for whatever fits.
-        facts: Measured numbers as JSON, such as ``volume_ml`` and those of ``accept``.
-        values: What the label map gets under the mask, of ``region``'s shape, where a kind decides
-            that voxel by voxel; None where one value goes for all.
-        core: Boolean of ``region``'s shape: what a slice must show, such as a lesion without its
-            margin; None for any of the mask.
+        label: Label that is painted; None for whatever fits.
+        facts: Measured numbers as JSON, such as ``volume_ml``.
+        values: Label values under the mask, of ``region``'s shape; None for one value everywhere.
+        core: Boolean of ``region``'s shape that a slice must show some of, such as a lesion
+            without its margin; None for the whole mask.
     """
 
     region: Volume
@@ -217,12 +228,8 @@ class Mask:
         """Volume of the true voxels in ml."""
         return int(np.count_nonzero(self.region.array)) * self.region.voxel_volume_ml
 
-    def only(self, region: Region) -> Mask | None:
-        """The mask with the voxels of ``region`` only, tightly boxed; None if there is none.
-
-        Args:
-            region: Boolean of the mask's shape.
-        """
+    def restricted_to(self, region: Region) -> Mask | None:
+        """The mask cropped to ``region``, boolean of the mask's shape; None if that is empty."""
         tight = Box.around(region)
         if tight is None:
             return None
@@ -256,45 +263,44 @@ def make_mask(
     values: Array | None = None,
     core: Region | None = None,
 ) -> Mask:
-    """A mask tightly around the true voxels of ``region``, with the facts that all masks have.
+    """A `Mask` cropped to the true voxels of ``region``, with volume and extent among its facts.
 
     Args:
         host: The case that is painted into.
-        region: Boolean (I, J, K), a box of the host's grid.
+        region: Boolean (I, J, K) on the host's grid, from voxel ``start_ijk``.
         start_ijk: Host voxel of ``region[0, 0, 0]``.
-        label: What is painted.
-        facts: Numbers of the kind, added to volume and extent.
-        values: Label values of ``region``'s shape, see `Mask`.
-        core: Boolean of ``region``'s shape, see `Mask`.
+        label: Label that is painted.
+        facts: Further facts of the kind.
+        values: Label values, see `Mask`.
+        core: See `Mask`.
 
     Raises:
         MaskError: If no voxel is true.
     """
     whole = Volume(region, shifted(host.labels.affine, start_ijk))
     box = move(Box((0, 0, 0), whole.shape), start_ijk)
-    mask = Mask(whole, box, label, facts, values, core).only(region)
+    mask = Mask(whole, box, label, facts, values, core).restricted_to(region)
     if mask is None:
         raise MaskError(f"case {host.case_id}: the mask holds no voxel of the scan's grid")
     around = mask.box.grow((1, 1, 1))
     extent = [n * s for n, s in zip(mask.box.shape, host.labels.spacing_mm, strict=True)]
-    common = {
-        "voxels": int(np.count_nonzero(mask.region.array)),
-        "volume_ml": round(mask.volume_ml, 4),
-        "extent_mm": [round(e, 2) for e in extent],
-        "touches_border": around.clip(host.labels.shape) != around,
-    }
-    facts.update(common)
+    facts.update(
+        voxels=int(np.count_nonzero(mask.region.array)),
+        volume_ml=round(mask.volume_ml, 4),
+        extent_mm=[round(e, 2) for e in extent],
+        touches_border=around.clip(host.labels.shape) != around,
+    )
     return mask
 
 
 def voxels_within(margin_mm: float, spacing_mm: Spacing) -> Index3:
-    """Number of voxels along i, j, k that are sure to cover ``margin_mm``."""
+    """Number of voxels along i, j, k that cover ``margin_mm``."""
     i, j, k = (int(np.ceil(margin_mm / s)) for s in spacing_mm)
     return i, j, k
 
 
 def box_around(points_mm: npt.NDArray[np.float64], volume: Volume) -> Box:
-    """The box of voxels of ``volume`` that covers points (N, 3) in RAS+ mm; may leave it."""
+    """The voxel box around points (N, 3) in RAS+ mm; it may reach beyond the volume."""
     inverse = np.linalg.inv(volume.affine)
     ijk = points_mm @ inverse[:3, :3].T + inverse[:3, 3]
     (i, j, k), (i2, j2, k2) = np.floor(ijk.min(axis=0)), np.ceil(ijk.max(axis=0)) + 1
@@ -302,7 +308,7 @@ def box_around(points_mm: npt.NDArray[np.float64], volume: Volume) -> Box:
 
 
 def voxel_centres(box: Box, affine: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """RAS+ mm of the voxel centres of ``box``, as (I, J, K, 3); the box may leave the volume."""
+    """RAS+ mm of the voxel centres of ``box``, (I, J, K, 3)."""
     axes = [
         np.arange(a, b, dtype=np.float64) for a, b in zip(box.start_ijk, box.stop_ijk, strict=True)
     ]
@@ -313,12 +319,15 @@ def voxel_centres(box: Box, affine: npt.NDArray[np.float64]) -> npt.NDArray[np.f
     return np.asarray(i + j + k + affine[:3, 3])
 
 
-def check_drawn_for(params: Params, role: str, case: Case) -> None:
-    """Check that ``params`` were drawn for ``case``.
+def has_voxels(host: Case, name: str) -> bool:
+    """Whether the host knows a structure or union, and has at least one voxel of it."""
+    if name not in host.label_names and name not in host.unions:
+        return False
+    return bool(np.isin(host.labels.array, host.values_of(name)).any())
 
-    Raises:
-        MaskError: If they name another one.
-    """
+
+def check_drawn_for(params: Params, role: str, case: Case) -> None:
+    """Raise a `MaskError` if ``params`` were drawn for another case than ``case``."""
     if params.get(role) != case.case_id:
         raise MaskError(
             f"case {case.case_id}: these parameters were drawn for {role} {params.get(role)}; "

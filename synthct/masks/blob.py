@@ -1,4 +1,4 @@
-"""Blob masks: smooth random lumps anywhere in tissue, for training and for yardsticks."""
+"""Blob masks: smooth random shapes anywhere in tissue, for training and as a baseline."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from synthct.masks.base import (
     Mask,
     MaskSection,
     Params,
     PlacementError,
+    Rising,
     box_around,
     check_drawn_for,
     make_mask,
@@ -24,45 +25,39 @@ from synthct.volume import Box
 from synthct.volume.case import Case
 from synthct.volume.regions import Region, largest_part, seen_through, structure
 
-#: Below this is air or lung, not tissue.
+#: Voxels below are air or lung, not tissue.
 TISSUE_HU = -200
 
 
 class Blob(MaskSection):
-    """A wavy ellipsoid around a random place.
+    """An ellipsoid with a wavy surface at a random place.
 
     Attributes:
         within: Structure that holds the blob's centre and to which the blob is cut; None for
             anywhere in tissue (above -200 HU), not cut.
-        radius_mm: The three semi-axes are drawn from this range, each at least ``flatness`` times
-            the longest.
+        radius_mm: Range of the three semi-axes, each at least ``flatness`` times the longest.
         flatness: Least ratio of the shortest to the longest semi-axis.
         roughness: Height of the waves as a share of the radius; 0 gives a plain ellipsoid.
-        tissue_fraction: Least share of the blob above -200 HU; not asked for with ``within``.
-        tries: So many places are tried.
+        tissue_fraction: Least share of the blob above -200 HU; ignored with ``within``.
+        tries: Number of places that are tried.
     """
 
     kind: Literal["blob"] = "blob"
     within: str | None = None
-    radius_mm: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(le=150)]] = (8.0, 30.0)
+    radius_mm: Annotated[
+        tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(le=150)]], Rising
+    ] = (8.0, 30.0)
     flatness: Annotated[float, Field(gt=0, le=1)] = 0.5
     roughness: Annotated[float, Field(ge=0, le=0.6)] = 0.3
     tissue_fraction: Annotated[float, Field(ge=0, le=1)] = 0.8
     tries: Annotated[int, Field(ge=1, le=200)] = 30
 
-    @field_validator("radius_mm")
-    @classmethod
-    def _range_rises(cls, value: tuple[float, float]) -> tuple[float, float]:
-        if value[0] > value[1]:
-            raise ValueError(f"the range {list(value)} must rise: [least, greatest]")
-        return value
-
-    def wanted_labels(self) -> tuple[str, ...]:
-        """The structure that holds the blob, if there is one."""
+    def required_labels(self) -> tuple[str, ...]:
+        """``within``, if it is given."""
         return () if self.within is None else (self.within,)
 
     def likely_extent_mm(self, volume_ml: float) -> float:
-        """The mean diameter; the structure that holds the blob says nothing of its size."""
+        """The mean diameter, whatever the structure's volume."""
         del volume_ml
         return sum(self.radius_mm)
 
@@ -140,17 +135,15 @@ class Blob(MaskSection):
         return largest_part(region), box
 
     def _is_legal(self, host: Case, region: Region, box: Box) -> bool:
-        if not region.any():
-            return False
-        if self.within is not None:
-            return True
+        if self.within is not None or not region.any():
+            return bool(region.any())
         hu = host.scan().array[box.slices][region]
         return float((hu > TISSUE_HU).mean()) >= self.tissue_fraction
 
 
 def _place_in_tissue(host: Case, rng: np.random.Generator) -> npt.NDArray[np.int64] | None:
-    """A voxel of tissue from a few hundred random ones; None if the scan has hardly any."""
+    """The first of 256 random voxels that is tissue; None if none is."""
     voxels = rng.integers(host.labels.shape, size=(256, 3))
     i, j, k = voxels.T
-    found = np.flatnonzero(host.scan().array[i, j, k] > TISSUE_HU)
-    return voxels[found[0]] if found.size else None
+    in_tissue = np.flatnonzero(host.scan().array[i, j, k] > TISSUE_HU)
+    return voxels[in_tissue[0]] if in_tissue.size else None

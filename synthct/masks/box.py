@@ -1,14 +1,14 @@
-"""Box masks: the bounding box of a structure with random margins, so no shape is given away."""
+"""Box masks: a structure's bounding box with random margins, which does not reveal its shape."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from synthct.errors import MaskError
-from synthct.masks.base import Mask, MaskSection, Params, check_drawn_for, make_mask
+from synthct.masks.base import Mask, MaskSection, Params, Rising, check_drawn_for, make_mask
 from synthct.volume import Box
 from synthct.volume.anatomy import organ_parts
 from synthct.volume.case import Case
@@ -21,30 +21,24 @@ class BoxMask(MaskSection):
 
     Attributes:
         around: The structure or union.
-        margin_mm: Each of the six sides draws its margin from this range.
-        jitter_mm: The box is then moved by up to so much along each axis.
-        part: A box around one connected part drawn at random, such as one of two kidneys, or
-            around all of them.
-        in_plane: None for one 3D box; else every slice of this view gets a box around what the
-            structure shows in that slice.
+        margin_mm: Range from which the margin of each of the six sides is drawn.
+        jitter_mm: Greatest random shift of the box along each axis.
+        part: Box around one random connected part, such as one of two kidneys, or around all.
+        in_plane: None for one 3D box; else each slice of this view gets a box of its own around
+            the structure in that slice.
     """
 
     kind: Literal["box"] = "box"
     around: str
-    margin_mm: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(le=150)]]
+    margin_mm: Annotated[
+        tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(le=150)]], Rising
+    ]
     jitter_mm: Annotated[float, Field(ge=0, le=100)] = 0.0
     part: Literal["one", "all"] = "one"
     in_plane: View | None = None
 
-    @field_validator("margin_mm")
-    @classmethod
-    def _range_rises(cls, value: tuple[float, float]) -> tuple[float, float]:
-        if value[0] > value[1]:
-            raise ValueError(f"the range {list(value)} must rise: [least, greatest]")
-        return value
-
-    def wanted_labels(self) -> tuple[str, ...]:
-        """The structure that the box is put around."""
+    def required_labels(self) -> tuple[str, ...]:
+        """The structure ``around``."""
         return (self.around,)
 
     def draw(self, host: Case, donor: Case | None, rng: np.random.Generator) -> Params:
@@ -105,7 +99,7 @@ def _expand(box: Box, host: Case, params: Params) -> Box:
 
 
 def _per_slice(region: Region, box: Box, outer: Box, host: Case, params: Params) -> Region:
-    """Boolean of ``outer``'s shape: in each slice a box around what the structure shows there."""
+    """Boolean of ``outer``'s shape: in each slice a box around the structure there."""
     axis = VIEW_AXIS[params["in_plane"]]
     filled = np.zeros(outer.shape, dtype=bool)
     for n in range(box.shape[axis]):

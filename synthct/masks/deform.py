@@ -1,9 +1,9 @@
 """Elastic deformations that cannot fold: the flow of a smooth velocity field for unit time.
 
-The field is a sum of a few sine waves, so a recipe's provenance holds it in some forty numbers.
-Its flow is found by scaling and squaring (Arsigny et al., "A Log-Euclidean framework for
-statistics on diffeomorphisms", 2006) on a grid, and the Jacobian determinant of the very
-displacement that is applied is checked in every cell of that grid.
+The field is a sum of a few sine waves, so a sample's provenance holds it in some forty numbers.
+Its flow is computed by scaling and squaring (Arsigny et al., "A Log-Euclidean framework for
+statistics on diffeomorphisms", 2006) on a grid, and the Jacobian determinant of the applied
+displacement is checked in every cell of that grid.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Velocity:
         """Velocity at points (..., 3), as (..., 3)."""
         return np.asarray(np.sin(points_mm @ self.frequencies.T + self.phases) @ self.amplitudes_mm)
 
-    def weaker(self, factor: float) -> Velocity:
+    def scaled(self, factor: float) -> Velocity:
         """The same field with its amplitudes times ``factor``."""
         return Velocity(self.frequencies, self.phases, (self.amplitudes_mm * factor).round(5))
 
@@ -66,7 +66,7 @@ class Velocity:
 
 @dataclass(frozen=True, eq=False)
 class Displacement:
-    """What a deformation adds to each point, on a cubic grid around the origin.
+    """A displacement field on a cubic grid around the origin.
 
     Attributes:
         field_mm: (N, N, N, 3) displacement in mm.
@@ -81,21 +81,21 @@ class Displacement:
     jacobian_max: float
 
     def move(self, points_mm: Points) -> Points:
-        """Where points (..., 3), in mm around the origin, are taken to."""
+        """Displaced points (..., 3), in mm around the origin."""
         return np.asarray(points_mm + _sample(self.field_mm, points_mm / self.step_mm))
 
 
 def draw_velocity(
     rng: np.random.Generator, radius_mm: float, reach_mm: float, max_displacement_mm: float
 ) -> tuple[Velocity, Displacement] | None:
-    """A random velocity field, and its flow, which moves nothing further than the limit.
+    """A random velocity field and its flow, which keeps the limit on the displacement.
 
-    Its waves are from 1.5 to 3.5 radii long. The strength is drawn, at most a quarter of the
-    radius, and halved until the flow squeezes nothing to less than 15 % of its volume.
+    Wavelengths are 1.5 to 3.5 radii. The strength is random, at most a quarter of the radius, and
+    halved until nothing is compressed to less than 15 % of its volume.
 
     Args:
-        rng: The stream of the mask.
-        radius_mm: Radius of what will be deformed.
+        rng: The mask's random generator.
+        radius_mm: Radius of the solid to deform.
         reach_mm: Half the side of the cube in which the flow will be applied.
         max_displacement_mm: Bound on the displacement; 0 returns None.
     """
@@ -109,21 +109,19 @@ def draw_velocity(
         return None
     raw = Velocity((directions * 2 * np.pi / lengths).round(6), phases.round(5), amplitudes)
     speed = np.linalg.norm(raw.at(_grid(max(reach_mm, 1.0) / HALF_CELLS)), axis=-1).max()
-    velocity = raw.weaker(strength / float(speed))
+    velocity = raw.scaled(strength / float(speed))
     for _ in range(6):
         displacement = flow(velocity, reach_mm)
         if displacement.jacobian_min >= LEAST_JACOBIAN:
             return velocity, displacement
-        velocity = velocity.weaker(0.5)
+        velocity = velocity.scaled(0.5)
     return None
 
 
 def flow(velocity: Velocity, reach_mm: float) -> Displacement:
-    """The flow of ``velocity`` for unit time: a diffeomorphism, by scaling and squaring.
+    """The flow of ``velocity`` for unit time, in a cube of half side ``reach_mm``.
 
-    Args:
-        velocity: The field.
-        reach_mm: Half the side of the cube in which the flow is wanted.
+    It is a diffeomorphism, computed by scaling and squaring.
     """
     step_mm = max(reach_mm, 1.0) / HALF_CELLS
     points = _grid(step_mm)
@@ -136,9 +134,7 @@ def flow(velocity: Velocity, reach_mm: float) -> Displacement:
 
 
 def jacobian_range(field_mm: Points, step_mm: float) -> tuple[float, float]:
-    """Smallest and greatest Jacobian determinant of ``x + field(x)``.
-
-    Each cell of the trilinear field is judged at its eight corners.
+    """Smallest and greatest Jacobian determinant of ``x + field(x)``, at all corners of all cells.
 
     Args:
         field_mm: (X, Y, Z, 3) displacement in mm.

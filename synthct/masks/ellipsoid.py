@@ -1,8 +1,8 @@
 """Hand-made tumours: ellipsoids of four sizes with an elastic surface, inside an organ.
 
 The shape of SyntheticTumors (Hu et al., "Label-Free Liver Tumor Segmentation", CVPR 2023), which
-needs no donor: the control arm that transplanted lesions are compared with. It is bent by the
-flow of a smooth velocity field instead of a random grid, so that it never folds.
+needs no donor: a control arm for transplanted lesions. Unlike there, it is deformed by the flow of
+a smooth velocity field instead of a random grid, so that it never folds.
 """
 
 from __future__ import annotations
@@ -48,21 +48,21 @@ class Ellipsoid(MaskSection):
     """An elastic ellipsoid in an organ, painted as a lesion.
 
     Attributes:
-        label: What is painted, such as ``tumor``.
+        label: Label that is painted, such as ``tumor``.
         into: The host's organ; the mask is cut to the connected part that holds its centre.
-        sizes: Size classes, drawn evenly; tiny, small, medium and large have a mean semi-axis of
-            4, 8, 16 and 32 mm.
-        elastic: No point is moved by more than this share of the mean semi-axis; 0 leaves a plain
-            ellipsoid.
+        sizes: Size classes, drawn with equal chance; tiny, small, medium and large have a mean
+            semi-axis of 4, 8, 16 and 32 mm.
+        elastic: Greatest displacement as a share of the mean semi-axis; 0 for a plain ellipsoid.
         inside_fraction: Least share of the ellipsoid in the organ before it is cut to it.
         organ_fraction: Greatest volume, as a share of the connected organ's.
         clearance_mm: Least distance to the structures of ``avoid`` and to others of ``label``.
         avoid: Structures to keep clear of, where the host has them.
         min_volume_ml: Least volume.
-        tries: So many places and shapes are tried.
+        tries: Number of places and shapes that are tried.
     """
 
     changes_lesion: ClassVar[LesionChange | None] = "added"
+    default_label_map: ClassVar[LabelPolicy] = "paint"
 
     kind: Literal["ellipsoid"] = "ellipsoid"
     label: str
@@ -76,37 +76,33 @@ class Ellipsoid(MaskSection):
     min_volume_ml: Annotated[float, Field(ge=0)] = 0.05
     tries: Annotated[int, Field(ge=1, le=200)] = 30
 
-    def wanted_labels(self) -> tuple[str, ...]:
+    def required_labels(self) -> tuple[str, ...]:
         """The organ."""
         return (self.into,)
 
-    def useful_labels(self) -> tuple[str, ...]:
-        """What it keeps clear of."""
+    def optional_labels(self) -> tuple[str, ...]:
+        """The structures to keep clear of."""
         return tuple(dict.fromkeys((self.label, *self.avoid)))
 
     def likely_extent_mm(self, volume_ml: float) -> float:
-        """The mean diameter; the organ says nothing of it."""
+        """The mean diameter over ``sizes``, whatever the organ's volume."""
         del volume_ml
         return sum(2 * RADIUS_MM[size] for size in self.sizes) / len(self.sizes)
 
-    def label_policy(self) -> LabelPolicy:
-        """Where the lesion was painted, the label map says so."""
-        return self.label_map or "paint"
-
     def draw(self, host: Case, donor: Case | None, rng: np.random.Generator) -> Params:
-        """Draw sizes, shapes and places until one keeps all limits.
+        """Draw sizes, shapes and places until one try keeps all limits.
 
         Raises:
             MaskError: If the host has no such organ.
-            PlacementError: If nothing legal was found; says how often each limit was in the way.
+            PlacementError: If no try keeps all limits; counts which limit each one broke.
         """
         del donor
-        ground = _Ground(host, self)
+        site = _OrganSite(host, self)
         reasons: Counter[str] = Counter()
         for attempt in range(1, self.tries + 1):
-            shape, bend = self._draw_shape(ground, rng)
+            shape, bend = self._draw_shape(site, rng)
             params = {"kind": self.kind, "host": host.case_id, **shape, "attempt": attempt}
-            reason = ground.settle(params, bend).reason
+            reason = site.place(params, bend).reason
             if reason is None:
                 return params
             reasons[reason] += 1
@@ -128,7 +124,7 @@ class Ellipsoid(MaskSection):
         bend = None
         if params["velocity"] is not None:
             bend = flow(Velocity.from_json(params["velocity"]), float(params["reach_mm"]))
-        solid = _Ground(host, self).settle(params, bend)
+        solid = _OrganSite(host, self).place(params, bend)
         if solid.reason is not None:
             raise MaskError(
                 f"case {host.case_id}: the recorded ellipsoid breaks the limit {solid.reason}; "
@@ -138,7 +134,7 @@ class Ellipsoid(MaskSection):
         return make_mask(host, solid.region, solid.box.start_ijk, self.label, facts)
 
     def _draw_shape(
-        self, ground: _Ground, rng: np.random.Generator
+        self, site: _OrganSite, rng: np.random.Generator
     ) -> tuple[Params, Displacement | None]:
         """Size, semi-axes, rotation, velocity and centre as JSON; and the velocity's flow."""
         size = self.sizes[int(rng.integers(len(self.sizes)))]
@@ -146,8 +142,8 @@ class Ellipsoid(MaskSection):
         radii = (radius * rng.uniform(*AXIS_RANGE, 3)).round(3)
         reach = round(float(radii.max()) + radius * self.elastic, 3)
         velocity, bend = draw_velocity(rng, radius, reach, radius * self.elastic) or (None, None)
-        voxel = ground.places[rng.integers(len(ground.places))] + rng.uniform(-0.49, 0.49, 3)
-        affine = ground.host.labels.affine
+        voxel = site.places[rng.integers(len(site.places))] + rng.uniform(-0.49, 0.49, 3)
+        affine = site.host.labels.affine
         shape = {
             "size": size,
             "radii_mm": radii.tolist(),
@@ -160,8 +156,8 @@ class Ellipsoid(MaskSection):
 
 
 @dataclass(frozen=True, eq=False)
-class _Solid:
-    """An ellipsoid on the host's voxels, what was measured, and the limit it breaks, if any."""
+class _PlacedEllipsoid:
+    """An ellipsoid on the host's voxels, its measurements, and the limit it breaks, if any."""
 
     region: Region
     box: Box
@@ -169,8 +165,8 @@ class _Solid:
     reason: str | None
 
 
-class _Ground:
-    """The organ in the host, and what the ellipsoid must keep clear of."""
+class _OrganSite:
+    """The organ in the host, and the structures that the ellipsoid must keep clear of."""
 
     def __init__(self, host: Case, section: Ellipsoid) -> None:
         self.host, self.section = host, section
@@ -188,8 +184,8 @@ class _Ground:
         """The organ's voxels (N, 3), in the host."""
         return np.argwhere(self.parts > 0) + self.box.start_ijk
 
-    def settle(self, params: Params, bend: Displacement | None) -> _Solid:
-        """Put the ellipsoid on the host's voxels, cut it to the organ, and judge it."""
+    def place(self, params: Params, bend: Displacement | None) -> _PlacedEllipsoid:
+        """Put the ellipsoid on the host's voxels, cut it to the organ, and check all limits."""
         section, labels = self.section, self.host.labels
         whole, outer = self._voxels(params, bend)
         box = outer.clip(labels.shape)
@@ -214,7 +210,9 @@ class _Ground:
             "jacobian_min": 1.0 if bend is None else round(bend.jacobian_min, 4),
             "jacobian_max": 1.0 if bend is None else round(bend.jacobian_max, 4),
         }
-        return _Solid(region, box, facts, next((n for n, broken in limits.items() if broken), None))
+        return _PlacedEllipsoid(
+            region, box, facts, next((n for n, broken in limits.items() if broken), None)
+        )
 
     def _voxels(self, params: Params, bend: Displacement | None) -> tuple[Region, Box]:
         """The whole ellipsoid on the host's grid, even beyond the scan."""
@@ -240,7 +238,7 @@ class _Ground:
         return int(self.parts[i, j, k])
 
     def _is_too_near(self, region: Region, box: Box) -> bool:
-        """Whether a structure to be avoided lies within the clearance."""
+        """Whether a structure to avoid lies within the clearance."""
         from scipy.ndimage import distance_transform_edt
 
         labels = self.host.labels
@@ -250,5 +248,5 @@ class _Ground:
         if not near.any() or not region.any():
             return False
         distance = distance_transform_edt(~near, labels.spacing_mm)
-        here = seen_through(wide, region, box)
-        return bool(distance[here].min() <= self.section.clearance_mm)
+        region_in_wide = seen_through(wide, region, box)
+        return bool(distance[region_in_wide].min() <= self.section.clearance_mm)

@@ -1,4 +1,4 @@
-"""Dilation and erosion of regions by millimetres, right on anisotropic grids."""
+"""Dilation and erosion of regions by millimetres, on anisotropic grids too."""
 
 from __future__ import annotations
 
@@ -13,13 +13,10 @@ def grow(region: Region, margin_mm: float, spacing_mm: Spacing) -> Region:
     """Grow a region by a physical margin, or shrink it where the margin is negative.
 
     Args:
-        region: Boolean (I, J, K), with room for the margin; it is not shrunk from the array's
-            edge, where it may go on.
+        region: Boolean (I, J, K) with enough background around it. The array's edge does not
+            count as background: the region may continue beyond it.
         margin_mm: Euclidean distance between voxel centres.
         spacing_mm: Voxel size in mm along i, j, k.
-
-    Returns:
-        Boolean (I, J, K).
     """
     from scipy.ndimage import distance_transform_edt
 
@@ -33,15 +30,13 @@ def grow(region: Region, margin_mm: float, spacing_mm: Spacing) -> Region:
 def grow_within(
     volume: Volume, region: Region, box: Box, margin_mm: float
 ) -> tuple[Region, Region, Box]:
-    """Grow or shrink a region that lies at ``box`` of a volume.
-
-    What leaves the volume is cut off, and nothing is shrunk from the volume's edge.
+    """Grow or shrink a region that lies at ``box`` of a volume, within the volume.
 
     Returns:
-        The grown region and the one before, both boolean of the grown box; and that box.
+        The grown region and the original one, both boolean of the grown box; and that box.
     """
     spacing = volume.spacing_mm
-    # A voxel of what lies around is needed for shrinking as well.
+    # Shrinking needs one voxel of background around the region.
     room = [max(1, n) for n in voxels_within(margin_mm, spacing)]
     grown = box.grow(room).clip(volume.shape)
     pad = [

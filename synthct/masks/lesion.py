@@ -1,8 +1,8 @@
-"""A donor's lesion as a smooth solid that can be turned, scaled, bent and cut from any grid.
+"""A donor's lesion as a smooth solid that can be rotated, scaled, deformed and resampled.
 
-The lesion is held as signed distances in mm, not as voxels: between slices 5 mm apart its shape
-is interpolated instead of stepping, and on every grid exactly so many of the deepest voxels are
-taken that the lesion keeps its volume.
+The lesion is a field of signed distances in mm, not voxels: between slices 5 mm apart its shape is
+interpolated without steps. On each grid the deepest voxels are taken, as many as give the lesion's
+volume.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from synthct.volume.anatomy import hull_mm, lesion_parts
 from synthct.volume.case import Case
 from synthct.volume.regions import Region, move
 
-#: Margin around the lesion within which its distances are known, in coarsest spacings.
+#: Margin around the lesion in which distances are computed, in units of the coarsest spacing.
 MARGIN = 1.5
 
 #: Smoothing of the distances, as a share of the coarsest spacing; hides the steps of thick slices.
 SMOOTHING = 0.35
 
-#: Radius of the ball that opens a lesion, as a share of its own and within bounds; and the share of
-#: it that must be left: a lesion of which less is left is thin altogether, and stays as it is.
+#: Radius of the ball for the opening of a lesion, as a share of the lesion's and within bounds; and
+#: the least share of its volume that must remain, else the lesion is thin and stays unopened.
 ARM, ARM_RANGE_MM, LEAST_BODY = 0.12, (1.5, 4.0), 0.9
 
-#: A carried lesion is worked out on cells of this share of its diameter, within these bounds.
+#: Cells per diameter of the grid for a transformed lesion, and bounds of the cell size.
 CELLS = 16
 STEP_RANGE_MM = (0.75, 3.0)
 
@@ -82,7 +82,7 @@ class Lesion:
 
 
 def find_lesion(donor: Case, label: str, number: int) -> Lesion:
-    """The ``number``-th largest connected part of a donor's label; worked out once per case.
+    """The ``number``-th largest connected part of a donor's label; computed once per case.
 
     Raises:
         MaskError: If there are fewer parts, or the donor has nothing of the label.
@@ -101,8 +101,8 @@ def _smooth(donor: Case, label: str, number: int) -> Lesion:
     numbers, counts, box = lesion_parts(donor, label)
     if not 1 <= number <= len(counts):
         raise MaskError(
-            f"case {donor.case_id}: '{label}' has {len(counts)} parts but part {number} was asked "
-            "for; was the label map changed since that was drawn?"
+            f"case {donor.case_id}: '{label}' has {len(counts)} parts but part {number} was "
+            "drawn; was its label map changed?"
         )
     tight = Box.around(numbers == number)
     assert tight is not None
@@ -130,7 +130,7 @@ def _smooth(donor: Case, label: str, number: int) -> Lesion:
 
 
 def _without_arms(solid: Region, spacing_mm: Spacing) -> Region:
-    """``solid`` opened by a ball, without the thin arms that contouring leaves along an organ."""
+    """``solid`` opened by a ball: without the thin rims that contouring leaves along an organ."""
     from scipy.ndimage import distance_transform_edt
 
     volume_mm3 = np.count_nonzero(solid) * float(np.prod(spacing_mm))
@@ -144,11 +144,11 @@ def _without_arms(solid: Region, spacing_mm: Spacing) -> Region:
 
 
 @dataclass(frozen=True, eq=False)
-class Carried:
-    """A lesion on its way: mirrored, scaled, turned and bent, around an origin of its own.
+class TransformedLesion:
+    """A lesion after mirroring, scaling, rotation and deformation, around its own origin.
 
     Attributes:
-        lesion: Where it comes from.
+        lesion: The donor's lesion.
         scale: Linear scale.
         rotation: Quaternion, from the donor's RAS+ to the host's.
         mirror: Whether left and right are exchanged first.
@@ -163,7 +163,7 @@ class Carried:
 
     @property
     def volume_ml(self) -> float:
-        """Volume after scaling; bending changes the shape and keeps the volume."""
+        """Volume after scaling; the deformation keeps it."""
         return self.lesion.volume_ml * self.scale**3
 
     @property
@@ -185,8 +185,8 @@ class Carried:
     def field(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64]]:
         """Signed distances on a cubic grid around the origin, and the affine of that grid.
 
-        Turning and bending are worked out here once, so that cutting the lesion from a fine grid
-        is one linear interpolation.
+        Rotation and deformation are computed here once, so that resampling to a fine grid is one
+        linear interpolation.
         """
         step_mm = float(np.clip(2 * self.radius_mm / CELLS, *STEP_RANGE_MM))
         box, affine = grid_around(self.corners_mm, step_mm)
@@ -194,11 +194,11 @@ class Carried:
         return self.lesion.distance(points), shifted(affine, box.start_ijk)
 
     def origins(self, points_mm: Points) -> Points:
-        """Where in the donor, RAS+ mm, points (..., 3) around the origin come from."""
+        """Donor coordinates (RAS+ mm) of points (..., 3) around the origin."""
         return self._undo(points_mm) + self.lesion.centre_mm
 
     def _undo(self, points_mm: Points) -> Points:
-        """Points (..., 3) around the origin, as points around the lesion's centre in the donor."""
+        """Points (..., 3) around the origin, mapped back to the lesion's centre in the donor."""
         if self.bend is not None:
             points_mm = self.bend.move(points_mm)
         turn = rotation_matrix(self.rotation) / self.scale
@@ -210,11 +210,11 @@ class Carried:
         """The lesion on a grid, with its volume kept.
 
         Args:
-            box: Voxels of the grid; they hold ``corners_mm``.
+            box: Voxels of the grid that contain ``corners_mm``.
             affine: (4, 4), from voxels of the grid to mm around the origin.
 
         Returns:
-            Boolean of the box's shape: the deepest voxels, as many as make up the volume.
+            Boolean of the box's shape: the deepest voxels, as many as give the volume.
         """
         from scipy.ndimage import affine_transform
 
@@ -229,27 +229,21 @@ class Carried:
         return np.asarray(distance >= level)
 
 
-def carry(lesion: Lesion, params: dict[str, Any], bend: Displacement | None = None) -> Carried:
-    """The lesion as the ``scale``, ``rotation``, ``mirror`` and ``velocity`` of ``params`` say.
-
-    Args:
-        lesion: The donor's.
-        params: Of a transplant.
-        bend: The flow of ``velocity`` where it is known already.
-    """
+def transform_lesion(
+    lesion: Lesion, params: dict[str, Any], bend: Displacement | None = None
+) -> TransformedLesion:
+    """Apply ``scale``, ``rotation``, ``mirror`` and ``velocity`` of a transplant."""
     w, x, y, z = params["rotation"]
     if bend is None and params["velocity"] is not None:
         velocity = Velocity.from_json(params["velocity"])
         bend = flow(velocity, lesion.reach_mm * params["scale"])
-    return Carried(lesion, float(params["scale"]), (w, x, y, z), bool(params["mirror"]), bend)
+    return TransformedLesion(
+        lesion, float(params["scale"]), (w, x, y, z), bool(params["mirror"]), bend
+    )
 
 
 def grid_around(corners_mm: Points, step_mm: float) -> tuple[Box, npt.NDArray[np.float64]]:
-    """The box that holds ``corners_mm`` (2, 3) on a cubic grid with a point at the origin.
-
-    Returns:
-        The box, which starts at negative voxels, and the affine of the grid.
-    """
+    """The box around ``corners_mm`` (2, 3) on a cubic grid through the origin, and its affine."""
     i, j, k = np.floor(corners_mm[0] / step_mm).astype(int).tolist()
     i2, j2, k2 = (np.ceil(corners_mm[1] / step_mm).astype(int) + 1).tolist()
     return Box((i, j, k), (i2, j2, k2)), np.diag([step_mm, step_mm, step_mm, 1.0])

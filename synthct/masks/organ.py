@@ -1,4 +1,4 @@
-"""Organ masks: structures or unions as they lie in the host, grown or shrunk by millimetres."""
+"""Organ masks: the host's own structures or unions, grown or shrunk by millimetres."""
 
 from __future__ import annotations
 
@@ -8,7 +8,15 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from synthct.errors import MaskError
-from synthct.masks.base import LabelPolicy, Mask, MaskSection, Params, check_drawn_for, make_mask
+from synthct.masks.base import (
+    LabelPolicy,
+    Mask,
+    MaskSection,
+    Params,
+    check_drawn_for,
+    has_voxels,
+    make_mask,
+)
 from synthct.masks.grow import grow_within
 from synthct.volume.case import Case
 from synthct.volume.regions import structure
@@ -18,11 +26,11 @@ class Organ(MaskSection):
     """One organ, or several.
 
     Attributes:
-        organs: What the mask covers; by default ``label``. Of several organs those that the host
-            has are taken, and the others are recorded as missing.
-        paint: Several organs ``together`` are one mask, painted as ``label`` or as whatever fits.
-            ``one_by_one`` each mask is one of them, drawn evenly, and is painted as that organ.
-        margin_mm: Grown by so much, or shrunk where negative.
+        organs: Structures that the mask covers; by default ``label``. Of several, those that the
+            host has are used, and the others are recorded as missing.
+        paint: ``together``: all organs are one mask, painted as ``label`` or as whatever fits.
+            ``one_by_one``: each mask is one random organ, painted as itself.
+        margin_mm: Growth in mm; shrunk if negative.
     """
 
     kind: Literal["organ"] = "organ"
@@ -43,15 +51,15 @@ class Organ(MaskSection):
 
     @property
     def covered(self) -> tuple[str, ...]:
-        """What the mask covers."""
+        """The structures that the mask covers."""
         return self.organs or (self.label or "",)
 
-    def wanted_labels(self) -> tuple[str, ...]:
-        """The organ; of several any one is enough, so the host needs none in particular."""
+    def required_labels(self) -> tuple[str, ...]:
+        """The organ; none where there are several, of which any one is enough."""
         return self.covered if len(self.covered) == 1 else ()
 
-    def useful_labels(self) -> tuple[str, ...]:
-        """The organs of a mask of several."""
+    def optional_labels(self) -> tuple[str, ...]:
+        """The organs, where there are several."""
         return self.covered if len(self.covered) > 1 else ()
 
     def painted_labels(self) -> tuple[str, ...]:
@@ -59,19 +67,14 @@ class Organ(MaskSection):
         return self.organs if self.paint == "one_by_one" else super().painted_labels()
 
     def label_policy(self) -> LabelPolicy:
-        """An unchanged organ keeps its labels; in a grown one nobody knows where it ends."""
+        """``keep``, but ``ignore`` for grown organs, whose painted border is unknown."""
         return self.label_map or ("keep" if self.margin_mm <= 0 else "ignore")
 
     def draw(self, host: Case, donor: Case | None, rng: np.random.Generator) -> Params:
-        """Note which organs the host has, and choose one if they are painted one by one."""
+        """Find the organs that the host has, and choose one if they are painted one by one."""
         del donor
-        found = []
-        for organ in self.covered:
-            if organ in host.label_names or organ in host.unions:
-                values = host.values_of(organ)
-                if any(bool((host.labels.array == v).any()) for v in values):
-                    found.append(organ)
-        if not found:
+        present = [organ for organ in self.covered if has_voxels(host, organ)]
+        if not present:
             known = ", ".join(sorted({*host.label_names, *host.unions})) or "none"
             raise MaskError(
                 f"case {host.case_id}: none of {', '.join(self.covered)} has a voxel "
@@ -81,8 +84,8 @@ class Organ(MaskSection):
         return {
             "kind": self.kind,
             "host": host.case_id,
-            "organs": [found[int(rng.integers(len(found)))]] if alone else found,
-            "missing": [o for o in self.covered if o not in found],
+            "organs": [present[int(rng.integers(len(present)))]] if alone else present,
+            "missing": [o for o in self.covered if o not in present],
             "margin_mm": self.margin_mm,
         }
 

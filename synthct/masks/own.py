@@ -1,4 +1,4 @@
-"""Masks of the user's own: drawn by hand or by another program, one file per host."""
+"""The user's own masks: drawn by hand or by another program, one file per host."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from synthct.volume.regions import components, move, structure
 
 
 class Own(MaskSection):
-    """What a source says about the host's own case: no shape is drawn.
+    """A mask from a file of the host's case in another source.
 
-    The source is any that ``sources`` can name, most often a ``nifti`` folder with a pattern for
-    the files, such as ``structures: {mask: "{case}_mask.nii.gz"}``; its cases are named as the
-    hosts. A host without a file, or with an empty one, is left out.
+    The source is any of ``sources``, most often a ``nifti`` folder with a file pattern such as
+    ``structures: {mask: "{case}_mask.nii.gz"}``; its case ids are those of the hosts. Hosts without
+    a file, or with an empty one, are skipped.
 
     Attributes:
         source: Name of the source that holds the masks.
         region: The structure of that source that is the mask; by default ``label``, else ``mask``.
-        part: The whole mask, or one connected part drawn at random.
+        part: The whole mask, or one random connected part.
     """
 
     needs_donor: ClassVar[bool] = True
@@ -36,31 +36,31 @@ class Own(MaskSection):
     part: Literal["all", "random"] = "all"
 
     @property
-    def masked(self) -> str:
+    def structure_name(self) -> str:
         """The structure that is the mask."""
         return self.region or self.label or "mask"
 
     def donor_labels(self) -> tuple[str, ...]:
         """The structure that is the mask."""
-        return (self.masked,)
+        return (self.structure_name,)
 
     def label_policy(self) -> LabelPolicy:
-        """What is painted as something is labelled so; of the rest nobody knows what it is."""
+        """``paint`` where the section names a label, else ``ignore``."""
         return self.label_map or ("paint" if self.label else "ignore")
 
     def draw(self, host: Case, donor: Case | None, rng: np.random.Generator) -> Params:
-        """Choose the part.
+        """Choose the part, and record the size of the mask.
 
         Raises:
             MaskError: If the mask is empty or lies on another grid than the host.
         """
         mask = self._on_the_hosts_grid(host, donor)
-        region, _ = structure(mask, [self.masked])
+        region, _ = structure(mask, [self.structure_name])
         _, counts = components(region)
         return {
             "kind": self.kind,
             "host": host.case_id,
-            "region": self.masked,
+            "region": self.structure_name,
             "part": 1 + int(rng.integers(len(counts))) if self.part == "random" else 0,
             "voxels": int(counts.sum()),
         }
@@ -69,7 +69,7 @@ class Own(MaskSection):
         """The mask, or the part that was drawn.
 
         Raises:
-            MaskError: If it is not the mask that the parameters were drawn for.
+            MaskError: If the mask has changed since the parameters were drawn.
         """
         check_drawn_for(params, "host", host)
         mask = self._on_the_hosts_grid(host, donor)
@@ -83,13 +83,16 @@ class Own(MaskSection):
         if params["part"]:
             region = parts == params["part"]
             tight = Box.around(region)
-            assert tight is not None, "the number of parts follows from the mask"
+            assert tight is not None, "each part has voxels"
             region, box = region[tight.slices], move(tight, box.start_ijk)
         return make_mask(host, region, box.start_ijk, self.label, {"parts": len(counts)})
 
     def _on_the_hosts_grid(self, host: Case, mask: Case | None) -> Case:
         if mask is None:
-            raise MaskError(f"mask '{self.name}': case {host.case_id} has none in '{self.source}'")
+            raise MaskError(
+                f"mask '{self.name}': case {host.case_id} has no mask in source '{self.source}'; "
+                "add the file, or correct its name"
+            )
         if mask.labels.has_grid_of(host.labels):
             return mask
         raise MaskError(

@@ -1,8 +1,8 @@
-"""The search for a lesion's place: every place is looked at, on a coarse grid, at once.
+"""The search for a lesion's place: all places on a coarse grid at once.
 
-The lesion is correlated with the organ and with all that is in the way, so the search sees every
-place and knows why there is none. Its answer is a proposal: ``settle`` judges it on the host's
-own voxels.
+The lesion is correlated with the organ and with all obstacles, so the search covers every place and
+knows which limit leaves none. The result is a proposal: ``placement.check_placement`` checks it on
+the host's own voxels.
 """
 
 from __future__ import annotations
@@ -13,30 +13,29 @@ import numpy as np
 import numpy.typing as npt
 
 from synthct.masks.accept import FIELD_OF_VIEW, OBSTACLES, Accept, Reason
-from synthct.masks.ground import Ground, Surroundings
-from synthct.masks.lesion import Carried, grid_around
+from synthct.masks.lesion import TransformedLesion, grid_around
+from synthct.masks.organ_site import OrganSite, Surroundings
 from synthct.masks.shape import Point, Points
-from synthct.volume.anatomy import Frame
 from synthct.volume.regions import Region
 
-#: The search works on cells of a tenth of the lesion, within these bounds.
+#: Bounds of the cell size, which is a tenth of the lesion's diameter.
 STEP_RANGE_MM = (1.5, 5.0)
 
-#: A place is drawn among so many of the best, or among all that miss the wish by less.
+#: A place is drawn among at least BEST places, or all whose miss is below GOOD_ENOUGH.
 BEST, GOOD_ENOUGH = 8, 1.0
 
-#: Misses that count as much as each other.
+#: Scales of the misses: deviations from the target that weigh the same.
 SHARE_MISS, PLACE_MISS, DEPTH_MISS, SOFT_MISS, BAD_MISS = 0.08, 0.4, 0.15, 0.04, 0.02
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What the place of a lesion shall be like, as far as the limits allow.
+class PlacementTarget:
+    """Properties that a lesion's place should have, as far as the limits allow.
 
     Attributes:
-        exophytic_share: Share of its surface that does not border on the organ.
-        place: Its centre along the organ's axes (`Frame.place_of`); None for anywhere.
-        depth_mm: Distance from its centre to the surface of lesion and organ together; None for
+        exophytic_share: Share of the surface that does not border on the organ.
+        place: Centre along the organ's axes (`Frame.place_of`); None for anywhere.
+        depth_mm: Distance from the centre to the surface of lesion and organ together; None for
             any.
     """
 
@@ -46,21 +45,26 @@ class Wish:
 
 
 def find_place(
-    ground: Ground, carried: Carried, wish: Wish, rng: np.random.Generator
+    site: OrganSite,
+    transformed: TransformedLesion,
+    target: PlacementTarget,
+    rng: np.random.Generator,
 ) -> tuple[Points | None, Reason | None]:
-    """Draw a legal place for the lesion's origin, among those that come closest to a wish.
+    """Draw a legal place for the lesion's origin, among those closest to the target.
 
     Returns:
         RAS+ mm and None; or None and the reason why there is no place.
     """
-    accept = ground.accept
-    step = float(np.clip(2 * carried.radius_mm / 10, *STEP_RANGE_MM))
-    box, affine = grid_around(carried.corners_mm, step)
-    solid = carried.voxels(box, affine)
+    from scipy.ndimage import binary_dilation
+
+    accept = site.accept
+    step = float(np.clip(2 * transformed.radius_mm / 10, *STEP_RANGE_MM))
+    box, affine = grid_around(transformed.corners_mm, step)
+    solid = transformed.voxels(box, affine)
     cells = np.argwhere(solid)
     centre = np.rint(cells.mean(axis=0)).astype(int)
-    field, start_mm = ground.sampled(centre, np.asarray(solid.shape) - 1 - centre, step)
-    shell = _shell(solid)
+    field, start_mm = site.sampled(centre, np.asarray(solid.shape) - 1 - centre, step)
+    shell = binary_dilation(solid) & ~solid
     beyond = field.codes == FIELD_OF_VIEW
     inside, bad, soft, cut = _overlaps(solid, [field.part, field.codes > 0, field.soft, beyond])
     (contact,) = _overlaps(shell, [field.part])
@@ -72,20 +76,22 @@ def find_place(
     at = tuple(places.T)
     exophytic = 1 - contact[at] / np.count_nonzero(shell)
     misses = [
-        (exophytic - wish.exophytic_share) / SHARE_MISS,
+        (exophytic - target.exophytic_share) / SHARE_MISS,
         soft[at] / len(cells) / SOFT_MISS,
         bad[at] / len(cells) / BAD_MISS,
     ]
-    if wish.place is not None:
-        frame = ground.part.frame
-        misses.append(_off_place(frame, start_mm + (places + centre) * step, wish.place))
-    if wish.depth_mm is not None:
+    if target.place is not None:
+        positions = site.part.frame.place_of(start_mm + (places + centre) * step)
+        off = np.linalg.norm(positions - np.asarray(target.place), axis=1)
+        misses.append(off / PLACE_MISS)
+    if target.depth_mm is not None:
         depth = _depth(field.part, step)[window][at]
         own = float(_depth(solid, step).max())
-        misses.append((np.maximum(depth, own) - max(wish.depth_mm, own)) / _depth_scale(carried))
+        scale = max(DEPTH_MISS * 2 * transformed.radius_mm, 1.0)
+        misses.append((np.maximum(depth, own) - max(target.depth_mm, own)) / scale)
     miss = np.sqrt(sum(m**2 for m in misses))
     order = np.argsort(miss, kind="stable")
-    good = max(BEST, int((miss < GOOD_ENOUGH).sum())) if wish.place is None else BEST
+    good = max(BEST, int((miss < GOOD_ENOUGH).sum())) if target.place is None else BEST
     cell = places[order[rng.integers(min(good, len(order)))]]
     origin = cell - np.asarray(box.start_ijk) + rng.uniform(-0.5, 0.5, 3)
     return (start_mm + origin * step).round(3), None
@@ -98,11 +104,11 @@ def _legal(
     centred: Region,
     overlaps: tuple[npt.NDArray[np.int64], ...],
 ) -> tuple[npt.NDArray[np.int64], Reason | None]:
-    """The places (N, 3) that seem to keep every limit; or the limit that leaves none."""
+    """The places (N, 3) that keep every limit on this grid; or the limit that leaves none."""
     none = np.zeros((0, 3), dtype=np.int64)
     inside, bad, soft, cut = overlaps
     size = len(cells)
-    # A little above the limit, since this grid is coarse.
+    # A little stricter than the limit, since this grid is coarse.
     fits = centred & (inside >= min(accept.inside_fraction + 0.02, 1.0) * size)
     if not fits.any():
         return none, "inside_fraction"
@@ -121,32 +127,15 @@ def _legal(
     return (np.argwhere(fits), None) if fits.any() else (none, "soft_tissue")
 
 
-def _off_place(frame: Frame, points_mm: Points, place: Point) -> Points:
-    """How far points (N, 3) in RAS+ mm are off a place, along the organ's axes."""
-    away = frame.place_of(points_mm) - np.asarray(place)
-    return np.asarray(np.linalg.norm(away, axis=1) / PLACE_MISS)
-
-
-def _depth_scale(carried: Carried) -> float:
-    return max(DEPTH_MISS * 2 * carried.radius_mm, 1.0)
-
-
 def _depth(region: Region, step_mm: float) -> Points:
-    """Distance in mm to the nearest cell that is not of the region."""
+    """Distance in mm to the nearest cell outside of the region."""
     from scipy.ndimage import distance_transform_edt
 
     return np.asarray(distance_transform_edt(region, step_mm))
 
 
-def _shell(solid: Region) -> Region:
-    """The cells next to ``solid``, where its neighbours are."""
-    from scipy.ndimage import binary_dilation
-
-    return np.asarray(binary_dilation(solid) & ~solid)
-
-
 def _overlaps(solid: Region, maps: list[Region]) -> list[npt.NDArray[np.int64]]:
-    """For every place of ``solid`` within each map: how many of its cells the map holds.
+    """For every place of ``solid`` within each map: the number of its cells that are in the map.
 
     Args:
         solid: Boolean (A, B, C).

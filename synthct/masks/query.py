@@ -1,27 +1,28 @@
-"""Which of the donors' lesions a transplant takes."""
+"""Which of the donors' lesions a transplant uses."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field
 
+from synthct.masks.base import Rising
 from synthct.volume.anatomy import LesionFacts, Side
 
-#: Parts of a label that are smaller are specks, unless a query asks for them.
+#: Smaller parts of a label are specks, which only a query with ``volume_ml`` selects.
 LEAST_LESION_ML = 0.1
 
-Range = tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]]
+Range = Annotated[tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]], Rising]
 
 
 class Query(BaseModel):
-    """What a donor's lesion must be like; what is left out does not matter.
+    """Conditions on a donor's lesion; those that are left out do not restrict it.
 
-    Lesions that the border of the scan cuts are never taken.
+    Lesions that are cut by the border of the scan never match.
 
     Attributes:
-        volume_ml: Least and greatest volume; without it, from 0.1 ml on.
-        diameter_mm: Least and greatest diameter, the greatest distance of two points.
+        volume_ml: Least and greatest volume; by default at least 0.1 ml.
+        diameter_mm: Least and greatest diameter: the greatest distance between two points.
         exophytic_share: Least and greatest share of the surface that does not border on the organ.
         depth_mm: Least and greatest distance from the centre to the surface.
         side: Side of the body.
@@ -37,15 +38,8 @@ class Query(BaseModel):
     side: Side | None = None
     split: tuple[Literal["train", "validation", "test"], ...] = ()
 
-    @field_validator("volume_ml", "diameter_mm", "exophytic_share", "depth_mm")
-    @classmethod
-    def _range_rises(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
-        if value is not None and value[0] > value[1]:
-            raise ValueError(f"the range {list(value)} must rise: [least, greatest]")
-        return value
-
-    def takes(self, lesion: LesionFacts) -> bool:
-        """Whether a lesion is one of those asked for."""
+    def matches(self, lesion: LesionFacts) -> bool:
+        """Whether a lesion meets all conditions."""
         seat = lesion.seat
         volume = self.volume_ml or (LEAST_LESION_ML, float("inf"))
         if lesion.is_cut or not _within(lesion.volume_ml, volume):

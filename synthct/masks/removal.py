@@ -1,7 +1,7 @@
 """Lesion removal: a lesion of the host and a margin, painted as the organ around it.
 
-The label map follows voxel by voxel: what was lesion becomes the organ next to it. Other
-structures and other lesions are never painted over.
+In the label map, each voxel of the lesion becomes the nearest organ value. Other structures and
+other lesions are never painted over.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from synthct.masks.base import (
     MaskSection,
     Params,
     PlacementError,
+    Rising,
     check_drawn_for,
+    has_voxels,
     make_mask,
 )
 from synthct.masks.grow import grow_within
@@ -32,13 +34,13 @@ from synthct.volume.case import Case
 from synthct.volume.regions import Region, move
 from synthct.volume.views import IGNORE
 
-#: The organ around a lesion is the commonest structure so near to it (or one voxel).
+#: The organ around a lesion is the most frequent structure within this distance (or one voxel).
 NEIGHBOURHOOD_MM = 3.0
 
-#: Structures that are no organ to paint a lesion as; before the word may stand the organ's name.
+#: Names of lesions, which are not painted as an organ; the part before may name the organ.
 _LESION_NAME = re.compile(r"(^|_)(tumou?r|cyst|lesion|nodule|metastas[ie]s|mass|gtv)s?(_|$)")
 
-#: Organs that are looked for around a lesion in sources with a file per structure.
+#: Organs that are read to find the one around a lesion, in sources with a file per structure.
 ORGANS = (
     "adrenal_gland", "brain", "colon", "kidney", "liver", "lung", "pancreas", "prostate",
     "spleen", "stomach", "urinary_bladder",
@@ -49,21 +51,22 @@ class Removal(MaskSection):
     """A lesion of the host, to be painted as healthy tissue.
 
     Attributes:
-        lesion: What is removed: connected parts of this structure or union.
-        label: The organ that is painted and that the label map gets; by default the one that the
-            lesion is named after (``kidney_tumor``), else the commonest structure within 3 mm.
-        part: One lesion drawn at random, the largest, or all those in the largest one's organ.
-        margin_mm: The mask reaches so far beyond the lesion; never into other structures.
-        margin_into: The margin lies in the organ only, so that the organ keeps its outline; or
-            also in unlabelled surroundings, of which the label map then says 255 ("ignore"),
-            since nobody knows where the painted organ ends.
+        lesion: Structure or union whose connected parts are removed.
+        label: Organ that is painted and written to the label map; by default the one in the
+            lesion's name (``kidney_tumor``), else the most frequent structure within 3 mm.
+        part: One random lesion, the largest, or all those in the largest one's organ.
+        margin_mm: Margin of the mask around the lesion; never into other structures.
+        margin_into: ``organ``: the margin lies in the organ only, which keeps its outline;
+            ``surroundings``: also in unlabelled surroundings, where the label map gets 255
+            ("ignore"), since the painted organ's border is unknown.
         volume_ml: Least and greatest volume of a lesion that is removed.
         max_exophytic_share: Greatest share of the lesion's surface that does not border on the
-            organ: painted as the organ, a lesion that hangs on it by little leaves a bump.
+            organ: a lesion that is attached by little would leave a bump of organ.
     """
 
     changes_lesion: ClassVar[LesionChange | None] = "removed"
     values_by_voxel: ClassVar[bool] = True
+    default_label_map: ClassVar[LabelPolicy] = "paint"
     unnamed_paint: ClassVar[str] = "the organ around it"
 
     kind: Literal["removal"] = "removal"
@@ -71,11 +74,9 @@ class Removal(MaskSection):
     part: Literal["random", "largest", "all"] = "random"
     margin_mm: Annotated[float, Field(ge=0, le=30)] = 3.0
     margin_into: Literal["organ", "surroundings"] = "organ"
-    volume_ml: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(gt=0, le=5000)]] = (
-        0.05,
-        5000.0,
-    )
-
+    volume_ml: Annotated[
+        tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(gt=0, le=5000)]], Rising
+    ] = (0.05, 5000.0)
     max_exophytic_share: Annotated[float, Field(gt=0, le=1)] = 0.7
 
     @model_validator(mode="after")
@@ -84,28 +85,22 @@ class Removal(MaskSection):
             raise ValueError(f"label is the organ to paint, not the lesion '{self.lesion}' itself")
         if self.max_extent_mm is not None:
             raise ValueError("a lesion is removed as a whole; remove max_extent_mm")
-        if self.volume_ml[0] > self.volume_ml[1]:
-            raise ValueError(f"the range {list(self.volume_ml)} must rise: [least, greatest]")
         return self
 
-    def wanted_labels(self) -> tuple[str, ...]:
+    def required_labels(self) -> tuple[str, ...]:
         """The lesion, and the organ if the recipe names it."""
         return (self.lesion, *super().painted_labels())
 
-    def useful_labels(self) -> tuple[str, ...]:
-        """Organs that may lie around the lesion, if the recipe names none."""
+    def optional_labels(self) -> tuple[str, ...]:
+        """Organs that may be around the lesion, if the recipe names none."""
         return ORGANS if self.label is None else ()
 
     def shape_labels(self) -> tuple[str, ...]:
         """The lesion."""
         return (self.lesion,)
 
-    def label_policy(self) -> LabelPolicy:
-        """The lesion's voxels become the organ."""
-        return self.label_map or "paint"
-
     def leaves_unknown(self) -> bool:
-        """Whether label maps get 255 somewhere: by the policy, or in unlabelled margins."""
+        """Whether label maps get 255 (ignore): by the policy, or in unlabelled margins."""
         margins = self.margin_mm > 0 and self.margin_into == "surroundings"
         return super().leaves_unknown() or (margins and self.label_policy() == "paint")
 
@@ -114,7 +109,7 @@ class Removal(MaskSection):
 
         Raises:
             MaskError: If the host has no such lesion.
-            PlacementError: If no lesion is of the asked volume, or none lies in an organ.
+            PlacementError: If no lesion is within ``volume_ml``, or none lies in an organ.
         """
         del donor
         lesions = _Lesions(host, self.lesion)
@@ -155,7 +150,7 @@ class Removal(MaskSection):
         }
 
     def build(self, host: Case, donor: Case | None, params: Params) -> Mask:
-        """The lesion and its margin, and what each voxel's label will be.
+        """The lesion and its margin, with the new label value of each voxel.
 
         Raises:
             MaskError: If the parameters are another host's, or its label map has changed.
@@ -195,7 +190,7 @@ class _Lesions:
         self.volumes_ml = [count * host.labels.voxel_volume_ml for count in counts]
 
     def crop(self, parts: list[int]) -> tuple[Region, Box]:
-        """These parts as a tight boolean crop, and where it lies in the host.
+        """Parts as a tight boolean crop, and its box in the host.
 
         Raises:
             MaskError: If there is no such part.
@@ -215,11 +210,11 @@ class _Lesions:
         host = self.host
         inner, start = self.crop(parts)
         _, lesion, box = grow_within(host.labels, inner, start, 0.0)
-        there = np.isin(host.labels.array[box.slices], host.values_of(organ))
-        return round(exophytic_share(lesion, there, host.labels.spacing_mm), 4)
+        in_organ = np.isin(host.labels.array[box.slices], host.values_of(organ))
+        return round(exophytic_share(lesion, in_organ, host.labels.spacing_mm), 4)
 
     def organ_of(self, number: int) -> str | None:
-        """The organ that a part is named after or lies in; None if there is none."""
+        """The organ in a part's name, else the one around it; None if there is none."""
         host = self.host
         inner, start = self.crop([number])
         reach_mm = max(NEIGHBOURHOOD_MM, *host.labels.spacing_mm)
@@ -228,28 +223,21 @@ class _Lesions:
         own = np.bincount(labels[lesion]).argmax()
         structure_of = {value: name for name, value in host.label_names.items()}
         organ = _LESION_NAME.split(structure_of[int(own)])[0]
-        if _has_voxels(host, organ):
+        if has_voxels(host, organ):
             return organ
         counts = np.bincount(labels[near & ~lesion], minlength=1)
-        found = {
+        voxels = {
             name: int(counts[value])
             for value, name in structure_of.items()
             if value < counts.size and counts[value] and not _LESION_NAME.search(name)
         }
-        return max(found, key=found.__getitem__, default=None)
-
-
-def _has_voxels(host: Case, organ: str) -> bool:
-    """Whether the host has a structure or union of that name, and any of it."""
-    if organ not in host.label_names and organ not in host.unions:
-        return False
-    return bool(np.isin(host.labels.array, host.values_of(organ)).any())
+        return max(voxels, key=voxels.__getitem__, default=None)
 
 
 def _nearest_organ(
     host: Case, lesion: Region, box: Box, organ: tuple[int, ...]
 ) -> npt.NDArray[np.integer]:
-    """For each voxel of ``box`` the nearest value of the organ, which may have several."""
+    """For each voxel of ``box`` the nearest value of the organ, which may have several values."""
     from scipy.ndimage import distance_transform_edt
 
     labels: Array = host.labels.array
@@ -272,6 +260,6 @@ def _nearest_organ(
 
 
 def _general_name(host: Case, organ: str) -> str:
-    """The largest union that an organ's side or lobe belongs to: what a checkpoint knows."""
+    """The largest union that contains an organ (a side or lobe), since checkpoints know unions."""
     unions = [name for name, parts in host.unions.items() if organ in parts]
     return max(unions, key=lambda name: len(host.unions[name]), default=organ)

@@ -1,7 +1,7 @@
-"""Smooth random solids: an ellipsoid whose surface carries a few waves.
+"""Smooth random solids: ellipsoids with a few waves on their surface.
 
-A handful of numbers describes one, in millimetres of the patient, so the same solid can be cut
-from any grid and its size has a hard bound.
+A few numbers in millimetres describe one, so the same solid can be sampled on any grid, and its
+size is bounded.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Waves:
 
     @property
     def greatest(self) -> float:
-        """A bound that the bumpy radius never exceeds."""
+        """Upper bound of the radius."""
         return 1.0 + sum(self.amplitudes)
 
     def radius(self, directions: Points) -> Points:
@@ -54,8 +54,8 @@ def draw_waves(rng: np.random.Generator, radius_mm: float, roughness: float) -> 
     """Random waves; small solids get fewer bumps, so that none is finer than a few mm.
 
     Args:
-        rng: The stream of the mask.
-        radius_mm: Radius of the solid that will carry them.
+        rng: The mask's random generator.
+        radius_mm: Radius of the solid.
         roughness: Sum of the amplitudes as a share of the radius, below 1.
     """
     directions = rng.normal(size=(NUM_WAVES, 3))
@@ -74,7 +74,7 @@ def draw_waves(rng: np.random.Generator, radius_mm: float, roughness: float) -> 
 
 @dataclass(frozen=True)
 class WavyShape:
-    """An ellipsoid with waves, anywhere in the patient.
+    """An ellipsoid with waves on its surface.
 
     Attributes:
         centre_mm: RAS+ mm.
@@ -90,7 +90,7 @@ class WavyShape:
 
     @property
     def reach_mm(self) -> float:
-        """No point of the solid is farther from the centre."""
+        """Upper bound of the distance of any point from the centre."""
         return max(self.radii_mm) * self.waves.greatest
 
     def contains(self, points_mm: Points) -> npt.NDArray[np.bool_]:
@@ -99,7 +99,7 @@ class WavyShape:
         local /= np.maximum(np.asarray(self.radii_mm), 1e-9)
         distance = np.sqrt(np.einsum("...d,...d->...", local, local))
         inside = distance <= 1.0 - sum(self.waves.amplitudes)
-        # Only the shell that the waves can reach needs their cosines.
+        # Only the shell between the least and the greatest radius needs the waves' cosines.
         shell = ~inside & (distance <= self.waves.greatest)
         if shell.any():
             unit = local[shell] / distance[shell][:, None]
@@ -169,12 +169,12 @@ def as_rotation(turn: Points) -> tuple[Quaternion, bool]:
 
 
 def reflection(normal: Points) -> Points:
-    """The (3, 3) reflection on the plane with a normal (3,) of any length."""
+    """The (3, 3) reflection in the plane with a normal (3,) of any length."""
     return np.asarray(np.eye(3) - 2 * np.outer(normal, normal) / (normal @ normal))
 
 
-def turn_onto(start: Points, end: Points) -> Points:
-    """The smallest rotation (3, 3) from one unit vector to another; none where one is zero."""
+def rotation_between(start: Points, end: Points) -> Points:
+    """The smallest rotation (3, 3) from one unit vector to another; identity if one is zero."""
     from scipy.spatial.transform import Rotation
 
     axis = np.cross(start, end)

@@ -1,4 +1,4 @@
-"""From masks to what is painted of them: slices, a part that is not too large, the label map."""
+"""From a 3D mask to 2D samples: its slices, a part that is small enough, the label map."""
 
 from __future__ import annotations
 
@@ -22,35 +22,40 @@ from synthct.volume import Array, Box, Index3, Volume
 from synthct.volume.regions import components, move
 from synthct.volume.views import IGNORE, VIEW_AXIS, View
 
-#: A slice is worth drawing if it shows at least this share of the largest slice's area.
+#: Random slices have at least this share of the largest slice's area.
 LEAST_AREA_SHARE = 0.25
 
-#: Waves on the edge of a part, as a share of its radius.
+#: Height of the waves on the edge of a part, as a share of its radius.
 PART_ROUGHNESS = 0.15
 
 
 def draw_slices(
     mask: Mask, view: View, rule: SliceRule, max_extent_mm: float | None, rng: np.random.Generator
 ) -> list[Params]:
-    """Choose what 2D samples show of a 3D mask.
+    """Choose the slices of a 3D mask that become 2D samples.
 
     Args:
         mask: The 3D mask.
-        view: Across which axis the slices lie.
-        rule: ``largest``; ``random``: drawn by area among the slices with at least a quarter of
-            the largest one's area; ``all``, or ``SeveralSlices``.
-        max_extent_mm: Take only a part of at most this extent where there is more: of the slice
-            or, where several are taken, of the 3D mask, so that they are of one piece.
-        rng: The stream of the mask.
+        view: Plane of the slices.
+        rule: See ``MaskSection.slices``.
+        max_extent_mm: See ``MaskSection.max_extent_mm``; several slices share one part, so that
+            they fit each other.
+        rng: The mask's random generator.
 
     Returns:
         Parameters for ``slice_of`` as JSON, one for each sample, in the order of the slices.
 
     Raises:
-        PlacementError: If no slice shows the least area that the rule asks for.
+        PlacementError: If no slice has the rule's least area.
     """
     if rule == "random" or rule == "largest":
-        index = _largest(mask, view) if rule == "largest" else _random(mask, view, rng)
+        area = _areas(mask, view)
+        index = mask.box.start_ijk[VIEW_AXIS[view]] + int(np.argmax(area))
+        if rule == "random":
+            weight = np.where(area >= LEAST_AREA_SHARE * area.max(), area, 0)
+            # Not rng.choice: one uniform number per draw keeps the random stream simple to replay.
+            drawn = np.searchsorted(np.cumsum(weight), rng.random() * weight.sum(), "right")
+            index = mask.box.start_ijk[VIEW_AXIS[view]] + int(drawn)
         flat = take_slice(mask, view, index)
         part = None if max_extent_mm is None else draw_part(flat, max_extent_mm, rng)
         return [{"slice_index": index, "part": part}]
@@ -62,7 +67,7 @@ def draw_slices(
 
 
 def slice_of(mask: Mask, view: View, params: Params) -> Mask:
-    """What one sample shows of a 3D mask: the part and slice that ``draw_slices`` chose.
+    """The slice (and part) of a 3D mask that ``draw_slices`` chose for one sample.
 
     Raises:
         MaskError: If the mask has no voxel there.
@@ -74,43 +79,33 @@ def slice_of(mask: Mask, view: View, params: Params) -> Mask:
 
 
 def _areas(mask: Mask, view: View) -> npt.NDArray[np.int64]:
-    """Voxels of the mask, or of its core, in each slice of its box."""
+    """Number of voxels of the mask, or of its core, in each slice of its box."""
     across = tuple(axis for axis in range(3) if axis != VIEW_AXIS[view])
-    shown = mask.region.array if mask.core is None else mask.core
-    return np.asarray(np.count_nonzero(shown, axis=across), dtype=np.int64)
-
-
-def _largest(mask: Mask, view: View) -> int:
-    return mask.box.start_ijk[VIEW_AXIS[view]] + int(np.argmax(_areas(mask, view)))
-
-
-def _random(mask: Mask, view: View, rng: np.random.Generator) -> int:
-    area = _areas(mask, view)
-    weight = np.where(area >= LEAST_AREA_SHARE * area.max(), area, 0)
-    # Not rng.choice: one uniform number per draw keeps the stream simple to replay.
-    chosen = int(np.searchsorted(np.cumsum(weight), rng.random() * weight.sum(), "right"))
-    return mask.box.start_ijk[VIEW_AXIS[view]] + chosen
+    region = mask.region.array if mask.core is None else mask.core
+    return np.asarray(np.count_nonzero(region, axis=across), dtype=np.int64)
 
 
 def _several(mask: Mask, view: View, rule: SeveralSlices) -> list[int]:
-    """The slices that a rule asks for, rising; the largest is one of them."""
+    """Indices of the slices that a rule selects, ascending; the largest is one of them."""
     axis = VIEW_AXIS[view]
     counts, spacing_mm = _areas(mask, view), mask.region.spacing_mm[axis]
     voxel_mm2 = mask.region.voxel_volume_ml * 1000 / spacing_mm
     largest = int(np.argmax(counts))
-    wanted = np.arange(counts.size)
+    candidates = np.arange(counts.size)
     if rule.every_mm is not None:
         step = rule.every_mm / spacing_mm
         steps = np.arange(-np.floor(largest / step), (counts.size - 1 - largest) // step + 1)
-        wanted = np.unique(np.rint(largest + steps * step).astype(int).clip(0, counts.size - 1))
-    shown = wanted[(counts[wanted] > 0) & (counts[wanted] * voxel_mm2 >= rule.min_area_mm2)]
-    if not shown.size:
+        candidates = np.rint(largest + steps * step).astype(int).clip(0, counts.size - 1)
+        candidates = np.unique(candidates)
+    areas = counts[candidates]
+    chosen = candidates[(areas > 0) & (areas * voxel_mm2 >= rule.min_area_mm2)]
+    if not chosen.size:
         raise PlacementError(
             f"the largest {view} slice of the mask shows {counts[largest] * voxel_mm2:.0f} mm2, "
             f"less than min_area_mm2 {rule.min_area_mm2:g}; lower it, or draw larger masks",
             Counter(min_area_mm2=1),
         )
-    return [mask.box.start_ijk[axis] + int(n) for n in shown]
+    return [mask.box.start_ijk[axis] + int(n) for n in chosen]
 
 
 def take_slice(mask: Mask, view: View, index: int) -> Mask:
@@ -130,13 +125,7 @@ def take_slice(mask: Mask, view: View, index: int) -> Mask:
 
 
 def on_slice(volume: Volume, flat: Mask, view: View) -> tuple[Volume, Volume]:
-    """The whole slice of a volume on which a mask of ``take_slice`` lies, and the mask on it.
-
-    Args:
-        volume: The host's CT or label map.
-        flat: A mask one voxel thick along the axis of ``view``.
-        view: Across which axis the slices lie.
-    """
+    """The whole slice of a volume that a mask of ``take_slice`` lies on, and the mask on it."""
     axis = VIEW_AXIS[view]
     plane = volume.slab(axis, flat.box.start_ijk[axis])
     region = np.zeros(plane.shape, dtype=bool)
@@ -145,18 +134,18 @@ def on_slice(volume: Volume, flat: Mask, view: View) -> tuple[Volume, Volume]:
 
 
 def draw_part(mask: Mask, max_extent_mm: float, rng: np.random.Generator) -> Params | None:
-    """Choose a random part of a mask that is too large to paint in one go.
+    """Choose a random part of a mask that is larger than ``max_extent_mm``.
 
     The part is a ball with a wavy edge around a place well inside the mask, so that the model
-    meets no straight cut.
+    sees no straight cut.
 
     Args:
-        mask: One voxel thick, or 3D; an axis with a single voxel is not counted.
+        mask: One voxel thick, or 3D; an axis with a single voxel does not count.
         max_extent_mm: Greatest extent of the part along the grid's axes.
-        rng: The stream of the mask.
+        rng: The mask's random generator.
 
     Returns:
-        Parameters for ``take_part``; None where the whole mask fits.
+        Parameters for ``take_part``; None if the whole mask fits.
     """
     from scipy.ndimage import distance_transform_edt
 
@@ -164,7 +153,7 @@ def draw_part(mask: Mask, max_extent_mm: float, rng: np.random.Generator) -> Par
     wide = [(n, s) for n, s in zip(region.shape, spacing, strict=True) if n > 1]
     if all(n * s <= max_extent_mm for n, s in wide):
         return None
-    # Voxels reach half a voxel beyond their centres on either side.
+    # Voxels extend half a voxel beyond their centres on either side.
     reach_mm = max(0.0, (max_extent_mm - max(s for _, s in wide)) / 2)
     waves = draw_waves(rng, reach_mm, PART_ROUGHNESS)
     radius_mm = reach_mm / waves.greatest
@@ -179,12 +168,7 @@ def draw_part(mask: Mask, max_extent_mm: float, rng: np.random.Generator) -> Par
 
 
 def take_part(mask: Mask, params: Params | None) -> Mask:
-    """The part that ``draw_part`` chose: connected, and around the place that was drawn.
-
-    Args:
-        mask: The mask that ``params`` were drawn for.
-        params: Of ``draw_part``; None returns the mask unchanged.
-    """
+    """The connected part of a mask that ``draw_part`` chose; the whole mask without ``params``."""
     if params is None:
         return mask
     shape = WavyShape.from_json(params["shape"])
@@ -198,18 +182,14 @@ def take_part(mask: Mask, params: Params | None) -> Mask:
 
 
 def paint_labels(labels: Volume, mask: Mask, policy: LabelPolicy, value: int | None) -> Array:
-    """The label map as it is after painting.
+    """The label map after painting, a copy with the type of ``labels``.
 
     Args:
         labels: Label map on the host's grid: the whole, a slice one voxel thick, or any crop.
-        mask: Where was painted; what lies outside of ``labels`` is left out.
+        mask: The painted mask; its voxels outside of ``labels`` are ignored.
         policy: ``paint`` gives the voxels ``value``, ``ignore`` 255, ``keep`` changes nothing;
-            ``relabel`` gives 255 as well, until the program has been asked.
-        value: The painted label's value; needed for ``paint`` only, and not where the mask has
-            ``values`` of its own.
-
-    Returns:
-        A copy with the type of ``labels``.
+            ``relabel`` gives 255, which the program's labels replace later.
+        value: The painted label's value; needed for ``paint`` if the mask has no ``values``.
 
     Raises:
         MaskError: If there is no value to paint, or the grids differ.
@@ -250,8 +230,8 @@ def _offset(region: Volume, labels: Volume) -> Index3:
 
 
 def _narrowed(mask: Mask, region: Array, what: str) -> Mask:
-    """``mask`` with fewer voxels, tightly boxed."""
-    narrowed = mask.only(region)
+    """``mask`` cropped to ``region``; an error that names ``what`` if that is empty."""
+    narrowed = mask.restricted_to(region)
     if narrowed is None:
         raise MaskError(f"the mask has no voxel in {what}; choose another slice or part")
     return narrowed

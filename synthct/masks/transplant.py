@@ -1,4 +1,4 @@
-"""Transplants: a lesion of another patient, carried in millimetres into an organ of the host."""
+"""Transplants: a lesion of another patient, moved in millimetres into an organ of the host."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from synthct.errors import MaskError
 from synthct.masks.accept import Accept, Reason
@@ -19,27 +19,28 @@ from synthct.masks.base import (
     MaskSection,
     Params,
     PlacementError,
+    Rising,
     check_drawn_for,
     make_mask,
 )
 from synthct.masks.deform import Displacement, draw_velocity
-from synthct.masks.ground import Ground
-from synthct.masks.lesion import Lesion, carry, find_lesion
-from synthct.masks.place import Wish, find_place
+from synthct.masks.lesion import Lesion, find_lesion, transform_lesion
+from synthct.masks.organ_site import OrganSite
+from synthct.masks.place import PlacementTarget, find_place
+from synthct.masks.placement import check_placement
 from synthct.masks.query import Query
-from synthct.masks.settle import settle
 from synthct.masks.shape import (
     Points,
     as_rotation,
     draw_rotation,
     reflection,
+    rotation_between,
     rotation_matrix,
-    turn_onto,
 )
 from synthct.volume.anatomy import LesionFacts, OrganPart, lesions_of, organ_parts
 from synthct.volume.case import Case
 
-#: Structures that a lesion does not grow into, wherever a host has them.
+#: Structures that a lesion must not reach into, where the host has them.
 NEIGHBOURS = (
     "adrenal_gland", "aorta", "autochthon_left", "autochthon_right", "colon", "duodenum",
     "esophagus", "gallbladder", "heart", "iliopsoas_left", "iliopsoas_right",
@@ -48,56 +49,52 @@ NEIGHBOURS = (
     "vertebrae",
 )  # fmt: skip
 
-#: Exophytic shares of lesions that are placed at random: about those of real kidney tumours.
+#: Range of the exophytic share for random placement: about that of real kidney tumours.
 RANDOM_EXOPHYTIC = (0.1, 0.7)
 
 
 class Deform(BaseModel):
-    """How the lesion is changed on its way.
+    """Random transformation of the lesion.
 
     Attributes:
-        max_displacement_mm: No point is moved further by the elastic part.
-        scale: Linear scale, drawn evenly in its logarithm; the upper end gives way where the
-            lesion would get too large for the organ.
+        max_displacement_mm: Greatest displacement of any point by the elastic part.
+        scale: Range of the linear scale, log-uniform; the upper end is lowered where the lesion
+            would get too large for the organ.
         rotate_deg: Greatest angle of a rotation about any axis.
-        flip: Whether half of the lesions are mirrored, on a plane that leaves their outer side
+        flip: Whether half of the lesions are mirrored, in a plane that leaves their outer side
             outside.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_displacement_mm: Annotated[float, Field(ge=0, le=30)] = 6.0
-    scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(le=10)]] = (0.7, 1.4)
+    scale: Annotated[
+        tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(le=10)]], Rising
+    ] = (0.7, 1.4)
     rotate_deg: Annotated[float, Field(ge=0, le=180)] = 20.0
     flip: bool = True
-
-    @field_validator("scale")
-    @classmethod
-    def _range_rises(cls, value: tuple[float, float]) -> tuple[float, float]:
-        if value[0] > value[1]:
-            raise ValueError(f"the range {list(value)} must rise: [least, greatest]")
-        return value
 
 
 class Transplant(MaskSection):
     """A donor's lesion in the host's organ.
 
     Attributes:
-        label: The donor's structure, and what is painted.
-        into: The organ, of the host; and of the donor where placement is matched.
-        donors: Name of the source that the donors are from.
-        query: Which of their lesions are taken.
-        part: Of a donor's lesions that are taken one drawn at random, or the largest.
-        placement: ``matched`` keeps the lesion's place along the organ's axes, its depth and how
-            far it bulges out, on the same or, mirrored, on the other side; ``random`` puts it
-            anywhere in the organ.
-        deform: How it is changed.
+        label: The lesion label of the donor; also the label that is painted.
+        into: The organ of the host; with matched placement also of the donor.
+        donors: Name of the source of the donors.
+        query: Which of their lesions may be used.
+        part: One random lesion of the donor's matching ones, or the largest.
+        placement: ``matched`` keeps the lesion's place along the organ's axes, its depth and its
+            exophytic share, on the same side or mirrored on the other; ``random`` is anywhere in
+            the organ.
+        deform: How the lesion is transformed.
         accept: Limits that every accepted transplant keeps.
-        tries: So many places and deformations are tried.
+        tries: Number of places and deformations that are tried.
     """
 
     needs_donor: ClassVar[bool] = True
     changes_lesion: ClassVar[LesionChange | None] = "added"
+    default_label_map: ClassVar[LabelPolicy] = "paint"
 
     kind: Literal["transplant"] = "transplant"
     label: str
@@ -110,16 +107,16 @@ class Transplant(MaskSection):
     accept: Accept = Accept()
     tries: Annotated[int, Field(ge=1, le=100)] = 10
 
-    def wanted_labels(self) -> tuple[str, ...]:
+    def required_labels(self) -> tuple[str, ...]:
         """The organ."""
         return (self.into,)
 
-    def useful_labels(self) -> tuple[str, ...]:
-        """What the lesion keeps clear of, and organs that it does not grow into."""
+    def optional_labels(self) -> tuple[str, ...]:
+        """Structures that the lesion keeps clear of or must not reach into."""
         return tuple(dict.fromkeys((self.label, *self.accept.avoid, *NEIGHBOURS)))
 
     def donor_labels(self) -> tuple[str, ...]:
-        """The lesion; and the organ, where its place in it is kept."""
+        """The lesion; with matched placement also the organ."""
         return (self.label, self.into) if self.placement == "matched" else (self.label,)
 
     def shape_labels(self) -> tuple[str, ...]:
@@ -130,55 +127,53 @@ class Transplant(MaskSection):
         """The lesion and its organ."""
         return self.label, self.into
 
-    def takes(self, lesions: Sequence[LesionFacts]) -> list[LesionFacts]:
-        """Those of a donor's lesions that the query asks for and that can be placed."""
-        taken = [lesion for lesion in lesions if self.query.takes(lesion)]
+    def eligible_lesions(self, lesions: Sequence[LesionFacts]) -> list[LesionFacts]:
+        """The lesions of a donor that match the query and that can be placed."""
+        matching = [lesion for lesion in lesions if self.query.matches(lesion)]
         if self.placement == "random":
-            return taken
-        return [one for one in taken if one.seat is not None and one.seat.exophytic_share < 1]
+            return matching
+        return [one for one in matching if one.seat is not None and one.seat.exophytic_share < 1]
 
-    def takes_split(self, split: str) -> bool:
-        """Whether the query asks for donors of a split."""
+    def accepts_split(self, split: str) -> bool:
+        """Whether the query allows donors of a split."""
         return not self.query.split or split in self.query.split
 
-    def label_policy(self) -> LabelPolicy:
-        """Where the lesion was painted, the label map says so."""
-        return self.label_map or "paint"
-
     def draw(self, host: Case, donor: Case | None, rng: np.random.Generator) -> Params:
-        """Draw deformations and places until one keeps all limits.
+        """Draw transformations and places until one try keeps all limits.
 
         Raises:
             MaskError: If there is no donor, or it is the host's patient.
-            PlacementError: If nothing legal was found; says how often each limit was in the way.
+            PlacementError: If no try keeps all limits; counts which limit each one broke.
         """
         donor = self._other_patient(host, donor)
         with _counted_as("no_lesion"):
             facts = self._draw_lesion(donor, rng)
         lesion = find_lesion(donor, self.label, facts.number)
         with _counted_as("no_organ"):
-            grounds = self._grounds(host)
-        roomy = [
-            n for n, g in enumerate(grounds, 1) if self._room(lesion, g) >= self.deform.scale[0]
+            sites = self._organ_sites(host)
+        large_enough = [
+            number
+            for number, site in enumerate(sites, 1)
+            if self._largest_scale(lesion, site) >= self.deform.scale[0]
         ]
-        if not roomy:
+        if not large_enough:
             raise PlacementError(
                 f"case {host.case_id}: {self.label} {lesion.volume_ml:.1f} ml of donor "
                 f"{donor.case_id} is more than {self.accept.organ_fraction:g} of {self.into} "
-                f"{grounds[0].part.volume_ml:.1f} ml even at scale {self.deform.scale[0]:g}; "
+                f"{sites[0].part.volume_ml:.1f} ml even at scale {self.deform.scale[0]:g}; "
                 "choose smaller donors or a smaller scale",
                 Counter(organ_fraction=1),
             )
         reasons: Counter[str] = Counter()
         for attempt in range(1, self.tries + 1):
-            organ_part = roomy[int(rng.integers(len(roomy)))]
-            ground = grounds[organ_part - 1]
-            change, bend = self._draw_change(facts, lesion, ground, rng)
-            carried = carry(lesion, change, bend)
-            wish = self._wish(facts, ground.part, carried.scale, rng)
-            origin, reason = find_place(ground, carried, wish, rng)
+            organ_part = large_enough[int(rng.integers(len(large_enough)))]
+            site = sites[organ_part - 1]
+            change, bend = self._draw_change(facts, lesion, site, rng)
+            transformed = transform_lesion(lesion, change, bend)
+            target = self._placement_target(facts, site.part, transformed.scale, rng)
+            origin, reason = find_place(site, transformed, target, rng)
             if origin is not None:
-                reason = settle(ground, carried, origin).reason
+                reason = check_placement(site, transformed, origin).reason
                 if reason is None:
                     return {
                         "kind": self.kind,
@@ -210,49 +205,47 @@ class Transplant(MaskSection):
         check_drawn_for(params, "host", host)
         check_drawn_for(params, "donor", donor)
         lesion = find_lesion(donor, self.label, params["part"])
-        grounds = self._grounds(host)
-        if not 1 <= params["organ_part"] <= len(grounds):
+        sites = self._organ_sites(host)
+        if not 1 <= params["organ_part"] <= len(sites):
             raise MaskError(
-                f"case {host.case_id}: '{self.into}' has {len(grounds)} parts but part "
+                f"case {host.case_id}: '{self.into}' has {len(sites)} parts but part "
                 f"{params['organ_part']} was drawn; was its label map changed?"
             )
-        ground = grounds[params["organ_part"] - 1]
-        verdict = settle(ground, carry(lesion, params), np.asarray(params["origin_mm"]))
-        if verdict.reason is not None:
-            reason: Reason = verdict.reason
+        site = sites[params["organ_part"] - 1]
+        placement = check_placement(
+            site, transform_lesion(lesion, params), np.asarray(params["origin_mm"])
+        )
+        if placement.reason is not None:
             raise PlacementError(
                 f"case {host.case_id}: the recorded transplant of donor {donor.case_id} breaks "
-                f"the limit {reason}; draw it anew with the present accept",
-                Counter({reason: 1}),
+                f"the limit {placement.reason}; draw it anew with the present accept",
+                Counter({str(placement.reason): 1}),
             )
         described = lesions_of(donor, self.label, self.into)[lesion.number - 1]
         facts: dict[str, Any] = {
-            **verdict.facts,
-            "organ_volume_ml": round(ground.part.volume_ml, 4),
-            "organ_side": ground.part.side,
+            **placement.facts,
+            "organ_volume_ml": round(site.part.volume_ml, 4),
+            "organ_side": site.part.side,
             "donor_lesion": described.as_json(),
             "attempt": params["attempt"],
         }
-        return make_mask(host, verdict.region, verdict.box.start_ijk, self.label, facts)
+        return make_mask(host, placement.region, placement.box.start_ijk, self.label, facts)
 
     def origins(self, donor: Case, params: Params, points_mm: Points) -> Points:
-        """Where in the donor the tissue at some places of a transplant came from.
+        """Donor coordinates (..., 3) of places in a transplant; all in RAS+ mm.
 
         Args:
             donor: The donor that ``params`` were drawn for.
-            params: Of ``draw``.
-            points_mm: (..., 3), RAS+ mm of the host.
-
-        Returns:
-            (..., 3), RAS+ mm of the donor.
+            params: From ``draw``.
+            points_mm: (..., 3) in the host.
         """
         check_drawn_for(params, "donor", donor)
         lesion = find_lesion(donor, self.label, params["part"])
-        return carry(lesion, params).origins(points_mm - np.asarray(params["origin_mm"]))
+        return transform_lesion(lesion, params).origins(points_mm - np.asarray(params["origin_mm"]))
 
     def _other_patient(self, host: Case, donor: Case | None) -> Case:
         if donor is None:
-            raise MaskError(f"mask '{self.name}': a transplant needs a donor case")
+            raise MaskError(f"mask '{self.name}': a transplant needs a donor case; give one")
         if donor.patient_id == host.patient_id:
             raise MaskError(
                 f"mask '{self.name}': donor {donor.case_id} and host {host.case_id} are the same "
@@ -261,21 +254,21 @@ class Transplant(MaskSection):
         return donor
 
     def _draw_lesion(self, donor: Case, rng: np.random.Generator) -> LesionFacts:
-        """One of the donor's lesions that are taken."""
+        """One of the donor's eligible lesions."""
         lesions = lesions_of(donor, self.label, self.into)
-        taken = self.takes(lesions)
-        if not taken:
-            found = ", ".join(f"{one.volume_ml:.3g} ml" for one in lesions[:3])
+        eligible = self.eligible_lesions(lesions)
+        if not eligible:
+            volumes = ", ".join(f"{one.volume_ml:.3g} ml" for one in lesions[:3])
             cut = " (some cut by the field of view)" if any(o.is_cut for o in lesions) else ""
             raise MaskError(
-                f"case {donor.case_id}: no {self.label} that the query takes and whose place in "
-                f"{self.into} is known; there is {found}{cut}; widen the query, or choose "
+                f"case {donor.case_id}: no {self.label} that matches the query and whose place in "
+                f"{self.into} is known; there is {volumes}{cut}; widen the query, or choose "
                 "placement 'random' or another donor"
             )
-        return taken[int(rng.integers(len(taken)))] if self.part == "random" else taken[0]
+        return eligible[int(rng.integers(len(eligible)))] if self.part == "random" else eligible[0]
 
-    def _grounds(self, host: Case) -> list[Ground]:
-        """The parts of the organ that are no specks, the largest first."""
+    def _organ_sites(self, host: Case) -> list[OrganSite]:
+        """The connected parts of the organ without specks, the largest first."""
         known = [
             name
             for name in dict.fromkeys((self.label, *self.accept.avoid))
@@ -284,39 +277,39 @@ class Transplant(MaskSection):
         organ = host.values_of(self.into)
         avoid = {value for name in known for value in host.values_of(name)}.difference(organ)
         return [
-            Ground(host, part, organ, tuple(sorted(avoid)), self.accept)
+            OrganSite(host, part, organ, tuple(sorted(avoid)), self.accept)
             for part in organ_parts(host, self.into)
         ]
 
-    def _room(self, lesion: Lesion, ground: Ground) -> float:
-        """The greatest scale at which the lesion is not too large for the organ."""
-        share = self.accept.organ_fraction * ground.part.volume_ml / lesion.volume_ml
-        # A hair below the limit, since volumes are whole voxels.
+    def _largest_scale(self, lesion: Lesion, site: OrganSite) -> float:
+        """The greatest scale at which the lesion keeps the limit ``organ_fraction``."""
+        share = self.accept.organ_fraction * site.part.volume_ml / lesion.volume_ml
+        # Slightly below the limit, since volumes are rounded to whole voxels.
         return 0.999 * float(share ** (1 / 3))
 
-    def _wish(
+    def _placement_target(
         self, facts: LesionFacts, part: OrganPart, scale: float, rng: np.random.Generator
-    ) -> Wish:
-        """What the lesion's place shall be like."""
+    ) -> PlacementTarget:
+        """The target for the lesion's place: the donor's own, or a random one."""
         if self.placement == "random":
-            return Wish(float(rng.uniform(*RANDOM_EXOPHYTIC)))
+            return PlacementTarget(float(rng.uniform(*RANDOM_EXOPHYTIC)))
         seat = facts.seat
         assert seat is not None
         place = seat.seen_from(part.side).place
-        return Wish(seat.exophytic_share, place, seat.depth_mm * scale)
+        return PlacementTarget(seat.exophytic_share, place, seat.depth_mm * scale)
 
     def _draw_change(
         self,
         facts: LesionFacts,
         lesion: Lesion,
-        ground: Ground,
+        site: OrganSite,
         rng: np.random.Generator,
     ) -> tuple[dict[str, Any], Displacement | None]:
         """Scale, rotation, mirror and velocity as JSON; and the flow of that velocity."""
         low, high = self.deform.scale
-        high = min(high, self._room(lesion, ground))
+        high = min(high, self._largest_scale(lesion, site))
         scale = round(float(low * (high / low) ** rng.random()), 5)
-        rotation, mirror = as_rotation(self._draw_turn(facts, ground.part, rng))
+        rotation, mirror = as_rotation(self._draw_orientation(facts, site.part, rng))
         elastic = draw_velocity(
             rng, lesion.radius_mm * scale, lesion.reach_mm * scale, self.deform.max_displacement_mm
         )
@@ -328,19 +321,21 @@ class Transplant(MaskSection):
             "velocity": None if velocity is None else velocity.as_json(),
         }, bend
 
-    def _draw_turn(self, facts: LesionFacts, part: OrganPart, rng: np.random.Generator) -> Points:
-        """How the lesion is mirrored and turned, as an orthogonal (3, 3).
+    def _draw_orientation(
+        self, facts: LesionFacts, part: OrganPart, rng: np.random.Generator
+    ) -> Points:
+        """Mirroring and rotation of the lesion, as an orthogonal (3, 3).
 
-        First to the other side of the body where the organ is there, then flipped, then so that
-        its outer side faces the surface that is near its new place, then at random.
+        It is mirrored to the other side of the body if the organ part is there, flipped at random,
+        rotated so that its outer side faces the nearest surface at its new place, and at random.
         """
         seat = facts.seat
         outward = np.zeros(3)
         turn = np.eye(3)
         if seat is not None:
-            there = seat.seen_from(part.side)
-            outward = np.asarray(there.outward)
-            if there is not seat:
+            on_side = seat.seen_from(part.side)
+            outward = np.asarray(on_side.outward)
+            if on_side is not seat:
                 turn = reflection(np.array([1.0, 0.0, 0.0]))
         normal = rng.normal(size=3)
         normal -= outward * (outward @ normal)
@@ -348,13 +343,13 @@ class Transplant(MaskSection):
             turn = reflection(normal) @ turn
         if self.placement == "matched" and seat is not None:
             place = seat.seen_from(part.side).place
-            turn = turn_onto(outward, part.frame.outward(place)) @ turn
+            turn = rotation_between(outward, part.frame.outward(place)) @ turn
         return rotation_matrix(draw_rotation(rng, self.deform.rotate_deg)) @ turn
 
 
 @contextmanager
 def _counted_as(reason: Reason) -> Iterator[None]:
-    """Count a mask that is refused within as rejected for ``reason``."""
+    """Turn a `MaskError` in the block into a `PlacementError` for ``reason``."""
     try:
         yield
     except MaskError as err:

@@ -1,8 +1,8 @@
-"""Whether the painted region looks like its label to somebody who has learned it elsewhere.
+"""Mask adherence: whether a segmenter trained on other patients finds the label where it should be.
 
-The judge is a logistic regression on all products of a few local features (HU, means over 1, 2 and
-4 mm, roughness, gradient): it is trained in well under a second, draws no random numbers, and on
-real scans separates an organ from its surroundings as well as a random forest on the same features.
+The segmenter is a logistic regression on all products of a few local features (HU, means over 1, 2
+and 4 mm, roughness, gradient). It is trained in well under a second, draws no random numbers, and
+on real scans separates an organ from its surroundings as well as a random forest would.
 """
 
 from __future__ import annotations
@@ -19,30 +19,22 @@ from synthct.metrics.measure import Measure, Painting
 Features = npt.NDArray[np.float32]
 Region = npt.NDArray[np.bool_]
 
-#: A label is judged within so many millimetres of its border.
+#: A label is compared within this distance of its border.
 REACH_MM = 10.0
 
-#: HU beyond which tissues are not told apart any further.
+#: HU are clipped to this range.
 _RANGE_HU = (-1000.0, 400.0)
-#: HU below which, in steps of one window, soft tissue is told apart finely.
+#: Range of HU of soft tissue, for the finer features.
 _FINE_HU = (-200.0, 300.0)
 
 _MEANS_MM, _ROUGH_MM, _EDGE_MM = (1.0, 2.0, 4.0), 3.0, 2.0
 
-#: Weight of the penalty on squared coefficients, and steps of Newton's method.
+#: Weight of the ridge penalty, and the number of Newton steps.
 _RIDGE, _STEPS = 0.1, 20
 
 
 def local_features(hu: npt.NDArray[Any], spacing_mm: Sequence[float]) -> Features:
-    """What the segmenter sees of each pixel.
-
-    Args:
-        hu: A slice, (H, W).
-        spacing_mm: Size of a pixel along both axes.
-
-    Returns:
-        (H, W, F).
-    """
+    """The segmenter's features of each pixel, (H, W, F)."""
     from scipy.ndimage import gaussian_filter, gaussian_gradient_magnitude
 
     wide = np.clip(hu.astype(np.float32), *_RANGE_HU)
@@ -63,12 +55,7 @@ def local_features(hu: npt.NDArray[Any], spacing_mm: Sequence[float]) -> Feature
 
 
 def near(region: Region, spacing_mm: Sequence[float]) -> Region:
-    """The region and all that lies within ``REACH_MM`` of it.
-
-    Args:
-        region: Boolean (H, W), not empty.
-        spacing_mm: Size of a pixel along both axes.
-    """
+    """The region and all pixels within ``REACH_MM`` of it."""
     from scipy.ndimage import distance_transform_edt
 
     within: Region = distance_transform_edt(~region, sampling=list(spacing_mm)) <= REACH_MM
@@ -77,12 +64,12 @@ def near(region: Region, spacing_mm: Sequence[float]) -> Region:
 
 @dataclass(frozen=True, eq=False)
 class Segmenter:
-    """A trained judge of one label.
+    """A trained segmenter of one label.
 
     Attributes:
-        mean: (F,), of the features it was trained on.
-        std: (F,)
-        weights: Of the constant, the features and their products.
+        mean: (F,) mean of the training features.
+        std: (F,) standard deviation of the training features.
+        weights: Weights of the constant, the features and their products.
     """
 
     mean: npt.NDArray[np.float64]
@@ -95,7 +82,7 @@ class Segmenter:
 
         Args:
             features: (N, F), from ``local_features``.
-            inside: (N,), whether a pixel belongs to the label; both must occur.
+            inside: (N,), whether a pixel belongs to the label.
 
         Raises:
             ValueError: If all pixels are inside, or none.
@@ -108,7 +95,7 @@ class Segmenter:
         weights = np.zeros(design.shape[1])
         ridge = _RIDGE * np.eye(design.shape[1])
         for _ in range(_STEPS):  # Newton's method on the penalised likelihood
-            chance = _logistic(design @ weights)
+            chance = 1 / (1 + np.exp(-np.clip(design @ weights, -30, 30)))
             slope = design.T @ (chance - inside) + _RIDGE * weights
             curve = (design * (chance * (1 - chance))[:, None]).T @ design + ridge
             step = np.linalg.solve(curve, slope)
@@ -125,15 +112,15 @@ class Segmenter:
     def adherence(
         self, painted: npt.NDArray[Any], labelled: Region, spacing_mm: Sequence[float]
     ) -> float:
-        """Dice of what looks like the label with what should be it, near the border of the latter.
+        """Dice of the predicted and the given label, within ``REACH_MM`` of the latter's border.
 
         Args:
             painted: HU of a slice, (H, W).
-            labelled: Boolean (H, W); where the label should be.
+            labelled: Boolean (H, W): where the label should be.
             spacing_mm: Size of a pixel along both axes.
 
         Returns:
-            Between 0 and 1; NaN where nothing should be the label.
+            Between 0 and 1; NaN if ``labelled`` is empty.
         """
         if not labelled.any():
             return float("nan")
@@ -141,13 +128,13 @@ class Segmenter:
         hu, labelled = painted[window], labelled[window]
         judged = near(labelled, spacing_mm)
         looks = self.predict(local_features(hu, spacing_mm)[judged])
-        wanted = labelled[judged]
-        both = np.count_nonzero(looks & wanted)
-        return float(2 * both / (np.count_nonzero(looks) + np.count_nonzero(wanted)))
+        truth = labelled[judged]
+        both = np.count_nonzero(looks & truth)
+        return float(2 * both / (np.count_nonzero(looks) + np.count_nonzero(truth)))
 
 
 def _around(region: Region, spacing_mm: Sequence[float]) -> tuple[slice, ...]:
-    """The box around a region, with as much more as is judged and the filters reach."""
+    """The box around a region, with a margin for ``near`` and the filters."""
     window = []
     for axis, spacing in enumerate(spacing_mm):
         margin = int(np.ceil((REACH_MM + 4 * max(_MEANS_MM)) / spacing))
@@ -165,13 +152,8 @@ def _products(
     return np.concatenate([np.ones((len(z), 1)), z, z[:, first] * z[:, second]], axis=1)
 
 
-def _logistic(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    chance: npt.NDArray[np.float64] = 1 / (1 + np.exp(-np.clip(x, -30, 30)))
-    return chance
-
-
 def _of_label(painting: Painting) -> float | None:
-    """None where no label was asked for, or too few other patients show it."""
+    """None without a label, or if too few other patients have it."""
     if painting.labelled is None or painting.segmenter is None:
         return None
     return painting.segmenter.adherence(painting.image, painting.labelled, painting.spacing_mm)

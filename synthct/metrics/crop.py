@@ -1,4 +1,4 @@
-"""What the measures share: the surroundings of the mask, clipped, with thin axes dropped."""
+"""Shared by the measures: crops around the mask, clipped, without thin axes."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy.typing as npt
 Region = npt.NDArray[np.bool_]
 Picture = npt.NDArray[np.float64]
 
+#: HU of any number type; a range of HU.
+Hu = npt.NDArray[Any]
+Range = tuple[float, float]
 
-def check_shapes(original: npt.NDArray[Any], painted: npt.NDArray[Any], mask: Region) -> None:
-    """Refuse pictures and masks that do not belong together.
 
-    Raises:
-        ValueError: If a shape differs or the mask is not boolean.
-    """
+def check_shapes(original: Hu, painted: Hu, mask: Region) -> None:
+    """Raise a ``ValueError`` if a shape differs or the mask is not boolean."""
     if not original.shape == painted.shape == mask.shape:
         raise ValueError(
             f"original {original.shape}, painted {painted.shape} and mask {mask.shape} "
@@ -27,13 +27,9 @@ def check_shapes(original: npt.NDArray[Any], painted: npt.NDArray[Any], mask: Re
 
 
 def crop_to_mask(
-    original: npt.NDArray[Any],
-    painted: npt.NDArray[Any],
-    mask: Region,
-    range_hu: tuple[float, float] | None,
-    margin: int = 1,
+    original: Hu, painted: Hu, mask: Region, range_hu: Range | None, margin: int = 1
 ) -> tuple[Picture, Picture, Region]:
-    """The box around the mask and ``margin`` voxels more, as far as the picture goes.
+    """Crop to the mask's bounding box and a margin, within the picture.
 
     Axes one voxel long are dropped, so that a slice of any view is (H, W).
 
@@ -46,9 +42,6 @@ def crop_to_mask(
 
     Returns:
         Original and painted as float64, and the mask, all cropped alike.
-
-    Raises:
-        ValueError: If a shape differs or the mask is not boolean.
     """
     check_shapes(original, painted, mask)
     original, painted, mask = original.squeeze(), painted.squeeze(), mask.squeeze()
@@ -65,5 +58,5 @@ def crop_to_mask(
 
 
 def ratio(painted: float, original: float) -> float:
-    """``painted / original``, or NaN where the original has nothing to compare with."""
+    """``painted / original``; NaN if the original is not positive."""
     return painted / original if original > 0 else float("nan")

@@ -1,4 +1,4 @@
-"""How far the HU of a painting are from those of real tissue of its label."""
+"""Distance of the HU of a painting from those of real tissue of its label."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from synthct.metrics.measure import Measure, Painting
 
 Quantiles = npt.NDArray[np.float64]
 
-#: Points of a stored quantile function; 201 of them give the distance to well below 1 HU.
+#: Number of stored quantiles; 201 give the distance to well below 1 HU.
 LEVELS = 201
 
 
@@ -36,8 +36,8 @@ def hu_wasserstein(
 ) -> float:
     """Wasserstein-1 distance in HU between voxels and a reference distribution.
 
-    That is the area between both quantile functions: the least mean distance over which HU would
-    have to be moved to turn one distribution into the other.
+    It is the area between both quantile functions: the least mean shift in HU that turns one
+    distribution into the other.
 
     Args:
         hu: HU of any shape, such as ``ct[mask]``.
@@ -56,7 +56,7 @@ def hu_wasserstein(
 
 
 def _of_label(painting: Painting) -> float | None:
-    """Of what was painted as the label; None without label, or if no real tissue of it is known."""
+    """For the painted voxels of the label; None without a label or without real tissue of it."""
     if painting.labelled is None or painting.quantiles is None:
         return None
     tissue = painting.image[painting.labelled & painting.mask]

@@ -1,81 +1,48 @@
-"""How far a painting is from the voxels it replaced.
+"""Error of a painting against the voxels it replaced.
 
-Only a measure where the replaced tissue is the truth, as in a benchmark that paints over what was
-there: a perfect random painting still has about 1.41 times the error of the best guess.
+Only meaningful where the replaced tissue is the ground truth. Even a perfect random painting has
+about 1.41 times the error of the best guess.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
-from synthct.metrics.crop import Picture, Region, crop_to_mask
+from synthct.metrics.crop import Hu, Picture, Range, Region, crop_to_mask
 from synthct.metrics.measure import Measure
 
-#: Pixels to either side over which structural similarity averages.
+#: Radius in pixels of the window of structural similarity.
 _WINDOW = 5
 
 
 def mean_absolute_error(
-    original: npt.NDArray[Any],
-    painted: npt.NDArray[Any],
-    mask: Region,
-    range_hu: tuple[float, float] | None = None,
+    original: Hu, painted: Hu, mask: Region, range_hu: Range | None = None
 ) -> float:
-    """Mean absolute difference in HU over the mask.
-
-    Args:
-        original: HU of any shape.
-        painted: HU of the same shape; not rounded here, so a mean of variants may be given.
-        mask: Boolean, of the same shape, not empty.
-        range_hu: Least and greatest HU to clip both pictures to, or None.
-
-    Raises:
-        ValueError: If a shape differs, the mask is empty or not boolean.
-    """
+    """Mean absolute difference in HU over the mask, which must not be empty."""
     return float(np.abs(_change(original, painted, mask, range_hu)).mean())
 
 
-def mean_error(
-    original: npt.NDArray[Any],
-    painted: npt.NDArray[Any],
-    mask: Region,
-    range_hu: tuple[float, float] | None = None,
-) -> float:
-    """Mean of the painted less the mean of the original HU over the mask (signed).
-
-    Arguments and errors as of ``mean_absolute_error``.
-    """
+def mean_error(original: Hu, painted: Hu, mask: Region, range_hu: Range | None = None) -> float:
+    """Mean of painted minus original HU over the mask (signed)."""
     return float(_change(original, painted, mask, range_hu).mean())
 
 
-def psnr(
-    original: npt.NDArray[Any],
-    painted: npt.NDArray[Any],
-    mask: Region,
-    range_hu: tuple[float, float],
-) -> float:
+def psnr(original: Hu, painted: Hu, mask: Region, range_hu: Range) -> float:
     """Peak signal-to-noise ratio in dB over the mask, the peak being the width of ``range_hu``.
 
-    Infinite where nothing differs. Arguments and errors as of ``mean_absolute_error``.
+    Infinite where nothing differs.
     """
     error = float(np.square(_change(original, painted, mask, range_hu)).mean())
     peak = range_hu[1] - range_hu[0]
     return float(10 * np.log10(peak**2 / error)) if error > 0 else float("inf")
 
 
-def ssim(
-    original: npt.NDArray[Any],
-    painted: npt.NDArray[Any],
-    mask: Region,
-    range_hu: tuple[float, float],
-) -> float:
+def ssim(original: Hu, painted: Hu, mask: Region, range_hu: Range) -> float:
     """Mean structural similarity over the mask (Wang et al. 2004, equation 13).
 
     With their Gaussian window of 1.5 pixels and constants 0.01 and 0.03; the window reaches over
-    the mask's border. Arguments and errors as of ``mean_absolute_error``.
+    the mask's border.
     """
     from scipy.ndimage import gaussian_filter
 
@@ -99,10 +66,7 @@ def ssim(
 
 
 def _change(
-    original: npt.NDArray[Any],
-    painted: npt.NDArray[Any],
-    mask: Region,
-    range_hu: tuple[float, float] | None,
+    original: Hu, painted: Hu, mask: Region, range_hu: Range | None
 ) -> npt.NDArray[np.float64]:
     before, after, inside = crop_to_mask(original, painted, mask, range_hu, margin=0)
     if not inside.any():

@@ -1,49 +1,45 @@
-"""What a measure is: its name, unit and meaning, and how it is taken of a painting."""
+"""The definition of a measure: name, unit, meaning, and the function that computes it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-import numpy.typing as npt
-
-from synthct.metrics.crop import Region
+from synthct.metrics.crop import Hu, Range, Region
 
 if TYPE_CHECKING:
     from synthct.metrics.adherence import Segmenter
     from synthct.metrics.distribution import Quantiles
 
-#: The measures of a sample by name: None where one does not apply to it, NaN where it applies but
-#: cannot be computed. Neither is stored: both are null in a dataset.
+#: Values by name: None if a measure does not apply to the sample, NaN if it applies but cannot be
+#: computed. A dataset stores null for both.
 Measures = Mapping[str, float | None]
-
-Range = tuple[float, float]
 
 
 @dataclass(frozen=True, eq=False)
 class Painting:
-    """A painted slice, and what it is measured against.
+    """A painted slice, and the references that it is measured against.
 
     Attributes:
         original: int16 HU (rows, columns) before painting.
-        image: int16 HU after painting, of the same shape like all arrays here.
-        mask: Boolean: what was painted.
+        image: int16 HU after painting; all arrays have the same shape.
+        mask: Boolean: the painted pixels.
         spacing_mm: Size of a pixel along both axes.
-        range_hu: Range of the window in which it is measured.
-        codec_range_hu: What the model's codec can express; None where no model painted.
-        labelled: Boolean: where the painted label should be, inside of the mask and around it;
-            None where no label was asked for.
-        quantiles: HU of real tissue of the label; None if not known.
+        range_hu: Range of HU in which it is measured.
+        codec_range_hu: Range of HU of the model's codec; None if no model painted.
+        labelled: Boolean: where the painted label should be, inside and around the mask; None
+            without a label.
+        quantiles: HU quantiles of real tissue of the label; None if unknown.
         segmenter: Trained on the label in other patients; None if there are too few.
-        has_truth: Whether the replaced tissue is what should have been painted.
-        is_painted: False for the host's own slice in a pair.
-        earlier: HU (N,) inside of the mask of the earlier variants of the mask.
+        has_truth: Whether the replaced tissue is the ground truth.
+        is_painted: False for the host's unpainted slice of a pair.
+        earlier: HU (N,) inside the mask, of each earlier variant.
     """
 
-    original: npt.NDArray[Any]
-    image: npt.NDArray[Any]
+    original: Hu
+    image: Hu
     mask: Region
     spacing_mm: tuple[float, float]
     range_hu: Range
@@ -53,10 +49,10 @@ class Painting:
     segmenter: Segmenter | None = None
     has_truth: bool = False
     is_painted: bool = True
-    earlier: Sequence[npt.NDArray[Any]] = ()
+    earlier: Sequence[Hu] = ()
 
     @property
-    def windowed(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any], Region, Range]:
+    def windowed(self) -> tuple[Hu, Hu, Region, Range]:
         """The arguments of measures that compare original and image within the window."""
         return self.original, self.image, self.mask, self.range_hu
 
@@ -66,14 +62,14 @@ class Measure:
     """One measure of a sample: a column of every dataset.
 
     Attributes:
-        name: Of the column.
-        text: What it is, in a few words.
-        of: Takes it of a painting. None: it does not apply; NaN: it cannot be computed.
-        unit: Of its values; empty for ratios and shares.
-        worse: Which values are bad: the higher or the lower ones, or those that are further from
-            0 or (as a ratio) from 1; None where the value alone does not say.
+        name: Name of the column.
+        text: Description in a few words.
+        of: Computes the value; see ``Measures`` for None and NaN.
+        unit: Unit of the values; empty for ratios and shares.
+        worse: Which values are bad: higher or lower ones, or those further from 0 or (as a ratio)
+            from 1; None if a value alone is neither good nor bad.
         has_limits: Whether a recipe may limit it.
-        needs_paint: Whether it judges paint, so that it does not apply to a host's own slice.
+        needs_paint: Whether it does not apply to a host's unpainted slice.
         dtype: Arrow type of the column, which is always nullable.
     """
 
@@ -89,14 +85,14 @@ class Measure:
 
     @property
     def label(self) -> str:
-        """What it is, with the unit."""
+        """The description with the unit."""
         return f"{self.text}, {self.unit}" if self.unit else self.text
 
     def badness(self, value: float) -> float:
-        """A number that grows with how bad a value is.
+        """A number that is higher for worse values.
 
         Raises:
-            ValueError: If the value alone does not say how good a sample is.
+            ValueError: If ``worse`` is None.
         """
         match self.worse:
             case "higher":

@@ -1,25 +1,15 @@
-"""The promise of every sample: nothing outside the mask has changed."""
+"""Check that nothing outside the mask has changed."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 
-from synthct.metrics.crop import Region, check_shapes
+from synthct.metrics.crop import Hu, Region, check_shapes
 from synthct.metrics.measure import Measure
 
 
-def outside_max_abs_diff(
-    original: npt.NDArray[Any], painted: npt.NDArray[Any], mask: Region
-) -> int:
+def outside_max_abs_diff(original: Hu, painted: Hu, mask: Region) -> int:
     """Greatest absolute difference outside the mask, in HU; 0 is the only good value.
-
-    Args:
-        original: Integer HU of any shape.
-        painted: Integer HU of the same shape.
-        mask: Boolean, true where the model painted.
 
     Raises:
         ValueError: If a shape differs, the mask is not boolean or a picture is not of integers.
@@ -28,7 +18,7 @@ def outside_max_abs_diff(
     for picture in (original, painted):
         if not np.issubdtype(picture.dtype, np.integer):
             raise ValueError(f"pictures are compared as integer HU, not {picture.dtype}")
-    # Equality first: it needs no wider copy and is the rule.
+    # Equality first: it is the usual case and needs no int64 copy.
     different = (original != painted) & ~mask
     if not different.any():
         return 0

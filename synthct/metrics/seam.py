@@ -1,14 +1,13 @@
-"""How visible the border of the mask is: the step between neighbours on either side of it."""
+"""How visible the border of the mask is: steps between neighbouring voxels across it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from synthct.metrics.crop import Region, crop_to_mask, ratio
+from synthct.metrics.crop import Hu, Range, Region, crop_to_mask, ratio
 from synthct.metrics.measure import Measure
 
 
@@ -26,23 +25,8 @@ class SeamSteps(NamedTuple):
     pairs: int
 
 
-def seam_steps(
-    original: npt.NDArray[Any],
-    painted: npt.NDArray[Any],
-    mask: Region,
-    range_hu: tuple[float, float] | None = None,
-) -> SeamSteps:
-    """Absolute HU differences between face neighbours of which one is in the mask and one is not.
-
-    Args:
-        original: HU of any shape.
-        painted: HU of the same shape.
-        mask: Boolean, of the same shape.
-        range_hu: Least and greatest HU to clip both pictures to, or None.
-
-    Raises:
-        ValueError: If a shape differs or the mask is not boolean.
-    """
+def seam_steps(original: Hu, painted: Hu, mask: Region, range_hu: Range | None = None) -> SeamSteps:
+    """Absolute HU differences between face neighbours, one in the mask and one not."""
     before, after, inside = crop_to_mask(original, painted, mask, range_hu)
     painted_hu, original_hu, pairs = 0.0, 0.0, 0
     for axis in range(inside.ndim):
@@ -53,41 +37,25 @@ def seam_steps(
     return SeamSteps(painted_hu, original_hu, pairs)
 
 
-def seam_ratio(
-    original: npt.NDArray[Any],
-    painted: npt.NDArray[Any],
-    mask: Region,
-    range_hu: tuple[float, float] | None = None,
-) -> float:
+def seam_ratio(original: Hu, painted: Hu, mask: Region, range_hu: Range | None = None) -> float:
     """Mean step across the mask's border, painted over original; 1 is seamless.
 
-    Above 1 the border shows; below 1 the painting clings to its surroundings more than tissue
-    does. NaN where the mask has no border or the original does not change across it.
-    Arguments and errors as of ``seam_steps``.
+    Above 1 the border is visible; below 1 the painting is smoother across it than real tissue.
+    NaN if the mask has no border or the original does not change across it.
     """
     return pooled_seam_ratio([seam_steps(original, painted, mask, range_hu)])
 
 
-def seam_overshoot(
-    painted: npt.NDArray[Any], mask: Region, range_hu: tuple[float, float] | None = None
-) -> float:
-    """How far the mean HU of the mask's rim lies beyond those of both of its sides; 0 is between.
+def seam_overshoot(painted: Hu, mask: Region, range_hu: Range | None = None) -> float:
+    """Difference in HU of the mask's rim from the range between its two sides; 0 if within it.
 
-    The rim is the outermost layer of voxels inside the mask, its sides are the layer outside and
-    the third layer inside. Unlike the seam ratio it sees a faint ring in grainy tissue, where the
-    step between any two voxels is mostly noise, and not the step to a lesion of other HU.
-
-    Args:
-        painted: HU of any shape.
-        mask: Boolean, of the same shape.
-        range_hu: Least and greatest HU to clip to, or None.
+    The rim is the outermost layer of voxels inside the mask; its sides are the layer outside and
+    the third layer inside. Unlike the seam ratio it detects a faint ring in noisy tissue, and
+    ignores the step to a lesion of other HU.
 
     Returns:
         Signed, in HU: positive for a bright ring. NaN where the mask has no third layer or no
         outside.
-
-    Raises:
-        ValueError: If a shape differs or the mask is not boolean.
     """
     from scipy.ndimage import binary_dilation, binary_erosion
 

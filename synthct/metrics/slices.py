@@ -1,25 +1,18 @@
-"""Whether neighbouring slices of a painting fit each other."""
+"""Continuity of a painting between neighbouring slices."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 
-from synthct.metrics.crop import Region, check_shapes, ratio
+from synthct.metrics.crop import Hu, Range, Region, check_shapes, ratio
 
 
 def z_jump_ratio(
-    original: npt.NDArray[Any],
-    painted: npt.NDArray[Any],
-    mask: Region,
-    axis: int,
-    range_hu: tuple[float, float] | None = None,
+    original: Hu, painted: Hu, mask: Region, axis: int, range_hu: Range | None = None
 ) -> float:
     """Mean step between neighbouring slices inside the mask, painted over original.
 
-    1 is as continuous as the scan was; slices painted one by one are above.
+    1 is as continuous as the scan; slices that are painted independently are above 1.
 
     Args:
         original: HU (I, J, K).
@@ -31,9 +24,6 @@ def z_jump_ratio(
     Returns:
         The ratio, or NaN where no two neighbouring slices are both in the mask or the original
         does not change between them.
-
-    Raises:
-        ValueError: If a shape differs or the mask is not boolean.
     """
     check_shapes(original, painted, mask)
     stacks = [np.moveaxis(a, axis, 0) for a in (original, painted, mask)]

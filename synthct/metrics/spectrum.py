@@ -1,58 +1,43 @@
-"""Whether the grain of a painting has the frequencies of the tissue it replaced.
+"""Whether the noise of a painting has the frequencies of the tissue it replaced.
 
-The texture ratio is one number for all frequencies; here smooth paint, white noise and a pattern
-of the network's own are told apart from the scanner's noise even where their strength agrees.
+Unlike the texture ratio, it distinguishes smooth paint, white noise and network artefacts from the
+scanner's noise even where their strength agrees.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
-from synthct.metrics.crop import Picture, Region, crop_to_mask
+from synthct.metrics.crop import Hu, Picture, Range, Region, crop_to_mask
 from synthct.metrics.measure import Measure
 
-#: Rings between 0 and the Nyquist frequency, and one more for what lies beyond it along diagonals,
-#: where networks leave checkerboards. The first is left out: it holds the shape of the mask and
-#: the trend rather than grain.
+#: Rings between 0 and the Nyquist frequency; one more lies beyond it along diagonals, where
+#: checkerboard artefacts are. The first ring is left out: it holds the mask's shape and the trend.
 BINS = 8
 
-#: Voxels of the eroded mask below which a spectrum says nothing.
+#: Least number of voxels of the eroded mask for a spectrum.
 LEAST_VOXELS = 64
 
-#: Voxels (standard deviation) over which the trend is averaged that is taken off first.
+#: Standard deviation in voxels of the filter for the trend, which is subtracted first.
 _TREND = 3.0
 
-#: HU² per bin that are added to both spectra: the rounding of HU to integers.
+#: HU² per bin that are added to both spectra: the variance of rounding to integers.
 _ROUNDING = 1 / 12
 
 
 def spectrum_distance(
-    original: npt.NDArray[Any],
-    painted: npt.NDArray[Any],
-    mask: Region,
-    range_hu: tuple[float, float] | None = None,
+    original: Hu, painted: Hu, mask: Region, range_hu: Range | None = None
 ) -> float:
     """Root mean square difference in dB between two radial noise power spectra inside the mask.
 
-    The noise power spectrum is the squared Fourier transform of what is left when the local mean
-    is taken off, within the mask eroded by one voxel, averaged over rings of equal frequency (in
-    cycles per voxel; ICRU report 87 has the definition for a square region). 0 is equal grain,
-    and 3 dB a factor of two in power at a typical frequency.
-
-    Args:
-        original: HU of any shape.
-        painted: HU of the same shape.
-        mask: Boolean, of the same shape.
-        range_hu: Least and greatest HU to clip both pictures to, or None.
+    The noise power spectrum is the squared Fourier transform of the picture minus its local mean,
+    within the mask eroded by one voxel, averaged over rings of equal frequency (in cycles per
+    voxel; ICRU report 87 defines it for a square region). 0 is equal noise, and 3 dB a factor of
+    two in power at a typical frequency.
 
     Returns:
-        The distance, or NaN where fewer than ``LEAST_VOXELS`` voxels are left of the mask.
-
-    Raises:
-        ValueError: If a shape differs or the mask is not boolean.
+        The distance; NaN if the eroded mask has fewer than ``LEAST_VOXELS`` voxels.
     """
     from scipy.ndimage import binary_erosion
 
@@ -76,9 +61,7 @@ def _radial_power(picture: Picture, core: Region) -> npt.NDArray[np.float64]:
     frequency = np.sqrt(
         sum(f**2 for f in np.meshgrid(*map(np.fft.fftfreq, core.shape), indexing="ij"))
     )
-    ring = np.minimum(
-        (frequency * 2 * BINS).astype(int), BINS
-    )  # the corners are a ring of their own
+    ring = np.minimum((frequency * 2 * BINS).astype(int), BINS)  # the last holds the corners
     total = np.bincount(ring.ravel(), power.ravel(), minlength=BINS + 1)
     count = np.bincount(ring.ravel(), minlength=BINS + 1)
     mean: npt.NDArray[np.float64] = (total / np.maximum(count, 1))[1:] + _ROUNDING

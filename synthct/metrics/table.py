@@ -1,7 +1,7 @@
-"""The list of all measures of a sample.
+"""The table of all measures of a sample.
 
-From it follow the columns of datasets, the limits that a recipe may set, and what card, report,
-evaluation and exports say of each measure. A new one is a file with its row, and a name here.
+Columns of datasets, limits in recipes, and the texts of card, report, evaluation and exports follow
+from it. A new measure is a file with its definition, and its name in the table.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from synthct.metrics.spectrum import SPECTRUM_DISTANCE
 from synthct.metrics.texture import TEXTURE_RATIO
 from synthct.metrics.variants import VARIANT_DIVERSITY
 
-#: By name, in the order of the columns.
+#: Measures by name, in the order of the columns.
 MEASURES: dict[str, Measure] = {
     measure.name: measure
     for measure in (

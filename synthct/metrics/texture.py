@@ -1,28 +1,20 @@
-"""Whether a painting is as grainy as the tissue it replaced."""
+"""Whether a painting has the fine texture of the tissue it replaced."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 
-from synthct.metrics.crop import Picture, Region, crop_to_mask, ratio
+from synthct.metrics.crop import Hu, Picture, Range, Region, crop_to_mask, ratio
 from synthct.metrics.measure import Measure
 
 
 def texture_ratio(
-    original: npt.NDArray[Any],
-    painted: npt.NDArray[Any],
-    mask: Region,
-    range_hu: tuple[float, float] | None = None,
-    *,
-    erode: int = 2,
+    original: Hu, painted: Hu, mask: Region, range_hu: Range | None = None, *, erode: int = 2
 ) -> float:
     """Root mean square of the Laplacian inside the mask, painted over original.
 
-    The Laplacian is that of the nearest neighbours (a 3x3 kernel on a slice); the mask is eroded
-    first, so that the border is left to the seam ratio. Below 1 the painting is too smooth.
+    The Laplacian uses nearest neighbours (a 3x3 kernel on a slice). The mask is eroded first,
+    since its border is measured by the seam ratio. Below 1 the painting is too smooth.
 
     Args:
         original: HU of any shape.
@@ -32,7 +24,7 @@ def texture_ratio(
         erode: Voxels (city-block distance) by which the mask is eroded, at least 1.
 
     Returns:
-        The ratio, or NaN where nothing of the mask is left or the original is flat.
+        The ratio; NaN if the eroded mask is empty or the original is flat.
 
     Raises:
         ValueError: If a shape differs, the mask is not boolean or ``erode`` is below 1.

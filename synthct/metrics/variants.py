@@ -1,4 +1,4 @@
-"""Whether several paintings of one mask differ, or the model has painted the same thing again."""
+"""Diversity: whether several paintings of one mask differ."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from synthct.metrics.measure import Measure, Painting
 
 
 def variant_diversity(hu: npt.NDArray[Any], others: Iterable[npt.NDArray[Any]]) -> float:
-    """One less the correlation with the most similar other painting of the same mask.
+    """1 minus the correlation with the most similar other painting of the same mask.
 
-    0 is a copy, whatever its brightness and contrast; about 1 is as different as two places of
+    0 is a copy, whatever its brightness and contrast; about 1 is as different as two places in
     one tissue. (Box masks over several organs correlate by their anatomy.)
 
     Args:
@@ -36,13 +36,13 @@ def _correlation(one: npt.NDArray[Any], two: npt.NDArray[Any]) -> float:
     a, b = one.astype(np.float64), two.astype(np.float64)
     a, b = a - a.mean(), b - b.mean()
     scale = float(np.sqrt((a @ a) * (b @ b)))
-    if scale == 0:  # a flat picture is a copy of a flat one, and like nothing else
+    if scale == 0:  # two flat pictures are copies of each other
         return 1.0 if not a.any() and not b.any() else 0.0
     return min(1.0, float(a @ b) / scale)
 
 
 def _of_earlier(painting: Painting) -> float | None:
-    """None for the first variant, which has nothing to differ from."""
+    """None for the first variant, which has no earlier ones."""
     if not painting.earlier:
         return None
     return variant_diversity(painting.image[painting.mask], painting.earlier)

@@ -1,10 +1,10 @@
-"""What checkpoints state of themselves, validated: patches, noise schedule, training."""
+"""The JSON files of checkpoints, validated: patches, noise schedule, training."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -20,16 +20,21 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class PatchFields(BaseModel):
-    """What every network that ``synthct train`` makes declares of the patches it takes.
+    """The patches that a network takes; every network that ``synthct train`` makes declares them.
 
     Attributes:
-        labels: Names of the structures that it can paint; "whatever fits" is always there.
+        labels: Structures that it can paint; "whatever fits" is always possible.
         codecs: Preset name or fields of a codec by label, and ``default`` for all the others.
         patch_sizes: Side lengths in pixels of the patches that it was trained on.
         spacing_range_mm: Least and greatest in-plane spacing that it was trained on.
+        shape: For recipes: the fields that shape the weights. Training that starts from a
+            checkpoint cannot change them.
+        summary: For recipes: what a checkpoint's card says after the number of parameters.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    shape: ClassVar[tuple[str, ...]] = ()
+    summary: ClassVar[str] = ""
 
     labels: Annotated[tuple[Label, ...], Field(max_length=1000)] = ()
     codecs: Annotated[Mapping[str, str | dict[str, Any]], Field(min_length=1, max_length=1001)] = (
@@ -44,7 +49,7 @@ class PatchFields(BaseModel):
     @classmethod
     def _check_labels_differ(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(labels)) < len(labels):
-            raise ValueError("a label stands there twice")
+            raise ValueError("a label is there twice")
         return labels
 
     @field_validator("codecs")
@@ -98,7 +103,7 @@ class _TrainedOn(BaseModel):
 
 
 class TrainingFacts(BaseModel):
-    """``training.json``: what licences, training scans and a next training follow from."""
+    """``training.json``: licence, cases and noise schedule."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
@@ -137,7 +142,7 @@ OF_DIFFUSERS = {"_class_name", "_diffusers_version", "_name_or_path"}
 
 
 def check_range(label: str, codec: Window | Knots) -> None:
-    """Refuse a codec in which all tissues look the same."""
+    """Refuse a codec in which all tissues are the same."""
     low, high = codec.range_hu
     if high - low < 1 or low >= HU_MAX or high <= HU_MIN or high - low > 2**17:
         raise ValueError(f"'{label}' spans {low:g}..{high:g} HU")

@@ -1,7 +1,7 @@
-"""The folder of a checkpoint: which of its files are opened, and what they must be beforehand.
+"""The folder of a checkpoint: checks before any of its files is used.
 
-JSON, word lists and safetensors only, plain files of a sane size that lie where they seem to,
-classes from the layouts in ``networks``, and no code. Each network checks its own configs.
+Only JSON, word lists and safetensors, in regular files of limited size inside the folder; classes
+from a list of layouts; no code. Each network validates its own configs.
 """
 
 from __future__ import annotations
@@ -11,18 +11,16 @@ import json
 import logging
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from synthct.errors import CheckpointError
 from synthct.models.layout import INDEX, INDEX_KEYS, Component, Layout
-from synthct.models.network import Network
-from synthct.models.networks import class_names, network_of
-from synthct.models.networks.palette import Palette
+from synthct.storage.hub import COMMIT, HUB_ID, asking_hub
 
-TRAINING = "training.json"
-#: Hashes of these files, in the format of ``sha256sum``: finite weights may still be damaged.
+TRAINING, README = "training.json", "README.md"
+#: Hashes of the files, in the format of ``sha256sum``: damaged weights may still be finite.
 SUMS = "SHA256SUMS"
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
@@ -34,30 +32,69 @@ _MAX_HEADER_BYTES = 1 << 24
 _log = logging.getLogger(__name__)
 
 
+def download_folder(name: str, revision: str, layouts: Sequence[Layout]) -> tuple[Path, str]:
+    """Download a checkpoint's files from the Hub.
+
+    Args:
+        name: The id of the repository.
+        revision: Commit, tag or branch.
+        layouts: Pipelines whose files are downloaded; nothing else is.
+
+    Returns:
+        The folder and the commit.
+
+    Raises:
+        CheckpointError: If the name is no Hub id.
+        HubError: If the Hub does not deliver it.
+    """
+    from huggingface_hub import snapshot_download
+
+    if not HUB_ID.fullmatch(name):
+        raise CheckpointError(
+            f"checkpoint '{name}' is no Hub id 'owner/name', but a revision is given; remove it"
+        )
+    files = dict.fromkeys(file for layout in layouts for file in layout.all_files)
+    with asking_hub(f"checkpoint '{name}' at revision '{revision}'"):
+        folder = Path(
+            snapshot_download(
+                name, revision=revision, allow_patterns=[*files, TRAINING, SUMS, README]
+            )
+        )
+        commit = folder.name  # a snapshot's folder is named after its commit
+        if not COMMIT.fullmatch(commit):
+            raise ValueError(f"it calls a commit '{commit}'")
+    return folder, commit
+
+
 def check_folder(
-    folder: Path, name: str, *, from_hub: bool
-) -> tuple[type[Network], dict[str, str]]:
-    """Refuse a folder of which not everything is as it must be, and hash its files.
+    folder: Path, name: str, layouts: Sequence[Layout], *, from_hub: bool
+) -> tuple[Layout, dict[str, str]]:
+    """Refuse a folder with a file that is missing, damaged or not allowed, and hash its files.
 
     Args:
         folder: The checkpoint's folder.
         name: The checkpoint's name, for messages.
-        from_hub: Whether it lies in the cache of the Hub, whose files are links to its store.
+        layouts: The allowed pipelines.
+        from_hub: Whether it is in the Hub's cache, where files are links out of the folder.
 
     Returns:
-        The kind of its network, and the sha256 of each file that takes part in painting.
+        The layout of its pipeline, and the sha256 of each file that takes part in painting.
 
     Raises:
-        CheckpointError: If a file is missing, no plain file, too large or not what ``SHA256SUMS``
-            says; or if it holds code or pickles in place of safetensors, or asks for a class that
-            synthct does not run.
+        CheckpointError: If a file is missing, not regular, too large or not as in ``SHA256SUMS``;
+            if there is code, or pickles in place of safetensors; or if a class is not allowed.
     """
     if not (folder / INDEX).exists():
-        raise CheckpointError(f"checkpoint '{name}' lacks {INDEX}; {_hint(folder, Palette.layout)}")
+        raise CheckpointError(f"checkpoint '{name}' lacks {INDEX}; {_hint(folder, layouts[0])}")
     _require_plain(folder, INDEX, name, anywhere=from_hub)
     index = read_json(folder / INDEX, name)
-    network = _network(index, name)
-    layout = network.layout
+    pipeline = index.get("_class_name")
+    layout = next((one for one in layouts if one.class_name == pipeline), None)
+    if layout is None:
+        raise CheckpointError(
+            f"checkpoint '{name}' asks for the pipeline {pipeline}; synthct runs "
+            f"{', '.join(one.class_name for one in layouts)} only"
+        )
     files = layout.files_in(folder)
     missing = [n for n in files if not (folder / n).exists()]
     if missing:
@@ -81,19 +118,19 @@ def check_folder(
         _check_sums(folder / SUMS, hashes, name)
     else:
         _log.info("checkpoint %s has no %s: damaged weights may go unnoticed", name, SUMS)
-    return network, {n: hashes[n] for n in files}
+    return layout, {n: hashes[n] for n in files}
 
 
 def write_sums(folder: Path) -> None:
-    """Write the hashes by which ``check_folder`` finds damage; the last file of a checkpoint."""
-    layout = _network(read_json(folder / INDEX, folder.name), folder.name).layout
-    files = [n for n in (*layout.files_in(folder), TRAINING) if (folder / n).exists()]
-    lines = [f"{_sha256(folder / n, folder.name)}  {n}\n" for n in files]
+    """Write the hashes that ``check_folder`` compares; the last file of a new checkpoint."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    names = [path.relative_to(folder).as_posix() for path in files]
+    lines = [f"{_sha256(folder / n, folder.name)}  {n}\n" for n in names if n not in (SUMS, README)]
     (folder / SUMS).write_text("".join(lines))
 
 
 def read_json(path: Path, name: str) -> dict[str, Any]:
-    """A JSON object in which every key stands once and every number is finite.
+    """Read a JSON object without duplicate keys or numbers that are not finite.
 
     Raises:
         CheckpointError: If the file holds anything else.
@@ -110,7 +147,7 @@ def read_json(path: Path, name: str) -> dict[str, Any]:
 
 
 def _hint(folder: Path, layout: Layout) -> str:
-    """What to do about a file that is missing."""
+    """What to do about a missing file."""
     for weights in layout.weights:
         path = folder / weights
         if path.exists():
@@ -154,23 +191,8 @@ def _require_plain(folder: Path, file: str, name: str, *, anywhere: bool) -> Non
         raise CheckpointError(f"checkpoint '{name}': {file} {what}")
 
 
-def _network(index: Mapping[str, Any], name: str) -> type[Network]:
-    """The kind of network whose pipeline a folder names.
-
-    Raises:
-        CheckpointError: If it is none of those that synthct runs.
-    """
-    pipeline = index.get("_class_name")
-    if (network := network_of(pipeline)) is None:
-        raise CheckpointError(
-            f"checkpoint '{name}' asks for the pipeline {pipeline}; synthct runs "
-            f"{', '.join(class_names())} only"
-        )
-    return network
-
-
 def _check_classes(folder: Path, index: Mapping[str, Any], layout: Layout, name: str) -> None:
-    """Refuse every class but those of the layout, and every component that it does not have."""
+    """Refuse classes and components that are not in the layout."""
     for component in layout.components:
         classes = [_class_of(index.get(component.name), component)]
         if component.weights is not None:
@@ -200,7 +222,7 @@ def _check_classes(folder: Path, index: Mapping[str, Any], layout: Layout, name:
 
 
 def _class_of(entry: Any, component: Component) -> Any:
-    """The class in an entry of model_index.json; the entry itself where it is not allowed."""
+    """The class in an entry of model_index.json; the entry itself if it is not allowed."""
     match entry:
         case [str(library), str(class_name)] if library in component.libraries:
             return class_name
@@ -208,7 +230,7 @@ def _class_of(entry: Any, component: Component) -> Any:
 
 
 def _own_class(config: Mapping[str, Any]) -> Any:
-    """The class that a network's own config names, as diffusers or transformers write it."""
+    """The class that a component's config names, in diffusers' or transformers' format."""
     match config.get("architectures"):
         case [str(class_name)]:
             return class_name
@@ -216,7 +238,7 @@ def _own_class(config: Mapping[str, Any]) -> Any:
 
 
 def _check_weights_header(folder: Path, weights: str, name: str) -> None:
-    """Refuse weights whose header claims more than there is, before they are read."""
+    """Refuse weights whose header is longer than the file or the limit."""
     path = folder / weights
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -254,7 +276,7 @@ def _sha256(path: Path, name: str) -> str:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
-        raise ValueError("a key stands there twice")
+        raise ValueError("a key is there twice")
     return value
 
 

@@ -1,43 +1,40 @@
-"""What networks of other makers have in common: shapes in their configs, and what recipes add.
+"""Shared by networks that were trained elsewhere: configs, and the settings that recipes add.
 
-diffusers and transformers run many more variants of these networks than synthct can paint with;
-configs are checked for that before weights are read, and the rest of a config is for these
-libraries to check. Such a checkpoint does not declare labels, codecs and spacings: the recipe does.
+diffusers and transformers run more variants of these networks than synthct can paint with; configs
+are checked for that, and the rest is left to these libraries. Labels, codecs and spacings are
+stated in the recipe, not in such a checkpoint.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from synthct.models.config import Channels, check_range
 from synthct.models.methods import Diffusion
-from synthct.models.network import Misfit, described
+from synthct.models.network import CheckpointFiles, Misfit, described
 from synthct.models.patch import PatchRules
 from synthct.volume.intensity import parse_codec
 
-if TYPE_CHECKING:
-    from synthct.models.checkpoint import CheckpointFiles
-
 Layers = Annotated[int, Field(ge=1, le=64)]
 Side = Annotated[int, Field(ge=1, le=4096)]
-#: Channels of a picture: grey, or three of which CT fills all with the same.
+#: Channels of an image: grey or RGB; CT fills all three alike.
 Pixels = Literal[1, 3]
 
-#: Where the recipe states no range, every scan is painted on its own grid.
+#: Without a range in the recipe, every scan is painted on its own grid.
 ANY_SPACING_MM = (0.01, 100.0)
 
 
 class ForeignConfig(BaseModel):
-    """A config of which only the fields that painting depends on are checked."""
+    """A config, checked only in the fields that painting depends on."""
 
     model_config = ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False)
 
 
 class BlocksConfig(ForeignConfig):
-    """What the networks of diffusers have in common.
+    """The common fields of diffusers' U-Nets and autoencoders.
 
     Attributes:
         block_out_channels: Channels per level; each level but the first has half the resolution.
@@ -77,7 +74,7 @@ class UnetConfig(BlocksConfig):
 
 
 def codec_misfits(files: CheckpointFiles, inpaint: Diffusion) -> Iterator[Misfit]:
-    """Codecs that are missing from the recipe, or in which tissues look the same."""
+    """Missing codecs, and codecs in which all tissues are the same."""
     if inpaint.codecs is None:
         yield Misfit(
             (),
@@ -92,15 +89,15 @@ def codec_misfits(files: CheckpointFiles, inpaint: Diffusion) -> Iterator[Misfit
 
 
 def stated_rules(inpaint: Diffusion, labels: Sequence[str], side: int) -> PatchRules:
-    """The rules that a recipe states for a checkpoint that does not declare them.
+    """The patch rules that a recipe states for a checkpoint.
 
     Args:
         inpaint: The recipe's section.
-        labels: The labels that it provides.
+        labels: The labels that the checkpoint provides.
         side: Side of its patches in pixels.
 
     Raises:
-        CheckpointError: If they make no sense.
+        CheckpointError: If the rules are invalid.
     """
     return PatchRules.from_config(
         {

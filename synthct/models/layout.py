@@ -1,7 +1,7 @@
-"""The folder of a pipeline: its components, the class of each, and the files it is read from.
+"""The layout of a pipeline's folder: components, their classes and their files.
 
-Each kind of network states its own layout in ``networks/``; nothing that a ``model_index.json``
-says makes anything else run or any other file be opened.
+Each kind of network states its own. No other class is run and no other file opened, whatever a
+``model_index.json`` names.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class Component:
 
     Attributes:
         name: Its key in ``model_index.json``, and its folder.
-        role: What a message calls it.
+        role: Description in messages.
         libraries: Libraries by which its class may be named there.
         class_name: The one class that is run.
         files: Alternative sets of files; the first complete set is read.
-        optional: Files that are also read where they exist.
+        optional: Files that are also read if they exist.
     """
 
     name: str
@@ -67,9 +67,9 @@ class Layout:
 
     Attributes:
         class_name: The pipeline's class.
-        what: What a message calls such a checkpoint.
+        what: Description in messages.
         components: What is loaded, beside the scheduler.
-        ignored: Keys of ``model_index.json`` that are neither loaded nor missed.
+        ignored: Keys of ``model_index.json`` that are not loaded and may be missing.
         has_schedule: Whether it comes with a noise schedule.
     """
 
@@ -83,11 +83,6 @@ class Layout:
     def weights(self) -> tuple[str, ...]:
         """The safetensors of all components."""
         return tuple(c.weights for c in self.components if c.weights is not None)
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        """Every file that takes part in painting, as a new folder has them."""
-        return self.files_in(Path())
 
     @property
     def all_files(self) -> Iterator[str]:

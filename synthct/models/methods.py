@@ -1,7 +1,6 @@
-"""How masks are painted: the section ``inpaint`` of a recipe, by its ``method``.
+"""The section ``inpaint`` of a recipe, by its ``method``: a network, or a control to compare with.
 
-A network paints, or a control does: the arms that a network must beat, with the same masks. Each
-section says what it needs of the rest of a build, so that nobody asks for its class.
+Class attributes say what a method needs from a build, so that no other code asks for its class.
 """
 
 from __future__ import annotations
@@ -39,28 +38,28 @@ Scheduler = Literal[
 
 #: The scheduler of unconditional models.
 REPAINT = "repaint"
-#: What its jumps are where a recipe does not say: as in the paper and in diffusers.
+#: Default jumps, as in the paper and in diffusers.
 JUMP_LENGTH, JUMP_N_SAMPLE = 10, 10
 
-#: In a prompt, stands for the label that is painted.
+#: Placeholder of the painted label in a prompt.
 LABEL = "{label}"
 Prompt = Annotated[str, Field(max_length=1000)]
 
 Value = TypeVar("Value")
-#: A tuple that a recipe writes as a list: ``_named`` makes Python of JSON, where that is strict.
+#: A tuple written as a list: pydantic's strict mode refuses lists that come from Python.
 Listed = Annotated[Value, BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)]
 Spacing = Annotated[float, Field(ge=0.01, le=100)]
 
-#: Settings that only checkpoints of other makers take, which do not declare these themselves.
+#: Settings for checkpoints that were trained elsewhere and do not declare them.
 FOREIGN = ("prompt", "codecs", "labels", "spacing_range_mm", "jump_length", "jump_n_sample")
 
 
 class MethodWords(NamedTuple):
-    """The parts of sentences in which a dataset's card speaks of a method.
+    """Parts of the sentences in a dataset's card about a method.
 
     Attributes:
-        who: Who did what to a region.
-        inside: What is inside of the mask.
+        who: Subject and verb: what changed a region.
+        inside: What is inside the mask.
         how: What was done for each sample.
     """
 
@@ -78,12 +77,12 @@ DIFFUSION_WORDS = MethodWords(
 
 
 class Method(BaseModel):
-    """A section ``inpaint``, as everything but the method itself sees it.
+    """The base of all sections ``inpaint``.
 
     Attributes:
-        words: What a dataset's card says of it.
+        words: For a dataset's card.
         needs_donor: Whether every mask needs a donor of another patient, whose voxels are pasted.
-        mixes_real_tissue: Whether voxels of scans may show in what it paints.
+        mixes_real_tissue: Whether voxels of real scans may appear in a painting.
         varies: Whether another seed gives another painting of the same mask.
     """
 
@@ -96,11 +95,11 @@ class Method(BaseModel):
 
     @property
     def network(self) -> Diffusion | None:
-        """What is asked of a checkpoint's network; None for a control, which needs none."""
+        """The settings of a network; None for a control."""
         return None
 
     def settings(self) -> dict[str, str]:
-        """The settings that a dataset's card shows, in that order."""
+        """The settings in a dataset's card, in that order."""
         return {name: str(value) for name, value in self.model_dump().items()}
 
 
@@ -113,19 +112,19 @@ class Diffusion(Method):
         revision: Commit or tag of a Hub repository.
         scheduler: The sampler, by its usual name.
         num_inference_steps: Passes of the model per sample; more is slower and finer.
-        guidance_scale: How strongly the prompt is insisted on, or the label, for a checkpoint that
-            was trained with ``label_dropout``; 1 is without guidance, more takes twice the passes.
+        guidance_scale: Classifier-free guidance by the prompt, or by the label of a checkpoint that
+            was trained with ``label_dropout``; 1 for none, else twice the passes.
         dtype: Arithmetic of the model; bfloat16 is faster and a little coarser.
         batch_size: Patches painted together, of up to 128 pixels (fewer larger ones). Part of
             the recipe because it changes low bits.
-        prompt: The prompt of a checkpoint that is guided by text, for all labels, or by label with
-            ``default`` for the others and for whatever fits; ``{label}`` stands for the label.
-        codecs: Preset name or fields of a codec by label, and ``default`` for all the others:
-            for a checkpoint that does not say how HU become its -1..1.
-        labels: What an unconditional checkpoint paints, for masks with a label; of others it is
-            only known that they paint whatever fits.
-        spacing_range_mm: In-plane spacings that such a checkpoint was trained on; scans beyond
-            are resampled. By default each scan is taken on its own grid.
+        prompt: For a checkpoint that is guided by text: one prompt for all labels, or one by label
+            with ``default`` for the others and for whatever fits. ``{label}`` is replaced.
+        codecs: For a checkpoint that does not declare how HU become -1..1: preset name or fields of
+            a codec by label, and ``default`` for the others.
+        labels: The labels that an unconditional checkpoint paints; without them it paints whatever
+            fits.
+        spacing_range_mm: In-plane spacings that such a checkpoint was trained on; other scans are
+            resampled. By default each scan is painted on its own grid.
         jump_length: For ``scheduler: repaint``: steps that are undone at a time (10), fewer than
             there are.
         jump_n_sample: For ``scheduler: repaint``: how often each step is taken (10).
@@ -155,7 +154,7 @@ class Diffusion(Method):
         return self
 
     def settings(self) -> dict[str, str]:
-        """As in ``Method``; the checkpoint is shown by what was found under its name."""
+        """As in ``Method``, without the checkpoint: the card shows the one that was used."""
         stated = {name: value for name in FOREIGN if (value := getattr(self, name)) is not None}
         shown = {"scheduler": self.scheduler, "steps": self.num_inference_steps, **stated}
         return {name: str(value) for name, value in shown.items()}
@@ -177,9 +176,9 @@ class Diffusion(Method):
     @classmethod
     def _check_prompt(cls, prompt: str | dict[str, str] | None) -> str | dict[str, str] | None:
         texts = prompt.values() if isinstance(prompt, dict) else [prompt or ""]
-        for found in re.findall(r"\{.*?\}", " ".join(texts)):
-            if found != LABEL:
-                raise ValueError(f"{found} stands for nothing; only {LABEL} does")
+        for placeholder in re.findall(r"\{.*?\}", " ".join(texts)):
+            if placeholder != LABEL:
+                raise ValueError(f"{placeholder} is no placeholder; only {LABEL} is")
         return prompt
 
     @field_validator("codecs")
@@ -191,14 +190,14 @@ class Diffusion(Method):
 
     @field_validator("spacing_range_mm")
     @classmethod
-    def _check_spacing(cls, found: tuple[float, float] | None) -> tuple[float, float] | None:
-        if found is not None and found[0] > found[1]:
-            raise ValueError(f"{found[0]:g} exceeds {found[1]:g}; write the lesser first")
-        return found
+    def _check_spacing(cls, spacing: tuple[float, float] | None) -> tuple[float, float] | None:
+        if spacing is not None and spacing[0] > spacing[1]:
+            raise ValueError(f"{spacing[0]:g} exceeds {spacing[1]:g}; write the lesser first")
+        return spacing
 
     @model_serializer(mode="wrap")
     def _dump(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Settings of other makers' checkpoints count for a dataset's identity only where stated.
+        # Optional settings count for a dataset's identity only if they are stated.
         fields: dict[str, Any] = dump(self)
         return {k: v for k, v in fields.items() if not (k in FOREIGN and v is None)}
 

@@ -1,17 +1,21 @@
-"""The door between networks and what builds, checks and publishes: one class per kind of network.
+"""The interface of networks that paint, and the checkpoint that one is loaded from.
 
-A checkpoint's ``model_index.json`` names the class (``networks.NETWORKS``). What is known from the
-files alone is asked of the class; an instance is a loaded checkpoint that paints. Nothing outside
-``models/`` knows which class it is. Implementations import torch inside their functions, since
-recipes are checked without it.
+There is one class per kind of network, chosen by the pipeline in a checkpoint's
+``model_index.json`` (``networks.NETWORKS``). Its class methods answer what is known from the files
+alone; an instance is a loaded checkpoint that paints. Nothing outside ``models/`` knows which class
+it is. Implementations import torch inside functions, since recipes are checked without it.
 """
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+from synthct.models.config import PatchFields
 from synthct.models.layout import Layout
 from synthct.models.methods import DIFFUSION_WORDS, REPAINT, Diffusion, MethodWords
 from synthct.models.patch import Patch, PatchRules
@@ -19,14 +23,83 @@ from synthct.models.patch import Patch, PatchRules
 if TYPE_CHECKING:
     import torch
 
-    from synthct.models.checkpoint import Checkpoint, CheckpointFiles
+
+@dataclass(frozen=True)
+class CheckpointFiles:
+    """A checkpoint on disk: checked and hashed, but not loaded.
+
+    Attributes:
+        name: As in the recipe; for a folder only its last part.
+        folder: Where it is.
+        revision: The Hub commit, if it came from there.
+        hashes: sha256 of each file that painting depends on.
+        configs: The config of each component, and the noise schedule as ``scheduler``.
+        training: ``training.json``; empty if there is none.
+        network: The kind of its network.
+    """
+
+    name: str
+    folder: Path
+    revision: str | None
+    hashes: Mapping[str, str]
+    configs: Mapping[str, Mapping[str, Any]]
+    training: Mapping[str, Any]
+    network: type[Network]
+
+    @property
+    def scheduler_config(self) -> Mapping[str, Any]:
+        """The noise schedule that the network was trained with."""
+        return self.configs["scheduler"]
+
+    @property
+    def checkpoint_id(self) -> str:
+        """sha256 over the names and hashes of its files."""
+        return checkpoint_id(self.hashes)
+
+    def facts(self) -> dict[str, Any]:
+        """Name, id, revision and hashes, as in the provenance of a sample."""
+        return {
+            "checkpoint": self.name,
+            "checkpoint_id": self.checkpoint_id,
+            "revision": self.revision,
+            "files": dict(self.hashes),
+        }
+
+    @property
+    def trained_on(self) -> frozenset[str]:
+        """Voxel hashes and fingerprints of the scans it was trained on, as far as it lists them."""
+        cases, names = self.training.get("cases", []), ("voxel_sha256", "fingerprint")
+        return frozenset(case[name] for case in cases for name in names if case.get(name))
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A loaded checkpoint, in float32 and evaluation mode.
+
+    Attributes:
+        files: Where it came from.
+        components: Networks and other parts of the pipeline, by name.
+    """
+
+    files: CheckpointFiles
+    components: Mapping[str, Any] = field(repr=False)
+
+    def __getitem__(self, name: str) -> Any:
+        """A component, such as ``unet``."""
+        return self.components[name]
+
+
+def checkpoint_id(hashes: Mapping[str, str]) -> str:
+    """The id of a checkpoint from the sha256 of each of its files, by name."""
+    text = "\n".join(f"{name} {hashes[name]}" for name in sorted(hashes))
+    return hashlib.sha256(b"synthct/checkpoint/v1\0" + text.encode()).hexdigest()
 
 
 class Misfit(NamedTuple):
     """A setting of a recipe that does not go with its checkpoint.
 
     Attributes:
-        key: Where, below the recipe's section ``inpaint``; empty for the section itself.
+        key: Its place below the recipe's section ``inpaint``; empty for the section itself.
         message: What is wrong and what to do.
     """
 
@@ -35,25 +108,28 @@ class Misfit(NamedTuple):
 
 
 class Network(ABC):
-    """A kind of network; an instance is a loaded checkpoint and how it is to paint.
+    """A kind of network; an instance is a loaded checkpoint with its sampler.
+
+    The methods take a checkpoint's ``files``, the recipe's section ``inpaint``, and the ``labels``
+    that its masks are to be painted with (None for whatever fits).
 
     Attributes:
         layout: The files and classes of its pipeline.
-        settings: The settings of ``inpaint`` that it takes beside those of every checkpoint.
-        packages: Packages that it needs beside those of every build; named in the lock.
-        numeric_packages: Those of them on whose version the low bits depend.
-        is_trained_here: Whether ``synthct train`` makes such checkpoints: only these are
-            published and trained further.
-        words: What a dataset's card says of its paintings.
+        settings: The optional settings of ``inpaint`` that it takes.
+        packages: Further packages that it needs; named in the lock.
+        numeric_packages: Those of them on whose version low bits depend.
+        section: The section ``model`` of the training recipes that make such checkpoints; None for
+            networks that are neither trained nor published here.
+        words: How a dataset's card describes its paintings.
         device: Where the loaded network is.
-        passes: Passes of the network for one batch.
+        passes: Forward passes per batch.
     """
 
     layout: ClassVar[Layout]
     settings: ClassVar[tuple[str, ...]] = ()
     packages: ClassVar[tuple[str, ...]] = ()
     numeric_packages: ClassVar[tuple[str, ...]] = ()
-    is_trained_here: ClassVar[bool] = False
+    section: ClassVar[type[PatchFields] | None] = None
     words: ClassVar[MethodWords] = DIFFUSION_WORDS
 
     device: torch.device
@@ -62,11 +138,7 @@ class Network(ABC):
     @classmethod
     @abstractmethod
     def check_configs(cls, name: str, configs: Mapping[str, Mapping[str, Any]]) -> None:
-        """Refuse configs that describe no network that can be painted with.
-
-        Args:
-            name: The checkpoint's name.
-            configs: The config of each component, and of the scheduler if there is one.
+        """Validate the configs of the checkpoint ``name``; see ``CheckpointFiles.configs``.
 
         Raises:
             CheckpointError: With the first key that is wrong, and why.
@@ -76,13 +148,7 @@ class Network(ABC):
     def misfits(
         cls, files: CheckpointFiles, inpaint: Diffusion, labels: Sequence[str | None]
     ) -> Iterator[Misfit]:
-        """Settings that do not go with a checkpoint, or that it needs and that are missing.
-
-        Args:
-            files: The checkpoint.
-            inpaint: The recipe's section.
-            labels: What its masks want painted; None for whatever fits.
-        """
+        """Settings that do not go with the checkpoint, and required ones that are missing."""
         del labels
         if inpaint.scheduler == REPAINT:
             yield Misfit(
@@ -96,12 +162,9 @@ class Network(ABC):
     def rules(
         cls, files: CheckpointFiles, inpaint: Diffusion, labels: Sequence[str | None]
     ) -> PatchRules:
-        """The patches that a checkpoint takes and the labels that it provides.
+        """The patches that the checkpoint takes and the labels that it provides.
 
-        Args:
-            files: The checkpoint.
-            inpaint: The recipe's section, for which ``misfits`` has none.
-            labels: What its masks want painted; None for whatever fits.
+        ``inpaint`` must have no ``misfits``.
 
         Raises:
             CheckpointError: If the config makes no sense, or a package is missing.
@@ -110,7 +173,7 @@ class Network(ABC):
     @classmethod
     @abstractmethod
     def load(cls, files: CheckpointFiles, device: str) -> Mapping[str, Any]:
-        """The components with their weights, by name, in evaluation mode.
+        """Load the components by name, in evaluation mode.
 
         Raises:
             CheckpointError: If the weights are not exactly those that the configs describe.
@@ -124,33 +187,33 @@ class Network(ABC):
 
         Args:
             checkpoint: Of this kind.
-            inpaint: How it is to paint.
-            prompts: What to say for each label, whatever fits first; None for nothing.
+            inpaint: Scheduler, steps, guidance and so on.
+            prompts: The prompt of each label, whatever fits first; None for no prompt.
 
         Raises:
-            CheckpointError: If the checkpoint cannot paint like that.
+            CheckpointError: If the checkpoint cannot paint with these settings.
         """
 
     @abstractmethod
     def paint_batch(self, patches: Sequence[Patch], seeds: Sequence[int]) -> torch.Tensor:
-        """Paint patches of one size and strength together.
+        """Paint patches of one size and strength.
 
-        A sample's bits may depend on the shape of the batch, but not on its place or companions.
+        The bits of a sample may depend on the shape of the batch, but not on its other samples.
 
         Args:
-            patches: The patches.
-            seeds: Seeds of the noise, one per patch.
+            patches: B of them.
+            seeds: Of the noise, one per patch.
 
         Returns:
-            (B, S, S) in -1..1, equal to the images outside of the masks; NaN where the network or
-            the scheduler overflowed.
+            (B, S, S) in -1..1, equal to the images outside the masks; NaN where the network or the
+            scheduler overflowed.
         """
 
     @abstractmethod
     def probe(self, size: int) -> None:
-        """One pass of the network on an empty patch, to measure how long it takes."""
+        """One forward pass on an empty patch, to measure its duration."""
 
 
 def described(files: CheckpointFiles) -> str:
-    """The beginning of a message about a checkpoint and the kind of its network."""
+    """The beginning of a message about a checkpoint: its name and its kind of network."""
     return f"checkpoint '{files.name}' is {files.network.layout.what}"

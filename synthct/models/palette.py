@@ -1,10 +1,10 @@
 """Palette-style inpainting in 2D: the network and its diffusers pipeline.
 
-Saharia et al., "Palette: Image-to-Image Diffusion Models" (2022). The network sees the noisy
-patch, the masked patch and the mask; the known region is given clean at every step, and training
-takes the loss inside the mask only, so nothing outside ever needs blending.
+Saharia et al., "Palette: Image-to-Image Diffusion Models" (2022). The network gets the noisy patch,
+the masked patch and the mask. The known region is given without noise at every step and does not
+count in the training loss, so nothing is blended outside the mask.
 
-Everything here works on tensors in the model's range -1..1; HU and grids belong to ``patch.py``.
+All tensors are in the model's range -1..1; HU and grids belong to ``patch.py``.
 """
 
 from __future__ import annotations
@@ -24,19 +24,20 @@ from diffusers.utils.torch_utils import randn_tensor
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-from synthct.models.networks.palette import PaletteConfig
+from synthct.models.folder import check_folder, download_folder, read_json
+from synthct.models.palette_config import LAYOUT, PaletteConfig, check_config
 
-#: Spacings are embedded relative to this, so that a common abdominal scan sits near zero.
+#: Spacings are embedded as logarithms relative to this, a common one of abdominal scans.
 REFERENCE_SPACING_MM = 0.8
 
-#: Steps of Laplace's equation on each level of ``smooth_fill``.
+#: Jacobi iterations of Laplace's equation on each level of ``smooth_fill``.
 _RELAXATIONS = 8
 
 
 def configured_by(fields: type[BaseModel]) -> Callable[[Callable[..., None]], Any]:
-    """Make the fields of a model the arguments of an ``__init__``, as diffusers reads them.
+    """Give an ``__init__`` the fields of a model as its signature.
 
-    diffusers takes the arguments that a config may have, and their defaults, from the signature.
+    diffusers reads the names and defaults of a config from there.
     """
     arguments = [
         Parameter(
@@ -58,13 +59,13 @@ def configured_by(fields: type[BaseModel]) -> Callable[[Callable[..., None]], An
 class PaletteUNet(ModelMixin, ConfigMixin):
     """A U-Net that predicts the noise (or velocity) of a masked CT patch.
 
-    Its arguments are the fields of ``networks.palette.PaletteConfig``.
+    Its arguments are the fields of ``palette_config.PaletteConfig``.
     """
 
     @configured_by(PaletteConfig)
     def __init__(self, *values: Any, **fields: Any) -> None:
         super().__init__()
-        config = self.config  # the given fields and the defaults of the others
+        config = self.config  # with defaults
         levels = len(config.block_out_channels)
         self.unet = UNet2DModel(
             in_channels=3 * config.fold**2,
@@ -94,15 +95,15 @@ class PaletteUNet(ModelMixin, ConfigMixin):
         self, noisy: Tensor, position: Tensor, masked: Tensor, mask: Tensor, label: Tensor,
         spacing_mm: Tensor,
     ) -> Tensor:  # fmt: skip
-        """Predict what the scheduler asks for (noise or velocity).
+        """Predict noise, velocity or image, as the scheduler's ``prediction_type`` says.
 
         Args:
             noisy: (B, 1, H, W); noisy inside the mask, clean outside.
-            position: (B,) or scalar; how noisy it is, as ``noise_position`` gives it.
-            masked: (B, 1, H, W); the known region, as ``surroundings`` gives it.
+            position: (B,) or scalar; noise level, from ``noise_position``.
+            masked: (B, 1, H, W); known region, from ``surroundings``.
             mask: (B, 1, H, W); 1 where the model paints.
             label: (B,) int64; 0 for whatever fits, n + 1 for ``labels[n]``, ``null_label`` for
-                not told.
+                no label given.
             spacing_mm: (B, 2); pixel size along rows and columns.
 
         Returns:
@@ -116,40 +117,40 @@ class PaletteUNet(ModelMixin, ConfigMixin):
         return nn.functional.pixel_shuffle(out, self.fold)
 
     def surroundings(self, image: Tensor, mask: Tensor) -> Tensor:
-        """The known region, which the network sees; nothing of what is masked.
+        """The known region, without anything that is masked.
 
         Args:
             image: (B, 1, H, W) in -1..1.
             mask: (B, 1, H, W); 1 where the model paints.
 
         Returns:
-            (B, 1, H, W); ``image`` outside the mask, inside it 0 or a guess from outside.
+            (B, 1, H, W); ``image`` outside the mask, inside it 0 or ``smooth_fill``.
         """
         known = (mask <= 0.5).to(image.dtype)
         return image * known if self.residual_scale is None else smooth_fill(image, known)
 
     def to_diffused(self, image: Tensor, surroundings: Tensor) -> Tensor:
-        """What noise is added to and taken from: the image, or its difference from the guess."""
+        """What is diffused: the image, or its scaled difference from ``surroundings``."""
         if self.residual_scale is None:
             return image
         return (image - surroundings) * self.residual_scale
 
     def from_diffused(self, diffused: Tensor, surroundings: Tensor) -> Tensor:
-        """The image again, clipped to -1..1."""
+        """The inverse of ``to_diffused``, clipped to -1..1."""
         if self.residual_scale is not None:
             diffused = surroundings + diffused / self.residual_scale
         return diffused.clamp(-1, 1)
 
     def noise_position(self, timestep: Tensor, alpha_cumprod: Tensor) -> Tensor:
-        """The noise level of an input, in the network's own measure.
+        """The noise level as an input of the network.
 
-        The noise level is Palette's gamma, given as the angle between signal and noise: 0 is a
-        clean image, 1000 pure noise. On a cosine schedule of 1000 steps that is nearly the
+        With ``noise_embedding: level``, Palette's gamma as the angle between signal and noise: 0
+        is a clean image, 1000 pure noise. On a cosine schedule of 1000 steps that is nearly the
         timestep.
 
         Args:
-            timestep: (B,); number of the step in the schedule.
-            alpha_cumprod: (B,); share of the signal in the input's variance at that step.
+            timestep: (B,); step of the schedule.
+            alpha_cumprod: (B,); share of the signal in the variance at that step.
         """
         if self.noise_embedding == "timestep":
             return timestep
@@ -163,10 +164,9 @@ class PaletteUNet(ModelMixin, ConfigMixin):
 
 
 class PaletteInpaintPipeline(DiffusionPipeline):
-    """Paints the masked part of 2D CT patches: a ``PaletteUNet`` and any scheduler that fits.
+    """Inpaints 2D CT patches with a ``PaletteUNet`` and a scheduler of diffusers.
 
-    Saved and loaded like every diffusers pipeline. It takes and gives tensors in the range -1..1;
-    ``synthct.inpaint`` does the same for scans in HU.
+    It works on tensors in -1..1; ``synthct.inpaint`` paints scans in HU.
     """
 
     def __init__(self, unet: PaletteUNet, scheduler: SchedulerMixin) -> None:
@@ -177,24 +177,26 @@ class PaletteInpaintPipeline(DiffusionPipeline):
     def download(
         cls, pretrained_model_name: str, *, revision: str | None = None, **_: object
     ) -> str:
-        """Fetch a checkpoint from the Hub for ``from_pretrained``, with synthct's checks.
+        """Download a checkpoint from the Hub for ``from_pretrained``, and check it.
 
-        diffusers' own way knows no networks but its own and those that come with code.
+        The method of diffusers loads only its own networks and those that come with code.
 
         Args:
             pretrained_model_name: The Hub id.
             revision: Commit, tag or branch.
 
         Returns:
-            The folder it lies in.
+            Its folder.
 
         Raises:
-            CheckpointError: If it is none that synthct opens.
+            CheckpointError: If it is not a valid Palette checkpoint.
             HubError: If the Hub does not deliver it.
         """
-        from synthct.models.checkpoint import find_checkpoint
-
-        return str(find_checkpoint(pretrained_model_name, revision=revision or "main").folder)
+        name = pretrained_model_name
+        folder = download_folder(name, revision or "main", [LAYOUT])[0]
+        check_folder(folder, name, [LAYOUT], from_hub=True)
+        check_config(name, read_json(folder / "unet/config.json", name))
+        return str(folder)
 
     @torch.no_grad()
     def __call__(
@@ -211,19 +213,18 @@ class PaletteInpaintPipeline(DiffusionPipeline):
         """Paint a batch.
 
         Args:
-            image: (B, 1, H, W) in -1..1; what lies inside the mask is not looked at.
+            image: (B, 1, H, W) in -1..1; values inside the mask have no influence.
             mask_image: (B, 1, H, W); 1 where the model paints, 0 elsewhere.
             label: (B,) int64; 0 for whatever fits, n + 1 for ``unet.config.labels[n]``.
             spacing_mm: (B, 2); pixel size along rows and columns.
-            generator: One CPU generator per sample, so that a sample's noise does not depend on
-                its companions in the batch.
+            generator: One CPU generator per sample, so that its noise does not depend on the
+                others in the batch.
             num_inference_steps: Number of denoising steps.
-            strength: As in diffusers' image-to-image: 1 begins with noise alone; less begins
-                later in the noise schedule, with noise over what ``surroundings`` guesses. The
-                number of steps stays, except where the network knows no levels in between.
-            guidance_scale: How far to go from what the network paints without being told the
-                label towards what it paints when told (Ho and Salimans, "Classifier-free
-                diffusion guidance", 2022); 1 does without, more costs a second pass per step.
+            strength: As in diffusers' image-to-image: 1 starts from pure noise, less starts later
+                in the schedule from noisy ``surroundings``. The number of steps stays the same,
+                unless the network was trained for few steps.
+            guidance_scale: Classifier-free guidance towards the label (Ho and Salimans,
+                "Classifier-free diffusion guidance", 2022); 1 for none, else two passes per step.
 
         Returns:
             (B, 1, H, W) in -1..1, equal to ``image`` outside the mask; NaN where the network
@@ -246,7 +247,7 @@ class PaletteInpaintPipeline(DiffusionPipeline):
         if len(generator) != image.shape[0]:
             raise ValueError(f"{len(generator)} generators for a batch of {image.shape[0]}")
 
-        # Multistep schedulers keep state from one batch to the next unless set anew.
+        # Multistep schedulers keep state between batches unless set again.
         limit = self.scheduler.config.num_train_timesteps
         whole = min(round(num_inference_steps / strength), max(num_inference_steps, limit))
         if self.unet.trained_steps is not None:
@@ -269,7 +270,7 @@ class PaletteInpaintPipeline(DiffusionPipeline):
         else:
             noisy = noisy * self.scheduler.init_noise_sigma
         for t in timesteps:
-            # The network knows the clean surroundings at every noise level.
+            # The known region has no noise at any step.
             model_input = self.scheduler.scale_model_input(noisy, t)
             model_input = torch.where(paint, model_input, clean)
             clean_share = self.scheduler.alphas_cumprod[int(t)].to(image.device)
@@ -282,19 +283,21 @@ class PaletteInpaintPipeline(DiffusionPipeline):
                 out = without + guidance_scale * (out - without)
             if self.unet.clip_denoised:
                 kind = self.scheduler.config.prediction_type
-                out = clip_meant(out.to(noisy.dtype), model_input, clean_share, kind)
+                out = clip_prediction(out.to(noisy.dtype), model_input, clean_share, kind)
             with torch.autocast(image.device.type, enabled=False):  # schedulers need float32
                 noisy = self.scheduler.step(out.to(noisy.dtype), t, noisy, **extra).prev_sample
         noisy = torch.where(noisy.isfinite(), noisy, torch.nan)  # clipping would hide an overflow
         return torch.where(paint, self.unet.from_diffused(noisy, surroundings), image)
 
 
-def clip_meant(predicted: Tensor, noisy: Tensor, clean: Tensor, prediction_type: str) -> Tensor:
-    """A prediction that means the same image, clipped to -1..1.
+def clip_prediction(
+    predicted: Tensor, noisy: Tensor, clean: Tensor, prediction_type: str
+) -> Tensor:
+    """Clip a prediction so that the image it implies lies in -1..1.
 
     Args:
         predicted: (B, 1, H, W); noise, velocity or image.
-        noisy: (B, 1, H, W); what it was predicted from, of variance 1.
+        noisy: (B, 1, H, W); the network's input, of variance 1.
         clean: Share of the signal in that variance, Palette's gamma.
         prediction_type: As in diffusers.
     """
@@ -309,11 +312,11 @@ def clip_meant(predicted: Tensor, noisy: Tensor, clean: Tensor, prediction_type:
 
 
 def smooth_fill(image: Tensor, known: Tensor) -> Tensor:
-    """Fill what is not known with a membrane stretched over what is, coarse to fine.
+    """Fill unknown pixels smoothly from the known ones, coarse to fine.
 
-    The pull-push pyramid (Gortler et al., "The Lumigraph", 1996, section 3.4.2), with some steps
-    of Laplace's equation on each level. On the yardstick of ``tests/benchmarks`` the fill errs as
-    little as biharmonic inpainting, at a thousandth of the network's cost.
+    A pull-push pyramid (Gortler et al., "The Lumigraph", 1996, section 3.4.2) with a few iterations
+    of Laplace's equation on each level: as accurate as biharmonic inpainting, at a thousandth of
+    the network's cost (``tests/benchmarks``).
 
     Args:
         image: (B, 1, H, W); values where ``known`` is 0 have no influence.
@@ -342,8 +345,3 @@ def smooth_fill(image: Tensor, known: Tensor) -> Tensor:
             ) / 4
             filled = value + mean * (1 - weight)
     return filled
-
-
-def num_parameters(model: nn.Module) -> int:
-    """Number of trainable numbers of a model."""
-    return sum(math.prod(p.shape) for p in model.parameters())

@@ -1,8 +1,7 @@
-"""The box around a mask, on the model's grid and in the model's range, and the way back.
+"""Cutting square patches around a mask for a network, and pasting them back.
 
-With ``inpaint.py`` this is the only file that knows that a 2D sample is a volume one voxel thick.
-A patch lies on the scan's own grid wherever its spacing is one the checkpoint was trained on;
-resampling to a coarser grid and back costs half of the tissue's texture, so it is the exception.
+A patch is on the scan's own grid if the checkpoint was trained on that spacing; resampling to a
+coarser grid and back loses half of the tissue's texture, so it is the exception.
 """
 
 from __future__ import annotations
@@ -22,22 +21,22 @@ from synthct.volume.intensity import Knots, Window, parse_codec
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 
-#: Pixels of real tissue the model should see around what it paints, and the least it must see.
+#: Pixels of real tissue around the mask: the usual number and the least.
 CONTEXT_PX, LEAST_CONTEXT_PX = 16, 6
 
-#: The ends of a spacing range are allowed, and NIfTI stores them as float32 (relative).
+#: Relative tolerance at the ends of a spacing range: NIfTI stores spacings as float32.
 SPACING_TOLERANCE = 1e-4
 
-#: A pixel of another grid is hidden from the model if it holds more than this of what is masked.
+#: A resampled pixel is hidden from the network if more than this share of it is masked.
 TRACE = 0.01
 
 
 @dataclass(frozen=True)
 class PatchRules:
-    """What a checkpoint declares about the patches it takes.
+    """The patches that a checkpoint takes.
 
     Attributes:
-        labels: Structures it can paint; None (whatever fits) is always possible.
+        labels: Structures it can paint; whatever fits (None) is always possible.
         codecs: Codec by label; ``default`` for all the others.
         patch_sizes: Side lengths in pixels, rising.
         spacing_range_mm: Least and greatest in-plane spacing.
@@ -88,15 +87,15 @@ class PatchRules:
         return self.strengths.get(label or "default", self.strengths.get("default", 1.0))
 
     def provides(self, label: str | None) -> bool:
-        """Whether the checkpoint can paint ``label``; None, whatever fits, always."""
+        """Whether the checkpoint can paint ``label``; always true of None."""
         return label is None or label in self.labels
 
     def paintable(self, label: str | None) -> str | None:
-        """``label`` if the checkpoint was trained on it, else None: whatever fits."""
+        """``label`` if the checkpoint can paint it, else None for whatever fits."""
         return label if self.provides(label) else None
 
     def label_index(self, label: str | None) -> int:
-        """The network's number for ``label``; 0 is whatever fits.
+        """The network's index of ``label``; 0 for whatever fits.
 
         Raises:
             CheckpointError: If the checkpoint was not trained on the label.
@@ -111,17 +110,17 @@ class PatchRules:
 
 @dataclass(frozen=True, eq=False)
 class Patch:
-    """One square piece of a slice, ready for the model.
+    """A square piece of a slice, ready for a network.
 
     Attributes:
-        image: (S, S) in -1..1; real tissue everywhere, the model does not look inside the mask.
-        mask: Boolean (S, S); true where the model paints.
+        image: (S, S) in -1..1; real tissue, also inside the mask.
+        mask: Boolean (S, S); true where the network paints.
         own: Boolean (S, S); the part of the mask that is pasted back from this patch.
-        label: Number of the structure to paint, as the network counts.
+        label: The network's index of the structure to paint.
         codec: From HU to the range of ``image``.
         spacing_mm: Pixel size along rows and columns of the patch.
         origin: Row and column of the patch's first pixel on its grid; may be negative.
-        scale: Pixels of the slice per pixel of the patch's grid, along rows and columns.
+        scale: Pixels of the slice per pixel of the patch, along rows and columns.
         strength: Share of the noise schedule that painting runs through.
     """
 
@@ -142,7 +141,7 @@ class Patch:
 
     @property
     def is_resampled(self) -> bool:
-        """Whether the patch lies on another grid than the scan."""
+        """Whether the patch is on another grid than the scan."""
         return self.scale != (1.0, 1.0)
 
 
@@ -175,7 +174,7 @@ def cut_patches(ct: Volume, region: Volume, label: str | None, rules: PatchRules
         ct: HU, one voxel thick.
         region: Boolean, on the grid of ``ct``: where to paint.
         label: What to paint; None for whatever fits.
-        rules: What the checkpoint takes.
+        rules: The patches that the checkpoint takes.
 
     Raises:
         MaskError: If the mask is empty or its extent is beyond the coarsest grid.

@@ -1,6 +1,6 @@
-"""Embeddings of prompts: CLIP's tokenizer and text encoder (Radford et al. 2021).
+"""Prompt embeddings by CLIP's tokenizer and text encoder (Radford et al. 2021).
 
-The only file that needs transformers, which the extra ``text`` brings.
+The only file that needs transformers, from the extra ``text``.
 """
 
 from __future__ import annotations
@@ -8,20 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from synthct.errors import CheckpointError
 from synthct.models.folder import read_json
-from synthct.models.networks.latent import require_transformers
+from synthct.models.network import CheckpointFiles
 from synthct.models.weights import build, fill
 
-if TYPE_CHECKING:
-    from synthct.models.checkpoint import CheckpointFiles
-
-#: The fields of a config that shape the network or its arithmetic.
+#: Config fields that weights or arithmetic depend on.
 _FIELDS = (
     "vocab_size",
     "hidden_size",
@@ -45,13 +42,13 @@ _SPECIAL = {
 
 @dataclass(frozen=True, eq=False)
 class TextModel:
-    """Text in, what the U-Net attends to out.
+    """Tokenizer and text encoder of a checkpoint.
 
     Attributes:
         name: The checkpoint's name.
-        encoder: The network.
-        tokenizer: Text to numbers of tokens.
-        length: Number of tokens that it always gets, padded.
+        encoder: CLIP's text encoder.
+        tokenizer: CLIP's tokenizer.
+        length: Number of tokens to which prompts are padded.
     """
 
     name: str
@@ -64,7 +61,7 @@ class TextModel:
         """The embedding (length, C) of a text.
 
         Raises:
-            CheckpointError: If it is too long: what is beyond would be ignored.
+            CheckpointError: If it has more than ``length`` tokens.
         """
         tokens: list[int] = self.tokenizer(text).input_ids
         if len(tokens) > self.length:
@@ -79,22 +76,17 @@ class TextModel:
 
 
 def load_text_model(files: CheckpointFiles, device: str) -> TextModel:
-    """The text half of a checkpoint.
-
-    Args:
-        files: The checkpoint.
-        device: Where it runs.
+    """Load tokenizer and text encoder.
 
     Raises:
-        CheckpointError: If transformers is missing, or a file is not what it must be.
+        CheckpointError: If one of their files is invalid.
     """
     name, folder, config = files.name, files.folder, files.configs["text_encoder"]
-    require_transformers(name)
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
     fields = {field: config[field] for field in _FIELDS if field in config}
     encoder = build(name, lambda: CLIPTextModel(CLIPTextConfig(**fields)))
-    prefix = "text_model."  # before version 5, transformers kept it in the names
+    prefix = "text_model."  # in tensor names of transformers before version 5
     kept = prefix if any(n.startswith(prefix) for n in encoder.state_dict()) else ""
 
     def rename(tensor: str) -> str | None:
@@ -120,10 +112,10 @@ def load_text_model(files: CheckpointFiles, device: str) -> TextModel:
 def _words(
     folder: Path, name: str, vocab_size: int
 ) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Token to number, and the pairs of tokens that become one, in their order.
+    """Vocabulary (token to id) and merges (pairs of tokens, in order) of the tokenizer.
 
     Raises:
-        CheckpointError: If they do not fit together, or the encoder does not have such a number.
+        CheckpointError: If they do not fit together or exceed the encoder's vocabulary.
     """
     words: Any
     pairs: Sequence[Any]
@@ -159,7 +151,7 @@ def _words(
 
 
 def _special_tokens(folder: Path, name: str, vocabulary: Mapping[str, int]) -> dict[str, str]:
-    """Begin, end, padding and unknown; a file of their own counts for more than the config."""
+    """Special tokens from ``special_tokens_map.json`` or else the tokenizer's config."""
     stated = read_json(folder / "tokenizer_config.json", name)
     if (folder / "special_tokens_map.json").exists():
         stated = {**stated, **read_json(folder / "special_tokens_map.json", name)}

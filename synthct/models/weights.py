@@ -1,7 +1,6 @@
-"""Building one network of a checkpoint, with exactly the tensors that its config describes.
+"""Loading the weights of a network: exactly the tensors that its config describes.
 
-diffusers itself loads a checkpoint with a tensor missing, extra or NaN without a word; here each
-is an error.
+A missing, extra or NaN tensor is an error; diffusers accepts them.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,20 +19,18 @@ from torch import Tensor, nn
 
 from synthct.errors import CheckpointError
 from synthct.models.config import OF_DIFFUSERS
-
-if TYPE_CHECKING:
-    from synthct.models.checkpoint import CheckpointFiles
+from synthct.models.network import CheckpointFiles
 
 Network = TypeVar("Network", bound=nn.Module)
 
-#: Today's name of a tensor; None for one that is no tensor any more.
+#: The current name of a stored tensor; None for one that is obsolete.
 Rename = Callable[[str], str | None]
 
 
 def load_network(
     files: CheckpointFiles, component: str, network: type[Network], device: str
 ) -> Network:
-    """One network of diffusers with its weights, channels last.
+    """Load a network of diffusers, channels last.
 
     Args:
         files: The checkpoint.
@@ -46,12 +43,12 @@ def load_network(
     """
     blank = build_from_config(files.name, network, files.configs[component])
     weights = f"{component}/diffusion_pytorch_model.safetensors"
-    loaded = fill(blank, files.name, files.folder, weights, files.hashes[weights], _todays_name)
+    loaded = fill(blank, files.name, files.folder, weights, files.hashes[weights], _current_name)
     return loaded.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def _todays_name(tensor: str) -> str:
-    """The name of a tensor in diffusers since 0.17; published autoencoders and DDPMs are older."""
+def _current_name(tensor: str) -> str:
+    """Rename attention tensors of checkpoints older than diffusers 0.17."""
     old = _OLD_ATTENTION.fullmatch(tensor)
     return tensor if old is None else f"{old[1]}.{_ATTENTION[old[2]]}.{old[3]}"
 
@@ -61,7 +58,7 @@ _ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_
 
 
 def build(name: str, build_network: Callable[[], Network]) -> Network:
-    """A network without memory: its shapes suffice to check weights, and cannot ask for too much.
+    """Build a network on the meta device, where it takes no memory before its weights are checked.
 
     Args:
         name: The checkpoint's name.
@@ -81,8 +78,8 @@ def build_from_config(name: str, network: type[Network], config: Mapping[str, An
     """A network of diffusers, from its config.
 
     Raises:
-        CheckpointError: If the config describes no such network, or says what this version of
-            diffusers does not know, and would pass over.
+        CheckpointError: If the config describes no such network, or has a key that the installed
+            diffusers would ignore.
     """
     known = inspect.signature(network.__init__).parameters
     if unknown := sorted(config.keys() - known - OF_DIFFUSERS):
@@ -108,8 +105,8 @@ def fill(
         name: The checkpoint's name.
         folder: Its folder.
         weights: The safetensors in it.
-        sha256: Of these.
-        rename: How its tensors are called today.
+        sha256: Their hash.
+        rename: From stored to current names.
 
     Raises:
         CheckpointError: If a tensor is missing, extra, of another shape or type, or not finite,
@@ -133,23 +130,23 @@ def fill(
 
 
 def _renamed(name: str, tensors: Mapping[str, Any], rename: Rename) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    renamed: dict[str, Any] = {}
     for tensor, value in tensors.items():
-        today = rename(tensor)
-        if today is None:
+        current = rename(tensor)
+        if current is None:
             continue
-        if today in found:
-            raise CheckpointError(f"checkpoint '{name}': tensor {today} stands there twice")
-        found[today] = value
-    return found
+        if current in renamed:
+            raise CheckpointError(f"checkpoint '{name}': tensor {current} is there twice")
+        renamed[current] = value
+    return renamed
 
 
 def _require_shapes(
-    name: str, expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]
+    name: str, expected: Mapping[str, tuple[int, ...]], stored: Mapping[str, tuple[int, ...]]
 ) -> None:
     """Refuse weights of another network, before any of them is read."""
-    for tensor in sorted(expected.keys() | found.keys()):
-        want, have = expected.get(tensor), found.get(tensor)
+    for tensor in sorted(expected.keys() | stored.keys()):
+        want, have = expected.get(tensor), stored.get(tensor)
         if want != have:
             raise CheckpointError(
                 f"checkpoint '{name}': tensor {tensor} is {have}, the config expects {want}"

@@ -1,4 +1,4 @@
-"""Donors: which cases can lend a shape to a section of masks, and which of them a host gets."""
+"""Donors: which cases can lend a shape to a section of masks, and which of them each host gets."""
 
 from __future__ import annotations
 
@@ -13,59 +13,60 @@ from synthct.sources import CaseEntry
 from synthct.sources.base import check_grid
 from synthct.volume.anatomy import LesionFacts
 
-#: Donors named for a mask: the one to take, and what to fall back on if it cannot be placed.
+#: Donors planned for a mask: the first, and those to fall back on if it cannot be placed.
 DONORS_PER_MASK = 4
 
 
 def can_lend(donor: CaseEntry, section: MaskKind) -> bool:
-    """Whether a case has a lesion that the section takes; true where none are indexed."""
+    """Whether a case has a lesion that the section may use; true where lesions are not indexed."""
     lesions = _lesions(donor, section)
-    return lesions is None or bool(section.takes(lesions))
+    return lesions is None or bool(section.eligible_lesions(lesions))
 
 
-def lent_ml(donor: CaseEntry, section: MaskKind) -> float:
-    """Volume of the largest lesion that a donor lends, else of the label that it must have."""
+def donor_volume_ml(donor: CaseEntry, section: MaskKind) -> float:
+    """Volume of a donor's largest eligible lesion; else of the section's ``shape_labels``."""
     lesions = _lesions(donor, section)
     if lesions:
-        return max((lesion.volume_ml for lesion in section.takes(lesions)), default=0.0)
+        return max((lesion.volume_ml for lesion in section.eligible_lesions(lesions)), default=0.0)
     return sum(
         donor.labels[name].volume_ml for name in section.shape_labels() if name in donor.labels
     )
 
 
-def no_lesion_taken(source: str, pool: Sequence[CaseEntry], section: MaskKind) -> str:
-    """That the query takes none of the lesions of a source, and what there is."""
-    found = [lesion for donor in pool for lesion in _lesions(donor, section) or ()]
-    whole = [lesion for lesion in found if not lesion.is_cut]
-    cut = f", {len(found) - len(whole)} of them cut by the field of view" if whole != found else ""
+def no_match_message(source: str, pool: Sequence[CaseEntry], section: MaskKind) -> str:
+    """Error message: the query matches no lesion of a source; with the range of their volumes."""
+    lesions = [lesion for donor in pool for lesion in _lesions(donor, section) or ()]
+    whole = [lesion for lesion in lesions if not lesion.is_cut]
+    num_cut = len(lesions) - len(whole)
+    cut = f", {num_cut} of them cut by the field of view" if num_cut else ""
     sizes = [lesion.volume_ml for lesion in whole]
     ranges = f": {min(sizes):.3g}..{max(sizes):.3g} ml" if sizes else ""
     return (
-        f"takes none of the {len(found)} lesions of '{source}'{cut}{ranges}; "
+        f"matches none of the {len(lesions)} lesions of '{source}'{cut}{ranges}; "
         "widen it, or choose another label or source"
     )
 
 
 def _lesions(donor: CaseEntry, section: MaskKind) -> tuple[LesionFacts, ...] | None:
-    """The lesions of the label that the section takes; None where they are not indexed."""
-    wanted = section.donor_lesions()
-    return None if wanted is None else donor.lesions.get(wanted)
+    """A donor's lesions of the section's label; None where they are not indexed."""
+    label_and_organ = section.donor_lesions()
+    return None if label_and_organ is None else donor.lesions.get(label_and_organ)
 
 
 class DonorChooser:
-    """Deals donors out evenly over their patients, within a split, never the host's own.
+    """Assigns donors evenly over patients, within the host's split, never the host's own patient.
 
     Args:
-        seed: The recipe's.
-        section: Who takes the donors.
+        seed: The recipe's seed.
+        section: The section of masks that needs donors.
         pool: The cases that can lend a shape to it.
         splits: Patient to split.
-        used: How often any section has used a patient so far; counted on.
+        used: Number of uses of each patient by all sections so far; updated.
     """
 
-    #: What a host may lack, and what can be done about it.
-    wanted = "a donor of another patient in its own split"
-    hint = "add donors, or share the patients out to fewer splits"
+    #: What a host needs, and what the user can do where it is missing.
+    requirement = "a donor of another patient in its own split"
+    advice = "add donors, or use fewer splits"
 
     def __init__(
         self,
@@ -80,7 +81,7 @@ class DonorChooser:
         self._used_by_all = used
         self._patients: dict[Split, dict[str, list[CaseEntry]]] = defaultdict(dict)
         for donor in pool:
-            if not section.takes_split(splits[donor.patient_id]):
+            if not section.accepts_split(splits[donor.patient_id]):
                 continue
             cases = self._patients[splits[donor.patient_id]]
             cases.setdefault(donor.patient_id, []).append(donor)
@@ -92,19 +93,19 @@ class DonorChooser:
         return bool(self._others(host))
 
     def choose(self, host: CaseEntry, draw: int) -> tuple[CaseEntry, ...]:
-        """A donor from the patient used least so far, then those to fall back on."""
+        """A donor of the patient that was used least so far, then those to fall back on."""
         others = self._others(host)
-        chosen = nsmallest(DONORS_PER_MASK, others, key=self._claim)
+        chosen = nsmallest(DONORS_PER_MASK, others, key=self._priority)
         self._used[chosen[0]] += 1
         self._used_by_all[chosen[0]] += 1
         return tuple(self._case_of(others[patient], host, draw) for patient in chosen)
 
-    def _claim(self, patient: str) -> tuple[int, int, int]:
-        """Least first: used by this section, used by any, and a fixed random order."""
+    def _priority(self, patient: str) -> tuple[int, int, int]:
+        """Sort key: uses by this section, uses by all sections, a fixed random order."""
         return self._used[patient], self._used_by_all[patient], self._order[patient]
 
     def _case_of(self, cases: Sequence[CaseEntry], host: CaseEntry, draw: int) -> CaseEntry:
-        """One of a patient's cases, at random."""
+        """One random case of a patient."""
         names = ("donor", self._section, host.case_id, str(draw))
         return min(cases, key=lambda case: derive_seed(self._seed, *names, case.case_id))
 
@@ -114,23 +115,19 @@ class DonorChooser:
 
 
 class OwnCase:
-    """Lends each host what another source says of its own case, such as a mask of the user's.
+    """Gives each host its own case in another source, such as a mask of the user's."""
 
-    Args:
-        pool: The cases of that source.
-    """
-
-    wanted = "a mask of its own (a file named after its case, not empty)"
-    hint = "mend the pattern or the names of the files"
+    requirement = "a mask of its own (a file named after its case, not empty)"
+    advice = "correct the pattern or the names of the files"
 
     def __init__(self, pool: Sequence[CaseEntry]) -> None:
         self._by_case = {entry.case_id: entry for entry in pool}
 
     def has_donor_for(self, host: CaseEntry) -> bool:
-        """Whether the source has something for the host's case.
+        """Whether the source has the host's case.
 
         Raises:
-            SourceError: If that lies on another grid than the host.
+            SourceError: If it is on another grid than the host.
         """
         own = self._by_case.get(host.case_id)
         if own is not None:

@@ -1,7 +1,7 @@
-"""The plan: which samples a recipe comes to, from the index alone.
+"""The plan of a dataset's samples, made from the recipe and the index of its sources alone.
 
-Every sample gets its host, split, mask section, donors and id here, and its place in a shard, so
-that any number of processes can share the work. No voxel is read and no mask drawn.
+The plan fixes the host, split, mask section, donors, id and shard of each sample, so that any
+number of processes can share the work. No voxel is read and no mask drawn.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from fractions import Fraction
 from itertools import accumulate, groupby
 
 from synthct.errors import RecipeError, SourceError
-from synthct.masks import MaskKind, SeveralSlices
-from synthct.recipe.donors import DonorChooser, OwnCase, can_lend, lent_ml, no_lesion_taken
+from synthct.masks import MaskKind
+from synthct.masks.base import SeveralSlices
+from synthct.recipe.donors import DonorChooser, OwnCase, can_lend, donor_volume_ml, no_match_message
 from synthct.recipe.recipe import SPLITS, Recipe, Split, donor_source
 from synthct.recipe.splits import share_out, split_patients
 from synthct.recipe.yaml_errors import nearest
@@ -27,21 +28,19 @@ from synthct.volume.views import VIEW_AXIS
 
 @dataclass(frozen=True, eq=False)
 class SampleSpec:
-    """One sample to be made.
+    """One planned sample.
 
     Attributes:
         split: The split of the host's patient, and so of the donor's.
         host: The case that is painted into.
-        section: The recipe's section of ``masks`` that the mask is drawn by.
+        section: The recipe's section of ``masks`` that draws the mask.
         draw: Number of the mask among those of this host and section, from 0.
-        slice_ordinal: Number of the slice among those of this mask, from 0; the plan knows the
-            first only.
-        variant: Number of the painting of this mask, from 0; None for the host's own slice, which
-            a section with ``pair`` gives beside them.
-        donors: Cases to take the shape from, the first unless it cannot be placed; empty for
+        slice_ordinal: Number of the slice among those of this mask, from 0; always 0 in the plan.
+        variant: Number of the painting of this mask, from 0; None for the host's unpainted slice
+            of a section with ``pair``.
+        donors: Cases that lend the shape: the first, or the next if it cannot be placed; empty for
             kinds without a donor.
-        slices: About how many slices, each a sample, the mask will come to; how many they are is
-            known when it is drawn.
+        slices: Estimated number of slices, each a sample; exact only when the mask is drawn.
     """
 
     split: Split
@@ -70,7 +69,7 @@ class SampleSpec:
 
     @property
     def is_painted(self) -> bool:
-        """Whether the model paints; if not, the sample is the host's own slice."""
+        """Whether the sample is painted; if not, it is the host's own slice."""
         return self.variant is not None
 
     def on_slice(self, ordinal: int) -> SampleSpec:
@@ -79,16 +78,16 @@ class SampleSpec:
 
     @property
     def donor(self) -> CaseEntry | None:
-        """The case to take the shape from; None for kinds without a donor."""
+        """The case that lends the shape; None for kinds without a donor."""
         return self.donors[0] if self.donors else None
 
 
 @dataclass(frozen=True, eq=False)
 class Shard:
-    """The samples of one file, the unit of work; they are of one split.
+    """The samples of one file, all of one split: the unit of work.
 
     Attributes:
-        split: Their split.
+        split: The split.
         index: Number of the shard within its split, from 0.
         specs: The samples in order.
     """
@@ -102,12 +101,12 @@ class Shard:
 class Plan:
     """All samples of a recipe, in the order of the dataset.
 
-    Where a mask becomes several slices, it stands in the plan with its first one.
+    A mask that gives several slices is listed once, with its first slice.
 
     Attributes:
         specs: The samples: by split, host, section, draw and variant.
-        shards: The same samples in files.
-        notes: What the user should know, such as hosts without a label.
+        shards: The same samples by file.
+        notes: Remarks for the user, such as hosts without a label.
         splits: Patient to split, of hosts and donors.
     """
 
@@ -118,7 +117,7 @@ class Plan:
 
     @property
     def plan_id(self) -> str:
-        """sha256 of the samples with their cases, donors and shards; free of paths."""
+        """sha256 of the samples with their cases, donors and shards; does not depend on paths."""
         rows = [
             [shard.split, shard.index, spec.sample_id]
             + [[case.source, case.case_id, case.patient_id] for case in (spec.host, *spec.donors)]
@@ -129,17 +128,17 @@ class Plan:
 
     @property
     def num_samples(self) -> int:
-        """How many samples there will be; about, if ``is_exact`` is false."""
+        """Number of samples; an estimate unless ``is_exact``."""
         return sum(spec.slices for spec in self.specs)
 
     @property
     def num_painted(self) -> int:
-        """How many of them the model paints; the others are the real halves of pairs."""
+        """Number of painted samples; the others are the real halves of pairs."""
         return sum(spec.slices for spec in self.specs if spec.is_painted)
 
     @property
     def is_exact(self) -> bool:
-        """Whether no mask becomes several slices, which are counted when it is drawn."""
+        """Whether each mask gives one slice, so that ``num_samples`` is exact."""
         return all(spec.slices == 1 for spec in self.specs)
 
     def count(self, field: str) -> dict[str, int]:
@@ -153,9 +152,9 @@ class Plan:
         return dict(counts)
 
     def limit(self, samples: int) -> Plan:
-        """The plan cut to its first ``samples``; what remains keeps its ids and seeds.
+        """The first ``samples`` of the plan, with the same ids and seeds.
 
-        A pair is not torn, so that a few more samples may remain.
+        Pairs are kept whole, so a few more samples may remain.
         """
         units = list(_units(self.specs))
         before = [0, *accumulate(sum(spec.slices for spec in unit) for unit in units)]
@@ -169,20 +168,20 @@ class Plan:
 
 
 def plan_samples(recipe: Recipe, index: Index) -> Plan:
-    """The samples that ``recipe`` comes to with the cases of ``index``.
+    """Plan the samples of a recipe with the cases of an index.
 
     Raises:
         SourceError: If no host has an image.
-        RecipeError: If a section of ``masks`` can be drawn in no host, or has no donor.
+        RecipeError: If a section of ``masks`` has no suitable host or donor.
     """
     scans = tuple(entry for entry in index.entries("hosts") if entry.image is not None)
     if not scans:
         raise SourceError("source 'hosts': no case has an image to paint into; add scans")
-    able = {s.name: _able_hosts(recipe, n, scans) for n, s in enumerate(recipe.masks)}
+    eligible = {s.name: _eligible_hosts(recipe, n, scans) for n, s in enumerate(recipe.masks)}
     pools = {s.name: _donor_pool(recipe, n, index) for n, s in enumerate(recipe.masks)}
-    hosts = tuple(scan for scan in scans if any(scan.case_id in ids for ids in able.values()))
+    hosts = tuple(scan for scan in scans if any(scan.case_id in ids for ids in eligible.values()))
     notes = [*_unknown_notes(recipe, scans)]
-    for name, ids in able.items():
+    for name, ids in eligible.items():
         if lacking := [scan.case_id for scan in scans if scan.case_id not in ids]:
             count = f"{len(lacking)} of {len(scans)} hosts lack its labels and are skipped"
             notes.append(f"masks '{name}': {count}: {_some(lacking)}")
@@ -198,73 +197,73 @@ def plan_samples(recipe: Recipe, index: Index) -> Plan:
         chooser: DonorChooser | OwnCase = OwnCase(pools[section.name])
         if not section.donor_is_host:
             chooser = DonorChooser(recipe.seed, section, pools[section.name], splits, used)
-        choosers[section.name], ids = chooser, able[section.name]
-        bereft = [h.case_id for h in hosts if h.case_id in ids and not chooser.has_donor_for(h)]
-        ids.difference_update(bereft)
+        choosers[section.name], ids = chooser, eligible[section.name]
+        lacking = [h.case_id for h in hosts if h.case_id in ids and not chooser.has_donor_for(h)]
+        ids.difference_update(lacking)
         if not ids:
-            message = f"no host has {chooser.wanted}; {chooser.hint}"
+            message = f"no host has {chooser.requirement}; {chooser.advice}"
             raise recipe.error(("masks", number, section.donor_key), message)
-        if bereft:
-            count = f"{len(bereft)} hosts lack {chooser.wanted}"
-            notes.append(f"masks '{section.name}': {count} and are skipped: {_some(bereft)}")
+        if lacking:
+            count = f"{len(lacking)} hosts lack {chooser.requirement}"
+            notes.append(f"masks '{section.name}': {count} and are skipped: {_some(lacking)}")
 
     specs = tuple(
         spec
         for split in SPLITS
         for host in hosts
         if splits[host.patient_id] == split
-        for spec in _specs_of_host(recipe, host, split, able, choosers)
+        for spec in _specs_of_host(recipe, host, split, eligible, choosers)
     )
     return Plan(specs, tuple(_shards(specs, recipe.samples_per_shard)), tuple(notes), splits)
 
 
-def _able_hosts(recipe: Recipe, number: int, hosts: Sequence[CaseEntry]) -> set[str]:
-    """The hosts that have the labels of a section.
+def _eligible_hosts(recipe: Recipe, number: int, hosts: Sequence[CaseEntry]) -> set[str]:
+    """Case ids of the hosts that have the labels of a section.
 
     Raises:
-        RecipeError: If none has.
+        RecipeError: If there are none.
     """
     section = recipe.masks[number]
-    able = {host.case_id for host in hosts if suits(host, section)}
-    if not able:
-        labels = section.wanted_labels() or section.useful_labels()
-        raise _nobody_has(recipe, number, "host", labels, hosts)
-    return able
+    ids = {host.case_id for host in hosts if has_required_labels(host, section)}
+    if not ids:
+        labels = section.required_labels() or section.optional_labels()
+        raise _missing_labels_error(recipe, number, "host", labels, hosts)
+    return ids
 
 
-def suits(host: CaseEntry, section: MaskKind) -> bool:
-    """Whether a host has every wanted label or, where none in particular is wanted, any useful."""
-    wanted, useful = section.wanted_labels(), section.useful_labels()
-    if wanted or not useful:
-        return all(label in host.labels for label in wanted)
-    return any(label in host.labels for label in useful)
+def has_required_labels(host: CaseEntry, section: MaskKind) -> bool:
+    """Whether a host has all required labels or, if there are none, any optional one."""
+    required, optional = section.required_labels(), section.optional_labels()
+    if required or not optional:
+        return all(label in host.labels for label in required)
+    return any(label in host.labels for label in optional)
 
 
 def _donor_pool(recipe: Recipe, number: int, index: Index) -> tuple[CaseEntry, ...]:
     """The cases that can lend a shape to a section.
 
     Raises:
-        RecipeError: If there is none.
+        RecipeError: If there are none.
     """
     section = recipe.masks[number]
     source = donor_source(section)
     if source is None:
         return ()
     entries = index.entries(source)
-    wanted = section.donor_labels()
-    pool = tuple(e for e in entries if all(label in e.labels for label in wanted))
+    labels = section.donor_labels()
+    pool = tuple(e for e in entries if all(label in e.labels for label in labels))
     if not pool:
-        raise _nobody_has(recipe, number, f"case of '{source}'", wanted, entries)
-    able = tuple(entry for entry in pool if can_lend(entry, section))
-    if not able:
-        raise recipe.error(("masks", number, "query"), no_lesion_taken(source, pool, section))
-    return able
+        raise _missing_labels_error(recipe, number, f"case of '{source}'", labels, entries)
+    lenders = tuple(entry for entry in pool if can_lend(entry, section))
+    if not lenders:
+        raise recipe.error(("masks", number, "query"), no_match_message(source, pool, section))
+    return lenders
 
 
-def _nobody_has(
+def _missing_labels_error(
     recipe: Recipe, number: int, who: str, labels: Sequence[str], entries: Sequence[CaseEntry]
 ) -> RecipeError:
-    """That no case has the labels of a section, what there is, and what was probably meant."""
+    """The error that no case has the labels of a section, with those that there are."""
     known = sorted({name for entry in entries for name in entry.available})
     present = sorted({name for entry in entries for name in entry.labels})
     lacking = [label for label in labels if label not in present] or list(labels)
@@ -276,16 +275,18 @@ def _nobody_has(
         return recipe.error_at_label(number, unknown[0], message)
     names = ", ".join(f"'{label}'" for label in labels)
     what = names if len(labels) == 1 else f"all of {names}"
-    there = f"there is: {_some(present)}" if present else f"all are empty; known: {_some(known)}"
-    message = f"no {who} has {what} ({there}); choose another label or source"
+    labels_present = (
+        f"there is: {_some(present)}" if present else f"all are empty; known: {_some(known)}"
+    )
+    message = f"no {who} has {what} ({labels_present}); choose another label or source"
     return recipe.error_at_label(number, lacking[0], message)
 
 
 def _unknown_notes(recipe: Recipe, hosts: Sequence[CaseEntry]) -> Iterator[str]:
-    """Of masks of several organs: those that no host knows, which may be a slip of the pen."""
+    """Notes on organs of a multi-organ mask that no host knows, which may be misspelt."""
     known = sorted({name for host in hosts for name in host.available})
     for section in recipe.masks:
-        optional = () if section.wanted_labels() else section.useful_labels()
+        optional = () if section.required_labels() else section.optional_labels()
         for label in optional:
             if label not in known:
                 near = nearest(label, known)
@@ -294,7 +295,7 @@ def _unknown_notes(recipe: Recipe, hosts: Sequence[CaseEntry]) -> Iterator[str]:
 
 
 def _some(names: Sequence[str]) -> str:
-    """The first names and how many there are more."""
+    """The first twelve names and the number of further ones."""
     more = f" and {len(names) - 12} more" if len(names) > 12 else ""
     return ", ".join(names[:12]) + more if names else "none"
 
@@ -303,11 +304,11 @@ def _specs_of_host(
     recipe: Recipe,
     host: CaseEntry,
     split: Split,
-    able: Mapping[str, set[str]],
+    eligible: Mapping[str, set[str]],
     choosers: Mapping[str, DonorChooser | OwnCase],
 ) -> Iterator[SampleSpec]:
     """The samples of one host, by section, draw and variant; the real half of a pair is last."""
-    sections = [section for section in recipe.masks if host.case_id in able[section.name]]
+    sections = [section for section in recipe.masks if host.case_id in eligible[section.name]]
     if not sections:
         return
     offset = Fraction(derive_seed(recipe.seed, "share", host.case_id), 2**63)
@@ -318,28 +319,19 @@ def _specs_of_host(
             donors = chooser.choose(host, draw) if chooser else ()
             slices = _expected_slices(recipe, section, host, donors)
             for variant in (*range(recipe.variants), *((None,) if section.pair else ())):
-                yield SampleSpec(
-                    split=split,
-                    host=host,
-                    section=section,
-                    draw=draw,
-                    slice_ordinal=0,
-                    variant=variant,
-                    donors=donors,
-                    slices=slices,
-                )
+                yield SampleSpec(split, host, section, draw, 0, variant, donors, slices)
 
 
 def _expected_slices(
     recipe: Recipe, section: MaskKind, host: CaseEntry, donors: Sequence[CaseEntry]
 ) -> int:
-    """About how many slices a mask will come to, judged by the volume of what lends its shape."""
+    """Estimated number of slices of a mask, from the volume of its shape labels."""
     if section.slices == "random" or section.slices == "largest":
         return 1
     labels = [name for name in section.shape_labels() if name in host.labels]
     volume_ml = sum(host.labels[name].volume_ml for name in labels)
     if donors:
-        volume_ml = lent_ml(donors[0], section)
+        volume_ml = donor_volume_ml(donors[0], section)
     step_mm = float(host.spacing_mm[VIEW_AXIS[recipe.view]])
     if isinstance(section.slices, SeveralSlices) and section.slices.every_mm is not None:
         step_mm = max(step_mm, section.slices.every_mm)
@@ -347,7 +339,7 @@ def _expected_slices(
 
 
 def _shards(specs: Sequence[SampleSpec], size: int) -> Iterator[Shard]:
-    """Runs of at most ``size`` samples of one split, or of one mask or pair with more slices."""
+    """Shards of at most ``size`` samples of one split; a larger unit has a shard of its own."""
     for split in SPLITS:
         runs: list[list[SampleSpec]] = []
         room = 0
@@ -363,7 +355,7 @@ def _shards(specs: Sequence[SampleSpec], size: int) -> Iterator[Shard]:
 
 
 def _units(specs: Iterable[SampleSpec]) -> Iterator[tuple[SampleSpec, ...]]:
-    """What must stand in one file: a pair with all of its variants, any other sample alone."""
+    """Samples that must share a shard: a pair with all variants; any other sample alone."""
     for _, group in groupby(specs, key=lambda spec: spec.lesion_id):
         unit = tuple(group)
         if all(spec.is_painted for spec in unit):

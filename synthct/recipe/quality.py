@@ -1,6 +1,6 @@
-"""The ``quality`` section of a recipe: which samples are good enough to keep.
+"""The ``quality`` section of a recipe: limits on the measures of a sample.
 
-Which measures there are, and which of them may be limited, says ``metrics.MEASURES``.
+``metrics.table.MEASURES`` lists the measures and whether a recipe may limit them.
 """
 
 from __future__ import annotations
@@ -10,17 +10,18 @@ from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
-from synthct.metrics import MEASURES, Measures
+from synthct.metrics.measure import Measures
+from synthct.metrics.table import MEASURES
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Limits(BaseModel):
-    """The least and the greatest value that a sample may have; both are allowed values.
+    """The least and the greatest accepted value, both inclusive.
 
     Attributes:
-        min: Below this a sample is rejected.
-        max: Above this a sample is rejected.
+        min: Samples below are rejected.
+        max: Samples above are rejected.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,13 +38,13 @@ class Limits(BaseModel):
         return self
 
 
-class Broken(NamedTuple):
+class BrokenLimit(NamedTuple):
     """A limit that a sample breaks.
 
     Attributes:
         measure: Name of the measure.
-        value: The sample's; None where it could not be computed.
-        reason: A few words, the same for all samples that break this limit.
+        value: The sample's value; None if it could not be computed.
+        reason: Short text, the same for all samples that break this limit.
     """
 
     measure: str
@@ -64,31 +65,31 @@ _Limited: Any = create_model(
 class Quality(_Limited):
     """Limits on the measures of a sample; a sample that breaks one is rejected.
 
-    A measure that does not apply to a sample (the error, where there is no truth; the distance to
-    tissue that no source shows) breaks no limit. One that applies but cannot be computed (the
-    texture of a mask of three pixels) breaks any.
+    A measure that does not apply to a sample (an error without ground truth, a distance to tissue
+    that no source has) breaks no limit. One that applies but cannot be computed (the texture of a
+    mask of three pixels) breaks its limit.
     """
 
     @property
     def limits(self) -> dict[str, Limits]:
-        """The measures that are limited, in the order of the table."""
+        """The limits that are set, by measure, in the order of the table."""
         return {name: limits for name in _FIELDS if (limits := getattr(self, name)) is not None}
 
-    def broken(self, measures: Measures) -> Broken | None:
-        """The first limit that a sample breaks; None if it breaks none.
+    def first_broken(self, measures: Measures) -> BrokenLimit | None:
+        """The first limit that a sample breaks, or None.
 
         Args:
-            measures: The sample's measures by name: None where one does not apply, NaN where it
-                cannot be computed.
+            measures: Values by name: None where a measure does not apply, NaN where it cannot be
+                computed.
         """
         for name, limits in self.limits.items():
             value = measures[name]
             if value is None:
                 continue
             if math.isnan(value):
-                return Broken(name, None, f"{name} cannot be computed")
+                return BrokenLimit(name, None, f"{name} cannot be computed")
             if limits.min is not None and value < limits.min:
-                return Broken(name, value, f"{name} below {limits.min:g}")
+                return BrokenLimit(name, value, f"{name} below {limits.min:g}")
             if limits.max is not None and value > limits.max:
-                return Broken(name, value, f"{name} above {limits.max:g}")
+                return BrokenLimit(name, value, f"{name} above {limits.max:g}")
         return None

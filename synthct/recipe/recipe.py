@@ -1,7 +1,6 @@
-"""The recipe: what a dataset is to be, as one YAML file, checked before anything is read.
+"""The recipe of a dataset: one YAML file, checked before any scan is read.
 
-Knows the fields and how they hang together, not what the scans hold: that a label is there at all
-is seen in ``plan``.
+Checks the fields and their combinations; whether the scans have the labels is checked in ``plan``.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from synthct.recipe.yaml_model import (
 from synthct.sources import Source
 from synthct.volume.views import View
 
-#: Locations of the values in which environment variables are expanded.
+#: Keys whose values may contain environment variables.
 PATH_KEYS = ("sources.*.root", "inpaint.checkpoint")
 
 Split = Literal["train", "validation", "test"]
@@ -50,13 +49,13 @@ class _Section(BaseModel):
 
 
 class Splits(_Section):
-    """The share of the patients in each split, together 1; or what the sources' tables say.
+    """The share of the patients in each split, adding up to 1; or the splits of the sources.
 
     Attributes:
         train: Share of the patients.
         validation: Share of the patients.
         test: Share of the patients.
-        from_source: Take the splits of the sources' own tables (TotalSegmentator's ``meta.csv``)
+        from_source: Use the splits in the sources' own tables (TotalSegmentator's ``meta.csv``)
             instead of shares.
     """
 
@@ -78,40 +77,36 @@ class Splits(_Section):
 
     @property
     def fractions(self) -> dict[Split, float]:
-        """The splits that get patients, and their share."""
-        shares: dict[Split, float] = {
-            "train": self.train,
-            "validation": self.validation,
-            "test": self.test,
-        }
-        return {split: share for split, share in shares.items() if share > 0}
+        """The splits with a share above 0."""
+        shares = zip(SPLITS, (self.train, self.validation, self.test), strict=True)
+        return {split: share for split, share in shares if share > 0}
 
 
 class Recipe(_Section):
-    """What a dataset is to be.
+    """All settings of a dataset.
 
     Attributes:
         name: Name of the dataset, lower case with dashes.
-        version: Semantic version of the data; raised when anything below changes.
+        version: Semantic version of the data; to be raised when anything below changes.
         description: A sentence or two for the dataset card.
-        licence: SPDX id of the dataset's licence; by default what follows from the sources.
-        seed: Every random decision follows from it.
-        sources: Where scans come from; ``hosts`` are painted into.
-        on_bad_case: What a case does whose files are damaged or do not fit together: ``stop`` the
-            run, or be left out (``skip``), which the plan, the card and the lock tell.
+        licence: SPDX id of the dataset's licence; by default the one that follows from the sources.
+        seed: Seed of all random decisions.
+        sources: Where scans come from; those of ``hosts`` are painted into.
+        on_bad_case: At a case with damaged or inconsistent files, ``stop`` the run or ``skip`` the
+            case; plan, card and lock list skipped cases.
         view: The plane of the slices.
-        masks_per_case: Masks drawn in each host, shared out over ``masks`` by weight.
-        masks: The kinds of masks.
-        inpaint: How they are painted.
-        variants: Different paintings of each mask.
-        relabel: What a program of the user's, given with ``--relabel``, says of painted pictures;
-            for masks with ``label_map: relabel``.
-        quality: Limits on the measures of a sample; what breaks one is rejected.
-        splits: Share of the patients in each split; host and donor of a sample share one.
+        masks_per_case: Number of masks in each host, divided among ``masks`` by weight.
+        masks: The sections of masks, each of one kind.
+        inpaint: How masks are painted.
+        variants: Number of different paintings of each mask.
+        relabel: Labels from the user's program (``--relabel``), for masks with
+            ``label_map: relabel``.
+        quality: Limits on the measures of a sample; samples that break one are rejected.
+        splits: Share of the patients in each split; host and donor of a sample are in the same.
         keep_original: Whether rows also hold the original slice.
-        release: ``full`` writes whole slices; ``patch`` only what was generated, and nothing of
-            the scans: whoever has them makes whole slices of it with ``synthct compose``.
-        samples_per_shard: Samples in a file, the unit of work and of resuming.
+        release: ``full`` writes whole slices; ``patch`` only generated voxels and nothing of the
+            scans: ``synthct compose`` restores whole slices for those who have the scans.
+        samples_per_shard: Number of samples in a file, the unit of work and of resuming.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=80)]
@@ -149,7 +144,7 @@ class Recipe(_Section):
         return self
 
     def __eq__(self, other: object) -> bool:
-        # Where the fields stand in which file is no part of what they say.
+        # Recipes are equal if their fields are, wherever these are written.
         return isinstance(other, Recipe) and self.model_dump() == other.model_dump()
 
     __hash__ = None  # type: ignore[assignment]
@@ -157,40 +152,41 @@ class Recipe(_Section):
     def error(
         self, location: tuple[str | int, ...], message: str, *, at_key: bool = False
     ) -> RecipeError:
-        """An error at a field, with its place in the file if the recipe was read from one."""
+        """An error at a field, with file and line if the recipe was read from a file."""
         if self._document is None:
             return RecipeError(f"{path_text(location)}: {message}")
         return self._document.error(location, message, at_key=at_key)
 
     def error_at_label(self, section: int, label: str, message: str) -> RecipeError:
-        """An error at the place where ``masks[section]`` names ``label``."""
+        """An error at the field of ``masks[section]`` that names ``label``."""
         return self.error(("masks", section, *_key_of(self.masks[section], label)), message)
 
-    def wanted_labels(self) -> tuple[str, ...]:
-        """Every label that some section needs or can use, in hosts or donors, in recipe order."""
-        wanted: dict[str, None] = {}
-        for section in self.masks:
-            wanted.update(dict.fromkeys(section.wanted_labels()))
-            wanted.update(dict.fromkeys(section.useful_labels()))
-            wanted.update(dict.fromkeys(section.donor_labels()))
-        wanted.update(dict.fromkeys(self.relabel.labels if self.relabel else ()))
-        return tuple(wanted)
+    def all_labels(self) -> tuple[str, ...]:
+        """Every label that some section requires or can use, in hosts or donors, in order."""
+        labels = [
+            label
+            for section in self.masks
+            for label in (
+                *section.required_labels(), *section.optional_labels(), *section.donor_labels()
+            )
+        ]  # fmt: skip
+        return tuple(dict.fromkeys([*labels, *(self.relabel.labels if self.relabel else ())]))
 
-    def wanted_lesions(self) -> dict[str, tuple[tuple[str, str], ...]]:
-        """Source to the labels of which it lends lesions, each with the organ they lie in."""
-        wanted: dict[str, dict[tuple[str, str], None]] = {}
+    def donor_lesions(self) -> dict[str, tuple[tuple[str, str], ...]]:
+        """For each donor source, the (lesion label, organ) pairs that masks take from it."""
+        pairs: dict[str, dict[tuple[str, str], None]] = {}
         for section in self.masks:
             source, lesions = donor_source(section), section.donor_lesions()
             if source is not None and lesions is not None:
-                wanted.setdefault(source, {})[lesions] = None
-        return {source: tuple(found) for source, found in wanted.items()}
+                pairs.setdefault(source, {})[lesions] = None
+        return {source: tuple(of_source) for source, of_source in pairs.items()}
 
     def resolved(self) -> dict[str, Any]:
-        """The recipe as JSON with defaults filled and no path of this machine in it.
+        """The recipe as JSON, with all defaults and without paths of this machine.
 
-        Roots become ``${HOSTS_ROOT}`` and the like, so that the resolved recipe is a recipe
-        again, and what is had from the Hub stays named; a checkpoint in a folder keeps the
-        folder's name (its files are told apart by the hashes in the lock).
+        Roots become variables such as ``${HOSTS_ROOT}``, so that the result is a recipe again;
+        Hub repositories stay. Of a checkpoint's path the folder's name is kept (the lock
+        identifies its files by hash).
         """
         data: dict[str, Any] = self.model_dump(mode="json")
         for name, section in data["sources"].items():
@@ -209,9 +205,10 @@ class Recipe(_Section):
 
     @property
     def recipe_id(self) -> str:
-        """sha256 of the resolved recipe as canonical JSON: the same on every machine.
+        """sha256 of the resolved recipe as canonical JSON.
 
-        And the same wherever the scans come from: they are told apart by the hashes in the lock.
+        It does not depend on the machine or on where the scans are; the lock identifies these by
+        hash.
         """
         data = self.resolved()
         for name, section in data["sources"].items():
@@ -232,7 +229,7 @@ def load_recipe(
 
     Args:
         path: The YAML file. Relative roots in it are relative to the working directory.
-        sources: Roots that replace those of the recipe, by name of the source (``--source``).
+        sources: Source name to a root that replaces the recipe's (``--source``).
         checkpoint: A folder that replaces the recipe's checkpoint.
 
     Raises:
@@ -254,7 +251,7 @@ def load_recipe(
 
 
 def stored_recipe(path: Path) -> Recipe:
-    """The resolved recipe of a dataset, its roots left as the variables that they are.
+    """Read the resolved recipe of a dataset, without expanding the variables of its roots.
 
     Raises:
         RecipeError: If it is damaged.
@@ -269,7 +266,7 @@ def recipe_json_schema() -> dict[str, Any]:
 
 
 def _replace_roots(document: Document, roots: Mapping[str, Path]) -> None:
-    """Put the roots of the command line into the document, in place."""
+    """Put the roots of the command line into the document."""
     written = document.value.get("sources")
     sections = written if isinstance(written, dict) else {}
     for name, root in roots.items():
@@ -287,12 +284,12 @@ def _replace_roots(document: Document, roots: Mapping[str, Path]) -> None:
 
 
 def _variable(source: str) -> str:
-    """What stands for the root of a source in a resolved recipe."""
+    """The variable for a source's root in a resolved recipe."""
     return f"${{{source.upper().replace('-', '_')}_ROOT}}"
 
 
 def _source_problems(recipe: Recipe) -> Iterator[Problem]:
-    """No hosts, or a section that takes donors from a source that is not there."""
+    """Missing hosts, and donor sources that are not defined."""
     names = list(recipe.sources)
     if "hosts" not in names:
         near = nearest("hosts", names)
@@ -313,7 +310,7 @@ def _source_problems(recipe: Recipe) -> Iterator[Problem]:
 
 
 def _name_problems(recipe: Recipe) -> Iterator[Problem]:
-    """Two sections of one name."""
+    """Sections with the same name."""
     first: dict[str, int] = {}
     for index, section in enumerate(recipe.masks):
         if section.name in first:
@@ -323,7 +320,7 @@ def _name_problems(recipe: Recipe) -> Iterator[Problem]:
 
 
 def _method_problems(recipe: Recipe) -> Iterator[Problem]:
-    """What a method of painting cannot do."""
+    """Masks and variants that the painting method cannot handle."""
     name = recipe.inpaint.method
     for index, section in enumerate(recipe.masks if recipe.inpaint.needs_donor else ()):
         if not section.needs_donor or section.donor_is_host:
@@ -335,17 +332,17 @@ def _method_problems(recipe: Recipe) -> Iterator[Problem]:
 
 
 def _relabel_problems(recipe: Recipe) -> Iterator[Problem]:
-    """Labels that are wanted from a program of which nothing is said, or the other way about."""
-    asking = [n for n, section in enumerate(recipe.masks) if section.label_policy() == "relabel"]
-    if asking and recipe.relabel is None:
+    """Masks with ``label_map: relabel`` without a section ``relabel``, and the reverse."""
+    numbers = [n for n, section in enumerate(recipe.masks) if section.label_policy() == "relabel"]
+    if numbers and recipe.relabel is None:
         message = "'relabel' needs a section relabel (name, labels) beside masks"
-        yield Problem(("masks", asking[0], "label_map"), message)
-    if recipe.relabel is not None and not asking:
+        yield Problem(("masks", numbers[0], "label_map"), message)
+    if recipe.relabel is not None and not numbers:
         yield Problem(("relabel",), "no mask says label_map: relabel; remove this section")
 
 
 def _release_problems(recipe: Recipe) -> Iterator[Problem]:
-    """What would put real tissue into a release that is to hold none."""
+    """Settings that would put real tissue into a patch-only release."""
     if recipe.release != "patch":
         return
     if recipe.keep_original:
@@ -357,12 +354,12 @@ def _release_problems(recipe: Recipe) -> Iterator[Problem]:
 
 
 def donor_source(section: MaskKind) -> str | None:
-    """The name of the source that a section takes donors from; None if it takes none."""
+    """Name of the source of a section's donors; None for kinds without donors."""
     return str(getattr(section, section.donor_key)) if section.needs_donor else None
 
 
 def _key_of(section: MaskKind, label: str) -> tuple[str | int, ...]:
-    """Where in its section of the recipe a label is named; empty if it is a default."""
+    """Location within a section of the field that names a label; empty if it is a default."""
     for name in type(section).model_fields:
         value = getattr(section, name)
         if name not in {"name", "kind", section.donor_key} and value == label:

@@ -1,4 +1,4 @@
-"""Sharing out: patients to splits, by fractions or as the sources' tables say; masks by weight."""
+"""Assignment of patients to splits, and of a host's masks to the recipe's sections by weight."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from synthct.sources import CaseEntry
 def split_patients(
     recipe: Recipe, hosts: Sequence[CaseEntry], donors: Sequence[CaseEntry]
 ) -> tuple[dict[str, Split], list[str]]:
-    """Every patient's split, and what is to be said about it.
+    """The split of every patient, and notes for the user.
 
-    By fractions, those who are only donors are shared out by themselves, so that each split has
-    its donors; a split that the fractions give less than half a patient cannot be had.
+    Patients who are only donors are divided separately, so that each split has donors. If a split
+    would get less than half a host patient, all patients are in train.
 
     Raises:
-        RecipeError: If the sources are to say it and one does not.
-        PolicyError: If they put one patient into two splits.
+        RecipeError: If splits come from the sources, and a case has none there.
+        PolicyError: If a patient is in two splits there.
     """
     if recipe.splits.from_source:
         return _from_tables(recipe, [*hosts, *donors]), []
-    painted = {host.patient_id for host in hosts}
-    lending = {donor.patient_id for donor in donors}
+    host_patients = {host.patient_id for host in hosts}
+    donor_patients = {donor.patient_id for donor in donors}
     fractions = recipe.splits.fractions
-    if len(fractions) > 1 and len(painted) * min(fractions.values()) < 0.5:
-        asked = ", ".join(f"{split} {share:g}" for split, share in fractions.items())
-        note = f"{len(painted)} host patients are too few for {asked}; everything is train"
-        return dict.fromkeys(sorted(painted | lending), "train"), [note]
-    splits = assign_splits(painted, fractions, recipe.seed)
-    splits.update(assign_splits(lending - painted, fractions, recipe.seed))
+    if len(fractions) > 1 and len(host_patients) * min(fractions.values()) < 0.5:
+        shares = ", ".join(f"{split} {share:g}" for split, share in fractions.items())
+        note = f"{len(host_patients)} host patients are too few for {shares}; everything is train"
+        return dict.fromkeys(sorted(host_patients | donor_patients), "train"), [note]
+    splits = assign_splits(host_patients, fractions, recipe.seed)
+    splits.update(assign_splits(donor_patients - host_patients, fractions, recipe.seed))
     return splits, []
 
 
 def _from_tables(recipe: Recipe, entries: Sequence[CaseEntry]) -> dict[str, Split]:
-    """Patients to the splits that the sources' tables (``meta.csv``) give their cases."""
-    found: dict[str, CaseEntry] = {}
+    """Patient to split, from the sources' tables (``meta.csv``)."""
+    first_of: dict[str, CaseEntry] = {}
     for entry in entries:
         if entry.split is None:
             raise recipe.error(
@@ -49,22 +49,22 @@ def _from_tables(recipe: Recipe, entries: Sequence[CaseEntry]) -> dict[str, Spli
                 f"source '{entry.source}' does not say in which split case '{entry.case_id}' is; "
                 "give fractions instead",
             )
-        first = found.setdefault(entry.patient_id, entry)
+        first = first_of.setdefault(entry.patient_id, entry)
         if first.split != entry.split:
             raise PolicyError(
                 f"patient '{entry.patient_id}' is in two splits: case '{first.case_id}' is "
                 f"{first.split}, case '{entry.case_id}' is {entry.split}; leave one of them out"
             )
     by_name: dict[str, Split] = {split: split for split in SPLITS}
-    return {patient: by_name[str(entry.split)] for patient, entry in sorted(found.items())}
+    return {patient: by_name[str(entry.split)] for patient, entry in sorted(first_of.items())}
 
 
 def assign_splits(
     patients: Iterable[str], fractions: Mapping[Split, float], seed: int
 ) -> dict[str, Split]:
-    """Patients to splits, in the order of a hash, as many to each as the fractions ask.
+    """Assign patients to splits by a seeded random order and the fractions.
 
-    With at least as many patients as splits no split is empty.
+    With at least as many patients as splits, no split is empty.
     """
     ranked = sorted(
         set(patients), key=lambda patient: (derive_seed(seed, "split", patient), patient)
@@ -93,15 +93,15 @@ def _sizes(total: int, fractions: Mapping[Split, float]) -> dict[Split, int]:
 
 
 def share_out(weights: Sequence[float], total: int, offset: Fraction) -> list[int]:
-    """Whole counts that add up to ``total`` and are as their ``weights`` ask.
+    """Divide ``total`` into integer counts in proportion to ``weights``.
 
-    Each count is its exact share, rounded down or up; systematic sampling with ``offset`` decides
-    which, so that over many hosts even a small weight gets its share.
+    Each count is its exact share, rounded down or up by systematic sampling with ``offset``, so
+    that over many hosts even a small weight gets its share.
 
     Args:
         weights: Positive, of any sum.
-        total: What the counts add up to.
-        offset: 0 <= offset < 1; where the rounding falls.
+        total: Sum of the counts.
+        offset: 0 <= offset < 1; shifts the rounding.
     """
     exact = [Fraction(str(weight)) for weight in weights]
     whole = sum(exact)

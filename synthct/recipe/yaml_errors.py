@@ -1,7 +1,6 @@
-"""What pydantic found wrong, in the words of the person who wrote the YAML.
+"""Turns pydantic's errors into messages for the author of a YAML file, with "did you mean".
 
-Turns a ``ValidationError`` into places and messages with "did you mean"; where in the file a
-place stands is the business of ``yaml_model``.
+Locations are keys and indices; ``yaml_model`` adds their lines and columns.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-#: How alike two words must be (0..1) for one to be suggested for the other.
+#: Least similarity (0..1) of two words for one to be suggested for the other.
 LEAST_LIKENESS = 0.6
 
-#: Pydantic's type of the errors that validators place themselves.
+#: Error type of the problems that validators locate themselves.
 OWN_ERROR = "own"
 
 _EXPECTED = {
@@ -53,12 +52,12 @@ _NUMBER_WITH_UNIT = re.compile(
 
 @dataclass(frozen=True)
 class Problem:
-    """One fault of a file.
+    """One problem in a file.
 
     Attributes:
         location: Keys and list indices from the root.
         message: What is wrong and what to do.
-        at_key: Whether the key is at fault rather than its value.
+        at_key: Whether the key is wrong rather than its value.
     """
 
     location: tuple[str | int, ...]
@@ -73,7 +72,7 @@ def path_text(location: Sequence[str | int]) -> str:
 
 
 def safe_text(text: str) -> str:
-    """``text`` without characters that could steer a terminal; line breaks become spaces."""
+    """``text`` in one line, without terminal control characters."""
     one_line = " ".join(text.split("\n"))
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in one_line)
 
@@ -81,8 +80,8 @@ def safe_text(text: str) -> str:
 def nearest(word: str, known: Sequence[str]) -> str | None:
     """The known word that ``word`` was most likely meant to be, or None.
 
-    Case, dashes and underscores do not count; a word that lacks only its unit (``margin`` for
-    ``margin_mm``) or has another one is as near as a slip of the finger.
+    Case, dashes and underscores do not count; a word with a missing or wrong unit (``margin`` for
+    ``margin_mm``) ranks first.
     """
     best, likeness = None, LEAST_LIKENESS
     plain = _plain(word)
@@ -99,7 +98,7 @@ def nearest(word: str, known: Sequence[str]) -> str | None:
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """The rest of a message about an unknown ``word``: the nearest known one, or all of them."""
+    """End of a message about an unknown ``word``: the nearest known one, or all of them."""
     near = nearest(word, known)
     if near is not None:
         return f"; did you mean '{near}'?"
@@ -107,27 +106,21 @@ def did_you_mean(word: str, known: Sequence[str]) -> str:
 
 
 def describe_errors(err: ValidationError, data: Any, model_type: type[BaseModel]) -> list[Problem]:
-    """One problem for each place that ``err`` complains about.
-
-    Args:
-        err: What ``model_type`` said about ``data``.
-        data: The values that were validated.
-        model_type: The model of the root.
-    """
-    found: dict[tuple[str | int, ...], list[ErrorDetails]] = {}
+    """One problem for each location with errors in ``data``, the input of ``model_type``."""
+    by_place: dict[tuple[str | int, ...], list[ErrorDetails]] = {}
     for detail in err.errors(include_url=False):
         place = _place(detail, data)
         if detail["type"] == "missing" and isinstance(place[-1], int):
-            place = place[:-1]  # a list that is too short, told at the list
-        found.setdefault(place, []).append(detail)
-    # A union complains for each member: what is said deepest is about the one that was meant.
-    # And a list seems too short where its wrong items do not count.
+            place = place[:-1]  # too short a list: the error is at the list
+        by_place.setdefault(place, []).append(detail)
+    # A union gives errors for each member; the deepest location belongs to the intended one.
+    # A list with wrong items also counts as too short, since these do not count.
     kept = {
         place: details
-        for place, details in found.items()
+        for place, details in by_place.items()
         if not (
             (_is_mismatch(details[0]) or details[0]["type"] == "too_short")
-            and any(p[: len(place)] == place != p for p in found)
+            and any(p[: len(place)] == place != p for p in by_place)
         )
     }
     unknown = {place for place, details in kept.items() if details[0]["type"] == "extra_forbidden"}
@@ -139,7 +132,7 @@ def describe_errors(err: ValidationError, data: Any, model_type: type[BaseModel]
             if any(
                 nearest(key, _keys_of(place[:-1], data, model_type)) == place[-1] for key in keys
             ):
-                continue  # the misspelt key is told already
+                continue  # reported as a misspelt key
         problems.append(_problem(place, details, data, model_type))
     return problems
 
@@ -150,7 +143,7 @@ def _problem(
     data: Any,
     model_type: type[BaseModel],
 ) -> Problem:
-    """What is wrong at one place."""
+    """The problem at one location."""
     detail = details[0]
     kind, context = detail["type"], detail.get("ctx", {})
     value = _value_at(place, data)
@@ -179,14 +172,18 @@ def _problem(
     if _is_mismatch(detail):
         return Problem(place, _mismatch(value, details))
     if kind == "string_pattern_mismatch":
-        return Problem(place, _not_a_name(value, str(context.get("pattern"))))
+        pattern = str(context.get("pattern"))
+        name = re.sub(r"[^a-z0-9]+", "-", str(value).lower()).strip("-")
+        meant = f"; did you mean '{name}'?" if re.fullmatch(pattern, name) else ""
+        return Problem(place, f"{_show(value)} does not match {pattern}{meant}")
     message = str(context["error"]) if kind == "value_error" else detail["msg"]
     return _at_named_key(place, message, value)
 
 
 def _mismatch(value: Any, details: list[ErrorDetails]) -> str:
-    """A value of the wrong type: what was expected instead, and what was probably meant."""
-    expected = list(dict.fromkeys(_expected(detail) for detail in details))
+    """Message for a value of the wrong type: the expected type, and a suggestion."""
+    types = [_mismatch_of(detail["type"]) or "string" for detail in details]
+    expected = list(dict.fromkeys(_EXPECTED[name] for name in types))
     hint = ""
     if isinstance(value, str):
         number = _NUMBER_WITH_UNIT.fullmatch(value)
@@ -207,16 +204,6 @@ def _mismatch(value: Any, details: list[ErrorDetails]) -> str:
     return f"expected {' or '.join(expected)}, not {what}{hint}"
 
 
-def _not_a_name(value: Any, pattern: str) -> str:
-    name = re.sub(r"[^a-z0-9]+", "-", str(value).lower()).strip("-")
-    meant = f"; did you mean '{name}'?" if re.fullmatch(pattern, name) else ""
-    return f"{_show(value)} does not match {pattern}{meant}"
-
-
-def _expected(detail: ErrorDetails) -> str:
-    return _EXPECTED[_mismatch_of(detail["type"]) or "string"]
-
-
 def _tag_problem(
     place: tuple[str | int, ...],
     value: Any,
@@ -224,7 +211,7 @@ def _tag_problem(
     data: Any,
     model_type: type[BaseModel],
 ) -> Problem:
-    """A section whose ``kind`` (or ``layout``, ...) is unknown or missing."""
+    """The problem of a section whose ``kind`` (or ``layout``, ...) is unknown or missing."""
     key = str(context["discriminator"]).strip("'")
     known = [tag for model in _models_at(place, data, model_type) for tag in _literals(model, key)]
     if isinstance(value, dict) and key in value:
@@ -242,7 +229,7 @@ def _tag_problem(
 
 
 def _hint_for_key(place: tuple[str | int, ...], data: Any, model_type: type[BaseModel]) -> str:
-    """Which key was meant by the unknown one at ``place``, or where it belongs."""
+    """Suggestion for the unknown key at ``place``: a similar key, or the section it belongs to."""
     key = str(place[-1])
     known = _keys_of(place[:-1], data, model_type)
     written = _value_at(place[:-1], data)
@@ -257,7 +244,7 @@ def _hint_for_key(place: tuple[str | int, ...], data: Any, model_type: type[Base
 
 
 def _at_named_key(place: tuple[str | int, ...], message: str, value: Any) -> Problem:
-    """A validator's own message, placed at the key that it starts with if there is one."""
+    """A validator's own message, located at the key that it starts with, if any."""
     head = re.match(r"'?([A-Za-z_][A-Za-z0-9_]*)", message)
     if head and isinstance(value, dict) and head[1] in value:
         return Problem((*place, head[1]), message)
@@ -269,7 +256,7 @@ def _is_mismatch(detail: ErrorDetails) -> bool:
 
 
 def _mismatch_of(kind: str) -> str | None:
-    """``float_parsing`` and the like: the type that a value failed to be, None for other kinds."""
+    """The expected type in an error kind such as ``float_parsing``; None for other kinds."""
     match = re.fullmatch(
         r"(\w+?)(?:_attributes|_instance)?_(?:type|parsing|from_float|required)", kind
     )
@@ -277,7 +264,7 @@ def _mismatch_of(kind: str) -> str | None:
 
 
 def _place(detail: ErrorDetails, data: Any) -> tuple[str | int, ...]:
-    """Where an error lies in ``data``: its location without pydantic's names of union members."""
+    """An error's location in ``data``, without pydantic's names of union members."""
     place: list[str | int] = []
     value = data
     for index, name in enumerate(detail["loc"]):
@@ -314,7 +301,7 @@ def _keys_of(place: Sequence[str | int], data: Any, model_type: type[BaseModel])
 def _models_at(
     place: Sequence[str | int], data: Any, model_type: type[BaseModel]
 ) -> list[type[BaseModel]]:
-    """The models that the section at ``place`` may be, judged by its ``kind`` where it has one."""
+    """The models that the section at ``place`` may be, chosen by its ``kind`` if it has one."""
     annotations: list[Any] = [model_type]
     for name in place:
         annotations = [
@@ -340,7 +327,7 @@ def _may_be(annotation: Any, data: Any) -> bool:
 
 
 def _literals(model: type[BaseModel], name: str) -> list[str]:
-    """The texts that a literal field of ``model`` may be."""
+    """The allowed texts of a literal field of ``model``."""
     field = model.model_fields.get(name)
     if field is None or get_origin(field.annotation) is not Literal:
         return []
@@ -348,7 +335,7 @@ def _literals(model: type[BaseModel], name: str) -> list[str]:
 
 
 def _inside(annotation: Any, name: str | int) -> Iterator[Any]:
-    """The annotation of what stands at key or index ``name`` of a value of ``annotation``."""
+    """The annotation of the item at key or index ``name`` of a value of ``annotation``."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         field = annotation.model_fields.get(str(name))
         if field is not None:
@@ -361,8 +348,8 @@ def _inside(annotation: Any, name: str | int) -> Iterator[Any]:
 
 def _models(annotation: Any) -> list[type[BaseModel]]:
     """The models among the alternatives of an annotation."""
-    found = _alternatives(annotation)
-    return [a for a in found if isinstance(a, type) and issubclass(a, BaseModel)]
+    alternatives = _alternatives(annotation)
+    return [a for a in alternatives if isinstance(a, type) and issubclass(a, BaseModel)]
 
 
 def _models_within(annotation: Any) -> Iterator[type[BaseModel]]:
@@ -374,7 +361,7 @@ def _models_within(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def _alternatives(annotation: Any) -> list[Any]:
-    """The members of a union, or the annotation itself; ``Annotated`` is looked through."""
+    """The members of a union, or the annotation itself, without ``Annotated``."""
     origin = get_origin(annotation)
     if origin is Annotated:
         return _alternatives(get_args(annotation)[0])
@@ -395,6 +382,5 @@ def _stem(plain: str) -> str:
 
 def _show(value: Any) -> str:
     """A value for a message, short and in quotes if it is text."""
-    is_text = isinstance(value, str)
-    shown = f"'{value}'" if is_text else json.dumps(value, ensure_ascii=False)
-    return shown if len(shown) <= 60 else shown[:56] + " ..."
+    text = f"'{value}'" if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:56] + " ..."

@@ -1,8 +1,7 @@
-"""From a YAML file to a pydantic model, with every error at its ``file:line:column``.
+"""From a YAML file to a pydantic model, with ``file:line:column`` in every error.
 
-YAML here is data for people to write: mappings with text keys, lists and plain values. Anchors,
-aliases, tags and duplicate keys are refused, and so is any file large or deep enough to hurt.
-What the keys mean is the business of the models.
+Only mappings with text keys, lists and plain values are allowed. Anchors, aliases, tags, duplicate
+keys, and files that are too large or too deeply nested are errors.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ _VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^
 
 @dataclass(frozen=True, eq=False)
 class Document:
-    """The values of a YAML file and where each of them stands.
+    """The values of a YAML file and the position of each.
 
     Attributes:
         file: The file as the user named it.
@@ -79,7 +78,7 @@ class Document:
         while place not in self.keys and place:
             place, at_key = place[:-1], True
         key, value = self.keys.get(place, (1, 1)), self.values.get(place, (1, 1))
-        # A section that starts below its key is known by its key.
+        # A section that starts below its key is located at its key.
         line, column = key if at_key or value[0] > key[0] else value
         path = path_text(location)
         return _error(self.file, line, column, f"{path}: {message}" if path else message)
@@ -108,8 +107,8 @@ def read_yaml(path: Path) -> Document:
     """The values of a YAML file with their positions.
 
     Raises:
-        RecipeError: If the file is missing, not UTF-8, not a mapping, not YAML, or uses what is
-            refused here (see the module's docstring).
+        RecipeError: If the file is missing, not UTF-8, not YAML, not a mapping, or has something
+            that is not allowed (see the module's docstring).
     """
     file = str(path)
     events = _events(file, _read_text(path, file))
@@ -120,14 +119,12 @@ def read_yaml(path: Path) -> Document:
     if not isinstance(root, MappingStartEvent):
         raise _error(file, *_mark(root), "expected 'key: value' lines at the top level")
     document.value.update(_build(document, events, root, ()))
-    extra = next(events, None)
-    if extra is not None:
-        raise _error(file, *_mark(extra), "a second YAML document starts here; keep only one")
+    next(events, None)  # an error if a second document starts
     return document
 
 
 def validate(document: Document, model_type: type[Model]) -> Model:
-    """The document as a ``model_type``.
+    """Validate a document as ``model_type``.
 
     Raises:
         RecipeError: With one line for each fault, in the order of the file.
@@ -142,11 +139,7 @@ def validate(document: Document, model_type: type[Model]) -> Model:
 
 
 def fail_at(problems: Sequence[Problem]) -> ValidationError:
-    """What a model's validator raises to place its faults at keys deeper than the model.
-
-    Args:
-        problems: Locations relative to the model, and messages.
-    """
+    """The error for a model's validator to raise, with problems located relative to the model."""
     return ValidationError.from_exception_data(
         "recipe",
         [
@@ -190,13 +183,13 @@ def dump_yaml(value: Mapping[str, Any]) -> str:
 
 
 def _represent_text(representer: Any, text: str) -> Any:
-    """A text node, quoted wherever it could be taken for something else."""
+    """A text node, quoted where it could be read as another type."""
     plain = isinstance(_scalar(text), str) and "\n" not in text
     return representer.represent_scalar("tag:yaml.org,2002:str", text, style=None if plain else '"')
 
 
 def _read_text(path: Path, file: str) -> str:
-    """The file as text, refused before it is read if it is no regular file or too large."""
+    """The file as text; an error if it is not a regular UTF-8 file of at most ``MAX_BYTES``."""
     if not path.exists():
         near = _close_file(path)
         raise RecipeError(f"{file}: no such file" + (f"; did you mean '{near}'?" if near else ""))
@@ -217,7 +210,7 @@ def _read_text(path: Path, file: str) -> str:
 
 
 def _close_file(path: Path) -> str | None:
-    """The file beside ``path`` with the most similar name, if any is similar."""
+    """The YAML file in the same folder with the most similar name, if any is similar."""
     try:
         names = [p.name for p in path.parent.iterdir() if p.suffix in {".yaml", ".yml"}]
     except OSError:
@@ -227,7 +220,7 @@ def _close_file(path: Path) -> str | None:
 
 
 def _events(file: str, text: str) -> Iterator[NodeEvent | MappingEndEvent | SequenceEndEvent]:
-    """The nodes of the file in order; every refusal that needs no structure happens here."""
+    """The nodes of the file in order; errors that need no structure are raised here."""
     depth = nodes = documents = 0
     try:
         for event in YAML(typ="safe", pure=True).parse(text):
@@ -249,7 +242,8 @@ def _events(file: str, text: str) -> Iterator[NodeEvent | MappingEndEvent | Sequ
                 if depth > MAX_DEPTH:
                     message = f"nested deeper than {MAX_DEPTH} levels, the limit of a recipe"
                     raise _error(file, *_mark(event), message)
-                if not (isinstance(event, ScalarEvent) and documents and _is_nothing(event, nodes)):
+                is_empty = isinstance(event, ScalarEvent) and not (event.value or event.style)
+                if not (is_empty and documents and nodes == 1):  # a file of comments only
                     yield event
     except MarkedYAMLError as err:
         mark = err.problem_mark or err.context_mark
@@ -263,13 +257,8 @@ def _events(file: str, text: str) -> Iterator[NodeEvent | MappingEndEvent | Sequ
         raise _error(file, 1, 1, f"not valid YAML: {err}") from None
 
 
-def _is_nothing(event: ScalarEvent, nodes: int) -> bool:
-    """Whether the document consists of an empty plain value, as a file of comments does."""
-    return nodes == 1 and not event.value and not event.style
-
-
 def _refuse(file: str, event: NodeEvent) -> None:
-    """Refuse anchors, aliases and tags."""
+    """Raise an error for anchors, aliases and tags."""
     if isinstance(event, AliasEvent):
         message = f"the alias '*{event.anchor}' is not allowed; write the value out"
     elif event.anchor is not None:
@@ -282,10 +271,14 @@ def _refuse(file: str, event: NodeEvent) -> None:
 
 
 def _build(document: Document, events: Iterator[Event], event: Event, location: Location) -> Any:
-    """The value that starts with ``event``, its positions noted in ``document``."""
+    """The value that starts with ``event``; its positions are stored in ``document``."""
     document.values[location] = _mark(event)
     if isinstance(event, ScalarEvent):
-        return _scalar_of(document, event, location)
+        value = event.value if event.style else _scalar(event.value)  # quoted values are text
+        if isinstance(value, float) and not math.isfinite(value):
+            number = event.value if len(event.value) <= 40 else f"{event.value[:36]} ..."
+            raise document.error(location, f"{number} is not a finite number")
+        return value
     if isinstance(event, SequenceStartEvent):
         items: list[Any] = []
         while not isinstance(item := next(events), SequenceEndEvent):
@@ -308,19 +301,8 @@ def _build(document: Document, events: Iterator[Event], event: Event, location: 
     return mapping
 
 
-def _scalar_of(document: Document, event: ScalarEvent, location: Location) -> Any:
-    """The value of a scalar; quoted ones and blocks are text."""
-    if event.style:
-        return event.value
-    value = _scalar(event.value)
-    if isinstance(value, float) and not math.isfinite(value):
-        shown = event.value if len(event.value) <= 40 else f"{event.value[:36]} ..."
-        raise document.error(location, f"{shown} is not a finite number")
-    return value
-
-
 def _scalar(text: str) -> str | int | float | bool | None:
-    """A plain scalar by the core schema; not-finite numbers come back as such."""
+    """A plain scalar by the core schema; it may be infinite or NaN."""
     if _NULL.fullmatch(text):
         return None
     if _TRUE.fullmatch(text) or _FALSE.fullmatch(text):
@@ -333,7 +315,7 @@ def _scalar(text: str) -> str | int | float | bool | None:
 
 
 def _matches(value: Any, pattern: Sequence[str], location: Location) -> Iterator[Location]:
-    """The locations in ``value`` that the dotted ``pattern`` names."""
+    """The locations in ``value`` that match ``pattern``."""
     if not pattern:
         yield location
     elif isinstance(value, dict):
@@ -354,11 +336,11 @@ def _expand(document: Document, location: Location, text: str) -> str:
 
     if "${" in _VARIABLE.sub("", text):
         raise document.error(location, "a variable is written ${NAME} or ${NAME:-default}")
-    return os.path.expanduser(_VARIABLE.sub(replace, text))  # noqa: PTH111 (stays text here)
+    return os.path.expanduser(_VARIABLE.sub(replace, text))  # noqa: PTH111 (the value stays text)
 
 
 def _reason(err: MarkedYAMLError) -> str:
-    """What the parser found wrong, in one line."""
+    """The parser's error in one line."""
     reason = str(err.problem or err.context or "unreadable")
     if "\\t" in reason:
         return "a tab cannot indent; use spaces"

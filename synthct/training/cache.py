@@ -1,9 +1,8 @@
-"""The patch cache: training patches cut once and kept on disk.
+"""The patch cache: training patches are cut once and kept on disk.
 
-One Arrow file of training patches and one of held-out slices, in a folder named by the key of all
-that they are computed from. The folder appears under its name when it is whole. The digests of
-both files are kept beside them and checked at every start: at over 1 GB/s, with pages that the
-training reads anyway.
+A folder with an Arrow file of training patches and one of held-out slices, named by the cache key
+of their inputs and renamed into place when complete. The digests of both files are checked at
+every start.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ from synthct.storage.defaults import default_workers
 from synthct.storage.files import make_folder, resource_error, sync_file, sync_folder
 from synthct.storage.keys import cache_key
 from synthct.storage.lock import exclusive
-from synthct.training.draw import MaskedSlice, Tally, draw_unit
-from synthct.training.plan import Unit, hold_out, plan_units
+from synthct.training.draw import MaskedSlice, Tally, draw_masks
+from synthct.training.plan import HostJob, hold_out, plan_jobs
 from synthct.training.recipe import TrainingRecipe
 from synthct.training.rows import (
     PATCH_SCHEMA,
@@ -44,8 +43,8 @@ logger = logging.getLogger(__name__)
 
 PATCHES, HELD_OUT = "patches.arrow", "held-out.arrow"
 
-#: What of a recipe patches do not follow from, beside its sources and its network: these come in
-#: as the cases that the index has and as the rules of patches.
+#: Fields of a recipe that patches do not depend on. Sources and network are part of the key as the
+#: index's cases and the patch rules.
 _NOT_DATA: dict[str, Any] = {
     "name": True, "description": True, "licence": True, "from_checkpoint": True, "revision": True,
     "sources": True, "model": True, "noise": True, "optim": True, "sample_every": True,
@@ -54,19 +53,19 @@ _NOT_DATA: dict[str, Any] = {
     "validation": {"every", "scheduler", "num_inference_steps", "early_stopping"},
 }  # fmt: skip
 
-#: Slices drawn from training scans for the sample strip where nobody is held out.
+#: Slices of training scans in the sample strip if no patient is held out.
 SAMPLES = 6
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingSet:
-    """What a training works on.
+    """The data of a training.
 
     Attributes:
-        patches: To train on.
-        slices: To paint, from patients that are held out; from the others if nobody is.
+        patches: What is trained on.
+        slices: What is painted for validation and samples: from held-out patients if there are any.
         trained_on: The cases that patches or shapes came from.
-        held_out: The cases that are held out.
+        held_out: The cases of held-out patients.
     """
 
     patches: PatchCache
@@ -84,87 +83,89 @@ def open_training_set(
     workers: int | None = None,
     progress: bool = False,
 ) -> TrainingSet:
-    """The patches and held-out slices of a recipe, cut now unless they are in the cache.
+    """Load patches and held-out slices from the cache, or cut them.
 
     Args:
-        recipe: The recipe.
-        index: Its sources.
-        rules: What its network takes.
+        recipe: What is trained.
+        index: The cases of its sources.
+        rules: The patches that its network takes.
         cache_dir: Where caches are kept.
-        workers: Processes that draw masks; by default as many as cores but one.
+        workers: Processes that draw masks; by default one less than there are cores.
         progress: Show a progress bar.
 
     Raises:
         RecipeError, MaskError, SourceError: If there is nothing to train on.
         ResourceError: If the cache cannot be written.
     """
-    cast, held = hold_out(recipe, index)
-    visits = -(-recipe.data.patches // recipe.data.patches_per_mask)
-    units = plan_units(recipe, cast, visits, "train")
-    if held.hosts and recipe.validation is not None:
-        shown = plan_units(recipe, held, recipe.validation.masks, "held-out")
+    trained_on, held_out = hold_out(recipe, index)
+    masks = -(-recipe.data.patches // recipe.data.patches_per_mask)  # rounded up
+    jobs = plan_jobs(recipe, trained_on, masks, "train")
+    if held_out.hosts and recipe.validation is not None:
+        slice_jobs = plan_jobs(recipe, held_out, recipe.validation.masks, "held-out")
     else:
-        shown = plan_units(recipe, cast, SAMPLES, "samples")
+        slice_jobs = plan_jobs(recipe, trained_on, SAMPLES, "samples")
     names = label_table(recipe.sources, recipe.wanted_labels)
-    folder = cache_dir / "patches" / _key(recipe, rules, names, [*cast.cases, *held.cases])
+    folder = (
+        cache_dir / "patches" / _key(recipe, rules, names, [*trained_on.cases, *held_out.cases])
+    )
     if not _is_intact(folder):  # many processes check at the same time, one of them builds
         make_folder(folder.parent)
         lock = folder.with_name(f".{folder.name}.lock")
         with exclusive(lock, f"cutting of the patches of {recipe.name}", waits=True):
             if not _is_intact(folder, warn=True):
-                draw = _Draw(recipe, rules, names)
-                _build(folder, draw, units, shown, workers, progress)
+                draw = _RowMaker(recipe, rules, names)
+                _build(folder, draw, jobs, slice_jobs, workers, progress)
     return TrainingSet(
         patches=PatchCache(folder / PATCHES),
         slices=read_slices(folder / HELD_OUT, rules),
-        trained_on=cast.cases,
-        held_out=held.cases,
+        trained_on=trained_on.cases,
+        held_out=held_out.cases,
     )
 
 
 @dataclass(frozen=True, eq=False)
-class _Draw:
-    """Draws what a unit comes to, ready to be written."""
+class _RowMaker:
+    """Draws the masks of a job as rows of the cache's files."""
 
     recipe: TrainingRecipe
     rules: PatchRules
     names: Mapping[str, int]
 
-    def patches(self, unit: Unit) -> tuple[list[dict[str, Any]], Tally]:
-        """One patch of each slice, as rows."""
+    def patches(self, job: HostJob) -> tuple[list[dict[str, Any]], Tally]:
+        """One random patch of each slice."""
         tally, rows = Tally(), []
         count = self.recipe.data.patches_per_mask
-        for one, rng in draw_unit(
-            self.recipe, self.rules, unit, self.names, slices=count, tally=tally
+        for one, rng in draw_masks(
+            self.recipe, self.rules, job, self.names, slices=count, tally=tally
         ):
             patch = one.patches[int(rng.integers(len(one.patches)))]
             # The first axis of a sagittal slice runs from back to front: no mirror symmetry there.
             rows.append(patch_row(patch, flips=one.view != "sagittal"))
         return rows, tally
 
-    def slices(self, unit: Unit) -> tuple[list[dict[str, Any]], Tally]:
-        """The slices themselves, as rows."""
+    def slices(self, job: HostJob) -> tuple[list[dict[str, Any]], Tally]:
+        """One slice of each mask."""
         tally = Tally()
-        drawn = draw_unit(self.recipe, self.rules, unit, self.names, slices=1, tally=tally)
+        drawn = draw_masks(self.recipe, self.rules, job, self.names, slices=1, tally=tally)
         return [slice_row(one) for one, _ in drawn], tally
 
 
 def _build(
     folder: Path,
-    draw: _Draw,
-    units: Sequence[Unit],
-    shown: Sequence[Unit],
+    draw: _RowMaker,
+    jobs: Sequence[HostJob],
+    slice_jobs: Sequence[HostJob],
     workers: int | None,
     progress: bool,
 ) -> None:
-    """Draw everything and commit the folder by renaming it."""
+    """Draw all rows into a temporary folder and rename it."""
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     make_folder(temporary)
     count = default_workers() if workers is None else workers
     try:
-        tally = _write(temporary / PATCHES, PATCH_SCHEMA, draw.patches, units, count, progress)
-        _write(temporary / HELD_OUT, SLICE_SCHEMA, draw.slices, shown, count, progress=False)
+        tally = _write(temporary / PATCHES, PATCH_SCHEMA, draw.patches, jobs, count, progress)
+        _write(temporary / HELD_OUT, SLICE_SCHEMA, draw.slices, slice_jobs, count, progress=False)
         total = sum(tally.drawn.values())
         _require_some(draw.recipe, tally)
         for name in (PATCHES, HELD_OUT):
@@ -184,19 +185,19 @@ def _build(
 
 
 def _write(
-    path: Path, schema: pa.Schema, draw: Any, units: Sequence[Unit], workers: int, progress: bool
+    path: Path, schema: pa.Schema, draw: Any, jobs: Sequence[HostJob], workers: int, progress: bool
 ) -> Tally:
-    """Write what is drawn of each unit, in their order whatever the number of processes."""
+    """Write the rows of each job, in the order of the jobs for any number of processes."""
     from tqdm import tqdm
 
     tally = Tally()
     drawn = map_ahead(
-        lambda n: draw(units[n]),
-        iter(range(len(units))),
-        workers=min(workers, len(units)) if len(units) > 1 else 0,
-        describe=lambda n: f"case {units[n].host.case_id}",
+        lambda n: draw(jobs[n]),
+        iter(range(len(jobs))),
+        workers=min(workers, len(jobs)) if len(jobs) > 1 else 0,
+        describe=lambda n: f"case {jobs[n].host.case_id}",
     )
-    bar = tqdm(drawn, total=len(units), desc="patches", unit="scan", disable=not progress)
+    bar = tqdm(drawn, total=len(jobs), desc="patches", unit="scan", disable=not progress)
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
         for rows, counts in bar:
             tally.drawn += counts.drawn
@@ -207,17 +208,17 @@ def _write(
 
 
 def _require_some(recipe: TrainingRecipe, tally: Tally) -> None:
-    """Every section must have given something to learn.
+    """Check that every section of masks gave patches.
 
     Raises:
-        MaskError: With the commonest reason why a section gave nothing.
+        MaskError: With the commonest reason why a section gave none.
     """
     for section in recipe.masks:
         if tally.drawn[section.name] == 0:
-            mine = Counter(
+            reasons = Counter(
                 {k: n for k, n in tally.left_out.items() if k.startswith(f"{section.name}: ")}
             )
-            reason = mine.most_common(1)[0][0] if mine else f"{section.name}: none was drawn"
+            reason = reasons.most_common(1)[0][0] if reasons else f"{section.name}: none was drawn"
             raise MaskError(
                 f"{recipe.name}: no mask of a section could be drawn; {reason}. Change the "
                 "section, or raise its weight or data.patches"
@@ -225,7 +226,7 @@ def _require_some(recipe: TrainingRecipe, tally: Tally) -> None:
 
 
 def _is_intact(folder: Path, *, warn: bool = False) -> bool:
-    """Whether the folder is there with every byte."""
+    """Whether the folder exists and its files match their digests."""
     if not folder.is_dir():
         return False
     try:
@@ -243,7 +244,7 @@ def _key(
     names: Mapping[str, int],
     cases: Sequence[CaseEntry],
 ) -> str:
-    """The key of patches and held-out slices."""
+    """The cache key of patches and held-out slices."""
     data = recipe.model_dump(exclude=_NOT_DATA)
     facts = [case_facts(entry) for entry in cases]
     return cache_key(__name__, recipe=data, rules=rules, names=names, cases=facts)[:20]

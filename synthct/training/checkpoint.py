@@ -1,6 +1,6 @@
-"""Training states: what a killed run goes on from. Committed by rename, checked when loaded.
+"""Training states that a run resumes from: renamed into place, checked when loaded.
 
-The data and the noise of a step follow from its number, so a state holds no random state.
+Data and noise of a step depend on its number, so no random state is stored.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Progress:
 
     Attributes:
         step: Optimiser steps done.
-        setting: What the steps followed from beside the data: a run with another goes on, but
-            not to the same weights.
+        setting: sha256 of recipe, processes, threads, device and torch version; a run that
+            resumes with another gives slightly other weights.
     """
 
     step: int = 0
@@ -43,14 +43,14 @@ class Progress:
 
 
 @dataclass(frozen=True, eq=False)
-class Parts:
-    """Everything that a step changes.
+class TrainState:
+    """Everything that an optimiser step changes.
 
     Attributes:
         networks: The networks, by name.
-        ema: The running mean of the weights of each.
-        optimizers: The optimisers with their moments, by name.
-        scaler: Of the gradients, in half precision only.
+        ema: Exponential moving average of each network's weights.
+        optimizers: The optimisers, by name.
+        scaler: Gradient scaler; for float16 only.
     """
 
     networks: Mapping[str, nn.Module]
@@ -60,10 +60,10 @@ class Parts:
 
 
 def latest_state(output: Path) -> Path | None:
-    """The newest state below a run's folder that has every byte; warns about damaged newer ones.
+    """The newest intact state of a run, with a warning for each damaged newer one.
 
     Raises:
-        CheckpointError: If there are states, but all of them are damaged.
+        CheckpointError: If there are states but all are damaged.
     """
     states = _states(output)
     for state in reversed(states):
@@ -81,8 +81,8 @@ def latest_state(output: Path) -> Path | None:
     return None
 
 
-def save_state(output: Path, progress: Progress, parts: Parts) -> None:
-    """Write weights, their running means and the optimisers; keep the last two states.
+def save_state(output: Path, progress: Progress, train_state: TrainState) -> None:
+    """Write weights, their moving averages and the optimisers; keep the last two states.
 
     Raises:
         ResourceError: If the disk is full or the folder cannot be written.
@@ -99,30 +99,30 @@ def save_state(output: Path, progress: Progress, parts: Parts) -> None:
         shutil.rmtree(leftover)
     temporary = final.with_name(f".{final.name}.tmp")
     make_folder(temporary)
-    for name, network in parts.networks.items():
+    for name, network in train_state.networks.items():
         _save(network.state_dict(), temporary / f"{name}.safetensors")
-        _save(_mean(network, parts.ema[name]), temporary / f"{name}.ema.safetensors")
-    for name, optimizer in parts.optimizers.items():
+        _save(_ema_weights(network, train_state.ema[name]), temporary / f"{name}.ema.safetensors")
+    for name, optimizer in train_state.optimizers.items():
         _save(_flat(optimizer), temporary / f"{name}.optimizer.safetensors")
-    scale = parts.scaler.state_dict() if parts.scaler else {}
-    steps = {name: ema.optimization_step for name, ema in parts.ema.items()}
+    scale = train_state.scaler.state_dict() if train_state.scaler else {}
+    steps = {name: ema.optimization_step for name, ema in train_state.ema.items()}
     facts = {**asdict(progress), "ema_steps": steps, "scaler": scale}
     atomic_write(temporary / "progress.json", json.dumps(facts).encode())
     write_digests(temporary, sorted(path.name for path in temporary.iterdir()), name=final.name)
     temporary.rename(final)
     sync_folder(final.parent)
-    # Newer states than this one are damaged: training goes on from the newest intact one.
+    # Newer states are damaged: training resumed from the newest intact one.
     kept = [state for state in _states(output) if state <= final][-KEEP:]
     for state in _states(output):
         if state not in kept:
             shutil.rmtree(state)
 
 
-def load_state(state: Path, parts: Parts) -> Progress:
-    """Load what ``save_state`` wrote.
+def load_state(state: Path, train_state: TrainState) -> Progress:
+    """Load a state in place.
 
     Raises:
-        CheckpointError: If the recipe's networks have changed since, or a file is damaged.
+        CheckpointError: If it is damaged or of other networks than the recipe's.
     """
     try:
         check_files(state)
@@ -132,35 +132,38 @@ def load_state(state: Path, parts: Parts) -> Progress:
         ) from err
     facts = json.loads((state / "progress.json").read_bytes())
     try:
-        weights = {name: load_file(state / f"{name}.safetensors") for name in parts.networks}
-        means = {name: load_file(state / f"{name}.ema.safetensors") for name in parts.networks}
-        moments = {
-            name: load_file(state / f"{name}.optimizer.safetensors") for name in parts.optimizers
+        weights = {name: load_file(state / f"{name}.safetensors") for name in train_state.networks}
+        averages = {
+            name: load_file(state / f"{name}.ema.safetensors") for name in train_state.networks
         }
-        steps = {name: facts["ema_steps"][name] for name in parts.networks}
+        moments = {
+            name: load_file(state / f"{name}.optimizer.safetensors")
+            for name in train_state.optimizers
+        }
+        steps = {name: facts["ema_steps"][name] for name in train_state.networks}
     except (OSError, KeyError) as err:
         raise CheckpointError(
             f"{state} is of other networks than the recipe's; use another output folder"
         ) from err
     try:
-        for name, network in parts.networks.items():
+        for name, network in train_state.networks.items():
             network.load_state_dict(weights[name])
-            for tensor, shadow in _mean(network, parts.ema[name]).items():
-                shadow.copy_(means[name][tensor])
-            parts.ema[name].optimization_step = steps[name]
+            for tensor, shadow in _ema_weights(network, train_state.ema[name]).items():
+                shadow.copy_(averages[name][tensor])
+            train_state.ema[name].optimization_step = steps[name]
     except (RuntimeError, KeyError) as err:
         raise CheckpointError(
             f"{state} holds another network than the recipe's; use another output folder"
         ) from err
-    for name, optimizer in parts.optimizers.items():
+    for name, optimizer in train_state.optimizers.items():
         _restore(optimizer, moments[name])
-    if parts.scaler is not None and facts["scaler"]:
-        parts.scaler.load_state_dict(facts["scaler"])
+    if train_state.scaler is not None and facts["scaler"]:
+        train_state.scaler.load_state_dict(facts["scaler"])
     return Progress(facts["step"], facts["setting"])
 
 
 def _states(output: Path) -> list[Path]:
-    """The finished states of a run, the oldest first."""
+    """The finished states of a run, oldest first."""
     return sorted((output / "states").glob("step-*"))
 
 
@@ -170,14 +173,14 @@ def _save(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
     atomic_write(path, bytes(save(plain)))
 
 
-def _mean(network: nn.Module, ema: EMAModel) -> dict[str, torch.Tensor]:
-    """The running mean of each parameter, by its name."""
+def _ema_weights(network: nn.Module, ema: EMAModel) -> dict[str, torch.Tensor]:
+    """The moving average of each parameter, by name."""
     names = [name for name, _ in network.named_parameters()]
     return dict(zip(names, ema.shadow_params, strict=True))
 
 
 def _flat(optimizer: Optimizer) -> dict[str, torch.Tensor]:
-    """The optimiser's tensors by parameter number and name, such as ``3.exp_avg``."""
+    """An optimiser's tensors by parameter index and name, such as ``3.exp_avg``."""
     return {
         f"{number}.{name}": value
         for number, tensors in optimizer.state_dict()["state"].items()

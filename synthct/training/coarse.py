@@ -1,4 +1,4 @@
-"""Copies of a scan with larger pixels or thicker slices, so that a network learns those too."""
+"""Copies of a scan with larger pixels or thicker slices, as data augmentation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from synthct.volume.case import Case
 
 
 def coarser(case: Case, factor: int) -> Case:
-    """A copy at 1/factor of the in-plane resolution: block means of HU, block centres of labels."""
+    """Downsample in plane by a factor: block means of HU, block centres of labels."""
     ct = case.scan()
     stop = [n - n % factor for n in ct.shape[:2]]
     box = Box((0, 0, 0), (stop[0], stop[1], ct.shape[2]))
@@ -23,19 +23,16 @@ def coarser(case: Case, factor: int) -> Case:
     affine[:3, 3] += ct.affine[:3, :2].sum(axis=1) * (factor - 1) / 2
     mean = np.rint(blocks.mean(axis=(1, 3), dtype=np.float32)).astype(np.int16)
     middle = labels.array[factor // 2 :: factor, factor // 2 :: factor]
-    return Case(
-        f"{case.case_id}/{factor}",
-        case.patient_id,
-        case.source,
-        Volume(mean, affine),
-        Volume(np.ascontiguousarray(middle), affine),
-        case.label_names,
-        case.unions,
+    return replace(
+        case,
+        case_id=f"{case.case_id}/{factor}",
+        ct=Volume(mean, affine),
+        labels=Volume(np.ascontiguousarray(middle), affine),
     )
 
 
 def thicker(case: Case) -> Case:
-    """A copy with slices twice as thick: means of two slices of HU, labels of the first one."""
+    """Average pairs of slices: means of HU, labels of the first slice."""
     ct = case.scan()
     count = ct.shape[2] // 2
     pairs = ct.array[:, :, : 2 * count].reshape(*ct.shape[:2], count, 2)

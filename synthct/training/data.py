@@ -1,10 +1,11 @@
-"""Batches of training patches: number n of a process is the same whenever it is asked for."""
+"""Batches of training patches, reproducible by number."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from itertools import count
 
 import numpy as np
 import numpy.typing as npt
@@ -19,22 +20,22 @@ from synthct.training.rows import CachedPatch, PatchCache
 Batch = dict[str, Tensor]
 Rows = npt.NDArray[np.int64]
 
-#: Side of the patches that ``batch_size`` counts; other sizes come to the same number of pixels.
+#: ``batch_size`` counts patches of this side; of other sizes, as many as have as many pixels.
 FULL_BATCH_PX = 128
 
 
 class PatchBatches(Dataset[Batch]):
-    """Every batch of one process, each of a single patch size.
+    """All batches of one process, each of a single patch size.
 
-    A batch follows from the recipe's seed, its number and the process alone, so a run can go on
-    from any step without having gone through those before. In an epoch every patch is seen once,
-    as far as whole batches of its size allow; all processes have patches of one size at a time.
+    A batch depends only on the recipe's seed, its number and the process, so training can resume
+    at any step. An epoch has every patch once, as far as whole batches of its size allow; all
+    processes have the same patch size at a time.
 
     Args:
-        recipe: Batch size, flips and the like.
-        patches: What to take them from.
-        process: Number of this process.
-        processes: How many there are.
+        recipe: Batch size, augmentation and seed.
+        patches: The cached patches.
+        process: Index of this process.
+        processes: Number of processes.
     """
 
     def __init__(
@@ -47,38 +48,38 @@ class PatchBatches(Dataset[Batch]):
     def __getitem__(self, number: int) -> Batch:
         epoch, place = divmod(number, self.batches_per_epoch)
         rows = self._epoch(epoch)[place]
-        mine = rows.reshape(self.processes, -1)[self.process]
+        own_rows = rows.reshape(self.processes, -1)[self.process]
         rng = seeds.generator(self.recipe.seed, "batch", str(number), str(self.process))
-        return collate([self._changed(self.patches.patch(int(row)), rng) for row in mine])
+        return collate([self._augmented(self.patches.patch(int(row)), rng) for row in own_rows])
 
     @property
     def batches_per_epoch(self) -> int:
-        """After so many batches every patch was seen."""
+        """Number of batches in an epoch."""
         return sum(self._count(size) for size in self.patches.rows)
 
     def patches_per_batch(self, size: int) -> int:
-        """As many patches of one size as have the pixels of ``batch_size`` of 128 pixels."""
+        """Patches of one size that have as many pixels as ``batch_size`` patches of 128 pixels."""
         return max(1, round(self.recipe.optim.batch_size * FULL_BATCH_PX**2 / size**2))
 
     def _count(self, size: int) -> int:
-        return max(1, len(self.patches.rows[size]) // self._together(size))
+        return max(1, len(self.patches.rows[size]) // self._global_batch_size(size))
 
-    def _together(self, size: int) -> int:
+    def _global_batch_size(self, size: int) -> int:
         return self.patches_per_batch(size) * self.processes
 
     def _shuffled(self, epoch: int) -> list[Rows]:
-        """The rows of every batch of an epoch, of all processes together."""
+        """The rows of every batch of an epoch, for all processes together."""
         rng = seeds.generator(self.recipe.seed, "epoch", str(epoch))
         batches: list[Rows] = []
         for size, rows in sorted(self.patches.rows.items()):
             # Where a size has less than one batch, its patches are repeated.
-            wanted = self._count(size) * self._together(size)
-            batches += np.split(np.resize(rng.permutation(rows), wanted), self._count(size))
+            length = self._count(size) * self._global_batch_size(size)
+            batches += np.split(np.resize(rng.permutation(rows), length), self._count(size))
         return [batches[n] for n in rng.permutation(len(batches))]
 
-    def _changed(self, patch: CachedPatch, rng: np.random.Generator) -> CachedPatch:
-        """A patch as it is seen this time: flipped, joined, or without its label."""
-        flip, join, which, untold = rng.random(4)
+    def _augmented(self, patch: CachedPatch, rng: np.random.Generator) -> CachedPatch:
+        """Augment a patch: join another mask, flip left and right, drop the label."""
+        flip, join, which, drop = rng.random(4)
         data = self.recipe.data
         if patch.label == 0 and join < data.join_masks:
             rows = self.patches.rows[len(patch.image)]
@@ -86,35 +87,22 @@ class PatchBatches(Dataset[Batch]):
             patch = replace(patch, mask=patch.mask | other.mask)
         if patch.flips and flip < data.flip:  # left and right: the first axis of an axial slice
             patch = replace(patch, image=patch.image[::-1], mask=patch.mask[::-1])
-        if untold < data.label_dropout:
+        if drop < data.label_dropout:
             patch = replace(patch, label=len(self.recipe.labels) + 1)  # ``null_label``
         return patch
 
 
 def batches_from(batches: PatchBatches, first: int, workers: int) -> Iterator[Batch]:
-    """The batches from number ``first`` on, without end, read ahead by worker processes."""
+    """Endless batches from number ``first`` on, read ahead by worker processes."""
     return iter(
         DataLoader(
             batches,
             batch_size=None,
-            sampler=_Numbers(first),
+            sampler=count(first),
             num_workers=workers,
             multiprocessing_context="fork" if workers else None,
         )
     )
-
-
-class _Numbers:
-    """The whole numbers from ``first`` on."""
-
-    def __init__(self, first: int) -> None:
-        self.first = first
-
-    def __iter__(self) -> Iterator[int]:
-        number = self.first
-        while True:
-            yield number
-            number += 1
 
 
 def collate(patches: Sequence[CachedPatch]) -> Batch:

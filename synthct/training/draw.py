@@ -1,4 +1,4 @@
-"""Masks on slices of one scan, drawn and cut as in a build."""
+"""Masks drawn in one scan and cut to patches, as in a build."""
 
 from __future__ import annotations
 
@@ -10,32 +10,34 @@ import numpy as np
 
 from synthct import seeds
 from synthct.errors import MaskError
-from synthct.masks import MaskKind, PlacementError, draw_slices, on_slice, slice_of
+from synthct.masks import MaskKind
+from synthct.masks.base import PlacementError
+from synthct.masks.slicing import draw_slices, on_slice, slice_of
 from synthct.models.patch import Patch, PatchRules, cut_patches
 from synthct.sources import read_case
 from synthct.training.coarse import coarser, thicker
-from synthct.training.plan import Unit, lends
+from synthct.training.plan import HostJob, can_donate
 from synthct.training.recipe import TrainingRecipe
 from synthct.volume import HU_MAX, HU_MIN, Volume
 from synthct.volume.case import Case
 from synthct.volume.views import VIEW_AXIS, View
 
-#: How often a mask is drawn anew that has no legal place or cannot be cut, before it is left out.
+#: Attempts per mask that has no legal place or cannot be cut, before it is left out.
 TRIES = 10
 
 
 @dataclass(frozen=True, eq=False)
 class MaskedSlice:
-    """A mask on a slice, and what the model gets of it.
+    """A mask on a slice with the patches that cover it.
 
     Attributes:
         case_id: The scan.
-        section: Name of the section of ``masks``.
+        section: Name of the mask's section of the recipe.
         plane: HU, one voxel thick.
         region: Boolean, on the grid of ``plane``.
         label: What is painted; None for whatever fits.
-        view: The slice's plane.
-        patches: The patches that cover the mask.
+        view: Orientation of the slice.
+        patches: What the network gets.
     """
 
     case_id: str
@@ -49,54 +51,54 @@ class MaskedSlice:
 
 @dataclass
 class Tally:
-    """What became of the masks that were to be drawn.
+    """Counts of drawn and failed masks.
 
     Attributes:
         drawn: Slices by section.
-        left_out: Masks by section and reason.
+        left_out: Masks that could not be drawn, by section and reason.
     """
 
     drawn: Counter[str] = field(default_factory=Counter)
     left_out: Counter[str] = field(default_factory=Counter)
 
 
-def draw_unit(
+def draw_masks(
     recipe: TrainingRecipe,
     rules: PatchRules,
-    unit: Unit,
+    job: HostJob,
     names: Mapping[str, int],
     *,
     slices: int,
     tally: Tally,
 ) -> Iterator[tuple[MaskedSlice, np.random.Generator]]:
-    """Draw the masks of a unit, each with its own random stream.
+    """Draw the masks of a job, each from its own random stream.
 
     Args:
-        recipe: The recipe.
-        rules: What the network takes.
-        unit: One scan and what to draw in it.
-        names: Structure to value, the same for all cases.
+        recipe: Sections of masks, data augmentation and seed.
+        rules: The patches that the network takes.
+        job: One scan and what to draw in it.
+        names: Value of each structure in label maps, the same for all cases.
         slices: Slices of each 3D mask.
         tally: Counts are added to it.
 
     Yields:
-        The slices, each with its stream for what is still to be drawn.
+        The slices, each with its random stream for further choices.
 
     Raises:
         SourceError: If a file is missing or damaged.
     """
-    case = read_case(unit.host, names)
-    donors = [(entry, read_case(entry, names)) for entry in unit.donors]
-    copies = {(1, False): case}
-    for visit in unit.visits:
-        section = recipe.masks[visit.section]
-        seen_as = (visit.factor, visit.thick)
-        if seen_as not in copies:
-            thick = thicker(case) if visit.thick else case
-            copies[seen_as] = coarser(thick, visit.factor) if visit.factor > 1 else thick
-        lenders = [donor for entry, donor in donors if lends(entry, section)]
-        rng = seeds.generator(recipe.seed, "mask", unit.side, str(visit.number))
-        drawn = _visit(recipe, rules, section, copies[seen_as], lenders, slices, rng)
+    case = read_case(job.host, names)
+    donors = [(entry, read_case(entry, names)) for entry in job.donors]
+    resampled = {(1, False): case}
+    for draw in job.draws:
+        section = recipe.masks[draw.section]
+        key = (draw.factor, draw.thick)
+        if key not in resampled:
+            thick = thicker(case) if draw.thick else case
+            resampled[key] = coarser(thick, draw.factor) if draw.factor > 1 else thick
+        suitable = [donor for entry, donor in donors if can_donate(entry, section)]
+        rng = seeds.generator(recipe.seed, "mask", job.side, str(draw.number))
+        drawn = _draw_mask(recipe, rules, section, resampled[key], suitable, slices, rng)
         if isinstance(drawn, str):
             tally.left_out[f"{section.name}: {drawn}"] += 1
             continue
@@ -105,28 +107,28 @@ def draw_unit(
             yield one, rng
 
 
-def _visit(
+def _draw_mask(
     recipe: TrainingRecipe,
     rules: PatchRules,
     section: MaskKind,
     host: Case,
-    lenders: Sequence[Case],
+    donors: Sequence[Case],
     slices: int,
     rng: np.random.Generator,
 ) -> list[MaskedSlice] | str:
-    """One 3D mask on some of its slices; the commonest reason if it cannot be had."""
+    """One 3D mask on some of its slices, or the commonest reason why it cannot be drawn."""
     reasons: Counter[str] = Counter()
     for _ in range(TRIES):
-        donor = lenders[int(rng.integers(len(lenders)))] if section.needs_donor else None
+        donor = donors[int(rng.integers(len(donors)))] if section.needs_donor else None
         try:
             mask = section.build(host, donor, section.draw(host, donor, rng))
             view = _draw_view(recipe.data.views, host.scan(), rules, rng)
             drawn = []
             for _ in range(slices):
-                shown = draw_slices(mask, view, section.slices, section.max_extent_mm, rng)
-                flat = slice_of(mask, view, shown[int(rng.integers(len(shown)))])
+                chosen = draw_slices(mask, view, section.slices, section.max_extent_mm, rng)
+                flat = slice_of(mask, view, chosen[int(rng.integers(len(chosen)))])
                 plane, region = on_slice(host.scan(), flat, view)
-                plane = jittered(plane, recipe.data.attenuation_jitter, rng)
+                plane = jitter_attenuation(plane, recipe.data.attenuation_jitter, rng)
                 patches = tuple(cut_patches(plane, region, flat.label, rules))
                 drawn.append(
                     MaskedSlice(
@@ -142,13 +144,13 @@ def _visit(
     return reasons.most_common(1)[0][0]
 
 
-def jittered(plane: Volume, jitter: float, rng: np.random.Generator) -> Volume:
-    """A slice whose attenuation (HU + 1000) is all a little higher or lower.
+def jitter_attenuation(plane: Volume, jitter: float, rng: np.random.Generator) -> Volume:
+    """Scale the attenuation (HU + 1000) of a slice by a random factor.
 
     Args:
         plane: HU.
-        jitter: Greatest relative change, drawn evenly.
-        rng: Drawn from only if there is a jitter.
+        jitter: Greatest relative change, drawn uniformly; nothing is drawn for 0.
+        rng: The random stream.
     """
     if not jitter:
         return plane
@@ -160,7 +162,7 @@ def jittered(plane: Volume, jitter: float, rng: np.random.Generator) -> Volume:
 def _draw_view(
     views: Mapping[View, float], ct: Volume, rules: PatchRules, rng: np.random.Generator
 ) -> View:
-    """A view by weight; axial where the drawn one would need resampling."""
+    """Draw a view by weight; axial if the drawn one would need resampling."""
     names = list(views)
     weights = np.array([views[name] for name in names])
     view = names[int(rng.choice(len(names), p=weights / weights.sum()))]

@@ -1,6 +1,6 @@
-"""What a training run tells while it goes on: a progress bar, and lines of JSON.
+"""The log of a training run: a progress bar and a file of JSON lines.
 
-A line holds ``{"step": ..., "loss": ..., "learning_rate": ..., "seconds": ...}``, the loss a mean
+A line is ``{"step": ..., "loss": ..., "learning_rate": ..., "seconds": ...}``, with the mean loss
 since the line before, or ``{"step": ..., "validation": {...}}``.
 """
 
@@ -26,21 +26,20 @@ logger = logging.getLogger(__name__)
 
 LOG_EVERY = 50
 
-#: Takes names with values and the step, such as ``Accelerator.log``.
+#: Takes values by name and the step, as ``Accelerator.log`` does.
 Tracker = Callable[[dict[str, float], int], None]
 
 
 class Log:
-    """Losses and measures over the steps.
+    """Losses and validation measures over the steps.
 
-    A run that goes on from a state goes through the steps behind that state once more: what an
-    earlier run wrote about them is removed, so the file tells the history of the weights there
-    are. ``seconds`` count from the start of each run.
+    A resumed run repeats the steps after its state, so lines of later steps are removed first.
+    ``seconds`` count from the start of each run.
 
     Args:
         path: The file of JSON lines.
         recipe: What is trained.
-        step: The step that the run goes on from.
+        step: The step that the run starts or resumes from.
         tracker: Gets the same numbers, such as TensorBoard.
     """
 
@@ -53,20 +52,20 @@ class Log:
         self.learning_rate = 0.0
         self.started = time.monotonic()
         self.validations: list[tuple[int, Measures]] = []
-        self._go_on_from(step)
-        # None: no bar where nobody sees it.
+        self._truncate(step)
+        # disable=None: no bar unless stderr is a terminal.
         self.bar = tqdm(total=recipe.optim.max_steps, initial=step, unit="step", disable=None)
 
     def add(self, step: int, loss: Tensor, learning_rate: float) -> None:
-        """Note a step; write the mean of the last ``LOG_EVERY``."""
+        """Log a step; every ``LOG_EVERY`` steps a line is written."""
         self.step, self.learning_rate = step, learning_rate
-        self.losses.append(loss)  # asking for its value now would wait for the device
+        self.losses.append(loss)  # its value is read later: that waits for the device
         self.bar.update()
         if step % LOG_EVERY == 0:
             self.flush()
 
     def add_validation(self, measures: Measures) -> None:
-        """Note what a validation came to."""
+        """Log the measures of a validation."""
         self.flush()
         self.validations.append((self.step, measures))
         values = measures.as_json()
@@ -86,10 +85,10 @@ class Log:
         return self.validations[-1][0] if self.validations else None
 
     def flush(self) -> None:
-        """Write what is not yet written.
+        """Write the losses that are not yet written.
 
         Raises:
-            RecipeError: If the loss is no number any more.
+            RecipeError: If the loss is not finite.
         """
         if not self.losses:
             return
@@ -110,7 +109,7 @@ class Log:
         self.losses.clear()
 
     def close(self) -> None:
-        """Write what is not yet written."""
+        """Write the last losses and close the progress bar."""
         self.flush()
         self.bar.close()
 
@@ -118,13 +117,13 @@ class Log:
         with self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")
 
-    def _go_on_from(self, step: int) -> None:
-        """Keep the lines up to a step, and learn from them what validations came to."""
+    def _truncate(self, step: int) -> None:
+        """Keep the lines up to a step, and take the validations from them."""
         if not self.path.exists():
             return
         stored = self.path.read_bytes()
         lines = stored.decode(errors="replace").splitlines(keepends=True)
-        readable = [line for line in lines if "\ufffd" not in line]  # our own lines are ASCII
+        readable = [line for line in lines if "\ufffd" not in line]  # lines are ASCII
         if len(readable) < len(lines):
             logger.warning("%s: lines that are no UTF-8 are damaged and left out", self.path)
         kept = [line for line in readable if (at := _step_of(line)) is not None and at <= step]
@@ -132,16 +131,16 @@ class Log:
             temporary = self.path.with_name(f".{self.path.name}.tmp")
             temporary.write_bytes(text)
             temporary.replace(self.path)
-        found = [json.loads(line) for line in kept]
+        entries = [json.loads(line) for line in kept]
         self.validations = [
-            (line["step"], Measures.from_json(line["validation"]))
-            for line in found
-            if "validation" in line
+            (entry["step"], Measures.from_json(entry["validation"]))
+            for entry in entries
+            if "validation" in entry
         ]
 
 
 def _step_of(line: str) -> int | None:
-    """The step of a line; None for one that a kill cut short."""
+    """The step of a line; None if the line is cut short."""
     try:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):

@@ -1,7 +1,7 @@
-"""The training loop: the networks of an objective, on Accelerate.
+"""The training loop, on Accelerate.
 
-A step's patches, noise and dropout follow from the recipe's seed and the number of the step, so a
-run that was killed goes on to the same weights as one that was not.
+Patches, noise and dropout of a step depend only on the recipe's seed and the number of the step,
+so a run that was killed and resumed gives the same weights as one that was not.
 """
 
 from __future__ import annotations
@@ -26,57 +26,56 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor
 
 from synthct.errors import RecipeError
-from synthct.models.palette import num_parameters
 from synthct.processes.launch import is_first
 from synthct.seeds import derive_seed
 from synthct.sources import download, index_sources
 from synthct.storage.files import make_folder
 from synthct.storage.lock import exclusive
 from synthct.training.cache import open_training_set
-from synthct.training.checkpoint import Parts, Progress, latest_state, load_state
+from synthct.training.callbacks import Callbacks
+from synthct.training.checkpoint import Progress, TrainState, latest_state, load_state
 from synthct.training.data import Batch, PatchBatches, batches_from
-from synthct.training.keeper import Keeper
 from synthct.training.objective import Objective
-from synthct.training.objectives import OBJECTIVES
+from synthct.training.objectives import make_objective
 from synthct.training.recipe import TrainingRecipe
 
 logger = logging.getLogger(__name__)
 
-#: So long the other processes wait for what the main one does alone, such as cutting patches.
+#: How long processes wait for what the main one does alone, such as cutting patches.
 PATIENCE = timedelta(hours=12)
 
 
 @dataclass(frozen=True, eq=False)
 class Trainer:
-    """What a step works with, on each process.
+    """Takes optimiser steps, on each process.
 
     Attributes:
-        recipe: What is trained.
+        recipe: Optimisation settings and seed.
         accelerator: Device, precision and the other processes.
-        objective: What is trained.
-        nets: Its networks, wrapped for several processes where there are several.
-        parts: The same networks with their running means and optimisers.
+        objective: The losses.
+        nets: Its networks, wrapped for several processes if there are several.
+        train_state: The same networks, their moving averages and their optimisers.
     """
 
     recipe: TrainingRecipe
     accelerator: Accelerator
     objective: Objective
     nets: Mapping[str, torch.nn.Module]
-    parts: Parts
+    train_state: TrainState
 
     def step(self, step: int, batches: Iterator[Batch]) -> tuple[Tensor, float]:
         """One step of each optimiser.
 
         Args:
-            step: Its number, from 0; noise and dropout follow from it.
-            batches: Gives as many as ``gradient_accumulation``.
+            step: 0-based; the seed of noise and dropout.
+            batches: ``gradient_accumulation`` of them are taken.
 
         Returns:
             The loss on this process, summed over the optimisers, and the learning rate.
         """
         optim, accelerator = self.recipe.optim, self.accelerator
         rate = optim.learning_rate * learning_rate_factor(self.recipe, step)
-        for optimizer in self.parts.optimizers.values():
+        for optimizer in self.train_state.optimizers.values():
             for group in optimizer.param_groups:
                 group["lr"] = rate
         losses = []
@@ -87,13 +86,13 @@ class Trainer:
             noise_seed = derive_seed(self.recipe.seed, "train-noise", *names)
             generator = torch.Generator().manual_seed(noise_seed)
             with accelerator.accumulate(*self.nets.values()):
-                losses.append(self._lower(self.objective.losses(self.nets, batch, generator)))
-        for name, network in self.parts.networks.items():
-            self.parts.ema[name].step(network.parameters())
+                losses.append(self._minimise(self.objective.losses(self.nets, batch, generator)))
+        for name, network in self.train_state.networks.items():
+            self.train_state.ema[name].step(network.parameters())
         return torch.stack(losses).mean(), rate
 
-    def _lower(self, losses: Iterator[tuple[str, Tensor]]) -> Tensor:
-        """Let each optimiser lower its loss of a batch; give the sum of the losses."""
+    def _minimise(self, losses: Iterator[tuple[str, Tensor]]) -> Tensor:
+        """Step each optimiser on its loss of a batch; return the sum of the losses."""
         accelerator = self.accelerator
         total: list[Tensor] = []
         while True:
@@ -101,7 +100,7 @@ class Trainer:
                 name, loss = next(losses, (None, None))
             if name is None or loss is None:
                 return torch.stack(total).sum()
-            optimizer = self.parts.optimizers[name]
+            optimizer = self.train_state.optimizers[name]
             accelerator.backward(loss)
             if accelerator.sync_gradients:
                 trained = [p for group in optimizer.param_groups for p in group["params"]]
@@ -111,11 +110,11 @@ class Trainer:
             total.append(loss.detach())
 
 
-def _alone(run: Callable[..., Path]) -> Callable[..., Path]:
-    """Keep two trainings of one output apart; the first of several processes holds the lock."""
+def _locked(run: Callable[..., Path]) -> Callable[..., Path]:
+    """Lock the output against a second training; the first of several processes holds the lock."""
 
     @wraps(run)
-    def alone(recipe: TrainingRecipe, output: Path, **options: Any) -> Path:
+    def locked(recipe: TrainingRecipe, output: Path, **options: Any) -> Path:
         if not is_first():
             return run(recipe, output, **options)
         make_folder(output.parent)
@@ -123,10 +122,10 @@ def _alone(run: Callable[..., Path]) -> Callable[..., Path]:
         with exclusive(lock, f"training into {output}"):
             return run(recipe, output, **options)
 
-    return alone
+    return locked
 
 
-@_alone
+@_locked
 def train(
     recipe: TrainingRecipe,
     output: Path,
@@ -138,36 +137,35 @@ def train(
     tensorboard: bool = False,
     progress_bar: bool = False,
 ) -> Path:
-    """Train a checkpoint; run again with the same output to go on where it stopped.
+    """Train a checkpoint; run again with the same output to resume.
 
     Args:
         recipe: What to train.
-        output: Folder for states, sample strip, log and finished checkpoint.
-        cache_dir: Where indexes, phantoms and patches are kept.
-        device: ``cpu`` to keep off a GPU that is there; None lets Accelerate choose.
-        workers: Processes that cut patches; by default as many as cores but one.
-        max_seconds: Stop (and save) after so long; the learning rate then falls at the end of
-            another run.
-        tensorboard: Also write what TensorBoard shows, to the folder ``tensorboard``.
-        progress_bar: Show progress bars of what comes before the training.
+        output: Folder for states, sample strip, log and checkpoint.
+        cache_dir: Where indexes, phantoms and patches are cached.
+        device: ``cpu`` to ignore a GPU; by default Accelerate chooses.
+        workers: Processes that cut patches; by default one less than there are cores.
+        max_seconds: Stop after this time and save; a later run takes the remaining steps.
+        tensorboard: Also log to TensorBoard, in the folder ``tensorboard``.
+        progress_bar: Show progress while patches are cut.
 
     Returns:
-        The folder of the checkpoint (running mean of the weights), as diffusers writes it.
+        The folder of the checkpoint (moving average of the weights), in diffusers' format.
 
     Raises:
-        PolicyError: If the recipe states a looser licence than its sources allow; nothing is read.
+        PolicyError: If the recipe states a looser licence than its sources allow.
         RecipeError, SourceError, MaskError: If there is nothing to train on.
         CheckpointError: If the output holds states of another network, or the checkpoint that
             training starts from does not fit.
         ResourceError: If the output cannot be written.
     """
     if recipe.from_checkpoint is None:
-        recipe.resolved_licence()  # a looser one than the sources allow ends it here
+        recipe.resolved_licence()  # raises PolicyError before anything is read
     accelerator = _accelerator(recipe, output, device, tensorboard=tensorboard)
     _make_repeatable()
     make_folder(output)
-    objective = OBJECTIVES[recipe.model.kind](recipe)
-    # Phantoms, indexes and patches are made once and then found in the cache.
+    objective = make_objective(recipe)
+    # The main process makes phantoms, indexes and patches; the others load them from the cache.
     with accelerator.main_process_first():
         recipe = recipe.model_copy(update={"sources": download(recipe.sources, cache_dir)})
         index = index_sources(recipe.sources, recipe.wanted_labels, cache_dir=cache_dir)
@@ -181,39 +179,43 @@ def train(
         )
 
     trainer = _trainer(recipe, accelerator, objective)
-    progress = _go_on(recipe, output, trainer)
-    keeper = None
+    progress = _resume(recipe, output, trainer)
+    callbacks = None
     if accelerator.is_main_process:
-        _announce(recipe, objective, len(data.trained_on), len(data.held_out), progress)
+        _log_start(recipe, objective, len(data.trained_on), len(data.held_out), progress)
         if tensorboard:
             purge = {"tensorboard": {"purge_step": progress.step + 1}}
             accelerator.init_trackers("tensorboard", init_kwargs=purge)
-        keeper = Keeper(recipe, output, objective, trainer.parts, data, progress.step, accelerator)
+        callbacks = Callbacks(
+            recipe, output, objective, trainer.train_state, data, progress.step, accelerator
+        )
     batches = batches_from(
         PatchBatches(recipe, data.patches, accelerator.process_index, accelerator.num_processes),
         progress.step * recipe.optim.gradient_accumulation,
         workers=2 if accelerator.device.type == "cuda" else 0,
     )
     started = time.monotonic()
-    stops = _anyone(accelerator, keeper is not None and keeper.is_enough)
+    stops = _any_process(accelerator, callbacks is not None and callbacks.should_stop)
     while progress.step < recipe.optim.max_steps and not stops:
         loss, rate = trainer.step(progress.step, batches)
         progress.step += 1
-        if keeper is not None:
-            keeper.after_step(progress, loss, rate)
-        # Asking costs a wait for all processes, so it is done only where the answer may be yes.
+        if callbacks is not None:
+            callbacks.after_step(progress, loss, rate)
+        # This waits for all processes, so it is done only where training may stop.
         if max_seconds is not None or recipe.may_stop_after(progress.step):
             is_late = max_seconds is not None and time.monotonic() - started > max_seconds
-            stops = _anyone(accelerator, is_late or (keeper is not None and keeper.is_enough))
-    if keeper is not None:
-        keeper.close(progress)
+            stops = _any_process(
+                accelerator, is_late or (callbacks is not None and callbacks.should_stop)
+            )
+    if callbacks is not None:
+        callbacks.close(progress)
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return output / "checkpoint"
 
 
 def learning_rate_factor(recipe: TrainingRecipe, step: int) -> float:
-    """Warm-up, plateau, and a final linear fall: the plateau can be prolonged at any time."""
+    """Linear warm-up, plateau and linear decay: ``max_steps`` can be raised between runs."""
     rise = (step + 1) / max(1, recipe.optim.warmup_steps)
     left = recipe.optim.max_steps - step
     fall = left / recipe.optim.decay_steps if recipe.optim.decay_steps else 1.0
@@ -222,38 +224,38 @@ def learning_rate_factor(recipe: TrainingRecipe, step: int) -> float:
 
 def _trainer(recipe: TrainingRecipe, accelerator: Accelerator, objective: Objective) -> Trainer:
     networks, decay = objective.networks, recipe.optim.ema_decay
-    means = {
+    averages = {
         name: EMAModel(
             network.parameters(), decay=decay, use_ema_warmup=True, power=0.75, foreach=True
         )
         for name, network in networks.items()
     }
-    for mean in means.values():
-        mean.to(accelerator.device)
+    for average in averages.values():
+        average.to(accelerator.device)
     wrapped = {name: accelerator.prepare(network) for name, network in networks.items()}
     optimizers = {name: accelerator.prepare(one) for name, one in objective.optimizers.items()}
-    parts = Parts(networks, means, optimizers, accelerator.scaler)
-    return Trainer(recipe, accelerator, objective, wrapped, parts)
+    train_state = TrainState(networks, averages, optimizers, accelerator.scaler)
+    return Trainer(recipe, accelerator, objective, wrapped, train_state)
 
 
-def _go_on(recipe: TrainingRecipe, output: Path, trainer: Trainer) -> Progress:
-    """Load the latest state, if there is one; say so if the way on is not exactly the same."""
+def _resume(recipe: TrainingRecipe, output: Path, trainer: Trainer) -> Progress:
+    """Load the latest state, if any; warn if the next steps are not exactly reproducible."""
     setting = _setting(recipe, trainer.accelerator)
     state = latest_state(output)
     if state is None:
         return Progress(0, setting)
-    found = load_state(state, trainer.parts)
-    if found.setting != setting and trainer.accelerator.is_main_process:
+    progress = load_state(state, trainer.train_state)
+    if progress.setting != setting and trainer.accelerator.is_main_process:
         logger.warning(
             "%s was saved with another recipe, number of processes or threads, device or version "
             "of torch: training goes on, but not to the very same weights",
             state,
         )
-    return Progress(found.step, setting)
+    return Progress(progress.step, setting)
 
 
 def _setting(recipe: TrainingRecipe, accelerator: Accelerator) -> str:
-    """sha256 of what the weights follow from beside data and code."""
+    """sha256 of what the weights depend on besides data and code; see ``Progress.setting``."""
     unimportant = {"name", "description", "licence", "sample_every", "save_every"}
     facts = {
         "recipe": recipe.model_dump(mode="json", exclude=unimportant),
@@ -268,7 +270,7 @@ def _setting(recipe: TrainingRecipe, accelerator: Accelerator) -> str:
 def _accelerator(
     recipe: TrainingRecipe, output: Path, device: str | None, *, tensorboard: bool
 ) -> Accelerator:
-    # Accelerate joins the processes of a CPU launch only if it is told that this is one.
+    # Accelerate joins the processes of a CPU launch only with cpu=True.
     on_cpu = device == "cpu" or not (torch.cuda.is_available() or torch.backends.mps.is_available())
     if on_cpu and recipe.optim.mixed_precision == "fp16":
         raise RecipeError(f"{recipe.name}: optim.mixed_precision: fp16 needs a GPU; choose bf16")
@@ -285,27 +287,27 @@ def _accelerator(
 
 
 def _make_repeatable() -> None:
-    """Ask for kernels that give the same bits every time; those that cannot only warn."""
+    """Choose deterministic kernels; an operation that has none only warns."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.benchmark = False
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
-def _anyone(accelerator: Accelerator, stops: bool) -> bool:
-    """Whether any process stops: all do at one step, or the others would wait for it."""
+def _any_process(accelerator: Accelerator, stops: bool) -> bool:
+    """Whether any process wants to stop: all must stop at the same step."""
     if stops:
         accelerator.set_trigger()
     return bool(accelerator.check_trigger())
 
 
-def _announce(
+def _log_start(
     recipe: TrainingRecipe, objective: Objective, cases: int, held_out: int, progress: Progress
 ) -> None:
     logger.info(
         "%s: %.2f M parameters, %d cases to train on, %d held out, from step %d to %d",
         recipe.name,
-        sum(map(num_parameters, objective.networks.values())) / 1e6,
+        sum(p.numel() for net in objective.networks.values() for p in net.parameters()) / 1e6,
         cases,
         held_out,
         progress.step,

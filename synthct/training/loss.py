@@ -1,4 +1,4 @@
-"""The forward process and the loss: noise added inside the mask, the error taken there too."""
+"""The forward process and the loss, both inside the mask only."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from synthct.training.sections import NoiseSection, Schedule
 
 
 @dataclass(frozen=True)
-class Levels:
-    """How noisy each patch of a batch is.
+class NoiseLevels:
+    """The noise level of each patch of a batch.
 
     Attributes:
-        timestep: (B,) int64; number of the step in the schedule.
-        clean: (B,); share of the signal in the variance, Palette's gamma.
+        timestep: (B,) int64; step of the schedule.
+        alpha_cumprod: (B,); share of the signal in the variance, Palette's gamma.
     """
 
     timestep: Tensor
-    clean: Tensor
+    alpha_cumprod: Tensor
 
 
 def masked_loss(
@@ -37,12 +37,11 @@ def masked_loss(
 ) -> Tensor:
     """Mean error of the prediction over the masked pixels of a batch.
 
-    The known region goes in clean at every noise level (Palette, section 3), so the network is
-    never asked to say anything about it and is not scored on it either.
+    The known region is given without noise (Palette, section 3) and does not count in the loss.
 
     Args:
         net: The network, or its wrapper for several processes.
-        noise: The forward process.
+        noise: The forward process and the kind of loss.
         batch: Patches, on the network's device.
         generator: On the CPU, so that a batch's noise is the same on every device.
     """
@@ -52,11 +51,13 @@ def masked_loss(
     image = unet.to_diffused(batch["image"], known)
     eps = torch.randn(image.shape, generator=generator).to(image.device)
     between = unet.noise_embedding == "level" and noise.few_steps is None
-    levels = draw_levels(noise, image.shape[0], generator, between=between)
-    clean = levels.clean.to(image.device)
-    signal, spread = (root.sqrt()[:, None, None, None] for root in (clean, 1 - clean))
+    levels = draw_noise_levels(noise, image.shape[0], generator, between=between)
+    alpha_cumprod = levels.alpha_cumprod.to(image.device)
+    signal, spread = (
+        root.sqrt()[:, None, None, None] for root in (alpha_cumprod, 1 - alpha_cumprod)
+    )
     noisy = torch.where(mask > 0.5, signal * image + spread * eps, image)
-    position = unet.noise_position(levels.timestep.to(image.device), clean)
+    position = unet.noise_position(levels.timestep.to(image.device), alpha_cumprod)
     predicted = net(noisy, position, known, mask, batch["label"], batch["spacing_mm"])
     target = {
         "epsilon": eps,
@@ -66,69 +67,69 @@ def masked_loss(
     error = (predicted.float() - target) * mask
     error = error.abs() if noise.loss == "l1" else error**2
     if noise.min_snr_gamma is not None or noise.loss_weight_cap is not None:
-        error = error * level_weight(noise, clean)[:, None, None, None]
+        error = error * level_weight(noise, alpha_cumprod)[:, None, None, None]
     return error.sum() / mask.sum()
 
 
-def draw_levels(
+def draw_noise_levels(
     noise: NoiseSection, count: int, generator: torch.Generator, *, between: bool = False
-) -> Levels:
-    """Draw noise levels: evenly for a bias of 1, the noisiest more often for more.
+) -> NoiseLevels:
+    """Draw noise levels: uniformly for ``noise_bias`` 1, noisy ones more often for a higher one.
 
-    With a bias of 2 a third of the steps is among the noisiest tenth, where a painting gets its
-    mean value and its large structures, and nothing but the surroundings tells what they are.
+    With a bias of 2 a third of the steps is among the noisiest tenth, where the mean value and the
+    large structures of a painting are decided.
 
     Args:
         noise: The schedule, ``noise_bias``, and ``few_steps`` if only those are drawn.
-        count: How many.
+        count: Number of levels.
         generator: The random stream.
-        between: Draw the level evenly between a step and the one before, as Palette does for a
-            network that is told the level.
+        between: Draw the level uniformly between a step and the one before, as Palette does for a
+            network that is conditioned on the level.
     """
-    clean = clean_share(noise)
+    alphas = alphas_cumprod(noise)
     noisiness = 1 - torch.rand(count, generator=generator) ** noise.noise_bias
     if noise.few_steps is not None:
-        visited = torch.from_numpy(trailing_timesteps(len(clean), noise.few_steps)).flip(0)
+        visited = torch.from_numpy(trailing_timesteps(len(alphas), noise.few_steps)).flip(0)
         place = (noisiness * noise.few_steps).long().clamp(max=noise.few_steps - 1)
         timestep = visited[place]
     else:
-        timestep = torch.round((len(clean) - 1) * noisiness).long()
-    share = clean[timestep]
+        timestep = torch.round((len(alphas) - 1) * noisiness).long()
+    share = alphas[timestep]
     if between:
-        before = clean[(timestep - 1).clamp(min=0)]
+        before = alphas[(timestep - 1).clamp(min=0)]
         share = share + (before - share) * torch.rand(count, generator=generator)
-    return Levels(timestep, share)
+    return NoiseLevels(timestep, share)
 
 
-def level_weight(noise: NoiseSection, clean: Tensor) -> Tensor:
-    """Weight (B,) of the squared error that keeps nearly clean samples from drowning the others.
+def level_weight(noise: NoiseSection, alpha_cumprod: Tensor) -> Tensor:
+    """Weight (B,) of the squared error by noise level.
 
-    In the nearly clean steps what is left to predict is scanner noise, which nobody can. With
-    ``min_snr_gamma`` an image's error weighs min(SNR, gamma) whatever is predicted (Hang et al.
-    2023, section 3.4). ``loss_weight_cap`` instead caps what the plain velocity loss weighs it by,
-    SNR + 1, so that it never reaches 0 at pure noise, where inpainting has its surroundings.
+    It limits the influence of nearly clean samples, where only scanner noise is left to predict.
+    With ``min_snr_gamma`` the image's error has weight min(SNR, gamma) for every prediction type
+    (Hang et al. 2023, section 3.4). ``loss_weight_cap`` caps the weight SNR + 1 of the velocity
+    loss, so that it is not 0 at pure noise, where an inpainter still has the surroundings.
 
     Args:
-        noise: Says which weighting and what is predicted.
-        clean: (B,); share of the signal in the variance.
+        noise: Weighting and prediction type.
+        alpha_cumprod: (B,); share of the signal in the variance.
     """
-    snr = clean / (1 - clean)
+    snr = alpha_cumprod / (1 - alpha_cumprod)
     if noise.loss_weight_cap is not None:
         return torch.clamp(noise.loss_weight_cap / (snr + 1), max=1.0)
-    wanted = snr.clamp(max=noise.min_snr_gamma)
+    weight = snr.clamp(max=noise.min_snr_gamma)
     plain = {"epsilon": snr, "sample": torch.ones_like(snr), "v_prediction": snr + 1}
-    # At pure noise an error of the noise says nothing of the image: min(SNR, gamma) / SNR is 1.
-    return wanted / plain[noise.prediction_type].clamp_min(1e-12)
+    # For epsilon at pure noise, min(SNR, gamma) / SNR is 1.
+    return weight / plain[noise.prediction_type].clamp_min(1e-12)
 
 
 @lru_cache
-def clean_share(schedule: Schedule) -> Tensor:
-    """Share of the signal in the variance at each step of a schedule, float32 (T,)."""
+def alphas_cumprod(schedule: Schedule) -> Tensor:
+    """Share of the signal in the variance at each step of a schedule: float32 (T,)."""
     return make_schedule(schedule, "epsilon").alphas_cumprod
 
 
 def make_schedule(schedule: Schedule, prediction_type: str) -> DDPMScheduler:
-    """The schedule as diffusers' scheduler, which is what a checkpoint stores."""
+    """The schedule as the diffusers scheduler that a checkpoint stores."""
     return DDPMScheduler(
         num_train_timesteps=schedule.num_train_timesteps,
         beta_schedule=schedule.beta_schedule,

@@ -1,7 +1,7 @@
-"""The door between networks and what trains them: one class per kind of network.
+"""The interface of what is trained: one class per kind of network.
 
-An objective has the networks and their optimisers, by name, and says what each is to minimise.
-Steps, running means, states, validation and release work on these names alone.
+An objective holds networks and optimisers by name and computes their losses. The training loop,
+moving averages, states, validation and checkpoints work on these names alone.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from synthct.models.checkpoint import CheckpointFiles
-from synthct.models.network import Network
+from synthct.models.network import CheckpointFiles, Network
 from synthct.models.patch import PatchRules
 from synthct.training.data import Batch
 
@@ -25,14 +24,14 @@ if TYPE_CHECKING:
 
 
 class Objective(ABC):
-    """What is trained, and towards what.
+    """The networks of a training, their optimisers and their losses.
 
     Attributes:
-        network: The kind of network, as it paints when it is finished.
-        networks: What is trained, by name; all are saved in states and have a running mean.
-        optimizers: The optimisers of their parameters, by name, in the order of their steps.
+        network: The kind of network that the checkpoint will be.
+        networks: What is trained, by name; each is saved in states and has a moving average.
+        optimizers: By name, in the order of their steps.
         base: The checkpoint that training starts from, if any.
-        rules: The patches that it takes.
+        rules: The patches that the networks take.
     """
 
     network: ClassVar[type[Network]]
@@ -44,7 +43,7 @@ class Objective(ABC):
 
     @abstractmethod
     def __init__(self, recipe: TrainingRecipe) -> None:
-        """Make networks and optimisers, all random numbers from the recipe's seed.
+        """Initialise networks and optimisers from the recipe's seed.
 
         Raises:
             CheckpointError: If the checkpoint that training starts from does not fit.
@@ -55,25 +54,25 @@ class Objective(ABC):
     def losses(
         self, nets: Mapping[str, nn.Module], batch: Batch, generator: torch.Generator
     ) -> Iterator[tuple[str, Tensor]]:
-        """The losses of a batch, one after the other.
+        """Compute the losses of a batch, one after the other.
 
-        Before the next one is asked for, the optimiser named has taken its step and the gradients
-        of all its parameters are zero again. A loss may not leave gradients in parameters of other
+        After each one, the optimiser named takes its step and its gradients are set to zero before
+        the next loss is computed. A loss must not leave gradients in parameters of other
         optimisers.
 
         Args:
-            nets: ``networks``, wrapped for several processes where there are several.
+            nets: ``networks``, wrapped for several processes if there are several.
             batch: Patches, on the device of the networks.
             generator: On the CPU, so that a batch's noise is the same on every device.
 
         Yields:
-            Name of an optimiser and the loss that it is to lower.
+            Name of an optimiser and the loss that it minimises.
         """
 
     @abstractmethod
     def validation_loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        """The loss that is reported and by which training may stop early."""
+        """The loss that is reported and that early stopping may use."""
 
     @abstractmethod
     def pipeline(self) -> DiffusionPipeline:
-        """What is saved and paints: the finished networks and their noise schedule, if any."""
+        """The pipeline that is saved and paints."""

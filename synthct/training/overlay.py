@@ -1,7 +1,7 @@
-"""Presets and checkpoints, merged into the fields of a training recipe before validation.
+"""Presets and base checkpoints, merged into a training recipe before it is validated.
 
-A preset replaces fields; a checkpoint that training starts from gives those that are not written.
-Both work on the document, so that errors still point to the line where a value stands.
+A preset replaces fields; a checkpoint that training starts from fills in missing ones. Both change
+the parsed YAML document, so that errors still name the line of a value.
 """
 
 from __future__ import annotations
@@ -9,28 +9,26 @@ from __future__ import annotations
 from typing import Any
 
 from synthct.errors import RecipeError
-from synthct.models.checkpoint import CheckpointFiles
-from synthct.models.network import described
+from synthct.models.network import CheckpointFiles, described
 from synthct.recipe.yaml_errors import did_you_mean
 from synthct.recipe.yaml_model import Document, Location
-from synthct.training.sections import ModelSection
 
-#: What a checkpoint declares by label: the recipe's entries are added to the checkpoint's.
+#: Fields by label: the recipe's entries are added to the checkpoint's.
 BY_LABEL = ("codecs", "strengths")
 NOISE = ("prediction_type", "num_train_timesteps", "beta_schedule", "beta_start", "beta_end")
 
 
 def apply_preset(document: Document, preset: str | None) -> None:
-    """Take ``presets`` out of a recipe and lay one of them over its fields, in place.
+    """Remove ``presets`` from a recipe and apply one of them, in place.
 
-    Mappings are merged; anything else, lists too, is replaced.
+    Mappings are merged; everything else, lists too, is replaced.
 
     Args:
         document: A training recipe.
-        preset: Name of the preset; None lays nothing over it.
+        preset: Name of the preset; None for none.
 
     Raises:
-        RecipeError: If there is no such preset, or ``presets`` is no mapping of mappings.
+        RecipeError: If there is no such preset, or ``presets`` is not a mapping of mappings.
     """
     presets = document.value.get("presets", {})
     if not isinstance(presets, dict):
@@ -44,18 +42,18 @@ def apply_preset(document: Document, preset: str | None) -> None:
             near = did_you_mean(preset, list(presets))
             message = f"no preset '{preset}'{near} ({there_is})"
             raise RecipeError(f"{document.file}: {message}")
-        _lay(document, presets[preset], ("presets", preset), ())
+        _merge(document, presets[preset], ("presets", preset), ())
     document.value.pop("presets", None)
 
 
 def apply_checkpoint(document: Document, files: CheckpointFiles) -> None:
-    """Give a recipe the fields of the checkpoint that it starts from, in place.
+    """Fill in the fields of the checkpoint that training starts from, in place.
 
     Raises:
-        RecipeError: If the recipe asks for another network or another prediction, or if the
-            checkpoint is not one that synthct trains.
+        RecipeError: If the recipe states another shape or prediction type, or if the checkpoint
+            is of a network that cannot be trained.
     """
-    if not files.network.is_trained_here:
+    if (section := files.network.section) is None:
         message = (
             f"{described(files)}, which paints but cannot be trained on here; start from a "
             "checkpoint of synthct"
@@ -63,12 +61,12 @@ def apply_checkpoint(document: Document, files: CheckpointFiles) -> None:
         raise document.error(("from_checkpoint",), message)
     model, noise = (document.value.setdefault(name, {}) for name in ("model", "noise"))
     if not isinstance(model, dict) or not isinstance(noise, dict):
-        return  # the validation says so
-    # A checkpoint that paints with another schedule says in training.json which it was trained on.
+        return  # refused by the validation
+    # training.json has the schedule that it was trained with, where it paints with another one.
     schedule = {**files.scheduler_config, **files.training.get("noise", {})}
     config = files.configs[files.network.layout.components[0].name]
-    for section, given, base, names in (
-        ("model", model, config, ModelSection.shape),
+    for key, given, base, names in (
+        ("model", model, config, section.shape),
         ("noise", noise, schedule, ("prediction_type",)),
     ):
         for name in names:
@@ -77,8 +75,8 @@ def apply_checkpoint(document: Document, files: CheckpointFiles) -> None:
                     f"'{files.name}', which training starts from, has {base.get(name)}; "
                     "leave the field out"
                 )
-                raise document.error((section, name), message, at_key=True)
-    for name in ModelSection.model_fields:
+                raise document.error((key, name), message, at_key=True)
+    for name in section.model_fields:
         if name in BY_LABEL:
             own = model.get(name, {})
             if isinstance(own, dict):
@@ -90,17 +88,17 @@ def apply_checkpoint(document: Document, files: CheckpointFiles) -> None:
             noise.setdefault(name, schedule[name])
 
 
-def _lay(document: Document, fields: dict[str, Any], source: Location, target: Location) -> None:
-    """Put ``fields``, which stand at ``source``, over the mapping at ``target``."""
+def _merge(document: Document, fields: dict[str, Any], source: Location, target: Location) -> None:
+    """Merge ``fields``, found at ``source``, into the mapping at ``target``."""
     below: Any = document.value
     for name in target:
         below = below[name]
     for name, value in fields.items():
-        here, there = (*source, name), (*target, name)
+        old, new = (*source, name), (*target, name)
         if isinstance(value, dict) and isinstance(below.get(name), dict):
-            _lay(document, value, here, there)
+            _merge(document, value, old, new)
         else:
             below[name] = value
             for marks in (document.keys, document.values):
-                moved = {p: m for p, m in marks.items() if p[: len(here)] == here}
-                marks.update({there + p[len(here) :]: m for p, m in moved.items()})
+                moved = {p: m for p, m in marks.items() if p[: len(old)] == old}
+                marks.update({new + p[len(old) :]: m for p, m in moved.items()})

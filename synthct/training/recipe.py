@@ -11,11 +11,12 @@ from pydantic import Field, model_validator
 from synthct.licence import Origin, licence_of
 from synthct.masks import MaskKind
 from synthct.models.checkpoint import find_checkpoint
+from synthct.models.palette_config import PaletteSection
 from synthct.recipe.recipe import donor_source
 from synthct.recipe.yaml_errors import Problem, did_you_mean
 from synthct.recipe.yaml_model import expand_variables, fail_at, read_yaml, validate
 from synthct.sources import Source
-from synthct.training.overlay import apply_checkpoint, apply_preset
+from synthct.training.overlay import BY_LABEL, apply_checkpoint, apply_preset
 from synthct.training.sections import (
     Count,
     DataSection,
@@ -34,16 +35,16 @@ class TrainingRecipe(Section):
     """One checkpoint: sources, masks, network, noise, optimisation, validation.
 
     Attributes:
-        seed: Weights, masks and noise follow from it.
-        licence: SPDX id of the checkpoint's licence; by default what follows from the sources
-            and from the checkpoint that training starts from.
-        from_checkpoint: Start from its weights: ``package:NAME``, a folder, or a Hub id. Network
-            and noise schedule are its own; labels, codecs and the like may be added to.
+        seed: Of weights, masks and noise.
+        licence: SPDX id of the checkpoint's licence; by default derived from the sources and from
+            the checkpoint that training starts from.
+        from_checkpoint: Fine-tune this checkpoint: ``package:NAME``, a folder, or a Hub id. Network
+            and noise schedule are taken from it; labels and codecs can be added.
         revision: Commit or tag of a Hub repository.
         sources: Scans to train on; a transplant takes shapes from the one it names as ``donors``.
         validation: What is held out; None trains on everything.
         sample_every: Steps between columns of the sample strip.
-        save_every: Steps between states that a rerun goes on from.
+        save_every: Steps between states that a rerun resumes from.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=60)]
@@ -54,7 +55,7 @@ class TrainingRecipe(Section):
     revision: str | None = None
     sources: Annotated[Mapping[str, Source], Field(min_length=1)]
     masks: Annotated[tuple[MaskKind, ...], Field(min_length=1)]
-    model: ModelSection = ModelSection()
+    model: ModelSection = PaletteSection()
     data: DataSection = DataSection()
     noise: NoiseSection = NoiseSection()
     optim: OptimSection = OptimSection()
@@ -71,46 +72,46 @@ class TrainingRecipe(Section):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The labels that the checkpoint can paint: those of the model, then of the masks."""
+        """The labels that the checkpoint paints: those of ``model``, then those of the masks."""
         of_masks = (label for m in self.masks for label in m.painted_labels())
         return tuple(dict.fromkeys([*self.model.labels, *of_masks]))
 
     @property
     def wanted_labels(self) -> tuple[str, ...]:
-        """Every label that a mask needs from a host or a donor."""
+        """Every label that masks read from hosts or donors."""
         names = (
             name
             for m in self.masks
-            for name in (*m.wanted_labels(), *m.useful_labels(), *m.donor_labels())
+            for name in (*m.required_labels(), *m.optional_labels(), *m.donor_labels())
         )
         return tuple(dict.fromkeys(names))
 
     @property
     def donors(self) -> frozenset[str]:
-        """The sources that lend shapes."""
+        """The sources that shapes are taken from."""
         return frozenset(name for m in self.masks if (name := donor_source(m)) is not None)
 
     @property
     def painting_steps(self) -> int:
         """Denoising steps of validation and samples."""
-        asked = self.validation.num_inference_steps if self.validation else 20
-        return self.noise.few_steps or asked
+        steps = self.validation.num_inference_steps if self.validation else 20
+        return self.noise.few_steps or steps
 
     def may_stop_after(self, step: int) -> bool:
-        """Whether a validation after a step may end the training early."""
-        held = self.validation
-        return held is not None and held.early_stopping is not None and step % held.every == 0
+        """Whether early stopping may end the training after a step."""
+        rule = self.validation
+        return rule is not None and rule.early_stopping is not None and step % rule.every == 0
 
     @property
     def precision(self) -> Literal["float32", "bfloat16"]:
-        """Arithmetic of the network where it paints."""
+        """Arithmetic of the network when it paints."""
         return "bfloat16" if self.optim.mixed_precision == "bf16" else "float32"
 
     def resolved_licence(self, *, base: str | None = None) -> str | None:
-        """The checkpoint's licence; None if it is neither stated nor follows from the sources.
+        """The checkpoint's licence; None if it is neither stated nor known of every source.
 
         Args:
-            base: The licence of the checkpoint that training starts from, if it starts from one.
+            base: Licence of the checkpoint that training starts from, if any.
 
         Raises:
             PolicyError: If the recipe states a looser one than its sources allow.
@@ -130,7 +131,7 @@ def load_training_recipe(path: Path, *, preset: str | None = None) -> TrainingRe
 
     Raises:
         RecipeError: With ``file:line:column`` and what to do.
-        CheckpointError, HubError: If the checkpoint that it starts from cannot be had.
+        CheckpointError, HubError: If the checkpoint that training starts from is not available.
     """
     document = read_yaml(path)
     apply_preset(document, preset)
@@ -142,20 +143,20 @@ def load_training_recipe(path: Path, *, preset: str | None = None) -> TrainingRe
 
 
 def _name_problems(recipe: TrainingRecipe) -> Iterator[Problem]:
-    """Weights of sources and codecs of labels that the recipe does not have."""
+    """Unknown sources in ``source_weights`` and unknown labels in ``model``."""
     for name in recipe.data.source_weights:
         if name not in recipe.sources:
             message = f"there is no source '{name}'{did_you_mean(name, list(recipe.sources))}"
             yield Problem(("data", "source_weights", name), message, at_key=True)
-    for field in ("codecs", "strengths"):
-        for label in getattr(recipe.model, field) or ():
+    for field in BY_LABEL:
+        for label in getattr(recipe.model, field, None) or ():
             if label not in ("default", *recipe.labels):
                 message = f"no mask paints '{label}'{did_you_mean(label, list(recipe.labels))}"
                 yield Problem(("model", field, label), message, at_key=True)
 
 
 def _mask_problems(recipe: TrainingRecipe) -> Iterator[Problem]:
-    """Sections of one name, donors from a source that is not there, and kinds of no use."""
+    """Duplicate names, unknown sources of donors, and kinds of masks that cannot be trained on."""
     names = [section.name for section in recipe.masks]
     for number, section in enumerate(recipe.masks):
         if section.name in names[:number]:
@@ -175,7 +176,7 @@ def _mask_problems(recipe: TrainingRecipe) -> Iterator[Problem]:
 
 
 def _section_problems(recipe: TrainingRecipe) -> Iterator[Problem]:
-    """Sections that do not go together."""
+    """Combinations of fields that are not possible."""
     if recipe.noise.painting is not None and recipe.model.noise_embedding == "timestep":
         message = (
             "only a network that is told the noise level can paint with another schedule; "

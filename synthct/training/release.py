@@ -1,4 +1,4 @@
-"""A finished checkpoint: the diffusers folder, what it was trained on, and its card."""
+"""Writing a checkpoint: weights, ``training.json`` and model card."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ from torch import nn
 from synthct.dataset.markdown import code, inert, table
 from synthct.dataset.records import yaml_text
 from synthct.licence import hub_fields
-from synthct.models.checkpoint import CheckpointFiles
 from synthct.models.folder import write_sums
 from synthct.models.layout import DIFFUSERS
-from synthct.models.palette import num_parameters
+from synthct.models.network import CheckpointFiles
 from synthct.sources import CaseEntry, FolderSection
 from synthct.storage.files import atomic_write, make_folder, sync_folder
 from synthct.training.recipe import TrainingRecipe
@@ -29,15 +28,15 @@ from synthct.version import __version__
 
 
 @dataclass(frozen=True)
-class Record:
-    """What is to be said of a checkpoint beside its weights.
+class TrainingSummary:
+    """How a checkpoint was trained.
 
     Attributes:
         steps: Optimiser steps done.
         trained_on: The cases trained on.
-        held_out: The cases that it was validated on.
-        base: The checkpoint that training started from; what that one saw counts as seen.
-        validations: Steps and what was measured at them.
+        held_out: The cases validated on.
+        base: The checkpoint that training started from; its cases count as trained on.
+        validations: Step and measures of each validation.
     """
 
     steps: int
@@ -48,18 +47,18 @@ class Record:
 
 
 def write_checkpoint(
-    pipeline: DiffusionPipeline, folder: Path, recipe: TrainingRecipe, record: Record
+    pipeline: DiffusionPipeline, folder: Path, recipe: TrainingRecipe, summary: TrainingSummary
 ) -> None:
-    """Write a checkpoint folder that ``synthct.models.load_checkpoint`` and diffusers load.
+    """Write a checkpoint that ``load_checkpoint`` and diffusers load.
 
-    Weights are stored as float16 safetensors. ``training.json`` says what they saw, so that a
-    build can tell hosts that were in the training data, and licences can follow.
+    Weights are stored as float16 safetensors. ``training.json`` lists the cases trained on, so
+    that a build can recognise them and licences can be derived.
 
     Args:
-        pipeline: The networks (running mean of the weights) and the schedule to paint with.
+        pipeline: The networks, with averaged weights, and the noise schedule to paint with.
         folder: Where to write; an earlier checkpoint there is replaced as a whole.
         recipe: What was trained.
-        record: What it saw and how well it did.
+        summary: How it was trained.
 
     Raises:
         ResourceError: If the disk is full or the folder cannot be written.
@@ -73,8 +72,8 @@ def write_checkpoint(
         component.save_config(temporary / name)
         if isinstance(component, nn.Module):
             atomic_write(temporary / name / DIFFUSERS[1], _half(component.state_dict()))
-            parameters += num_parameters(component)
-    facts = training_facts(recipe, record, parameters)
+            parameters += sum(p.numel() for p in component.parameters())
+    facts = training_facts(recipe, summary, parameters)
     text = json.dumps(facts, indent=1, sort_keys=True) + "\n"
     atomic_write(temporary / "training.json", text.encode())
     atomic_write(temporary / "README.md", card(recipe, facts).encode())
@@ -88,39 +87,41 @@ def write_checkpoint(
     shutil.rmtree(old, ignore_errors=True)
 
 
-def training_facts(recipe: TrainingRecipe, record: Record, parameters: int) -> dict[str, Any]:
-    """The content of ``training.json``: what the weights saw, under which terms; no paths."""
-    base = record.base.training if record.base else {}
-    owed = [*base.get("attributions", ()), *(s.attribution for s in recipe.sources.values())]
-    cases = [*base.get("cases", ()), *map(_case_facts, record.trained_on)]
+def training_facts(
+    recipe: TrainingRecipe, summary: TrainingSummary, parameters: int
+) -> dict[str, Any]:
+    """The content of ``training.json``: cases, licences, noise schedule, validation; no paths."""
+    base = summary.base.training if summary.base else {}
+    owed_to = [*base.get("attributions", ()), *(s.attribution for s in recipe.sources.values())]
+    cases = [*base.get("cases", ()), *map(_case_facts, summary.trained_on)]
     facts: dict[str, Any] = {
         "name": recipe.name,
-        "steps": record.steps,
+        "steps": summary.steps,
         "parameters": parameters,
         "synthct_version": __version__,
         "licence": recipe.resolved_licence(base=base.get("licence")),
-        "attributions": list(dict.fromkeys(text for text in owed if text)),
+        "attributions": list(dict.fromkeys(text for text in owed_to if text)),
         "cases": list({json.dumps(case, sort_keys=True): case for case in cases}.values()),
-        "held_out": [_case_facts(entry) for entry in record.held_out],
+        "held_out": [_case_facts(entry) for entry in summary.held_out],
         "noise": recipe.noise.model_dump(mode="json", exclude_none=True),
         "validation": [
-            {"step": step, **measures.as_json()} for step, measures in record.validations
+            {"step": step, **measures.as_json()} for step, measures in summary.validations
         ],
     }
     hub = {name: f"{s.repo}@{s.revision}" for name, s in _of_hub(recipe)}
     if hub:
         facts["repositories"] = hub
-    if record.base is not None:
+    if summary.base is not None:
         facts["from_checkpoint"] = {
-            "name": record.base.name,
-            "checkpoint_id": record.base.checkpoint_id,
-            "revision": record.base.revision,
+            "name": summary.base.name,
+            "checkpoint_id": summary.base.checkpoint_id,
+            "revision": summary.base.revision,
         }
     return facts
 
 
 def card(recipe: TrainingRecipe, facts: Mapping[str, Any]) -> str:
-    """The model card of a checkpoint: what it is, what it saw, how to use it.
+    """The model card of a checkpoint.
 
     Args:
         recipe: What was trained.
@@ -164,7 +165,7 @@ Not for diagnosis. The painted tissue is plausible, not true.
 
 
 def _painting(recipe: TrainingRecipe, facts: Mapping[str, Any]) -> str:
-    """How the checkpoint differs from others in its use, as further list items."""
+    """List items for few steps, guidance and a base checkpoint."""
     lines = []
     if recipe.noise.few_steps is not None:
         lines.append(f"- Paints in {recipe.noise.few_steps} steps (`num_inference_steps`) only.")
@@ -176,7 +177,7 @@ def _painting(recipe: TrainingRecipe, facts: Mapping[str, Any]) -> str:
 
 
 def _of_hub(recipe: TrainingRecipe) -> list[tuple[str, FolderSection]]:
-    """The sources that came from the Hub."""
+    """The sources that are repositories of the Hub."""
     return [
         (name, section)
         for name, section in recipe.sources.items()
@@ -185,43 +186,39 @@ def _of_hub(recipe: TrainingRecipe) -> list[tuple[str, FolderSection]]:
 
 
 def _repositories(facts: Mapping[str, Any]) -> str:
-    """Where on the Hub scans came from."""
-    found = [f"{code(name)} is {code(at)}" for name, at in facts.get("repositories", {}).items()]
-    return f"\nOn the Hugging Face Hub, {'; '.join(found)}.\n" if found else ""
+    """The Hub repositories of scans."""
+    places = [f"{code(name)} is {code(at)}" for name, at in facts.get("repositories", {}).items()]
+    return f"\nOn the Hugging Face Hub, {'; '.join(places)}.\n" if places else ""
 
 
 def _further_credits(recipe: TrainingRecipe, facts: Mapping[str, Any]) -> str:
-    """Whom the checkpoint that training started from owes its data to."""
+    """Attributions of the data of the base checkpoint."""
     own = {section.attribution for section in recipe.sources.values()}
-    owed = [text for text in facts["attributions"] if text not in own]
-    if not owed:
+    further = [text for text in facts["attributions"] if text not in own]
+    if not further:
         return ""
-    return f"\nCredits of the checkpoint before: {inert('; '.join(owed))}.\n"
+    return f"\nCredits of the checkpoint before: {inert('; '.join(further))}.\n"
 
 
 def _validation(facts: Mapping[str, Any]) -> str:
     """The first, best and last validation."""
-    found = facts["validation"]
-    if not found:
+    validations = facts["validation"]
+    if not validations:
         return ""
-    best = min(found, key=lambda row: row["loss"])
-    shown = list({row["step"]: row for row in (found[0], best, found[-1])}.values())
+    best = min(validations, key=lambda row: row["loss"])
+    shown = {row["step"]: row for row in (validations[0], best, validations[-1])}
     patients = len({case["patient_id"] for case in facts["held_out"]})
-    names = list(shown[0])
+    names = list(best)
     rows = [
         ["" if row[name] is None else f"{row[name]:.4g}" for name in names]
-        for row in sorted(shown, key=_step)
+        for _, row in sorted(shown.items())
     ]
     held = f"On masks in scans of patients that were held out ({patients}):"
     return f"\n## Validation\n\n{held}\n\n{table([n.replace('_', ' ') for n in names], rows)}\n"
 
 
-def _step(row: Mapping[str, Any]) -> int:
-    return int(row["step"])
-
-
 def _header(licence: str | None) -> dict[str, Any]:
-    """The YAML that the Hub reads."""
+    """The YAML header that the Hub reads."""
     return {
         **hub_fields(licence),
         "library_name": "diffusers",
@@ -242,9 +239,9 @@ def _case_facts(entry: CaseEntry) -> dict[str, str | None]:
 
 
 def _rows(recipe: TrainingRecipe, facts: Mapping[str, Any]) -> list[list[str]]:
-    """What each source gave, and what is owed to it; then what the checkpoint before had seen."""
-    owed = {name: section.attribution or "" for name, section in recipe.sources.items()}
-    by_source: dict[str, list[Mapping[str, Any]]] = {name: [] for name in owed}
+    """A row per source, then per source of the base checkpoint."""
+    attributions = {name: section.attribution or "" for name, section in recipe.sources.items()}
+    by_source: dict[str, list[Mapping[str, Any]]] = {name: [] for name in attributions}
     for case in facts["cases"]:
         by_source.setdefault(case["source"], []).append(case)
     return [
@@ -254,7 +251,7 @@ def _rows(recipe: TrainingRecipe, facts: Mapping[str, Any]) -> list[list[str]]:
             str(len(cases)),
             str(len({case["patient_id"] for case in cases})),
             inert(", ".join(sorted({case["licence"] or "unknown" for case in cases}))),
-            inert(owed.get(name, "")),
+            inert(attributions.get(name, "")),
         ]
         for name, cases in by_source.items()
         if cases
@@ -262,6 +259,6 @@ def _rows(recipe: TrainingRecipe, facts: Mapping[str, Any]) -> list[list[str]]:
 
 
 def _half(weights: Mapping[str, torch.Tensor]) -> bytes:
-    """Weights as float16 safetensors, in diffusers' form."""
+    """Weights as float16 safetensors, as diffusers writes them."""
     half = {name: value.to(torch.float16).contiguous() for name, value in weights.items()}
     return bytes(save(half, {"format": "pt"}))

@@ -1,4 +1,4 @@
-"""Patches and held-out slices as rows of Arrow files, read at random without being copied."""
+"""Patches and held-out slices as rows of memory-mapped Arrow files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from synthct.models.patch import Patch, PatchRules, cut_patches
 from synthct.training.draw import MaskedSlice
 from synthct.volume import Volume
 
-#: Values of -1..1 are kept as 16-bit integers: a step is less than 0.1 HU in every codec.
+#: Values in -1..1 are stored as int16: a step is less than 0.1 HU in every codec.
 SCALE = 32767
 
 PATCH_SCHEMA = pa.schema(
@@ -49,9 +49,9 @@ class CachedPatch:
     Attributes:
         image: float32 (S, S) in -1..1.
         mask: Boolean (S, S).
-        label: Number of the structure, as the network counts.
+        label: The network's index of the structure.
         spacing_mm: Pixel size along rows and columns.
-        flips: Whether left and right may be exchanged.
+        flips: Whether it may be flipped left to right.
     """
 
     image: npt.NDArray[np.float32]
@@ -62,7 +62,7 @@ class CachedPatch:
 
 
 class PatchCache:
-    """Patches on disk, mapped into memory.
+    """Patches of a memory-mapped file.
 
     Args:
         path: An Arrow file of ``PATCH_SCHEMA``.
@@ -111,7 +111,7 @@ def patch_row(patch: Patch, *, flips: bool) -> dict[str, Any]:
 
 
 def slice_row(one: MaskedSlice) -> dict[str, Any]:
-    """A slice as a row of ``SLICE_SCHEMA``; its patches are cut anew when it is read."""
+    """A slice as a row of ``SLICE_SCHEMA``, without its patches."""
     return {
         "case_id": one.case_id,
         "section": one.section,
@@ -125,7 +125,7 @@ def slice_row(one: MaskedSlice) -> dict[str, Any]:
 
 
 def read_slices(path: Path, rules: PatchRules) -> tuple[MaskedSlice, ...]:
-    """The slices of an Arrow file, with their patches."""
+    """The slices of an Arrow file; their patches are cut anew."""
     return tuple(_slice(row, rules) for row in _read(path).to_pylist())
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from synthct.models.methods import Scheduler
-from synthct.models.networks.palette import PaletteFields
+from synthct.models.palette_config import PaletteSection
 from synthct.volume.views import View
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -16,54 +16,36 @@ NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Name = Annotated[str, Field(min_length=1)]
+#: The section ``model``: one name per network that can be trained, told apart by ``kind``.
+ModelSection = PaletteSection
 BetaSchedule = Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
 
 
 class Section(BaseModel):
-    """A section of a training recipe: frozen, and no unknown keys."""
+    """A section of a training recipe: frozen, without unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class ModelSection(PaletteFields):
-    """The network and the patches that it takes.
-
-    Its labels are those that it paints beside those of the masks; they come first. A checkpoint
-    that training starts from brings its own.
-
-    Attributes:
-        summary: What a checkpoint's card says of the network, after the number of parameters.
-        kind: Which network it is.
-    """
-
-    summary: ClassVar[str] = (
-        "U-Net that paints the masked part of a CT slice\n"
-        "(Palette-style inpainting: noisy patch, masked patch, mask; loss inside the mask only)."
-    )
-
-    kind: Literal["palette"] = "palette"
-
-
 class DataSection(Section):
-    """How patches are drawn, once into a cache and then from it.
+    """How training patches are cut and augmented.
 
     Attributes:
-        patches: How many are cut and kept on disk; a training sees each many times, flipped and
-            joined anew.
-        source_weights: How often a source is visited, relative to 1 for the others.
-        views: How often a patch comes from each view.
-        patches_per_mask: Patches cut from one drawn 3D mask, on slices of their own.
-        coarsen: Share of visits that go to a copy of the scan at half or a third of its in-plane
-            resolution (block means), so that coarse scans are learned too.
-        thicken: Share of visits to a thin scan (slices of at most 3 mm) that go to a copy with
-            slices twice as thick (means of two), which is less noisy and blurred along the body.
-        attenuation_jitter: Greatest relative change of the attenuation (HU + 1000) of a patch,
-            drawn evenly; 0.03 moves soft tissue by up to 30 HU, as tube voltage and contrast do.
-        flip: Chance of a left-right flip.
-        join_masks: Share of the patches of whatever fits that also get another patch's mask, so
-            that more pixels are learned per pass.
-        label_dropout: Share of the patches whose label the network is not told, so that painting
-            can be guided (``guidance_scale``); around 0.1 where it is used.
+        patches: Number of patches that are cut once and kept on disk.
+        source_weights: Sampling weight of a source; 1 for the others.
+        views: Sampling weight of each view.
+        patches_per_mask: Patches cut from one 3D mask, each on its own slice.
+        coarsen: Share of masks drawn on a copy of the scan at half or a third of its in-plane
+            resolution (block means).
+        thicken: Share of masks in thin scans (slices of at most 3 mm) drawn on a copy with slices
+            twice as thick (means of two).
+        attenuation_jitter: Greatest relative change of a patch's attenuation (HU + 1000), drawn
+            uniformly; 0.03 moves soft tissue by up to 30 HU, as tube voltage and contrast do.
+        flip: Probability of a left-right flip.
+        join_masks: Share of the patches without label that also get another patch's mask, so that
+            more pixels are learned per pass.
+        label_dropout: Share of the patches whose label is hidden from the network, which allows
+            classifier-free guidance (``guidance_scale``); usually about 0.1.
     """
 
     patches: Count = 20_000
@@ -104,16 +86,15 @@ class NoiseSection(Schedule):
     Attributes:
         prediction_type: What the network predicts: the noise, the velocity or the image.
         loss: Mean absolute (l1) or squared (l2) error, inside the mask.
-        min_snr_gamma: Weigh the noise levels by min-SNR (Hang et al., "Efficient diffusion
-            training via min-SNR weighting strategy", 2023); 5 is usual. None leaves them alone.
-        loss_weight_cap: Greatest weight of an image's error over the noise levels, for velocity
-            prediction: as min-SNR, but never 0 at pure noise. See ``loss.level_weight``.
-        noise_bias: How much more often noisy levels are trained than clean ones; 1 is evenly. See
-            ``loss.draw_levels``.
-        few_steps: Train only the levels that so many evenly spaced sampling steps visit, in the
-            manner of Fast-DDPM (Jiang et al., 2024); painting then takes that many steps. None
-            trains all.
-        painting: The schedule to paint with, where it is another than the one trained on; needs
+        min_snr_gamma: Min-SNR weighting (Hang et al., "Efficient diffusion training via min-SNR
+            weighting strategy", 2023); usually 5. None for no weighting.
+        loss_weight_cap: Like min-SNR, for velocity prediction, but never 0 at pure noise: greatest
+            weight of the image's error. See ``loss.level_weight``.
+        noise_bias: 1 trains all noise levels equally often, more favours noisy ones. See
+            ``loss.draw_noise_levels``.
+        few_steps: Train only the noise levels of that many evenly spaced sampling steps (Fast-DDPM,
+            Jiang et al., 2024); painting then takes that many steps. None trains all.
+        painting: Schedule to paint with, if it differs from the one trained on; needs
             ``noise_embedding: level``.
     """
 
@@ -154,12 +135,12 @@ class OptimSection(Section):
     Attributes:
         max_steps: Optimiser steps.
         batch_size: Patches of 128 pixels per process and pass; of other sizes as many as have as
-            many pixels, so that every step takes the same time.
-        gradient_accumulation: Passes that one optimiser step is made of.
-        warmup_steps: Length of the first stretch, in which the learning rate rises from zero.
-        decay_steps: Length of the final stretch, in which the learning rate falls to zero.
-        max_grad_norm: Longer gradients are clipped to it.
-        ema_decay: Greatest decay of the running mean of the weights.
+            many pixels.
+        gradient_accumulation: Passes per optimiser step.
+        warmup_steps: Steps at the start in which the learning rate rises from zero.
+        decay_steps: Steps at the end in which the learning rate falls to zero.
+        max_grad_norm: Gradient norm to clip to.
+        ema_decay: Greatest decay of the moving average of the weights.
         mixed_precision: As in Accelerate; ``bf16`` is two to three times faster on recent CPUs.
     """
 
@@ -176,11 +157,11 @@ class OptimSection(Section):
 
 
 class EarlyStopping(Section):
-    """When to stop before the last step, and to keep the best weights instead of the last.
+    """When to stop before the last step; the best weights are kept instead of the last.
 
     Attributes:
-        measure: What has to fall from validation to validation.
-        patience: Validations in a row without a new best after which training stops.
+        measure: The measure that has to fall.
+        patience: Validations without improvement after which training stops.
     """
 
     measure: Literal["loss", "mae_hu", "mean_error_hu"] = "loss"
@@ -192,12 +173,12 @@ class ValidationSection(Section):
 
     Attributes:
         share: Share of the patients that are held out, at least one.
-        patients: The patients to hold out, by name, instead of a share.
+        patients: Ids of the patients to hold out, instead of a share.
         every: Steps between validations.
-        masks: Masks that are painted, the same each time, with the same noise.
+        masks: Masks that are painted, with the same noise each time.
         scheduler: The sampler that paints them.
-        num_inference_steps: Its steps; ``few_steps`` where that is set.
-        early_stopping: When to stop early; None trains to the last step.
+        num_inference_steps: Its steps; ``few_steps`` has priority.
+        early_stopping: None trains to the last step.
     """
 
     share: Annotated[float, Field(gt=0, le=0.5)] = 0.1

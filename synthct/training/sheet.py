@@ -1,12 +1,13 @@
-"""The sample strip: the same masks with the same noise, painted again and again over a training.
+"""The sample strip: the same masks, painted with the same noise at intervals of a training.
 
-Every interval adds a column to ``samples/``; ``samples.png`` shows some of them between what the
-network was given and the original (Figure 11 of the thesis).
+Every interval adds a column to ``samples/``; ``samples.png`` shows up to ten of them between the
+masked input and the original (Figure 11 of the thesis).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -25,24 +26,25 @@ _HEADER_PX = 14
 Grey = npt.NDArray[np.uint8]
 
 
-class Strip:
-    """The strip of one run.
+class SampleStrip:
+    """The sample strip of one run.
 
     Args:
-        validation: Paints the slices.
+        validation: Paints its slices.
         output: The run's folder.
     """
 
     def __init__(self, validation: Validation, output: Path) -> None:
         self.validation, self.output = validation, output
-        self.slices = choose(validation.slices)
+        self.slices = choose_slices(validation.slices)
         self.path = output / "samples.png"
 
     def add(self, objective: Objective, step: int) -> None:
-        """Paint a column with networks in evaluation mode, and draw the strip anew."""
+        """Paint a column with networks in evaluation mode, and update the strip."""
         painted = self.validation.paint(objective, self.slices)
         tiles = [
-            _tile(one.patches[0], parts[0]) for one, parts in zip(self.slices, painted, strict=True)
+            _tile(one.patches[0], patches[0])
+            for one, patches in zip(self.slices, painted, strict=True)
         ]
         columns = self.output / "samples"
         columns.mkdir(exist_ok=True)
@@ -50,39 +52,34 @@ class Strip:
         self.draw()
 
     def draw(self) -> None:
-        """Write ``samples.png`` from the columns that there are."""
+        """Write ``samples.png`` from the columns in ``samples/``."""
         firsts = [one.patches[0] for one in self.slices]
         masked = np.concatenate([_tile(p, np.where(p.mask, -1, p.image)) for p in firsts])
         original = np.concatenate([_tile(p, p.image) for p in firsts])
-        found = sorted((self.output / "samples").glob("step-*.png"))
-        chosen = sorted({round(n) for n in np.linspace(0, len(found) - 1, COLUMNS)})
-        named = [("masked", masked)]
-        named += [(f"step {step_of(found[n])}", np.array(Image.open(found[n]))) for n in chosen]
-        named.append(("original", original))
-        titled = [_titled(name, column) for name, column in named]
+        columns = sorted((self.output / "samples").glob("step-*.png"))
+        chosen = sorted({round(n) for n in np.linspace(0, len(columns) - 1, COLUMNS)})
+        shown = [("masked", masked)]
+        shown += [(f"step {step_of(columns[n])}", np.array(Image.open(columns[n]))) for n in chosen]
+        shown.append(("original", original))
+        titled = [_titled(title, column) for title, column in shown]
         temporary = self.output / ".samples.png"
         Image.fromarray(np.concatenate(titled, axis=1)).save(temporary, format="png")
         temporary.replace(self.path)
 
-    def forget_after(self, step: int) -> None:
-        """Remove the columns behind the state that a run goes on from."""
+    def remove_after(self, step: int) -> None:
+        """Remove the columns of later steps, which a resumed run repeats."""
         for path in (self.output / "samples").glob("step-*.png"):
             if step_of(path) > step:
                 path.unlink()
 
 
-def choose(slices: Sequence[MaskedSlice]) -> tuple[MaskedSlice, ...]:
-    """A few slices, of as many sections of masks as there are."""
+def choose_slices(slices: Sequence[MaskedSlice]) -> tuple[MaskedSlice, ...]:
+    """A few slices, taken from the sections of masks in turn."""
     by_section: dict[str, list[MaskedSlice]] = {}
     for one in slices:
         by_section.setdefault(one.section, []).append(one)
-    turns = [
-        (turn, number, one)
-        for number, mine in enumerate(by_section.values())
-        for turn, one in enumerate(mine)
-    ]
-    first = sorted(turns, key=lambda item: item[:2])[:ROWS]
-    return tuple(one for *_, one in first)
+    turns = zip_longest(*by_section.values())
+    return tuple([one for turn in turns for one in turn if one is not None][:ROWS])
 
 
 def step_of(column: Path) -> int:
@@ -91,10 +88,10 @@ def step_of(column: Path) -> int:
 
 
 def _tile(patch: Patch, image: npt.NDArray[np.floating]) -> Grey:
-    """A patch in the range of its codec, the painted one inside its mask only."""
+    """A patch as a grey picture, with ``image`` inside its mask."""
     picture = np.where(patch.mask, image, patch.image)
     grey = ((picture + 1) * 127.5).clip(0, 255).astype(np.uint8)
-    # Axial slices are (left-right, back-front): turn them as a radiologist looks at them.
+    # Axial slices are (left-right, back-front); radiological orientation is front up, right left.
     turned = Image.fromarray(np.ascontiguousarray(grey[::-1, ::-1].T))
     return np.array(turned.resize((TILE_PX, TILE_PX), Image.Resampling.BILINEAR))
 

@@ -1,4 +1,4 @@
-"""How good a network is on what it never saw: the loss, and the measures of a sample.
+"""Validation on held-out slices: the loss, and the measures of painted tissue.
 
 The same masks are painted with the same noise each time, so that only the weights differ.
 """
@@ -15,9 +15,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from synthct import metrics
-from synthct.models.checkpoint import Checkpoint, CheckpointFiles
+from synthct.metrics.error import mean_absolute_error, mean_error
+from synthct.metrics.seam import pooled_seam_ratio, seam_steps
+from synthct.metrics.texture import texture_ratio
 from synthct.models.methods import Diffusion
+from synthct.models.network import Checkpoint, CheckpointFiles
 from synthct.models.painting import Inpainter
 from synthct.models.patch import Patch, paste_patches
 from synthct.seeds import derive_seed
@@ -29,20 +31,20 @@ from synthct.volume.intensity import window_for
 
 FloatArray = npt.NDArray[np.float32]
 
-#: Noise levels that the loss of each patch is taken at.
+#: Noise levels per patch at which the loss is taken.
 LEVELS = 4
 
 
 @dataclass(frozen=True)
 class Measures:
-    """What a validation comes to; the measures in HU are taken where the paint was pasted.
+    """The measures of a validation; those in HU are taken on the scan's grid.
 
     Attributes:
-        loss: Mean of the loss over the patches, at fixed noise.
+        loss: Mean over the patches, at fixed noise.
         mae_hu: Mean absolute error of the painted voxels.
-        mean_error_hu: Mean over the masks of how far the painted mean is off.
+        mean_error_hu: Mean over the masks of the absolute error of the mean.
         seam_ratio: Steps across the masks' borders, painted over original.
-        texture_ratio: Median over the masks of painted over original graininess.
+        texture_ratio: Median over the masks of the texture, painted over original.
     """
 
     loss: float
@@ -52,7 +54,7 @@ class Measures:
     texture_ratio: float
 
     def as_json(self) -> dict[str, float | None]:
-        """Rounded to five places; None where there was nothing to compare with."""
+        """Rounded to five decimals; None for a measure that is not finite."""
         return {
             name: round(value, 5) if math.isfinite(value) else None
             for name, value in asdict(self).items()
@@ -60,15 +62,15 @@ class Measures:
 
     @classmethod
     def from_json(cls, values: Mapping[str, float | None]) -> Measures:
-        """What ``as_json`` gave."""
+        """The inverse of ``as_json``."""
         return cls(**{name: math.nan if v is None else v for name, v in values.items()})
 
 
 class Validation:
-    """Slices to paint and how.
+    """Paints held-out slices and measures the result.
 
     Args:
-        recipe: The scheduler, its steps, the noise.
+        recipe: Scheduler, steps and seed.
         slices: What is painted.
         batch_size: Patches of 128 pixels painted together.
     """
@@ -79,29 +81,29 @@ class Validation:
         self.recipe, self.slices, self.batch_size = recipe, slices, batch_size
 
     def measure(self, objective: Objective) -> Measures:
-        """Loss and measures of networks in evaluation mode."""
-        after = self.paint(objective, self.slices)
-        errors, off, textures, seams = [], [], [], []
-        for one, painted in zip(self.slices, after, strict=True):
+        """Measure networks that are in evaluation mode."""
+        all_painted = self.paint(objective, self.slices)
+        errors, mean_errors, textures, seams = [], [], [], []
+        for one, painted in zip(self.slices, all_painted, strict=True):
             pasted = paste_patches(one.plane, one.region, one.patches, painted)
             before, mask = one.plane.array, one.region.array
             window = window_for(one.label, float(before[mask].mean()), one.patches[0].codec)
             compared: Any = (before, pasted.array, mask, window.range_hu)
-            errors.append(metrics.mean_absolute_error(*compared))
-            off.append(abs(metrics.mean_error(*compared)))
-            textures.append(metrics.texture_ratio(*compared))
-            seams.append(metrics.seam_steps(*compared))
+            errors.append(mean_absolute_error(*compared))
+            mean_errors.append(abs(mean_error(*compared)))
+            textures.append(texture_ratio(*compared))
+            seams.append(seam_steps(*compared))
         return Measures(
             loss=self.loss(objective),
             mae_hu=float(np.mean(errors)),
-            mean_error_hu=float(np.mean(off)),
-            seam_ratio=metrics.pooled_seam_ratio(seams),
+            mean_error_hu=float(np.mean(mean_errors)),
+            seam_ratio=pooled_seam_ratio(seams),
             texture_ratio=float(np.median([t for t in textures if not math.isnan(t)] or [np.nan])),
         )
 
     @torch.no_grad()
     def loss(self, objective: Objective) -> float:
-        """The mean loss of the patches, each at the same noise levels every time."""
+        """The mean loss of the patches, at fixed noise levels."""
         device = next(next(iter(objective.networks.values())).parameters()).device
         patches = [patch for one in self.slices for patch in one.patches]
         losses = []
@@ -109,12 +111,12 @@ class Validation:
             seed = derive_seed(self.recipe.seed, "validation-loss", str(number))
             batch = {k: v.to(device) for k, v in _batch(patch, LEVELS).items()}
             generator = torch.Generator().manual_seed(seed)
-            with torch.autocast(device.type, torch.bfloat16, self._halved):
+            with torch.autocast(device.type, torch.bfloat16, self.recipe.precision == "bfloat16"):
                 losses.append(float(objective.validation_loss(batch, generator)))
         return float(np.mean(losses))
 
     def paint(self, objective: Objective, slices: Sequence[MaskedSlice]) -> list[list[FloatArray]]:
-        """The patches of each slice, painted."""
+        """Paint the patches of each slice: float32 (S, S) in -1..1."""
         validation = self.recipe.validation
         inpaint = Diffusion(
             scheduler=validation.scheduler if validation else "dpmsolver++",
@@ -128,10 +130,6 @@ class Validation:
         seeds = [derive_seed(self.recipe.seed, "validation", str(n)) for n in range(len(patches))]
         painted = iter(inpainter.paint(patches, seeds))
         return [[next(painted) for _ in one.patches] for one in slices]
-
-    @property
-    def _halved(self) -> bool:
-        return self.recipe.precision == "bfloat16"
 
 
 def as_checkpoint(objective: Objective, name: str) -> Checkpoint:

@@ -24,7 +24,7 @@ from synthct.build.check import default_cache_dir
 from synthct.build.run import build
 from synthct.evaluate.collect import FeatureSet
 from synthct.evaluate.efficientnet import EfficientNetLite0
-from synthct.evaluate.pictures import Crop, Extractor, around_mask
+from synthct.evaluate.pictures import Crop, Extractor, crop_to_mask
 from synthct.evaluate.radiomics import Radiomics
 from synthct.evaluate.results import write_results
 from synthct.evaluate.run import Options, evaluate
@@ -161,7 +161,7 @@ def speed(options: argparse.Namespace) -> None:
         mask = np.zeros((512, 512), dtype=bool)
         mask[200:280, 220:290] = True
         hu = rng.normal(60, 20, mask.shape).astype(np.int16)
-        crops.append(around_mask(Crop(hu, mask, (0.8, 0.8), SOFT_TISSUE)))
+        crops.append(crop_to_mask(Crop(hu, mask, (0.8, 0.8), SOFT_TISSUE)))
     count = options.slices
     masks = np.array([f"m{n}" for n in range(count)])
     patients = {mask: f"p{n % 50}" for n, mask in enumerate(masks)}

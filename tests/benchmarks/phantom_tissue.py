@@ -12,7 +12,7 @@ import json
 
 import numpy as np
 
-from synthct.metrics import hu_quantiles
+from synthct.metrics.distribution import hu_quantiles
 from synthct.sources.phantom import PHANTOM_UNIONS
 from synthct.sources.phantoms import PHANTOM_LABELS
 from synthct.sources.scanner import Scanner

@@ -30,9 +30,10 @@ import numpy.typing as npt
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from synthct.masks import PlacementError, Transplant
 from synthct.masks.accept import Accept
+from synthct.masks.base import PlacementError
 from synthct.masks.lesion import find_lesion
+from synthct.masks.transplant import Transplant
 from synthct.seeds import generator
 from synthct.sources.phantom import PHANTOM_UNIONS
 from synthct.sources.phantoms import PHANTOM_LABELS, make_phantom
@@ -217,7 +218,7 @@ def place(truth: Truth, donor: Case, kind: Transplant, figures: Figures) -> None
     # What is found once per case: a donor's lesions. The host's organ is found with its first.
     start = time.process_time()
     for lesion in lesions_of(donor, kind.label, kind.into):
-        if kind.query.takes(lesion):
+        if kind.query.matches(lesion):
             find_lesion(donor, kind.label, lesion.number)
     figures.looks_s.append(time.process_time() - start)
     start = time.process_time()

@@ -20,7 +20,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from synthct import metrics
+from synthct.metrics.error import mean_absolute_error, mean_error
+from synthct.metrics.outside import outside_max_abs_diff
+from synthct.metrics.seam import pooled_seam_ratio, seam_steps
+from synthct.metrics.texture import texture_ratio
 from synthct.seeds import derive_seed, generator
 from synthct.volume import Box, Volume, read_ct
 from synthct.volume.intensity import SOFT_TISSUE
@@ -167,21 +170,21 @@ def score(
         (task.ct.array, pasted(task, values).array, task.region.array)
         for task, values in zip(tasks, variants[0], strict=True)
     ]
-    assert not any(metrics.outside_max_abs_diff(*triple) for triple in triples)
+    assert not any(outside_max_abs_diff(*triple) for triple in triples)
     mae_of_mean = None
     if len(variants) > 1:
         errors = []
         for number, (original, _, mask) in enumerate(triples):
             mean = original.astype(np.float64)
             mean[mask] = np.mean([np.clip(v[number], *RANGE_HU) for v in variants], axis=0)
-            errors.append(metrics.mean_absolute_error(original, mean, mask, RANGE_HU))
+            errors.append(mean_absolute_error(original, mean, mask, RANGE_HU))
         mae_of_mean = float(np.mean(errors))
     return Row(
         name=name,
-        mae_hu=float(np.mean([metrics.mean_absolute_error(*t, RANGE_HU) for t in triples])),
-        mean_error_hu=float(np.mean([abs(metrics.mean_error(*t, RANGE_HU)) for t in triples])),
-        texture=float(np.median([metrics.texture_ratio(*t, RANGE_HU) for t in triples])),
-        seam=metrics.pooled_seam_ratio(metrics.seam_steps(*t, RANGE_HU) for t in triples),
+        mae_hu=float(np.mean([mean_absolute_error(*t, RANGE_HU) for t in triples])),
+        mean_error_hu=float(np.mean([abs(mean_error(*t, RANGE_HU)) for t in triples])),
+        texture=float(np.median([texture_ratio(*t, RANGE_HU) for t in triples])),
+        seam=pooled_seam_ratio(seam_steps(*t, RANGE_HU) for t in triples),
         ms=ms,
         mae_of_mean_hu=mae_of_mean,
     )

@@ -27,8 +27,8 @@ from PIL import Image
 from tiny_recipe import HOSTS, SECTIONS, tiny_recipe, write_data, write_recipe
 
 from synthct.build.run import build
-from synthct.dataset import read_manifest
 from synthct.dataset.lockfile import read_lock
+from synthct.dataset.manifest import read_manifest
 from synthct.errors import ConflictError, MaskError, ResourceError, SourceError, VerifyError
 from synthct.recipe.plan import SampleSpec
 from synthct.recipe.recipe import Recipe

@@ -27,7 +27,11 @@ from synthct.dataset.png import decode_hu, decode_labels, decode_mask
 from synthct.dataset.rows import encode
 from synthct.dataset.writer import read_shard
 from synthct.errors import MaskError, RecipeError
-from synthct.masks import BoxMask, Organ, Transplant, draw_slices, slice_of, voxel_centres
+from synthct.masks.base import voxel_centres
+from synthct.masks.box import BoxMask
+from synthct.masks.organ import Organ
+from synthct.masks.slicing import draw_slices, slice_of
+from synthct.masks.transplant import Transplant
 from synthct.models.methods import CopyPaste, Inpaint, NoiseFill
 from synthct.recipe.recipe import Recipe, load_recipe
 from synthct.volume import Affine, Array, Box, Volume

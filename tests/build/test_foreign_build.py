@@ -138,10 +138,10 @@ def test_check_says_what_a_recipe_comes_to(
 @pytest.mark.parametrize(
     ("kind", "said", "code", "message"),
     [
-        ("text", {"prompt": ...}, 2, r"inpaint: .* told by text; give it a prompt .*'kidney' is"),
+        ("text", {"prompt": ...}, 2, r"inpaint: .* guided by text; give it a prompt .*'kidney' is"),
         ("text", {"prompt": {"kidney": "a"}}, 2, r"inpaint.prompt: .*what fits where a mask has"),
         ("text", {"prompt": "a {label}"}, 2, r"inpaint.prompt: .*what fits where a mask has no"),
-        ("text", {"prompt": "a {lable}"}, 2, r"\{lable\} stands for nothing; only \{label\} does"),
+        ("text", {"prompt": "a {lable}"}, 2, r"\{lable\} is no placeholder; only \{label\} is"),
         ("text", {"prompt": "kidney " * 90}, 4, r"reads 77 tokens and the prompt has 92; shorten"),
         ("text", {"labels": ["kidney"]}, 2, r"inpaint.labels: .*takes no 'labels'; remove it"),
         ("text", {"jump_length": 3}, 2, r"inpaint.jump_length: .*takes no 'jump_length'"),
@@ -307,5 +307,5 @@ def test_training_does_not_start_from_them(world: Path, tmp_path: Path) -> None:
 
     path = tmp_path / "t.yaml"
     path.write_text(f"name: x\nfrom_checkpoint: {world / 'ddpm'}\n")
-    with pytest.raises(RecipeError, match=r"t.yaml:2:18: from_checkpoint: 'ddpm' is an uncond"):
+    with pytest.raises(RecipeError, match=r"t.yaml:2:18: from_checkpoint: checkpoint 'ddpm' is an"):
         load_training_recipe(path)

@@ -143,7 +143,7 @@ def test_a_pair_is_never_torn_between_files(dataset: Path, checked: Checked) -> 
 def test_the_card_tells_the_real_slices_from_the_painted(dataset: Path) -> None:
     card = (dataset / "README.md").read_text()
     assert "12 axial CT slices of 2 patients, in each of which a diffusion model" in card
-    assert "Beside them stand 4 slices as the scanner gave them" in card
+    assert "It also has 4 unpainted slices" in card
 
 
 def test_the_plan_counts_what_is_painted_and_what_is_not(checked: Checked) -> None:

@@ -24,7 +24,9 @@ from synthct.build.plan_sheet import (
     clearance_mm,
     plan_sheet,
 )
-from synthct.masks import Organ, Transplant, draw_slices, slice_of
+from synthct.masks.organ import Organ
+from synthct.masks.slicing import draw_slices, slice_of
+from synthct.masks.transplant import Transplant
 from synthct.recipe.plan import SampleSpec
 from synthct.volume.case import Case
 from synthct.volume.views import VIEW_AXIS, View

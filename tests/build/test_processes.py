@@ -170,7 +170,7 @@ def test_without_their_launcher_the_processes_end_and_an_interrupt_is_no_error(
     process.send_signal(signal.SIGINT)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 130, said
-    interrupted = r"^interrupted( by SIG\w+)?; run the same command again to go on$"
+    interrupted = r"^interrupted( by SIG\w+)?; run the same command again to continue$"
     assert len(re.findall(interrupted, said, re.MULTILINE)) == 1
     assert "Traceback" not in said
     process = start("interrupted", "--num-processes", "2", "--workers", "0")
@@ -202,7 +202,7 @@ def test_a_hang_up_of_one_process_is_reported_as_such(start: Start, folder: Path
     os.kill(pids_of(folder / "hang-up")["1"], signal.SIGHUP)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 130, said
-    assert said.count("interrupted by SIGHUP; run the same command again to go on") == 1
+    assert said.count("interrupted by SIGHUP; run the same command again to continue") == 1
     assert "memory" not in said
     assert "Traceback" not in said
 
@@ -251,7 +251,7 @@ def test_a_limit_of_the_system_on_files_is_told_and_nothing_is_lost(
     )
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 5, said
-    assert "File too large; mend it and run the same command again" in said
+    assert "File too large; fix this and run the same command again" in said
     assert "Traceback" not in said
     assert not (folder / "limited/tiny/1.0.0").exists()
     assert finish_here(folder, tiny_checkpoint, "limited") == wanted

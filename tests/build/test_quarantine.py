@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from synthct.build.run import build
 from synthct.cli import app
-from synthct.dataset import read_manifest
+from synthct.dataset.manifest import read_manifest
 from synthct.errors import MaskError, QuarantineError
 from synthct.models.palette import PaletteInpaintPipeline
 from synthct.recipe.recipe import load_recipe

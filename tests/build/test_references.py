@@ -11,7 +11,7 @@ import pytest
 from conftest import KIDNEY_HU, TINY_LABELS, make_tiny_case, write_kits
 
 from synthct.build.references import References, learn_references, learn_tissue, shipped_quantiles
-from synthct.metrics import hu_wasserstein
+from synthct.metrics.distribution import hu_wasserstein
 from synthct.sources import Index, index_sources
 from synthct.sources.kits import Kits
 from synthct.sources.phantom import PhantomSource

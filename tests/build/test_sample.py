@@ -24,7 +24,7 @@ from synthct.dataset.rows import encode
 from synthct.dataset.sample import Sample
 from synthct.dataset.writer import Rejection
 from synthct.errors import MaskError, VerifyError
-from synthct.masks import on_slice, slice_of
+from synthct.masks.slicing import on_slice, slice_of
 from synthct.masks.transplant import Transplant
 from synthct.recipe.recipe import Recipe
 from synthct.volume import Volume

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from synthct.build.draw import DrawnMask
 from synthct.cli import app
 from synthct.cli.common import roots_of
-from synthct.dataset import read_manifest
+from synthct.dataset.manifest import read_manifest
 from synthct.errors import RecipeError
 from synthct.version import __version__
 

@@ -25,7 +25,7 @@ from synthct.dataset.writer import (
     write_shard,
 )
 from synthct.errors import ResourceError, VerifyError
-from synthct.metrics import MEASURES
+from synthct.metrics.table import MEASURES
 from synthct.volume.intensity import SOFT_TISSUE
 from synthct.volume.views import from_picture
 

@@ -189,7 +189,7 @@ def test_arms_of_other_masks_are_noted(made: Path, tmp_path: Path) -> None:
     few = write_dataset(tmp_path / "few/1.0.0", fresh, patients=5)
     found = run(made / "fresh/1.0.0", tmp_path, Options(arms={"few": few}))
     assert "arm 'few' has 30 of the dataset's 36 masks" in found.notes
-    with pytest.raises(RecipeError, match="the name is taken"):
+    with pytest.raises(RecipeError, match="this name is reserved"):
         run(made / "fresh/1.0.0", tmp_path, Options(arms={"painted": few}))
 
 
@@ -254,7 +254,7 @@ def test_the_users_own_segmenter_judges_the_masks(made: Path, tmp_path: Path) ->
 def test_what_was_painted_where_it_was_not_is_noted(made: Path, tmp_path: Path) -> None:
     # The rows of these datasets have no error measures, as those of transplants have none.
     notes = run(made / "same/1.0.0", tmp_path).notes
-    assert any(n.startswith("'kidney' was painted where it was not") for n in notes)
+    assert any(n.startswith("'kidney' was painted over other tissue") for n in notes)
     other = run(made / "same/1.0.0", tmp_path, Options(arms={}, real=made / "fresh/1.0.0"))
     assert not any("painted where it was not" in n for n in other.notes)
 

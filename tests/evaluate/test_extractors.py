@@ -16,7 +16,7 @@ from synthct.evaluate import efficientnet as efficientnet_module
 from synthct.evaluate import inception as inception_module
 from synthct.evaluate.efficientnet import EfficientNetLite0
 from synthct.evaluate.inception import WEIGHTS, Inception, InceptionV3, find_weights
-from synthct.evaluate.pictures import Crop, around_mask, to_network
+from synthct.evaluate.pictures import Crop, crop_to_mask, to_network
 from synthct.volume.intensity import LUNG, SOFT_TISSUE, Window
 
 
@@ -34,7 +34,7 @@ def test_a_square_of_millimetres_is_cut_around_the_mask() -> None:
     whole = Crop(np.arange(200 * 100).reshape(200, 100).astype(np.int16) % 900,
                  np.zeros((200, 100), bool), (0.5, 2.0), SOFT_TISSUE)  # fmt: skip
     whole.mask[60:100, 40:55] = True  # 20 x 30 mm
-    square = around_mask(whole)
+    square = crop_to_mask(whole)
     assert [n * s for n, s in zip(square.hu.shape, square.spacing_mm, strict=True)] == [45, 44]
     assert square.mask.sum() == whole.mask.sum()
     rows, columns = np.argwhere(whole.hu == square.hu[0, 0])[0], square.hu.shape
@@ -42,13 +42,13 @@ def test_a_square_of_millimetres_is_cut_around_the_mask() -> None:
         whole.hu[rows[0] : rows[0] + columns[0], rows[1] : rows[1] + columns[1]], square.hu
     )
     with pytest.raises(ValueError, match="empty mask"):
-        around_mask(Crop(whole.hu, np.zeros_like(whole.mask), (1, 1), SOFT_TISSUE))
+        crop_to_mask(Crop(whole.hu, np.zeros_like(whole.mask), (1, 1), SOFT_TISSUE))
 
 
 def test_a_mask_at_the_edge_of_the_slice_keeps_its_square_inside() -> None:
     whole = Crop(np.zeros((64, 64), np.int16), np.zeros((64, 64), bool), (1.0, 1.0), SOFT_TISSUE)
     whole.mask[:30, 50:] = True
-    square = around_mask(whole)
+    square = crop_to_mask(whole)
     assert square.hu.shape == (45, 45)
     assert square.mask.sum() == whole.mask.sum()
 

@@ -9,7 +9,7 @@ import pytest
 from dataset_rows import METRICS
 from evaluated import fresh, write_dataset
 
-from synthct.evaluate.stream import Dataset, crop_of
+from synthct.evaluate.stream import Dataset, painted_slice
 from synthct.volume.intensity import LUNG, SOFT_TISSUE, Window
 
 
@@ -34,4 +34,4 @@ def test_pictures_are_compared_in_the_window_of_what_was_painted_and_what_was_th
         labels=(label, label),
         measures=lambda number: measures,
     )
-    assert [crop_of(sample).window for sample in Dataset(folder).samples()] == [window]
+    assert [painted_slice(sample).window for sample in Dataset(folder).samples()] == [window]

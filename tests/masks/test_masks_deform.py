@@ -28,7 +28,7 @@ def test_deformations_do_not_fold_and_keep_their_bound():
 
 def test_flow_is_undone_by_the_opposite_flow():
     velocity, bend = draw_velocity(np.random.default_rng(2), 20, 30, 6)
-    back = flow(velocity.weaker(-1), 30)
+    back = flow(velocity.scaled(-1), 30)
     points = grid(9, 3.0)
     moved = np.linalg.norm(bend.move(points) - points, axis=-1)
     assert np.linalg.norm(back.move(bend.move(points)) - points, axis=-1).max() < 0.1 * moved.max()

@@ -13,9 +13,9 @@ from orientations import read_in_all_ways
 from pydantic import ValidationError
 
 from synthct.errors import MaskError
-from synthct.masks import Ellipsoid, Mask, PlacementError
+from synthct.masks.base import Mask, PlacementError
 from synthct.masks.deform import Velocity, flow
-from synthct.masks.ellipsoid import RADIUS_MM
+from synthct.masks.ellipsoid import RADIUS_MM, Ellipsoid
 from synthct.volume import Volume
 from synthct.volume.case import Case
 from synthct.volume.regions import components
@@ -201,8 +201,8 @@ def test_senseless_sections_are_refused(fields: dict[str, Any]) -> None:
 
 def test_what_the_plan_asks() -> None:
     kind = ellipsoid(sizes=["tiny", "small"])
-    assert kind.wanted_labels() == ("kidney",)
-    assert set(kind.useful_labels()) == {"tumor", "cyst", "lesion"}
+    assert kind.required_labels() == ("kidney",)
+    assert set(kind.optional_labels()) == {"tumor", "cyst", "lesion"}
     assert kind.likely_extent_mm(500) == 12
     assert kind.label_policy() == "paint"
     assert kind.changes_lesion == "added"

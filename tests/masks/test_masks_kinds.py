@@ -9,7 +9,10 @@ from orientations import read_in_all_ways
 from pydantic import TypeAdapter, ValidationError
 
 from synthct.errors import MaskError
-from synthct.masks import Blob, BoxMask, MaskKind, PlacementError
+from synthct.masks import MaskKind
+from synthct.masks.base import PlacementError
+from synthct.masks.blob import Blob
+from synthct.masks.box import BoxMask
 from synthct.masks.grow import grow
 from synthct.volume import Volume
 from synthct.volume.case import Case
@@ -110,8 +113,8 @@ def test_several_organs_are_one_mask_and_missing_ones_are_recorded():
     assert np.array_equal(mask.in_host(case.labels.shape), case.labels.array > 0)
     assert mask.label is None
     assert mask.facts["missing"] == ["spleen"]
-    assert kind.wanted_labels() == ()
-    assert kind.useful_labels() == ("kidney", "spleen", "tumor")
+    assert kind.required_labels() == ()
+    assert kind.optional_labels() == ("kidney", "spleen", "tumor")
 
 
 def test_organs_one_by_one_are_each_painted_as_themselves():
@@ -340,6 +343,6 @@ def test_masks_do_not_depend_on_how_the_scan_was_stored(fields):
 
 
 def test_box_and_blob_say_which_labels_they_need():
-    assert BoxMask(name="b", around="liver", margin_mm=(1, 2)).wanted_labels() == ("liver",)
-    assert Blob(name="b").wanted_labels() == ()
-    assert Blob(name="b", within="lung").wanted_labels() == ("lung",)
+    assert BoxMask(name="b", around="liver", margin_mm=(1, 2)).required_labels() == ("liver",)
+    assert Blob(name="b").required_labels() == ()
+    assert Blob(name="b", within="lung").required_labels() == ("lung",)

@@ -19,7 +19,8 @@ from synthct.build.run import build
 from synthct.dataset.png import decode_mask
 from synthct.dataset.writer import read_shard
 from synthct.errors import MaskError, RecipeError, SourceError
-from synthct.masks import Mask, Own
+from synthct.masks.base import Mask
+from synthct.masks.own import Own
 from synthct.recipe.recipe import Recipe
 from synthct.volume import Volume, canonical, shifted, write_volume
 from synthct.volume.case import Case
@@ -75,7 +76,7 @@ def test_an_empty_mask_is_refused() -> None:
         own().draw(host, empty, np.random.default_rng(0))
     with pytest.raises(MaskError, match="'tumour' is not in the label map"):
         own(region="tumour").draw(host, empty, np.random.default_rng(0))
-    with pytest.raises(MaskError, match="case tiny has none in 'masks'"):
+    with pytest.raises(MaskError, match="case tiny has no mask in source 'masks'"):
         own().draw(host, None, np.random.default_rng(0))
 
 
@@ -202,7 +203,7 @@ def test_files_of_other_cases_are_of_no_use(
     data: Path, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     root = write_masks(tmp_path / "masks", {"case_7": volume()})
-    with pytest.raises(RecipeError, match=r"no host has a mask of its own.*mend the pattern"):
+    with pytest.raises(RecipeError, match=r"no host has a mask of its own.*correct the pattern"):
         checked(data, tiny_checkpoint, root)
 
 

@@ -13,8 +13,10 @@ from orientations import read_in_all_ways
 from pydantic import ValidationError
 
 from synthct.errors import MaskError
-from synthct.masks import Mask, PlacementError, Removal, draw_slices, paint_labels, slice_of
+from synthct.masks.base import Mask, PlacementError
 from synthct.masks.grow import grow
+from synthct.masks.removal import Removal
+from synthct.masks.slicing import draw_slices, paint_labels, slice_of
 from synthct.volume import Volume
 from synthct.volume.case import Case
 from synthct.volume.views import IGNORE
@@ -279,10 +281,10 @@ def test_senseless_sections_are_refused(fields: dict[str, Any]) -> None:
 
 
 def test_a_removal_says_which_labels_it_needs() -> None:
-    assert removal().wanted_labels() == ("tumor",)
-    assert "kidney" in removal().useful_labels()
-    assert removal(label="kidney").wanted_labels() == ("tumor", "kidney")
-    assert removal(label="kidney").useful_labels() == ()
+    assert removal().required_labels() == ("tumor",)
+    assert "kidney" in removal().optional_labels()
+    assert removal(label="kidney").required_labels() == ("tumor", "kidney")
+    assert removal(label="kidney").optional_labels() == ()
     assert removal(label="kidney").painted_labels() == ("kidney",)
 
 

@@ -8,9 +8,15 @@ import pytest
 from conftest import ellipsoid, make_tiny_case, oblique_affine
 
 from synthct.errors import MaskError
-from synthct.masks import Mask, SeveralSlices, SliceRule, draw_slices, paint_labels, slice_of
-from synthct.masks.base import PlacementError, make_mask
-from synthct.masks.slicing import draw_part, take_part, take_slice
+from synthct.masks.base import Mask, PlacementError, SeveralSlices, SliceRule, make_mask
+from synthct.masks.slicing import (
+    draw_part,
+    draw_slices,
+    paint_labels,
+    slice_of,
+    take_part,
+    take_slice,
+)
 from synthct.volume import Box, Volume
 from synthct.volume.regions import components, structure
 from synthct.volume.views import IGNORE, VIEW_AXIS, View

@@ -11,12 +11,13 @@ from orientations import stored_in_all_ways
 from scipy import ndimage
 
 from synthct.errors import MaskError
-from synthct.masks import PlacementError, Transplant
 from synthct.masks.accept import Accept
-from synthct.masks.ground import Ground
-from synthct.masks.lesion import Carried, carry, find_lesion
-from synthct.masks.place import Wish, find_place
-from synthct.masks.settle import settle
+from synthct.masks.base import PlacementError
+from synthct.masks.lesion import TransformedLesion, find_lesion, transform_lesion
+from synthct.masks.organ_site import OrganSite
+from synthct.masks.place import PlacementTarget, find_place
+from synthct.masks.placement import check_placement
+from synthct.masks.transplant import Transplant
 from synthct.volume import Box, Volume, read_ct, read_labels
 from synthct.volume.anatomy import lesions_of
 from synthct.volume.case import Case
@@ -61,12 +62,12 @@ def transplant(**fields: object) -> Transplant:
     )
 
 
-def ground_of(host: Case, **limits: object) -> Ground:
-    return transplant(accept=limits)._grounds(host)[0]
+def site_of(host: Case, **limits: object) -> OrganSite:
+    return transplant(accept=limits)._organ_sites(host)[0]
 
 
-def carried_of(donor: Case, scale: float = 1.0) -> Carried:
-    return carry(find_lesion(donor, "tumor", 1), {**STILL, "scale": scale})
+def transformed_of(donor: Case, scale: float = 1.0) -> TransformedLesion:
+    return transform_lesion(find_lesion(donor, "tumor", 1), {**STILL, "scale": scale})
 
 
 def at_mm(host: Case, ijk: tuple[float, float, float]) -> np.ndarray:
@@ -154,12 +155,12 @@ def test_volume_is_kept_on_any_grid_where_the_lesion_has_400_voxels(spacing, tar
     fine = target if isinstance(target, tuple) else (target,) * 3
     size = (27.0, 24.0, 28.0) if fine == (5.0,) * 3 else (9.0, 7.0, 11.0)
     donor = make_donor(size, spacing)
-    carried = carried_of(donor)
-    shape = tuple(int(np.ptp(carried.corners_mm, axis=0).max() * 1.3 / s) for s in fine)
+    transformed = transformed_of(donor)
+    shape = tuple(int(np.ptp(transformed.corners_mm, axis=0).max() * 1.3 / s) for s in fine)
     host = Case("h", "h", "h", None, Volume(np.zeros(shape, np.uint8), oblique_affine(fine)), {})
     affine = host.labels.affine.copy()
     affine[:3, 3] -= at_mm(host, tuple(n / 2 for n in shape))
-    region = carried.voxels(Box((0, 0, 0), shape), affine)
+    region = transformed.voxels(Box((0, 0, 0), shape), affine)
     numbers, _ = ndimage.label(region)
     largest = np.bincount(numbers.ravel())[1:].max()
     assert largest >= 400
@@ -169,26 +170,26 @@ def test_volume_is_kept_on_any_grid_where_the_lesion_has_400_voxels(spacing, tar
 
 def test_rigid_lesion_keeps_place_and_shape():
     donor = make_donor((9.0, 7.0, 11.0), (0.8, 0.8, 1.0))
-    carried = carried_of(donor)
+    transformed = transformed_of(donor)
     solid = donor.labels.array == 2
     affine = donor.labels.affine.copy()
-    affine[:3, 3] -= carried.lesion.centre_mm
-    again = carried.voxels(Box((0, 0, 0), donor.labels.shape), affine)
+    affine[:3, 3] -= transformed.lesion.centre_mm
+    again = transformed.voxels(Box((0, 0, 0), donor.labels.shape), affine)
     assert 2 * (solid & again).sum() / (solid.sum() + again.sum()) > 0.97
 
 
 def test_thin_arms_of_a_contour_are_not_carried_but_thin_lesions_are():
     donor = make_donor((9.0, 7.0, 11.0), (0.8, 0.8, 1.0))
-    plain = carried_of(donor)
+    plain = transformed_of(donor)
     i, j, k = (n // 2 for n in donor.labels.shape)
     donor.labels.array[i - 25 : i, j, k] = 2
-    with_arm = carried_of(make_case(donor.labels, "armed"))
+    with_arm = transformed_of(make_case(donor.labels, "armed"))
     box, affine = Box((-40, -30, -30), (30, 30, 30)), np.eye(4)
     affine[:3, 3] = plain.lesion.centre_mm - with_arm.lesion.centre_mm
     one, two = plain.voxels(box, np.eye(4)), with_arm.voxels(box, affine)
     assert 2 * (one & two).sum() / (one.sum() + two.sum()) > 0.95
     sheet = make_donor((9.0, 7.0, 1.5), (0.8, 0.8, 1.0))
-    region = carried_of(sheet).voxels(box, np.eye(4))
+    region = transformed_of(sheet).voxels(box, np.eye(4))
     assert np.ptp(np.argwhere(region)[:, 0]) > 15
 
 
@@ -198,7 +199,7 @@ def make_case(labels: Volume, name: str, names: dict[str, int] = NAMES) -> Case:
 
 def test_mirroring_exchanges_left_and_right_only():
     lesion = find_lesion(make_donor(), "tumor", 1)
-    plain, mirrored = (carry(lesion, {**STILL, "mirror": m}) for m in (False, True))
+    plain, mirrored = (transform_lesion(lesion, {**STILL, "mirror": m}) for m in (False, True))
     grid = np.diag([1.0, 1.0, 1.0, 1.0])
     box = Box((-25, -25, -25), (26, 26, 26))
     one, two = plain.voxels(box, grid), mirrored.voxels(box, grid)
@@ -279,7 +280,7 @@ def test_random_placement_needs_no_organ_in_the_donor_and_goes_everywhere():
     assert np.ptp(places, axis=0).min() > 1.0
     assert kind.donor_labels() == ("tumor",)
     assert transplant().donor_labels() == ("tumor", "kidney")
-    with pytest.raises(PlacementError, match="no tumor that the query takes") as error:
+    with pytest.raises(PlacementError, match="no tumor that matches the query") as error:
         transplant().draw(host, bare, np.random.default_rng(0))
     assert error.value.reasons == {"no_lesion": 1}
 
@@ -355,18 +356,21 @@ def test_obstacles_around_the_organ_keep_lesions_inside(reason):
 
 def test_each_limit_is_judged_on_the_hosts_voxels():
     host, donor = make_host(), make_donor()
-    carried = carried_of(donor)
+    transformed = transformed_of(donor)
     inside = at_mm(host, (66, 35, 15))
 
-    def reason(place=inside, lesion=carried, on=host, **limits: object) -> str | None:
-        return settle(ground_of(on, **limits), lesion, np.asarray(place)).reason
+    def reason(place=inside, lesion=transformed, on=host, **limits: object) -> str | None:
+        return check_placement(site_of(on, **limits), lesion, np.asarray(place)).reason
 
     assert reason() is None
     assert reason(at_mm(host, (66, 35, 0))) == "field_of_view"
     # It lies within the scan, but ends in the last slice, as a lesion that is cut would.
     at_border = Box((0, 0, 12), (90, 70, 18))
     slab = Case("h", "h", "h", host.scan().crop(at_border), host.labels.crop(at_border), NAMES)
-    assert settle(ground_of(slab, organ_fraction=1), carried, inside).reason == "field_of_view"
+    assert (
+        check_placement(site_of(slab, organ_fraction=1), transformed, inside).reason
+        == "field_of_view"
+    )
     assert reason(at_mm(host, (66, 18, 15))) == "inside_fraction"
     assert reason(organ_fraction=0.01) == "organ_fraction"
     assert reason(min_volume_ml=50.0) == "too_small"
@@ -388,7 +392,7 @@ def test_each_limit_is_judged_on_the_hosts_voxels():
         "phases": [0.3, 1.0],
         "amplitudes_mm": [[10.0, 0, 0], [0, 10.0, 10.0]],
     }
-    folded = carry(carried.lesion, {**STILL, "velocity": wild})
+    folded = transform_lesion(transformed.lesion, {**STILL, "velocity": wild})
     assert folded.bend.jacobian_min < 0
     assert reason(lesion=folded) == "folded"
 
@@ -412,31 +416,33 @@ def test_lesion_that_falls_apart_on_a_coarse_grid_is_torn():
     labels[10:22, 26:38, 26:38] = labels[42:54, 26:38, 26:38] = 2
     labels[22:42, 32, 32] = 2
     place = at_mm(make_host(), (66, 35, 15))
-    ground = ground_of(make_host(), inside_fraction=0.01, organ_fraction=1.0)
-    assert settle(ground, carried_of(donor), place).reason == "torn"
+    site = site_of(make_host(), inside_fraction=0.01, organ_fraction=1.0)
+    assert check_placement(site, transformed_of(donor), place).reason == "torn"
 
 
 def test_bright_rim_belongs_to_the_blurred_organ_but_bone_does_not():
     host = make_host()
     kidney = host.labels.array == 1
     host.scan().array[ndimage.binary_dilation(kidney) & ~kidney] = 260
-    lesion, place = carried_of(make_donor()), at_mm(host, (66, 25, 15))
-    assert settle(ground_of(host), lesion, place).facts["clipped_fraction"] == 0
-    assert settle(ground_of(host, rim_mm=0), lesion, place).reason == "bone"
+    lesion, place = transformed_of(make_donor()), at_mm(host, (66, 25, 15))
+    assert check_placement(site_of(host), lesion, place).facts["clipped_fraction"] == 0
+    assert check_placement(site_of(host, rim_mm=0), lesion, place).reason == "bone"
 
 
 def test_lesion_is_clipped_where_it_only_touches_an_obstacle():
-    host, lesion = make_host(), carried_of(make_donor())
+    host, lesion = make_host(), transformed_of(make_donor())
     host.scan().array[:, :14] = -1000
     shares = []
     for j in np.arange(17.0, 23.0, 0.5):
-        verdict = settle(ground_of(host, inside_fraction=0.01), lesion, at_mm(host, (66, j, 15)))
-        if verdict.reason in (None, "centre_outside"):
-            shares.append(verdict.facts["clipped_fraction"])
-            assert host.scan().array[verdict.box.slices][verdict.region].min() >= -200
-            assert ndimage.label(verdict.region)[1] == 1
+        placement = check_placement(
+            site_of(host, inside_fraction=0.01), lesion, at_mm(host, (66, j, 15))
+        )
+        if placement.reason in (None, "centre_outside"):
+            shares.append(placement.facts["clipped_fraction"])
+            assert host.scan().array[placement.box.slices][placement.region].min() >= -200
+            assert ndimage.label(placement.region)[1] == 1
         else:
-            assert verdict.reason == "air"
+            assert placement.reason == "air"
     assert min(shares) == 0
     assert 0 < max(shares) <= 0.05
 
@@ -456,7 +462,7 @@ def test_organ_in_two_pieces_takes_each_and_measures_it_alone():
     host.labels.array[45, 5, 5] = 1  # a speck is no organ
     seen = {kind.draw(host, donor, np.random.default_rng(seed))["organ_part"] for seed in range(5)}
     assert seen == {1, 2}
-    assert len(kind._grounds(host)) == 2
+    assert len(kind._organ_sites(host)) == 2
 
 
 # --- donors ---
@@ -560,14 +566,14 @@ def test_parameters_of_other_cases_or_broken_limits_are_refused():
 @pytest.mark.parametrize("share", [0.1, 0.4, 0.6])
 def test_found_places_are_legal_on_the_hosts_own_grid_and_bulge_out_as_wished(share: float):
     host, rng = make_host(), np.random.default_rng(0)
-    lesion, ground = carried_of(make_donor()), ground_of(host)
+    lesion, site = transformed_of(make_donor()), site_of(host)
     legal, shares = 0, []
     for _ in range(8):
-        place, reason = find_place(ground, lesion, Wish(share), rng)
+        place, reason = find_place(site, lesion, PlacementTarget(share), rng)
         assert place is not None, reason
-        verdict = settle(ground, lesion, place)
-        legal += verdict.reason is None
-        shares.append(verdict.facts["exophytic_share"])
+        placement = check_placement(site, lesion, place)
+        legal += placement.reason is None
+        shares.append(placement.facts["exophytic_share"])
     assert legal >= 6
     assert np.mean(shares) == pytest.approx(share, abs=0.1)
 

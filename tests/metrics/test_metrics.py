@@ -11,7 +11,22 @@ from scipy import ndimage
 from scipy.stats import wasserstein_distance
 from skimage.metrics import structural_similarity
 
-from synthct import metrics
+from synthct.metrics.adherence import Segmenter, local_features, near
+from synthct.metrics.distribution import hu_quantiles, hu_wasserstein
+from synthct.metrics.error import mean_absolute_error, mean_error, psnr, ssim
+from synthct.metrics.hu import hu_stats, share_outside_range
+from synthct.metrics.outside import outside_max_abs_diff
+from synthct.metrics.seam import (
+    SeamSteps,
+    pooled_seam_ratio,
+    seam_overshoot,
+    seam_ratio,
+    seam_steps,
+)
+from synthct.metrics.slices import z_jump_ratio
+from synthct.metrics.spectrum import spectrum_distance
+from synthct.metrics.texture import texture_ratio
+from synthct.metrics.variants import variant_diversity
 from synthct.volume import read_ct, read_labels
 
 SIZE = 64
@@ -33,27 +48,27 @@ def over(original: Any, values: Any, mask: Any = DISC) -> Any:
 
 def test_nothing_outside_has_changed_whatever_happened_inside() -> None:
     original = tissue()
-    assert metrics.outside_max_abs_diff(original, over(original, 900), DISC) == 0
-    assert metrics.outside_max_abs_diff(original, original, np.ones_like(DISC)) == 0
+    assert outside_max_abs_diff(original, over(original, 900), DISC) == 0
+    assert outside_max_abs_diff(original, original, np.ones_like(DISC)) == 0
 
 
 def test_one_voxel_of_one_hu_outside_is_found() -> None:
     original = tissue()
     painted = over(original, 900)
     painted[0, 63] += 1
-    assert metrics.outside_max_abs_diff(original, painted, DISC) == 1
+    assert outside_max_abs_diff(original, painted, DISC) == 1
 
 
 def test_differences_beyond_int16_do_not_wrap() -> None:
     original, mask = np.full((3, 3), -32768, np.int16), np.zeros((3, 3), bool)
     painted = np.full((3, 3), 32767, np.int16)
-    assert metrics.outside_max_abs_diff(original, painted, mask) == 65535
-    assert metrics.outside_max_abs_diff(painted, original, mask) == 65535
+    assert outside_max_abs_diff(original, painted, mask) == 65535
+    assert outside_max_abs_diff(painted, original, mask) == 65535
 
 
 def test_pictures_of_floats_are_refused_because_the_promise_is_exact() -> None:
     with pytest.raises(ValueError, match="integer HU"):
-        metrics.outside_max_abs_diff(tissue().astype(float), tissue(), DISC)
+        outside_max_abs_diff(tissue().astype(float), tissue(), DISC)
 
 
 # HU
@@ -61,25 +76,25 @@ def test_pictures_of_floats_are_refused_because_the_promise_is_exact() -> None:
 
 def test_stats_and_shares_of_known_values() -> None:
     hu = np.array([-200, -150, 0, 250, 251], dtype=np.int16)
-    stats = metrics.hu_stats(hu)
+    stats = hu_stats(hu)
     assert stats.mean_hu == pytest.approx(30.2)
     assert stats.std_hu == pytest.approx(np.std(hu))
-    assert metrics.share_outside_range(hu, (-150, 250)) == pytest.approx(2 / 5)
+    assert share_outside_range(hu, (-150, 250)) == pytest.approx(2 / 5)
 
 
 def test_stats_of_many_voxels_do_not_lose_digits() -> None:
     hu = np.full(3_000_000, 1000, dtype=np.int16)
-    assert metrics.hu_stats(hu) == (1000.0, 0.0)
+    assert hu_stats(hu) == (1000.0, 0.0)
 
 
 def test_no_voxels_have_no_statistics() -> None:
     empty = np.array([], dtype=np.int16)
     with pytest.raises(ValueError, match="no voxels"):
-        metrics.hu_stats(empty)
+        hu_stats(empty)
     with pytest.raises(ValueError, match="no voxels"):
-        metrics.share_outside_range(empty, (0, 1))
+        share_outside_range(empty, (0, 1))
     with pytest.raises(ValueError, match="no voxels"):
-        metrics.mean_error(tissue(), tissue(), np.zeros_like(DISC))
+        mean_error(tissue(), tissue(), np.zeros_like(DISC))
 
 
 # Error
@@ -90,20 +105,20 @@ def test_errors_of_known_changes() -> None:
     signs = np.where(np.indices((SIZE, SIZE)).sum(axis=0) % 2, 10, -4)
     painted = over(original, original + signs)
     inside = signs[DISC]
-    assert metrics.mean_error(original, painted, DISC) == pytest.approx(inside.mean())
-    assert metrics.mean_absolute_error(original, painted, DISC) == pytest.approx(abs(inside).mean())
+    assert mean_error(original, painted, DISC) == pytest.approx(inside.mean())
+    assert mean_absolute_error(original, painted, DISC) == pytest.approx(abs(inside).mean())
 
 
 def test_errors_see_the_mask_alone() -> None:
     original = tissue()
-    assert metrics.mean_absolute_error(original, over(original, 500, ~DISC), DISC) == 0
+    assert mean_absolute_error(original, over(original, 500, ~DISC), DISC) == 0
 
 
 def test_errors_beyond_the_range_do_not_count() -> None:
     original, painted = np.full((5, 5), 400, np.int16), np.full((5, 5), 900, np.int16)
     mask = np.eye(5, dtype=bool)
-    assert metrics.mean_absolute_error(original, painted, mask, (-150, 250)) == 0
-    assert metrics.mean_error(original, painted - 700, mask, (-150, 250)) == -50
+    assert mean_absolute_error(original, painted, mask, (-150, 250)) == 0
+    assert mean_error(original, painted - 700, mask, (-150, 250)) == -50
 
 
 # Seam
@@ -114,51 +129,51 @@ def test_seam_of_one_pixel_by_hand() -> None:
     mask = np.zeros((5, 5), bool)
     mask[2, 2] = True  # 12, with neighbours 7, 11, 13, 17: steps 5, 1, 1, 5
     painted = over(original, 20, mask)  # steps 13, 9, 7, 3
-    assert metrics.seam_steps(original, painted, mask) == (32.0, 12.0, 4)
-    assert metrics.seam_ratio(original, painted, mask) == pytest.approx(32 / 12)
-    assert metrics.seam_steps(original, painted, mask, (0, 14)) == (11.0, 9.0, 4)
+    assert seam_steps(original, painted, mask) == (32.0, 12.0, 4)
+    assert seam_ratio(original, painted, mask) == pytest.approx(32 / 12)
+    assert seam_steps(original, painted, mask, (0, 14)) == (11.0, 9.0, 4)
 
 
 def test_an_unchanged_slice_has_no_seam_and_full_texture() -> None:
     original = tissue()
-    assert metrics.seam_ratio(original, original, DISC) == 1
-    assert metrics.texture_ratio(original, original, DISC) == 1
+    assert seam_ratio(original, original, DISC) == 1
+    assert texture_ratio(original, original, DISC) == 1
 
 
 def test_a_planted_ring_of_ten_hu_shows_in_the_seam_and_in_nothing_else() -> None:
     original = ndimage.gaussian_filter(tissue(), 2).astype(np.int16)
     ring = DISC & ~ndimage.binary_erosion(DISC)
     painted = over(original, original + 10, ring)
-    assert metrics.seam_ratio(original, painted, DISC) > 1.5
-    assert metrics.texture_ratio(original, painted, DISC, erode=3) == pytest.approx(1)
+    assert seam_ratio(original, painted, DISC) > 1.5
+    assert texture_ratio(original, painted, DISC, erode=3) == pytest.approx(1)
 
 
 def test_seam_counts_only_pairs_across_the_border() -> None:
     original = tissue()
     core = ndimage.binary_erosion(DISC)
-    assert metrics.seam_ratio(original, over(original, 900, core), DISC) == 1
+    assert seam_ratio(original, over(original, 900, core), DISC) == 1
     edge = np.zeros((6, 6), bool)
     edge[:2] = True  # along the picture's own edge there is no neighbour, hence no pair
-    assert metrics.seam_steps(np.zeros((6, 6)), np.zeros((6, 6)), edge).pairs == 6
+    assert seam_steps(np.zeros((6, 6)), np.zeros((6, 6)), edge).pairs == 6
 
 
 def test_pooling_weighs_masks_by_their_steps() -> None:
-    seams = [metrics.SeamSteps(10, 5, 3), metrics.SeamSteps(0, 15, 3)]
-    assert metrics.pooled_seam_ratio(seams) == pytest.approx(0.5)
+    seams = [SeamSteps(10, 5, 3), SeamSteps(0, 15, 3)]
+    assert pooled_seam_ratio(seams) == pytest.approx(0.5)
 
 
 def test_a_ring_stands_out_whatever_lies_within() -> None:
     flat = np.zeros((SIZE, SIZE), np.int16)
     lesion = over(flat, 30)
     rim = DISC & ~ndimage.binary_erosion(DISC)
-    assert metrics.seam_overshoot(flat, DISC) == 0
-    assert metrics.seam_overshoot(lesion, DISC) == 0  # a step is no ring
-    assert metrics.seam_overshoot(over(lesion, 15, rim), DISC) == 0  # a soft edge is none either
+    assert seam_overshoot(flat, DISC) == 0
+    assert seam_overshoot(lesion, DISC) == 0  # a step is no ring
+    assert seam_overshoot(over(lesion, 15, rim), DISC) == 0  # a soft edge is none either
     for base in (flat, lesion):
-        assert metrics.seam_overshoot(over(base, base + 10, rim), DISC) == 10
-    assert metrics.seam_overshoot(over(flat, -7, rim), DISC) == -7
-    assert np.isnan(metrics.seam_overshoot(flat, np.eye(SIZE, dtype=bool)))
-    assert np.isnan(metrics.seam_overshoot(flat, np.ones_like(DISC)))
+        assert seam_overshoot(over(base, base + 10, rim), DISC) == 10
+    assert seam_overshoot(over(flat, -7, rim), DISC) == -7
+    assert np.isnan(seam_overshoot(flat, np.eye(SIZE, dtype=bool)))
+    assert np.isnan(seam_overshoot(flat, np.ones_like(DISC)))
 
 
 # Texture
@@ -166,9 +181,7 @@ def test_a_ring_stands_out_whatever_lies_within() -> None:
 
 def test_texture_of_a_scaled_picture_is_the_scale() -> None:
     original = tissue().astype(np.float64)
-    assert metrics.texture_ratio(original, over(original, original * 0.6), DISC) == pytest.approx(
-        0.6
-    )
+    assert texture_ratio(original, over(original, original * 0.6), DISC) == pytest.approx(0.6)
 
 
 def test_texture_is_the_root_mean_square_of_the_nearest_neighbour_laplacian() -> None:
@@ -182,21 +195,21 @@ def test_texture_is_the_root_mean_square_of_the_nearest_neighbour_laplacian() ->
         return float(np.sqrt((steps[core] ** 2).mean()))
 
     expected = roughness(painted) / roughness(original)
-    assert metrics.texture_ratio(original, painted, DISC) == pytest.approx(expected)
+    assert texture_ratio(original, painted, DISC) == pytest.approx(expected)
     assert expected == pytest.approx(1, abs=0.1)
 
 
 def test_blurred_paint_loses_texture_and_a_shift_in_hu_does_not() -> None:
     original = tissue()
     blurred = ndimage.gaussian_filter(original.astype(np.float64), 1.5)
-    assert metrics.texture_ratio(original, over(original, blurred), DISC) < 0.4
-    assert metrics.texture_ratio(original, over(original, original + 40), DISC) == pytest.approx(1)
+    assert texture_ratio(original, over(original, blurred), DISC) < 0.4
+    assert texture_ratio(original, over(original, original + 40), DISC) == pytest.approx(1)
 
 
 def test_texture_does_not_see_the_border() -> None:
     original = tissue()
     painted = over(original, 3000, DISC & ~ndimage.binary_erosion(DISC))
-    assert metrics.texture_ratio(original, painted, DISC, erode=2) == pytest.approx(1)
+    assert texture_ratio(original, painted, DISC, erode=2) == pytest.approx(1)
 
 
 def test_what_cannot_be_compared_is_nan() -> None:
@@ -204,14 +217,14 @@ def test_what_cannot_be_compared_is_nan() -> None:
     small = np.zeros_like(DISC)
     small[30:33, 30:33] = True
     none = np.zeros_like(DISC)
-    assert np.isnan(metrics.texture_ratio(original, original, small))
-    assert np.isnan(metrics.texture_ratio(flat, over(flat, original), DISC))
-    assert np.isnan(metrics.seam_ratio(flat, over(flat, original), DISC))
-    assert np.isnan(metrics.seam_ratio(original, original, none))
-    assert np.isnan(metrics.texture_ratio(original, original, none))
-    assert np.isnan(metrics.seam_ratio(original, original, ~none))
+    assert np.isnan(texture_ratio(original, original, small))
+    assert np.isnan(texture_ratio(flat, over(flat, original), DISC))
+    assert np.isnan(seam_ratio(flat, over(flat, original), DISC))
+    assert np.isnan(seam_ratio(original, original, none))
+    assert np.isnan(texture_ratio(original, original, none))
+    assert np.isnan(seam_ratio(original, original, ~none))
     with pytest.raises(ValueError, match="erode is 0"):
-        metrics.texture_ratio(original, original, DISC, erode=0)
+        texture_ratio(original, original, DISC, erode=0)
 
 
 # Distribution
@@ -220,21 +233,21 @@ def test_what_cannot_be_compared_is_nan() -> None:
 def test_distance_to_a_reference_is_the_one_of_scipy() -> None:
     rng = np.random.default_rng(0)
     here, there = rng.normal(30, 20, 4000), rng.gamma(2, 20, 6000)
-    reference = metrics.hu_quantiles(there)
+    reference = hu_quantiles(there)
     expected = wasserstein_distance(here, there)
-    assert metrics.hu_wasserstein(here, reference) == pytest.approx(expected, rel=0.02)
+    assert hu_wasserstein(here, reference) == pytest.approx(expected, rel=0.02)
 
 
 def test_a_shift_in_hu_is_the_distance() -> None:
     hu = tissue()[DISC]
-    reference = metrics.hu_quantiles(hu)
-    assert metrics.hu_wasserstein(hu, reference) == 0
-    assert metrics.hu_wasserstein(hu + 25, reference) == pytest.approx(25)
-    assert metrics.hu_wasserstein(hu + 2000, reference, (-150, 250)) == pytest.approx(200, abs=5)
+    reference = hu_quantiles(hu)
+    assert hu_wasserstein(hu, reference) == 0
+    assert hu_wasserstein(hu + 25, reference) == pytest.approx(25)
+    assert hu_wasserstein(hu + 2000, reference, (-150, 250)) == pytest.approx(200, abs=5)
     with pytest.raises(ValueError, match="201 quantiles"):
-        metrics.hu_wasserstein(hu, reference[1:])
+        hu_wasserstein(hu, reference[1:])
     with pytest.raises(ValueError, match="no voxels"):
-        metrics.hu_quantiles(hu[:0])
+        hu_quantiles(hu[:0])
 
 
 # Spectrum
@@ -243,30 +256,30 @@ def test_a_shift_in_hu_is_the_distance() -> None:
 def test_a_gain_of_two_is_six_decibel_at_every_frequency() -> None:
     original = tissue().astype(np.float64) * 10
     painted = over(original, original * 2)
-    assert metrics.spectrum_distance(original, original, DISC) == 0
-    assert metrics.spectrum_distance(original, painted, DISC) == pytest.approx(6.02, abs=0.2)
+    assert spectrum_distance(original, original, DISC) == 0
+    assert spectrum_distance(original, painted, DISC) == pytest.approx(6.02, abs=0.2)
 
 
 def test_grain_of_equal_strength_and_other_frequency_is_told_apart() -> None:
     original = tissue()
     other = over(original, tissue(seed=9))
     white = np.random.default_rng(1).normal(50, 1, (SIZE, SIZE))
-    roughness = metrics.texture_ratio(original, over(original, white), DISC)
+    roughness = texture_ratio(original, over(original, white), DISC)
     white = 50 + (white - 50) / roughness  # as rough as the original to the texture ratio
     painted = over(original, white)
-    assert metrics.texture_ratio(original, painted, DISC) == pytest.approx(1, abs=0.02)
-    assert metrics.spectrum_distance(original, other, DISC) < 3
-    assert metrics.spectrum_distance(original, painted, DISC) > 6
+    assert texture_ratio(original, painted, DISC) == pytest.approx(1, abs=0.02)
+    assert spectrum_distance(original, other, DISC) < 3
+    assert spectrum_distance(original, painted, DISC) > 6
 
 
 def test_blurred_paint_and_a_network_pattern_show_in_the_spectrum() -> None:
     original = tissue()
     blurred = ndimage.gaussian_filter(original.astype(np.float64), 1.5)
     checks = original + 15 * (np.indices((SIZE, SIZE)).sum(axis=0) % 2)
-    assert metrics.spectrum_distance(original, over(original, blurred), DISC) > 8
-    assert metrics.spectrum_distance(original, over(original, checks), DISC) > 3
+    assert spectrum_distance(original, over(original, blurred), DISC) > 8
+    assert spectrum_distance(original, over(original, checks), DISC) > 3
     assert np.isnan(
-        metrics.spectrum_distance(original, original, ndimage.binary_erosion(DISC, iterations=14))
+        spectrum_distance(original, original, ndimage.binary_erosion(DISC, iterations=14))
     )
 
 
@@ -280,7 +293,7 @@ def test_similarity_is_the_one_of_scikit_image() -> None:
         original, painted, data_range=400, gaussian_weights=True, sigma=1.5,
         use_sample_covariance=False, full=True,
     )  # fmt: skip
-    found = metrics.ssim(original + 100, painted + 100, DISC, (-50, 350))
+    found = ssim(original + 100, painted + 100, DISC, (-50, 350))
     # Ours counts luminance from black, theirs from 0.
     _, shifted = structural_similarity(
         original + 150, painted + 150, data_range=400, gaussian_weights=True, sigma=1.5,
@@ -288,14 +301,14 @@ def test_similarity_is_the_one_of_scikit_image() -> None:
     )  # fmt: skip
     assert found == pytest.approx(shifted[DISC].mean(), rel=1e-6)
     assert expected[DISC].mean() != pytest.approx(found, rel=1e-6)
-    assert metrics.ssim(original, original, DISC, (-150, 250)) == pytest.approx(1)
+    assert ssim(original, original, DISC, (-150, 250)) == pytest.approx(1)
 
 
 def test_peak_signal_to_noise_by_hand() -> None:
     original = np.zeros((5, 5), np.int16)
     mask = np.eye(5, dtype=bool)
-    assert metrics.psnr(original, original + 40, mask, (-150, 250)) == pytest.approx(20)
-    assert metrics.psnr(original, original, mask, (-150, 250)) == float("inf")
+    assert psnr(original, original + 40, mask, (-150, 250)) == pytest.approx(20)
+    assert psnr(original, original, mask, (-150, 250)) == float("inf")
 
 
 # Slices
@@ -307,11 +320,11 @@ def test_slices_that_do_not_fit_have_a_jump_along_their_axis_only() -> None:
     mask = np.zeros(smooth.shape, bool)
     mask[6:18, 6:16, 3:9] = True
     painted = over(smooth, smooth + rng.normal(0, 20, 12), mask)  # a shift of its own per slice
-    assert metrics.z_jump_ratio(smooth, smooth, mask, 2) == 1
-    assert metrics.z_jump_ratio(smooth, painted, mask, 2) > 10
-    assert metrics.z_jump_ratio(smooth, painted, mask, 0) == pytest.approx(1)
+    assert z_jump_ratio(smooth, smooth, mask, 2) == 1
+    assert z_jump_ratio(smooth, painted, mask, 2) > 10
+    assert z_jump_ratio(smooth, painted, mask, 0) == pytest.approx(1)
     one = mask & (np.arange(12) == 5)
-    assert np.isnan(metrics.z_jump_ratio(smooth, painted, one, 2))
+    assert np.isnan(z_jump_ratio(smooth, painted, one, 2))
 
 
 # Variants
@@ -319,15 +332,15 @@ def test_slices_that_do_not_fit_have_a_jump_along_their_axis_only() -> None:
 
 def test_copies_have_no_diversity_however_bright_they_are() -> None:
     one, two = (tissue(seed)[DISC] for seed in (0, 1))
-    assert metrics.variant_diversity(one, [two]) == pytest.approx(1, abs=0.3)
-    assert metrics.variant_diversity(one, [two, one]) == pytest.approx(0)
-    assert metrics.variant_diversity(one, [one * 2 + 30]) == pytest.approx(0)
-    assert np.isnan(metrics.variant_diversity(one, []))
+    assert variant_diversity(one, [two]) == pytest.approx(1, abs=0.3)
+    assert variant_diversity(one, [two, one]) == pytest.approx(0)
+    assert variant_diversity(one, [one * 2 + 30]) == pytest.approx(0)
+    assert np.isnan(variant_diversity(one, []))
     flat = np.full_like(one, 3)
-    assert metrics.variant_diversity(flat, [flat + 5]) == 0
-    assert metrics.variant_diversity(flat, [one]) == 1
+    assert variant_diversity(flat, [flat + 5]) == 0
+    assert variant_diversity(flat, [one]) == 1
     with pytest.raises(ValueError, match="as many voxels"):
-        metrics.variant_diversity(one, [one[1:]])
+        variant_diversity(one, [one[1:]])
 
 
 # Adherence
@@ -339,10 +352,10 @@ def organ_slice(seed: int, centre: int = 32) -> tuple[Any, Any]:
     return tissue(seed) + np.where(organ, np.int16(90), np.int16(0)), organ
 
 
-def trained() -> metrics.Segmenter:
+def trained() -> Segmenter:
     seen = [organ_slice(seed, 26 + seed) for seed in range(4)]
-    features = [metrics.local_features(hu, (1.5, 1.0)).reshape(-1, 7) for hu, _ in seen]
-    return metrics.Segmenter.fit(
+    features = [local_features(hu, (1.5, 1.0)).reshape(-1, 7) for hu, _ in seen]
+    return Segmenter.fit(
         np.concatenate(features), np.concatenate([organ.ravel() for _, organ in seen])
     )
 
@@ -359,7 +372,7 @@ def test_a_segmenter_knows_the_organ_again_and_not_elsewhere() -> None:
 def test_a_segmenter_needs_both_sides() -> None:
     features = np.zeros((4, 7), np.float32)
     with pytest.raises(ValueError, match="inside and outside"):
-        metrics.Segmenter.fit(features, np.ones(4, bool))
+        Segmenter.fit(features, np.ones(4, bool))
 
 
 # Shapes
@@ -371,10 +384,10 @@ def test_a_slice_of_any_view_measures_like_the_plane(axis: int) -> None:
     painted = over(original, tissue(seed=4))
     thick = [np.expand_dims(a, axis) for a in (original, painted, DISC)]
     for measure in (
-        metrics.seam_ratio,
-        metrics.texture_ratio,
-        metrics.mean_error,
-        metrics.mean_absolute_error,
+        seam_ratio,
+        texture_ratio,
+        mean_error,
+        mean_absolute_error,
     ):
         assert measure(*thick, (-150, 250)) == measure(original, painted, DISC, (-150, 250))
 
@@ -384,10 +397,8 @@ def test_the_surroundings_beyond_the_next_voxel_do_not_matter() -> None:
     wide = [
         np.pad(a, 40, constant_values=v) for a, v in ((original, 0), (painted, 0), (DISC, False))
     ]
-    assert metrics.texture_ratio(*wide) == pytest.approx(
-        metrics.texture_ratio(original, painted, DISC)
-    )
-    assert metrics.seam_ratio(*wide) == pytest.approx(metrics.seam_ratio(original, painted, DISC))
+    assert texture_ratio(*wide) == pytest.approx(texture_ratio(original, painted, DISC))
+    assert seam_ratio(*wide) == pytest.approx(seam_ratio(original, painted, DISC))
 
 
 def test_volumes_are_measured_along_all_three_axes() -> None:
@@ -395,17 +406,17 @@ def test_volumes_are_measured_along_all_three_axes() -> None:
     original, mask = rng.normal(size=(16, 15, 14)), np.zeros((16, 15, 14), bool)
     mask[4:12, 4:11, 4:10] = True
     painted = over(original, original * 2, mask)
-    assert metrics.texture_ratio(original, painted, mask) == pytest.approx(2)
-    assert metrics.seam_steps(original, painted, mask).pairs == 2 * (7 * 6 + 8 * 6 + 8 * 7)
+    assert texture_ratio(original, painted, mask) == pytest.approx(2)
+    assert seam_steps(original, painted, mask).pairs == 2 * (7 * 6 + 8 * 6 + 8 * 7)
 
 
 def test_shapes_and_types_that_do_not_belong_together_are_refused() -> None:
     original = tissue()
     for measure in (
-        metrics.seam_ratio,
-        metrics.texture_ratio,
-        metrics.mean_error,
-        metrics.outside_max_abs_diff,
+        seam_ratio,
+        texture_ratio,
+        mean_error,
+        outside_max_abs_diff,
     ):
         with pytest.raises(ValueError, match="one shape"):
             measure(original, original[1:], DISC)
@@ -439,24 +450,22 @@ def test_falsifiers_on_real_tissue(real_slice: tuple[Any, Any, Any]) -> None:
     real = over(here, after, disc)  # other real tissue in the same place: what good paint scores
     grain = ndimage.gaussian_filter(here.astype(np.float64), 1.5)
     blurred = np.rint(over(here, grain, disc)).astype(np.int16)
-    assert 0.8 < metrics.texture_ratio(here, real, disc, WINDOW) < 1.25
-    assert metrics.texture_ratio(here, blurred, disc, WINDOW) < 0.4
-    assert metrics.spectrum_distance(here, real, disc, WINDOW) < 2
-    assert metrics.spectrum_distance(here, blurred, disc, WINDOW) > 8
+    assert 0.8 < texture_ratio(here, real, disc, WINDOW) < 1.25
+    assert texture_ratio(here, blurred, disc, WINDOW) < 0.4
+    assert spectrum_distance(here, real, disc, WINDOW) < 2
+    assert spectrum_distance(here, blurred, disc, WINDOW) > 8
 
     ring = disc & ~ndimage.binary_erosion(disc, iterations=2)
     ringed = over(real, real + 10, ring)
-    assert abs(metrics.seam_overshoot(real, disc, WINDOW)) < 3
-    assert metrics.seam_overshoot(ringed, disc, WINDOW) > 7
-    assert metrics.seam_ratio(here, ringed, disc, WINDOW) > metrics.seam_ratio(
-        here, real, disc, WINDOW
-    )
+    assert abs(seam_overshoot(real, disc, WINDOW)) < 3
+    assert seam_overshoot(ringed, disc, WINDOW) > 7
+    assert seam_ratio(here, ringed, disc, WINDOW) > seam_ratio(here, real, disc, WINDOW)
 
-    reference = metrics.hu_quantiles(after[disc])
-    assert metrics.hu_wasserstein(here[disc], reference, WINDOW) < 4
-    assert metrics.hu_wasserstein(here[disc] + 20, reference, WINDOW) > 15
-    assert metrics.variant_diversity(here[disc], [after[disc]]) > 0.3
-    assert metrics.variant_diversity(here[disc] + 7, [after[disc], here[disc]]) < 0.01
+    reference = hu_quantiles(after[disc])
+    assert hu_wasserstein(here[disc], reference, WINDOW) < 4
+    assert hu_wasserstein(here[disc] + 20, reference, WINDOW) > 15
+    assert variant_diversity(here[disc], [after[disc]]) > 0.3
+    assert variant_diversity(here[disc] + 7, [after[disc], here[disc]]) < 0.01
 
 
 @pytest.mark.realdata
@@ -470,8 +479,8 @@ def test_a_shuffled_mask_does_not_look_like_its_label(shared_data: Path) -> None
         return ct.array[:, :, k], liver[:, :, k], ct.spacing_mm[:2]
 
     hu, liver, spacing = slices("s0001")
-    judged = metrics.near(liver, spacing)
-    segmenter = metrics.Segmenter.fit(metrics.local_features(hu, spacing)[judged], liver[judged])
+    judged = near(liver, spacing)
+    segmenter = Segmenter.fit(local_features(hu, spacing)[judged], liver[judged])
     hu, liver, spacing = slices("s0002")
     shuffled = np.roll(liver, 80, axis=1)
     assert segmenter.adherence(hu, liver, spacing) > 0.8
@@ -485,7 +494,7 @@ def test_real_tissue_scores_one_and_its_blur_does_not(shared_data: Path) -> None
     mask = np.zeros(here.shape, bool)
     i, j = np.argwhere(ndimage.binary_erosion(abs(here - 50) < 200, iterations=8))[0]
     mask[i - 7 : i + 8, j - 7 : j + 8] = True
-    real = metrics.texture_ratio(here, over(here, next_slice, mask), mask, (-150, 250))
+    real = texture_ratio(here, over(here, next_slice, mask), mask, (-150, 250))
     blur = ndimage.gaussian_filter(here.astype(np.float64), 1.5)
     assert 0.6 < real < 1.6
-    assert metrics.texture_ratio(here, over(here, blur, mask), mask, (-150, 250)) < 0.4
+    assert texture_ratio(here, over(here, blur, mask), mask, (-150, 250)) < 0.4

@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from synthct.metrics import MEASURES, Painting, Segmenter, hu_quantiles, local_features, measure_all
+from synthct.metrics.adherence import Segmenter, local_features
+from synthct.metrics.distribution import hu_quantiles
+from synthct.metrics.measure import Painting
+from synthct.metrics.table import MEASURES, measure_all
 
 SHAPE = (64, 64)
 DISC = np.hypot(*(np.indices(SHAPE) - 32)) < 16

@@ -20,9 +20,10 @@ from synthct.errors import CheckpointError
 from synthct.models.checkpoint import find_checkpoint, load_checkpoint
 from synthct.models.folder import SUMS, write_sums
 from synthct.models.methods import Diffusion
-from synthct.models.networks import NETWORKS, all_files
+from synthct.models.networks import NETWORKS, layouts
 from synthct.models.networks.latent import TextGuided
 from synthct.models.networks.unconditional import Unconditional
+from synthct.models.patch import PatchRules
 
 NAMES = ("diffusion_pytorch_model.safetensors", "model.safetensors")
 INDEX, SCHEDULE = "model_index.json", "scheduler/scheduler_config.json"
@@ -109,7 +110,7 @@ def rename(old: str, new: str) -> Callable[[dict[str, torch.Tensor]], Any]:
 def test_an_unconditional_model_comes_back_as_it_was_written(ddpm: Path) -> None:
     loaded = load_checkpoint(str(ddpm))
     assert loaded.files.network is Unconditional
-    assert set(loaded.files.hashes) == set(Unconditional.layout.files)
+    assert set(loaded.files.hashes) == set(Unconditional.layout.files_in(Path()))
     stored = load_file(ddpm / "unet" / NAMES[0])
     assert all(torch.equal(stored[n], t) for n, t in loaded["unet"].state_dict().items())
     assert not loaded["unet"].training
@@ -132,16 +133,21 @@ def test_a_text_model_comes_back_as_it_was_written(text: Path) -> None:
         assert not any(b.is_meta for b in network.buffers())
 
 
+def rules_of(folder: Path, inpaint: Diffusion, labels: tuple[str | None, ...]) -> PatchRules:
+    files = find_checkpoint(str(folder))
+    return files.network.rules(files, inpaint, labels)
+
+
 def test_patches_have_the_size_that_the_network_was_trained_on(ddpm: Path, text: Path) -> None:
     asked = Diffusion(codecs={"default": "lung"}, labels=("lung",), spacing_range_mm=(0.5, 2.0))
-    rules = find_checkpoint(str(ddpm)).rules(asked, ("liver",))
+    rules = rules_of(ddpm, asked, ("liver",))
     assert (rules.patch_sizes, rules.labels) == ((SIDE,), ("lung",))
     assert rules.spacing_range_mm == (0.5, 2.0)
     told = Diffusion(codecs={"default": "lung"}, prompt="{label}")
-    rules = find_checkpoint(str(text)).rules(told, ("liver", None))
+    rules = rules_of(text, told, ("liver", None))
     assert (rules.patch_sizes, rules.labels) == ((SIDE,), ("liver",))  # 16 latents of 2 pixels
     set_json("unet/config.json", sample_size=[SIDE, SIDE])(ddpm)
-    assert find_checkpoint(str(ddpm)).rules(asked, ()).patch_sizes == (SIDE,)
+    assert rules_of(ddpm, asked, ()).patch_sizes == (SIDE,)
 
 
 def test_names_of_older_releases_are_read_as_diffusers_reads_them(ddpm: Path, text: Path) -> None:
@@ -215,10 +221,10 @@ def test_sums_tell_damage(text: Path) -> None:
 
 def test_the_safety_checker_is_neither_needed_nor_fetched(text: Path) -> None:
     assert not (text / "safety_checker").exists()
-    asked = set(all_files())
+    asked = {file for layout in layouts() for file in layout.all_files}
     assert set(TextGuided.layout.files_in(text)) < asked
     assert not any(name.endswith((".bin", ".py", ".pkl")) or "safety" in name for name in asked)
-    assert all(set(network.layout.files) <= asked for network in NETWORKS)
+    assert all(set(network.layout.files_in(Path())) <= asked for network in NETWORKS)
 
 
 def test_what_is_fetched_from_the_hub_is_enough(
@@ -280,7 +286,7 @@ BAD_DDPM: dict[str, tuple[Spoil, str]] = {
     "old and new name": (
         set_tensors("unet", lambda t: t | {
             "mid_block.attentions.0.query.bias": t["mid_block.attentions.0.to_q.bias"].clone()}),
-        "to_q.bias stands there twice",
+        "to_q.bias is there twice",
     ),
 }  # fmt: skip
 

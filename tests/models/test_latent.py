@@ -1,4 +1,4 @@
-"""Latent inpainting told by text: what goes in, what comes back, and as diffusers paints it."""
+"""Latent inpainting guided by text: what goes in, what comes back, and as diffusers paints it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from foreign_checkpoints import SIDE, count_passes, write_text_model
 from torch import Tensor, nn
 
 from synthct.errors import CheckpointError
-from synthct.models.checkpoint import Checkpoint, load_checkpoint
+from synthct.models.checkpoint import load_checkpoint
 from synthct.models.methods import Diffusion
+from synthct.models.network import Checkpoint
 from synthct.models.painting import Inpainter, Job
 from synthct.models.patch import Patch, PatchRules, cut_patches, paste_patches
 from synthct.volume import Volume
@@ -28,7 +29,7 @@ RULES = PatchRules(("kidney",), {"default": SOFT_TISSUE}, (SIDE,), (0.01, 100.0)
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+def checkpoint(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Checkpoint:
     return load_checkpoint(str(write_text_model(tmp_path_factory.mktemp("text") / "text")))
 
 
@@ -205,7 +206,7 @@ def test_passes_are_counted(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_label_without_a_prompt_is_not_painted(checkpoint: Checkpoint) -> None:
-    with pytest.raises(CheckpointError, match="told by text what to paint; give it a prompt"):
+    with pytest.raises(CheckpointError, match="is guided by text; give it a prompt"):
         inpainter_of(checkpoint, prompts=(None, "a kidney")).paint([random_patch(0, 0)], [1])
 
 

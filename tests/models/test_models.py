@@ -29,7 +29,7 @@ from synthct.models.networks.palette import Palette
 from synthct.models.painting import Inpainter
 from synthct.models.palette import PaletteInpaintPipeline, PaletteUNet
 
-FILES = Palette.layout.files
+FILES = Palette.layout.files_in(Path())
 (WEIGHTS,) = Palette.layout.weights
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

@@ -21,10 +21,11 @@ from synthct.cli import app
 from synthct.errors import CheckpointError
 from synthct.models.checkpoint import find_checkpoint, load_checkpoint
 from synthct.models.folder import SUMS, write_sums
-from synthct.models.networks.palette import Palette, PaletteConfig
+from synthct.models.networks.palette import Palette
 from synthct.models.palette import PaletteUNet
+from synthct.models.palette_config import PaletteConfig
 
-FILES = Palette.layout.files
+FILES = Palette.layout.files_in(Path())
 (WEIGHTS,) = Palette.layout.weights
 CONFIG, INDEX, SCHEDULE = "unet/config.json", "model_index.json", "scheduler/scheduler_config.json"
 TENSOR = "unet.mid_block.attentions.0.to_q.weight"
@@ -200,7 +201,7 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
     "loop of links": (link(CONFIG, "config.json"), "lacks unet/config.json"),
     "huge config": (huge_json, "more than the 4194304 allowed"),
     "deep config": (deep_json, "config.json is not JSON"),
-    "key twice": (set_text(CONFIG, "{", '{"fold": 1,'), "a key stands there twice"),
+    "key twice": (set_text(CONFIG, "{", '{"fold": 1,'), "a key is there twice"),
     "NaN in the config": (set_text(CONFIG, '"fold": 2', '"fold": NaN'), "NaN is no number"),
     # weights
     "header of a terabyte": (huge_header, "its header claims 1099511627776 of"),
@@ -229,7 +230,7 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
         set_json(CONFIG, labels=["kidney", "tumor", "lung", "liver"]),
         "label_embedding.weight is",
     ),
-    "label twice": (set_json(CONFIG, labels=["kidney", "kidney", "lung"]), "stands there twice"),
+    "label twice": (set_json(CONFIG, labels=["kidney", "kidney", "lung"]), "is there twice"),
     "a million layers": (set_json(CONFIG, layers_per_block=1_000_000), "layers_per_block"),
     "no spacing": (set_json(CONFIG, spacing_range_mm=...), "spacing_range_mm: Field required"),
     "spacing 0": (set_json(CONFIG, spacing_range_mm=[0, 3]), "spacing_range_mm.0"),

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import torch
+from additions.membrane import Membrane
 from conftest import make_tiny_case
 from datasets import load_dataset
 from tiny_recipe import tiny_recipe, write_data
@@ -19,53 +17,12 @@ from synthct.build.run import build
 from synthct.dataset.lockfile import read_lock
 from synthct.errors import CheckpointError
 from synthct.models import networks
-from synthct.models.checkpoint import Checkpoint, CheckpointFiles, find_checkpoint
-from synthct.models.layout import Layout
-from synthct.models.methods import DIFFUSION_WORDS, Diffusion, MethodWords
+from synthct.models.checkpoint import find_checkpoint
+from synthct.models.methods import DIFFUSION_WORDS
 from synthct.models.network import Network
-from synthct.models.painting.tensors import as_tensors
-from synthct.models.palette import smooth_fill
-from synthct.models.patch import Patch, PatchRules
 from synthct.publish.hub.gate import pack
 from synthct.recipe.recipe import Recipe
 from synthct.volume import Volume
-from synthct.volume.intensity import SOFT_TISSUE
-
-
-class Membrane(Network):
-    """Fills masks smoothly, with a little noise; has neither weights, steps nor a scheduler."""
-
-    layout = Layout("MembranePipeline", "a membrane", (), has_schedule=False)
-    packages = ("pydantic",)
-    words = MethodWords("a membrane has filled", "it is smooth", "a membrane was stretched over it")
-
-    @classmethod
-    def check_configs(cls, name: str, configs: Mapping[str, Mapping[str, Any]]) -> None:
-        assert configs == {}
-
-    @classmethod
-    def rules(
-        cls, files: CheckpointFiles, inpaint: Diffusion, labels: Sequence[str | None]
-    ) -> PatchRules:
-        return PatchRules(("kidney", "tumor"), {"default": SOFT_TISSUE}, (32,), (0.01, 100.0))
-
-    @classmethod
-    def load(cls, files: CheckpointFiles, device: str) -> Mapping[str, Any]:
-        return {}
-
-    def __init__(
-        self, checkpoint: Checkpoint, inpaint: Diffusion, prompts: Sequence[str | None]
-    ) -> None:
-        self.device = torch.device("cpu")
-
-    def paint_batch(self, patches: Sequence[Patch], seeds: Sequence[int]) -> torch.Tensor:
-        image, mask, generators = as_tensors(patches, seeds, self.device)
-        noise = torch.stack([torch.randn(image.shape[1:], generator=g) for g in generators])
-        filled = smooth_fill(image, 1 - mask) + 0.05 * noise
-        return torch.where(mask > 0.5, filled.clamp(-1, 1), image)[:, 0]
-
-    def probe(self, size: int) -> None:
-        pass
 
 
 @pytest.fixture

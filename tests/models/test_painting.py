@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from synthct.errors import CheckpointError, MaskError
-from synthct.models.checkpoint import Checkpoint, load_checkpoint
+from synthct.models.checkpoint import load_checkpoint
 from synthct.models.methods import Diffusion
+from synthct.models.network import Checkpoint
 from synthct.models.painting import (
     NOT_FROM_IMAGES,
     SCHEDULERS,
@@ -26,7 +27,7 @@ from synthct.models.painting import (
 from synthct.models.palette import (
     PaletteInpaintPipeline,
     PaletteUNet,
-    clip_meant,
+    clip_prediction,
     smooth_fill,
 )
 from synthct.models.patch import Patch
@@ -400,11 +401,11 @@ def test_clipping_keeps_what_is_meant_within_range_and_bounds_the_rest(predictio
             "v_prediction": clean.sqrt() * noise - (1 - clean).sqrt() * image,
             "sample": image,
         }[prediction]
-        clipped = clip_meant(meant, noisy, clean, prediction)
+        clipped = clip_prediction(meant, noisy, clean, prediction)
         inside = image.abs() < 0.99
         torch.testing.assert_close(clipped[inside], meant[inside], rtol=1e-2, atol=1e-2)
         if clean < 1e-3:  # a slightly wrong prediction would mean an image of any size
-            assert torch.isfinite(clip_meant(meant * 1.01, noisy, clean, prediction)).all()
+            assert torch.isfinite(clip_prediction(meant * 1.01, noisy, clean, prediction)).all()
         again = {
             "epsilon": (noisy - (1 - clean).sqrt() * clipped) / clean.sqrt(),
             "v_prediction": clean.sqrt() * noisy - (1 - clean).sqrt() * clipped,
@@ -436,8 +437,12 @@ def test_a_network_that_predicts_noise_badly_still_paints_in_range_if_clipped(
 
 
 def test_too_many_steps_are_refused(checkpoint: Checkpoint) -> None:
-    with pytest.raises(CheckpointError, match="'ddpm' cannot paint in 1001 steps"):
-        Inpainter(checkpoint, Diffusion(scheduler="ddpm", num_inference_steps=1001))
+    schedule = {**checkpoint.files.scheduler_config, "num_train_timesteps": 500}
+    files = replace(checkpoint.files, configs={**checkpoint.files.configs, "scheduler": schedule})
+    with pytest.raises(CheckpointError, match="'ddpm' cannot paint in 501 steps"):
+        Inpainter(
+            replace(checkpoint, files=files), Diffusion(scheduler="ddpm", num_inference_steps=501)
+        )
 
 
 def test_unknown_scheduler_is_refused_with_the_choice() -> None:

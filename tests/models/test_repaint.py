@@ -14,8 +14,9 @@ from foreign_checkpoints import SIDE, count_passes, write_unconditional
 from torch import Tensor, nn
 
 from synthct.errors import CheckpointError
-from synthct.models.checkpoint import Checkpoint, CheckpointFiles, load_checkpoint
+from synthct.models.checkpoint import load_checkpoint
 from synthct.models.methods import Diffusion
+from synthct.models.network import Checkpoint, CheckpointFiles
 from synthct.models.networks.unconditional import Unconditional
 from synthct.models.painting import Inpainter, Job
 from synthct.models.patch import Patch
@@ -151,7 +152,7 @@ def test_without_skipped_steps_it_is_the_scheduler_of_diffusers(checkpoint: Chec
     for t in scheduler.timesteps.tolist():
         if t < last:
             with torch.no_grad():
-                noise = checkpoint.unet(noisy, t).sample
+                noise = checkpoint["unet"](noisy, t).sample
             noisy = scheduler.step(noise, t, noisy, image, known, generator).prev_sample
         else:
             noisy = scheduler.undo_step(noisy, last, generator)

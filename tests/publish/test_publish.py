@@ -20,10 +20,9 @@ from published import QUICK, REPO, python, rewritten, send
 from typer.testing import CliRunner
 
 from synthct.cli import app
-from synthct.dataset import read_manifest
-from synthct.dataset.manifest import MANIFEST
+from synthct.dataset.manifest import MANIFEST, read_manifest
 from synthct.errors import ConflictError, PolicyError
-from synthct.publish.hub import pack
+from synthct.publish.hub.gate import pack
 
 Run = Callable[..., Result]
 
@@ -50,8 +49,8 @@ print(json.dumps(found))
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs ``synthct publish`` with the patience of a test."""
-    monkeypatch.setattr("synthct.publish.hub.repo.Patience", lambda: QUICK)
+    """Runs ``synthct publish`` with the retry_policy of a test."""
+    monkeypatch.setattr("synthct.publish.hub.repo.RetryPolicy", lambda: QUICK)
 
     def run(path: Path | str, *words: str, repo: str = REPO) -> Result:
         return CliRunner().invoke(app, ["publish", str(path), "--repo", repo, *words])
@@ -108,7 +107,7 @@ def test_publishing_again_says_so_and_changes_nothing(
     before = dict(there(hub).commits), dict(there(hub).branches), list(hub.store.received)
     result = run(versions["1.0.0"])
     assert result.exit_code == 0
-    assert "is there already" in result.output
+    assert "is already published" in result.output
     assert (dict(there(hub).commits), dict(there(hub).branches), hub.store.received) == before
 
 
@@ -144,7 +143,7 @@ def test_the_same_samples_in_other_files_are_the_same_version(
     again = rewritten(versions["1.0.0"], tmp_path / "again", "README.md", b"\nAn afterthought.\n")
     result = run(again)
     assert result.exit_code == 0, result.output
-    assert "is there already" in result.output
+    assert "is already published" in result.output
     assert shown(there(hub), "main") == files_of(versions["1.0.0"])
 
 
@@ -159,7 +158,7 @@ def test_an_older_version_goes_beside_the_later_one(
     assert shown(repo, "main") == files_of(versions["1.1.0"])
     assert shown(repo, "1.0.0") == files_of(versions["1.0.0"])
     assert list(repo.branches) == ["main"]
-    assert "is there already" in run(versions["1.0.0"]).output
+    assert "is already published" in run(versions["1.0.0"]).output
 
 
 def test_large_files_go_up_in_parts(hub: HubServer, versions: dict[str, Path], run: Run) -> None:
@@ -178,7 +177,7 @@ def test_a_dry_run_lists_what_would_go_up_and_asks_nobody(
         assert re.search(rf"{len(data):,}  {re.escape(name)}\n", result.output)
     assert "CC-BY-NC-SA-4.0" in result.output
     assert "tag 1.0.0" in result.output
-    assert "nothing went up" in result.output
+    assert "nothing was uploaded" in result.output
     assert hub.faults.seen == []
 
 
@@ -217,8 +216,8 @@ def test_a_repository_of_somebody_else_is_refused(
 def test_real_scans_are_gated_before_they_are_shown(
     hub: HubServer, versions: dict[str, Path]
 ) -> None:
-    parcel = pack(str(versions["1.0.0"]))
-    send(parcel)
+    bundle = pack(str(versions["1.0.0"]))
+    send(bundle)
     assert there(hub).gated == "auto"
     there(hub).gated = False  # its owner's to say from here on
     send(pack(str(versions["1.1.0"])))
@@ -307,8 +306,8 @@ def test_the_token_is_in_nothing_that_is_kept_or_said(
 def test_a_card_that_the_hub_refuses_stops_before_anything_goes_up(
     hub: HubServer, versions: dict[str, Path], monkeypatch
 ) -> None:
-    parcel = pack(str(versions["1.0.0"]))
-    monkeypatch.setattr(type(parcel), "page", "---\nname: x\n---\n")
+    bundle = pack(str(versions["1.0.0"]))
+    monkeypatch.setattr(type(bundle), "page", "---\nname: x\n---\n")
     with pytest.raises(PolicyError, match='"license" is required'):
-        send(parcel)
+        send(bundle)
     assert hub.store.repos == {}

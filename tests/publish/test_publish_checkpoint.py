@@ -32,7 +32,7 @@ from synthct.models.checkpoint import find_checkpoint, load_checkpoint
 from synthct.models.folder import SUMS, write_sums
 from synthct.models.networks.palette import Palette
 from synthct.models.palette import PaletteInpaintPipeline
-from synthct.publish.hub import pack
+from synthct.publish.hub.gate import pack
 from synthct.recipe.recipe import load_recipe
 
 REPO = "jane/painter"
@@ -48,7 +48,7 @@ def checkpoint(tmp_path: Path, tiny_checkpoint: Path) -> Path:
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Run:
-    monkeypatch.setattr("synthct.publish.hub.repo.Patience", lambda: QUICK)
+    monkeypatch.setattr("synthct.publish.hub.repo.RetryPolicy", lambda: QUICK)
 
     def run(path: Path | str, *words: str) -> Result:
         return CliRunner().invoke(app, ["publish", str(path), "--repo", REPO, *words])
@@ -86,7 +86,7 @@ def test_a_checkpoint_is_published_and_read_back_by_its_tag(
     assert ours.keys() == theirs.keys() == straight.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert all(torch.equal(ours[name], straight[name].float()) for name in ours)
-    assert "is there already" in run(checkpoint, "--tag", "1.0.0").output
+    assert "is already published" in run(checkpoint, "--tag", "1.0.0").output
 
 
 def test_a_build_paints_with_a_checkpoint_from_the_hub(
@@ -148,7 +148,7 @@ def test_without_a_tag_only_main_moves(hub: HubServer, checkpoint: Path, run: Ru
     assert result.exit_code == 0
     assert there(hub).tags == {}
     assert f"revision {there(hub).branches['main']}" in result.output
-    assert "is there already" in run(checkpoint).output
+    assert "is already published" in run(checkpoint).output
 
 
 def test_what_lies_beside_a_checkpoint_stays_at_home(
@@ -157,7 +157,7 @@ def test_what_lies_beside_a_checkpoint_stays_at_home(
     (checkpoint / "optimizer.pt").write_bytes(b"\x80\x04K\x01.")
     (checkpoint / "notes.txt").write_text("mine")
     assert run(checkpoint).exit_code == 0
-    names = {*Palette.layout.files, "training.json", SUMS, "README.md", ".gitattributes"}
+    names = {*Palette.layout.files_in(Path()), "training.json", SUMS, "README.md", ".gitattributes"}
     assert set(there(hub).at("main").tree) == names
 
 

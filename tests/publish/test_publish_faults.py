@@ -27,7 +27,9 @@ from hub.store import Entry, Repo
 from published import IMPATIENT, QUICK, REPO, send
 
 from synthct.errors import ConflictError, HubError, SynthCTError
-from synthct.publish.hub import Parcel, Patience, pack
+from synthct.publish.hub.bundle import Bundle
+from synthct.publish.hub.connection import RetryPolicy
+from synthct.publish.hub.gate import pack
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
 
@@ -36,14 +38,14 @@ AUTH = {"Authorization": f"Bearer {TOKEN}"}
 
 
 @pytest.fixture(scope="module")
-def parcels(versions: dict[str, Path]) -> dict[str, Parcel]:
+def bundles(versions: dict[str, Path]) -> dict[str, Bundle]:
     return {called: pack(str(folder)) for called, folder in versions.items()}
 
 
 @pytest.fixture
-def start(hub: HubServer, parcels: dict[str, Parcel]) -> Start:
+def start(hub: HubServer, bundles: dict[str, Bundle]) -> Start:
     """Puts the Hub back to where it shows version 1.0.0 only."""
-    send(parcels["1.0.0"])
+    send(bundles["1.0.0"])
     repo, blobs = hub.store.repos["dataset", REPO], dict(hub.store.blobs)
 
     def start() -> Repo:
@@ -59,24 +61,24 @@ def start(hub: HubServer, parcels: dict[str, Parcel]) -> Start:
 
 
 @pytest.fixture
-def points(hub: HubServer, start: Start, parcels: dict[str, Parcel]) -> int:
+def points(hub: HubServer, start: Start, bundles: dict[str, Bundle]) -> int:
     """How many requests it takes to publish 1.1.0."""
     start()
-    send(parcels["1.1.0"])
+    send(bundles["1.1.0"])
     count = len(hub.faults.seen)
     assert count > 40
     return count
 
 
-def is_whole(tree: Mapping[str, Entry], parcel: Parcel) -> bool:
+def is_whole(tree: Mapping[str, Entry], bundle: Bundle) -> bool:
     """Whether a tree is that of a version, and nothing else."""
     found = {path: len(entry.data) for path, entry in tree.items() if path != ".gitattributes"}
-    return found == {item.path: item.size for item in parcel.items} and all(
-        tree[item.path].data == item.read() for item in parcel.items
+    return found == {item.path: item.size for item in bundle.items} and all(
+        tree[item.path].data == item.read() for item in bundle.items
     )
 
 
-def check_whole(repo: Repo, old: Parcel, new: Parcel) -> bool:
+def check_whole(repo: Repo, old: Bundle, new: Bundle) -> bool:
     """That main and the tags show whole versions; whether main shows the new one."""
     main = repo.at("main").tree
     shows_new = is_whole(main, new)
@@ -89,21 +91,25 @@ def check_whole(repo: Repo, old: Parcel, new: Parcel) -> bool:
     return shows_new
 
 
-def check_finished(repo: Repo, old: Parcel, new: Parcel) -> None:
+def check_finished(repo: Repo, old: Bundle, new: Bundle) -> None:
     assert check_whole(repo, old, new)
     assert repo.tags["1.1.0"] == repo.branches["main"]
     assert list(repo.branches) == ["main"]
 
 
 def suffer(
-    hub: HubServer, start: Start, parcels: dict[str, Parcel], fault: Fault, patience: Patience
+    hub: HubServer,
+    start: Start,
+    bundles: dict[str, Bundle],
+    fault: Fault,
+    retry_policy: RetryPolicy,
 ) -> SynthCTError | None:
     """Publish with a fault, check what readers see, and publish again without; the error."""
-    old, new = parcels["1.0.0"], parcels["1.1.0"]
+    old, new = bundles["1.0.0"], bundles["1.1.0"]
     repo, error = start(), None
     hub.faults.arm(fault)
     try:
-        send(new, patience)
+        send(new, retry_policy)
     except SynthCTError as err:
         error = err
     assert error is None or TOKEN not in f"{error} {error.__cause__}", "the Hub repeats it"
@@ -128,22 +134,22 @@ def faults_once(points: int, kinds: int) -> Iterator[Fault]:
 
 
 def check_once(
-    hub: HubServer, start: Start, parcels: dict[str, Parcel], points: int, kinds: int
+    hub: HubServer, start: Start, bundles: dict[str, Bundle], points: int, kinds: int
 ) -> int:
     tried = 0
     for fault in faults_once(points, kinds):
-        assert suffer(hub, start, parcels, fault, QUICK) is None, fault
+        assert suffer(hub, start, bundles, fault, QUICK) is None, fault
         tried += 1
     return tried
 
 
 def check_lasting(
-    hub: HubServer, start: Start, parcels: dict[str, Parcel], points: int, step: int
+    hub: HubServer, start: Start, bundles: dict[str, Bundle], points: int, step: int
 ) -> int:
     tried = 0
     for at in every(step, points):
         for kind in PASSING if step == 1 else [PASSING[at // step % len(PASSING)]]:
-            error = suffer(hub, start, parcels, Fault(at, kind, lasting=True), IMPATIENT)
+            error = suffer(hub, start, bundles, Fault(at, kind, lasting=True), IMPATIENT)
             tried += 1
             if (at, kind) == (points, "garbage"):  # all is done, and nobody reads that answer
                 continue
@@ -154,45 +160,45 @@ def check_lasting(
 
 
 def test_what_goes_wrong_once_at_a_request_is_tried_again(
-    hub: HubServer, start: Start, parcels: dict[str, Parcel], points: int
+    hub: HubServer, start: Start, bundles: dict[str, Bundle], points: int
 ) -> None:
-    assert check_once(hub, start, parcels, points, 1) == points
+    assert check_once(hub, start, bundles, points, 1) == points
 
 
 @pytest.mark.slow
 def test_whatever_goes_wrong_once_at_any_request_is_tried_again(
-    hub: HubServer, start: Start, parcels: dict[str, Parcel], points: int
+    hub: HubServer, start: Start, bundles: dict[str, Bundle], points: int
 ) -> None:
-    assert check_once(hub, start, parcels, points, len(PASSING)) == points * len(PASSING)
+    assert check_once(hub, start, bundles, points, len(PASSING)) == points * len(PASSING)
 
 
 def test_what_stays_wrong_is_given_up_and_leaves_main_whole(
     hub: HubServer,
     start: Start,
-    parcels: dict[str, Parcel],
+    bundles: dict[str, Bundle],
     points: int,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level("INFO", "synthct")
-    assert check_lasting(hub, start, parcels, points, 4) > points / 4
+    assert check_lasting(hub, start, bundles, points, 4) > points / 4
     assert "trying again" in caplog.text
     assert TOKEN not in caplog.text
 
 
 @pytest.mark.slow
 def test_whatever_stays_wrong_from_any_request_is_given_up_and_leaves_main_whole(
-    hub: HubServer, start: Start, parcels: dict[str, Parcel], points: int
+    hub: HubServer, start: Start, bundles: dict[str, Bundle], points: int
 ) -> None:
-    assert check_lasting(hub, start, parcels, points, 1) == points * len(PASSING)
+    assert check_lasting(hub, start, bundles, points, 1) == points * len(PASSING)
 
 
 @pytest.mark.parametrize("kind", FINAL)
 def test_what_the_hub_forbids_is_not_asked_again(
-    hub: HubServer, start: Start, parcels: dict[str, Parcel], points: int, kind: str
+    hub: HubServer, start: Start, bundles: dict[str, Bundle], points: int, kind: str
 ) -> None:
     for at in every(7, points):
         began = time.monotonic()
-        error = suffer(hub, start, parcels, Fault(at, kind), Patience(first_s=30))
+        error = suffer(hub, start, bundles, Fault(at, kind), RetryPolicy(first_s=30))
         assert type(error) is HubError
         assert kind in str(error)
         assert time.monotonic() - began < 30, "without a pause"
@@ -200,9 +206,9 @@ def test_what_the_hub_forbids_is_not_asked_again(
 
 @pytest.mark.parametrize("kind", ["500", "409", "lost", "garbage"])
 def test_a_repository_is_made_and_gated_through_faults(
-    hub: HubServer, parcels: dict[str, Parcel], kind: str
+    hub: HubServer, bundles: dict[str, Bundle], kind: str
 ) -> None:
-    new = parcels["1.0.0"]
+    new = bundles["1.0.0"]
     for at in range(1, 11):
         hub.store.repos.clear()
         hub.faults.arm(Fault(at, kind))
@@ -215,30 +221,30 @@ def test_a_repository_is_made_and_gated_through_faults(
 
 
 def test_a_hub_that_asks_to_wait_is_waited_for_but_not_for_ever(
-    hub: HubServer, start: Start, parcels: dict[str, Parcel]
+    hub: HubServer, start: Start, bundles: dict[str, Bundle]
 ) -> None:
     start()
     hub.retry_after_s = 1
     hub.faults.arm(Fault(5, "429"))
     began = time.monotonic()
-    send(parcels["1.1.0"], QUICK)
+    send(bundles["1.1.0"], QUICK)
     assert time.monotonic() - began >= 1
     start()
     hub.retry_after_s = 3600
     hub.faults.arm(Fault(5, "429"))
     began = time.monotonic()
     with pytest.raises(HubError, match="429"):
-        send(parcels["1.1.0"], QUICK)
+        send(bundles["1.1.0"], QUICK)
     assert time.monotonic() - began < 30
 
 
 def test_patience_is_over_within_five_minutes() -> None:
-    patience = Patience()
-    assert patience.give_up_s + 2 * patience.silence_s <= 300
+    retry_policy = RetryPolicy()
+    assert retry_policy.give_up_s + 2 * retry_policy.silence_s <= 300
 
 
 @contextmanager
-def publishing(parcel: Parcel, patience: Patience = QUICK) -> Iterator[tuple[int, Callable]]:
+def publishing(bundle: Bundle, retry_policy: RetryPolicy = QUICK) -> Iterator[tuple[int, Callable]]:
     """A process that publishes as soon as it is told to, and ends with the exit code."""
     waits, goes = os.pipe()
     child = os.fork()
@@ -246,7 +252,7 @@ def publishing(parcel: Parcel, patience: Patience = QUICK) -> Iterator[tuple[int
         code = 1
         try:
             os.read(waits, 1)
-            send(parcel, patience)
+            send(bundle, retry_policy)
             code = 0
         except SynthCTError as err:
             code = err.exit_code
@@ -273,9 +279,9 @@ def sent(hub: HubServer) -> Counter[str]:
 
 
 def check_kill(
-    hub: HubServer, start: Start, parcels: dict[str, Parcel], at: int, kind: str
+    hub: HubServer, start: Start, bundles: dict[str, Bundle], at: int, kind: str
 ) -> None:
-    old, new = parcels["1.0.0"], parcels["1.1.0"]
+    old, new = bundles["1.0.0"], bundles["1.1.0"]
     repo = start()
     with publishing(new) as (child, go):
         hub.faults.arm(Fault(at, kind, call=lambda: os.kill(child, signal.SIGKILL)))
@@ -292,27 +298,27 @@ def check_kill(
 
 
 def test_a_killed_publisher_leaves_main_whole_and_is_gone_on_with(
-    hub: HubServer, start: Start, parcels: dict[str, Parcel], points: int
+    hub: HubServer, start: Start, bundles: dict[str, Bundle], points: int
 ) -> None:
     for at in every(3, points):
-        check_kill(hub, start, parcels, at, "kill" if at % 2 else "kill after")
+        check_kill(hub, start, bundles, at, "kill" if at % 2 else "kill after")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["kill", "kill after"])
 def test_a_publisher_killed_at_any_request_leaves_main_whole_and_is_gone_on_with(
-    hub: HubServer, start: Start, parcels: dict[str, Parcel], points: int, kind: str
+    hub: HubServer, start: Start, bundles: dict[str, Bundle], points: int, kind: str
 ) -> None:
     for at in range(1, points + 1):
-        check_kill(hub, start, parcels, at, kind)
+        check_kill(hub, start, bundles, at, kind)
 
 
-def check_race(hub: HubServer, start: Start, parcels: dict[str, Parcel], at: int) -> None:
+def check_race(hub: HubServer, start: Start, bundles: dict[str, Bundle], at: int) -> None:
     """Another publishes the same version with other content, all of it during one request."""
-    first, second = parcels["1.1.0"], parcels["next"]
+    first, second = bundles["1.1.0"], bundles["next"]
     repo = start()
     codes: list[int] = []
-    calm = Patience(first_s=0.01)
+    calm = RetryPolicy(first_s=0.01)
     with publishing(first, calm) as (one, go), publishing(second) as (other, go_other):
 
         def overtake() -> None:
@@ -332,38 +338,38 @@ def check_race(hub: HubServer, start: Start, parcels: dict[str, Parcel], at: int
 
 
 def test_of_two_publishers_one_wins_and_the_other_is_told(
-    hub: HubServer, start: Start, parcels: dict[str, Parcel], points: int
+    hub: HubServer, start: Start, bundles: dict[str, Bundle], points: int
 ) -> None:
     for at in every(6, points):
-        check_race(hub, start, parcels, at)
+        check_race(hub, start, bundles, at)
 
 
 @pytest.mark.slow
 def test_of_two_publishers_one_wins_wherever_they_meet(
-    hub: HubServer, start: Start, parcels: dict[str, Parcel], points: int
+    hub: HubServer, start: Start, bundles: dict[str, Bundle], points: int
 ) -> None:
     for at in range(1, points + 1):
-        check_race(hub, start, parcels, at)
+        check_race(hub, start, bundles, at)
 
 
 def test_two_publishers_of_the_same_content_both_succeed(
-    hub: HubServer, start: Start, parcels: dict[str, Parcel]
+    hub: HubServer, start: Start, bundles: dict[str, Bundle]
 ) -> None:
     repo = start()
-    with publishing(parcels["1.1.0"]) as (one, go), publishing(parcels["1.1.0"]) as (two, go_too):
+    with publishing(bundles["1.1.0"]) as (one, go), publishing(bundles["1.1.0"]) as (two, go_too):
         go()
         go_too()
         assert [ended(one), ended(two)] == [0, 0]
-    send(parcels["1.1.0"])
-    check_finished(repo, parcels["1.0.0"], parcels["1.1.0"])
+    send(bundles["1.1.0"])
+    check_finished(repo, bundles["1.0.0"], bundles["1.1.0"])
 
 
 def test_a_reader_never_sees_a_part_of_a_version(
-    hub: HubServer, start: Start, parcels: dict[str, Parcel]
+    hub: HubServer, start: Start, bundles: dict[str, Bundle]
 ) -> None:
     """Over real HTTP, while a version is published over another, many times."""
     sizes = {
-        called: {item.path: item.size for item in parcels[called].items}
+        called: {item.path: item.size for item in bundles[called].items}
         for called in ("1.0.0", "1.1.0")
     }
     seen: Counter[str] = Counter()
@@ -386,7 +392,7 @@ def test_a_reader_never_sees_a_part_of_a_version(
     try:
         while reader.is_alive() and (sum(seen.values()) < 1000 or len(seen) < 2):
             start()
-            send(parcels["1.1.0"])
+            send(bundles["1.1.0"])
     finally:
         done.set()
         reader.join()

@@ -14,9 +14,9 @@ from tiny_recipe import write_data, write_recipe
 
 from synthct.build.run import build
 from synthct.errors import PolicyError, RecipeError, VerifyError
-from synthct.publish.hub import pack, require_repo_name
+from synthct.publish.hub.bundle import Item
+from synthct.publish.hub.gate import pack, require_repo_name
 from synthct.publish.hub.leaks import require_no_leaks
-from synthct.publish.hub.parcel import Item
 from synthct.recipe.recipe import load_recipe
 
 SECRET = "hf_" + "q" * 34
@@ -102,8 +102,8 @@ def test_phantoms_are_free_to_all(tmp_path: Path) -> None:
     }
     path.write_text(json.dumps(recipe))
     folder = build(load_recipe(path), tmp_path / "out", cache_dir=tmp_path / "cache", workers=0)
-    parcel = pack(str(folder))
-    assert (parcel.gated, parcel.licence) == (None, "CC0-1.0")
+    bundle = pack(str(folder))
+    assert (bundle.gated, bundle.licence) == (None, "CC0-1.0")
 
 
 # Secrets and paths

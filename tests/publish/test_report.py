@@ -20,9 +20,9 @@ from typer.testing import CliRunner
 import synthct.publish.report
 from synthct.cli import app
 from synthct.publish.report.charts import COLOURS, Series, bars, lines, rasterise, svg
-from synthct.publish.report.gather import choose_masks, gather
 from synthct.publish.report.lesions import choose_lesions, middle
 from synthct.publish.report.pictures import DIFFERENCE_HU, difference
+from synthct.publish.report.report_data import choose_masks, read_report_data
 from synthct.publish.report.run import write_report
 
 VENDOR = Path(synthct.publish.report.__file__).parent / "vendor"
@@ -125,7 +125,7 @@ def test_lesions_of_which_there_are_neighbours_are_chosen_from_all_over() -> Non
 def test_a_lesion_is_cut_out_where_it_lies(tmp_path: Path) -> None:
     host = make_host(variants=1)
     dataset = write_lesions(tmp_path / "d/1.0.0", [host], "coronal", keep_original=False)
-    (lesion,) = gather(dataset, masks=4, advance=lambda: None).lesions
+    (lesion,) = read_report_data(dataset, masks=4, advance=lambda: None).lesions
     offset = np.linalg.inv(host.case.scan().affine) @ lesion.affine
     start = np.rint(offset[:3, 3]).astype(int)
     assert np.allclose(offset[:3, 3], start, atol=1e-6)
@@ -178,7 +178,7 @@ def test_hu_are_counted_where_they_belong(tmp_path: Path) -> None:
     dataset = write_dataset(
         tmp_path / "d/1.0.0", lambda o, _: o + 300, patients=1, masks=2, keep_original=True
     )
-    found = gather(dataset, masks=4, advance=lambda: None)
+    found = read_report_data(dataset, masks=4, advance=lambda: None)
     assert sorted(found.tissue) == ["kidney", "liver"]
     for tissue in found.tissue.values():
         means = [

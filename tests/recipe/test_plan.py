@@ -180,7 +180,7 @@ def test_a_query_chooses_the_donors_and_stays_within_their_splits() -> None:
 def test_a_query_that_takes_no_lesion_names_what_there_is() -> None:
     donors = [lender("d0", 3.0), lender("d1", 12.0, 4.0)]
     huge = {**TUMOR, "query": {"volume_ml": [50, 90]}}
-    message = r"masks\[0\].query: takes none of the 3 lesions of 'donors': 3..12 ml; widen it"
+    message = r"masks\[0\].query: matches none of the 3 lesions of 'donors': 3..12 ml; widen it"
     with pytest.raises(RecipeError, match=message):
         plan([huge], cases(3), donors)
 
@@ -372,7 +372,7 @@ def test_kits_tumors_plans_at_least_64_samples_with_the_three_real_hosts(
 ) -> None:
     root = shared_data / "kits23" / "dataset"
     kits = load_recipe(RECIPES / "kits_tumors.yaml", sources={"hosts": root, "donors": root})
-    index = index_sources(kits.sources, kits.wanted_labels(), cache_dir=tmp_path)
+    index = index_sources(kits.sources, kits.all_labels(), cache_dir=tmp_path)
     made = plan_samples(kits, index)
     assert len(made.specs) >= 64
     assert len(made.count("host")) == 3

@@ -5,42 +5,44 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from synthct.recipe.quality import Broken, Limits, Quality
+from synthct.recipe.quality import BrokenLimit, Limits, Quality
 
 NONE = dict.fromkeys(Quality.model_fields)
 
 
 def test_the_limits_themselves_are_good_enough() -> None:
     quality = Quality(seam_ratio=Limits(min=0.5, max=1.5))
-    assert quality.broken({**NONE, "seam_ratio": 0.5}) is None
-    assert quality.broken({**NONE, "seam_ratio": 1.5}) is None
-    assert quality.broken({**NONE, "seam_ratio": 1.51}) == Broken(
+    assert quality.first_broken({**NONE, "seam_ratio": 0.5}) is None
+    assert quality.first_broken({**NONE, "seam_ratio": 1.5}) is None
+    assert quality.first_broken({**NONE, "seam_ratio": 1.51}) == BrokenLimit(
         "seam_ratio", 1.51, "seam_ratio above 1.5"
     )
-    assert quality.broken({**NONE, "seam_ratio": 0.4}) == Broken(
+    assert quality.first_broken({**NONE, "seam_ratio": 0.4}) == BrokenLimit(
         "seam_ratio", 0.4, "seam_ratio below 0.5"
     )
 
 
 def test_a_measure_that_does_not_apply_breaks_no_limit() -> None:
-    assert Quality(texture_ratio=Limits(min=0.5, max=1.5)).broken(NONE) is None
+    assert Quality(texture_ratio=Limits(min=0.5, max=1.5)).first_broken(NONE) is None
 
 
 @pytest.mark.parametrize("limits", [Limits(min=0.5), Limits(max=1.5)])
 def test_a_limited_measure_that_cannot_be_computed_is_a_rejection(limits: Limits) -> None:
     undefined = {**NONE, "texture_ratio": float("nan")}
-    broken = Broken("texture_ratio", None, "texture_ratio cannot be computed")
-    assert Quality(texture_ratio=limits).broken(undefined) == broken
-    assert Quality(seam_ratio=limits).broken({**undefined, "seam_ratio": 1.0}) is None
+    broken = BrokenLimit("texture_ratio", None, "texture_ratio cannot be computed")
+    assert Quality(texture_ratio=limits).first_broken(undefined) == broken
+    assert Quality(seam_ratio=limits).first_broken({**undefined, "seam_ratio": 1.0}) is None
 
 
 def test_infinity_breaks_an_upper_limit() -> None:
-    assert Quality(psnr_db=Limits(max=60)).broken({**NONE, "psnr_db": float("inf")}) is not None
+    assert (
+        Quality(psnr_db=Limits(max=60)).first_broken({**NONE, "psnr_db": float("inf")}) is not None
+    )
 
 
 def test_the_first_broken_limit_is_named() -> None:
     quality = Quality(ssim=Limits(min=0.9), seam_ratio=Limits(max=1.2))
-    broken = quality.broken({**NONE, "ssim": 0.1, "seam_ratio": 3.0})
+    broken = quality.first_broken({**NONE, "ssim": 0.1, "seam_ratio": 3.0})
     assert broken is not None
     assert broken.measure == "seam_ratio"
 

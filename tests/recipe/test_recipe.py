@@ -264,7 +264,7 @@ def test_the_document_of_the_design_loads(tmp_path: Path, monkeypatch: pytest.Mo
     assert recipe.sources["donors"].root == Path("data/kits23/dataset")  # type: ignore[union-attr]
     assert [section.kind for section in recipe.masks] == ["transplant", "box", "organ", "blob"]
     assert recipe.splits.fractions == {"train": 0.8, "validation": 0.1, "test": 0.1}
-    assert {"kidney", "tumor"} <= set(recipe.wanted_labels())
+    assert {"kidney", "tumor"} <= set(recipe.all_labels())
 
 
 def test_a_root_of_the_command_line_wins_over_an_unset_variable(

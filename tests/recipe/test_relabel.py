@@ -90,7 +90,7 @@ def test_what_it_writes_elsewhere_is_gone_afterwards(tmp_path: Path) -> None:
 
 def test_a_failing_program_is_quoted(tmp_path: Path) -> None:
     text = refusal(tmp_path, "import sys\nprint('no \\x1b[31mGPU')\nsys.exit(3)")
-    assert "failed with exit code 3; it said:\nno  [31mGPU" in text
+    assert "failed with exit code 3; its output:\nno  [31mGPU" in text
 
 
 def test_a_long_complaint_is_quoted_from_its_end(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_a_program_that_cannot_be_started_says_why(tmp_path: Path) -> None:
 
 def test_a_missing_label_map_is_refused(tmp_path: Path) -> None:
     text = refusal(tmp_path, "print('looked at it')")
-    assert "wrote no {labels}; it said:\nlooked at it" in text
+    assert "wrote no {labels}; its output:\nlooked at it" in text
 
 
 def test_a_damaged_label_map_is_refused_without_naming_a_temporary_file(tmp_path: Path) -> None:
@@ -290,7 +290,7 @@ def test_a_failing_program_ends_the_build_and_the_command_line_says_so(
                  "--cache-dir", str(tmp_path / "c"), "--relabel"]  # fmt: skip
     done = CliRunner().invoke(app, [*arguments, command])
     assert done.exit_code == 3
-    assert "failed with exit code 1; it said:\nno licence" in done.output
+    assert "failed with exit code 1; its output:\nno licence" in done.output
     assert "case_0000" in done.output
     assert not list((tmp_path / "out").glob("tiny/1.0.0"))
     done = CliRunner().invoke(app, [*arguments, "nothing-here {image} {labels}"])

@@ -26,9 +26,9 @@ from synthct.cli import app
 from synthct.dataset.lockfile import read_lock
 from synthct.dataset.manifest import read_manifest
 from synthct.errors import ConflictError, HubError, RecipeError, ResourceError, SourceError
-from synthct.evaluate.stream import Dataset, Scans
+from synthct.evaluate.stream import Dataset, HostScans
 from synthct.publish.export.run import export
-from synthct.publish.hub import pack
+from synthct.publish.hub.gate import pack
 from synthct.recipe.recipe import Recipe, load_recipe
 from synthct.sources import Index, Kits, Nifti, Source, TotalSegmentator, download, index_sources
 
@@ -304,7 +304,7 @@ def test_hosts_from_the_hub_compose_and_give_neighbours(
                 assert path.read_bytes() == (out / path.name).read_bytes(), path.name
     folder = made["full"]
     dataset = Dataset(folder)
-    assert Scans(dataset, {}, cache).picture(next(dataset.samples()), 0) is not None
+    assert HostScans(dataset, {}, cache).picture(next(dataset.samples()), 0) is not None
 
 
 def test_an_export_on_the_hub_is_a_source(

@@ -15,17 +15,18 @@ from torch import Tensor, nn
 from training_recipes import tiny_recipe
 
 from synthct.models import networks
-from synthct.models.checkpoint import Checkpoint, CheckpointFiles, load_checkpoint
+from synthct.models.checkpoint import load_checkpoint
 from synthct.models.layout import Component, Layout
 from synthct.models.methods import Diffusion
-from synthct.models.network import Network
+from synthct.models.network import Checkpoint, CheckpointFiles, Network
 from synthct.models.painting.tensors import as_tensors
+from synthct.models.palette_config import PaletteSection
 from synthct.models.patch import Patch, PatchRules
 from synthct.models.weights import load_network
+from synthct.training import objectives
 from synthct.training.data import Batch
 from synthct.training.loop import train
 from synthct.training.objective import Objective
-from synthct.training.objectives import OBJECTIVES
 from synthct.training.recipe import TrainingRecipe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -62,7 +63,7 @@ class Gan(Network):
         (Component("generator", "generator", (__name__,), "Generator"),),
         has_schedule=False,
     )
-    is_trained_here = True
+    section = PaletteSection
 
     @classmethod
     def check_configs(cls, name: str, configs: Mapping[str, Mapping[str, Any]]) -> None:
@@ -148,7 +149,7 @@ def states(output: Path) -> dict[str, dict[str, Tensor]]:
 def test_two_networks_and_optimisers_go_on_exactly_after_a_kill(
     kits_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(OBJECTIVES, "palette", Adversarial)
+    monkeypatch.setattr(objectives, "OBJECTIVES", (Adversarial,))
     monkeypatch.setattr(networks, "NETWORKS", (*networks.NETWORKS, Gan))
     recipe = tiny_recipe(
         kits_root,

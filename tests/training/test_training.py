@@ -31,7 +31,7 @@ from synthct.training.checkpoint import latest_state
 from synthct.training.loop import learning_rate_factor, train
 from synthct.training.objectives.palette import PaletteObjective
 from synthct.training.recipe import TrainingRecipe, load_training_recipe
-from synthct.training.sheet import COLUMNS, TILE_PX, choose
+from synthct.training.sheet import COLUMNS, TILE_PX, choose_slices
 from synthct.training.validate import Measures, Validation
 from synthct.volume import Volume
 from synthct.volume.intensity import FULL_RANGE
@@ -191,7 +191,7 @@ def test_strip_shows_the_same_masks_at_every_interval(kits_root, patch_cache, tm
     recipe = recipe.model_copy(update={"sample_every": 1})
     train(recipe, output, cache_dir=patch_cache, device="cpu", workers=0)
     strip = np.array(Image.open(output / "samples.png"))
-    slices = choose(open_set(recipe, patch_cache).slices)
+    slices = choose_slices(open_set(recipe, patch_cache).slices)
     assert {one.section for one in slices} == {"blobs", "kidneys", "tumors"}
     assert strip.shape[1] == (4 + 2) * TILE_PX  # masked, four columns, original
     columns = np.split(strip[strip.shape[0] - len(slices) * TILE_PX :], 6, axis=1)
@@ -269,8 +269,8 @@ def test_fine_tuning_goes_on_from_the_weights_of_a_checkpoint(
     recipe = load_training_recipe(path)
     folder = train(recipe, tmp_path / "run", cache_dir=patch_cache, device="cpu", workers=0)
     tuned, base = load_checkpoint(str(folder)), load_checkpoint(str(tiny_checkpoint))
-    assert tuned.config["labels"] == ["kidney", "tumor", "lung", "cyst"]
-    assert tuned.config["trained_steps"] == 4
+    assert tuned["unet"].config["labels"] == ["kidney", "tumor", "lung", "cyst"]
+    assert tuned["unet"].config["trained_steps"] == 4
     weights, before = tuned["unet"].state_dict(), base["unet"].state_dict()
     moved = [name for name in before if weights[name].shape == before[name].shape]
     for name in moved:
@@ -422,7 +422,7 @@ def test_a_worker_killed_while_it_cuts_patches_is_named(kits_root, tmp_path, mon
     def die(*args, **kwargs):
         os.kill(os.getpid(), signal.SIGKILL)
 
-    monkeypatch.setattr("synthct.training.cache.draw_unit", die)
+    monkeypatch.setattr("synthct.training.cache.draw_masks", die)
     with pytest.raises(ResourceError, match=r"was killed by SIGKILL.* at case case_0000\d"):
         open_set(tiny_recipe(kits_root), tmp_path / "cache", workers=2)
 

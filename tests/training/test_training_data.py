@@ -19,9 +19,9 @@ from synthct.models.patch import PatchRules
 from synthct.training import cache as training_cache
 from synthct.training.coarse import coarser, thicker
 from synthct.training.data import PatchBatches, batches_from
-from synthct.training.draw import jittered
+from synthct.training.draw import jitter_attenuation
 from synthct.training.objectives.palette import build_unet
-from synthct.training.plan import hold_out, plan_units
+from synthct.training.plan import hold_out, plan_jobs
 
 KIDNEYS = {"name": "kidneys", "kind": "organ", "label": "kidney"}
 IMPOSSIBLE = {"name": "none", "kind": "organ", "label": "kidney", "margin_mm": -30}
@@ -105,13 +105,13 @@ def test_thick_slices_are_the_means_of_two_and_lie_between_them():
 
 def test_attenuation_jitter_scales_what_lies_above_vacuum():
     plane = make_tiny_case().scan()
-    moved = jittered(plane, 0.05, np.random.default_rng(2)).array
+    moved = jitter_attenuation(plane, 0.05, np.random.default_rng(2)).array
     inside = plane.array > -500
     factor = np.median((moved[inside] + 1000.0) / (plane.array[inside] + 1000.0))
     assert 0.95 <= factor <= 1.05
     assert factor != pytest.approx(1, abs=1e-3)
     np.testing.assert_allclose(moved, (plane.array + 1000.0) * factor - 1000, atol=1.5)
-    assert jittered(plane, 0.0, np.random.default_rng(2)) is plane
+    assert jitter_attenuation(plane, 0.0, np.random.default_rng(2)) is plane
 
 
 # -- who is held out --------------------------------------------------------------------------
@@ -136,10 +136,10 @@ def test_held_out_patients_give_neither_scans_nor_shapes(many_root, tmp_path):
         f"case_{n:05d}" for n in (0, *range(2, 6))
     }
     for side, cast in (("train", trained), ("held-out", held)):
-        for unit in plan_units(recipe, cast, 40, side):
-            assert unit.donors
-            assert unit.host.patient_id in patients(cast.hosts)
-            assert patients(unit.donors) <= patients(cast.cases) - {unit.host.patient_id}
+        for job in plan_jobs(recipe, cast, 40, side):
+            assert job.donors
+            assert job.host.patient_id in patients(cast.hosts)
+            assert patients(job.donors) <= patients(cast.cases) - {job.host.patient_id}
 
 
 def test_patients_can_be_held_out_by_name(many_root, tmp_path):
@@ -189,18 +189,18 @@ def test_visits_go_by_the_weights_of_sections_and_sources(many_root, tmp_path):
     data = {"source_weights": {"scans": 3}, "coarsen": 0.25, "thicken": 0.4}
     recipe = tiny_recipe(many_root, sources=sources, data=data)
     cast, _ = hold_out(recipe, index_of(recipe, tmp_path))
-    units = plan_units(recipe, cast, 4000, "train")
-    visits = [(unit.host, visit) for unit in units for visit in unit.visits]
-    assert sorted(visit.number for _, visit in visits) == list(range(4000))
-    hosts = Counter(host.case_id for host, _ in visits)
+    jobs = plan_jobs(recipe, cast, 4000, "train")
+    draws = [(job.host, draw) for job in jobs for draw in job.draws]
+    assert sorted(draw.number for _, draw in draws) == list(range(4000))
+    hosts = Counter(host.case_id for host, _ in draws)
     assert hosts["case_00004"] / 4000 == pytest.approx(1 / 4, abs=0.03)
     assert hosts["case_00000"] / 4000 == pytest.approx(3 / 16, abs=0.03)
-    sections = Counter(visit.section for _, visit in visits)
+    sections = Counter(draw.section for _, draw in draws)
     assert [sections[n] / 4000 for n in range(3)] == pytest.approx([0.5, 0.25, 0.25], abs=0.03)
-    factors = Counter(visit.factor for _, visit in visits)
+    factors = Counter(draw.factor for _, draw in draws)
     assert factors[1] / 4000 == pytest.approx(0.75, abs=0.03)
     assert factors[2] / factors[3] == pytest.approx(1, abs=0.2)
-    assert sum(visit.thick for _, visit in visits) / 4000 == pytest.approx(0.4, abs=0.03)
+    assert sum(draw.thick for _, draw in draws) / 4000 == pytest.approx(0.4, abs=0.03)
 
 
 def test_thick_slices_are_not_made_thicker(many_root, tmp_path):
@@ -208,8 +208,8 @@ def test_thick_slices_are_not_made_thicker(many_root, tmp_path):
     cast, _ = hold_out(recipe, index_of(recipe, tmp_path))
     thick = [replace(host, affine=host.affine @ np.diag([1, 1, 2, 1])) for host in cast.hosts]
     for hosts, expected in ((cast.hosts, True), (tuple(thick), False)):
-        units = plan_units(recipe, replace(cast, hosts=hosts), 20, "train")
-        assert {visit.thick for unit in units for visit in unit.visits} == {expected}
+        jobs = plan_jobs(recipe, replace(cast, hosts=hosts), 20, "train")
+        assert {draw.thick for job in jobs for draw in job.draws} == {expected}
 
 
 def test_a_section_that_no_case_can_serve_is_an_error_at_once(kits_root, tmp_path):
@@ -298,7 +298,7 @@ def test_cache_is_drawn_once_and_again_when_what_it_follows_from_changes(
     recipe = tiny_recipe(kits_root)
     open_set(recipe, tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(training_cache, "draw_unit", None)  # nothing is drawn any more
+        patch.setattr(training_cache, "draw_masks", None)  # nothing is drawn any more
         open_set(recipe, tmp_path)
         open_set(tiny_recipe(kits_root, optim={"max_steps": 9}), tmp_path)
         with pytest.raises(TypeError):
@@ -325,6 +325,7 @@ def test_what_a_kill_left_of_a_cache_is_not_taken_for_one(kits_root, tmp_path):
 
 @pytest.mark.parametrize("name", ["patches.arrow", "held-out.arrow", "digests"])
 def test_damaged_patches_are_cut_anew_and_told(kits_root, tmp_path, name, caplog):
+    caplog.set_level("WARNING", "synthct")
     recipe = tiny_recipe(kits_root, validation={"masks": 3})
     open_set(recipe, tmp_path)
     (path,) = (tmp_path / "patches").glob(f"*/{name}")
@@ -515,6 +516,6 @@ def test_labels_of_a_cast_are_looked_up_in_the_index_not_in_voxels(kits_root, tm
         else host
         for host in cast.hosts
     )
-    units = plan_units(recipe, replace(cast, hosts=without), 60, "train")
-    sections = {unit.host.case_id: {v.section for v in unit.visits} for unit in units}
+    jobs = plan_jobs(recipe, replace(cast, hosts=without), 60, "train")
+    sections = {job.host.case_id: {v.section for v in job.draws} for job in jobs}
     assert sections == {"case_00000": {0, 1, 2}, "case_00001": {0, 1}}

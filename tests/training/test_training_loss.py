@@ -11,8 +11,8 @@ from training_recipes import TINY_MODEL, fresh_parts, tiny_recipe
 
 from synthct.models.painting import trailing_timesteps
 from synthct.training.loss import (
-    clean_share,
-    draw_levels,
+    alphas_cumprod,
+    draw_noise_levels,
     level_weight,
     make_schedule,
     masked_loss,
@@ -86,8 +86,8 @@ def test_a_network_that_knows_the_answer_has_no_loss(kits_root, batch, predictio
     generator, image = seeded(), batch["image"]
     eps = torch.randn(image.shape, generator=generator)
     between = embedding == "level"
-    levels = draw_levels(noise, len(eps), generator, between=between)
-    root = levels.clean.sqrt()[:, None, None, None]
+    levels = draw_noise_levels(noise, len(eps), generator, between=between)
+    root = levels.alpha_cumprod.sqrt()[:, None, None, None]
     velocity = root * eps - (1 - root**2).sqrt() * image
     if not between:  # the same as in diffusers
         schedule = make_schedule(noise, prediction)
@@ -102,13 +102,13 @@ def test_a_network_that_knows_the_answer_has_no_loss(kits_root, batch, predictio
 
 
 def test_a_few_dozen_steps_lower_the_loss_on_a_fixed_batch(kits_root, batch):
-    parts = fresh_parts(tiny_recipe(kits_root))
+    train_state = fresh_parts(tiny_recipe(kits_root))
     losses = []
     for _ in range(40):
-        loss = masked_loss(parts.networks["unet"], NoiseSection(), batch, seeded())
+        loss = masked_loss(train_state.networks["unet"], NoiseSection(), batch, seeded())
         loss.backward()
-        parts.optimizers["unet"].step()
-        parts.optimizers["unet"].zero_grad()
+        train_state.optimizers["unet"].step()
+        train_state.optimizers["unet"].zero_grad()
         losses.append(loss.item())
     assert losses[-1] < 0.5 * losses[0]
 
@@ -119,7 +119,7 @@ def test_a_few_dozen_steps_lower_the_loss_on_a_fixed_batch(kits_root, batch):
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
 def test_min_snr_weighs_an_images_error_alike_whatever_is_predicted(prediction):
     noise = NoiseSection(prediction_type=prediction, min_snr_gamma=5)
-    clean = clean_share(noise)[torch.arange(0, 1000, 37)].double()
+    clean = alphas_cumprod(noise)[torch.arange(0, 1000, 37)].double()
     snr = clean / (1 - clean)
     # The squared error of the prediction that an error of 1 in the image comes to.
     of_image = {"epsilon": snr, "v_prediction": snr + 1, "sample": torch.ones_like(snr)}
@@ -129,7 +129,7 @@ def test_min_snr_weighs_an_images_error_alike_whatever_is_predicted(prediction):
 
 def test_weight_of_nearly_clean_steps_is_capped_and_pure_noise_counts_in_full():
     noise = NoiseSection(loss_weight_cap=5)
-    clean = clean_share(noise)[torch.arange(0, 1000, 37)]
+    clean = alphas_cumprod(noise)[torch.arange(0, 1000, 37)]
     snr = clean / (1 - clean)
     weight = level_weight(noise, clean)
     torch.testing.assert_close(weight * (snr + 1), torch.clamp(snr + 1, max=5.0))
@@ -147,8 +147,8 @@ def test_capped_loss_is_the_plain_one_where_the_cap_is_never_reached(kits_root, 
 
 
 def test_noise_bias_trains_noisy_steps_more_often():
-    even = draw_levels(NoiseSection(), 20_000, seeded()).timestep.float()
-    noisy = draw_levels(NoiseSection(noise_bias=2), 20_000, seeded()).timestep.float()
+    even = draw_noise_levels(NoiseSection(), 20_000, seeded()).timestep.float()
+    noisy = draw_noise_levels(NoiseSection(noise_bias=2), 20_000, seeded()).timestep.float()
     assert even.mean().item() == pytest.approx(500, abs=10)
     assert (noisy >= 900).float().mean().item() == pytest.approx(0.1**0.5, abs=0.02)
     assert noisy.min() >= 0
@@ -156,25 +156,25 @@ def test_noise_bias_trains_noisy_steps_more_often():
 
 
 def test_few_steps_train_the_levels_of_the_sampler_evenly_and_no_others():
-    levels = draw_levels(NoiseSection(few_steps=10), 20_000, seeded())
+    levels = draw_noise_levels(NoiseSection(few_steps=10), 20_000, seeded())
     found, counts = levels.timestep.unique(return_counts=True)
     assert found.tolist() == sorted(trailing_timesteps(1000, 10).tolist())
     assert found.tolist() == [99, 199, 299, 399, 499, 599, 699, 799, 899, 999]
     assert (counts / 20_000 - 0.1).abs().max() < 0.01
-    assert torch.equal(levels.clean, clean_share(NoiseSection())[levels.timestep])
+    assert torch.equal(levels.alpha_cumprod, alphas_cumprod(NoiseSection())[levels.timestep])
 
 
 def test_a_network_told_the_level_trains_between_the_steps(kits_root, batch):
     noise = NoiseSection(**PALETTE)
-    share = clean_share(noise)
+    share = alphas_cumprod(noise)
     assert len(share) == 2000
     betas = torch.linspace(1e-6, 0.01, 2000, dtype=torch.float64)
     torch.testing.assert_close(share.double(), (1 - betas).cumprod(0), rtol=1e-4, atol=0)
-    levels = draw_levels(noise, 5000, seeded(), between=True)
+    levels = draw_noise_levels(noise, 5000, seeded(), between=True)
     before = share[(levels.timestep - 1).clamp(min=0)]
     after = share[levels.timestep]
-    assert ((levels.clean >= after) & (levels.clean <= before)).all()
-    assert ((levels.clean > after) & (levels.clean < before)).float().mean() > 0.9
+    assert ((levels.alpha_cumprod >= after) & (levels.alpha_cumprod <= before)).all()
+    assert ((levels.alpha_cumprod > after) & (levels.alpha_cumprod < before)).float().mean() > 0.9
 
     stub = Stub(kits_root, torch.zeros_like(batch["image"]), noise_embedding="level")
     masked_loss(stub, noise, batch, seeded())
@@ -185,7 +185,7 @@ def test_the_level_is_the_angle_between_signal_and_noise(kits_root):
     unet = fresh_parts(
         tiny_recipe(kits_root, model={**TINY_MODEL, "noise_embedding": "level"})
     ).networks["unet"]
-    steps, share = torch.arange(1000), clean_share(Schedule())
+    steps, share = torch.arange(1000), alphas_cumprod(Schedule())
     position = unet.noise_position(steps, share)
     assert (position.diff() > 0).all()
     assert (position - steps).abs().max() < 10  # on the cosine schedule nearly the timestep

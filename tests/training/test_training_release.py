@@ -16,7 +16,7 @@ from synthct.models.folder import write_sums
 from synthct.models.palette import PaletteInpaintPipeline
 from synthct.training.loss import make_schedule
 from synthct.training.plan import hold_out
-from synthct.training.release import Record, card, training_facts, write_checkpoint
+from synthct.training.release import TrainingSummary, card, training_facts, write_checkpoint
 from synthct.training.sections import NoiseSection
 from synthct.training.validate import Measures
 
@@ -37,8 +37,8 @@ def pipeline_of(recipe):
     return PaletteInpaintPipeline(fresh_parts(recipe).networks["unet"], noise)
 
 
-def card_of(recipe, record):
-    text = card(recipe, training_facts(recipe, record, 5_300_000))
+def card_of(recipe, summary):
+    text = card(recipe, training_facts(recipe, summary, 5_300_000))
     assert text.startswith("---\n")
     header, body = text[4:].split("\n---\n", 1)
     return YAML(typ="safe", pure=True).load(header), body
@@ -53,7 +53,7 @@ def test_checkpoint_folder_is_one_that_load_checkpoint_and_diffusers_load(
     recipe = tiny_recipe(kits_root)
     pipeline = pipeline_of(recipe)
     folder = tmp_path / "checkpoint"
-    write_checkpoint(pipeline, folder, recipe, Record(7, trained_on=entries[:2]))
+    write_checkpoint(pipeline, folder, recipe, TrainingSummary(7, trained_on=entries[:2]))
     loaded = load_checkpoint(str(folder))
     for name, value in pipeline.unet.state_dict().items():
         assert torch.equal(loaded["unet"].state_dict()[name], value.half().float()), name
@@ -64,7 +64,7 @@ def test_checkpoint_folder_is_one_that_load_checkpoint_and_diffusers_load(
 
     again = PaletteInpaintPipeline.from_pretrained(folder)
     weight = next(pipeline.unet.parameters())
-    assert torch.allclose(next(again["unet"].parameters()), weight, atol=1e-3)
+    assert torch.allclose(next(again.unet.parameters()), weight, atol=1e-3)
     # Nobody but the owner could read what safetensors writes itself.
     config = folder / "unet" / "config.json"
     weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
@@ -78,9 +78,9 @@ def test_checkpoint_replaces_an_earlier_one_as_a_whole(kits_root, tmp_path):
     folder = tmp_path / "checkpoint"
     (tmp_path / ".checkpoint.tmp").mkdir()
     (tmp_path / ".checkpoint.tmp" / "junk").touch()
-    write_checkpoint(pipeline_of(recipe), folder, recipe, Record(1))
+    write_checkpoint(pipeline_of(recipe), folder, recipe, TrainingSummary(1))
     (folder / "stray").touch()
-    write_checkpoint(pipeline_of(recipe), folder, recipe, Record(2))
+    write_checkpoint(pipeline_of(recipe), folder, recipe, TrainingSummary(2))
     assert json.loads((folder / "training.json").read_text())["steps"] == 2
     assert not (folder / "stray").exists()
     assert [path.name for path in tmp_path.glob("*checkpoint*")] == ["checkpoint"]
@@ -94,7 +94,7 @@ def test_a_schedule_to_paint_with_is_the_one_that_is_stored(kits_root, tmp_path)
         model={**TINY_MODEL, "noise_embedding": "level"},
         noise={**palette, "num_train_timesteps": 2000, "painting": painting},
     )
-    write_checkpoint(pipeline_of(recipe), tmp_path / "checkpoint", recipe, Record(1))
+    write_checkpoint(pipeline_of(recipe), tmp_path / "checkpoint", recipe, TrainingSummary(1))
     files = find_checkpoint(str(tmp_path / "checkpoint"))
     assert files.scheduler_config["num_train_timesteps"] == 1000
     assert files.scheduler_config["beta_end"] == 0.09
@@ -109,8 +109,8 @@ def test_training_json_names_voxels_by_hash_and_no_path(kits_root, tmp_path):
     recipe = tiny_recipe(kits_root, validation={"masks": 1})
     cast, held = hold_out(recipe, index_of(recipe, tmp_path / "cache"))
     folder = tmp_path / "checkpoint"
-    record = Record(1, trained_on=cast.cases, held_out=held.cases)
-    write_checkpoint(pipeline_of(recipe), folder, recipe, record)
+    summary = TrainingSummary(1, trained_on=cast.cases, held_out=held.cases)
+    write_checkpoint(pipeline_of(recipe), folder, recipe, summary)
     training = json.loads((folder / "training.json").read_text())
     cases = {case["case_id"]: case["voxel_sha256"] for case in training["cases"]}
     (unseen,) = training["held_out"]
@@ -137,7 +137,7 @@ def test_what_the_first_checkpoint_saw_counts_as_seen(kits_root, tmp_path, entri
     write_sums(base_folder)
     base = find_checkpoint(str(base_folder))
     recipe = tiny_recipe(kits_root, from_checkpoint=str(base_folder))
-    made = training_facts(recipe, Record(5, trained_on=entries[:1], base=base), 1000)
+    made = training_facts(recipe, TrainingSummary(5, trained_on=entries[:1], base=base), 1000)
     assert [case["case_id"] for case in made["cases"]] == ["x", "case_00000"]
     assert made["attributions"][0] == "Ada, 2020"
     assert made["licence"] == "CC-BY-NC-SA-4.0"
@@ -154,7 +154,7 @@ def test_what_the_first_checkpoint_saw_counts_as_seen(kits_root, tmp_path, entri
 
 def test_card_lists_labels_spacing_sources_and_licences(kits_root, entries):
     recipe = tiny_recipe(kits_root)
-    header, body = card_of(recipe, Record(7, trained_on=entries[:2]))
+    header, body = card_of(recipe, TrainingSummary(7, trained_on=entries[:2]))
     assert header["license"] == "cc-by-nc-sa-4.0"
     assert header["library_name"] == "diffusers"
     assert "5.3 M parameter" in body
@@ -171,8 +171,10 @@ def test_card_lists_labels_spacing_sources_and_licences(kits_root, entries):
 def test_card_tells_how_to_paint_and_how_it_fared(kits_root, entries):
     recipe = tiny_recipe(kits_root, noise={"few_steps": 10}, data={"label_dropout": 0.1})
     history = [(n, replace(MEASURES, loss=loss)) for n, loss in ((10, 0.9), (20, 0.3), (30, 0.4))]
-    record = Record(30, entries[:1], held_out=entries[1:2], validations=[*history, (40, MEASURES)])
-    _, body = card_of(recipe, record)
+    summary = TrainingSummary(
+        30, entries[:1], held_out=entries[1:2], validations=[*history, (40, MEASURES)]
+    )
+    _, body = card_of(recipe, summary)
     assert "Paints in 10 steps (`num_inference_steps`) only." in body
     assert "`guidance_scale`" in body
     assert "patients that were held out (1):" in body
@@ -188,7 +190,7 @@ def test_card_of_hostile_words_is_still_a_card(kits_root, entries):
         licence="weird: [licence",
     )
     unknown = [replace(entries[0], licence=None)]
-    header, body = card_of(recipe, Record(1, trained_on=unknown))
+    header, body = card_of(recipe, TrainingSummary(1, trained_on=unknown))
     assert (header["license"], header["license_name"]) == ("other", "weird: [licence")
     assert "<script" not in body
     assert "[x](" not in body
@@ -199,5 +201,5 @@ def test_card_of_hostile_words_is_still_a_card(kits_root, entries):
 
 def test_card_of_an_unknown_licence_says_so(kits_root):
     sources = {"scans": {"layout": "kits23", "root": kits_root, "licence": None}}
-    header, _ = card_of(tiny_recipe(kits_root, sources=sources), Record(1))
+    header, _ = card_of(tiny_recipe(kits_root, sources=sources), TrainingSummary(1))
     assert header["license"] == "unknown"

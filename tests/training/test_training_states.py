@@ -11,8 +11,8 @@ import torch
 from training_recipes import TINY_MODEL, fresh_parts, tiny_recipe
 
 from synthct.errors import CheckpointError, RecipeError
+from synthct.training.callbacks import is_best, should_stop
 from synthct.training.checkpoint import Progress, latest_state, load_state, save_state
-from synthct.training.keeper import is_best, is_enough
 from synthct.training.log import LOG_EVERY, Log
 from synthct.training.loss import masked_loss
 from synthct.training.sections import EarlyStopping, NoiseSection
@@ -24,13 +24,13 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 # -- states -----------------------------------------------------------------------------------
 
 
-def step_once(parts, batch, seed):
+def step_once(train_state, batch, seed):
     generator = torch.Generator().manual_seed(seed)
-    unet, optimizer = parts.networks["unet"], parts.optimizers["unet"]
+    unet, optimizer = train_state.networks["unet"], train_state.optimizers["unet"]
     masked_loss(unet, NoiseSection(), batch, generator).backward()
     optimizer.step()
     optimizer.zero_grad()
-    parts.ema["unet"].step(unet.parameters())
+    train_state.ema["unet"].step(unet.parameters())
 
 
 def assert_equal_parts(one, two):
@@ -49,35 +49,35 @@ def assert_equal_parts(one, two):
 
 def test_a_loaded_state_goes_on_exactly_where_it_was_saved(kits_root, batch, tmp_path):
     recipe = tiny_recipe(kits_root)
-    parts, fresh = fresh_parts(recipe), fresh_parts(recipe, seed=1)
+    train_state, fresh = fresh_parts(recipe), fresh_parts(recipe, seed=1)
     for seed in range(3):
-        step_once(parts, batch, seed)
-    save_state(tmp_path, Progress(3, "as it was"), parts)
+        step_once(train_state, batch, seed)
+    save_state(tmp_path, Progress(3, "as it was"), train_state)
     assert load_state(latest_state(tmp_path), fresh) == Progress(3, "as it was")
-    assert_equal_parts(parts, fresh)
-    for each in (parts, fresh):
+    assert_equal_parts(train_state, fresh)
+    for each in (train_state, fresh):
         step_once(each, batch, 7)
-    assert_equal_parts(parts, fresh)
+    assert_equal_parts(train_state, fresh)
 
 
 def test_only_the_last_two_states_are_kept_and_leftovers_go(kits_root, batch, tmp_path):
-    parts = fresh_parts(tiny_recipe(kits_root))
-    step_once(parts, batch, 0)
+    train_state = fresh_parts(tiny_recipe(kits_root))
+    step_once(train_state, batch, 0)
     half = tmp_path / "states" / ".step-00000002.tmp"
     half.mkdir(parents=True)
     (half / "unet.safetensors").write_bytes(b"cut short")
     assert latest_state(tmp_path) is None
     for step in (1, 5, 20):
-        save_state(tmp_path, Progress(step), parts)
+        save_state(tmp_path, Progress(step), train_state)
     names = sorted(path.name for path in (tmp_path / "states").iterdir())
     assert names == ["step-00000005", "step-00000020"]
     assert latest_state(tmp_path).name == "step-00000020"
 
 
 def test_a_state_is_committed_whole_or_not_at_all(kits_root, batch, tmp_path, monkeypatch):
-    parts = fresh_parts(tiny_recipe(kits_root))
-    step_once(parts, batch, 0)
-    save_state(tmp_path, Progress(1), parts)
+    train_state = fresh_parts(tiny_recipe(kits_root))
+    step_once(train_state, batch, 0)
+    save_state(tmp_path, Progress(1), train_state)
 
     def full_disk(self, *args, **kwargs):
         raise OSError(28, "No space left on device")
@@ -85,16 +85,16 @@ def test_a_state_is_committed_whole_or_not_at_all(kits_root, batch, tmp_path, mo
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", full_disk)
         with pytest.raises(OSError, match="No space"):
-            save_state(tmp_path, Progress(2), parts)
+            save_state(tmp_path, Progress(2), train_state)
     assert latest_state(tmp_path).name == "step-00000001"
-    save_state(tmp_path, Progress(2), parts)
+    save_state(tmp_path, Progress(2), train_state)
     assert latest_state(tmp_path).name == "step-00000002"
 
 
 def test_a_state_of_another_network_is_refused(kits_root, batch, tmp_path):
-    parts = fresh_parts(tiny_recipe(kits_root))
-    step_once(parts, batch, 0)
-    save_state(tmp_path, Progress(1), parts)
+    train_state = fresh_parts(tiny_recipe(kits_root))
+    step_once(train_state, batch, 0)
+    save_state(tmp_path, Progress(1), train_state)
     wider = {**TINY_MODEL, "block_out_channels": [16, 16]}
     other = fresh_parts(tiny_recipe(kits_root, model=wider))
     with pytest.raises(CheckpointError, match="another network than the recipe's; use another out"):
@@ -106,18 +106,18 @@ STATE_FILES = ["progress.json", "unet.safetensors", "unet.optimizer.safetensors"
 
 @pytest.mark.parametrize("name", STATE_FILES)
 def test_of_damaged_states_the_one_before_is_taken(kits_root, batch, tmp_path, name, caplog):
-    parts = fresh_parts(tiny_recipe(kits_root))
-    step_once(parts, batch, 0)
+    train_state = fresh_parts(tiny_recipe(kits_root))
+    step_once(train_state, batch, 0)
     for step in (1, 2):
-        save_state(tmp_path, Progress(step), parts)
+        save_state(tmp_path, Progress(step), train_state)
     state = latest_state(tmp_path)
     damaged = bytearray((state / name).read_bytes())
     damaged[len(damaged) // 2] ^= 1
     (state / name).write_bytes(damaged)
     with pytest.raises(CheckpointError, match=r"step-00000002 is damaged .* delete it to go on"):
-        load_state(state, parts)
+        load_state(state, train_state)
     before = latest_state(tmp_path)
-    assert load_state(before, parts).step == 1
+    assert load_state(before, train_state).step == 1
     assert [f"step-00000002 is damaged ({name}: " in line for line in caplog.messages] == [True]
 
     (before / name).unlink()
@@ -126,24 +126,24 @@ def test_of_damaged_states_the_one_before_is_taken(kits_root, batch, tmp_path, n
 
 
 def test_a_damaged_state_is_replaced_when_training_comes_past_it(kits_root, batch, tmp_path):
-    parts = fresh_parts(tiny_recipe(kits_root))
-    step_once(parts, batch, 0)
+    train_state = fresh_parts(tiny_recipe(kits_root))
+    step_once(train_state, batch, 0)
     for step in (1, 2, 3):
-        save_state(tmp_path, Progress(step), parts)
+        save_state(tmp_path, Progress(step), train_state)
     for name in ("step-00000002", "step-00000003"):
         (tmp_path / "states" / name / "unet.safetensors").write_bytes(b"")
     with pytest.raises(CheckpointError, match="every training state is damaged"):
         latest_state(tmp_path)
-    save_state(tmp_path, Progress(2), parts)
+    save_state(tmp_path, Progress(2), train_state)
     assert latest_state(tmp_path).name == "step-00000002"
     assert not (tmp_path / "states/step-00000003").exists()
 
 
 def test_states_that_were_exchanged_are_refused(kits_root, batch, tmp_path):
-    parts = fresh_parts(tiny_recipe(kits_root))
-    step_once(parts, batch, 0)
+    train_state = fresh_parts(tiny_recipe(kits_root))
+    step_once(train_state, batch, 0)
     for step in (1, 2):
-        save_state(tmp_path, Progress(step), parts)
+        save_state(tmp_path, Progress(step), train_state)
     one, two = sorted((tmp_path / "states").iterdir())
     one.rename(tmp_path / "one")
     two.rename(one)
@@ -240,5 +240,5 @@ def test_stops_when_no_new_best_came_for_so_many_validations(values, best, enoug
     history = [(n, replace(MEASURES, mae_hu=v)) for n, v in enumerate(values)]
     rule = EarlyStopping(measure="mae_hu", patience=2)
     assert is_best(history, rule) == best
-    assert is_enough(history, rule) == enough
-    assert not is_enough(history, None)
+    assert should_stop(history, rule) == enough
+    assert not should_stop(history, None)

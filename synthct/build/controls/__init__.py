@@ -11,7 +11,7 @@ import numpy.typing as npt
 from synthct.build.controls.copy_paste import Copied
 from synthct.build.controls.noise_fill import REFERENCE_HU, Noise
 from synthct.build.draw import DrawnMask
-from synthct.masks import Mask
+from synthct.masks.base import Mask
 from synthct.models.methods import CopyPaste, Inpaint, NoiseFill
 from synthct.recipe.plan import Plan
 from synthct.recipe.recipe import Recipe

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from synthct.masks import Mask
+from synthct.masks.base import Mask
 from synthct.volume import Spacing
 from synthct.volume.case import Case
 from synthct.volume.regions import Region

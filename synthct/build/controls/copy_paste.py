@@ -12,7 +12,8 @@ from synthct.build.controls.border import Border
 from synthct.build.controls.tissue import median_hu, shift_hu
 from synthct.build.draw import DrawnMask
 from synthct.errors import MaskError
-from synthct.masks import Mask, Transplant, voxel_centres
+from synthct.masks.base import Mask, voxel_centres
+from synthct.masks.transplant import Transplant
 from synthct.models.methods import CopyPaste
 from synthct.recipe.plan import Plan
 from synthct.recipe.recipe import Recipe

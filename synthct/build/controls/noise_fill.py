@@ -13,7 +13,8 @@ from synthct.build.controls.grain import Grain, measure_grain
 from synthct.build.controls.tissue import median_hu, shift_hu, tissue_around, tissue_of
 from synthct.build.draw import DrawnMask
 from synthct.errors import MaskError
-from synthct.masks import Mask, Transplant
+from synthct.masks.base import Mask
+from synthct.masks.transplant import Transplant
 from synthct.models.methods import NoiseFill
 from synthct.recipe.plan import Plan
 from synthct.recipe.recipe import Recipe

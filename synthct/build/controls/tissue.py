@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from synthct.errors import MaskError
-from synthct.masks import Mask
+from synthct.masks.base import Mask
 from synthct.volume import Box
 from synthct.volume.case import Case
 from synthct.volume.regions import Region, seen_through, structure

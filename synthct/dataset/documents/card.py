@@ -17,7 +17,7 @@ from synthct.dataset.markdown import bullets, code, count, figure, inert, one_li
 from synthct.dataset.records import yaml_text
 from synthct.dataset.summary import Summary
 from synthct.licence import hub_fields, licence_url
-from synthct.metrics import MEASURES
+from synthct.metrics.table import MEASURES
 from synthct.volume.views import IGNORE
 
 #: Longest list of cases in a card.
@@ -48,8 +48,8 @@ class SourceNote:
 
 
 _UNKNOWN_TRAINING = (
-    "The checkpoint does not say what it was trained on: it may have seen these very scans, and "
-    "what its training data allow is unknown."
+    "The checkpoint does not say what it was trained on: it may have seen these scans, and the "
+    "licence of its training data is unknown."
 )
 
 
@@ -178,21 +178,21 @@ def _introduction(release: Release, summary: Summary, facts: CardFacts) -> str:
     whose = "the real patient's" if _is_real(facts) else "that of a procedural phantom"
     outside = f"outside of it every voxel is {whose}"
     if release.patch_id is not None:
-        outside = "what lies outside of it is not in here"
+        outside = "voxels outside of it are not included"
     parts = [f"# {inert(facts.title)}"]
     if facts.description:
         parts.append(inert(facts.description))
     parts.append(
         f"{count(summary.samples - summary.real, slices)} of {hosts}, in each of which "
-        f"{facts.words.who} a region anew, with the label map that goes with it. **Inside of the "
+        f"{facts.words.who} a region anew, with the label map after painting. **Inside of the "
         f"mask {facts.words.inside}; {outside}.**"
     )
     if summary.real:
         parts.append(
-            f"Beside them stand {count(summary.real, 'slice')} as the scanner gave them "
-            "(`is_painted` is false). A slice and its paintings share a `pair_id`, and "
-            "`has_lesion` says on which of them the lesion is that was painted or removed; other "
-            "lesions may be on both."
+            f"It also has {count(summary.real, 'unpainted slice')} "
+            "(`is_painted` is false). A slice and its paintings share a `pair_id`; `has_lesion` "
+            "says which of them show the lesion that was painted or removed. Other lesions may be "
+            "on both."
         )
     if facts.picture:
         parts.append(f"![Samples of the dataset](./{quote(facts.picture)})")
@@ -230,8 +230,8 @@ def _contents(summary: Summary, facts: CardFacts) -> str:
     ]
     if facts.relabelled:
         parts.append(
-            f"Under some masks the label map is what the program {code(facts.relabelled)} says of "
-            "the painted picture (`provenance` names it there); nobody has checked it."
+            f"Under some masks the label map is the output of {code(facts.relabelled)} on the "
+            "painted picture (`provenance` names it there); it was not checked."
         )
     if facts.notes:
         parts.append("Notes of the plan:\n\n" + bullets(inert(note) for note in facts.notes))
@@ -248,7 +248,7 @@ def _method(facts: CardFacts) -> str:
             "for every sample. "
             f"The preview shows {inert(facts.preview_window)}.",
             table(["setting", "value"], settings),
-            "`recipe.yaml` is the whole recipe, `synthct.lock` names every input by hash.",
+            "`recipe.yaml` is the complete recipe, `synthct.lock` has the hash of every input.",
         ]
     )
 
@@ -269,20 +269,20 @@ def _quality(summary: Summary) -> str:
     if summary.in_training:
         parts.append(
             f"The checkpoint was trained on the hosts of {count(summary.in_training, 'sample')} "
-            "(`host_in_training`): leave them out where you judge the model."
+            "(`host_in_training`): exclude them when you evaluate the model."
         )
     return "\n\n".join(parts)
 
 
 def _limits(release: Release, summary: Summary, facts: CardFacts) -> str:
     anonymous = (
-        "This dataset is not anonymous. Outside of the masks its voxels are real patients', as "
-        "they are in the sources, and all that binds a user of the sources binds you."
+        "This dataset is not anonymous. Voxels outside of the masks are those of real patients, as "
+        "in the sources, and all terms of use of the sources apply to you."
     )
     if release.patch_id is not None:
         anonymous = (
-            "No voxel of a scan is in here, but masks, places and numbers are of real patients; "
-            "put together with the scans, all that binds a user of the scans binds you."
+            "No voxel of a scan is included, but masks and numbers are those of real patients; "
+            "once completed with the scans, all terms of use of the scans apply to you."
         )
     real = [
         anonymous,
@@ -294,9 +294,9 @@ def _limits(release: Release, summary: Summary, facts: CardFacts) -> str:
     ]
     lines = [
         "Several samples show the same patient: split by `patient_id`, never by row.",
-        "What was painted is plausible, not true: it says nothing about the patient, and is not "
-        "for diagnosis.",
-        "A model trained on this can be no better than what painted it; judge it on real scans.",
+        "Painted tissue is plausible, not true: it says nothing about the patient, and must not be "
+        "used for diagnosis.",
+        "A segmenter trained on this can learn errors of the painting: test it on real scans.",
         *([] if facts.is_training_known else [_UNKNOWN_TRAINING]),
     ]
     phantoms = ["All scans are procedural phantoms: no patient is in this dataset."]
@@ -330,7 +330,7 @@ def _labels(facts: CardFacts) -> list[list[Any]]:
     rows: list[list[Any]] = [[0, "background"]]
     rows += sorted([value, code(name)] for name, value in facts.labels.items())
     if facts.ignore:
-        rows.append([IGNORE, "ignore: painted, and nobody knows as what"])
+        rows.append([IGNORE, "ignore: painted with unknown content; exclude from the loss"])
     return rows
 
 
@@ -344,6 +344,6 @@ def _longest(by_case: Mapping[str, int]) -> list[list[Any]]:
 
 def _licence(licence: str | None) -> str:
     if licence is None:
-        return "**unknown: ask before you pass it on**"
+        return "**unknown: ask the owners before you share it**"
     link = licence_url(licence)
     return f"[{inert(licence)}]({link})" if link else code(licence)

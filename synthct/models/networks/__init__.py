@@ -1,7 +1,6 @@
 """The kinds of networks that paint: one file each, listed in ``NETWORKS``."""
 
-from collections.abc import Iterator
-
+from synthct.models.layout import Layout
 from synthct.models.network import Network
 from synthct.models.networks.latent import TextGuided
 from synthct.models.networks.palette import Palette
@@ -15,11 +14,6 @@ def network_of(pipeline: object) -> type[Network] | None:
     return next((n for n in NETWORKS if n.layout.class_name == pipeline), None)
 
 
-def class_names() -> list[str]:
-    """The classes of all pipelines that synthct runs."""
-    return [network.layout.class_name for network in NETWORKS]
-
-
-def all_files() -> Iterator[str]:
-    """Every file that some network reads."""
-    yield from dict.fromkeys(file for network in NETWORKS for file in network.layout.all_files)
+def layouts() -> list[Layout]:
+    """The pipelines that synthct runs."""
+    return [network.layout for network in NETWORKS]

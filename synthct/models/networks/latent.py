@@ -1,7 +1,7 @@
-"""Painting with a latent model guided by text: Stable Diffusion's inpainting (Rombach et al. 2022).
+"""Latent inpainting guided by text: Stable Diffusion (Rombach et al. 2022).
 
-The U-Net sees noisy latents, the mask, and the latents of the masked picture. A CT is given to the
-autoencoder in as many equal channels as it takes, and what comes back is their mean.
+The U-Net gets noisy latents, the mask, and the latents of the masked image. A grey CT patch is
+repeated over the channels of the autoencoder, and the mean of the decoded channels is taken.
 """
 
 from __future__ import annotations
@@ -26,13 +26,11 @@ from synthct.models.foreign import (
 )
 from synthct.models.layout import TRANSFORMERS, Component, Layout
 from synthct.models.methods import Diffusion
-from synthct.models.network import Misfit, Network, described
+from synthct.models.network import Checkpoint, CheckpointFiles, Misfit, Network, described
 from synthct.models.patch import Patch, PatchRules
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from synthct.models.checkpoint import Checkpoint, CheckpointFiles
 
 
 class TextUnetConfig(UnetConfig):
@@ -78,11 +76,11 @@ class TextEncoderConfig(ForeignConfig):
 
 
 class TextGuided(Network):
-    """A latent inpainting model and the embeddings of its prompts."""
+    """A latent inpainting model with the embeddings of its prompts."""
 
     layout = Layout(
         "StableDiffusionInpaintPipeline",
-        "a model told by text",
+        "a model guided by text",
         (
             Component("unet", "network", ("diffusers",), "UNet2DConditionModel"),
             Component("vae", "autoencoder", ("diffusers",), "AutoencoderKL"),
@@ -146,6 +144,7 @@ class TextGuided(Network):
     @classmethod
     def load(cls, files: CheckpointFiles, device: str) -> Mapping[str, Any]:
         """As in ``Network``; ``text`` is the encoder with its tokenizer."""
+        require_transformers(files.name)
         from diffusers import AutoencoderKL, UNet2DConditionModel
 
         from synthct.models.text import load_text_model
@@ -172,7 +171,7 @@ class TextGuided(Network):
         self.device = next(self.unet.parameters()).device
         self.passes = len(self.scheduler.timesteps) * (1 if self.guidance_scale == 1 else 2)
         self.reduction = 2 ** (len(self.vae.config.block_out_channels) - 1)
-        # Each text alone, so that its embedding does not depend on the others.
+        # One text at a time: in a batch its embedding would depend on the others.
         self.prompts = [None if prompt is None else text.encode(prompt) for prompt in prompts]
         self.empty_prompt = text.encode("")
 
@@ -186,10 +185,10 @@ class TextGuided(Network):
         image, mask, generators = as_tensors(patches, seeds, self.device)
         prompts = torch.stack([self._prompt(patch.label) for patch in patches])
         empty = self.empty_prompt.expand_as(prompts)
-        # A latent pixel is painted if any of its pixels is: none of them may shine through.
+        # A latent pixel is painted if any of its pixels is masked.
         cells = torch.nn.functional.max_pool2d(mask, self.reduction)
         known = self._encode(image * (1 - mask))
-        # Multistep schedulers keep state from one batch to the next unless set anew.
+        # Multistep schedulers keep state between batches unless set again.
         self.scheduler.set_timesteps(self.steps, device=self.device)
         takes_generator = "generator" in inspect.signature(self.scheduler.step).parameters
         extra = {"generator": generators} if takes_generator else {}
@@ -226,13 +225,11 @@ class TextGuided(Network):
         """
         embedding = self.prompts[label] if label < len(self.prompts) else None
         if embedding is None:
-            raise CheckpointError(
-                f"checkpoint '{self.name}' is told by text what to paint; give it a prompt"
-            )
+            raise CheckpointError(f"checkpoint '{self.name}' is guided by text; give it a prompt")
         return embedding
 
     def _encode(self, image: Tensor) -> Tensor:
-        """Pixels (B, 1, S, S) to latents; the mean of what the autoencoder deems possible."""
+        """Pixels (B, 1, S, S) to latents: the mode of the autoencoder's distribution."""
         import torch
 
         channels = int(self.vae.config.in_channels)
@@ -250,14 +247,14 @@ class TextGuided(Network):
 
 
 def require_transformers(name: str) -> None:
-    """Make sure that transformers, which reads the prompts, is installed.
+    """Check that transformers, which encodes prompts, is installed.
 
     Raises:
         CheckpointError: If it is not.
     """
     if find_spec("transformers") is None:
         raise CheckpointError(
-            f"checkpoint '{name}' is told by text, for which transformers is missing; "
+            f"checkpoint '{name}' is guided by text, for which transformers is missing; "
             "install it with: pip install '.[text]'"
         )
 
@@ -265,14 +262,14 @@ def require_transformers(name: str) -> None:
 def _check_fit(
     name: str, unet: TextUnetConfig, vae: AutoencoderConfig, text: TextEncoderConfig
 ) -> None:
-    """Refuse networks that do not fit together: the U-Net sees latents, mask, masked latents."""
+    """Refuse a U-Net that does not go with the autoencoder and the text encoder."""
     latents, side = vae.latent_channels, unet.side * vae.reduction
-    wanted = [
+    required = [
         ("in_channels", unet.in_channels, 2 * latents + 1, "noisy latents, mask, masked latents"),
         ("out_channels", unet.out_channels, latents, "latents of the autoencoder"),
         ("cross_attention_dim", unet.cross_attention_dim, text.hidden_size, "of the text encoder"),
     ]
-    for key, value, needed, why in wanted:
+    for key, value, needed, why in required:
         if value != needed:
             raise CheckpointError(
                 f"checkpoint '{name}': its U-Net has {key} {value}, not {needed} ({why}); only "

@@ -1,141 +1,30 @@
-"""Painting with a network that ``synthct train`` made: Palette-style inpainting in 2D.
-
-Also the fields of that network, one model for recipes, checkpoints and the network itself.
-"""
+"""Painting with a network that ``synthct train`` made: Palette-style inpainting in 2D."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
-
-from pydantic import Field, model_validator
+from typing import TYPE_CHECKING, Any
 
 from synthct.errors import CheckpointError
-from synthct.models.config import Channels, PatchFields, require
-from synthct.models.layout import Component, Layout
 from synthct.models.methods import Diffusion
-from synthct.models.network import Network
+from synthct.models.network import Checkpoint, CheckpointFiles, Network
+from synthct.models.palette_config import LAYOUT, PaletteSection, check_config
 from synthct.models.patch import Patch, PatchRules
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from synthct.models.checkpoint import Checkpoint, CheckpointFiles
-
-Strength = Annotated[float, Field(gt=0, le=1)]
-
-
-class PaletteFields(PatchFields):
-    """The fields of a Palette network that a training recipe states.
-
-    The defaults are the thesis's Palette settings: 64 base channels, multipliers 1, 2, 4, 8, two
-    residual blocks, dropout 0.2, attention with 32 channels per head in the middle block only.
-
-    Attributes:
-        shape: The fields by which weights are shaped: training from a checkpoint cannot change
-            them.
-        block_out_channels: Channels per level.
-        layers_per_block: Residual blocks per level.
-        attention_head_dim: Channels per attention head in the middle block.
-        dropout: Dropout inside the residual blocks.
-        norm_num_groups: Groups of the group norms; divides every entry of block_out_channels.
-        fold: Side of the pixel blocks folded into channels before the first layer (space to
-            depth, as in "simple diffusion", Hoogeboom et al. 2023); 2 makes a pass four times
-            cheaper and leaves every pixel within reach of the first layer.
-        residual_scale: Paint the difference from a smooth guess (``smooth_fill``), times this,
-            instead of the image itself; None for the image itself, as Palette does. Group norms
-            make it hard to carry a mean value across a hole, and the guess brings it for nothing.
-        strengths: Share of the noise schedule with which each label is painted; ``default`` for
-            all the others.
-        noise_embedding: What the network is given as the noise level: the number of the step in
-            the schedule (``timestep``), or the noise level itself (``level``), which lets it
-            paint with another schedule than it was trained with.
-        clip_denoised: Clip the image that the network means to -1..1 at every step, as Palette
-            does. A network that predicts noise means something far beyond where there is hardly
-            any signal. For networks that paint the image itself, not a difference.
-    """
-
-    shape: ClassVar[tuple[str, ...]] = (
-        "block_out_channels",
-        "layers_per_block",
-        "attention_head_dim",
-        "norm_num_groups",
-        "fold",
-        "residual_scale",
-    )
-
-    block_out_channels: Annotated[tuple[Channels, ...], Field(min_length=1, max_length=8)] = (
-        64, 128, 256, 512,
-    )  # fmt: skip
-    layers_per_block: Annotated[int, Field(ge=1, le=16)] = 2
-    attention_head_dim: Channels = 32
-    dropout: Annotated[float, Field(ge=0, le=1)] = 0.2
-    norm_num_groups: Channels = 32
-    fold: Annotated[int, Field(ge=1, le=16)] = 1
-    residual_scale: Annotated[float, Field(gt=0, le=1000)] | None = None
-    strengths: Mapping[str, Strength] | None = Field(default_factory=dict)
-    noise_embedding: Literal["timestep", "level"] = "timestep"
-    clip_denoised: bool = False
-
-    @property
-    def size_multiple(self) -> int:
-        """Patch sides must be multiples of this."""
-        return int(self.fold * 2 ** (len(self.block_out_channels) - 1))
-
-    @model_validator(mode="after")
-    def _check_shape(self) -> Self:
-        if odd := [n for n in self.patch_sizes if n % self.size_multiple]:
-            raise ValueError(f"patch_sizes {odd} are not multiples of {self.size_multiple}")
-        if any(n % self.norm_num_groups for n in self.block_out_channels):
-            raise ValueError(f"block_out_channels must be multiples of {self.norm_num_groups}")
-        if self.block_out_channels[-1] % self.attention_head_dim:
-            raise ValueError("attention_head_dim must divide the last of block_out_channels")
-        if self.clip_denoised and self.residual_scale is not None:
-            raise ValueError("clip_denoised is for the image itself; remove residual_scale")
-        return self
-
-
-class PaletteConfig(PaletteFields):
-    """``unet/config.json``: all arguments of ``PaletteUNet``.
-
-    Attributes:
-        guided: Whether a last label stands for "not told what to paint", which training puts in
-            place of some labels, so that painting can be guided away from it.
-        trained_steps: It knows only the noise levels that so many evenly spaced steps visit; None
-            for every level of the schedule.
-    """
-
-    guided: bool = False
-    trained_steps: Annotated[int, Field(ge=1, le=100_000)] | None = None
-
-    @model_validator(mode="after")
-    def _check_labels(self) -> Self:
-        for field in ("codecs", "strengths"):
-            names = set(getattr(self, field) or ())
-            if unknown := sorted(names - {"default", *self.labels}):
-                raise ValueError(f"{field}: '{unknown[0]}' is not one of its labels")
-        return self
-
 
 class Palette(Network):
     """A ``PaletteInpaintPipeline`` and how it is to paint."""
 
-    layout = Layout(
-        "PaletteInpaintPipeline",
-        "a checkpoint of synthct",
-        (Component("unet", "network", ("synthct", "synthct.models.palette"), "PaletteUNet"),),
-    )
-    is_trained_here = True
+    layout = LAYOUT
+    section = PaletteSection
 
     @classmethod
     def check_configs(cls, name: str, configs: Mapping[str, Mapping[str, Any]]) -> None:
-        """As in ``Network``; what it declares of its patches has no defaults."""
-        if missing := [field for field in PatchFields.model_fields if field not in configs["unet"]]:
-            raise CheckpointError(
-                f"checkpoint '{name}': its config is wrong (unet/config.json: {missing[0]}: Field "
-                "required)"
-            )
-        require(name, "unet/config.json", configs["unet"], PaletteConfig)
+        """As in ``Network``."""
+        check_config(name, configs["unet"])
 
     @classmethod
     def rules(

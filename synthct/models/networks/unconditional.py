@@ -1,7 +1,7 @@
-"""Painting with a network that knows nothing of masks: RePaint (Lugmayr et al. 2022).
+"""Inpainting with an unconditional DDPM: RePaint (Lugmayr et al. 2022).
 
-At every step what is known is put in with the noise of that step. Painted and known tissue are
-brought into harmony by going back and forth: some steps of noise are added again, and taken again.
+At every step the known region is replaced by its noisy version. Resampling jumps (noise is added
+for some steps, which are then repeated) harmonise it with what is painted.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from synthct.models.config import require
 from synthct.models.foreign import Pixels, UnetConfig, codec_misfits, stated_rules
 from synthct.models.layout import Component, Layout
 from synthct.models.methods import JUMP_LENGTH, JUMP_N_SAMPLE, REPAINT, Diffusion
-from synthct.models.network import Misfit, Network, described
+from synthct.models.network import Checkpoint, CheckpointFiles, Misfit, Network, described
 from synthct.models.patch import Patch, PatchRules
 
 if TYPE_CHECKING:
@@ -25,11 +25,9 @@ if TYPE_CHECKING:
     from diffusers import RePaintScheduler
     from torch import Tensor
 
-    from synthct.models.checkpoint import Checkpoint, CheckpointFiles
-
 
 class UnconditionalConfig(UnetConfig):
-    """``unet/config.json`` of a DDPM: noise is predicted for an image of one or three channels."""
+    """``unet/config.json`` of a DDPM that predicts noise in one or three channels."""
 
     in_channels: Pixels
     out_channels: Pixels
@@ -47,7 +45,7 @@ class UnconditionalConfig(UnetConfig):
 
 
 class Unconditional(Network):
-    """An unconditional DDPM with the scheduler of diffusers that resamples."""
+    """An unconditional DDPM with diffusers' RePaint scheduler."""
 
     layout = Layout(
         "DDPMPipeline",
@@ -185,9 +183,9 @@ class Unconditional(Network):
         self.unet(torch.zeros((1, channels, size, size), device=self.device), 0)
 
     def _noisier(self, noisy: Tensor, t: int, generators: list[torch.Generator]) -> Tensor:
-        """The result of step ``t`` with that step's noise again (the paper's equation 1).
+        """Add the noise of step ``t`` (the paper's equation 1).
 
-        Not ``undo_step`` of diffusers: where steps are skipped, it adds the noise of later ones.
+        ``undo_step`` of diffusers adds too much noise where steps are skipped.
         """
         from diffusers.utils.torch_utils import randn_tensor
 
@@ -199,7 +197,7 @@ class Unconditional(Network):
 
 
 def _scheduler(trained_with: Mapping[str, Any]) -> RePaintScheduler:
-    """The scheduler on the noise schedule that the checkpoint was trained with."""
+    """The RePaint scheduler with the noise schedule of the checkpoint."""
     from diffusers import RePaintScheduler
 
     fields = ("num_train_timesteps", "beta_schedule", "beta_start", "beta_end")
@@ -212,7 +210,7 @@ def _scheduler(trained_with: Mapping[str, Any]) -> RePaintScheduler:
         )
     clips = bool(trained_with.get("clip_sample", True))
     try:
-        # eta 0, as in diffusers: the paper's 1 needs its 250 steps, and loses texture with fewer.
+        # eta 0, as in diffusers: the paper's 1 needs 250 steps and loses texture with fewer.
         return RePaintScheduler(**config, eta=0.0, clip_sample=clips)
     except (NotImplementedError, TypeError, ValueError) as err:
         raise CheckpointError(f"scheduler '{REPAINT}' does not fit the checkpoint: {err}") from err

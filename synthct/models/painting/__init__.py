@@ -1,4 +1,4 @@
-"""Patches in, painted patches out, whichever network paints."""
+"""Painting patches: batches, noise streams, schedulers, numerics."""
 
 from synthct.models.painting.inpainter import Inpainter, Job
 from synthct.models.painting.numerics import numerics_class, pin_numerics

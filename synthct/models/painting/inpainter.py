@@ -1,8 +1,8 @@
-"""Patches in, painted patches out: fixed-shape batches, one noise stream per sample.
+"""Painting patches in batches of fixed shape, with one noise stream per sample.
 
-A sample's bits depend on its own seed and on the numerics class (device, dtype, threads, batch
-shape, torch version), not on its place in a batch nor on its companions there: every batch has
-one fixed shape per patch size, padded with copies of its last patch.
+A sample's bits depend on its seed and on the numerics class (device, dtype, threads, batch shape,
+torch version), not on the other samples of its batch: batches have one shape per patch size and are
+padded with copies of their last patch.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import numpy.typing as npt
 import torch
 
 from synthct.errors import MaskError
-from synthct.models.checkpoint import Checkpoint
 from synthct.models.methods import Diffusion
+from synthct.models.network import Checkpoint
 from synthct.models.patch import Patch
 
 FloatArray = npt.NDArray[np.float32]
 Key = TypeVar("Key")
 
-#: A batch holds ``batch_size`` patches up to this side; fewer of larger ones, for equal memory.
+#: A batch has ``batch_size`` patches of up to this side, and fewer larger ones.
 FULL_BATCH_PX = 128
 
 
@@ -32,7 +32,7 @@ class Job(Generic[Key]):
     """One patch to paint.
 
     Attributes:
-        key: Whatever tells the caller which patch this is.
+        key: The caller's identifier of the patch.
         patch: The patch.
         seed: Seed of its noise.
     """
@@ -43,16 +43,16 @@ class Job(Generic[Key]):
 
 
 class Inpainter:
-    """A loaded checkpoint with the settings it paints with.
+    """Paints patches with a loaded checkpoint.
 
     Args:
         checkpoint: The networks.
-        inpaint: The recipe's section: scheduler, steps, batch shape, arithmetic and so on.
-        labels: The labels that it provides, in the order in which patches number them.
+        inpaint: The recipe's section: scheduler, steps, batch size, arithmetic and so on.
+        labels: The labels that it provides, in the order of their indices.
 
     Raises:
-        CheckpointError: If the scheduler does not fit the checkpoint's noise schedule, or cannot
-            paint in so many steps, or the checkpoint cannot be guided, or a prompt is too long.
+        CheckpointError: If the checkpoint cannot paint with the scheduler, the number of steps, the
+            guidance or a prompt.
     """
 
     def __init__(
@@ -72,14 +72,14 @@ class Inpainter:
         """Paint patches of any sizes.
 
         Args:
-            patches: What ``cut_patches`` gave.
+            patches: From ``cut_patches``.
             seeds: One per patch.
 
         Returns:
             One (S, S) array in -1..1 per patch, for ``paste_patches``.
 
         Raises:
-            MaskError: If the network gives anything but finite numbers.
+            MaskError: If a painted value is not finite.
         """
         jobs = [Job(n, p, s) for n, (p, s) in enumerate(zip(patches, seeds, strict=True))]
         painted = dict(self.stream(jobs))
@@ -91,10 +91,10 @@ class Inpainter:
         return [painted[n] for n in range(len(jobs))]
 
     def stream(self, jobs: Iterable[Job[Key]]) -> Iterator[tuple[Key, FloatArray]]:
-        """Paint jobs as they come; a batch leaves as soon as one patch size has enough of them.
+        """Paint jobs as they come, as soon as there is a full batch of one patch size.
 
-        Which jobs share a batch depends on their order only. A painting holds NaN where the
-        network or the scheduler overflowed.
+        Batches depend on the order of the jobs only. A painting is NaN where the network or the
+        scheduler overflowed.
         """
         waiting: dict[tuple[int, float], list[Job[Key]]] = {}
         for job in jobs:

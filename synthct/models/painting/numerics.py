@@ -1,4 +1,4 @@
-"""The numerics class: what a sample's low bits depend on beside its seed."""
+"""The numerics class: what the low bits of a sample depend on besides its seed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from synthct.models.painting.inpainter import Inpainter
 
 
 def pin_numerics(threads: int) -> None:
-    """Fix what changes low bits: number of threads, TF32, autotuning, kernel choice."""
+    """Fix the number of threads, TF32, autotuning and the choice of kernels."""
     torch.set_num_threads(threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when a GPU is first used
     torch.backends.cuda.matmul.allow_tf32 = False
@@ -23,7 +23,7 @@ def pin_numerics(threads: int) -> None:
 
 
 def numerics_class(inpainter: Inpainter) -> dict[str, Any]:
-    """Within one such class a sample's bits are promised to be the same."""
+    """Facts within which a seed gives the same bits."""
     device = inpainter.network.device
     on_gpu = device.type == "cuda"
     return {
@@ -40,7 +40,7 @@ def numerics_class(inpainter: Inpainter) -> dict[str, Any]:
 
 
 def _cpu_arch() -> str:
-    """Instruction set and, where torch knows it, the processor: kernels are chosen by both."""
+    """Instruction set and, if known, processor: torch chooses kernels by both."""
     known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not in every torch
     name = known.get("cpu_name")
     isa = torch.backends.cpu.get_cpu_capability()

@@ -1,4 +1,4 @@
-"""The schedulers that a recipe can name, each on the noise schedule of a checkpoint."""
+"""The schedulers of recipes, created with the noise schedule of a checkpoint."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from synthct.errors import CheckpointError
 from synthct.models.methods import REPAINT
 
-#: Name in a recipe to the diffusers class and the arguments that make it that scheduler.
+#: Name in a recipe to the diffusers class and its arguments.
 #: "trailing" begins at pure noise however few the steps (Lin et al. 2024). The two that stay with
 #: "leading" cannot begin there: at the end of a cosine schedule noise exceeds signal 20,000 times,
 #: which a second-order step in that ratio multiplies every error by, and float32 cannot resolve.
@@ -29,10 +29,10 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "lms": ("LMSDiscreteScheduler", {"timestep_spacing": "trailing"}),
 }
 
-#: Those that cannot follow a network which predicts the image itself.
+#: Those that do not support networks that predict the image itself.
 NOT_FROM_IMAGES = ("euler-ancestral", "pndm")
 
-#: What makes a noise schedule; a scheduler that cannot follow one of them does not fit.
+#: Fields of a noise schedule; a scheduler that rejects one of them does not fit.
 SCHEDULE = (
     "num_train_timesteps",
     "beta_schedule",
@@ -45,7 +45,7 @@ SCHEDULE = (
 
 
 def make_scheduler(name: str, trained_with: Any) -> Any:
-    """A diffusers scheduler on the noise schedule that a checkpoint was trained with.
+    """Create a diffusers scheduler with the noise schedule of a checkpoint.
 
     Args:
         name: A name in ``SCHEDULERS``.
@@ -76,7 +76,7 @@ def make_scheduler(name: str, trained_with: Any) -> Any:
 
 
 def require_steps(sampler: Any, name: str, steps: int) -> None:
-    """Make sure that the first step is one at which a sample is mostly noise, as it begins."""
+    """Check that sampling starts at a step that is mostly noise."""
     try:
         sampler.set_timesteps(steps)
     except ValueError as err:
@@ -89,7 +89,7 @@ def require_steps(sampler: Any, name: str, steps: int) -> None:
 
 
 def require_levels(sampler: Any, name: str, trained_steps: int) -> None:
-    """Make sure that a checkpoint trained for few steps meets no noise level it never saw."""
+    """Check that sampling visits only the noise levels of a checkpoint trained for few steps."""
     known = trailing_timesteps(sampler.config.num_train_timesteps, trained_steps)
     # Schedulers round the same level up or down by one step of the schedule.
     apart = np.abs(np.asarray(sampler.timesteps, dtype=np.float64)[:, None] - known[None, :])
@@ -102,6 +102,6 @@ def require_levels(sampler: Any, name: str, trained_steps: int) -> None:
 
 
 def trailing_timesteps(num_train_timesteps: int, steps: int) -> npt.NDArray[np.int64]:
-    """The timesteps (steps,) of a sampler with "trailing" spacing, the noisiest first."""
+    """The timesteps (steps,) of "trailing" spacing, the noisiest first."""
     spaced = np.arange(num_train_timesteps, 0, -num_train_timesteps / steps)
     return np.round(spaced).astype(np.int64)[:steps] - 1

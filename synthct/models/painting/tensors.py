@@ -1,4 +1,4 @@
-"""Patches as tensors, as every network takes them."""
+"""Patches as tensors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Tensors(NamedTuple):
     Attributes:
         image: (B, 1, S, S) in -1..1.
         mask: (B, 1, S, S); 1 where the model paints.
-        generators: One on the CPU per sample, so that its noise does not depend on its companions.
+        generators: One per sample, on the CPU, so that noise depends on the sample only.
     """
 
     image: Tensor

@@ -1,4 +1,4 @@
-"""Datasets as plain folders of files, for programs that read pictures or NIfTI.
+"""Exports of datasets as plain folders of PNG or NIfTI files.
 
-A folder also is what ``datasets`` loads as ``imagefolder`` or ``niftifolder``.
+``datasets`` can load such a folder as ``imagefolder`` or ``niftifolder``.
 """

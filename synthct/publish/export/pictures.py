@@ -1,4 +1,4 @@
-"""``--to png``: the pictures of each sample, byte for byte as the dataset has them."""
+"""``--to png``: the pictures of each sample, byte for byte as in the dataset."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import pyarrow as pa
 
-from synthct.publish.export.form import (
+from synthct.publish.export.export_format import (
     Columns,
     Item,
     file_columns,
@@ -17,7 +17,7 @@ from synthct.publish.export.form import (
     flat_schema,
 )
 
-#: Columns of a row beside the flat ones; the provenance as JSON text.
+#: Further columns; the provenance is JSON text.
 _MORE = [
     ("spacing_mm", pa.list_(pa.float64())),
     ("affine", pa.list_(pa.float64())),
@@ -26,11 +26,11 @@ _MORE = [
 
 
 class Pictures:
-    """A folder that ``imagefolder`` loads: a row is a sample."""
+    """A folder for ``imagefolder``: a row is a sample."""
 
     loader: ClassVar = "imagefolder"
     suffix: ClassVar = "png"
-    explained: ClassVar = """\
+    readme_text: ClassVar = """\
 A row is a sample. `affine` (4 x 4 by rows) takes picture index (row, column, 0, 1) to RAS+
 millimetres; HU are `np.asarray(sample["image"]).astype(np.int16) - 1024`. The patient's right
 (axial, coronal) or front (sagittal) is on the left of a picture."""
@@ -39,7 +39,7 @@ millimetres; HU are `np.asarray(sample["image"]).astype(np.int16) - 1024`. The p
         "mask": "8-bit; 255 where painted, else 0",
         "label_map": "label values after painting",
         "original": "16-bit; HU + 1024 of the host before painting",
-        "preview": "8-bit, windowed, the mask outlined: for eyes, not for computing",
+        "preview": "8-bit, windowed, with the mask outlined: for viewing only",
     }
 
     def record_schema(self, keep_original: bool) -> pa.Schema:
@@ -51,7 +51,7 @@ millimetres; HU are `np.asarray(sample["image"]).astype(np.int16) - 1024`. The p
         return pa.schema([*file_columns(self, keep_original), *flat_schema()])
 
     def write(self, rows: Iterable[Columns], folder: Path, start: int) -> Iterator[Item]:
-        """Write the files of some rows; see ``Form.write``."""
+        """Write the files of some rows; see ``ExportFormat.write``."""
         for number, row in enumerate(rows, start):
             stem = file_stem(number, row["sample_id"])
             named = {}

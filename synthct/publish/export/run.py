@@ -1,4 +1,4 @@
-"""``synthct export``: a finished dataset in, a plain folder out; whole or not at all."""
+"""``synthct export``: a finished dataset as a plain folder, written completely or not at all."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Literal
 
 import pyarrow as pa
 import pyarrow.csv as pa_csv
@@ -21,50 +20,52 @@ from synthct.dataset.lockfile import LOCK, read_lock
 from synthct.dataset.manifest import Manifest, read_manifest
 from synthct.dataset.records import RECIPE, front_matter
 from synthct.dataset.rows import stored_rows
-from synthct.errors import ConflictError, VerifyError
-from synthct.publish.export.form import Columns, Form
+from synthct.errors import ConflictError, RecipeError, VerifyError
+from synthct.publish.export.export_format import Columns, ExportFormat
 from synthct.publish.export.page import page
 from synthct.publish.export.pictures import Pictures
 from synthct.publish.export.volumes import Volumes
 from synthct.storage.files import make_folder, require_space, resource_error, sync_folder
 from synthct.storage.lock import version_lock
 
-Kind = Literal["nifti", "png"]
-
 METADATA, SAMPLES = "metadata.parquet", "samples.csv"
 
-_FORMS: dict[Kind, Form] = {"nifti": Volumes(), "png": Pictures()}
+#: Each export format by its name.
+FORMATS: dict[str, ExportFormat] = {"nifti": Volumes(), "png": Pictures()}
 
-#: Files of the version that come along: their new name, the old one, and what they are.
-_ALONG = (
+#: Files that are copied from the version: new name, old name, description.
+_COPIED = (
     ("dataset_card.md", CARD, "the card of the dataset that this was exported from"),
     (SHEET, SHEET, "samples at a glance"),
-    (ATTRIBUTION, ATTRIBUTION, "sources, licences, and what is owed to whom"),
-    (RECIPE, RECIPE, "how the dataset was made"),
+    (ATTRIBUTION, ATTRIBUTION, "sources, licences and attributions"),
+    (RECIPE, RECIPE, "the recipe that the dataset was built from"),
     (LOCK, LOCK, "every input of the dataset by hash"),
 )
 
-#: Items whose records are written at once.
+#: Number of items whose records are written at once.
 _ITEMS = 64
 
 
-def export(folder: Path, kind: Kind, output: Path, *, progress: bool = False) -> Path:
+def export(folder: Path, kind: str, output: Path, *, progress: bool = False) -> Path:
     """Write a finished dataset as a plain folder.
 
     Args:
         folder: The folder of a version.
         kind: ``png``: the pictures of each sample; ``nifti``: volumes of neighbouring slices.
-        output: The new folder; in the end it is there whole, or not at all.
+        output: The new folder.
         progress: Show a progress bar.
 
     Returns:
         The new folder.
 
     Raises:
-        VerifyError: If it is no finished dataset, a damaged one, or a patch-only release.
-        ConflictError: If something is in the new folder already, or it lies in the dataset.
+        RecipeError: If there is no such format.
+        VerifyError: If the dataset is unfinished, damaged, or a patch-only release.
+        ConflictError: If the new folder is not empty, or lies in the dataset.
         ResourceError: If it cannot be written.
     """
+    if kind not in FORMATS:
+        raise RecipeError(f"there is no export format '{kind}'; choose one of {', '.join(FORMATS)}")
     folder, output = folder.resolve(), output.resolve()
     manifest = read_manifest(folder)
     if manifest is None:
@@ -76,15 +77,15 @@ def export(folder: Path, kind: Kind, output: Path, *, progress: bool = False) ->
         )
     _require_free(output, folder)
     if findings := check_bytes(folder, manifest):
-        shown = "\n".join(f"  {finding}" for finding in findings)
-        raise VerifyError(f"{folder} is damaged; take it from its source again\n{shown}")
+        listed = "\n".join(f"  {finding}" for finding in findings)
+        raise VerifyError(f"{folder} is damaged; download or build it again\n{listed}")
     make_folder(output.parent)
     require_space(output.parent, sum(shard.bytes for shard in manifest.shards))
     staging = output.with_name(f".{output.name}.exporting")
     with version_lock(output):
         shutil.rmtree(staging, ignore_errors=True)  # of an export that was killed
         try:
-            _write(folder, manifest, _FORMS[kind], staging, progress)
+            _write(folder, manifest, FORMATS[kind], staging, progress)
             _put_in_place(staging, output)
         except OSError as err:
             raise resource_error(Path(err.filename or output), err) from err
@@ -102,13 +103,13 @@ def _require_free(output: Path, folder: Path) -> None:
         raise ConflictError(f"{output} exists and is not empty; choose another --output")
 
 
-def _write(folder: Path, manifest: Manifest, form: Form, tree: Path, progress: bool) -> None:
-    """All files of an export."""
+def _write(folder: Path, manifest: Manifest, fmt: ExportFormat, tree: Path, progress: bool) -> None:
+    """Write all files of an export."""
     tree.mkdir()
     keep_original = all(
         "original" in pq.read_schema(folder / shard.path).names for shard in manifest.shards
     )
-    records, samples = form.record_schema(keep_original), form.sample_schema(keep_original)
+    records, samples = fmt.record_schema(keep_original), fmt.sample_schema(keep_original)
     samples = samples.insert(0, pa.field("split", pa.string()))
     hidden = None if progress else True
     with (
@@ -119,7 +120,7 @@ def _write(folder: Path, manifest: Manifest, form: Form, tree: Path, progress: b
         for split in (split.name for split in manifest.release.splits if split.rows):
             place = tree / split
             place.mkdir()
-            items = form.write(_rows(folder, manifest, split), place, start)
+            items = fmt.write(_rows(folder, manifest, split), place, start)
             with pq.ParquetWriter(place / METADATA, records, compression="zstd") as metadata:
                 while batch := list(islice(items, _ITEMS)):
                     start += len(batch)
@@ -127,25 +128,25 @@ def _write(folder: Path, manifest: Manifest, form: Form, tree: Path, progress: b
                     metadata.write_table(_table([item.record for item in batch], records))
                     listed.write_table(_table(rows, samples))
                     bar.update(len(rows))
-    _write_documents(folder, manifest, form, tree, keep_original)
+    _write_documents(folder, manifest, fmt, tree, keep_original)
 
 
 def _write_documents(
-    folder: Path, manifest: Manifest, form: Form, tree: Path, keep_original: bool
+    folder: Path, manifest: Manifest, fmt: ExportFormat, tree: Path, keep_original: bool
 ) -> None:
-    """The page, and what comes along from the dataset."""
+    """Write the page, and copy documents of the dataset."""
     beside = {
         f"*/{METADATA}": "what `load_dataset` reads: the columns of the dataset, with provenance",
         SAMPLES: "the samples with their files and measures, as text",
     }
-    for name, source, what in _ALONG:
+    for name, source, what in _COPIED:
         if (folder / source).is_file():
             shutil.copyfile(folder / source, tree / name)
             beside[name] = what
     card = folder / CARD
     text = page(
         manifest.release,
-        form,
+        fmt,
         read_lock(folder).labels,
         front_matter(card.read_text(encoding="utf-8")) if card.is_file() else {},
         beside,
@@ -166,21 +167,17 @@ def _table(rows: Sequence[Columns], schema: pa.Schema) -> pa.Table:
 
 
 def _put_in_place(staging: Path, output: Path) -> None:
-    """Flush what was written and give it its name, in one step."""
+    """Flush all files to disk, and rename the folder in one step."""
     for path in (*staging.rglob("*"), staging):
         if path.is_dir():
             sync_folder(path)
         else:
-            _sync(path)
+            with path.open("rb") as stream:
+                os.fsync(stream.fileno())
     try:
         staging.rename(output)  # onto a folder that is not empty this fails
     except OSError as err:
         if err.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             raise
-        raise ConflictError(f"{output} is taken by now; choose another --output") from err
+        raise ConflictError(f"{output} was created meanwhile; choose another --output") from err
     sync_folder(output.parent)
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as stream:
-        os.fsync(stream.fileno())

@@ -1,7 +1,7 @@
-"""``--to nifti``: volumes that open right over the host's scan.
+"""``--to nifti``: volumes that open over the host's scan.
 
-Neighbouring slices of one painting of one lesion are one volume: as wide as the host's slices, as
-thick as there are slices, at their place in the patient.
+Neighbouring slices of one painting of one lesion form one volume, with the width of the host's
+slices and the correct affine.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import numpy as np
 import pyarrow as pa
 
 from synthct.dataset.stack import neighbours, stack
-from synthct.publish.export.form import Columns, Item, file_columns, file_stem, flat_schema
+from synthct.publish.export.export_format import Columns, Item, file_columns, file_stem, flat_schema
 from synthct.volume import Volume, nifti_bytes
 
-#: What the slices of a volume share; of the other columns ``metadata.parquet`` has lists.
+#: Columns that are equal for all slices of a volume; the others are lists in the metadata.
 _SHARED = (
     "lesion_id", "case_id", "patient_id", "donor_case_id", "donor_patient_id", "is_painted",
     "has_lesion", "mask_name", "mask_kind", "label", "view", "variant", "host_in_training",
@@ -25,14 +25,14 @@ _SHARED = (
 
 
 class Volumes:
-    """A folder that ``niftifolder`` loads: a row is a volume of one or more samples."""
+    """A folder for ``niftifolder``: a row is a volume of one or more samples."""
 
     loader: ClassVar = "niftifolder"
     suffix: ClassVar = "nii.gz"
-    explained: ClassVar = """\
-Slices that are neighbours in the host are one volume for each painting of a lesion: as wide as the
-host's slices, as thick as there are slices. It opens at its place in the host's scan. Columns that
-differ between its slices are lists, in the order of the slices."""
+    readme_text: ClassVar = """\
+For each painting of a lesion, neighbouring slices form one volume, with the width of the host's
+slices. It opens at its place in the host's scan. Columns that differ between its slices are lists,
+in the order of the slices."""
     files: ClassVar[Mapping[str, str]] = {
         "image": "int16; HU",
         "mask": "uint8; 1 where painted, else 0",
@@ -54,7 +54,7 @@ differ between its slices are lists, in the order of the slices."""
         return pa.schema([*files, ("slice", pa.int32()), *flat_schema()])
 
     def write(self, rows: Iterable[Columns], folder: Path, start: int) -> Iterator[Item]:
-        """Write the files of some rows; see ``Form.write``."""
+        """Write the files of some rows; see ``ExportFormat.write``."""
         for number, run in enumerate(neighbours(rows), start):
             first = run[0]
             painting = "real" if first["variant"] is None else f"v{first['variant']}"

@@ -1,8 +1,8 @@
-"""A connection to the Hub whose patience ends.
+"""A connection to the Hub with timeouts and a limited number of retries.
 
-``huggingface_hub`` by itself waits for an answer without end, and as long as a server asks it to.
-Here requests time out, what may pass is tried again with growing pauses (or those that the Hub asks
-for), and after ``Patience.give_up_s`` it is over.
+``huggingface_hub`` by itself may wait for an answer forever. Here requests time out, temporary
+failures are retried after growing pauses (or those that the Hub asks for), until
+``RetryPolicy.give_up_s``.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-#: Answers that may be others the next time.
-_PASSING = (408, 429, 500, 502, 503, 504)
-#: Somebody else is at it: to be looked at anew.
-_IN_THE_WAY = (409, 412)
+#: HTTP statuses of temporary failures.
+_TEMPORARY = (408, 429, 500, 502, 503, 504)
+#: HTTP statuses of conflicts with another client.
+_CONFLICTS = (409, 412)
 
 
 @dataclass(frozen=True)
-class Patience:
-    """How long the Hub is waited for.
+class RetryPolicy:
+    """Timeouts and pauses for requests to the Hub.
 
     Attributes:
-        silence_s: For a sign of life within a request.
-        first_s: Before the second try; each later pause is twice as long.
-        longest_s: The longest pause, if the Hub does not ask for a longer one.
-        give_up_s: After the first failure of a request, for it to succeed.
+        silence_s: Timeout of a request without any data.
+        first_s: Pause before the second try; each later pause is twice as long.
+        longest_s: The longest pause, unless the Hub asks for a longer one.
+        give_up_s: Time after the first failure of a request until it is given up.
     """
 
     silence_s: float = 30.0
@@ -55,12 +55,9 @@ class Patience:
 
 
 class TransientError(Exception):
-    """A failure that may pass.
+    """A temporary failure; ``pause_s`` is the pause that the Hub asks for.
 
-    Args:
-        what: It was.
-        pause_s: The Hub asks to wait for so long.
-        in_the_way: Whether somebody else is at it.
+    ``in_the_way`` means a conflict with another client.
     """
 
     def __init__(self, what: str, *, pause_s: float = 0.0, in_the_way: bool = False) -> None:
@@ -69,7 +66,7 @@ class TransientError(Exception):
 
 
 class _Client(httpx.Client):
-    """A client whose requests end: in an answer, or in an error that tells whether it may pass."""
+    """A client with timeouts, which raises `TransientError` for temporary failures."""
 
     def __init__(self, silence_s: float) -> None:
         hooks = {"request": [hf_request_event_hook]}
@@ -84,105 +81,110 @@ class _Client(httpx.Client):
             response.read()
         except httpx.TransportError as err:
             raise TransientError(f"no answer ({type(err).__name__})") from err
-        if response.status_code in _PASSING:
-            asked = response.headers.get("Retry-After", "")
+        if response.status_code in _TEMPORARY:
+            pause = response.headers.get("Retry-After", "")
             what = f"it answered {response.status_code} {response.reason_phrase}"
-            raise TransientError(what, pause_s=float(asked) if asked.isdecimal() else 0.0)
+            raise TransientError(what, pause_s=float(pause) if pause.isdecimal() else 0.0)
         return response
 
 
 class Connection:
-    """What all requests about a repository have in common.
+    """Retries and error messages for all requests about a repository.
 
     Args:
-        name: Of the repository.
-        token: The user's; never shown, whatever the Hub answers.
-        resume: The command that goes on where this one stops.
-        patience: How long the Hub is waited for.
+        name: Name of the repository.
+        token: The user's token; never shown in messages.
+        resume: The command that continues after an error.
+        retry_policy: Timeouts and pauses.
     """
 
-    def __init__(self, name: str, token: str, resume: str, patience: Patience) -> None:
-        self._name, self._token, self._resume, self._patience = name, token, resume, patience
+    def __init__(self, name: str, token: str, resume: str, retry_policy: RetryPolicy) -> None:
+        self._name, self._token, self._resume, self._retry_policy = (
+            name,
+            token,
+            resume,
+            retry_policy,
+        )
 
     @contextmanager
     def open(self) -> Iterator[None]:
-        """Let requests of this process go through a client whose patience ends."""
-        shown = not are_progress_bars_disabled()
+        """Send all requests of this process through the client with timeouts."""
+        had_bars = not are_progress_bars_disabled()
         disable_progress_bars()
-        set_client_factory(lambda: _Client(self._patience.silence_s))
+        set_client_factory(lambda: _Client(self._retry_policy.silence_s))
         try:
             yield
         finally:
             set_client_factory(default_client_factory)
-            if shown:
+            if had_bars:
                 enable_progress_bars()
 
-    def persist(self, step: Callable[[], Result]) -> Result:
-        """Take a step, again and again while what fails may pass.
+    def retry(self, step: Callable[[], Result]) -> Result:
+        """Call ``step`` until it succeeds, retrying temporary failures.
 
         Args:
-            step: Looks at what there is before it changes anything, so that it may be repeated.
+            step: Must be safe to repeat.
 
         Raises:
-            HubError: If the Hub refuses, or if it does not pass in time.
-            ConflictError: If somebody else stays in the way.
+            HubError: If the Hub refuses, or a failure lasts too long.
+            ConflictError: If another client stays in the way.
         """
-        patience, wait, until = self._patience, self._patience.first_s, None
+        retry_policy, wait, until = self._retry_policy, self._retry_policy.first_s, None
         while True:
             try:
                 return step()
             except Exception as err:
                 failure = self._transient(err)
-            until = until or time.monotonic() + patience.give_up_s
+            until = until or time.monotonic() + retry_policy.give_up_s
             pause = max(wait, failure.pause_s)
             if time.monotonic() + pause > until:
                 kind = ConflictError if failure.in_the_way else HubError
-                raise kind(self.told(failure.what)) from None
+                raise kind(self.message(failure.what)) from None
             what = self._clean(failure.what)
             logger.info("%s: the Hub: %s; trying again in %.0f s", self._name, what, pause)
             time.sleep(pause)
-            wait = min(2 * wait, patience.longest_s)
+            wait = min(2 * wait, retry_policy.longest_s)
 
-    def told(self, what: str) -> str:
-        """A message about what does not work, without the token, whatever the Hub has answered."""
+    def message(self, what: str) -> str:
+        """An error message with the command to continue, and without the token."""
         return self._clean(
-            f"{self._name}: the Hub does not go along: {what}\n"
-            f"what went up is kept; go on with: {self._resume}"
+            f"{self._name}: the upload failed: {what}\n"
+            f"files that were uploaded are kept; continue with: {self._resume}"
         )
 
     def _clean(self, text: str) -> str:
         return text.replace(self._token, "<token>")
 
     def _transient(self, err: Exception) -> TransientError:
-        """What failed, if it may pass.
+        """The failure, if it is temporary.
 
         Raises:
-            Exception: What does not, as an error for the user where it is the Hub's.
+            Exception: Any other error; as a `HubError` if the Hub refused the request.
         """
         cause: BaseException | None = err
-        while cause is not None:  # uploads wrap what goes wrong in them
+        while cause is not None:  # errors of uploads are wrapped
             if isinstance(cause, TransientError):
                 return cause
             if isinstance(cause, HfHubHTTPError):
                 return self._refused(cause)
             if isinstance(cause, OfflineModeIsEnabled):
-                raise HubError(self.told("offline mode is on (HF_HUB_OFFLINE)")) from None
-            if isinstance(cause, OSError) and cause.filename is not None:  # a file of ours
+                raise HubError(self.message("offline mode is on (HF_HUB_OFFLINE)")) from None
+            if isinstance(cause, OSError) and cause.filename is not None:  # a local file
                 raise cause
             cause = cause.__cause__
         if isinstance(err, NONSENSE):
-            return TransientError("it answered something else than it was asked")
+            return TransientError("its answer is not valid")
         if isinstance(err, RuntimeError | OSError):  # uploads that do not go through our client
             return TransientError(f"the transfer broke off ({err.__cause__ or err})")
         raise err
 
     def _refused(self, err: HfHubHTTPError) -> TransientError:
         status = err.response.status_code
-        said = err.server_message or err.response.reason_phrase
-        if status in _IN_THE_WAY:
-            return TransientError(f"it answered {status} ({said})", in_the_way=True)
+        reason = err.server_message or err.response.reason_phrase
+        if status in _CONFLICTS:
+            return TransientError(f"it answered {status} ({reason})", in_the_way=True)
         advice = {
-            401: "; 'hf auth login' with a token that is valid",
-            403: "; use a token that may write to it, or another repository",
+            401: "; run 'hf auth login' with a valid token",
+            403: "; use a token with write access, or another repository",
         }.get(status, "")
-        raise HubError(self.told(f"it answered {status} ({said}){advice}")) from None
+        raise HubError(self.message(f"it answered {status} ({reason}){advice}")) from None

@@ -1,4 +1,4 @@
-"""What may be published: checked on this machine, before anything goes up."""
+"""Local checks of a dataset or checkpoint before it is published."""
 
 from __future__ import annotations
 
@@ -13,23 +13,18 @@ from synthct.dataset.manifest import MANIFEST, read_manifest
 from synthct.dataset.records import front_matter
 from synthct.errors import CheckpointError, PolicyError, RecipeError, VerifyError
 from synthct.licence import Origin, hub_fields, licence_of, terms_of
-from synthct.models.checkpoint import (
-    PACKAGE_PREFIX,
-    CheckpointFiles,
-    find_checkpoint,
-    load_checkpoint,
-)
+from synthct.models.checkpoint import PACKAGE_PREFIX, find_checkpoint, load_checkpoint
 from synthct.models.folder import SUMS, TRAINING
 from synthct.models.layout import INDEX
-from synthct.models.network import described
+from synthct.models.network import CheckpointFiles, described
+from synthct.publish.hub.bundle import CARD, Bundle, Item
 from synthct.publish.hub.leaks import require_no_leaks
-from synthct.publish.hub.parcel import CARD, Item, Parcel
 
 #: An owner and a name, as the Hub allows them.
 _REPO = re.compile(r"[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?/[A-Za-z0-9_](?:[\w.-]*[A-Za-z0-9_])?")
 _LONGEST_REPO = 96
 
-#: A name that git takes for a tag, without what would have to be quoted in an address.
+#: A valid git tag, without characters that need quoting in a URL.
 _TAG = re.compile(r"[A-Za-z0-9](?:[\w.+-]*[A-Za-z0-9])?")
 
 _PICTURE = re.compile(r"!\[[^\]]*\]\(\s*<?([^)\s>]+)>?[^)]*\)")
@@ -37,11 +32,7 @@ _PICTURE_KINDS = (".png", ".jpg", ".jpeg")
 
 
 def require_repo_name(repo: str) -> None:
-    """Refuse what is no name of a repository.
-
-    Raises:
-        RecipeError: If it is not of the form ``USER/NAME``.
-    """
+    """Raise a `RecipeError` if ``repo`` is not a valid ``USER/NAME``."""
     odd = ".." in repo or "--" in repo or repo.endswith(".git") or len(repo) > _LONGEST_REPO
     if odd or not _REPO.fullmatch(repo):
         raise RecipeError(
@@ -56,55 +47,55 @@ def pack(
     tag: str | None = None,
     card: Path | None = None,
     secrets: Sequence[str] = (),
-) -> Parcel:
-    """Check a dataset's version or a checkpoint, and list what of it goes up.
+) -> Bundle:
+    """Check a dataset's version or a checkpoint, and list the files to publish.
 
     Args:
         path: A folder, or the ``package:`` name of a checkpoint.
-        tag: What a checkpoint's version is called; a dataset knows its own.
-        card: A page for a checkpoint, in place of the one in its folder.
-        secrets: What must not be in any file, such as the user's own token.
+        tag: Version of a checkpoint; a dataset has its own.
+        card: A card for a checkpoint, in place of the one in its folder.
+        secrets: Texts that must not be in any file, such as the user's token.
 
     Raises:
         RecipeError: If the options do not fit.
-        VerifyError: If a dataset is not what it says it is.
-        CheckpointError: If a checkpoint cannot be loaded, or says too little of itself.
-        PolicyError: If a licence is unknown or forbids it, or if secrets or paths would go up.
+        VerifyError: If a dataset does not match its manifest.
+        CheckpointError: If a checkpoint cannot be loaded, or lacks metadata.
+        PolicyError: If a licence is unknown or forbids it, or a file has secrets or local paths.
     """
     if (Path(path) / MANIFEST).exists():
         if tag is not None or card is not None:
             option = "--tag" if tag is not None else "--card"
             raise RecipeError(f"{option} is for checkpoints; a dataset has its version and card")
-        parcel = _dataset(Path(path))
+        bundle = _dataset(Path(path))
     elif path.startswith(PACKAGE_PREFIX) or (Path(path) / INDEX).exists():
         if tag is not None and not _TAG.fullmatch(tag):
             raise RecipeError(f"--tag {tag}: write a version such as 1.0.0")
-        parcel = _checkpoint(path, tag, card)
+        bundle = _checkpoint(path, tag, card)
     else:
         raise RecipeError(
             f"{path} is neither a dataset's version (a folder with {MANIFEST}) nor a checkpoint "
             f"(a folder with {INDEX}, or package:NAME)"
         )
-    require_no_leaks(parcel.items, secrets)
-    return parcel
+    require_no_leaks(bundle.items, secrets)
+    return bundle
 
 
-def _dataset(folder: Path) -> Parcel:
+def _dataset(folder: Path) -> Bundle:
     report = verify(folder, level=1)
     if report.findings:
-        shown = "\n".join(f"  {finding}" for finding in report.findings)
-        raise VerifyError(f"{folder} is not what it says it is, so it is not published\n{shown}")
+        listed = "\n".join(f"  {finding}" for finding in report.findings)
+        raise VerifyError(f"{folder} does not match its manifest, so it is not published\n{listed}")
     manifest, lock = read_manifest(folder), read_lock(folder)
     assert manifest is not None, "verify has read it"
     licence = _publishable(locked_origins(lock), lock.licence)
-    listed = [
+    entries = [
         Item(entry.path, folder / entry.path, entry.bytes, entry.sha256) for entry in manifest.files
     ]
-    items = (*listed, Item.of(MANIFEST, folder / MANIFEST))
+    items = (*entries, Item.of(MANIFEST, folder / MANIFEST))
     _require_card(items, licence)
     is_real = any(source.layout != "phantom" for source in lock.sources.values())
     shows_scans = is_real and manifest.release.patch_id is None
-    return Parcel(
+    return Bundle(
         kind="dataset",
         name=manifest.release.name,
         version=manifest.release.version,
@@ -115,9 +106,9 @@ def _dataset(folder: Path) -> Parcel:
     )
 
 
-def _checkpoint(path: str, tag: str | None, card: Path | None) -> Parcel:
+def _checkpoint(path: str, tag: str | None, card: Path | None) -> Bundle:
     files = find_checkpoint(path)
-    if not files.network.is_trained_here:
+    if files.network.section is None:
         raise CheckpointError(f"{described(files)}; only checkpoints of synthct are published")
     lacking = [n for n in (SUMS, TRAINING, CARD) if not (files.folder / n).is_file()]
     if lacking:
@@ -135,7 +126,7 @@ def _checkpoint(path: str, tag: str | None, card: Path | None) -> Parcel:
     items.append(Item.of(CARD, page.encode()))
     _require_card(items, licence)
     _require_unchanged(files, items)
-    return Parcel(
+    return Bundle(
         kind="model",
         name=str(files.training.get("name") or files.name.removeprefix(PACKAGE_PREFIX)),
         version=tag,
@@ -147,11 +138,11 @@ def _checkpoint(path: str, tag: str | None, card: Path | None) -> Parcel:
 
 
 def _publishable(origins: Iterable[Origin], stated: str | None) -> str:
-    """The licence, if all that it follows from is known and allows to pass it on."""
+    """The licence, if those of all origins are known and allow redistribution."""
     chain = list(origins)
     for origin in chain:
         if terms_of(origin.licence) is None:
-            what = "unknown" if origin.licence is None else f"'{origin.licence}', not one known"
+            what = "unknown" if origin.licence is None else f"'{origin.licence}', not a known one"
             raise PolicyError(
                 f"the licence of {origin.name} is {what}, so this is not published; if you may "
                 "pass it on, state it as an SPDX id such as CC-BY-4.0 (of a source: licence in the "
@@ -160,33 +151,33 @@ def _publishable(origins: Iterable[Origin], stated: str | None) -> str:
             )
     licence = licence_of(chain, stated=stated)
     if licence is None:
-        raise PolicyError("nothing is known of what this was made from, so it is not published")
+        raise PolicyError("the sources and their licences are unknown, so this is not published")
     return licence
 
 
 def _require_card(items: Iterable[Item], licence: str) -> None:
-    """Refuse a card that is not there, or whose header is not what the Hub is to be told."""
+    """Raise an error if the card is missing, or its header has another licence."""
     page = next((item for item in items if item.path == CARD), None)
     if page is None:
-        raise VerifyError(f"there is no {CARD}: a dataset or checkpoint goes up with its card")
+        raise VerifyError(f"there is no {CARD}; a dataset or checkpoint is published with its card")
     header = front_matter(page.read().decode("utf-8", "replace"))
     for key, value in hub_fields(licence).items():
         if header.get(key) != value:
             raise PolicyError(
-                f"the header of {CARD} says {key}: {header.get(key)}, from the sources follows "
-                f"{value}; mend the card"
+                f"the header of {CARD} says {key}: {header.get(key)}, but {value} follows from the "
+                "sources; correct the card"
             )
 
 
 def _require_unchanged(files: CheckpointFiles, items: Iterable[Item]) -> None:
-    """Make sure that what goes up is what was checked."""
+    """Raise an error if a file has changed since the check."""
     for item in items:
         if files.hashes.get(item.path, item.sha256) != item.sha256:
             raise CheckpointError(f"checkpoint '{files.name}': {item.path} changed meanwhile")
 
 
 def _page(own: str, card: Path) -> str:
-    """A checkpoint's page: with the header of its folder's card, unless it has one itself."""
+    """The user's card of a checkpoint; without a header, that of the folder's card is added."""
     page = card.read_text(encoding="utf-8")
     if front_matter(page):
         return page
@@ -197,20 +188,22 @@ _END = "\n---\n"
 
 
 def _pictures(page: str, folder: Path) -> Iterator[str]:
-    """The pictures beside a card that it shows."""
+    """Paths of the local pictures that a card shows."""
     for name in sorted(set(_PICTURE.findall(page))):
         path = PurePosixPath(name)
         if "://" in name or path.suffix.lower() not in _PICTURE_KINDS:
             continue
         if path.is_absolute() or ".." in path.parts or (folder / path).is_symlink():
-            raise RecipeError(f"the card shows {name}, which does not lie beside it; move it there")
+            raise RecipeError(f"the card shows {name}, which is not beside the card; move it there")
         if not (folder / path).is_file():
-            raise RecipeError(f"the card shows {name}, which is not there; take it out of the card")
+            raise RecipeError(
+                f"the card shows {name}, which does not exist; remove it from the card"
+            )
         yield path.as_posix()
 
 
 def _terms(licence: str) -> str | None:
-    """Why readers should have to agree first, if it is for the licence."""
+    """Why the licence requires readers to agree to terms; None if it does not."""
     terms = terms_of(licence)
     if terms is None or not terms.non_commercial:
         return None

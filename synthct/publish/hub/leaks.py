@@ -1,4 +1,4 @@
-"""What must not leave a machine: secrets, and paths that tell whose it is."""
+"""Checks for secrets and local paths in files before they are published."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from synthct.errors import PolicyError
-from synthct.publish.hub.parcel import Item
+from synthct.publish.hub.bundle import Item
 
-#: Files that hold no text: pixels and weights.
+#: Suffixes of files without text: pixels and weights.
 _NO_TEXT = (".png", ".jpg", ".jpeg", ".safetensors")
 
 _SECRETS = (
@@ -25,18 +25,18 @@ _HOMES = (r"(?<![\w.~-])/(?:home|Users)/[^/\s\"']+/", r"\b[A-Za-z]:\\+Users\\+")
 
 
 def require_no_leaks(items: Iterable[Item], secrets: Sequence[str] = ()) -> None:
-    """Refuse to let out secrets and paths of this machine.
+    """Raise an error if a file contains a secret or a path of this machine.
 
     Args:
-        items: The files that would go up.
-        secrets: What must not be in any of them, such as the user's own token.
+        items: The files to be published.
+        secrets: Texts that must not be in any file, such as the user's token.
 
     Raises:
-        PolicyError: At the first that is found; names the file, never the secret.
+        PolicyError: For the first one; names the file, never the secret.
         ResourceError: If a file cannot be read.
     """
-    here = [str(folder) for folder in {Path.home(), Path.cwd()} if folder != Path(folder.anchor)]
-    own = "|".join(rf"(?<![\w.~-]){re.escape(folder)}(?![\w-])" for folder in here)
+    folders = [str(path) for path in {Path.home(), Path.cwd()} if path != Path(path.anchor)]
+    own = "|".join(rf"(?<![\w.~-]){re.escape(folder)}(?![\w-])" for folder in folders)
     paths = re.compile("|".join(filter(None, (own, *_HOMES))))
     tokens = re.compile("|".join([*map(re.escape, filter(None, secrets)), *_SECRETS]))
     for item in items:

@@ -1,4 +1,4 @@
-"""A repository on the Hub: what is looked at there, and what is done to it."""
+"""A repository on the Hub, with the requests that publishing needs."""
 
 from __future__ import annotations
 
@@ -26,41 +26,46 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
 )
 
 from synthct.errors import ConflictError, HubError, PolicyError
-from synthct.publish.hub.connection import Connection, Patience, TransientError
-from synthct.publish.hub.parcel import Item, Kind, Stored, Tree
+from synthct.publish.hub.bundle import Item, Kind, Stored, Tree
+from synthct.publish.hub.connection import Connection, RetryPolicy, TransientError
 
 
 @dataclass(frozen=True)
 class Refs:
-    """Where a repository's branches and tags point to."""
+    """Branches and tags of a repository, by name, with their commits."""
 
     branches: dict[str, str]
     tags: dict[str, str]
 
 
 class BranchGoneError(ConflictError):
-    """A branch is not there any more: somebody who does the same has finished and removed it."""
+    """A branch is missing: another client has published the same and removed it."""
 
     def __init__(self, repo: str, branch: str) -> None:
         super().__init__(f"{repo}: somebody else removed branch {branch}; run the command again")
 
 
 class HubRepo:
-    """A repository on the Hub, as one who may write to it sees it.
+    """A repository on the Hub, with write access.
 
     Args:
-        kind: What it holds.
+        kind: Dataset or model.
         name: ``USER/NAME``.
-        token: The user's.
-        resume: The command that goes on where this one stops.
-        patience: How long the Hub is waited for.
+        token: The user's token.
+        resume: The command that continues after an error.
+        retry_policy: Timeouts and pauses.
     """
 
     def __init__(
-        self, kind: Kind, name: str, token: str, resume: str, patience: Patience | None = None
+        self,
+        kind: Kind,
+        name: str,
+        token: str,
+        resume: str,
+        retry_policy: RetryPolicy | None = None,
     ) -> None:
         self.kind, self.name = kind, name
-        self.connection = Connection(name, token, resume, patience or Patience())
+        self.connection = Connection(name, token, resume, retry_policy or RetryPolicy())
         self._api = HfApi(token=token)
         self._headers = build_hf_headers(token=token)
 
@@ -70,17 +75,14 @@ class HubRepo:
         return f"{self._api.endpoint}/{'datasets/' if self.kind == 'dataset' else ''}{self.name}"
 
     def require_writer(self) -> None:
-        """Refuse a token that the Hub does not know, or that may only read."""
-        found = self.connection.persist(self._api.whoami)
-        if found.get("auth", {}).get("accessToken", {}).get("role") == "read":
-            raise HubError(
-                self.connection.told(
-                    "the token may only read; 'hf auth login' with one that may write"
-                )
-            )
+        """Raise an error if the token is invalid or read-only."""
+        user = self.connection.retry(self._api.whoami)
+        if user.get("auth", {}).get("accessToken", {}).get("role") == "read":
+            what = "the token is read-only; run 'hf auth login' with one that may write"
+            raise HubError(self.connection.message(what))
 
     def require_card(self, page: str) -> None:
-        """Let the Hub look at a card before anything goes up."""
+        """Let the Hub validate a card's header before anything is uploaded."""
 
         def step() -> list[str]:
             response = get_session().post(
@@ -92,16 +94,16 @@ class HubRepo:
                 hf_raise_for_status(response)
             return [str(error["message"]) for error in response.json()["errors"]]
 
-        if errors := self.connection.persist(step):
+        if errors := self.connection.retry(step):
             raise PolicyError(f"the Hub refuses the header of the card: {'; '.join(errors)}")
 
     def create(self, *, private: bool, gated: bool) -> None:
-        """Make sure that it is there, and as closed as it is to be.
+        """Create the repository if it does not exist.
 
-        Terms to agree to are set only while it shows no version yet; later they are its owner's.
+        Terms to agree to (``gated``) are set only in a new repository; later they are its owner's.
 
         Raises:
-            PolicyError: If it is to be private, but is there and public.
+            PolicyError: If it must be private, but is public.
         """
 
         def step() -> Any:
@@ -113,25 +115,25 @@ class HubRepo:
                 )
                 return self._api.repo_info(self.name, repo_type=self.kind)
 
-        found = self.connection.persist(step)
-        if private and not found.private:
+        info = self.connection.retry(step)
+        if private and not info.private:
             raise PolicyError(
                 f"{self.name} is public; make it private in its settings, or leave out --private"
             )
-        is_new = {file.rfilename for file in found.siblings or ()} <= {".gitattributes"}
-        if gated and is_new and not found.private and not found.gated:
-            self.connection.persist(
+        is_new = {file.rfilename for file in info.siblings or ()} <= {".gitattributes"}
+        if gated and is_new and not info.private and not info.gated:
+            self.connection.retry(
                 lambda: self._api.update_repo_settings(self.name, repo_type=self.kind, gated="auto")
             )
 
     def refs(self) -> Refs:
         """Its branches and tags."""
-        found = self.connection.persist(
+        refs = self.connection.retry(
             lambda: self._api.list_repo_refs(self.name, repo_type=self.kind)
         )
         return Refs(
-            {ref.name: ref.target_commit for ref in found.branches},
-            {ref.name: ref.target_commit for ref in found.tags},
+            {ref.name: ref.target_commit for ref in refs.branches},
+            {ref.name: ref.target_commit for ref in refs.tags},
         )
 
     def head(self, branch: str) -> str:
@@ -158,10 +160,10 @@ class HubRepo:
                 if isinstance(one, RepoFile)
             }
 
-        return self.connection.persist(step)
+        return self.connection.retry(step)
 
     def read(self, commit: str, path: str, stored: Stored) -> bytes:
-        """A small file of a commit, which must be what the Hub has listed."""
+        """Content of a small file of a commit, checked against the Hub's listing."""
 
         def step() -> bytes:
             url = hf_hub_url(
@@ -171,39 +173,39 @@ class HubRepo:
             hf_raise_for_status(response)
             item = Item.of(path, bytes(response.content))
             if not stored.is_same(item):
-                raise ValueError(f"{path} is not what was asked for")
+                raise ValueError(f"{path} has another hash than listed")
             return item.read()
 
-        return self.connection.persist(step)
+        return self.connection.retry(step)
 
     def title(self, commit: str) -> str:
-        """What was said of a commit when it was made."""
+        """The title of a commit."""
 
         def step() -> str:
-            found = self._api.list_repo_commits(self.name, repo_type=self.kind, revision=commit)
-            return found[0].title if found else ""
+            commits = self._api.list_repo_commits(self.name, repo_type=self.kind, revision=commit)
+            return commits[0].title if commits else ""
 
-        return self.connection.persist(step)
+        return self.connection.retry(step)
 
     def add_branch(self, branch: str, commit: str) -> None:
-        """Begin a branch at a commit; one that is there stays where it is."""
-        self.connection.persist(
+        """Create a branch at a commit, unless it exists."""
+        self.connection.retry(
             lambda: self._api.create_branch(
                 self.name, branch=branch, revision=commit, repo_type=self.kind, exist_ok=True
             )
         )
 
     def remove_branch(self, branch: str) -> None:
-        """Delete a branch, if it is there."""
+        """Delete a branch, if it exists."""
 
         def step() -> None:
             if branch in self.refs().branches:
                 self._api.delete_branch(self.name, branch=branch, repo_type=self.kind)
 
-        self.connection.persist(step)
+        self.connection.retry(step)
 
     def add_tag(self, tag: str, commit: str) -> str:
-        """Set a tag at a commit, if there is none of that name; where it points to now."""
+        """Create a tag at a commit, unless it exists; returns the commit it points to."""
 
         def step() -> str:
             if tag not in (tags := self.refs().tags):
@@ -211,10 +213,10 @@ class HubRepo:
                 return commit
             return tags[tag]
 
-        return self.connection.persist(step)
+        return self.connection.retry(step)
 
     def upload(self, item: Item, branch: str) -> None:
-        """Send a large file, unless the Hub has it: what it lacks is sent, and checked by it.
+        """Upload a large file, unless the Hub has it.
 
         Raises:
             BranchGoneError: If the branch is not there.
@@ -234,7 +236,7 @@ class HubRepo:
             except RevisionNotFoundError:
                 raise BranchGoneError(self.name, branch) from None
 
-        self.connection.persist(step)
+        self.connection.retry(step)
 
     def commit(
         self,
@@ -247,19 +249,19 @@ class HubRepo:
         delete: Iterable[str] = (),
         parent: str | None = None,
     ) -> str:
-        """Commit to a branch, once; the new commit. To be taken as a step of ``persist``.
+        """Commit to a branch, without retries; returns the new commit.
 
         Args:
-            branch: The branch.
-            title: Of the commit.
-            add: Files that are sent, unless the Hub has them.
+            branch: Name of the branch.
+            title: Title of the commit.
+            add: Files to add.
             copy: Large files that the Hub has, by their names in ``copied_from``.
             copied_from: A commit.
-            delete: Names of files.
-            parent: What the branch must point to; None: whatever it does.
+            delete: Names of files to delete.
+            parent: The commit that the branch must point to; None for any.
 
         Raises:
-            BranchGoneError: If the branch is not there.
+            BranchGoneError: If the branch is missing.
         """
         operations: list[CommitOperationAdd | CommitOperationCopy | CommitOperationDelete] = [
             *(_addition(item) for item in add),

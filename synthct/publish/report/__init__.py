@@ -1,4 +1,4 @@
 """One self-contained HTML page of a finished dataset: its samples, measures and evaluation.
 
-A page holds everything itself and fetches nothing; whatever comes from a dataset is text in it.
+The page loads nothing from elsewhere, and all text from the dataset is escaped.
 """

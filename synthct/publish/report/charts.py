@@ -1,4 +1,4 @@
-"""Small charts: where their marks lie, as inline SVG coloured by the page, and as pictures."""
+"""Small charts, as inline SVG coloured by the page and as raster pictures."""
 
 from __future__ import annotations
 
@@ -36,13 +36,7 @@ _DASH, _GAP = 4, 3
 
 
 class Series(NamedTuple):
-    """One distribution.
-
-    Attributes:
-        name: What it is.
-        css: CSS class that colours it.
-        counts: Of each bin.
-    """
+    """One distribution, as counts per bin, with the CSS class of its colour."""
 
     name: str
     css: str
@@ -54,8 +48,8 @@ class Mark(NamedTuple):
 
     Attributes:
         kind: A line through all points, a bar between two corners, or a dashed line.
-        css: CSS class that colours it.
-        points: Places on the chart.
+        css: CSS class of its colour.
+        points: Positions on the chart.
     """
 
     kind: Literal["line", "bar", "dashes"]
@@ -69,8 +63,8 @@ class Chart:
 
     Attributes:
         title: Read aloud by screen readers.
-        marks: From the bottom up, without the axis.
-        ticks: Place along the axis and number.
+        marks: Shapes from bottom to top, without the axis.
+        ticks: Position along the axis and number.
     """
 
     title: str
@@ -79,7 +73,7 @@ class Chart:
 
 
 def lines(title: str, edges: Numbers, series: Sequence[Series]) -> Chart:
-    """Distributions over each other, each with the same area.
+    """Overlaid distributions, each with the same area.
 
     Args:
         title: Read aloud by screen readers.
@@ -101,12 +95,12 @@ def lines(title: str, edges: Numbers, series: Sequence[Series]) -> Chart:
 def bars(
     title: str, edges: Numbers, series: Sequence[Series], limits: Sequence[float] = ()
 ) -> Chart:
-    """Counts on top of each other, and limits as upright lines.
+    """Stacked counts, with limits as vertical lines.
 
     Args:
         title: Read aloud by screen readers.
         edges: (N + 1,), of the bins.
-        series: Counts of N bins, the lowest first.
+        series: Counts of N bins, from bottom to top.
         limits: Values on the axis.
     """
     total = np.sum([s.counts for s in series], axis=0)
@@ -129,7 +123,7 @@ def bars(
 
 
 def svg(chart: Chart) -> str:
-    """A chart as an element of a page."""
+    """A chart as an SVG element."""
     text = "".join(
         f'<text x="{x:.1f}" y="{HEIGHT - 7}" text-anchor="{_anchor(x)}">{number}</text>'
         for x, number in chart.ticks
@@ -186,7 +180,7 @@ def _axis(chart: Chart) -> Iterator[Mark]:
 
 
 def _anchor(x: float) -> str:
-    """Which part of a number is at its tick, so that it does not leave the chart."""
+    """Alignment of a number at its tick, so that it stays within the chart."""
     return "start" if x < 30 else "end" if x > WIDTH - 30 else "middle"
 
 

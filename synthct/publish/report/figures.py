@@ -1,7 +1,7 @@
-"""Files that a report adds for a page of the user's own: pictures as PNG, and a Markdown text.
+"""Further files of a report: PNG pictures, and a Markdown text for a web page of the user's.
 
-A version's card is part of the version and was written before it could be evaluated; these files
-stand beside the version and name its content id.
+A version's card is written before its evaluation and never changes; these files are separate and
+contain the content id.
 """
 
 from __future__ import annotations
@@ -17,41 +17,35 @@ from synthct.dataset.tiles import TEXT, Rgb, captioned, contact_sheet, windowed
 from synthct.evaluate.results import Evaluation
 from synthct.evaluate.tables import results_markdown
 from synthct.publish.report.charts import COLOURS, rasterise
-from synthct.publish.report.gather import ANYTHING, Gathered
 from synthct.publish.report.panels import Panel, measure_panels, tissue_panels
-from synthct.publish.report.pictures import Piece, masked, outlined
+from synthct.publish.report.pictures import MaskCrop, masked, outlined
+from synthct.publish.report.report_data import ANYTHING, ReportData
 from synthct.volume.intensity import window_for
 
-#: Rows of the samples' picture, and the side of its tiles in pixels; charts beside each other.
+#: Rows of the samples' picture, the side of its tiles in pixels, and charts per row.
 _SHEET_ROWS, _TILE, _CHARTS = 8, 200, 3
 
-#: Letters of a line beneath a chart.
+#: Characters of a line below a chart.
 _LINE = 56
 
 
-def samples_sheet(gathered: Gathered) -> bytes | None:
-    """Masked input, paintings and original of some masks as PNG; None if there is no sample."""
-    number = len(gathered.pieces)
-    shown = min(_SHEET_ROWS, number)
-    chosen = [gathered.pieces[n * number // shown] for n in range(shown)]
-    return contact_sheet([_strip(pieces) for pieces in chosen], columns=1)
+def samples_sheet(data: ReportData) -> bytes | None:
+    """Masked input, paintings and original of some masks as PNG; None without samples."""
+    number = len(data.crops)
+    rows = min(_SHEET_ROWS, number)
+    chosen = [data.crops[n * number // rows] for n in range(rows)]
+    return contact_sheet([_strip(crops) for crops in chosen], columns=1)
 
 
-def charts_sheet(gathered: Gathered) -> bytes | None:
-    """HU real against synthetic, and the measures, as PNG; None if there is no chart."""
-    panels = [*tissue_panels(gathered), *measure_panels(gathered)]
+def charts_sheet(data: ReportData) -> bytes | None:
+    """HU of real and synthetic tissue, and the measures, as PNG; None without charts."""
+    panels = [*tissue_panels(data), *measure_panels(data)]
     return contact_sheet([_captioned(panel) for panel in panels], columns=_CHARTS)
 
 
-def card_text(gathered: Gathered, evaluation: Evaluation | None, pictures: Sequence[str]) -> str:
-    """The results and pictures as a text for a dataset's page, in Markdown.
-
-    Args:
-        gathered: What is shown of the dataset.
-        evaluation: Its results, if it was evaluated.
-        pictures: Names of the pictures that there are.
-    """
-    release = gathered.dataset.manifest.release
+def card_text(data: ReportData, evaluation: Evaluation | None, pictures: Sequence[str]) -> str:
+    """The results (if there are any) and pictures as Markdown."""
+    release = data.dataset.manifest.release
     head = (
         f"# {code(release.name)} {code(release.version)}\n\nContent {code(release.content_id)}.\n"
     )
@@ -61,23 +55,23 @@ def card_text(gathered: Gathered, evaluation: Evaluation | None, pictures: Seque
 
 def _captioned(panel: Panel) -> Rgb:
     keys = [[(series.name, COLOURS[series.css])] for series in panel.series]
-    plain = panel.note.replace("²", "2")  # which the built-in font has not
+    plain = panel.note.replace("²", "2")  # missing in the built-in font
     note = [[(line, TEXT)] for line in textwrap.wrap(plain, _LINE)]
     return captioned(rasterise(panel.chart), [[(panel.name[:_LINE], TEXT)], *keys, *note])
 
 
-def _strip(pieces: Sequence[Piece]) -> Rgb:
-    first = pieces[0]
+def _strip(crops: Sequence[MaskCrop]) -> Rgb:
+    first = crops[0]
     label = first.columns.get("label")
     window = window_for(label, first.columns.get("replaced_mean_hu"))
-    pictures = [masked(first, window), *(outlined(p.painted, p.mask, window) for p in pieces)]
+    pictures = [masked(first, window), *(outlined(p.painted, p.mask, window) for p in crops)]
     pictures += [] if first.original is None else [windowed(first.original, window)]
     tiles = np.hstack([_tile(picture, first.size_mm) for picture in pictures])
     return captioned(tiles, [[(f"{first.columns['mask_id']}: {label or ANYTHING}", TEXT)]])
 
 
 def _tile(picture: Rgb, size_mm: tuple[float, float]) -> Rgb:
-    """A picture in a square, its pixels as tall and wide as in the body."""
+    """A picture in a square, with the correct aspect ratio in mm."""
     scale = _TILE / max(size_mm)
     height, width = (max(1, round(length * scale)) for length in size_mm)
     square = Image.new("RGB", (_TILE, _TILE))

@@ -1,4 +1,4 @@
-"""The template of the page, and files and pictures in the form that it takes."""
+"""The template of the page, and its inputs: pictures, scripts and styles."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _WIDTH = 180
 
 
 class Picture(NamedTuple):
-    """The same in several windows, one of which is shown.
+    """A picture in several windows, one of which is visible.
 
     Attributes:
-        name: What it shows.
-        images: Data URI by the class of its window.
+        name: Caption.
+        images: CSS class of the window to data URI.
         width: In pixels.
         height: In pixels.
-        notes: Lines beneath the name.
+        notes: Lines below the caption.
     """
 
     name: str
@@ -38,14 +38,14 @@ class Picture(NamedTuple):
 def pictured(
     name: str, pictures: Mapping[str, Rgb], size_mm: tuple[float, float], notes: Sequence[str] = ()
 ) -> Picture:
-    """A picture of height and width ``size_mm``, by the class of its window."""
+    """A picture of height and width ``size_mm``, from arrays by window."""
     height, width = size_mm
     uris = {key: data_uri(picture) for key, picture in pictures.items()}
     return Picture(name, uris, _WIDTH, round(_WIDTH * height / width), notes)
 
 
 def fill_template(values: Mapping[str, Any]) -> str:
-    """``page.html`` with values, which are escaped wherever they stand."""
+    """Render ``page.html``; all values are escaped."""
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -54,11 +54,11 @@ def fill_template(values: Mapping[str, Any]) -> str:
 
 
 def asset(name: str) -> str:
-    """A text file that comes with this package."""
+    """A text file of this package."""
     return files("synthct.publish.report").joinpath(*name.split("/")).read_text(encoding="utf-8")
 
 
 def hashed(source: str) -> str:
-    """A script or style as a content security policy names it."""
+    """The hash of a script or style for a content security policy."""
     digest = hashlib.sha256(source.encode()).digest()
     return f"'sha256-{base64.b64encode(digest).decode()}'"

@@ -1,4 +1,4 @@
-"""Lesions that neighbouring slices of a dataset show in 3D: which are shown, and their voxels."""
+"""Selection of lesions with several neighbouring slices for the 3D viewer, and their voxels."""
 
 from __future__ import annotations
 
@@ -13,21 +13,18 @@ from synthct.publish.report.pictures import CONTEXT, around
 from synthct.volume import Box, Index3, Volume
 from synthct.volume.views import VIEW_AXIS, View
 
-#: A lesion is worth scrolling through from so many slices on; so many lesions are shown.
+#: Least number of slices of a lesion for the viewer, and most lesions on a page.
 LEAST_SLICES, MOST = 3, 6
 
-#: It is shown with so much around it, unless that would be so many voxels, which a page must hold.
+#: Side of the shown surroundings, and most voxels of a lesion in the page.
 _SIDE_MM, _VOXELS = 120.0, 600_000
 
 
 def choose_lesions(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """Lesions from all over a dataset, of each the painting that has most neighbouring slices.
-
-    Args:
-        rows: Flat columns of all painted rows.
+    """Lesions spread over a dataset; of each the painting with the most neighbouring slices.
 
     Returns:
-        The ids of the samples of each, in the order of the slices.
+        For each lesion its sample ids, in the order of the slices.
     """
     thickest: dict[str, list[Mapping[str, Any]]] = {}
     for run in neighbours(rows):
@@ -40,21 +37,21 @@ def choose_lesions(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     return [[str(row["sample_id"]) for row in run] for run in chosen]
 
 
-def bring_together(rows: Sequence[Mapping[str, Any]]) -> Sample:
-    """One painting of a lesion with its surroundings, as thick as there are slices.
+def stack_lesion(rows: Sequence[Mapping[str, Any]]) -> Sample:
+    """One painting of a lesion with its surroundings, as a volume.
 
     Args:
-        rows: Stored rows of its slices, of one painting, in any order.
+        rows: Stored rows of the slices of one painting, in any order.
 
     Raises:
-        VerifyError: If one is damaged, or they are not on one grid.
+        VerifyError: If one is damaged, or their grids differ.
     """
     whole = stack(sorted(rows, key=lambda row: int(row["slice_index"])))
     return whole.crop(_surroundings(whole.volume("mask"), whole.view))
 
 
 def _surroundings(mask: Volume, view: View) -> Box:
-    """A box around a mask, square in the plane of the view as far as the slices go."""
+    """A box around a mask, square in the plane of the view, within the slices."""
     tight = Box.around(mask.array) or Box.whole(mask.shape)
     across = [axis for axis in range(3) if axis != VIEW_AXIS[view]]
     extent_mm = max(tight.shape[axis] * mask.spacing_mm[axis] for axis in across)
@@ -70,7 +67,7 @@ def _surroundings(mask: Volume, view: View) -> Box:
 
 
 def middle(lesion: Sample) -> Index3:
-    """The voxel to look at first: in the slice with the largest area, amid the mask."""
+    """The voxel to show first: the median of the mask in its largest slice."""
     axis = VIEW_AXIS[lesion.view]
     across = tuple(n for n in range(3) if n != axis)
     index = int(np.argmax(np.count_nonzero(lesion.mask, axis=across)))

@@ -1,4 +1,4 @@
-"""The report as one HTML page: everything in it, nothing fetched, every name inert."""
+"""The report as one HTML page."""
 
 from __future__ import annotations
 
@@ -11,45 +11,40 @@ from synthct.dataset.markdown import figure
 from synthct.dataset.tiles import windowed
 from synthct.evaluate.results import Evaluation
 from synthct.evaluate.tables import Grid, compared, groups_grid, sections
-from synthct.metrics import MEASURES
+from synthct.metrics.table import MEASURES
 from synthct.publish.report import viewer
 from synthct.publish.report.charts import svg
-from synthct.publish.report.gather import ANYTHING, JUDGED, Gathered, badness
 from synthct.publish.report.html import asset, fill_template, hashed, pictured
 from synthct.publish.report.panels import measure_panels, tissue_panels
 from synthct.publish.report.pictures import (
     DIFFERENCE_HU,
     WINDOWS,
-    Piece,
+    MaskCrop,
     difference,
     masked,
     outlined,
 )
+from synthct.publish.report.report_data import ANYTHING, RANKED_MEASURES, ReportData, badness
 
 _WINDOW_NAMES = {"soft": "soft tissue", "lung": "lung", "bone": "bone"}
 
-#: Of a sample, told beneath its picture.
+#: Measures in the caption of a sample's picture.
 _CAPTION = ("seam_ratio", "texture_ratio", "hu_wasserstein", "mask_adherence")
 
 
-def render(found: Gathered, evaluation: Evaluation | None) -> str:
-    """The page.
-
-    Args:
-        found: What is shown of the dataset.
-        evaluation: Its results, if it was evaluated.
-    """
-    release = found.dataset.manifest.release
+def render(data: ReportData, evaluation: Evaluation | None) -> str:
+    """The page as HTML; ``evaluation`` is None if the dataset was not evaluated."""
+    release = data.dataset.manifest.release
     style, script = asset("page.css"), asset("page.js")
-    run = [script, *(viewer.scripts() if found.lesions else ())]
+    run = [script, *(viewer.scripts() if data.lesions else ())]
     policy = (
         f"default-src 'none'; img-src data:; style-src {hashed(style)}; "
         f"script-src {' '.join(map(hashed, run))}; base-uri 'none'; form-action 'none'"
     )
     orders = [
         name
-        for name in JUDGED
-        if any(badness(p.columns, name) is not None for ps in found.pieces for p in ps)
+        for name in RANKED_MEASURES
+        if any(badness(p.columns, name) is not None for ps in data.crops for p in ps)
     ]
     return fill_template(
         {
@@ -58,14 +53,14 @@ def render(found: Gathered, evaluation: Evaluation | None) -> str:
             "style": style,
             "script": script,
             "policy": policy,
-            "found": found,
-            "rejected": _rejected(found),
-            "reasons": Counter(one.reason for one in found.rejected),
+            "data": data,
+            "rejected": _rejected(data),
+            "reasons": Counter(one.reason for one in data.rejected),
             "windows": _WINDOW_NAMES,
             "difference_hu": DIFFERENCE_HU,
             "orders": orders,
-            "masks": [_mask(pieces) for pieces in found.pieces],
-            "viewer": viewer.section(found.lesions),
+            "masks": [_mask(crops) for crops in data.crops],
+            "viewer": viewer.section(data.lesions),
             "measure_panels": measure_panels,
             "tissue_panels": tissue_panels,
             "svg": svg,
@@ -74,11 +69,11 @@ def render(found: Gathered, evaluation: Evaluation | None) -> str:
     )
 
 
-def _rejected(found: Gathered) -> str:
-    lost = len(found.rejected)
+def _rejected(data: ReportData) -> str:
+    lost = len(data.rejected)
     if not lost:
         return "none rejected"
-    total = lost + len(found.rows)
+    total = lost + len(data.rows)
     return f"{lost:,} of {total:,} rejected ({100 * lost / total:.1f} %)"
 
 
@@ -101,25 +96,25 @@ def _results(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def _mask(pieces: Sequence[Piece]) -> dict[str, Any]:
-    first = pieces[0]
+def _mask(crops: Sequence[MaskCrop]) -> dict[str, Any]:
+    first = crops[0]
     bad: dict[str, float] = {}
-    for piece in pieces:
-        for name in JUDGED:
-            value = badness(piece.columns, name)
+    for crop in crops:
+        for name in RANKED_MEASURES:
+            value = badness(crop.columns, name)
             if value is not None:
                 bad[name] = max(value, bad.get(name, value))
     inputs = {k: masked(first, w) for k, w in WINDOWS.items()}
     figures = [pictured("masked input", inputs, first.size_mm)]
-    for number, piece in enumerate(pieces):
-        base = first.painted if piece.original is None else piece.original
-        name = f"painted {number + 1}" if len(pieces) > 1 else "painted"
-        pictures = {k: outlined(piece.painted, piece.mask, w) for k, w in WINDOWS.items()}
-        figures.append(pictured(name, pictures, piece.size_mm, _caption(piece)))
-        if piece.original is not None or number > 0:
-            to = "to the original" if piece.original is not None else "to painted 1"
-            change = difference(piece.painted, base)
-            figures.append(pictured(f"{name}, difference {to}", {"": change}, piece.size_mm))
+    for number, crop in enumerate(crops):
+        base = first.painted if crop.original is None else crop.original
+        name = f"painted {number + 1}" if len(crops) > 1 else "painted"
+        pictures = {k: outlined(crop.painted, crop.mask, w) for k, w in WINDOWS.items()}
+        figures.append(pictured(name, pictures, crop.size_mm, _caption(crop)))
+        if crop.original is not None or number > 0:
+            to = "to the original" if crop.original is not None else "to painted 1"
+            change = difference(crop.painted, base)
+            figures.append(pictured(f"{name}, difference {to}", {"": change}, crop.size_mm))
     if first.original is not None:
         original = {k: windowed(first.original, w) for k, w in WINDOWS.items()}
         figures.append(pictured("original", original, first.size_mm))
@@ -128,21 +123,21 @@ def _mask(pieces: Sequence[Piece]) -> dict[str, Any]:
         "mask_id": first.columns["mask_id"],
         "label": first.columns.get("label") or ANYTHING,
         "pictures": figures,
-        "details": {str(piece.columns["sample_id"]): _details(piece) for piece in pieces},
+        "details": {str(crop.columns["sample_id"]): _details(crop) for crop in crops},
     }
 
 
-def _caption(piece: Piece) -> list[str]:
+def _caption(crop: MaskCrop) -> list[str]:
     return [
         f"{name} {figure(float(value))}"
         for name in _CAPTION
-        if (value := piece.columns.get(name)) is not None
+        if (value := crop.columns.get(name)) is not None
     ]
 
 
-def _details(piece: Piece) -> str:
+def _details(crop: MaskCrop) -> str:
     """Measures and provenance as indented JSON."""
-    measures = {n: piece.columns[n] for n in MEASURES if piece.columns.get(n) is not None}
+    measures = {n: crop.columns[n] for n in MEASURES if crop.columns.get(n) is not None}
     return json.dumps(
-        {"measures": measures, "provenance": piece.provenance}, indent=1, ensure_ascii=False
+        {"measures": measures, "provenance": crop.provenance}, indent=1, ensure_ascii=False
     )

@@ -1,4 +1,4 @@
-"""The charts of a report and their captions: measures of the samples, HU real and painted."""
+"""The charts of a report with captions: measures of the samples, HU of real and painted tissue."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ from typing import Any
 import numpy as np
 
 from synthct.dataset.markdown import figure
-from synthct.metrics import MEASURES, Measure
+from synthct.metrics.measure import Measure
+from synthct.metrics.table import MEASURES
 from synthct.publish.report.charts import Chart, Numbers, Series, bars, lines
-from synthct.publish.report.gather import HU_EDGES, Gathered, Tissue
+from synthct.publish.report.report_data import HU_EDGES, ReportData, Tissue
 from synthct.recipe.quality import Limits
 
-#: Bins of a measure's histogram, and the share of HU that a chart leaves out at either end.
+#: Bins of a measure's histogram, and the share of HU that a chart cuts off at either end.
 _BINS, _TAIL = 30, 0.002
 
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """A chart with its words.
+    """A chart with its texts.
 
     Attributes:
         name: The measure, or the label.
         chart: The chart.
-        series: What is in it.
-        note: One line beneath the chart: what is shown, its median, how many were rejected.
+        series: Its series, for the legend.
+        note: One line below the chart: description, median, number of rejected samples.
     """
 
     name: str
@@ -35,39 +36,39 @@ class Panel:
     note: str = ""
 
 
-def measure_panels(gathered: Gathered) -> Iterator[Panel]:
-    """A histogram of each measure that is not the same for all samples."""
+def measure_panels(data: ReportData) -> Iterator[Panel]:
+    """A histogram of each measure that varies over the samples."""
     for measure in MEASURES.values():
-        panel = _histogram(gathered, measure)
+        panel = _histogram(data, measure)
         if panel is not None:
             yield panel
 
 
-def tissue_panels(gathered: Gathered) -> Iterator[Panel]:
-    """The HU of each label: as painted, as they were before, and of real tissue."""
-    for label, tissue in gathered.tissue.items():
+def tissue_panels(data: ReportData) -> Iterator[Panel]:
+    """The HU of each label: painted, before painting, and of real tissue."""
+    for label, tissue in data.tissue.items():
         yield _tissue(label, tissue)
 
 
-def _histogram(gathered: Gathered, measure: Measure) -> Panel | None:
-    """Samples, accepted and rejected, by value; None if the measure has one value or none."""
+def _histogram(data: ReportData, measure: Measure) -> Panel | None:
+    """Histogram of accepted and rejected samples; None if the measure is constant or undefined."""
     name = measure.name
-    kept = _defined(row.get(name) for row in gathered.rows)
-    lost = _defined(one.columns.get(name) for one in gathered.rejected)
+    kept = _defined(row.get(name) for row in data.rows)
+    lost = _defined(one.columns.get(name) for one in data.rejected)
     both = np.concatenate([kept, lost])
     if not len(both) or both.min() == both.max():
         return None
     low, high = np.quantile(both, [0.005, 0.995])
     if low == high:
         low, high = both.min(), both.max()
-    limits = _ends(gathered.limits.get(name))
+    limits = _ends(data.limits.get(name))
     low, high = min([low, *limits]), max([high, *limits])
     edges = np.linspace(low, high, _BINS + 1)
     series = (
         Series(f"accepted ({len(kept):,})", "accepted", _binned(kept, edges)),
         Series(f"rejected ({len(lost):,})", "rejected", _binned(lost, edges)),
     )
-    broken = sum(one.measure == name for one in gathered.rejected)
+    broken = sum(one.measure == name for one in data.rejected)
     rejected = f"; {broken:,} rejected by it" if broken else ""
     median = f"median {figure(float(np.median(kept)))}" if len(kept) else "none accepted"
     return Panel(
@@ -81,8 +82,8 @@ def _histogram(gathered: Gathered, measure: Measure) -> Panel | None:
 def _tissue(label: str, tissue: Tissue) -> Panel:
     named = (
         ("painted", "painted", tissue.painted),
-        ("replaced, before painting", "before", tissue.before),
-        ("real of the label, outside of the mask", "real", tissue.elsewhere),
+        ("replaced tissue, before painting", "before", tissue.before),
+        ("real tissue of the label, outside the mask", "real", tissue.elsewhere),
     )
     kept = [(name, css, counts) for name, css, counts in named if counts.any()]
     shares = [np.cumsum(counts) / counts.sum() for _, _, counts in kept]

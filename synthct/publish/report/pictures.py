@@ -1,4 +1,4 @@
-"""What is shown of a sample: the surroundings of its mask, in windows, and what has changed."""
+"""Pictures of a sample: the surroundings of its mask in several windows, and the difference."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ Region = npt.NDArray[np.bool_]
 
 WINDOWS: Mapping[str, Window] = {"soft": SOFT_TISSUE, "lung": LUNG, "bone": BONE}
 
-#: A piece is so many times the larger extent of its mask, and at least so many millimetres.
+#: Side of a crop: a multiple of the mask's larger extent, and at least a number of mm.
 CONTEXT, LEAST_MM = 1.6, 40.0
 
-#: A change by so many HU has the full colour.
+#: Difference in HU with the full colour.
 DIFFERENCE_HU = 200
 
 _OUTLINE, _HIDDEN = (255, 196, 0), (52, 84, 132)
 
 
 @dataclass(frozen=True, eq=False)
-class Piece:
+class MaskCrop:
     """The surroundings of a mask.
 
     Attributes:
         painted: HU (rows, columns).
-        original: HU before painting; None where the dataset does not keep it.
+        original: HU before painting; None if the dataset does not keep it.
         mask: Boolean (rows, columns).
         spacing_mm: Size of a pixel along rows' and along columns' index.
         columns: The flat columns of the row.
-        provenance: How the sample came about.
+        provenance: The sample's provenance.
     """
 
     painted: Hu
@@ -57,15 +57,10 @@ class Piece:
         return rows * self.spacing_mm[0], columns * self.spacing_mm[1]
 
 
-def cut(sample: Sample, columns: Mapping[str, Any]) -> Piece:
-    """The square around a sample's mask, as far as the slice goes.
-
-    Args:
-        sample: One slice.
-        columns: Its row, of which the flat columns are kept.
-    """
-    shown, spacing = sample.pictures, sample.pixel_mm
-    mask = shown["mask"]
+def crop_around_mask(sample: Sample, columns: Mapping[str, Any]) -> MaskCrop:
+    """The square around a sample's mask, within the slice."""
+    pictures, spacing = sample.pictures, sample.pixel_mm
+    mask = pictures["mask"]
     hits = [np.flatnonzero(mask.any(axis=1 - axis)) for axis in (0, 1)]
     if any(len(hit) == 0 for hit in hits):
         hits = [np.arange(length) for length in mask.shape]
@@ -75,9 +70,9 @@ def cut(sample: Sample, columns: Mapping[str, Any]) -> Piece:
         around(int(hit[0] + hit[-1]) // 2, round(side_mm / s), length)
         for hit, s, length in zip(hits, spacing, mask.shape, strict=True)
     )
-    return Piece(
-        painted=shown["image"][part].copy(),  # a view would keep the whole slice
-        original=shown["original"][part].copy() if "original" in shown else None,
+    return MaskCrop(
+        painted=pictures["image"][part].copy(),  # a view would keep the whole slice
+        original=pictures["original"][part].copy() if "original" in pictures else None,
         mask=mask[part].copy(),
         spacing_mm=spacing,
         columns={k: v for k, v in columns.items() if isinstance(v, str | int | float | None)},
@@ -85,27 +80,27 @@ def cut(sample: Sample, columns: Mapping[str, Any]) -> Piece:
     )
 
 
-def masked(piece: Piece, window: Window) -> Rgb:
-    """What was left to whoever painted: the mask is blue, which no tissue is."""
+def masked(crop: MaskCrop, window: Window) -> Rgb:
+    """The model's input: the slice with the mask in blue."""
     hidden: Rgb = np.where(
-        piece.mask[..., None], np.array(_HIDDEN, np.uint8), windowed(piece.painted, window)
+        crop.mask[..., None], np.array(_HIDDEN, np.uint8), windowed(crop.painted, window)
     )
     return hidden
 
 
 def outlined(hu: Hu, mask: Region, window: Window) -> Rgb:
-    """What was painted; the line runs just outside of the mask and covers nothing inside."""
+    """A picture with a line just outside of the mask."""
     picture = windowed(hu, window)
     picture[rim(mask)] = _OUTLINE
     return picture
 
 
 def rim(mask: npt.NDArray[np.bool_], across: int | None = None) -> npt.NDArray[np.bool_]:
-    """The line that runs just outside of a region, in the plane of its slices.
+    """The pixels just outside of a region, in the plane of its slices.
 
     Args:
         mask: Boolean (rows, columns), or (I, J, K) of slices.
-        across: The axis that the slices lie across; None for a picture.
+        across: The axis across the slices; None for a picture.
     """
     near = np.zeros_like(mask)
     for axis in range(mask.ndim):
@@ -117,7 +112,7 @@ def rim(mask: npt.NDArray[np.bool_], across: int | None = None) -> npt.NDArray[n
 
 
 def difference(hu: Hu, base: Hu) -> Rgb:
-    """What has changed: brighter is red, darker is blue, the same is white."""
+    """Difference in HU: brighter is red, darker is blue, unchanged is white."""
     share = np.clip((hu.astype(np.float64) - base) / DIFFERENCE_HU, -1, 1)
     fade = np.rint(255 * (1 - np.abs(share))).astype(np.uint8)
     full = np.full_like(fade, 255)
@@ -127,7 +122,7 @@ def difference(hu: Hu, base: Hu) -> Rgb:
 
 
 def data_uri(picture: Rgb) -> str:
-    """A picture as the address of an image that needs no file."""
+    """A picture as a PNG data URI."""
     grey = bool((picture == picture[..., :1]).all())
     buffer = io.BytesIO()
     Image.fromarray(picture[..., 0] if grey else picture).save(buffer, "PNG", compress_level=9)
@@ -135,7 +130,7 @@ def data_uri(picture: Rgb) -> str:
 
 
 def around(centre: int, side: int, length: int) -> slice:
-    """So many pixels around one, as far as a picture of ``length`` pixels goes."""
+    """``side`` pixels around ``centre``, within a picture of ``length`` pixels."""
     side = min(side, length)
     start = max(0, min(centre - side // 2, length - side))
     return slice(start, start + side)

@@ -1,7 +1,7 @@
-"""The section of a page in which lesions are scrolled through, in NiiVue.
+"""The 3D section of a page: a NiiVue viewer for lesions.
 
-Library and volumes stand in the page, packed, and are opened when they are asked for. What needs
-no script is there without it: slices of each lesion as flat pictures.
+Library and volumes are in the page, compressed, and are opened on demand. Without scripts, the page
+shows some slices of each lesion as pictures.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from typing import Any
 import numpy as np
 
 from synthct.dataset.sample import Sample
-from synthct.publish.report.gather import ANYTHING
 from synthct.publish.report.html import Picture, asset, pictured
 from synthct.publish.report.lesions import LEAST_SLICES, middle
 from synthct.publish.report.pictures import WINDOWS, outlined, rim
+from synthct.publish.report.report_data import ANYTHING
 from synthct.volume import Box, Volume, nifti_bytes
 from synthct.volume.views import VIEW_AXIS
 
-#: Slices of a lesion that are shown as pictures.
+#: Most slices of a lesion that are shown as pictures.
 _PICTURES = 6
 
 _LIBRARY, _SCRIPT, _LICENCES = "vendor/niivue.umd.js", "viewer.js", "vendor/LICENSES.txt"
 
 
 def scripts() -> tuple[str, str]:
-    """What a page with this section runs: its own script, and the library that this loads."""
+    """The scripts of this section: its own, and the library."""
     return asset(_SCRIPT), asset(_LIBRARY)
 
 
 def section(lesions: Sequence[Sample]) -> dict[str, Any] | None:
-    """What the template needs for the section; None if there are no lesions."""
+    """The template's values for the section; None without lesions."""
     if not lesions:
         return None
     script, library = scripts()
@@ -67,12 +67,12 @@ def _lesion(lesion: Sample) -> dict[str, Any]:
 
 
 def _pictures(lesion: Sample) -> Iterator[Picture]:
-    """Some slices of a lesion, evenly from its first to its last."""
+    """Some slices of a lesion, evenly spaced from the first to the last."""
     axis = VIEW_AXIS[lesion.view]
     thick = lesion.shape[axis]
     for index in np.unique(np.linspace(0, thick - 1, min(_PICTURES, thick)).round().astype(int)):
-        shown = lesion.crop(Box.whole(lesion.shape).slab(axis, int(index))).pictures
-        hu, mask = shown["image"], shown["mask"]
+        flat = lesion.crop(Box.whole(lesion.shape).slab(axis, int(index))).pictures
+        hu, mask = flat["image"], flat["mask"]
         pictures = {key: outlined(hu, mask, window) for key, window in WINDOWS.items()}
         rows_mm, columns_mm = lesion.pixel_mm
         size_mm = hu.shape[0] * rows_mm, hu.shape[1] * columns_mm

@@ -17,15 +17,15 @@ from diffusers.training_utils import EMAModel
 
 from synthct.build.references import learn_references
 from synthct.dataset.sample import Sample
-from synthct.evaluate.collect import Job, collect
+from synthct.evaluate.collect import FeatureJob, collect
 from synthct.evaluate.pictures import Crop, Extracted
 from synthct.evaluate.stream import Dataset
-from synthct.metrics import MEASURES
+from synthct.metrics.table import MEASURES
 from synthct.sources import Index, Kits, PhantomSource, index_sources
 from synthct.sources.scanner import write_case
 from synthct.studies.selftest.stand_in import stand_in_facts
 from synthct.training.cache import open_training_set
-from synthct.training.checkpoint import Parts, Progress, latest_state, load_state, save_state
+from synthct.training.checkpoint import Progress, TrainState, latest_state, load_state, save_state
 from synthct.training.objectives.palette import PaletteObjective
 from synthct.training.recipe import TrainingRecipe
 from synthct.volume import Array, Volume
@@ -154,7 +154,7 @@ def _states(output: Path) -> KeptFiles:
     """Two training states of one run; the newer one is damaged."""
     recipe = _recipe(Kits(layout="kits23", root=output), 0)
 
-    def parts(seed: int) -> Parts:
+    def parts(seed: int) -> TrainState:
         torch.manual_seed(seed)
         made = PaletteObjective(recipe)
         means = {n: EMAModel(one.parameters(), decay=0.9) for n, one in made.networks.items()}
@@ -163,7 +163,7 @@ def _states(output: Path) -> KeptFiles:
                 parameter.grad = torch.randn_like(parameter)
         for optimizer in made.optimizers.values():
             optimizer.step()
-        return Parts(made.networks, means, made.optimizers)
+        return TrainState(made.networks, means, made.optimizers)
 
     for step in (1, 2):
         save_state(output, Progress(step), parts(step))
@@ -221,7 +221,7 @@ class _Means:
 
 
 def _features(cache: Path) -> str:
-    jobs = [Job("painted", _Means(), "mask"), Job("painted", _Means(), "slice")]
+    jobs = [FeatureJob("painted", _Means(), "mask"), FeatureJob("painted", _Means(), "slice")]
     nothing: Callable[..., None] = lambda *_: None  # noqa: E731
     sets = collect(_Rows(), jobs, scans=None, cache_dir=cache, advance=nothing, visit=nothing)
     return _digest(*(one.features for one in sets))

@@ -18,7 +18,7 @@ from synthct.dataset.sample import Sample
 from synthct.dataset.schema import Facts, arrow_schema
 from synthct.dataset.summary import rejections
 from synthct.dataset.writer import Rejection, ShardRecord, shard_name
-from synthct.metrics import MEASURES
+from synthct.metrics.table import MEASURES
 from synthct.processes.group import Group
 from synthct.storage.files import atomic_write, make_folder
 from synthct.storage.lock import version_lock

@@ -1,7 +1,13 @@
-"""The objectives of training: one file each, listed in ``OBJECTIVES``."""
+"""What trains each kind of network: one file each, listed in ``OBJECTIVES``."""
 
 from synthct.training.objective import Objective
 from synthct.training.objectives.palette import PaletteObjective
+from synthct.training.recipe import TrainingRecipe
 
-#: By ``model.kind`` of a training recipe.
-OBJECTIVES: dict[str, type[Objective]] = {"palette": PaletteObjective}
+OBJECTIVES: tuple[type[Objective], ...] = (PaletteObjective,)
+
+
+def make_objective(recipe: TrainingRecipe) -> Objective:
+    """The objective for the network that a recipe's section ``model`` describes."""
+    section = type(recipe.model)
+    return next(one for one in OBJECTIVES if one.network.section is section)(recipe)

@@ -1,6 +1,6 @@
-"""Palette: one network learns to take noise from the masked part of a patch.
+"""Palette: a U-Net learns to denoise the masked part of a patch.
 
-Also how a network starts: fresh, or with the weights of a finished checkpoint.
+It starts from random weights or from those of another checkpoint.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
 from synthct.errors import CheckpointError
-from synthct.models.checkpoint import Checkpoint, CheckpointFiles, load_checkpoint
+from synthct.models.checkpoint import load_checkpoint
+from synthct.models.network import Checkpoint, CheckpointFiles
 from synthct.models.networks.palette import Palette
 from synthct.models.palette import PaletteInpaintPipeline, PaletteUNet
 from synthct.models.patch import PatchRules
@@ -26,7 +27,7 @@ LABELS = "label_embedding.weight"
 
 
 class PaletteObjective(Objective):
-    """A ``PaletteUNet`` with AdamW; loss inside the mask."""
+    """A ``PaletteUNet`` trained with AdamW; the loss is taken inside the mask."""
 
     network = Palette
 
@@ -60,10 +61,10 @@ class PaletteObjective(Objective):
 
 
 def make_network(recipe: TrainingRecipe) -> tuple[PaletteUNet, CheckpointFiles | None]:
-    """The network of a recipe, from its seed or from the checkpoint that it names.
+    """Initialise the network of a recipe.
 
     Returns:
-        The network, channels last, and the checkpoint whose weights it starts from, if any.
+        The network, channels last, and the checkpoint that its weights come from, if any.
 
     Raises:
         CheckpointError: If that checkpoint is damaged or of another shape.
@@ -76,13 +77,13 @@ def make_network(recipe: TrainingRecipe) -> tuple[PaletteUNet, CheckpointFiles |
         loaded = load_checkpoint(recipe.from_checkpoint, revision=recipe.revision)
         base = loaded.files
         recipe.resolved_licence(base=base.training.get("licence"))
-        take_weights(unet, loaded)
+        load_pretrained(unet, loaded)
     unet.to(memory_format=torch.channels_last)
     return unet, base
 
 
 def build_unet(recipe: TrainingRecipe) -> PaletteUNet:
-    """The network of a training recipe, with fresh weights."""
+    """The network of a training recipe, with random weights."""
     fields: dict[str, Any] = recipe.model.model_dump(exclude={"kind", "labels"})
     return PaletteUNet(
         labels=recipe.labels,
@@ -92,33 +93,32 @@ def build_unet(recipe: TrainingRecipe) -> PaletteUNet:
     )
 
 
-def take_weights(unet: PaletteUNet, base: Checkpoint) -> None:
-    """Give a network the weights of a finished one; labels find each other by name.
+def load_pretrained(unet: PaletteUNet, base: Checkpoint) -> None:
+    """Copy the weights of a checkpoint; rows of the label embedding are matched by name.
 
-    A label that the other does not know starts as what it paints where nothing is said.
+    A new label starts with the embedding of "whatever fits".
 
     Raises:
         CheckpointError: If a tensor is missing or has another shape.
     """
-    theirs: dict[str, Tensor] = dict(base["unet"].state_dict())
-    rows = theirs.pop(LABELS)
-    ours = unet.state_dict()
-    for name, value in ours.items():
+    weights: dict[str, Tensor] = dict(base["unet"].state_dict())
+    embeddings = weights.pop(LABELS)
+    for name, value in unet.state_dict().items():
         if name == LABELS:
             continue
-        if name not in theirs or theirs[name].shape != value.shape:
-            have = tuple(theirs[name].shape) if name in theirs else "missing"
+        if name not in weights or weights[name].shape != value.shape:
+            have = tuple(weights[name].shape) if name in weights else "missing"
             raise CheckpointError(
                 f"checkpoint '{base.files.name}': tensor {name} is {have}, the recipe's network "
                 f"needs {tuple(value.shape)}; leave the fields of model out that shape the network"
             )
-    places = row_of_label(base["unet"])
-    table = torch.stack([rows[places.get(name, 0)] for name in row_of_label(unet)])
-    unet.load_state_dict({**theirs, LABELS: table})
+    rows = label_rows(base["unet"])
+    table = torch.stack([embeddings[rows.get(name, 0)] for name in label_rows(unet)])
+    unet.load_state_dict({**weights, LABELS: table})
 
 
-def row_of_label(unet: PaletteUNet) -> Mapping[str | None, int]:
-    """Row of the label table by label; "" for whatever fits, None for not told."""
+def label_rows(unet: PaletteUNet) -> Mapping[str | None, int]:
+    """Row of the label embedding by label; "" for whatever fits, None for no label given."""
     rows: dict[str | None, int] = {"": 0}
     rows.update({name: n for n, name in enumerate(unet.config.labels, start=1)})
     if unet.null_label is not None:

@@ -1,4 +1,4 @@
-"""What the main process does between the steps: log, validate, sample, save, and release."""
+"""What the main process does between steps: log, validate, sample, save, and write checkpoints."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from torch import Tensor
 
 from synthct.errors import ResourceError
 from synthct.training.cache import TrainingSet
-from synthct.training.checkpoint import Parts, Progress, save_state
+from synthct.training.checkpoint import Progress, TrainState, save_state
 from synthct.training.log import Log
 from synthct.training.objective import Objective
 from synthct.training.recipe import TrainingRecipe
-from synthct.training.release import Record, write_checkpoint
+from synthct.training.release import TrainingSummary, write_checkpoint
 from synthct.training.sections import EarlyStopping
-from synthct.training.sheet import Strip
+from synthct.training.sheet import SampleStrip
 from synthct.training.validate import Measures, Validation
 
 
-class Keeper:
-    """Keeps the history and the states of one run.
+class Callbacks:
+    """Writes the log, the states, the sample strip and the checkpoint of one run.
 
     Args:
         recipe: What is trained.
         output: The run's folder.
-        objective: What is trained and released.
-        parts: Its networks with what else a state holds.
-        data: What it is trained and validated on.
-        step: The step that the run goes on from.
-        accelerator: Whose trackers get the numbers.
+        objective: What is validated and written as a checkpoint.
+        train_state: Its networks and optimisers.
+        data: Slices to validate on, and the cases to name in the checkpoint.
+        step: The step that the run starts or resumes from.
+        accelerator: For its trackers, such as TensorBoard.
     """
 
     def __init__(
@@ -42,33 +42,33 @@ class Keeper:
         recipe: TrainingRecipe,
         output: Path,
         objective: Objective,
-        parts: Parts,
+        train_state: TrainState,
         data: TrainingSet,
         step: int,
         accelerator: Accelerator,
     ) -> None:
         self.recipe, self.output, self.data = recipe, output, data
-        self.objective, self.parts, self.accelerator = objective, parts, accelerator
+        self.objective, self.train_state, self.accelerator = objective, train_state, accelerator
         self.validation = Validation(recipe, data.slices)
-        self.strip = Strip(self.validation, output)
-        with self._writing():
+        self.strip = SampleStrip(self.validation, output)
+        with self._disk_errors():
             self.log = Log(output / "log.jsonl", recipe, step, self._track)
-            self.strip.forget_after(step)
+            self.strip.remove_after(step)
 
     @property
     def folder(self) -> Path:
-        """Where the finished checkpoint goes."""
+        """Folder of the checkpoint."""
         return self.output / "checkpoint"
 
     @property
-    def is_enough(self) -> bool:
-        """Whether training is to stop early."""
-        return is_enough(self.log.validations, self._early_stopping)
+    def should_stop(self) -> bool:
+        """Whether early stopping ends the training."""
+        return should_stop(self.log.validations, self._early_stopping)
 
     def after_step(self, progress: Progress, loss: Tensor, learning_rate: float) -> None:
-        """Note a step, and do what is due at it."""
+        """Log a step; sample, validate and save if it is time."""
         recipe, step = self.recipe, progress.step
-        with self._writing():
+        with self._disk_errors():
             self.log.add(step, loss, learning_rate)
             if step % recipe.sample_every == 0 and self.data.slices:
                 self._sample(step)
@@ -77,22 +77,17 @@ class Keeper:
             if step % recipe.save_every == 0:
                 self._save(progress)
 
-    def close(self, progress: Progress) -> Path:
-        """Validate once more, save, and release the checkpoint unless a better one is there.
-
-        Returns:
-            The folder of the checkpoint.
-        """
-        with self._writing():
+    def close(self, progress: Progress) -> None:
+        """Validate, save, and write the checkpoint unless early stopping kept a better one."""
+        with self._disk_errors():
             self.log.flush()
             if self.log.last_validation != progress.step:
                 self._validate()
             self._save(progress)
             if self._early_stopping is None or not self.folder.is_dir():
-                with self._mean_weights():
-                    self._release()
+                with self._averaged_weights():
+                    self._write_checkpoint()
             self.log.close()
-        return self.folder
 
     @property
     def _early_stopping(self) -> EarlyStopping | None:
@@ -100,44 +95,46 @@ class Keeper:
         return validation.early_stopping if validation and self.data.held_out else None
 
     def _save(self, progress: Progress) -> None:
-        self.log.flush()  # finds a loss that is no number before it gets into a state
-        save_state(self.output, progress, self.parts)
+        self.log.flush()  # refuses a NaN loss before it reaches a state
+        save_state(self.output, progress, self.train_state)
 
     def _sample(self, step: int) -> None:
-        with self._mean_weights():
+        with self._averaged_weights():
             self.strip.add(self.objective, step)
         for tracker in self.accelerator.trackers:
             picture = np.array(Image.open(self.strip.path).convert("RGB"))
             tracker.log_images({"samples": picture[None]}, step=step, dataformats="NHWC")
 
     def _validate(self) -> None:
-        """Measure the running mean; keep it as the checkpoint if it is the best so far."""
+        """Measure the averaged weights; with early stopping, keep the best ones as checkpoint."""
         if not self.data.held_out or not self.data.slices:
             return
-        with self._mean_weights():
+        with self._averaged_weights():
             self.log.add_validation(self.validation.measure(self.objective))
             rule = self._early_stopping
             if rule is not None and is_best(self.log.validations, rule):
-                self._release()
+                self._write_checkpoint()
 
-    def _release(self) -> None:
-        record = Record(
+    def _write_checkpoint(self) -> None:
+        summary = TrainingSummary(
             steps=self.log.step,
             trained_on=self.data.trained_on,
             held_out=self.data.held_out,
             base=self.objective.base,
             validations=self.log.validations,
         )
-        write_checkpoint(self.objective.pipeline(), self.folder, self.recipe, record)
+        write_checkpoint(self.objective.pipeline(), self.folder, self.recipe, summary)
 
     def _track(self, values: dict[str, float], step: int) -> None:
         if self.accelerator.trackers:
             self.accelerator.log(values, step=step)
 
     @contextmanager
-    def _mean_weights(self) -> Iterator[None]:
-        """Give the networks the running mean of their weights, for evaluation, during a block."""
-        averaged = [(net, self.parts.ema[name]) for name, net in self.parts.networks.items()]
+    def _averaged_weights(self) -> Iterator[None]:
+        """Evaluate with the moving average of the weights during a block."""
+        averaged = [
+            (net, self.train_state.ema[name]) for name, net in self.train_state.networks.items()
+        ]
         for net, ema in averaged:
             ema.store(net.parameters())
             ema.copy_to(net.parameters())
@@ -150,8 +147,8 @@ class Keeper:
                 net.train()
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Turn what a disk can do to a run into an error that says so."""
+    def _disk_errors(self) -> Iterator[None]:
+        """Turn errors of the disk into a ``ResourceError``."""
         try:
             yield
         except (OSError, SafetensorError) as err:
@@ -162,13 +159,13 @@ class Keeper:
 
 
 def is_best(validations: Sequence[tuple[int, Measures]], rule: EarlyStopping) -> bool:
-    """Whether the last validation is better than all before."""
+    """Whether the last validation is the best."""
     values = [getattr(measures, rule.measure) for _, measures in validations]
     return all(values[-1] < value for value in values[:-1])
 
 
-def is_enough(validations: Sequence[tuple[int, Measures]], rule: EarlyStopping | None) -> bool:
-    """Whether ``patience`` validations in a row were no better than the best before them."""
+def should_stop(validations: Sequence[tuple[int, Measures]], rule: EarlyStopping | None) -> bool:
+    """Whether the last ``patience`` validations were no better than the best before them."""
     if rule is None or len(validations) <= rule.patience:
         return False
     values = [float(getattr(measures, rule.measure)) for _, measures in validations]

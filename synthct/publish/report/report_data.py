@@ -1,7 +1,6 @@
-"""What a report shows of a dataset, read from it in two passes: the numbers, then some pictures.
+"""The data of a report, read from a dataset in two passes: the numbers, then some pictures.
 
-The pictures of rows that are neither shown nor counted are never decoded, so a large dataset costs
-little more than reading it.
+Pictures of other rows are not decoded, so large datasets take little more than reading them.
 """
 
 from __future__ import annotations
@@ -23,37 +22,37 @@ from synthct.dataset.sample import Sample
 from synthct.dataset.writer import Rejection
 from synthct.errors import VerifyError
 from synthct.evaluate.stream import Dataset
-from synthct.metrics import MEASURES
-from synthct.publish.report.lesions import bring_together, choose_lesions
-from synthct.publish.report.pictures import Piece, cut
+from synthct.metrics.table import MEASURES
+from synthct.publish.report.lesions import choose_lesions, stack_lesion
+from synthct.publish.report.pictures import MaskCrop, crop_around_mask
 from synthct.recipe.quality import Limits, Quality
 from synthct.recipe.yaml_model import read_yaml
 
-#: Rows whose HU are counted, and rows that are in memory at once.
+#: Most rows whose HU are counted, and rows in memory at once.
 COUNTED, _ROWS = 2000, 16
 
-#: Edges of the bins that HU are counted in.
+#: Edges of the bins of HU.
 HU_EDGES = np.arange(-1024, 3080, 8)
 
-#: Variants of one mask that are shown side by side.
+#: Most variants of one mask that are shown.
 VARIANTS = 6
 
 ANYTHING = "whatever fits"
 
-#: The measures whose values say how bad a sample is.
-JUDGED = tuple(name for name, measure in MEASURES.items() if measure.worse is not None)
+#: Measures with good and bad values, which masks can be sorted by.
+RANKED_MEASURES = tuple(name for name, measure in MEASURES.items() if measure.worse is not None)
 
 Counts = npt.NDArray[np.int64]
 
 
 @dataclass(eq=False)
 class Tissue:
-    """How often each HU occurs, in the bins of ``HU_EDGES``.
+    """Histograms of HU of one label, in the bins of ``HU_EDGES``.
 
     Attributes:
-        painted: Inside of the masks.
-        before: The same voxels before painting; empty where the originals are not kept.
-        elsewhere: Voxels of the label outside of the masks, in the same slices: all real.
+        painted: Voxels inside the masks.
+        before: The same voxels before painting; empty if the originals are not kept.
+        elsewhere: Real voxels of the label outside the masks, in the same slices.
     """
 
     painted: Counts = field(default_factory=lambda: np.zeros(len(HU_EDGES) - 1, np.int64))
@@ -71,47 +70,47 @@ class Tissue:
 
 
 @dataclass(frozen=True, eq=False)
-class Gathered:
-    """What a report shows.
+class ReportData:
+    """The data of a report.
 
     Attributes:
         dataset: The dataset.
         rows: The flat columns of all painted rows.
-        rejected: What was not accepted.
-        limits: By measure.
-        pieces: The masks that are shown, with the paintings of each.
-        masks: How many masks there are.
-        lesions: Some of those that are shown by neighbouring slices, with their surroundings.
-        tissue: By label.
-        counted: Rows of which ``tissue`` is.
+        rejected: The rejected samples.
+        limits: The recipe's limits by measure.
+        crops: For each shown mask, its paintings.
+        masks: Number of masks in the dataset.
+        lesions: Some lesions with several neighbouring slices, with their surroundings.
+        tissue: Histograms of HU by label.
+        counted: Number of rows in ``tissue``.
     """
 
     dataset: Dataset
     rows: Sequence[Mapping[str, Any]]
     rejected: Sequence[Rejection]
     limits: Mapping[str, Limits]
-    pieces: Sequence[Sequence[Piece]]
+    crops: Sequence[Sequence[MaskCrop]]
     masks: int
     lesions: Sequence[Sample]
     tissue: Mapping[str, Tissue]
     counted: int
 
 
-def gather(folder: Path, *, masks: int, advance: Callable[[], object]) -> Gathered:
-    """Read what a report shows.
+def read_report_data(folder: Path, *, masks: int, advance: Callable[[], object]) -> ReportData:
+    """Read the data of a report.
 
     Args:
         folder: The folder of a version.
-        masks: How many masks are shown at most.
+        masks: Most masks to show.
         advance: Called once per row.
 
     Raises:
-        VerifyError: If it is no finished dataset with pictures, or a damaged one.
+        VerifyError: If the dataset is unfinished, damaged, or has no pictures.
     """
     dataset = Dataset(folder)
     rows = [row for row in dataset.rows() if row.get("is_painted") is not False]
     chosen = choose_masks(rows, masks)
-    shown: dict[str, list[Piece]] = {mask_id: [] for mask_id in chosen}
+    crops_of: dict[str, list[MaskCrop]] = {mask_id: [] for mask_id in chosen}
     lesions = choose_lesions(rows)
     lesion_of = {sample_id: n for n, ids in enumerate(lesions) for sample_id in ids}
     slices: list[list[Mapping[str, Any]]] = [[] for _ in lesions]
@@ -124,40 +123,42 @@ def gather(folder: Path, *, masks: int, advance: Callable[[], object]) -> Gather
             continue
         if (number := lesion_of.get(columns["sample_id"])) is not None:
             slices[number].append({**columns, "original": None, "preview": None})
-        pieces = shown.get(columns["mask_id"])
-        is_shown = pieces is not None and len(pieces) < VARIANTS
+        crops = crops_of.get(columns["mask_id"])
+        is_shown = crops is not None and len(crops) < VARIANTS
         is_counted = columns["sample_id"] in counted
         if is_shown or is_counted:
             sample = decode(columns)
             if is_counted:
                 tissue.setdefault(columns["label"] or ANYTHING, Tissue()).count(sample)
-            if pieces is not None and is_shown:
-                pieces.append(cut(sample, columns))
-    return Gathered(
+            if crops is not None and is_shown:
+                crops.append(crop_around_mask(sample, columns))
+    return ReportData(
         dataset=dataset,
         rows=rows,
         rejected=read_rejected(folder) if (folder / REJECTED).is_file() else [],
         limits=_limits(folder),
-        pieces=[pieces for pieces in shown.values() if pieces],
+        crops=[crops for crops in crops_of.values() if crops],
         masks=len({row["mask_id"] for row in rows}),
-        lesions=[bring_together(one) for one in slices],
+        lesions=[stack_lesion(one) for one in slices],
         tissue=dict(sorted(tissue.items())),
         counted=len(counted),
     )
 
 
 def choose_masks(rows: Sequence[Mapping[str, Any]], most: int) -> list[str]:
-    """The masks that are shown, in the order of the dataset.
+    """Ids of the masks to show, in the order of the dataset.
 
-    Half of them evenly from the whole dataset, the others the worst by each measure in turn, so
-    that sorting what is shown brings up the worst there is.
+    Half of them are spread evenly over the dataset; the others are the worst by each measure in
+    turn, so that sorting by a measure shows the worst of the dataset.
     """
     all_masks = list(dict.fromkeys(str(row["mask_id"]) for row in rows))
     if len(all_masks) <= most:
         return all_masks
     even = most - most // 2
     chosen = {all_masks[n * len(all_masks) // even] for n in range(even)}
-    ranked = [iter(worst_first) for name in JUDGED if (worst_first := _worst_first(rows, name))]
+    ranked = [
+        iter(worst_first) for name in RANKED_MEASURES if (worst_first := _worst_first(rows, name))
+    ]
     while ranked and len(chosen) < most:
         for order in list(ranked):
             worst = next((mask for mask in order if mask not in chosen), None)
@@ -169,13 +170,13 @@ def choose_masks(rows: Sequence[Mapping[str, Any]], most: int) -> list[str]:
 
 
 def badness(columns: Mapping[str, Any], measure: str) -> float | None:
-    """How bad a row is; None where the measure is not defined."""
+    """How bad a row is by a measure (`Measure.badness`); None if it is undefined."""
     value = columns.get(measure)
     return None if value is None else float(MEASURES[measure].badness(value))
 
 
 def _stored(dataset: Dataset) -> Iterator[dict[str, Any]]:
-    """The rows as they are stored, a few of them in memory at a time."""
+    """The stored rows, read a few at a time."""
     for path in dataset.shards:
         try:
             with pq.ParquetFile(path, page_checksum_verification=True) as file:

@@ -1,35 +1,26 @@
-"""A recipe's section ``inpaint`` against its checkpoint, before weights are loaded.
+"""Checks a recipe's section ``inpaint`` against its checkpoint, before weights are loaded.
 
-A checkpoint of synthct declares which labels, codecs, patches and spacings it was trained on. For
-those of other makers the recipe must state what cannot be guessed.
+Checkpoints of synthct declare the labels, codecs, patches and spacings that they were trained on.
+For other checkpoints the recipe must state what their files do not.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from synthct.models.checkpoint import CheckpointFiles
 from synthct.models.methods import FOREIGN, Diffusion
-from synthct.models.network import described
+from synthct.models.network import CheckpointFiles, described
 from synthct.recipe.yaml_errors import Problem, did_you_mean
 
 
-def unfit(
+def setting_problems(
     files: CheckpointFiles, inpaint: Diffusion, labels: Sequence[str | None]
 ) -> Iterator[Problem]:
-    """Settings that do not go with the checkpoint, or that it needs and that are missing.
-
-    Args:
-        files: The checkpoint.
-        inpaint: The recipe's section.
-        labels: What its masks want painted; None for whatever fits.
-    """
+    """Settings that do not fit the checkpoint, or that it needs and that are missing."""
     for key in FOREIGN:
         if key not in files.network.settings and getattr(inpaint, key) is not None:
             message = f"{described(files)}, which takes no '{key}'; remove it"
             yield Problem(("inpaint", key), message)
-    for misfit in files.network.misfits(files, inpaint, labels):
-        yield Problem(("inpaint", *misfit.key), misfit.message)
     known = [label for label in labels if label is not None]
     for key in ("codecs", "prompt"):
         by_label = getattr(inpaint, key)
@@ -37,3 +28,5 @@ def unfit(
             if label not in ("default", *known):
                 message = f"no mask paints '{label}'{did_you_mean(label, known)}"
                 yield Problem(("inpaint", key, label), message, at_key=True)
+    for misfit in files.network.misfits(files, inpaint, labels):
+        yield Problem(("inpaint", *misfit.key), misfit.message)

@@ -1,4 +1,4 @@
-"""What all kinds of export share: items, the columns of their tables, and file names."""
+"""The protocol of export formats, the columns of their tables, and file names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from synthct.dataset.schema import arrow_schema, flat_columns
 
-#: Bytes of a name that are kept; file systems take 255 with what is added.
+#: Most bytes of a name in a file name; file systems allow 255 in all.
 _NAME_BYTES = 150
 
 Columns = Mapping[str, Any]
@@ -20,35 +20,35 @@ Columns = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Item:
-    """One set of files, and its rows in the tables.
+    """One set of exported files, and its rows in the tables.
 
     Attributes:
         record: Its row of ``metadata.parquet``.
-        samples: A row of ``samples.csv`` for each sample that it shows.
+        samples: Its rows of ``samples.csv``, one per sample.
     """
 
     record: Columns
     samples: tuple[Columns, ...]
 
 
-class Form(Protocol):
-    """A kind of export."""
+class ExportFormat(Protocol):
+    """An export format."""
 
     @property
     def loader(self) -> str:
-        """The loader of ``load_dataset`` that reads it."""
+        """Name of the loader for ``datasets.load_dataset``."""
 
     @property
     def suffix(self) -> str:
         """The suffix of its files."""
 
     @property
-    def explained(self) -> str:
-        """How its files are to be read, as Markdown."""
+    def readme_text(self) -> str:
+        """How to read its files, as Markdown."""
 
     @property
     def files(self) -> Mapping[str, str]:
-        """What each file of an item holds, by the column that it is loaded as."""
+        """Description of each file of an item, by the column that it is loaded as."""
 
     def record_schema(self, keep_original: bool) -> pa.Schema:
         """The columns of ``metadata.parquet``."""
@@ -69,30 +69,30 @@ class Form(Protocol):
         """
 
 
-def files_of(form: Form, keep_original: bool) -> list[str]:
-    """Names of the files of each item."""
-    return [name for name in form.files if keep_original or name != "original"]
+def files_of(fmt: ExportFormat, keep_original: bool) -> list[str]:
+    """The columns that an item has files for."""
+    return [name for name in fmt.files if keep_original or name != "original"]
 
 
-def file_columns(form: Form, keep_original: bool) -> list[tuple[str, pa.DataType]]:
+def file_columns(fmt: ExportFormat, keep_original: bool) -> list[tuple[str, pa.DataType]]:
     """The columns that name files; ``datasets`` loads ``mask_file_name`` as column ``mask``."""
-    return [(f"{name}_file_name", pa.string()) for name in files_of(form, keep_original)]
+    return [(f"{name}_file_name", pa.string()) for name in files_of(fmt, keep_original)]
 
 
 def flat_schema() -> list[tuple[str, pa.DataType]]:
-    """Names and types of the columns that people filter by."""
+    """Names and types of the columns with plain values."""
     schema = arrow_schema(keep_original=False)
     return [(name, schema.field(name).type) for name in flat_columns(schema)]
 
 
 def file_stem(number: int, name: str) -> str:
-    """The part of file names that an item's files share.
+    """The common part of an item's file names.
 
-    The number keeps it unique, also where a file system does not tell ``a`` from ``A``, and from
-    being taken for a split (``datasets`` looks for ``test`` at the beginning of names).
+    The number makes it unique, also on case-insensitive file systems, and prevents that
+    ``datasets`` takes a name that starts with ``test`` for a split.
 
     Args:
-        number: Of the item, in the whole dataset.
+        number: Number of the item in the whole dataset.
         name: Any text.
     """
     known = unicodedata.normalize("NFC", name)

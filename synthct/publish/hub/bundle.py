@@ -1,4 +1,4 @@
-"""What goes up to the Hub, and what a repository must hold to be the same."""
+"""The files of a version to publish, and their comparison with a repository."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _LARGE, _LARGE_BYTES = (".parquet", ".safetensors"), 1 << 20
 
 @dataclass(frozen=True)
 class Item:
-    """A file that goes up.
+    """A file to publish.
 
     Attributes:
         path: Its name in the repository, with forward slashes.
-        source: Where it lies, or what is in it.
+        source: Its local path, or its content.
         size: In bytes.
         sha256: Hash of its bytes in hex.
     """
@@ -37,7 +37,7 @@ class Item:
 
     @classmethod
     def of(cls, path: str, source: Path | bytes) -> Item:
-        """A file that is taken as it is now.
+        """A file with its present size and hash.
 
         Raises:
             ResourceError: If it cannot be read.
@@ -50,7 +50,7 @@ class Item:
 
         Raises:
             ResourceError: If it cannot be read.
-            VerifyError: If it is not what it was any more.
+            VerifyError: If it has changed.
         """
         data = self.source if isinstance(self.source, bytes) else _read(self.source)
         if hashlib.sha256(data).hexdigest() != self.sha256:
@@ -59,12 +59,12 @@ class Item:
 
     @property
     def is_large(self) -> bool:
-        """Whether it goes up on its own, before it is committed."""
+        """Whether it is stored as a large file (LFS), which is uploaded before the commit."""
         return self.path.endswith(_LARGE) or self.size > _LARGE_BYTES
 
     @cached_property
     def git_oid(self) -> str:
-        """The hash by which git knows it, if it is no large file: SHA-1 of a blob."""
+        """SHA-1 of its git blob, by which the Hub lists small files."""
         data = self.read()
         head = b"blob %d\0" % len(data)
         return hashlib.sha1(head + data, usedforsecurity=False).hexdigest()
@@ -75,8 +75,8 @@ class Stored(NamedTuple):
 
     Attributes:
         size: In bytes.
-        git_oid: The hash by which git knows it; of a large file, that of its pointer.
-        sha256: Of a large file, the hash of its bytes; None for others.
+        git_oid: SHA-1 of its git blob; of a large file, of its pointer.
+        sha256: Hash of a large file's bytes; None for small files.
     """
 
     size: int
@@ -84,7 +84,7 @@ class Stored(NamedTuple):
     sha256: str | None
 
     def is_same(self, item: Item) -> bool:
-        """Whether it has the size and the hash of one that goes up."""
+        """Whether it has the size and the hash of a local file."""
         if self.size != item.size:
             return False
         return item.git_oid == self.git_oid if self.sha256 is None else item.sha256 == self.sha256
@@ -94,16 +94,16 @@ Tree = Mapping[str, Stored]
 
 
 @dataclass(frozen=True)
-class Parcel:
-    """A dataset's version or a checkpoint, checked and ready to go up.
+class Bundle:
+    """The checked files of a dataset's version or a checkpoint.
 
     Attributes:
-        kind: What it is to the Hub.
-        name: Of the dataset or checkpoint.
-        version: What the tag is called; None for a checkpoint without one.
-        content_id: What it is, whatever files hold it.
+        kind: Type of repository on the Hub.
+        name: Name of the dataset or checkpoint.
+        version: Name of the tag; None for a checkpoint without one.
+        content_id: Hash of the content, which does not depend on the files.
         licence: SPDX id.
-        items: All of its files, large ones first, so that the card is there when all else is.
+        items: All of its files, large ones first.
         gated: Why readers should have to agree to terms first; None if they need not.
     """
 
@@ -117,12 +117,12 @@ class Parcel:
 
     @property
     def label(self) -> str:
-        """How it prints: ``tiny 1.4.0+c3f9a1b2c4d5``."""
+        """Name and version with content id: ``tiny 1.4.0+c3f9a1b2c4d5``."""
         return f"{self.name} {self.version or ''}+{self.content_id[:12]}"
 
     @property
     def title(self) -> str:
-        """The title of the commit that makes it visible."""
+        """The title of the commit that publishes it."""
         return f"Publish {self.name} {self.version or self.content_id[:12]}"
 
     @property
@@ -141,7 +141,7 @@ class Parcel:
         return sum(item.size for item in self.items)
 
     def missing(self, tree: Tree) -> list[Item]:
-        """The files that a repository lacks, or has with other content."""
+        """The files that are missing in a repository, or differ there."""
         return [i for i in self.items if (s := tree.get(i.path)) is None or not s.is_same(i)]
 
 

@@ -1,4 +1,4 @@
-"""What a commit of a repository says it holds."""
+"""The version that a commit of a repository holds."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pydantic import ValidationError
 
 from synthct.dataset.manifest import MANIFEST, Manifest
 from synthct.errors import ConflictError
-from synthct.models.checkpoint import checkpoint_id
 from synthct.models.folder import SUMS, TRAINING
-from synthct.publish.hub.parcel import Tree
+from synthct.models.network import checkpoint_id
+from synthct.publish.hub.bundle import Tree
 from synthct.publish.hub.repo import HubRepo
 
 _TITLE = re.compile(r"Publish (?P<name>.+) (?P<version>\S+)")
@@ -19,14 +19,14 @@ _VERSION = re.compile(r"v?(\d+)\.(\d+)\.(\d+)(?:-([\w.-]+))?")
 
 
 @dataclass(frozen=True)
-class Shown:
-    """What a commit holds, as far as it says.
+class PublishedVersion:
+    """The version that a commit holds; fields are None if unknown.
 
     Attributes:
-        name: Of the dataset or checkpoint; None if it holds neither.
-        version: Its version; None if it does not say.
-        content_id: What it is; None if it does not say.
-        paths: The files that belong to it.
+        name: Name of the dataset or checkpoint.
+        version: Its version.
+        content_id: Its content id.
+        paths: Its files.
     """
 
     name: str | None = None
@@ -38,34 +38,29 @@ class Shown:
         return f"{self.name or 'no published version'} {self.version or ''}".strip()
 
 
-def shown_at(repo: HubRepo, commit: str, tree: Tree) -> Shown:
-    """What a commit holds.
-
-    Args:
-        repo: The repository.
-        commit: The commit.
-        tree: Its files.
+def published_at(repo: HubRepo, commit: str, tree: Tree) -> PublishedVersion:
+    """The version that a commit of a repository with the files ``tree`` holds.
 
     Raises:
-        ConflictError: If it has a manifest that is none of ours.
-        HubError: If the Hub does not deliver it.
+        ConflictError: If it has a manifest of another kind.
+        HubError: If a file cannot be read.
     """
     if repo.kind == "dataset":
         if MANIFEST not in tree:
-            return Shown()
+            return PublishedVersion()
         return _dataset(repo.name, repo.read(commit, MANIFEST, tree[MANIFEST]))
     if SUMS not in tree:
-        return Shown()
+        return PublishedVersion()
     return _checkpoint(repo.read(commit, SUMS, tree[SUMS]), repo.title(commit))
 
 
 def is_later(version: str, than: str) -> bool:
-    """Whether a version comes after another; False if one of them is no semantic version."""
+    """Whether a version is later than another; False if one is not a semantic version."""
     first, second = _order(version), _order(than)
     return first is not None and second is not None and first > second
 
 
-def _dataset(repo: str, data: bytes) -> Shown:
+def _dataset(repo: str, data: bytes) -> PublishedVersion:
     try:
         manifest = Manifest.model_validate_json(data)
     except ValidationError as err:
@@ -76,16 +71,18 @@ def _dataset(repo: str, data: bytes) -> Shown:
         ) from err
     release = manifest.release
     paths = {entry.path for entry in manifest.files}
-    return Shown(release.name, release.version, release.content_id, frozenset({*paths, MANIFEST}))
+    return PublishedVersion(
+        release.name, release.version, release.content_id, frozenset({*paths, MANIFEST})
+    )
 
 
-def _checkpoint(sums: bytes, title: str) -> Shown:
+def _checkpoint(sums: bytes, title: str) -> PublishedVersion:
     lines = (line.split() for line in sums.decode("utf-8", "replace").splitlines())
     hashes = {parts[1]: parts[0] for parts in lines if len(parts) == 2}
-    said = _TITLE.fullmatch(title)
-    return Shown(
-        name=said["name"] if said else None,
-        version=said["version"] if said else None,
+    match = _TITLE.fullmatch(title)
+    return PublishedVersion(
+        name=match["name"] if match else None,
+        version=match["version"] if match else None,
         content_id=checkpoint_id({n: sha256 for n, sha256 in hashes.items() if n != TRAINING}),
         paths=frozenset({*hashes, SUMS}),
     )

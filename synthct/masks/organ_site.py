@@ -1,4 +1,4 @@
-"""The organ that a lesion is put into and what lies around it: which voxels are free."""
+"""The organ part that a lesion is placed in and its surroundings: which voxels are free."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from synthct.volume.anatomy import OrganPart
 from synthct.volume.case import Case
 from synthct.volume.regions import Region, seen_through
 
-#: Below this is fat or air, above it some other tissue.
+#: Voxels below are fat or air, those above some other tissue.
 FAT_HU = -30
 
 Codes = npt.NDArray[np.uint8]
@@ -23,12 +23,12 @@ Codes = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, eq=False)
 class Surroundings:
-    """The organ and the obstacles on some grid.
+    """The organ and the obstacles on a grid.
 
     Attributes:
         part: Boolean (I, J, K), the connected part of the organ.
         organ: Boolean, the whole organ.
-        codes: For each voxel its number in ``OBSTACLES``.
+        codes: For each voxel its index in ``OBSTACLES``.
         soft: Boolean, soft tissue without a label, away from the organ's rim.
     """
 
@@ -39,7 +39,7 @@ class Surroundings:
 
 
 @dataclass(frozen=True, eq=False)
-class Ground:
+class OrganSite:
     """A connected part of the host's organ, and the limits that hold around it.
 
     Attributes:
@@ -57,7 +57,7 @@ class Ground:
     accept: Accept
 
     def around(self, box: Box) -> Surroundings:
-        """What there is on the host's voxels of ``box``, even beyond the scan."""
+        """The surroundings on the host's voxels of ``box``, which may reach beyond the scan."""
         labels, scan = self.host.labels, self.host.ct
         reach_mm = max(self.accept.clearance_mm, self.accept.rim_mm)
         wide = box.grow(voxels_within(reach_mm, labels.spacing_mm))
@@ -87,11 +87,11 @@ class Ground:
     def sampled(
         self, before: npt.NDArray[np.int64], after: npt.NDArray[np.int64], step_mm: float
     ) -> tuple[Surroundings, Points]:
-        """What there is on a cubic grid in RAS+ mm, and where that grid begins.
+        """The surroundings on a cubic grid along RAS+, and the RAS+ mm of its first cell.
 
         Args:
-            before: Cells along x, y, z that the grid begins before the part.
-            after: Cells that it goes on behind.
+            before: Cells along x, y, z between the grid's start and the part.
+            after: Cells between the part and the grid's end.
             step_mm: Size of a cell.
         """
         labels, scan = self.host.labels, self.host.ct
@@ -120,16 +120,15 @@ class Ground:
         return Surroundings(part, organ, codes, soft), grid[:3, 3]
 
     def _depth_in_scan(self, voxels: tuple[Array, ...]) -> Array:
-        """How many voxels a place lies within the scan's border: 0 on it, negative outside.
+        """Distance in voxels from the scan's border: 0 on it, negative outside.
 
         Args:
             voxels: Indices along i, j and k, of shapes that broadcast to the result's.
         """
-        ends = (
+        i, j, k = (
             np.minimum(index, size - 1 - index)
             for index, size in zip(voxels, self.host.labels.shape, strict=True)
         )
-        i, j, k = ends
         return np.asarray(np.minimum(np.minimum(i, j), k))
 
     def _judge(
@@ -138,10 +137,10 @@ class Ground:
         """The organ, the obstacles and the soft tissue on a grid.
 
         Args:
-            labels: Label map on that grid (I, J, K); anything outside of the scan.
+            labels: Label map on that grid (I, J, K); any values outside of the scan.
             hu: HU on that grid; None for a host without image.
-            depth_in_scan: See ``_depth_in_scan``. The border itself is no place for a lesion: one
-                that ends there looks cut.
+            depth_in_scan: See ``_depth_in_scan``. The border itself is an obstacle: a lesion that
+                ends there looks cut.
             spacing_mm: Voxel size of that grid.
         """
         from scipy.ndimage import distance_transform_edt

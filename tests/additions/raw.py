@@ -1,0 +1,36 @@
+"""An export as somebody would add it: the HU of each sample as NumPy writes them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from synthct.publish.export.export_format import Columns, Item, file_columns, file_stem, flat_schema
+
+
+class Raw:
+    """A ``.npy`` file for each sample."""
+
+    loader: ClassVar = "none"
+    suffix: ClassVar = "npy"
+    explained: ClassVar = "`numpy.load` reads them."
+    files: ClassVar[Mapping[str, str]] = {"image": "int16; HU"}
+
+    def record_schema(self, keep_original: bool) -> pa.Schema:
+        return pa.schema([*file_columns(self, keep_original), *flat_schema()])
+
+    sample_schema = record_schema
+
+    def write(self, rows: Iterable[Columns], folder: Path, start: int) -> Iterator[Item]:
+        for number, row in enumerate(rows, start):
+            file = f"{file_stem(number, row['sample_id'])}.npy"
+            stored = np.asarray(Image.open(io.BytesIO(row["image"]["bytes"])))
+            np.save(folder / file, stored.astype(np.int16) - 1024)
+            record = {**row, "image_file_name": file}
+            yield Item(record, (record,))
