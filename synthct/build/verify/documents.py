@@ -162,7 +162,9 @@ class _Documents:
             measures = measures_of(one.columns)
             if one.measure is not None and one.value is None:
                 measures = {**measures, one.measure: math.nan}
-            broken = self.recipe.quality.broken(measures) if one.columns or one.measure else None
+            broken = (
+                self.recipe.quality.first_broken(measures) if one.columns or one.measure else None
+            )
             limit = None if broken is None else (broken.measure, broken.value, broken.reason)
             if limit != ((one.measure, one.value, one.reason) if one.measure else None):
                 yield f"sample '{one.sample_id}' was not rejected for the limit that it breaks"
