@@ -221,10 +221,17 @@ def tiny_case() -> Case:
 
 
 def write_kits(root: Path, case: Case, *, image: bool = True) -> Path:
-    """A case in KiTS's files and axis order."""
+    """A case in KiTS's files and axis order; without its image, a person of its own.
+
+    All tiny cases have one label map, so such a case lacks one voxel of it, told by its number.
+    """
     folder = root / case.case_id
     folder.mkdir(parents=True)
-    write_volume(restore_orientation(case.labels, KITS_AXES), folder / "segmentation.nii.gz")
+    labels = case.labels.array.copy()
+    if not image:
+        labels[tuple(np.argwhere(labels)[int(case.case_id[-2:])])] = 0
+    labels_ras = Volume(labels, case.labels.affine)
+    write_volume(restore_orientation(labels_ras, KITS_AXES), folder / "segmentation.nii.gz")
     if image:
         write_volume(restore_orientation(case.scan(), KITS_AXES), folder / "imaging.nii.gz")
     return folder

@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from synthct.build.documents import documents
 from synthct.dataset.digest import merkle_root
+from synthct.dataset.lockfile import read_lock
 from synthct.dataset.manifest import MANIFEST, FileEntry, Manifest, read_manifest
 from synthct.dataset.png import (
     decode_hu,
@@ -24,9 +26,11 @@ from synthct.dataset.png import (
     encode_labels,
     encode_mask,
 )
+from synthct.dataset.records import RECIPE, read_rejected
 from synthct.dataset.rows import stored_rows
 from synthct.dataset.schema import Facts, arrow_schema
-from synthct.dataset.writer import shard_bytes
+from synthct.dataset.writer import ShardRecord, shard_bytes
+from synthct.recipe.recipe import stored_recipe
 from synthct.storage.files import sha256_of
 
 Rng = np.random.Generator
@@ -131,7 +135,7 @@ def reseal(folder: Path, changed: Mapping[str, Rows], *, roots: bool = False) ->
     Args:
         folder: The dataset's folder.
         changed: Path of a shard to its rows.
-        roots: Let the manifest also say what the rows now come to.
+        roots: Let the manifest also say what the rows now come to, and all documents likewise.
     """
     manifest = read_manifest(folder)
     assert manifest is not None
@@ -151,8 +155,56 @@ def reseal(folder: Path, changed: Mapping[str, Rows], *, roots: bool = False) ->
     if roots:
         order = [entry.path for entry in manifest.shards]
         digests = [row["sample_digest"] for path in order for row in rows_of(folder, path)]
-        release = release.model_copy(update={"content_id": merkle_root(digests)})
+        counts = {size.name: 0 for size in release.splits}
+        for entry in entries.values():
+            if entry.rows is not None:
+                counts[entry.split] += entry.rows
+        splits = tuple(one.model_copy(update={"rows": counts[one.name]}) for one in release.splits)
+        content_id = merkle_root(digests)
+        release = release.model_copy(update={"content_id": content_id, "splits": splits})
     (folder / MANIFEST).write_text(Manifest.of(release, entries.values()).text())
+    if roots:
+        document(folder)
+
+
+def document(folder: Path) -> None:
+    """Write all that follows from recipe, lock and shards anew, as a forger with synthct would."""
+    manifest = read_manifest(folder)
+    assert manifest is not None
+    rejected = tuple(read_rejected(folder))
+    shards = [
+        ShardRecord(s.path, s.split, s.rows or 0, s.bytes, s.sha256, () if n else rejected)
+        for n, s in enumerate(manifest.shards)
+    ]
+    written = documents(
+        stored_recipe(folder / RECIPE), read_lock(folder), folder, manifest.release, shards
+    )
+    for name, content in written.items():
+        (folder / name).write_bytes(content)
+    relist(folder)
+
+
+def relist(folder: Path, **release: Any) -> None:
+    """A manifest with the hashes of all files that are there now; of the release, some changes."""
+    manifest = read_manifest(folder)
+    assert manifest is not None
+    known = {entry.path: entry for entry in manifest.files}
+    entries = []
+    for path in files_of(folder):
+        if path == MANIFEST:
+            continue
+        old = known.get(path)
+        entries.append(
+            FileEntry(
+                path=path,
+                bytes=(folder / path).stat().st_size,
+                sha256=sha256_of(folder / path),
+                rows=old.rows if old else None,
+                root=old.root if old else None,
+            )
+        )
+    changed = manifest.release.model_copy(update=release)
+    (folder / MANIFEST).write_text(Manifest.of(changed, entries).text())
 
 
 def shards_of(folder: Path) -> list[str]:

@@ -25,7 +25,7 @@ from synthct.dataset.records import RECIPE, read_rejected
 from synthct.dataset.rows import Columns, encode, parsed, stored_rows
 from synthct.dataset.sample import Sample
 from synthct.dataset.schema import arrow_schema
-from synthct.dataset.version import commit, find_release, open_staging
+from synthct.dataset.version import Staging, commit, discard, find_release, open_staging
 from synthct.dataset.writer import ShardRecord, write_shard
 from synthct.errors import ConflictError, RecipeError, ResourceError, SourceError, VerifyError
 from synthct.recipe.recipe import Recipe, stored_recipe
@@ -79,6 +79,7 @@ def compose(
     with version_lock(final):
         if (existing := find_release(final)) is not None:
             if existing.content_id == manifest.release.content_id and existing.patch_id is None:
+                discard(Staging(final))  # of a run that was killed just before it was done
                 return final
             raise ConflictError(
                 f"{final} is content {existing.content_id[:12]}"

@@ -95,16 +95,25 @@ def load_context(
     """
     asks_for_labels = _relabel(checked, relabel)
     inpainter = _inpainter(checked, device)  # before scans are read: it may not go with the recipe
-    references = learn_references(
+    references = references_of(checked, cache_dir)
+    for note in _unlimited(checked, references):
+        logger.warning("note: %s", note)
+    return BuildContext(checked, _numerics(inpainter), inpainter, references, asks_for_labels)
+
+
+def references_of(checked: Checked, cache_dir: Path | None) -> References:
+    """How real tissue of the labels that a recipe paints looks.
+
+    Raises:
+        SourceError: If a scan is missing or damaged.
+    """
+    return learn_references(
         checked.index,
         [label for section in checked.recipe.masks for label in section.painted_labels()],
         checked.label_names,
         checked.recipe.view,
         cache_dir=cache_dir or default_cache_dir(),
     )
-    for note in _unlimited(checked, references):
-        logger.warning("note: %s", note)
-    return BuildContext(checked, _numerics(inpainter), inpainter, references, asks_for_labels)
 
 
 def _inpainter(checked: Checked, device: Callable[[], str]) -> Inpainter | None:

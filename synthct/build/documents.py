@@ -1,16 +1,15 @@
-"""The files of a version beside its shards: recipe, lock, rejections, card, attestation and so on.
+"""The files of a version beside its shards: recipe, lock, rejections, card, Croissant and so on.
 
 All of them follow from the recipe, the lock and the shards.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 
-from synthct.dataset.documents.attestation import ATTESTATION, attestation
 from synthct.dataset.documents.card import CardFacts, SourceNote, attribution, dataset_card
 from synthct.dataset.documents.croissant import CROISSANT, croissant
 from synthct.dataset.documents.sheet import dataset_sheet
@@ -24,7 +23,7 @@ from synthct.dataset.writer import ShardRecord
 from synthct.models.methods import Inpaint, MethodWords
 from synthct.models.networks import network_of
 from synthct.recipe.recipe import Recipe
-from synthct.storage.files import atomic_write, sha256_of
+from synthct.storage.files import atomic_write
 
 CARD, ATTRIBUTION, SHEET = "README.md", "attribution.md", "preview.png"
 
@@ -48,24 +47,30 @@ def write_documents(
     write_recipe(tree, recipe.resolved())
     write_lock(tree, lock)
     write_rejected(tree, rejections(shards))
+    for name, content in documents(recipe, lock, tree, release, shards).items():
+        atomic_write(tree / name, content)
+
+
+def documents(
+    recipe: Recipe, lock: Lock, tree: Path, release: Release, shards: Sequence[ShardRecord]
+) -> dict[str, bytes]:
+    """Card, attribution, Croissant and contact sheet by file name, as ``write_documents`` has them.
+
+    There is no contact sheet where nothing was painted.
+    """
     sheet = dataset_sheet(
         [tree / shard.path for shard in shards],
         keep_original=recipe.keep_original,
         patch_only=recipe.release == "patch",
     )
-    if sheet is not None:
-        atomic_write(tree / SHEET, sheet)
     facts = _card_facts(recipe, lock, has_picture=sheet is not None)
     summary, schema = summarise(tree, shards), recipe_schema(recipe)
-    atomic_write(tree / CARD, dataset_card(release, summary, facts).encode())
-    atomic_write(tree / CROISSANT, croissant(release, summary, facts, schema, shards))
-    notes = [] if lock.checkpoint is None else [_checkpoint_note(lock.checkpoint)]
-    owed = attribution([*facts.sources, *notes])
-    atomic_write(tree / ATTRIBUTION, owed.encode())
-    files = {shard.path: shard.sha256 for shard in shards}
-    beside = {path.name: sha256_of(path) for path in tree.iterdir() if path.is_file()}
-    statement = attestation(release, recipe.resolved(), lock, {**files, **beside})
-    atomic_write(tree / ATTESTATION, statement)
+    return {
+        CARD: dataset_card(release, summary, facts).encode(),
+        CROISSANT: croissant(release, summary, facts, schema, shards),
+        ATTRIBUTION: attribution([*facts.sources, *_checkpoint_notes(lock.checkpoint)]).encode(),
+        **({} if sheet is None else {SHEET: sheet}),
+    }
 
 
 def recipe_schema(recipe: Recipe) -> pa.Schema:
@@ -73,16 +78,29 @@ def recipe_schema(recipe: Recipe) -> pa.Schema:
     return patch_schema() if recipe.release == "patch" else arrow_schema(recipe.keep_original)
 
 
-def _checkpoint_note(checkpoint: LockedCheckpoint) -> SourceNote:
-    """Attribution of the scans that the checkpoint was trained on."""
-    return SourceNote(
-        name=checkpoint.name,
-        layout="checkpoint",
-        licence=checkpoint.licence,
-        attribution="; ".join(checkpoint.attributions)
-        or (None if _says_training(checkpoint) else "It does not say what it was trained on."),
-        cases=checkpoint.cases,
-    )
+def source_notes(lock: Lock, names: Iterable[str]) -> list[SourceNote]:
+    """What is owed to the sources of these names."""
+    return [
+        SourceNote(name, one.layout, one.licence, one.attribution, len(one.cases), one.origin)
+        for name in names
+        for one in [lock.sources[name]]
+    ]
+
+
+def _checkpoint_notes(checkpoint: LockedCheckpoint | None) -> list[SourceNote]:
+    """Attribution of the scans that the checkpoint was trained on; none if there is none."""
+    if checkpoint is None:
+        return []
+    silent = None if _says_training(checkpoint) else "It does not say what it was trained on."
+    return [
+        SourceNote(
+            name=checkpoint.name,
+            layout="checkpoint",
+            licence=checkpoint.licence,
+            attribution="; ".join(checkpoint.attributions) or silent,
+            cases=checkpoint.cases,
+        )
+    ]
 
 
 def _says_training(checkpoint: LockedCheckpoint) -> bool:
@@ -99,18 +117,7 @@ def _card_facts(recipe: Recipe, lock: Lock, *, has_picture: bool) -> CardFacts:
         preview_window=f"a window that suits what is painted{_example(lock.checkpoint)}",
         method=recipe.inpaint.method,
         words=_words(recipe.inpaint, lock.checkpoint),
-        sources=[
-            SourceNote(
-                name,
-                source.layout,
-                source.licence,
-                source.attribution,
-                len(source.cases),
-                source.origin,
-            )
-            for name in recipe.sources  # in its order; a lock is sorted
-            for source in [lock.sources[name]]
-        ],
+        sources=source_notes(lock, recipe.sources),  # in its order; a lock is sorted
         labels={n: v for n, v in lock.labels.items() if n not in _names_of_own_masks(recipe)},
         settings=_settings(recipe.inpaint, lock.checkpoint),
         description=recipe.description,

@@ -24,8 +24,8 @@ def verify(
         typer.Option(
             min=0,
             max=3,
-            help="0: bytes. 1: rows, digests, splits, licence. 2: masks and voxels against the "
-            "sources. 3: some samples painted again.",
+            help="0: bytes. 1: files, rows, splits, licence, documents. 2: masks, voxels and "
+            "measures from the sources. 3: some samples painted again.",
         ),
     ] = 1,
     source: Sources = None,

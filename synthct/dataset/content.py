@@ -6,7 +6,7 @@ from the pictures and the provenance is compared with what the columns say.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,11 @@ from synthct.dataset.digest import SAMPLE_SCHEME, merkle_root
 from synthct.dataset.finding import Finding
 from synthct.dataset.first_format import ADDED, FIRST_FORMAT
 from synthct.dataset.lockfile import Lock
-from synthct.dataset.manifest import MANIFEST, FileEntry, Manifest, Release
+from synthct.dataset.manifest import MANIFEST, FileEntry, Manifest, Release, numbers
 from synthct.dataset.patch_rows import patch_schema
-from synthct.dataset.records import REJECTED
 from synthct.dataset.row_check import examine
 from synthct.dataset.rows import stored_rows
 from synthct.dataset.schema import arrow_schema
-from synthct.dataset.writer import read_shard
 from synthct.errors import ResourceError, VerifyError
 
 
@@ -56,7 +54,6 @@ def check_content(folder: Path, manifest: Manifest, lock: Lock) -> list[Finding]
         finding for shard in manifest.shards for finding in _check_shard(folder, shard, seen)
     ]
     findings += _check_sizes(manifest)
-    findings += _check_rejected(folder, seen)
     findings += _check_roots(manifest.release, seen)
     return findings
 
@@ -89,14 +86,17 @@ def _check_shard(folder: Path, shard: FileEntry, seen: _Seen) -> Iterator[Findin
                     *_conflicts(columns, shard, number, seen),
                 ]
                 seen.digests.append(digest)
+                bytes.fromhex(columns["sample_digest"])
                 seen.sample_digests.append(columns["sample_digest"])
             except VerifyError as err:
                 problems = [str(err)]
-            except (KeyError, TypeError, ValueError) as err:
+            except (
+                KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError,
+            ) as err:  # fmt: skip
                 problems = [f"the provenance is not that of a sample ({err!r})"]
             yield from (Finding(shard.path, problem, (number,)) for problem in problems)
-    except (VerifyError, ResourceError) as err:
-        yield Finding(shard.path, str(err))
+    except (VerifyError, ResourceError, pa.ArrowException, OSError, ValueError) as err:
+        yield Finding(shard.path, f"cannot be read: {err}")
         return
     digests = seen.digests[first:]
     if len(digests) != shard.rows:
@@ -145,6 +145,9 @@ def _conflicts(
 def _foreign(provenance: Mapping[str, Any], release: Release, lock: Lock) -> Iterator[str]:
     """What in a row's provenance is not that of its dataset."""
     is_first = release.format_version == FIRST_FORMAT
+    sources = {provenance[role]["source"] for role in ("host", "donor") if provenance[role]}
+    if not is_first and provenance["dataset"]["attribution"] != sorted(sources):
+        yield "its attribution is not that of its host and donor"
     if not is_first and (licence := provenance["dataset"]["licence"]) != lock.licence:
         yield f"states the licence {licence}, the dataset has {lock.licence}"
     if provenance["numerics"] != lock.numerics:
@@ -154,14 +157,22 @@ def _foreign(provenance: Mapping[str, Any], release: Release, lock: Lock) -> Ite
         "format": release.format_version,
         **({} if is_first else {"scheme": SAMPLE_SCHEME}),
     }
-    if provenance["versions"] != made_by:
-        yield f"is of versions {provenance['versions']}, the release of {made_by}"
+    if (stated := provenance["versions"]) != made_by and not _is_earlier(stated, release):
+        yield f"is of versions {stated}, the release of {made_by}"
     used = (provenance["generation"] or {}).get("checkpoint_id")
     if used is not None and (lock.checkpoint is None or used != lock.checkpoint.id):
         yield "was painted by another checkpoint than the lock names"
     for role in ("host", "donor"):
         if provenance[role] is not None and not _is_locked(provenance[role], lock):
             yield f"its {role} '{provenance[role]['case']}' is none of the lock's cases"
+
+
+def _is_earlier(versions: Mapping[str, Any], release: Release) -> bool:
+    """Whether an earlier synthct painted a sample that today's put together with its host."""
+    if versions.keys() != {"synthct", "format", "scheme"} or versions["scheme"] != SAMPLE_SCHEME:
+        return False
+    first, stated, latest = map(numbers, (FIRST_FORMAT, versions["format"], release.format_version))
+    return first < stated < latest
 
 
 def _is_locked(case: Mapping[str, Any], lock: Lock) -> bool:
@@ -180,14 +191,3 @@ def _check_sizes(manifest: Manifest) -> Iterator[Finding]:
         if (rows, len(shards)) != (size.rows, size.shards):
             what = f"split '{size.name}' has {rows} rows in {len(shards)} files, "
             yield Finding(MANIFEST, f"{what}the release says {size.rows} in {size.shards}")
-
-
-def _check_rejected(folder: Path, seen: _Seen) -> Iterator[Finding]:
-    try:
-        rejected: Sequence[str] = read_shard(folder / REJECTED, ["sample_id"])[0].to_pylist()
-    except (VerifyError, ResourceError) as err:
-        yield Finding(REJECTED, str(err))
-        return
-    for number, sample_id in enumerate(rejected):
-        if sample_id in seen.samples:
-            yield Finding(REJECTED, f"sample '{sample_id}' is also a row", (number,))

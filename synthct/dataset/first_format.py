@@ -60,7 +60,7 @@ def with_added_columns(table: pa.Table, names: Collection[str] | None) -> pa.Tab
 def first_row_problems(
     columns: Mapping[str, Any], told: Mapping[str, Any], split: str
 ) -> Iterator[str]:
-    """What a row's columns say otherwise than its provenance."""
+    """What a row's columns say otherwise than its provenance; holds for every format."""
     host, donor = told["host"], told["donor"] or {"case": None, "patient": None}
     stated = {
         "sample_id": told["sample_id"],

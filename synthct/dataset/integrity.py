@@ -37,7 +37,7 @@ def check_bytes(folder: Path, manifest: Manifest) -> list[Finding]:
         name = path.relative_to(folder).as_posix()
         if name in listed or name == MANIFEST or (path.is_dir() and not path.is_symlink()):
             continue
-        if name.startswith(_OF_THE_HUB):
+        if name == _OF_THE_HUB[0] or name.startswith(_OF_THE_HUB[1]):
             continue
         findings.append(Finding(name, "is not in the manifest"))
     return findings

@@ -258,14 +258,19 @@ def _check_format(path: Path, content: Any) -> None:
     stated = _format_of(content)
     if stated is None or not re.fullmatch(r"\d+\.\d+\.\d+", stated):
         return  # damaged, which the model says
-    if _numbers(stated) > _numbers(FORMAT_VERSION):
+    if numbers(stated) > numbers(FORMAT_VERSION):
         raise VerifyError(
             f"{path} has format {stated}, this synthct reads up to {FORMAT_VERSION}; install "
             f"synthct {content['release'].get('package_version')} or newer, which wrote it"
         )
 
 
-def _numbers(version: str) -> tuple[int, ...]:
+def numbers(version: str) -> tuple[int, ...]:
+    """The numbers of a version, which compare as the version does.
+
+    Raises:
+        ValueError: If it has none.
+    """
     return tuple(int(number) for number in version.split("."))
 
 

@@ -8,6 +8,7 @@ hence bytes.)
 from __future__ import annotations
 
 import io
+import struct
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,10 @@ HU_OFFSET = 1024
 #: Level 6 costs twice the time of 4 and saves nothing on CT; 1 to 3 are 7 % larger.
 _COMPRESS_LEVEL = 4
 
-#: The last chunk of every PNG.
+#: The last chunk of every PNG, and all kinds of chunks that are written here. Others hold text,
+#: times or other pictures.
 _END = b"\0\0\0\0IEND\xaeB\x60\x82"
+_CHUNKS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 
 #: The highest index of the preview's palette draws the outline; the others are greys.
 _OUTLINE = 255
@@ -113,6 +116,22 @@ def decode_preview(png: bytes) -> npt.NDArray[np.uint8]:
     return _decode(png, ("P",), shown_as="RGB")
 
 
+def require_bare(png: bytes) -> None:
+    """Refuse a PNG that holds more than a picture.
+
+    Raises:
+        VerifyError: If it has a chunk such as ``tEXt``, or anything after its end.
+    """
+    place = 8
+    while place < len(png):
+        length, kind = struct.unpack_from(">I4s", png.ljust(place + 8), place)
+        if kind not in _CHUNKS:
+            raise VerifyError(f"a picture is damaged, or holds {kind!r} beside its pixels")
+        place += length + 12
+        if kind == b"IEND" and place != len(png):
+            raise VerifyError("a picture is followed by other data")
+
+
 def _grown(region: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """The region and its neighbours, corners included."""
     tall = region.copy()
@@ -139,6 +158,7 @@ def _save(image: Image.Image) -> bytes:
 def _decode(png: bytes, modes: tuple[str, ...], *, shown_as: str | None = None) -> npt.NDArray[Any]:
     if not png.endswith(_END):  # Pillow would show what there is
         raise VerifyError("a picture is cut off")
+    require_bare(png)
     try:
         with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
             if image.mode not in modes:

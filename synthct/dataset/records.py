@@ -17,6 +17,14 @@ from synthct.storage.files import atomic_write
 
 RECIPE, REJECTED = "recipe.yaml", "rejected.parquet"
 
+#: What ``rejected.parquet`` says of each sample, with the types.
+_OWN = {
+    "sample_id": pa.string(),
+    "reason": pa.string(),
+    "measure": pa.string(),
+    "value": pa.float64(),
+}
+
 
 def write_recipe(folder: Path, recipe: Mapping[str, Any]) -> None:
     """Write ``recipe.yaml``: the resolved recipe, as JSON-able values, keys in their order."""
@@ -29,20 +37,18 @@ def write_rejected(folder: Path, rejections: Sequence[Rejection]) -> None:
 
     What was painted and then broke a limit has all columns of an accepted row but its pictures.
     """
-    columns = {
-        "sample_id": pa.array([r.sample_id for r in rejections], pa.string()),
-        "reason": pa.array([r.reason for r in rejections], pa.string()),
-        "measure": pa.array([r.measure for r in rejections], pa.string()),
-        "value": pa.array([r.value for r in rejections], pa.float64()),
-    }
-    schema = arrow_schema(keep_original=False)
-    for name in flat_columns(schema):
-        if name not in columns:
-            values = [r.columns.get(name) for r in rejections]
-            columns[name] = pa.array(values, schema.field(name).type)
+    rows = [{**one.columns, **{name: getattr(one, name) for name in _OWN}} for one in rejections]
+    table = pa.Table.from_pylist(rows, schema=rejected_schema())
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.table(columns), sink, compression="zstd", write_page_checksum=True)
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
     atomic_write(folder / REJECTED, sink.getvalue().to_pybytes())
+
+
+def rejected_schema() -> pa.Schema:
+    """The columns of ``rejected.parquet``: its own, and the flat ones of a row."""
+    row = arrow_schema(keep_original=False)
+    flat = [row.field(name) for name in flat_columns(row) if name not in _OWN]
+    return pa.schema([*_OWN.items(), *flat])
 
 
 def read_rejected(folder: Path) -> list[Rejection]:
@@ -52,10 +58,9 @@ def read_rejected(folder: Path) -> list[Rejection]:
         VerifyError: If it is damaged.
         ResourceError: If it cannot be read.
     """
-    own = ("sample_id", "reason", "measure", "value")
     rejections = []
     for row in read_shard(folder / REJECTED).to_pylist():
-        first = {name: row.pop(name, None) for name in own}
+        first = {name: row.pop(name, None) for name in _OWN}
         # the id is a column of the row too; without a row there is nothing in the others
         painted = any(value is not None for value in row.values())
         columns = {**row, "sample_id": first["sample_id"]} if painted else {}

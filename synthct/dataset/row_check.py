@@ -47,17 +47,41 @@ def examine(columns: Columns, split: str) -> tuple[str, Mapping[str, Any], list[
         problems = [*_problems(shown, columns, provenance, affine)]
     if digest != stated:
         problems.insert(0, "its content is not that of its digest")
-    contradictions = first_row_problems if is_first(provenance) else _contradictions
-    return digest, provenance, [*problems, *contradictions(columns, provenance, split)]
+    problems += [*_named_pictures(columns), *first_row_problems(columns, provenance, split)]
+    if not is_first(provenance):
+        problems += [*_contradictions(columns, provenance), *_wrong_facts(shown, provenance)]
+    return digest, provenance, list(dict.fromkeys(problems))
 
 
-def _contradictions(columns: Columns, provenance: Mapping[str, Any], split: str) -> Iterator[str]:
+def _named_pictures(columns: Columns) -> Iterator[str]:
+    """Columns that name a file, which readers would take for the picture's."""
+    for name, value in columns.items():
+        if isinstance(value, dict) and value.get("path") is not None:
+            yield f"column '{name}' names the file {value['path']!r}; a picture has no path"
+
+
+def _wrong_facts(shown: Mapping[str, Array], provenance: Mapping[str, Any]) -> Iterator[str]:
+    """Numbers of the provenance that follow from the mask and the host's geometry."""
+    voxels = np.count_nonzero(shown["mask"])
+    matrix = np.array(provenance["host"]["affine"], dtype=np.float64).reshape(4, 4)[:3, :3]
+    expected = {
+        "voxels": voxels,
+        "volume_mm3": voxels * abs(float(np.linalg.det(matrix))),
+    }
+    for name, value in expected.items():
+        if not _is_close(provenance["mask"][name], value):
+            yield f"the provenance's mask.{name} is {provenance['mask'][name]}, not {value}"
+
+
+def _contradictions(columns: Columns, provenance: Mapping[str, Any]) -> Iterator[str]:
     """Columns that say something else than the provenance."""
     for fact in fields(Facts):
         if fact.name not in provenance or provenance[fact.name] != columns[fact.name]:
             yield f"column '{fact.name}' is not what the provenance says"
-    if provenance["split"] != split:
-        yield f"belongs to split '{provenance['split']}', not to '{split}'"
+    if provenance["mask"]["kind"] != columns["mask_kind"]:
+        yield "column 'mask_kind' is not what the provenance says"
+    if provenance["outside_max_abs_diff"] != columns["outside_max_abs_diff"]:
+        yield "column 'outside_max_abs_diff' is not what the provenance says"
     shares = provenance["synthetic_voxel_fraction"], 1 - provenance["real_voxel_fraction"]
     if not all(_is_close(share, columns["painted_fraction"]) for share in shares):
         yield "its shares of real and synthetic voxels are not those of the mask"
@@ -95,8 +119,6 @@ def _patch_problems(
     yield from _wrong_preview(columns, provenance, patch["paint"], mask)
     size = columns["size"][0] * columns["size"][1]
     yield from _wrong_measures(columns, affine, patch["paint"], mask, size)
-    if provenance["mask"]["voxels"] != np.count_nonzero(mask):
-        yield "column 'mask' is not the mask of the provenance"
     if provenance["mask"]["label_map"] == "keep" and patch["label_change"].any():
         yield "column 'label_change' changes what the provenance keeps"
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from datasets import Features
 
 #: Version of the layout of datasets: of columns, files and their meaning.
-FORMAT_VERSION = "1.1.0"
+FORMAT_VERSION = "1.2.0"
 
 
 @dataclass(frozen=True)

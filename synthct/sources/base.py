@@ -123,6 +123,7 @@ class CaseEntry:
         reading: What is allowed in the image beside a plain CT.
         label_reading: What the user says of where the label files lie.
         fingerprint: Of the image; survives flips, permuted axes, another affine or voxel type.
+        label_fingerprint: Of the decoded label files; None if all of them are empty.
         lesions: Label and organ to the lesions of that label, where somebody asked for them.
     """
 
@@ -147,6 +148,7 @@ class CaseEntry:
     reading: CtReading = field(default_factory=CtReading)
     label_reading: LabelReading = field(default_factory=LabelReading)
     fingerprint: str | None = None
+    label_fingerprint: str | None = None
     lesions: Mapping[LesionLabel, tuple[LesionFacts, ...]] = field(default_factory=dict)
 
     @property

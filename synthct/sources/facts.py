@@ -46,8 +46,8 @@ class FileFacts:
         filled: Number of voxels of an image that are not finite and were read as air.
         values: Value in a label file to how many voxels have it and the box around them; empty
             for an image.
-        fingerprint: Of an image's values, whatever its orientation, affine and voxel type; None
-            for labels.
+        fingerprint: Of an image's values, whatever its orientation, affine and voxel type; of
+            labels, of their canonical array, None if they are empty.
         remarks: What the user should know of how the file was read.
     """
 
@@ -192,7 +192,12 @@ def _read_labels(path: Path, reading: LabelReading) -> FileFacts:
     sha256, remarks = _file_sha256(path), list[str]()
     volume = read_labels(path, sha256=sha256, reading=reading, remarks=remarks)
     values = count_values(volume.array)
-    return FileFacts(sha256, volume.shape, volume.affine, None, 0, values, remarks=tuple(remarks))
+    digest = hashlib.sha256(f"synthct/labels/v1 {volume.shape}\0".encode())
+    digest.update(np.ascontiguousarray(volume.array, dtype="<u2").data)
+    return FileFacts(
+        sha256, volume.shape, volume.affine, None, 0, values,
+        digest.hexdigest() if values else None, tuple(remarks),
+    )  # fmt: skip
 
 
 def _file_sha256(path: Path) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -124,8 +124,8 @@ def index_sources(
 
     Raises:
         SourceError: If a root is missing or has no (good) cases, two patients have the very same
-            image, or, unless such cases are skipped, a file is missing or damaged or an image and
-            its labels lie on different grids.
+            image (or labels, where one has no image), or, unless such cases are skipped, a file
+            is missing or damaged or an image and its labels lie on different grids.
         ResourceError: If the cache cannot be written.
     """
     from tqdm import tqdm
@@ -144,7 +144,7 @@ def index_sources(
     label_names = label_table(sources, labels) if lesions else {}
     skipped = [Skipped(name, *skip) for name, one in contents.items() for skip in one.skipped]
     notes = [f"source '{name}': {note}" for name, one in contents.items() for note in one.notes]
-    seen: dict[str, CaseEntry] = {}
+    people = _People()
     total = sum(len(one.cases) for one in contents.values())
     with tqdm(total=total, desc="index", unit="case", disable=not progress) as bar:
         for name, section in sources.items():
@@ -169,10 +169,8 @@ def index_sources(
                         continue
                     rows.append(entry)
                     remarks.update(case_remarks)
-                    if image is None:
-                        continue
-                    _refuse_double(seen.setdefault(str(image.fingerprint), entry), entry)
-                    if image.filled:
+                    people.add(entry)
+                    if image is not None and image.filled:
                         what = f"{image.filled} voxels that are not finite are read as air"
                         notes.append(f"source '{name}': case {case.case_id}: {what}")
                 if not rows:
@@ -281,6 +279,7 @@ def _entry(
         reading=section.reading(),
         label_reading=reading,
         fingerprint=image.fingerprint if image is not None else None,
+        label_fingerprint=_label_fingerprint(facts.values()),
     )
     return entry, remarks
 
@@ -338,17 +337,45 @@ def _label_sha256(
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _refuse_double(first: CaseEntry, second: CaseEntry) -> None:
-    """The same image under two patients would let one person into two splits."""
-    if first.patient_id == second.patient_id:
-        return
-    raise SourceError(
-        f"case {second.case_id} (source '{second.source}', patient {second.patient_id}) has the "
-        f"very same voxels as case {first.case_id} (source '{first.source}', patient "
-        f"{first.patient_id}), as they are or mirrored and turned; "
-        f"say that they are one person with patients: {{{second.case_id}: {first.patient_id}}} in "
-        f"source '{second.source}', or exclude one"
-    )
+def _label_fingerprint(facts: Iterable[FileFacts]) -> str | None:
+    """Of all label files of a case; None if all of them are empty."""
+    prints = sorted({one.fingerprint for one in facts if one.fingerprint is not None})
+    return hashlib.sha256("\n".join(prints).encode()).hexdigest() if prints else None
+
+
+class _People:
+    """Cases by what they show: the same scan or labels would let one person into two splits."""
+
+    def __init__(self) -> None:
+        self._scans: dict[str, CaseEntry] = {}
+        self._labels: dict[str, CaseEntry] = {}
+
+    def add(self, entry: CaseEntry) -> None:
+        """Note a case.
+
+        Raises:
+            SourceError: If another patient has its image; or its label maps, and one of the two
+                has no image that could tell them apart.
+        """
+        if entry.fingerprint is not None:
+            first = self._scans.setdefault(entry.fingerprint, entry)
+            self._refuse(first, entry, "voxels", ", as they are or mirrored and turned")
+        if entry.label_fingerprint is not None:
+            first = self._labels.setdefault(entry.label_fingerprint, entry)
+            if first.image is None or entry.image is None:
+                self._refuse(first, entry, "label maps", "")
+
+    @staticmethod
+    def _refuse(first: CaseEntry, second: CaseEntry, what: str, how: str) -> None:
+        if first.patient_id == second.patient_id:
+            return
+        raise SourceError(
+            f"case {second.case_id} (source '{second.source}', patient {second.patient_id}) has "
+            f"the very same {what} as case {first.case_id} (source '{first.source}', patient "
+            f"{first.patient_id}){how}; say that they are one person with "
+            f"patients: {{{second.case_id}: {first.patient_id}}} in source '{second.source}', or "
+            "exclude one"
+        )
 
 
 def _reason(err: SourceError, root: Path) -> str:

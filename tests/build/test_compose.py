@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from PIL import Image
 from pydantic import ValidationError
 from tiny_recipe import HOSTS, SECTIONS, tiny_recipe, write_data
 
+from synthct.build import provenance
 from synthct.build.compose import bytes_of, compose
 from synthct.build.run import build
 from synthct.build.verify.run import verify
@@ -85,6 +87,20 @@ def test_composing_gives_the_very_files_of_a_full_build(
     assert verify(whole).findings == ()
     again = compose(patches, tmp_path / "out", sources={"hosts": folder / "data/hosts"})
     assert again == whole
+
+
+def test_a_release_of_an_earlier_format_is_composed_into_one_of_todays(
+    make: Make, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(provenance, "FORMAT_VERSION", "1.1.0")
+    given = make("patch", view="sagittal")
+    whole = compose(given, tmp_path / "out", sources={"hosts": folder / "data/hosts"})
+    row = next(stored_rows(next((whole / "data").iterdir())))
+    assert json.loads(row["provenance"])["versions"]["format"] == "1.1.0"
+    assert verify(whole).findings == ()
+    monkeypatch.setattr(provenance, "FORMAT_VERSION", "1.0.0")
+    old = make("full", view="sagittal")
+    assert verify(old).findings
 
 
 def test_composing_works_in_every_view(make: Make, folder: Path, tmp_path: Path) -> None:

@@ -278,7 +278,6 @@ def test_hostile_text_is_inert(made: tuple[Release, Summary], text: str) -> None
         labels={text: 1},
         settings={text: text},
         notes=(text,),
-        tags=(text,),
     )
     plain = replace(
         facts,
@@ -289,7 +288,6 @@ def test_hostile_text_is_inert(made: tuple[Release, Summary], text: str) -> None
         labels={"t": 1},
         settings={"t": "t"},
         notes=("t",),
-        tags=("t",),
     )
     header, page = split_card(hostile_card(made, text, facts))
     expected, plain_page = split_card(hostile_card(made, "t", plain))

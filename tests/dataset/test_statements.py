@@ -1,4 +1,4 @@
-"""Croissant metadata and the in-toto statement of a finished dataset."""
+"""The Croissant metadata of a finished dataset."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ import pytest
 from tiny_recipe import HOSTS, tiny_recipe, write_data
 
 from synthct.build.run import build
-from synthct.dataset.documents.attestation import PREDICATE, STATEMENT
+from synthct.dataset.documents.croissant import _usage
+from synthct.dataset.lockfile import read_lock
 from synthct.dataset.manifest import read_manifest
 from synthct.licence import licence_url
 from synthct.recipe.recipe import Recipe
@@ -51,6 +52,7 @@ def test_croissant_is_valid_and_gives_every_row(
     assert {row["train/case_id"].decode() for row in rows} == set(HOSTS)
     picture = rows[0]["train/paint" if manifest.release.patch_id else "train/image"]
     assert picture.mode == "I;16"
+    assert rows[0]["train/mask"].mode == "L"
     assert len(rows[0]["train/affine"]) == 16
 
 
@@ -66,26 +68,51 @@ def test_croissant_names_every_shard_by_hash_and_the_licence(built: Path) -> Non
     assert all(isinstance(value, str) for key, value in said.items() if key.startswith("rai:"))
 
 
-def test_the_statement_names_every_file_and_everything_it_was_made_from(built: Path) -> None:
-    said = json.loads((built / "provenance.intoto.json").read_text())
-    assert (said["_type"], said["predicateType"]) == (STATEMENT, PREDICATE)
-    files = {
-        path.relative_to(built).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in built.rglob("*")
-        if path.is_file() and path.name not in ("manifest.json", "provenance.intoto.json")
-    }
-    assert {one["name"]: one["digest"]["sha256"] for one in said["subject"]} == files
-    definition = said["predicate"]["buildDefinition"]
-    needed = {one["name"] for one in definition["resolvedDependencies"]}
-    assert {f"hosts/{case}/image" for case in HOSTS} <= needed
-    assert {f"hosts/{case}/labels" for case in HOSTS} <= needed
-    assert {"donors/case_00002/labels", "torch", "pyarrow", "python"} <= needed
-    assert "donors/case_00002/image" not in needed  # a donor of shapes alone has none
-    assert definition["externalParameters"]["recipe"]["name"] == "tiny"
+def test_croissant_tells_sources_checkpoint_and_use_conditions(built: Path) -> None:
+    said = json.loads((built / "croissant.json").read_text())
+    assert said["conformsTo"][0] == "http://mlcommons.org/croissant/1.1"
+    lock = read_lock(built)
+    assert lock.checkpoint is not None
+    made, sources = said["prov:wasGeneratedBy"], said["prov:wasDerivedFrom"]
+    assert made["prov:used"] == {"@id": f"urn:synthct:checkpoint:{lock.checkpoint.id}"}
+    assert [one["@id"].rpartition(":")[2] for one in sources] == ["hosts", "donors"]
+    assert all(one["license"] == said["license"] for one in sources)
+    term, offer = said["usageInfo"]
+    assert term["url"] == "http://purl.obolibrary.org/obo/DUO_0000046"  # non-commercial use only
+    duties = [one["odrl:action"]["@id"] for one in offer["odrl:permission"]["odrl:duty"]]
+    assert duties == ["odrl:attribute", "cc:ShareAlike"]
+    assert offer["odrl:prohibition"]["odrl:action"] == {"@id": "cc:CommercialUse"}
+    (records,) = said["recordSet"]
+    types = {field["name"]: field["dataType"] for field in records["field"]}
+    assert types["mask"] == ["cr:SegmentationMask", "sc:ImageObject"]
+
+
+@pytest.mark.parametrize(
+    ("licence", "code", "duties"),
+    [
+        ("CC0-1.0", "DUO_0000004", []),
+        ("CC-BY-4.0", "DUO_0000004", ["odrl:attribute"]),
+        ("CC-BY-NC-4.0", "DUO_0000046", ["odrl:attribute"]),
+        (None, None, None),
+        ("my own terms", None, None),
+    ],
+)
+def test_use_conditions_follow_from_the_licence(
+    licence: str | None, code: str | None, duties: list[str] | None
+) -> None:  # fmt: skip
+    told = _usage(licence).get("usageInfo")
+    assert (told and told[0]["termCode"]) == code
+    if told:
+        permitted = told[1]["odrl:permission"]
+        assert [duty["odrl:action"]["@id"] for duty in permitted["odrl:duty"]] == duties
+
+
+def test_there_is_no_unsigned_statement(built: Path) -> None:
+    assert not list(built.glob("*intoto*"))
 
 
 def test_statements_name_no_machine_user_path_or_time(built: Path) -> None:
-    for name in ("croissant.json", "provenance.intoto.json", "synthct.lock", "manifest.json"):
+    for name in ("croissant.json", "synthct.lock", "manifest.json"):
         text = (built / name).read_text()
         for secret in (str(built.parents[2]), socket.gethostname(), f"/{getpass.getuser()}/"):
             assert secret not in text

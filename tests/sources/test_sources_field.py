@@ -291,8 +291,8 @@ def test_cases_without_an_image_and_values_that_nobody_has_are_told(
     tmp_path: Path, tiny_case: Case
 ) -> None:
     pair(tmp_path, tiny_case, img=(0, 1), seg=(0, 1))
-    pair(tmp_path, tiny_case, "b", img=(0, 1), seg=(0, 1))
-    (tmp_path / "img/b.nii.gz").unlink()
+    labels = np.flip(tiny_case.labels.array, 2)
+    save(labels, tiny_case.labels.affine, tmp_path / "seg/b.nii.gz", codes=(0, 1))
     names = {"kidney": 1, "tumour": 9}
     index = index_one(Nifti(root=tmp_path, **{**PAIR, "label_names": names}), tmp_path)
     notes = "\n".join(index.notes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import pickle
 from pathlib import Path
 
@@ -262,3 +263,35 @@ def test_many_structures_make_a_wider_label_map(kits_root: Path, tmp_path: Path)
     case = read_case(entry, {"kidney": 1, "tumor": 300})
     assert case.labels.array.dtype == np.uint16
     assert case.labels.array.max() == 300
+
+
+def copied(folder: Path, name: str, *, level: int = 9) -> None:
+    """The label map of ``case_00000`` as a case of its own, compressed anew."""
+    volume = gzip.decompress((folder / "case_00000/segmentation.nii.gz").read_bytes())
+    (folder / name).mkdir()
+    (folder / name / "segmentation.nii.gz").write_bytes(gzip.compress(volume, level))
+
+
+def test_a_hosts_label_map_under_another_name_is_no_other_person(
+    kits_root: Path, tmp_path: Path
+) -> None:
+    copied(kits_root, "case_00777", level=1)
+    with pytest.raises(SourceError, match=r"case_00777 .*very same label maps as case case_00000"):
+        index_sources({"hosts": Kits(root=kits_root)}, ["kidney"], cache_dir=tmp_path / "cache")
+
+
+def test_two_donors_without_images_may_not_share_a_label_map(
+    kits_root: Path, tmp_path: Path
+) -> None:
+    copied(kits_root, "case_00777")
+    copied(kits_root, "case_00778", level=1)
+    donors = Kits(root=kits_root, cases=("case_0077*",))
+    with pytest.raises(SourceError, match=r"case_00778 .*patients: \{case_00778: case_00777\}"):
+        index_sources({"donors": donors}, ["kidney"], cache_dir=tmp_path / "cache")
+
+
+def test_scans_of_two_people_may_share_a_label_map(kits_root: Path, tmp_path: Path) -> None:
+    hosts = Kits(root=kits_root, cases=("case_00000", "case_00001"))
+    index = index_sources({"hosts": hosts}, ["kidney"], cache_dir=tmp_path / "cache")
+    first, second = index.entries("hosts")
+    assert first.label_fingerprint == second.label_fingerprint is not None

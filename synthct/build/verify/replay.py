@@ -6,22 +6,25 @@ the last bit anywhere; what a model paints, within one numerics class.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from synthct.build.check import Checked
 from synthct.build.context import BuildContext
 from synthct.build.draw import CaseReader, masks_of
+from synthct.build.measure import measure
 from synthct.build.painter import paint_samples
 from synthct.build.prepare import Draft, prepare
 from synthct.build.provenance import provenance
 from synthct.build.verify.locked import lock_of
 from synthct.build.workers import prepared_shards
-from synthct.dataset.digest import canonical_json, content_of
+from synthct.dataset.digest import canonical_json
 from synthct.dataset.finding import Finding
 from synthct.dataset.lockfile import LOCK, Lock
 from synthct.dataset.manifest import Manifest
@@ -38,6 +41,12 @@ _INPUTS = ("plan.id", "labels.", "sources.", "checkpoint.id", "checkpoint.files.
 
 #: In another numerics class the paint may differ by so many HU, in all but so few of its voxels.
 _CLOSE_HU, _FAR_SHARE = 2, 0.001
+
+#: Measures are floats, whose last bits may differ between builds of numpy.
+_CLOSE_MEASURE = 1e-6
+
+#: Keys of a provenance that level 1 compares with lock and manifest.
+_OF_THE_RUN = {"numerics", "versions"}
 
 #: The planned samples of some masks.
 Groups = Sequence[tuple[SampleSpec, ...]]
@@ -60,86 +69,117 @@ def check_inputs(checked: Checked, lock: Lock) -> Iterator[Finding]:
 
 
 def check_plan(
-    folder: Path, manifest: Manifest, lock: Lock, checked: Checked, workers: int
+    folder: Path, manifest: Manifest, context: BuildContext, workers: int
 ) -> Iterator[Finding]:
-    """Draw every mask again, and compare all that does not depend on the model.
+    """Draw every mask and measure every sample again, and compare all but the paint itself.
 
     Args:
         folder: The dataset's folder.
         manifest: Its manifest.
-        lock: Its lock.
-        checked: Its recipe, with the sources.
+        context: Its recipe with the sources, the lock's numerics class, and real tissue to measure
+            against; no model.
         workers: Processes that draw masks; 0 draws them in this one.
     """
-    rejected = {one.sample_id: one.reason for one in read_rejected(folder)}
+    checked = context.checked
+    rejected = {one.sample_id: one for one in read_rejected(folder)}
     shards = [masks_of(shard.specs) for shard in checked.plan.shards]
     paths = [shard.path for shard in manifest.shards]
     if len(paths) != len(shards):
         yield Finding(LOCK, f"the plan comes to {len(shards)} shards, there are {len(paths)}")
         return
-    context = BuildContext(checked, lock.numerics)
     for number, masks in prepared_shards(checked, shards, iter(range(len(shards))), workers):
         path, stored = paths[number], enumerate(stored_rows(folder / paths[number]))
-        place = next(stored, None)
+        place, replay = next(stored, None), _Replay(context)
         for one in (one for outcome in masks for one in outcome):
             sample_id = one.spec.sample_id if isinstance(one, Draft) else one.sample_id
             if place is None or place[1]["sample_id"] != sample_id:
-                yield from _absent(path, one, sample_id, rejected.get(sample_id))
+                yield from _absent(path, one, sample_id, rejected.pop(sample_id, None))
                 continue
-            for problem in _differences(place[1], one, context):
+            for problem in replay.differences(place[1], one):
                 yield Finding(path, problem, (place[0],))
             place = next(stored, None)
         if place is not None:
             what = f"sample '{place[1]['sample_id']}' is none of the plan's, or out of order"
             yield Finding(path, what, (place[0],))
+    for sample_id in rejected:
+        yield Finding(REJECTED, f"sample '{sample_id}' is none of the plan's")
 
 
 def _absent(
-    path: str, one: Draft | Rejection, sample_id: str, reason: str | None
+    path: str, one: Draft | Rejection, sample_id: str, rejected: Rejection | None
 ) -> Iterator[Finding]:
-    """What is wrong with a planned sample that is no row, but was rejected for ``reason``."""
-    if reason is None:
+    """What is wrong with a planned sample that is no row, as it stands among the rejected."""
+    if rejected is None:
         yield Finding(path, f"sample '{sample_id}' of the plan is missing")
-    elif isinstance(one, Rejection) and reason != one.reason:
-        what = f"sample '{sample_id}' was rejected for '{reason}', not for '{one.reason}'"
+    elif isinstance(one, Draft):
+        facts = asdict(one.sample.facts)
+        if rejected.columns and facts != {name: rejected.columns[name] for name in facts}:
+            yield Finding(REJECTED, f"sample '{sample_id}' is not the one of the plan")
+    elif rejected.reason != one.reason:
+        what = f"sample '{sample_id}' was rejected for '{rejected.reason}', not for '{one.reason}'"
         yield Finding(REJECTED, what)
 
 
-def _differences(columns: Columns, one: Draft | Rejection, context: BuildContext) -> Iterator[str]:
-    """What of a row is not what the sources and the recipe come to."""
-    if isinstance(one, Rejection):
-        yield f"its mask cannot be drawn: {one.detail}"
-        return
-    draft, is_painted = one.sample, one.spec.is_painted
-    try:
-        stored = _stored_sample(columns, one)
-    except VerifyError as err:
-        yield str(err)
-        return
-    host, after = draft.volume("original").array, draft.labels
-    if is_painted and one.section.label_policy() == "relabel":  # only the user's program knows
-        after = np.where(draft.mask, stored.labels, draft.volume("host_labels").array)
-    if stored.shape != draft.shape:
-        shown, right = (one.pictures["mask"].shape for one in (stored, draft))
-        yield f"is a picture of {shown}, the host's slice is {right}"
-        return
-    if not np.array_equal(stored.mask, draft.mask):
-        yield "the mask is not the one that the recipe draws"
-    outside = ~draft.mask if is_painted else np.ones_like(draft.mask)
-    if not np.array_equal(stored.image[outside], host[outside]):
-        yield "voxels outside of the mask are not the source's"
-    if not np.array_equal(stored.labels, after):
-        yield "the label map is not the one that the recipe comes to"
-    if not np.array_equal(parsed(columns)[1], draft.picture_affine):
-        yield "the affine is not the source's"
-    described = replace(draft, labels=after, metrics=stored.metrics)
-    expected = content_of(
-        {**asdict(draft.facts), **provenance(replace(one, sample=described), context)}
-    )
-    for key in sorted(expected.keys() | content_of(stored.provenance).keys()):
-        ours, theirs = expected.get(key), stored.provenance.get(key)
-        if key not in stored.provenance or canonical_json(ours) != canonical_json(theirs):
-            yield f"the provenance's '{key}' is not what the recipe comes to"
+class _Replay:
+    """The stored samples of a shard, in order, against what sources and recipe come to."""
+
+    def __init__(self, context: BuildContext) -> None:
+        self.context = context
+        self._variants: dict[str, list[npt.NDArray[np.int16]]] = {}
+
+    def differences(self, columns: Columns, one: Draft | Rejection) -> Iterator[str]:
+        """What of a row is not what the sources and the recipe come to."""
+        if isinstance(one, Rejection):
+            yield f"its mask cannot be drawn: {one.detail}"
+            return
+        draft, is_painted = one.sample, one.spec.is_painted
+        try:
+            stored = _stored_sample(columns, one)
+        except VerifyError as err:
+            yield str(err)
+            return
+        host, after = draft.volume("original").array, draft.labels
+        if is_painted and one.section.label_policy() == "relabel":  # only the user's program knows
+            after = np.where(draft.mask, stored.labels, draft.volume("host_labels").array)
+        if stored.shape != draft.shape:
+            shown, right = (one.pictures["mask"].shape for one in (stored, draft))
+            yield f"is a picture of {shown}, the host's slice is {right}"
+            return
+        if not np.array_equal(stored.mask, draft.mask):
+            yield "the mask is not the one that the recipe draws"
+        outside = ~draft.mask if is_painted else np.ones_like(draft.mask)
+        if not np.array_equal(stored.image[outside], host[outside]):
+            yield "voxels outside of the mask are not the source's"
+        if not np.array_equal(stored.labels, after):
+            yield "the label map is not the one that the recipe comes to"
+        if not np.array_equal(parsed(columns)[1], draft.picture_affine):
+            yield "the affine is not the source's"
+        image = np.where(draft.mask, stored.image, host)
+        anew = replace(one, sample=replace(draft, image=image, labels=after))
+        yield from self._wrong_measures(stored, anew)
+        described = replace(anew.sample, metrics=stored.metrics)
+        expected = {
+            **asdict(draft.facts),
+            **provenance(replace(one, sample=described), self.context),
+            "preview": draft.window.model_dump(),
+        }
+        for key in sorted((expected.keys() | stored.provenance.keys()) - _OF_THE_RUN):
+            ours, theirs = expected.get(key), stored.provenance.get(key)
+            if key not in stored.provenance or canonical_json(ours) != canonical_json(theirs):
+                yield f"the provenance's '{key}' is not what the recipe comes to"
+
+    def _wrong_measures(self, stored: Sample, draft: Draft) -> Iterator[str]:
+        """Measures that are not those of the stored picture; notes it for its later variants."""
+        spec, sample = draft.spec, draft.sample
+        earlier = self._variants.setdefault(spec.mask_id, [])
+        reference = self.context.references.of(sample.facts.label, spec.host.patient_id)
+        for name, value in measure(draft, reference, earlier).items():
+            ours = value if value is not None and math.isfinite(value) else None
+            theirs = (stored.metrics or {}).get(name)
+            if not _is_close(ours, theirs):
+                yield f"column '{name}' is {theirs}, measured again it is {ours}"
+        if spec.is_painted:
+            earlier.append(stored.image[stored.mask])
 
 
 def choose(checked: Checked, samples: int, seed: int) -> list[tuple[SampleSpec, ...]]:
@@ -192,11 +232,15 @@ def check_paint(
         for number, row in enumerate(stored_rows(folder / shard.path))
         if row["sample_id"] in drafts
     }
+    rejected = {one.sample_id: one for one in read_rejected(folder)}
     is_same_class = dict(context.numerics) == lock.numerics
     for group, outcome in zip(groups, outcomes, strict=True):
         with tqdm(total=0, disable=True) as bar:
-            rows, _ = paint_samples(group, iter([outcome]), context, bar)
+            rows, rejections = paint_samples(group, iter([outcome]), context, bar)
         painted = {row["sample_id"]: row for row in rows}
+        for again in rejections if is_same_class else ():
+            if again.measure and not _is_same(again, rejected.get(again.sample_id)):
+                yield Finding(REJECTED, f"sample '{again.sample_id}' is rejected otherwise")
         for one in outcome:
             if not isinstance(one, Draft) or one.spec.sample_id not in stored:
                 continue
@@ -204,6 +248,20 @@ def check_paint(
             new = painted.get(one.spec.sample_id)
             problem = _unlike(old, new, one, exactly=is_same_class)
             yield Finding(path, problem, (number,)) if problem else one.spec.sample_id
+
+
+def _is_same(one: Rejection, other: Rejection | None) -> bool:
+    """Whether a sample was rejected for the same limit, with the same value."""
+    if other is None or (one.reason, one.measure) != (other.reason, other.measure):
+        return False
+    return _is_close(one.value, other.value)
+
+
+def _is_close(one: float | None, other: float | None) -> bool:
+    """Whether two measures are the same but for their last bits."""
+    if one is None or other is None:
+        return one is other
+    return math.isclose(one, other, rel_tol=_CLOSE_MEASURE, abs_tol=_CLOSE_MEASURE)
 
 
 def _unlike(old: Columns, new: Columns | None, draft: Draft, *, exactly: bool) -> str | None:

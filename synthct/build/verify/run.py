@@ -1,6 +1,6 @@
 """Whether a dataset is what it says it is, in four levels.
 
-0: every byte is the manifest's. 1: rows, digests, splits and licence agree with each other.
+0: every byte is the manifest's. 1: files, rows, digests, splits, licence and documents agree.
 2: with the sources at hand, every mask is drawn again and every voxel outside of it is the
 source's. 3: some samples are painted again. Levels 0 and 1 prove integrity, 2 the plan, only 3 the
 pixels; none proves who made it.
@@ -15,8 +15,8 @@ from pathlib import Path
 
 from synthct.build.check import Checked, locked_origins
 from synthct.build.check import check as check_recipe
-from synthct.build.context import load_context
-from synthct.build.documents import CARD
+from synthct.build.context import BuildContext, load_context, references_of
+from synthct.build.verify.documents import check_documents, check_files
 from synthct.build.verify.replay import check_inputs, check_paint, check_plan, choose
 from synthct.dataset.content import check_content
 from synthct.dataset.finding import Finding
@@ -25,9 +25,9 @@ from synthct.dataset.integrity import check_bytes
 from synthct.dataset.lockfile import LOCK, Lock, read_lock, work_id
 from synthct.dataset.manifest import MANIFEST, Manifest, Release, read_manifest
 from synthct.dataset.markdown import count
-from synthct.dataset.records import RECIPE, front_matter
+from synthct.dataset.records import RECIPE
 from synthct.errors import PolicyError, RecipeError, ResourceError, VerifyError
-from synthct.licence import hub_fields, licence_of
+from synthct.licence import licence_of
 from synthct.processes.device import choose_device
 from synthct.recipe.recipe import Recipe, load_recipe, stored_recipe
 from synthct.storage.defaults import default_cache_dir, default_workers
@@ -134,18 +134,20 @@ class _Levels:
 
     def content(self) -> Checking:
         """Level 1."""
-        title = f"{count(self.manifest.release.rows, 'row')}, lock, splits and licence"
+        title = f"{count(self.manifest.release.rows, 'row')}, lock, splits, licence and documents"
         return title, list(_content(self.folder, self.manifest))
 
     def plan(self) -> Checking:
         """Level 2."""
-        title = f"{count(self.manifest.release.rows, 'row')} against the sources and their masks"
+        title = f"{count(self.manifest.release.rows, 'row')}, masks and measures from the sources"
         lock, checked = self._checked
         if findings := list(check_inputs(checked, lock)):
             return "the sources against the lock", findings
-        workers = self.originals.workers
-        count_of_workers = default_workers() if workers is None else workers
-        return title, [*check_plan(self.folder, self.manifest, lock, checked, count_of_workers)]
+        given = self.originals
+        workers = default_workers() if given.workers is None else given.workers
+        references = references_of(checked, given.cache_dir)
+        context = BuildContext(checked, lock.numerics, references=references)
+        return title, [*check_plan(self.folder, self.manifest, context, workers)]
 
     def paint(self) -> Checking:
         """Level 3."""
@@ -194,55 +196,51 @@ class _Levels:
 
 
 def _content(folder: Path, manifest: Manifest) -> Iterator[Finding]:
-    if manifest.release.format_version == FIRST_FORMAT:
-        yield from _first_content(folder, manifest)
-        return
+    """Files, then rows, then what is written of them: each only if all before is as it should."""
+    recipe: Recipe | None = None
     try:
-        recipe, lock = stored_recipe(folder / RECIPE), read_lock(folder)
-    except (RecipeError, VerifyError) as err:
+        is_first = manifest.release.format_version == FIRST_FORMAT
+        # of format 1.0.0 a recipe has keys that today's have not, so it is not parsed as one
+        recipe = None if is_first else stored_recipe(folder / RECIPE)
+        lock = read_lock(folder)
+        stored_id = recipe_id(folder) if recipe is None else recipe.recipe_id
+    except (RecipeError, VerifyError, ResourceError) as err:
         yield Finding(RECIPE if isinstance(err, RecipeError) else LOCK, str(err))
         return
-    yield from check_content(folder, manifest, lock)
-    yield from _check_lock(manifest.release, recipe, lock)
-    yield from _check_licence(folder, recipe, lock)
+    checks = (
+        lambda: check_files(manifest),
+        lambda: check_content(folder, manifest, lock),
+        lambda: _check_lock(manifest.release, recipe, stored_id, lock),
+        lambda: check_documents(folder, manifest, lock, recipe),
+    )
+    for check in checks:
+        if findings := list(check()):
+            yield from findings
+            return
 
 
-def _first_content(folder: Path, manifest: Manifest) -> Iterator[Finding]:
-    """Of format 1.0.0: its recipe has keys that today's have not, so it is not parsed as one."""
-    try:
-        lock, stored = read_lock(folder), recipe_id(folder)
-    except VerifyError as err:
-        yield Finding(LOCK, str(err))
+def _check_lock(
+    release: Release, recipe: Recipe | None, stored_id: str, lock: Lock
+) -> Iterator[Finding]:
+    """That release, recipe and lock belong to each other, and the licence to the sources."""
+    if lock.recipe_id != stored_id:
+        yield Finding(LOCK, f"recipe_id is not that of {RECIPE}")
+    checkpoint_id = lock.checkpoint.id if lock.checkpoint else None
+    if work_id(lock.recipe_id, lock.plan.id, checkpoint_id, lock.sources) != release.plan_id:
+        yield Finding(LOCK, "is not the lock of the manifest's plan_id")
+    if recipe is None:
         return
-    yield from check_content(folder, manifest, lock)
-    if lock.recipe_id != stored:
-        yield Finding(LOCK, f"recipe_id is not that of {RECIPE}")
-    yield from _check_work(manifest.release, lock)
-    yield from _check_card(folder, lock.licence)
-
-
-def _check_lock(release: Release, recipe: Recipe, lock: Lock) -> Iterator[Finding]:
-    """That release, recipe and lock belong to each other."""
-    if lock.recipe_id != recipe.recipe_id:
-        yield Finding(LOCK, f"recipe_id is not that of {RECIPE}")
     if lock.sources.keys() != recipe.sources.keys():
         yield Finding(LOCK, f"has other sources than {RECIPE}")
-    yield from _check_work(release, lock)
+        return
+    for source, section in recipe.sources.items():
+        for key in ("layout", "licence", "attribution"):
+            if getattr(lock.sources[source], key) != getattr(section, key):
+                yield Finding(LOCK, f"the {key} of source '{source}' is not that of {RECIPE}")
     name = recipe.version if lock.plan.limit is None else f"{recipe.version}-first{lock.plan.limit}"
     if (release.name, release.version) != (recipe.name, name):
         called = f"the manifest is of {release.name} {release.version}"
         yield Finding(RECIPE, f"is of {recipe.name} {name}, {called}")
-
-
-def _check_work(release: Release, lock: Lock) -> Iterator[Finding]:
-    checkpoint_id = lock.checkpoint.id if lock.checkpoint else None
-    ours = work_id(lock.recipe_id, lock.plan.id, checkpoint_id, lock.sources)
-    if ours != release.plan_id:
-        yield Finding(LOCK, "is not the lock of the manifest's plan_id")
-
-
-def _check_licence(folder: Path, recipe: Recipe, lock: Lock) -> Iterator[Finding]:
-    """That the licence follows from the sources, and that the card says it."""
     try:
         licence = licence_of(locked_origins(lock), stated=recipe.licence)
     except PolicyError as err:
@@ -250,11 +248,3 @@ def _check_licence(folder: Path, recipe: Recipe, lock: Lock) -> Iterator[Finding
         return
     if licence != lock.licence:
         yield Finding(LOCK, f"licence is {lock.licence}, from the sources follows {licence}")
-    yield from _check_card(folder, licence)
-
-
-def _check_card(folder: Path, licence: str | None) -> Iterator[Finding]:
-    header = front_matter((folder / CARD).read_text(encoding="utf-8"))
-    for key, value in hub_fields(licence).items():
-        if header.get(key) != value:
-            yield Finding(CARD, f"its header says {key}: {header.get(key)}, not {value}")

@@ -1,1 +1,1 @@
-"""The documents beside the shards: card, attribution, Croissant, statement, contact sheet."""
+"""The documents beside the shards: card, attribution, Croissant, contact sheet."""

@@ -90,7 +90,6 @@ class CardFacts:
         relabelled: The program that gave the label maps under some masks, if any.
         ignore: Whether label maps hold 255 where it is unknown what was painted.
         notes: Notes of the plan, such as too few patients for three splits.
-        tags: More tags for the Hub.
         is_training_known: Whether the checkpoint says what it was trained on.
     """
 
@@ -109,7 +108,6 @@ class CardFacts:
     relabelled: str | None = None
     ignore: bool = False
     notes: Sequence[str] = ()
-    tags: Sequence[str] = ()
     is_training_known: bool = True
 
 
@@ -124,7 +122,7 @@ def dataset_card(release: Release, summary: Summary, facts: CardFacts) -> str:
         _limits(release, summary, facts),
         _origin(release, facts),
     )
-    header = yaml_text(_header(release, summary, facts))
+    header = yaml_text(card_header(release, facts.title, facts.licence, facts.method))
     return f"---\n{header}---\n\n" + "\n\n".join(sections) + "\n"
 
 
@@ -145,16 +143,23 @@ def _from_hub(source: SourceNote) -> str:
     return f" From the Hugging Face Hub, {code(source.origin)}." if source.origin else ""
 
 
-def _header(release: Release, summary: Summary, facts: CardFacts) -> dict[str, Any]:
-    splits = [split for split, rows in summary.splits.items() if rows]
+def card_header(release: Release, title: str, licence: str | None, method: str) -> dict[str, Any]:
+    """The YAML header of a card, which the Hub and ``load_dataset`` read.
+
+    Args:
+        release: What the version is.
+        title: Of the page.
+        licence: SPDX id; None if unknown.
+        method: What painted.
+    """
+    splits = [split.name for split in release.splits if split.rows]
     size = next((size for limit, size in _SIZES if release.rows < limit), "1M<n<10M")
-    tags = ["medical", "ct", "radiology", "synthetic", "inpainting", facts.method, "synthct"]
     files = [{"split": split, "path": f"data/{split}-*.parquet"} for split in splits]
     return {
-        "pretty_name": one_line(facts.title),
-        **hub_fields(facts.licence),
+        "pretty_name": one_line(title),
+        **hub_fields(licence),
         "task_categories": ["image-segmentation", "unconditional-image-generation"],
-        "tags": list(dict.fromkeys([*tags, *map(one_line, facts.tags)])),
+        "tags": ["medical", "ct", "radiology", "synthetic", "inpainting", method, "synthct"],
         "size_categories": [size],
         # ``datasets`` caches a folder under its base name (here the version) and a hash of its
         # configs: without the content's id another dataset of that version would be taken for it.

@@ -1,6 +1,8 @@
-"""``croissant.json``: what a dataset holds, for machines (MLCommons Croissant 1.0, with RAI).
+"""``croissant.json``: what a dataset holds, for machines (MLCommons Croissant 1.1, with RAI).
 
-Says the same as the card and the manifest; nothing of it is new. When it was published is left
+Says the same as the card and the manifest; nothing of it is new. What it was made of is told in
+PROV-O, what its licence allows in DUO and ODRL, as section "Responsible AI and Governance" of the
+specification has it. When it was published is left
 out, since nothing in a dataset depends on time.
 """
 
@@ -9,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 import pyarrow as pa
 
@@ -16,15 +19,25 @@ from synthct.dataset.documents.card import CardFacts
 from synthct.dataset.manifest import Release
 from synthct.dataset.summary import Summary
 from synthct.dataset.writer import ShardRecord
-from synthct.licence import licence_url
+from synthct.licence import licence_url, terms_of
 
 CROISSANT = "croissant.json"
+
+#: Of the Data Use Ontology (http://purl.obolibrary.org/obo/duo.owl).
+_OBO = "http://purl.obolibrary.org/obo/"
+_NO_RESTRICTION = "DUO_0000004", "no restriction"
+_NON_COMMERCIAL = "DUO_0000046", "non-commercial use only"
+
+#: What columns are beside their type.
+_ROLES = {"mask": ["cr:SegmentationMask"], "label_map": ["cr:SegmentationMask", "cr:Label"]}
 
 _CONTEXT = {
     "@language": "en",
     "@vocab": "https://schema.org/",
+    "annotation": "cr:annotation",
     "arrayShape": "cr:arrayShape",
     "citeAs": "cr:citeAs",
+    "cc": "http://creativecommons.org/ns#",
     "column": "cr:column",
     "conformsTo": "dct:conformsTo",
     "containedIn": "cr:containedIn",
@@ -32,6 +45,7 @@ _CONTEXT = {
     "data": {"@id": "cr:data", "@type": "@json"},
     "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
     "dct": "http://purl.org/dc/terms/",
+    "description": {"@container": "@language"},
     "equivalentProperty": "cr:equivalentProperty",
     "examples": {"@id": "cr:examples", "@type": "@json"},
     "extract": "cr:extract",
@@ -46,8 +60,11 @@ _CONTEXT = {
     "jsonPath": "cr:jsonPath",
     "key": "cr:key",
     "md5": "cr:md5",
+    "name": {"@container": "@language"},
+    "odrl": "http://www.w3.org/ns/odrl/2/",
     "parentField": "cr:parentField",
     "path": "cr:path",
+    "prov": "http://www.w3.org/ns/prov#",
     "rai": "http://mlcommons.org/croissant/RAI/",
     "recordSet": "cr:recordSet",
     "references": "cr:references",
@@ -85,7 +102,7 @@ def croissant(
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
         "conformsTo": [
-            "http://mlcommons.org/croissant/1.0",
+            "http://mlcommons.org/croissant/1.1",
             "http://mlcommons.org/croissant/RAI/1.0",
         ],
         "name": release.name,
@@ -96,10 +113,17 @@ def croissant(
         "citeAs": "; ".join(owed) or "No attribution is asked for.",
         "isLiveDataset": False,
         "keywords": ["CT", "medical imaging", "synthetic", "inpainting", facts.method],
+        **_usage(facts.licence),
+        **_provenance(release, facts),
         **_responsible(release, summary, facts),
         "distribution": [*(_file(shard) for shard in shards), *(_files(one) for one in splits)],
         "recordSet": [_records(split, schema) for split in splits],
     }
+    return spelt(content)
+
+
+def spelt(content: Mapping[str, Any]) -> bytes:
+    """The one text that is written for some content."""
     return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
 
 
@@ -108,6 +132,64 @@ def _description(summary: Summary, facts: CardFacts) -> str:
         f"{summary.samples} {facts.view} CT slices of {summary.hosts} patients, in which regions "
         "were painted anew, with masks and label maps."
     )
+
+
+def _usage(licence: str | None) -> dict[str, Any]:
+    """What the licence allows and asks for; nothing where that is not known.
+
+    Terms of the Data Use Ontology for the purpose, an offer in ODRL for the rest.
+    """
+    terms = terms_of(licence)
+    if terms is None:
+        return {}
+    code, name = _NO_RESTRICTION if not terms.non_commercial else _NON_COMMERCIAL
+    duties = ["odrl:attribute"] * terms.attribution + ["cc:ShareAlike"] * terms.share_alike
+    actions = ["odrl:use", "odrl:distribute", *([] if terms.no_derivatives else ["odrl:derive"])]
+    offer: dict[str, Any] = {
+        "@type": ["CreativeWork", "odrl:Offer"],
+        "name": f"What {licence} allows",
+        "odrl:permission": {
+            "@type": "odrl:Permission",
+            "odrl:action": [{"@id": action} for action in actions],
+            "odrl:duty": [
+                {"@type": "odrl:Duty", "odrl:action": {"@id": action}} for action in duties
+            ],
+        },
+    }
+    if terms.non_commercial:
+        forbidden = {"@id": "cc:CommercialUse"}
+        offer["odrl:prohibition"] = {"@type": "odrl:Prohibition", "odrl:action": forbidden}
+    term = {"@type": "DefinedTerm", "name": name, "termCode": code, "url": f"{_OBO}{code}"}
+    return {"usageInfo": [term, offer]}
+
+
+def _provenance(release: Release, facts: CardFacts) -> dict[str, Any]:
+    """Sources, checkpoint and software in PROV-O; single samples have it in their column."""
+    sources = [
+        {
+            "@type": "prov:Entity",
+            "@id": f"urn:synthct:{release.content_id}:source:{quote(source.name)}",
+            "prov:label": f"{source.cases} cases of '{source.name}', layout {source.layout}",
+            "license": licence_url(source.licence) or source.licence or "unknown",
+            **({"prov:atLocation": f"hf://datasets/{source.origin}"} if source.origin else {}),
+        }
+        for source in facts.sources
+    ]
+    checkpoint = facts.settings.get("id")
+    used = {"prov:used": {"@id": f"urn:synthct:checkpoint:{checkpoint}"}} if checkpoint else {}
+    return {
+        "prov:wasDerivedFrom": sources,
+        "prov:wasGeneratedBy": {
+            "@type": "prov:Activity",
+            "@id": f"urn:synthct:plan:{release.plan_id}",
+            "prov:label": f"Painting by '{facts.method}'",
+            **used,
+            "prov:wasAssociatedWith": {
+                "@type": "prov:SoftwareAgent",
+                "prov:label": f"synthct {release.package_version}",
+            },
+        },
+    }
 
 
 def _responsible(release: Release, summary: Summary, facts: CardFacts) -> dict[str, str]:
@@ -175,6 +257,7 @@ def _records(split: str, schema: pa.Schema) -> dict[str, Any]:
 
 def _field(split: str, field: pa.Field) -> dict[str, Any]:
     data_type, more = _type_of(field.type)
+    roles = _ROLES.get(field.name, [])
     extract: dict[str, Any] = {"column": field.name}
     source: dict[str, Any] = {"fileSet": {"@id": f"{split}-files"}, "extract": extract}
     if data_type == "sc:ImageObject":
@@ -183,7 +266,7 @@ def _field(split: str, field: pa.Field) -> dict[str, Any]:
         "@type": "cr:Field",
         "@id": f"{split}/{field.name}",
         "name": field.name,
-        "dataType": data_type,
+        "dataType": [*roles, data_type] if roles else data_type,
         "source": source,
         **more,
     }
