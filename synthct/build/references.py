@@ -142,8 +142,8 @@ def learn_references(
             if entry not in chosen:
                 continue
             path = cache_dir / "tissue" / f"{_key(entry, label_names, label, view)}.npz"
-            kept = load_arrays(path)
-            if kept is None:
+            arrays = load_arrays(path)
+            if arrays is None:
                 _log.info("learning how %s looks from case %s", label, entry.case_id)
                 case = case or read_case(entry, label_names)
                 try:

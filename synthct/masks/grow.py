@@ -1,33 +1,30 @@
-"""Dilation and erosion of regions by millimetres, right on anisotropic grids."""
+"""Dilation and erosion of regions by millimetres, right on anisotropic and on sheared grids."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from synthct.masks.base import voxels_within
-from synthct.volume import Box, Spacing, Volume
+from synthct.volume import Affine, Box, Volume, distances_mm, voxels_within
 from synthct.volume.regions import Region
 
 
-def grow(region: Region, margin_mm: float, spacing_mm: Spacing) -> Region:
+def grow(region: Region, margin_mm: float, affine: Affine) -> Region:
     """Grow a region by a physical margin, or shrink it where the margin is negative.
 
     Args:
         region: Boolean (I, J, K), with room for the margin; it is not shrunk from the array's
             edge, where it may go on.
         margin_mm: Euclidean distance between voxel centres.
-        spacing_mm: Voxel size in mm along i, j, k.
+        affine: (4, 4) of its grid.
 
     Returns:
         Boolean (I, J, K).
     """
-    from scipy.ndimage import distance_transform_edt
-
     if margin_mm == 0 or region.all() or not region.any():
         return region.copy()
     if margin_mm > 0:
-        return np.asarray(distance_transform_edt(~region, spacing_mm) <= margin_mm)
-    return np.asarray(distance_transform_edt(region, spacing_mm) > -margin_mm)
+        return np.asarray(distances_mm(~region, affine, reach_mm=margin_mm) <= margin_mm)
+    return np.asarray(distances_mm(region, affine, reach_mm=-margin_mm) > -margin_mm)
 
 
 def grow_within(
@@ -40,9 +37,8 @@ def grow_within(
     Returns:
         The grown region and the one before, both boolean of the grown box; and that box.
     """
-    spacing = volume.spacing_mm
     # A voxel of what lies around is needed for shrinking as well.
-    room = [max(1, n) for n in voxels_within(margin_mm, spacing)]
+    room = [max(1, n) for n in voxels_within(margin_mm, volume.affine)]
     grown = box.grow(room).clip(volume.shape)
     pad = [
         (a - b, d - c)
@@ -51,4 +47,4 @@ def grow_within(
         )
     ]
     before = np.pad(region, pad)
-    return grow(before, margin_mm, spacing), before, grown
+    return grow(before, margin_mm, volume.affine), before, grown
