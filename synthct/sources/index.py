@@ -9,7 +9,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import reduce
 from pathlib import Path
@@ -17,10 +17,11 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
-from synthct.errors import SourceError
+from synthct.errors import SourceError, printable
 from synthct.sources.base import (
     CaseEntry,
     CaseFiles,
+    FolderContents,
     LabelStats,
     LesionLabel,
     SourceSection,
@@ -133,7 +134,7 @@ def index_sources(
     contents = {}
     for name, section in sources.items():
         with _naming(name):
-            contents[name] = section.select(section.find(cache_dir))
+            contents[name] = _named_well(section, section.find(cache_dir), on_bad_case)
             if not contents[name].cases:
                 raise SourceError("cases and exclude leave no case; widen them")
     # Only when all are there: phantoms take time to make.
@@ -142,7 +143,11 @@ def index_sources(
             section.prepare(contents[name].cases, progress=progress)
     entries: dict[str, tuple[CaseEntry, ...]] = {}
     label_names = label_table(sources, labels) if lesions else {}
-    skipped = [Skipped(name, *skip) for name, one in contents.items() for skip in one.skipped]
+    skipped = [
+        Skipped(name, printable(case_id), reason)
+        for name, one in contents.items()
+        for case_id, reason in one.skipped
+    ]
     notes = [f"source '{name}': {note}" for name, one in contents.items() for note in one.notes]
     seen: dict[str, CaseEntry] = {}
     total = sum(len(one.cases) for one in contents.values())
@@ -183,6 +188,29 @@ def index_sources(
                 notes += [f"source '{name}': {text}" for text in texts]
             entries[name] = tuple(rows)
     return Index(entries, tuple(skipped), tuple(notes))
+
+
+def _named_well(
+    section: SourceSection, contents: FolderContents, on_bad_case: Literal["stop", "skip"]
+) -> FolderContents:
+    """The selected cases, without those of a name that is no line of text.
+
+    Raises:
+        SourceError: If there is one and such cases are not left out, or a patient has such a name.
+    """
+    contents = section.select(contents)
+    good, skipped = [], list(contents.skipped)
+    for case in contents.cases:
+        patient = section.patient_of(case.case_id, case.patient_id)
+        if case.case_id.isprintable() and patient.isprintable():
+            good.append(case)
+            continue
+        name = case.case_id if not case.case_id.isprintable() else patient
+        problem = f"its name {name!a} is no UTF-8 or holds characters that cannot be printed"
+        if on_bad_case == "stop":
+            raise SourceError(f"case {printable(name)}: {problem}; rename it, or exclude it")
+        skipped.append((case.case_id, problem))
+    return replace(contents, cases=tuple(good), skipped=tuple(skipped))
 
 
 def label_table(sources: Mapping[str, SourceSection], labels: Sequence[str]) -> dict[str, int]:
@@ -353,8 +381,7 @@ def _refuse_double(first: CaseEntry, second: CaseEntry) -> None:
 
 def _reason(err: SourceError, root: Path) -> str:
     """What is wrong with a case, in one printable line and without the place of its folder."""
-    line = " ".join(str(err).replace(f"{root}/", "").split())
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in line)
+    return printable(" ".join(str(err).replace(f"{root}/", "").split()))
 
 
 @contextmanager
