@@ -206,9 +206,9 @@ def _named_well(
             good.append(case)
             continue
         name = case.case_id if not case.case_id.isprintable() else patient
-        problem = f"its name {name!a} is no UTF-8 or holds characters that cannot be printed"
+        problem = f"the name {name!a} is no UTF-8 or holds characters that cannot be printed"
         if on_bad_case == "stop":
-            raise SourceError(f"case {printable(name)}: {problem}; rename it, or exclude it")
+            raise SourceError(f"{problem}; rename the case or its patient, or exclude it")
         skipped.append((case.case_id, problem))
     return replace(contents, cases=tuple(good), skipped=tuple(skipped))
 

@@ -329,5 +329,5 @@ def test_a_patient_whose_name_is_no_line_of_text_is_told(tmp_path: Path) -> None
     source = Kits(
         layout="kits23", root=tmp_path / "kits", patients={"case_00000": "somebody\nelse"}
     )
-    with pytest.raises(SourceError, match="its name 'somebody.*else' is no UTF-8 or holds"):
+    with pytest.raises(SourceError, match=r"the name 'somebody.*else' is no UTF-8 or holds"):
         index_one(source, tmp_path)
