@@ -18,4 +18,10 @@ def case_facts(entry: CaseEntry) -> dict[str, Any]:
     digests = entry.file_sha256
     files = {name: digests.get(path) for name, path in entry.label_files.items()}
     image = None if entry.image is None else digests.get(entry.image, "not indexed")
-    return facts | {"image": image, "label_files": files, "file_sha256": list(digests.values())}
+    reading = entry.label_reading  # the image whose grid labels may take is that of the entry
+    return facts | {
+        "image": image,
+        "label_files": files,
+        "file_sha256": list(digests.values()),
+        "label_reading": [reading.orientation, reading.image is not None],
+    }
