@@ -144,7 +144,7 @@ def index_sources(
     entries: dict[str, tuple[CaseEntry, ...]] = {}
     label_names = label_table(sources, labels) if lesions else {}
     skipped = [
-        Skipped(name, printable(case_id), reason)
+        Skipped(name, printable(case_id).replace("\n", "\\n"), reason)
         for name, one in contents.items()
         for case_id, reason in one.skipped
     ]

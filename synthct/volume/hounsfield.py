@@ -47,8 +47,6 @@ def not_hu(values: npt.NDArray[Any], low: float, high: float) -> str | None:
         least, half, most = (float(q) for q in np.percentile(values, [1, 50, 99]))
         figures = f"least {low:g}, percentiles 1/50/99 {least:g}/{half:g}/{most:g}"
         return f"{evidence} ({figures}, greatest {high:g}); correct scl_slope and scl_inter"
-    if high <= HU_MIN or low >= HU_MAX:
-        return f"all values lie within {low:g}..{high:g}, outside of HU; convert them to HU"
     sample = np.clip(values, HU_MIN, HU_MAX)
     inner = sample[sample > sample.min()]  # without air and paddings at the lower end
     if inner.size == 0:

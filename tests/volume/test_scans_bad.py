@@ -174,7 +174,7 @@ SCANS: dict[str, tuple[bytes, str]] = {
     "8 bits without sign": (hu(lambda x: noisy(x) % 256, "u1"), "cut to 8 bits|none is below 0"),
     "12 bits without sign": (hu(lambda x: x % 4096), "are above 3071"),
     "all the same once clipped": (hu(lambda x: x * 0.004 + 9000), "all values lie within"),
-    "paddings alone": (hu(lambda x: np.where(x < 0, -2000, -3024)), "outside of HU"),
+    "paddings alone": (hu(lambda x: np.where(x < 0, -2000, -3024)), "all values lie within"),
     "all the same": (hu(lambda x: 0 * x - 1000), r"within -1000..-1000"),
     # row 22: where it lies
     "no codes": (patched(252, "hh", 0, 0), "neither sform nor qform .* left and right are unknown"),
