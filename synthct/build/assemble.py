@@ -1,4 +1,4 @@
-"""From painted samples to a version on disk, by one process or several, killed or not.
+"""Writes painted samples as a version on disk, by one process or several; survives kills.
 
 Shards are made in any order by whichever process is free; the first process then puts them
 together in the order of the plan. What was finished before an interruption is kept. Nothing here

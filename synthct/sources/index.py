@@ -1,6 +1,7 @@
-"""The index: what every case of every source holds, learnt once and kept on disk.
+"""The index: what every case of every source contains, computed once and kept on disk.
 
-The second run stats the files and reads no voxels. Planning needs nothing but the index.
+A second run only checks sizes and times of the files and reads no voxels. Planning needs nothing
+but the index.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ _LISTED = 12
 
 @dataclass(frozen=True)
 class Skipped:
-    """A folder or file that looks like a case but is of no use, and why."""
+    """A folder or file that looks like a case but cannot be used, and why."""
 
     source: str
     case_id: str
@@ -112,7 +113,7 @@ def index_sources(
 
     Args:
         sources: Name in the recipe to section, as ``download`` gives them.
-        labels: The labels (structures or unions) that somebody needs. A layout with a label map
+        labels: The labels (structures or unions) that the recipe needs. A layout with a label map
             indexes all of its structures anyway, one with a file per structure only these.
         cache_dir: Where facts of files already read are kept, and phantoms once made.
         lesions: Source to the labels whose lesions are described, each with its organ.
@@ -222,7 +223,7 @@ def label_table(sources: Mapping[str, SourceSection], labels: Sequence[str]) -> 
 
     Args:
         sources: Name in the recipe to section, as ``download`` gives them.
-        labels: The labels (structures or unions) that somebody needs.
+        labels: The labels (structures or unions) that the recipe needs.
 
     Returns:
         Structure to value, from 1.
