@@ -56,6 +56,10 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'synthct' has no attribute '{name}'")
+    if sys.flags.optimize > 1:
+        from synthct.errors import NO_DOCSTRINGS
+
+        raise ImportError(NO_DOCSTRINGS)
     return getattr(import_module(_HOMES[name]), name)
 
 

@@ -1,6 +1,6 @@
 """``python -m synthct``: the command line."""
 
-from synthct.cli import app
+from synthct.cli.program import main
 
 if __name__ == "__main__":
-    app(prog_name="synthct")
+    main()

@@ -18,6 +18,12 @@ Any other exception is a bug and keeps its traceback.
 
 from typing import ClassVar
 
+#: Told wherever Python runs as ``python -OO``.
+NO_DOCSTRINGS = (
+    "python -OO (or PYTHONOPTIMIZE=2) removes docstrings, without which diffusers cannot be "
+    "imported; run python without it, or with -O"
+)
+
 
 class SynthCTError(Exception):
     """Base of every error that a user can cause and mend."""
@@ -83,3 +89,8 @@ class QuarantineError(SynthCTError):
     """A dataset is finished, but the model failed for more samples than allowed."""
 
     exit_code = 10
+
+
+def printable(text: str) -> str:
+    """Text whose file names cannot steer a terminal; lines stay lines."""
+    return "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in text)

@@ -1,4 +1,4 @@
-"""From painted samples to a version on disk, by one process or several, killed or not.
+"""Writes painted samples as a version on disk, by one process or several; survives kills.
 
 Shards are made in any order by whichever process is free; the first process then puts them
 together in the order of the plan. What was finished before an interruption is kept. Nothing here
@@ -82,15 +82,15 @@ Paint = Callable[[Iterator[int], Progress], Iterator[Painted]]
 Document = Callable[[Path, Release, Sequence[ShardRecord]], None]
 
 
-def is_finished(final: Path, plan_id: str, group: Group) -> bool:
-    """Whether a version is there already; what its build may have left beside it is removed.
+def find_finished(final: Path, plan_id: str, group: Group) -> Release | None:
+    """The version if it is there already; what its build may have left beside it is removed.
 
     Raises:
         ConflictError: If it is there with other content.
         VerifyError: If its manifest is damaged.
     """
     if (release := find_release(final)) is None:
-        return False
+        return None
     if release.plan_id != plan_id:
         raise ConflictError(
             f"{final}: version {release.label} was built from another recipe, checkpoint or "
@@ -99,7 +99,7 @@ def is_finished(final: Path, plan_id: str, group: Group) -> bool:
     if group.is_first:
         discard(Staging(final))
     logger.info("%s is there already, nothing to do", release.label)
-    return True
+    return release
 
 
 def assemble(

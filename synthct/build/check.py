@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from synthct.build.controls import require_paint
 from synthct.dataset.lockfile import Lock, LockedCase, LockedSource, work_id
 from synthct.errors import CheckpointError
@@ -25,6 +27,8 @@ from synthct.recipe.plan import Plan, plan_samples
 from synthct.recipe.recipe import Recipe
 from synthct.sources import Index, download, index_sources, label_table
 from synthct.version import __version__
+from synthct.volume import is_sheared
+from synthct.volume.views import VIEW_AXIS
 
 logger = logging.getLogger(__name__)
 
@@ -134,6 +138,7 @@ def check(
     label_names = label_table(recipe.sources, wanted)
     _check_values(recipe, index, label_names)
     _check_relabel(recipe, label_names)
+    _check_planes(recipe, plan)
     require_paint(recipe, plan)
     return Checked(
         recipe=recipe,
@@ -229,6 +234,23 @@ def _check_relabel(recipe: Recipe, label_names: Mapping[str, int]) -> None:
         if name not in label_names:
             message = f"no source numbers '{name}' (there is: {', '.join(label_names)}); leave it"
             raise recipe.error(("relabel", "labels", name), f"{message} out or rename it")
+
+
+def _check_planes(recipe: Recipe, plan: Plan) -> None:
+    """That the slices have right angles: models and measures know a spacing of two axes only.
+
+    Raises:
+        RecipeError: If a host is sheared within the slices of the view.
+    """
+    axis = VIEW_AXIS[recipe.view]
+    for host in {spec.host.case_id: spec.host for spec in plan.specs}.values():
+        if is_sheared(np.delete(host.affine[:3, :3], axis, axis=1)):
+            raise recipe.error(
+                ("view",),
+                f"case {host.case_id} of source '{host.source}' is sheared (tilted gantry), so its "
+                f"{recipe.view} slices have no right angles and lengths in them would be wrong; "
+                "use another view, exclude the case, or resample it to a grid of right angles",
+            )
 
 
 def _licence(recipe: Recipe, checkpoint: CheckpointFiles | None) -> str | None:

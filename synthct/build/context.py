@@ -6,6 +6,7 @@ Used by whoever makes samples: the build, and the check that makes some of them 
 from __future__ import annotations
 
 import logging
+import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -130,7 +131,11 @@ def _inpainter(checked: Checked, device: Callable[[], str]) -> Inpainter | None:
 def _numerics(inpainter: Inpainter | None) -> Mapping[str, Any]:
     """What low bits depend on."""
     if inpainter is None:
-        return {"device": "cpu", **{name: version(name) for name in ("numpy", "scipy")}}
+        # No kind that torch knows, since a control needs no torch; numpy chooses kernels by these.
+        kinds = np.show_config(mode="dicts")["SIMD Extensions"]
+        arch = " ".join([platform.machine(), *kinds["baseline"], *kinds.get("found", ())])
+        versions = {name: version(name) for name in ("numpy", "scipy")}
+        return {"device": "cpu", "arch": arch, **versions}
     from synthct.models.painting import numerics_class
 
     return numerics_class(inpainter)

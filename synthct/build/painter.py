@@ -28,6 +28,9 @@ logger = logging.getLogger(__name__)
 MODEL_FAULT = "model: "
 #: Fewer pixels may be of one value by chance.
 _LEAST_PAINTED = 16
+#: Beyond twice the range -1..1 a network has burst; so has one of whose pixels so many lie at the
+#: ends of the range, some at either.
+_BURST, _AT_ENDS, _AT_EITHER_END = 2.0, 0.9, 0.05
 
 
 def paint_samples(
@@ -169,4 +172,13 @@ def _fault(patches: Sequence[Patch], painted: Sequence[FloatArray]) -> str | Non
             return f"{MODEL_FAULT}not finite"
         if inside.size >= _LEAST_PAINTED and np.ptp(inside) == 0 and np.ptp(before) > 0:
             return f"{MODEL_FAULT}one value throughout"
+        if inside.size >= _LEAST_PAINTED and _is_saturated(inside):
+            return f"{MODEL_FAULT}saturated"
     return None
+
+
+def _is_saturated(pixels: FloatArray) -> bool:
+    """Whether most values lie so far out of the model's range that decoding has cut them off."""
+    low, high = float((pixels <= -1).mean()), float((pixels >= 1).mean())
+    at_ends = low + high >= _AT_ENDS and min(low, high) >= _AT_EITHER_END
+    return at_ends or float((np.abs(pixels) > _BURST).mean()) >= 0.5

@@ -19,7 +19,7 @@ from synthct.dataset.tiles import TEXT, Colour, Rgb, Span, captioned, contact_sh
 from synthct.masks.base import Mask
 from synthct.masks.slicing import slice_of
 from synthct.masks.transplant import Transplant
-from synthct.volume import Array, Box, Index3, Volume
+from synthct.volume import Array, Box, Index3, Volume, distances_mm, voxels_within
 from synthct.volume.case import Case
 from synthct.volume.intensity import Window, window_for
 from synthct.volume.regions import seen_through
@@ -231,19 +231,17 @@ def _number(
 
 def clearance_mm(drawn: DrawnMask) -> float | None:
     """Distance from the mask to the nearest voxel of what it keeps clear of; None if far."""
-    from scipy.ndimage import distance_transform_edt
-
     host, mask = drawn.host, drawn.mask
     organ = _values(host, drawn.section.required_labels())
     values = [v for v in _values(host, _avoided(drawn)) if v not in organ]
-    spacing = host.labels.spacing_mm
-    margin = [int(np.ceil(CLEARANCE_REACH_MM / s)) for s in spacing]
-    wide = mask.box.grow(margin).clip(host.labels.shape)
+    affine = host.labels.affine
+    wide = mask.box.grow(voxels_within(CLEARANCE_REACH_MM, affine)).clip(host.labels.shape)
     near = np.isin(host.labels.array[wide.slices], values)
     if not near.any():
         return None
     inside = seen_through(wide, mask.region.array, mask.box)
-    least_mm = float(distance_transform_edt(~near, spacing)[inside].min())
+    away_mm = distances_mm(~near, affine, reach_mm=CLEARANCE_REACH_MM)
+    least_mm = float(away_mm[inside].min())
     return least_mm if least_mm <= CLEARANCE_REACH_MM else None
 
 

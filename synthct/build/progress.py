@@ -1,6 +1,6 @@
-"""How far a build is: one bar over all of its processes, and what this one is at.
+"""The progress of a build: one bar over all of its processes, and what each is working on.
 
-To whoever makes samples it is a bar of tqdm's: it has a total, and is updated.
+The code that makes samples uses it like a bar of tqdm: it sets ``total`` and calls ``update``.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Progress:
         return not self._bar.disable
 
     def at(self, place: str) -> None:
-        """Say what this process is at; named if it dies there."""
+        """Record what this process is working on; named in the error if it dies there."""
         self._group.at(place)
 
     @property

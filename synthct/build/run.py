@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TypeVar
 
-from synthct.build.assemble import Order, Painted, ShardFile, assemble, counted, is_finished
+from synthct.build.assemble import Order, Painted, ShardFile, assemble, counted, find_finished
 from synthct.build.check import Checked, check
 from synthct.build.context import BuildContext, load_context, require_command
 from synthct.build.documents import recipe_schema, write_documents
@@ -27,14 +27,13 @@ from synthct.build.verify.locked import lock_of, require_locked
 from synthct.build.workers import prepared_shards
 from synthct.dataset.digest import canonical_json
 from synthct.dataset.manifest import Release
-from synthct.dataset.summary import rejections
 from synthct.dataset.writer import ShardRecord, shard_name, writer_settings
 from synthct.errors import QuarantineError
 from synthct.processes.join import join_group
 from synthct.recipe.plan import Plan, SampleSpec
 from synthct.recipe.recipe import Recipe
 from synthct.storage.defaults import default_cache_dir, default_workers
-from synthct.storage.files import atomic_write, make_folder
+from synthct.storage.files import require_writable
 from synthct.storage.lock import version_lock, worker_lock
 from synthct.version import __version__
 from synthct.volume.views import VIEW_AXIS
@@ -98,7 +97,7 @@ def build(
     final = output / recipe.name / name
     with join_group(device) as group, ExitStack() as held:
         if group.is_first:
-            _require_writable(final.parent)
+            require_writable(final.parent)
             held.enter_context(version_lock(final))
         else:  # takes seconds, in which the first process looks at the sources
             import synthct.models.painting  # noqa: F401
@@ -106,7 +105,8 @@ def build(
             checked = check(
                 recipe, cache_dir=cache_dir or default_cache_dir(), limit=limit, progress=progress
             )
-            if is_finished(final, checked.work_id, group):
+            if (release := find_finished(final, checked.work_id, group)) is not None:
+                _require_few(release, final)
                 return final
             if group.is_first:
                 _log_plan(checked)
@@ -115,40 +115,38 @@ def build(
             context = load_context(
                 checked, lambda: group.device, cache_dir=cache_dir, relabel=relabel
             )
-            found = lock_of(checked, context.numerics)
+            lock_content = lock_of(checked, context.numerics)
             if lock is not None:
-                require_locked(lock, found)
+                require_locked(lock, lock_content)
         order = _order(context, final)
         group.agree("the build", order.key)
 
         def paint(numbers: Iterator[int], progress: Progress) -> Iterator[Painted]:
             return paint_shards(context, order, numbers, progress, workers)
 
-        faults: list[str] = []
-
         def document(tree: Path, release: Release, shards: Sequence[ShardRecord]) -> None:
-            write_documents(checked.recipe, found, tree, release, shards)
-            reasons = [rejection.reason for rejection in rejections(shards)]
-            faults.extend(reason for reason in reasons if reason.startswith(MODEL_FAULT))
+            write_documents(checked.recipe, lock_content, tree, release, shards)
 
-        assemble(order, group, paint, document, progress=progress)
-    _require_few(faults, order, final)
+        made = assemble(order, group, paint, document, progress=progress)
+    if made is not None:
+        _require_few(made, final)
     return final
 
 
-def _require_few(faults: Sequence[str], order: Order, final: Path) -> None:
-    """Tell of a dataset that is finished, but for many samples of which there is no painting.
+def _require_few(release: Release, final: Path) -> None:
+    """Tell, whenever it is asked for, of a finished dataset that lacks many paintings.
 
     Raises:
         QuarantineError: If they are more than ``MAX_FAULTY``.
     """
-    total = sum(shard.samples for shard in order.shards)
-    if len(faults) > MAX_FAULTY * total:
-        reasons = ", ".join(sorted(set(faults)))
+    faults = {why: n for why, n in release.rejected.items() if why.startswith(MODEL_FAULT)}
+    total = release.rows + sum(release.rejected.values())
+    if sum(faults.values()) > MAX_FAULTY * total:
         raise QuarantineError(
-            f"{final} is finished, but {len(faults)} of {total} samples are left out since the "
-            f"checkpoint did not paint them ({reasons}; see rejected.parquet); try dtype float32, "
-            "another scheduler or another checkpoint, under a higher version"
+            f"{final} is finished, but {sum(faults.values())} of {total} samples are left out "
+            f"since the checkpoint did not paint them ({', '.join(sorted(faults))}; see "
+            "rejected.parquet); try dtype float32, another scheduler or another checkpoint, under "
+            "a higher version"
         )
 
 
@@ -191,18 +189,6 @@ def expected_bytes(checked: Checked, specs: Sequence[SampleSpec]) -> float:
         rows, columns = spec.host.shape[:axis] + spec.host.shape[axis + 1 :]
         total += spec.slices * rows * columns * per_pixel
     return total
-
-
-def _require_writable(folder: Path) -> None:
-    """Make the output folder and write into it, before any work is put into what goes there.
-
-    Raises:
-        ResourceError: If it cannot be written.
-    """
-    make_folder(folder)
-    probe = folder / ".writable"
-    atomic_write(probe, b"")
-    probe.unlink(missing_ok=True)
 
 
 def _order(context: BuildContext, final: Path) -> Order:

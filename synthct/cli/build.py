@@ -19,6 +19,7 @@ from synthct.cli.common import (
     reporting,
     roots_of,
 )
+from synthct.errors import printable
 from synthct.processes.launch import is_first, launch, processes_to_start
 
 Output = Annotated[Path, typer.Option(help="Datasets are written to OUTPUT/name/version.")]
@@ -78,7 +79,7 @@ def build(
             from synthct.build.preview import describe
 
             checked = checking.check(loaded, cache_dir=cache, limit=limit, progress=on_terminal())
-            typer.echo(describe(checked))
+            typer.echo(printable(describe(checked)))
             return
         from synthct.recipe.relabel import parse_command
 

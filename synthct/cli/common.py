@@ -12,9 +12,16 @@ from typing import Annotated
 
 import typer
 
-from synthct.errors import RecipeError, ResourceError, SynthCTError
+from synthct.errors import (
+    NO_DOCSTRINGS,
+    RecipeError,
+    ResourceError,
+    SynthCTError,
+    printable,
+)
 from synthct.processes.group import Interrupt
 from synthct.processes.launch import GONE, LauncherWatch, interrupt, is_first
+from synthct.storage.files import check_utf8
 
 RecipeFile = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)]
 Sources = Annotated[
@@ -46,13 +53,16 @@ def reporting(debug: bool = False) -> Iterator[None]:
     Of several processes of one command, only the first prints errors; each ends when the launcher
     ends. A hang-up (SIGHUP) and SIGTERM end the command like Ctrl-C.
     """
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    output = logging.StreamHandler()
+    output.setFormatter(_Printable())
+    logging.basicConfig(level=logging.WARNING, handlers=[output])
     level = logging.DEBUG if debug else logging.INFO
     logging.getLogger("synthct").setLevel(level if is_first() else logging.WARNING)
     logging.getLogger("synthct.build.assemble").setLevel(level)  # each process logs its own shards
     watch = LauncherWatch()
     before = {number: signal.signal(number, interrupt) for number in _ending_signals()}
     try:
+        _check_surroundings()
         yield
     except Exception as err:
         user_error = _user_error(err)
@@ -73,6 +83,27 @@ def reporting(debug: bool = False) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+class _Printable(logging.Formatter):
+    """The message of a record, in which no name of a file can steer a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The message as one or more printable lines."""
+        return printable(super().format(record))
+
+
+def _check_surroundings() -> None:
+    """See that Python and the names on the command line are fit for what is to come.
+
+    Raises:
+        RecipeError: If Python runs without docstrings, or a path is no UTF-8, which neither Parquet
+            nor ``load_dataset`` can handle.
+    """
+    if sys.flags.optimize > 1:
+        raise RecipeError(NO_DOCSTRINGS)
+    for text in (*sys.argv[1:], str(Path.cwd())):
+        check_utf8(text)
+
+
 def _ending_signals() -> list[signal.Signals]:
     """The signals that end a process, without those that ``nohup`` ignores."""
     numbers = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
@@ -81,7 +112,7 @@ def _ending_signals() -> list[signal.Signals]:
 
 def _reported(err: SynthCTError) -> typer.Exit:
     """Print an error; returns the exit with its code."""
-    typer.echo(f"{type(err).__name__}: {_printable(str(err))}", err=True)
+    typer.echo(f"{type(err).__name__}: {printable(str(err))}", err=True)
     return typer.Exit(err.exit_code)
 
 
@@ -92,16 +123,12 @@ def _user_error(err: Exception) -> SynthCTError | None:
     if isinstance(err, BrokenPipeError):  # click handles a closed pipe
         return None
     if isinstance(err, OSError):
-        place = f"{err.filename}: " if err.filename else ""
+        name = err.filename2 or err.filename  # of a copy, the second is the one that is written
+        place = f"{name}: " if name else ""
         return ResourceError(f"{place}{err.strerror or err}; fix this and run the command again")
     if isinstance(err, MemoryError) or type(err).__name__ == "OutOfMemoryError":  # torch's
         return ResourceError(f"out of memory ({err}); try a smaller batch_size or fewer --workers")
     return None
-
-
-def _printable(text: str) -> str:
-    """Text without terminal control characters."""
-    return "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in text)
 
 
 def roots_of(pairs: Sequence[str] | None, option: str = "--source") -> dict[str, Path]:
@@ -123,4 +150,4 @@ def roots_of(pairs: Sequence[str] | None, option: str = "--source") -> dict[str,
 
 def on_terminal() -> bool:
     """Whether to show progress bars."""
-    return sys.stderr.isatty()
+    return sys.stderr is not None and sys.stderr.isatty()

@@ -18,6 +18,7 @@ from synthct.cli.common import (
     reporting,
     roots_of,
 )
+from synthct.errors import printable
 
 
 class PhantomLayout(StrEnum):
@@ -60,7 +61,7 @@ def check(
 
         cache = cache_dir or default_cache_dir()
         checked = checking.check(loaded, cache_dir=cache, limit=limit, progress=on_terminal())
-        typer.echo(describe(checked))
+        typer.echo(printable(describe(checked)))
         if no_sheet:
             return
         path = sheet or Path(f"{loaded.name}-masks.png")

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from synthct.errors import MaskError
-from synthct.volume import Array, Box, Index3, Spacing, Volume, shifted
+from synthct.volume import Array, Box, Index3, Volume, shifted
 from synthct.volume.anatomy import LesionFacts
 from synthct.volume.case import Case
 from synthct.volume.regions import Region, move
@@ -291,12 +291,6 @@ def make_mask(
         touches_border=around.clip(host.labels.shape) != around,
     )
     return mask
-
-
-def voxels_within(margin_mm: float, spacing_mm: Spacing) -> Index3:
-    """Number of voxels along i, j, k that cover ``margin_mm``."""
-    i, j, k = (int(np.ceil(margin_mm / s)) for s in spacing_mm)
-    return i, j, k
 
 
 def box_around(points_mm: npt.NDArray[np.float64], volume: Volume) -> Box:

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from synthct.errors import MaskError
 from synthct.masks.base import Mask, MaskSection, Params, Rising, check_drawn_for, make_mask
-from synthct.volume import Box
+from synthct.volume import Box, plane_spacing_mm
 from synthct.volume.anatomy import organ_parts
 from synthct.volume.case import Case
 from synthct.volume.regions import Region, move, structure
@@ -88,7 +88,7 @@ def _expand(box: Box, host: Case, params: Params) -> Box:
     """``box`` with the drawn margins and shift, within the scan; always holds a voxel."""
     start, stop = [], []
     for axis, (spacing, size) in enumerate(
-        zip(host.labels.spacing_mm, host.labels.shape, strict=True)
+        zip(plane_spacing_mm(host.labels.affine), host.labels.shape, strict=True)
     ):
         shift = params["shift_mm"][axis]
         low = box.start_ijk[axis] + round((shift - params["before_mm"][axis]) / spacing)

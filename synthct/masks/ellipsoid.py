@@ -28,11 +28,10 @@ from synthct.masks.base import (
     check_drawn_for,
     make_mask,
     voxel_centres,
-    voxels_within,
 )
 from synthct.masks.deform import Displacement, Velocity, draw_velocity, flow
 from synthct.masks.shape import draw_rotation, rotation_matrix
-from synthct.volume import Box
+from synthct.volume import Box, distances_mm, voxels_within
 from synthct.volume.anatomy import lesion_parts
 from synthct.volume.case import Case
 from synthct.volume.regions import Region, largest_part, seen_through
@@ -239,14 +238,13 @@ class _OrganSite:
 
     def _is_too_near(self, region: Region, box: Box) -> bool:
         """Whether a structure to avoid lies within the clearance."""
-        from scipy.ndimage import distance_transform_edt
-
         labels = self.host.labels
-        wide = box.grow(voxels_within(self.section.clearance_mm, labels.spacing_mm))
+        clearance_mm = self.section.clearance_mm
+        wide = box.grow(voxels_within(clearance_mm, labels.affine))
         wide = wide.clip(labels.shape)
         near = np.isin(labels.array[wide.slices], self.avoid)
         if not near.any() or not region.any():
             return False
-        distance = distance_transform_edt(~near, labels.spacing_mm)
+        distance = distances_mm(~near, labels.affine, reach_mm=clearance_mm)
         region_in_wide = seen_through(wide, region, box)
-        return bool(distance[region_in_wide].min() <= self.section.clearance_mm)
+        return bool(distance[region_in_wide].min() <= clearance_mm)

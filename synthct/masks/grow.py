@@ -1,30 +1,30 @@
-"""Dilation and erosion of regions by millimetres, on anisotropic grids too."""
+"""Dilation and erosion of regions by millimetres, on anisotropic and on sheared grids too."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from synthct.masks.base import voxels_within
-from synthct.volume import Box, Spacing, Volume
+from synthct.volume import Affine, Box, Volume, distances_mm, voxels_within
 from synthct.volume.regions import Region
 
 
-def grow(region: Region, margin_mm: float, spacing_mm: Spacing) -> Region:
+def grow(region: Region, margin_mm: float, affine: Affine) -> Region:
     """Grow a region by a physical margin, or shrink it where the margin is negative.
 
     Args:
         region: Boolean (I, J, K) with enough background around it. The array's edge does not
             count as background: the region may continue beyond it.
         margin_mm: Euclidean distance between voxel centres.
-        spacing_mm: Voxel size in mm along i, j, k.
-    """
-    from scipy.ndimage import distance_transform_edt
+        affine: (4, 4) of its grid.
 
+    Returns:
+        Boolean (I, J, K).
+    """
     if margin_mm == 0 or region.all() or not region.any():
         return region.copy()
     if margin_mm > 0:
-        return np.asarray(distance_transform_edt(~region, spacing_mm) <= margin_mm)
-    return np.asarray(distance_transform_edt(region, spacing_mm) > -margin_mm)
+        return np.asarray(distances_mm(~region, affine, reach_mm=margin_mm) <= margin_mm)
+    return np.asarray(distances_mm(region, affine, reach_mm=-margin_mm) > -margin_mm)
 
 
 def grow_within(
@@ -35,9 +35,8 @@ def grow_within(
     Returns:
         The grown region and the original one, both boolean of the grown box; and that box.
     """
-    spacing = volume.spacing_mm
     # Shrinking needs one voxel of background around the region.
-    room = [max(1, n) for n in voxels_within(margin_mm, spacing)]
+    room = [max(1, n) for n in voxels_within(margin_mm, volume.affine)]
     grown = box.grow(room).clip(volume.shape)
     pad = [
         (a - b, d - c)
@@ -46,4 +45,4 @@ def grow_within(
         )
     ]
     before = np.pad(region, pad)
-    return grow(before, margin_mm, spacing), before, grown
+    return grow(before, margin_mm, volume.affine), before, grown

@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from synthct.errors import MaskError
-from synthct.masks.base import voxel_centres, voxels_within
+from synthct.masks.base import voxel_centres
 from synthct.masks.deform import Displacement, Velocity, flow
 from synthct.masks.shape import Points, Quaternion, rotation_matrix
-from synthct.volume import Box, Spacing, shifted
+from synthct.volume import Affine, Box, distances_mm, shifted, voxels_within
 from synthct.volume.anatomy import hull_mm, lesion_parts
 from synthct.volume.case import Case
 from synthct.volume.regions import Region, move
@@ -93,7 +93,6 @@ def find_lesion(donor: Case, label: str, number: int) -> Lesion:
 def _smooth(donor: Case, label: str, number: int) -> Lesion:
     from scipy.ndimage import (
         binary_fill_holes,
-        distance_transform_edt,
         gaussian_filter,
         spline_filter,
     )
@@ -107,11 +106,11 @@ def _smooth(donor: Case, label: str, number: int) -> Lesion:
     tight = Box.around(numbers == number)
     assert tight is not None
     spacing = donor.labels.spacing_mm
-    margin = voxels_within(MARGIN * max(spacing), spacing)
+    margin = voxels_within(MARGIN * max(spacing), donor.labels.affine)
     affine = shifted(donor.labels.affine, move(tight, box.start_ijk).grow(margin).start_ijk)
     solid = binary_fill_holes(np.pad(numbers[tight.slices] == number, [(n, n) for n in margin]))
-    body = _without_arms(solid, spacing)
-    inner, outer = (distance_transform_edt(r, spacing) for r in (body, ~body))
+    body = _without_arms(solid, affine)
+    inner, outer = (distances_mm(r, affine) for r in (body, ~body))
     sigma = [SMOOTHING * max(spacing) / s for s in spacing]
     distance = gaussian_filter((inner - outer).astype(np.float32), sigma, mode="nearest")
     voxels = np.argwhere(solid)
@@ -129,16 +128,14 @@ def _smooth(donor: Case, label: str, number: int) -> Lesion:
     )
 
 
-def _without_arms(solid: Region, spacing_mm: Spacing) -> Region:
+def _without_arms(solid: Region, affine: Affine) -> Region:
     """``solid`` opened by a ball: without the thin rims that contouring leaves along an organ."""
-    from scipy.ndimage import distance_transform_edt
-
-    volume_mm3 = np.count_nonzero(solid) * float(np.prod(spacing_mm))
+    volume_mm3 = np.count_nonzero(solid) * abs(float(np.linalg.det(affine[:3, :3])))
     arm_mm = float(np.clip(ARM * (volume_mm3 * 3 / (4 * np.pi)) ** (1 / 3), *ARM_RANGE_MM))
-    core = distance_transform_edt(solid, spacing_mm) > arm_mm
+    core = distances_mm(solid, affine, reach_mm=arm_mm) > arm_mm
     if not core.any():
         return solid
-    body = solid & (distance_transform_edt(~core, spacing_mm) <= arm_mm)
+    body = solid & (distances_mm(~core, affine, reach_mm=arm_mm) <= arm_mm)
     enough = np.count_nonzero(body) >= LEAST_BODY * np.count_nonzero(solid)
     return np.asarray(body if enough else solid)
 

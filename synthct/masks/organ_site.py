@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from synthct.masks.accept import AIR, BONE, CLEARANCE, FIELD_OF_VIEW, OTHER_STRUCTURE, Accept
-from synthct.masks.base import voxel_centres, voxels_within
+from synthct.masks.base import voxel_centres
 from synthct.masks.shape import Points
-from synthct.volume import Affine, Array, Box, Spacing
+from synthct.volume import Affine, Array, Box, distances_mm, voxels_within
 from synthct.volume.anatomy import OrganPart
 from synthct.volume.case import Case
 from synthct.volume.regions import Region, seen_through
@@ -60,7 +60,7 @@ class OrganSite:
         """The surroundings on the host's voxels of ``box``, which may reach beyond the scan."""
         labels, scan = self.host.labels, self.host.ct
         reach_mm = max(self.accept.clearance_mm, self.accept.rim_mm)
-        wide = box.grow(voxels_within(reach_mm, labels.spacing_mm))
+        wide = box.grow(voxels_within(reach_mm, labels.affine))
         inside = wide.clip(labels.shape)
         pad = [
             (b - a, d - c)
@@ -75,7 +75,7 @@ class OrganSite:
             np.pad(labels.array[inside.slices], pad),
             None if scan is None else np.pad(scan.array[inside.slices], pad),
             self._depth_in_scan(voxels),
-            labels.spacing_mm,
+            labels.affine,
         )
         inner = tuple(
             slice(a - b, c - b)
@@ -110,7 +110,7 @@ class OrganSite:
             labels.array[i, j, k],
             None if scan is None else scan.array[i, j, k],
             self._depth_in_scan(tuple(voxels)),
-            (step_mm, step_mm, step_mm),
+            grid,
         )
         start = np.asarray(self.part.box.start_ijk).reshape(3, 1, 1, 1)
         stop = np.asarray(self.part.box.stop_ijk).reshape(3, 1, 1, 1)
@@ -132,7 +132,7 @@ class OrganSite:
         return np.asarray(np.minimum(np.minimum(i, j), k))
 
     def _judge(
-        self, labels: Array, hu: Array | None, depth_in_scan: Array, spacing_mm: Spacing
+        self, labels: Array, hu: Array | None, depth_in_scan: Array, affine: Affine
     ) -> tuple[Region, Codes, Region]:
         """The organ, the obstacles and the soft tissue on a grid.
 
@@ -141,10 +141,8 @@ class OrganSite:
             hu: HU on that grid; None for a host without image.
             depth_in_scan: See ``_depth_in_scan``. The border itself is an obstacle: a lesion that
                 ends there looks cut.
-            spacing_mm: Voxel size of that grid.
+            affine: (4, 4) of that grid.
         """
-        from scipy.ndimage import distance_transform_edt
-
         accept, in_scan = self.accept, depth_in_scan >= 0
         organ = np.isin(labels, self.organ_values) & in_scan
         near = np.isin(labels, self.avoid_values) & in_scan
@@ -153,15 +151,16 @@ class OrganSite:
         if hu is not None:
             rim = organ
             if accept.rim_mm > 0 and organ.any():
-                short = [min(s, accept.rim_mm) for s in spacing_mm]
-                rim = distance_transform_edt(~organ, short) <= accept.rim_mm
+                rim_mm = accept.rim_mm
+                away_mm = distances_mm(~organ, affine, reach_mm=rim_mm, longest_step_mm=rim_mm)
+                rim = away_mm <= rim_mm
             low, high = accept.outside_hu
             soft = (hu > FAT_HU) & (hu <= high) & (labels == 0) & in_scan & ~rim
             codes[(hu < low) & ~organ] = AIR
             codes[(hu > high) & ~rim] = BONE
         codes[(labels != 0) & ~organ] = OTHER_STRUCTURE
         if near.any():
-            close = distance_transform_edt(~near, spacing_mm) <= accept.clearance_mm
-            codes[close] = CLEARANCE
+            away_mm = distances_mm(~near, affine, reach_mm=accept.clearance_mm)
+            codes[away_mm <= accept.clearance_mm] = CLEARANCE
         codes[depth_in_scan < 1] = FIELD_OF_VIEW
         return organ, codes, soft

@@ -15,7 +15,7 @@ from synthct.masks.base import box_around
 from synthct.masks.lesion import TransformedLesion
 from synthct.masks.organ_site import OrganSite
 from synthct.masks.shape import Points
-from synthct.volume import Box
+from synthct.volume import Box, plane_spacing_mm
 from synthct.volume.anatomy import exophytic_share
 from synthct.volume.regions import Region, largest_part
 
@@ -69,7 +69,9 @@ def check_placement(
         "organ_fraction": round(size_ml / site.part.volume_ml, 4),
         "clipped_fraction": round(1 - count / whole, 4),
         "soft_tissue_fraction": round(soft / max(count, 1), 4),
-        "exophytic_share": round(exophytic_share(region, field.organ, host.labels.spacing_mm), 4),
+        "exophytic_share": round(
+            exophytic_share(region, field.organ, plane_spacing_mm(host.labels.affine)), 4
+        ),
         "place": site.part.frame.place_of(centre_mm).round(3).tolist(),
         "slices": list(tight.shape),
         "jacobian_min": 1.0

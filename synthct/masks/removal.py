@@ -28,7 +28,7 @@ from synthct.masks.base import (
     make_mask,
 )
 from synthct.masks.grow import grow_within
-from synthct.volume import Array, Box
+from synthct.volume import Array, Box, nearest_outside, plane_spacing_mm
 from synthct.volume.anatomy import exophytic_share, lesion_parts
 from synthct.volume.case import Case
 from synthct.volume.regions import Region, move
@@ -211,7 +211,7 @@ class _Lesions:
         inner, start = self.crop(parts)
         _, lesion, box = grow_within(host.labels, inner, start, 0.0)
         in_organ = np.isin(host.labels.array[box.slices], host.values_of(organ))
-        return round(exophytic_share(lesion, in_organ, host.labels.spacing_mm), 4)
+        return round(exophytic_share(lesion, in_organ, plane_spacing_mm(host.labels.affine)), 4)
 
     def organ_of(self, number: int) -> str | None:
         """The organ in a part's name, else the one around it; None if there is none."""
@@ -238,8 +238,6 @@ def _nearest_organ(
     host: Case, lesion: Region, box: Box, organ: tuple[int, ...]
 ) -> npt.NDArray[np.integer]:
     """For each voxel of ``box`` the nearest value of the organ, which may have several values."""
-    from scipy.ndimage import distance_transform_edt
-
     labels: Array = host.labels.array
     if len(organ) == 1:
         return np.full(lesion.shape, organ[0], dtype=labels.dtype)
@@ -250,9 +248,7 @@ def _nearest_organ(
     away = ~np.isin(near, organ)
     if away.all():
         return np.full(lesion.shape, organ[0], dtype=labels.dtype)
-    places = distance_transform_edt(
-        away, host.labels.spacing_mm, return_distances=False, return_indices=True
-    )
+    places = nearest_outside(away, host.labels.affine)
     offset = [a - b for a, b in zip(box.start_ijk, wide.start_ijk, strict=True)]
     inside = tuple(slice(o, o + n) for o, n in zip(offset, box.shape, strict=True))
     i, j, k = (axis[inside] for axis in places)

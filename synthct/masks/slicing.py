@@ -18,7 +18,7 @@ from synthct.masks.base import (
     voxel_centres,
 )
 from synthct.masks.shape import WavyShape, draw_waves
-from synthct.volume import Array, Box, Index3, Volume
+from synthct.volume import Array, Box, Index3, Volume, distances_mm, plane_spacing_mm
 from synthct.volume.regions import components, move
 from synthct.volume.views import IGNORE, VIEW_AXIS, View
 
@@ -88,7 +88,7 @@ def _areas(mask: Mask, view: View) -> npt.NDArray[np.int64]:
 def _several(mask: Mask, view: View, rule: SeveralSlices) -> list[int]:
     """Indices of the slices that a rule selects, ascending; the largest is one of them."""
     axis = VIEW_AXIS[view]
-    counts, spacing_mm = _areas(mask, view), mask.region.spacing_mm[axis]
+    counts, spacing_mm = _areas(mask, view), plane_spacing_mm(mask.region.affine)[axis]
     voxel_mm2 = mask.region.voxel_volume_ml * 1000 / spacing_mm
     largest = int(np.argmax(counts))
     candidates = np.arange(counts.size)
@@ -147,9 +147,7 @@ def draw_part(mask: Mask, max_extent_mm: float, rng: np.random.Generator) -> Par
     Returns:
         Parameters for ``take_part``; None if the whole mask fits.
     """
-    from scipy.ndimage import distance_transform_edt
-
-    region, spacing = mask.region.array, mask.region.spacing_mm
+    region, affine, spacing = mask.region.array, mask.region.affine, mask.region.spacing_mm
     wide = [(n, s) for n, s in zip(region.shape, spacing, strict=True) if n > 1]
     if all(n * s <= max_extent_mm for n, s in wide):
         return None
@@ -157,12 +155,11 @@ def draw_part(mask: Mask, max_extent_mm: float, rng: np.random.Generator) -> Par
     reach_mm = max(0.0, (max_extent_mm - max(s for _, s in wide)) / 2)
     waves = draw_waves(rng, reach_mm, PART_ROUGHNESS)
     radius_mm = reach_mm / waves.greatest
-    flat = [s if n > 1 else 1e6 for n, s in zip(region.shape, spacing, strict=True)]
-    depth = distance_transform_edt(np.pad(region, [(int(n > 1),) * 2 for n in region.shape]), flat)
+    depth = distances_mm(np.pad(region, [(int(n > 1),) * 2 for n in region.shape]), affine)
     depth = depth[tuple(slice(int(n > 1), int(n > 1) + n) for n in region.shape)]
     places = np.argwhere(region & (depth >= min(radius_mm, float(depth.max())) / 2))
-    centre = places[rng.integers(len(places))] @ mask.region.affine[:3, :3].T
-    centre += mask.region.affine[:3, 3]
+    centre = places[rng.integers(len(places))] @ affine[:3, :3].T
+    centre += affine[:3, 3]
     shape = WavyShape(tuple(centre.tolist()), (radius_mm,) * 3, (1.0, 0.0, 0.0, 0.0), waves)
     return {"shape": shape.as_json(), "max_extent_mm": max_extent_mm}
 

@@ -104,9 +104,26 @@ def _read_csv(path: Path) -> list[dict[str, Any]] | None:
     csv.field_size_limit(1 << 24)  # provenance is long
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            return list(csv.DictReader(file))
+            return [
+                {name: _as_it_was(text) for name, text in row.items()}
+                for row in csv.DictReader(file)
+            ]
     except (OSError, UnicodeDecodeError, csv.Error):
         return None
+
+
+def is_formula(text: str) -> bool:
+    """Whether a spreadsheet would run a cell, or would have without the apostrophe before it.
+
+    In ``samples.csv`` one more apostrophe stands before such a text.
+    """
+    return text.lstrip("'").startswith(("=", "+", "-", "@", "\t", "\r"))
+
+
+def _as_it_was(text: Any) -> Any:
+    """A cell without the apostrophe that keeps spreadsheets from running it."""
+    is_marked = isinstance(text, str) and text[:1] == "'" and is_formula(text)
+    return text[1:] if is_marked else text
 
 
 def _read_parquet(path: Path) -> list[dict[str, Any]] | None:

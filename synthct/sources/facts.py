@@ -1,7 +1,8 @@
 """Facts of image and label files, kept on disk so that a file is read only once.
 
 Facts belong to a file, not to a recipe: sources with the same root share them, and a file is read
-again only if its size or its time of change differs. What else is computed from the files of a
+again if its size or one of its times differs: an edit may keep the time that it was written at, but
+not that of its entry on the disk. What else is computed from the files of a
 case, such as its lesions, is kept with them under a key of its own.
 """
 
@@ -127,7 +128,7 @@ class FactsStore:
                 state = reading.image.stat()
             except OSError as err:
                 raise SourceError(f"{reading.image}: cannot be read ({err.strerror})") from err
-            kind += f" on {reading.image.name} {state.st_size} {state.st_mtime_ns}"
+            kind += f" on {reading.image.name} {_stamp(state)}"
         return self._facts(path, kind, partial(_read_labels, path, reading))
 
     def derived(self, name: str, key: str, compute: Callable[[], Any]) -> Any:
@@ -158,7 +159,7 @@ class FactsStore:
         if not stat.S_ISREG(state.st_mode):
             raise SourceError(f"{path}: not a regular file")
         name = (resolved.relative_to(self._root) if inside else resolved).as_posix()
-        stamp = [kind, state.st_size, state.st_mtime_ns]
+        stamp = [kind, *_stamp(state)]
         known = self._files.get(name)
         if known is not None and known["stamp"] == stamp:
             return _from_json(known)
@@ -175,6 +176,11 @@ class FactsStore:
         """
         stored = {"files": self._files, "derived": self._derived}
         write_kept(self._path, json.dumps(stored, separators=(",", ":")).encode())
+
+
+def _stamp(state: os.stat_result) -> list[int]:
+    """What changes with the content of a file."""
+    return [state.st_size, state.st_mtime_ns, state.st_ctime_ns]
 
 
 def _read_image(path: Path, reading: CtReading) -> FileFacts:

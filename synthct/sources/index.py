@@ -1,6 +1,7 @@
-"""The index: what every case of every source holds, learnt once and kept on disk.
+"""The index: what every case of every source contains, computed once and kept on disk.
 
-The second run stats the files and reads no voxels. Planning needs nothing but the index.
+A second run only checks sizes and times of the files and reads no voxels. Planning needs nothing
+but the index.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import reduce
 from pathlib import Path
@@ -17,10 +18,11 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
-from synthct.errors import SourceError
+from synthct.errors import SourceError, printable
 from synthct.sources.base import (
     CaseEntry,
     CaseFiles,
+    FolderContents,
     LabelStats,
     LesionLabel,
     SourceSection,
@@ -39,7 +41,7 @@ _LISTED = 12
 
 @dataclass(frozen=True)
 class Skipped:
-    """A folder or file that looks like a case but is of no use, and why."""
+    """A folder or file that looks like a case but cannot be used, and why."""
 
     source: str
     case_id: str
@@ -111,7 +113,7 @@ def index_sources(
 
     Args:
         sources: Name in the recipe to section, as ``download`` gives them.
-        labels: The labels (structures or unions) that somebody needs. A layout with a label map
+        labels: The labels (structures or unions) that the recipe needs. A layout with a label map
             indexes all of its structures anyway, one with a file per structure only these.
         cache_dir: Where facts of files already read are kept, and phantoms once made.
         lesions: Source to the labels whose lesions are described, each with its organ.
@@ -133,7 +135,7 @@ def index_sources(
     contents = {}
     for name, section in sources.items():
         with _naming(name):
-            contents[name] = section.select(section.find(cache_dir))
+            contents[name] = _named_well(section, section.find(cache_dir), on_bad_case)
             if not contents[name].cases:
                 raise SourceError("cases and exclude leave no case; widen them")
     # Only when all are there: phantoms take time to make.
@@ -142,7 +144,11 @@ def index_sources(
             section.prepare(contents[name].cases, progress=progress)
     entries: dict[str, tuple[CaseEntry, ...]] = {}
     label_names = label_table(sources, labels) if lesions else {}
-    skipped = [Skipped(name, *skip) for name, one in contents.items() for skip in one.skipped]
+    skipped = [
+        Skipped(name, printable(case_id).replace("\n", "\\n"), reason)
+        for name, one in contents.items()
+        for case_id, reason in one.skipped
+    ]
     notes = [f"source '{name}': {note}" for name, one in contents.items() for note in one.notes]
     people = _People()
     total = sum(len(one.cases) for one in contents.values())
@@ -183,6 +189,29 @@ def index_sources(
     return Index(entries, tuple(skipped), tuple(notes))
 
 
+def _named_well(
+    section: SourceSection, contents: FolderContents, on_bad_case: Literal["stop", "skip"]
+) -> FolderContents:
+    """The selected cases, without those of a name that is no line of text.
+
+    Raises:
+        SourceError: If there is one and such cases are not left out, or a patient has such a name.
+    """
+    contents = section.select(contents)
+    good, skipped = [], list(contents.skipped)
+    for case in contents.cases:
+        patient = section.patient_of(case.case_id, case.patient_id)
+        if case.case_id.isprintable() and patient.isprintable():
+            good.append(case)
+            continue
+        name = case.case_id if not case.case_id.isprintable() else patient
+        problem = f"the name {name!a} is no UTF-8 or holds characters that cannot be printed"
+        if on_bad_case == "stop":
+            raise SourceError(f"{problem}; rename the case or its patient, or exclude it")
+        skipped.append((case.case_id, problem))
+    return replace(contents, cases=tuple(good), skipped=tuple(skipped))
+
+
 def label_table(sources: Mapping[str, SourceSection], labels: Sequence[str]) -> dict[str, int]:
     """Number the structures once for a whole dataset.
 
@@ -192,7 +221,7 @@ def label_table(sources: Mapping[str, SourceSection], labels: Sequence[str]) -> 
 
     Args:
         sources: Name in the recipe to section, as ``download`` gives them.
-        labels: The labels (structures or unions) that somebody needs.
+        labels: The labels (structures or unions) that the recipe needs.
 
     Returns:
         Structure to value, from 1.
@@ -380,8 +409,7 @@ class _People:
 
 def _reason(err: SourceError, root: Path) -> str:
     """What is wrong with a case, in one printable line and without the place of its folder."""
-    line = " ".join(str(err).replace(f"{root}/", "").split())
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in line)
+    return printable(" ".join(str(err).replace(f"{root}/", "").split()))
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import Any
 
 from synthct.sources.base import CaseEntry
@@ -18,10 +18,10 @@ def case_facts(entry: CaseEntry) -> dict[str, Any]:
     digests = entry.file_sha256
     files = {name: digests.get(path) for name, path in entry.label_files.items()}
     image = None if entry.image is None else digests.get(entry.image, "not indexed")
-    lying = replace(entry.label_reading, image=None)  # the image has its digest
+    reading = entry.label_reading  # the image whose grid labels may take is that of the entry
     return facts | {
         "image": image,
         "label_files": files,
         "file_sha256": list(digests.values()),
-        "label_reading": lying,
+        "label_reading": [reading.orientation, reading.image is not None],
     }

@@ -21,6 +21,7 @@ from synthct.errors import ConflictError
 from synthct.sources.base import CaseFiles, FolderContents, SourceSection
 from synthct.sources.kits import KITS_LABELS
 from synthct.sources.scanner import IMAGE, LABELS, Scanner, is_intact, keep_patient, write_case
+from synthct.storage.files import require_writable
 from synthct.storage.keys import cache_key
 from synthct.volume import Volume, restore_orientation
 
@@ -98,6 +99,8 @@ class PhantomSource(Scanner, SourceSection):
         with ThreadPoolExecutor(_threads(len(folders))) as pool:  # hashes leave the others free
             intact = list(pool.map(is_intact, folders))
         missing = [folder for folder, whole in zip(folders, intact, strict=True) if not whole]
+        if missing:
+            require_writable(missing[0].parent)
         _in_threads([partial(self._write, folder) for folder in missing], progress)
 
     def _write(self, folder: Path) -> None:
@@ -136,6 +139,7 @@ def write_phantoms(
     """
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise ConflictError(f"{root} is not empty; choose another folder for the phantoms")
+    require_writable(root)
     scanner = scanner or Scanner()
     kits = layout != "totalsegmentator"
     names = [f"case_{n:05d}" if kits else f"s{n:04d}" for n in range(patients)]

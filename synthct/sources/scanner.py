@@ -83,7 +83,7 @@ def keep_patient(folder: Path, ct: Volume, labels: Volume) -> None:
 
 
 def write_case(folder: Path, files: Mapping[str, Volume], *, digests: bool = False) -> None:
-    """Write a case beside its place and rename it, so that nobody ever sees half a case.
+    """Write a case beside its place and rename it, so that no reader ever finds half a case.
 
     Args:
         folder: The folder of the case. Files that it has already are replaced one by one: they

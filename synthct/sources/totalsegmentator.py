@@ -1,11 +1,11 @@
-"""TotalSegmentator, v1 and v2: one folder per case, one file per structure, named unions."""
+"""TotalSegmentator, v1 to v3: one folder per case, one file per structure, named unions."""
 
 from __future__ import annotations
 
 import csv
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -23,7 +23,7 @@ _GLUTEUS = tuple(
     for side in ("left", "right")
 )
 
-#: Unions of more than a left and a right part, under the file names of v1 and v2.
+#: Unions of more than a left and a right part, under the file names of v1 to v3.
 NAMED_UNIONS: Mapping[str, tuple[str, ...]] = {
     "lung": (*_LUNG_LEFT, *_LUNG_RIGHT),
     "lung_left": _LUNG_LEFT,
@@ -41,7 +41,7 @@ NAMED_UNIONS: Mapping[str, tuple[str, ...]] = {
     "vertebrae": (
         *(f"vertebrae_C{n}" for n in range(1, 8)),
         *(f"vertebrae_T{n}" for n in range(1, 13)),
-        *(f"vertebrae_L{n}" for n in range(1, 6)),
+        *(f"vertebrae_L{n}" for n in range(1, 7)),  # v3 has L6 in place of S1
         "vertebrae_S1",
     ),
     "ribs": (*_RIBS_LEFT, *_RIBS_RIGHT),
@@ -133,7 +133,7 @@ class TotalSegmentator(FolderSection):
             nested = sorted({path.parent.parent for path in root.glob("*/*/ct.nii*")})
             hint = f"use {nested[0]}" if nested else self.remedy()
             raise SourceError(f"root {root} has no */ct.nii.gz; {hint}")
-        notes = []
+        notes = [*_left_out(cases)]
         known = {case.case_id for case in cases} | {name for name, _ in skipped}
         if missing := sorted(splits.keys() - known):
             notes.append(
@@ -192,11 +192,31 @@ def _unions_of(structures: Iterable[str]) -> dict[str, tuple[str, ...]]:
     return unions
 
 
+def _left_out(cases: Sequence[CaseFiles]) -> Iterator[str]:
+    """Notes on structures of some case that look like parts of a union and are in none."""
+    unions = {name: parts for case in cases for name, parts in case.unions.items()}
+    members = {part for case in cases for parts in case.unions.values() for part in parts}
+    present = {name for case in cases for name in case.label_files}
+    for name in sorted(present - members - unions.keys()):
+        if alike := [union for union in sorted(unions) if name.startswith(_starts(union))]:
+            yield (
+                f"'{name}' looks like a part of {' and '.join(alike)} but is not counted there; if "
+                "it is one, name your unions with layout 'nifti'"
+            )
+
+
+def _starts(union: str) -> tuple[str, ...]:
+    """How the names of a union's parts begin: ``vertebrae_``, ``rib_left_``, ``kidney_left_``."""
+    parts = NAMED_UNIONS.get(union, ())
+    starts = {part.rpartition("_")[0] for part in parts} - {""}
+    return tuple(f"{start}_" for start in starts or (f"{union}_left", f"{union}_right"))
+
+
 def _read_table(path: Path) -> list[dict[str, str]]:
     """The rows of ``meta.csv``.
 
     Raises:
-        SourceError: If it is too large or no text.
+        SourceError: If it is too large, no text or no table.
     """
     if path.stat().st_size > _MAX_TABLE_BYTES:
         raise SourceError(f"{path}: larger than 16 MiB, the limit of a table of cases")
@@ -205,12 +225,19 @@ def _read_table(path: Path) -> list[dict[str, str]]:
     except (OSError, UnicodeDecodeError) as err:
         raise SourceError(f"{path}: cannot be read as UTF-8 text ({err})") from err
     header = text.split("\n", 1)[0]
-    return list(csv.DictReader(text.splitlines(), delimiter=";" if ";" in header else ","))
+    try:
+        return list(csv.DictReader(text.splitlines(), delimiter=";" if ";" in header else ","))
+    except csv.Error as err:
+        raise SourceError(f"{path}: is no table of cases ({err}); repair or remove it") from err
 
 
 def _read_splits(path: Path) -> dict[str, str]:
-    """Case id to split by ``meta.csv``; empty where there is no such column."""
-    splits = {}
+    """Case id to split by ``meta.csv``; empty where there is no such column.
+
+    Raises:
+        SourceError: If it holds no splits, or two for one case.
+    """
+    splits: dict[str, str] = {}
     for row in _read_table(path):
         split = (row.get("split") or "").strip().lower()
         if split and split not in _SPLITS:
@@ -218,6 +245,11 @@ def _read_splits(path: Path) -> dict[str, str]:
             raise SourceError(
                 f"{path}: split '{split}' of {row.get('image_id')} is not of {allowed}"
             )
-        if split and row.get("image_id"):
-            splits[row["image_id"].strip()] = _SPLITS[split]
+        case_id = (row.get("image_id") or "").strip()
+        if not split or not case_id:
+            continue
+        if (first := splits.setdefault(case_id, _SPLITS[split])) != _SPLITS[split]:
+            raise SourceError(
+                f"{path}: lists {case_id} twice, in split {first} and in {split}; remove one"
+            )
     return splits

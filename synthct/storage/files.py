@@ -15,7 +15,7 @@ import secrets
 import shutil
 from pathlib import Path
 
-from synthct.errors import ResourceError
+from synthct.errors import RecipeError, ResourceError
 
 _TEMPORARY = ".part"
 
@@ -40,12 +40,26 @@ def atomic_write(path: Path, data: bytes) -> None:
         raise resource_error(path, err, needed=len(data)) from err
 
 
+def check_utf8(name: str | Path) -> None:
+    """See that a path is UTF-8: Parquet files and ``load_dataset`` know no other names.
+
+    Raises:
+        RecipeError: If it is not.
+    """
+    try:
+        str(name).encode()
+    except UnicodeEncodeError as err:
+        raise RecipeError(f"{name}: the name is no UTF-8; rename it or use another one") from err
+
+
 def make_folder(folder: Path) -> None:
     """Create ``folder`` and its parents, durably; one that exists is fine.
 
     Raises:
+        RecipeError: If its name is no UTF-8.
         ResourceError: If it cannot be created, or its name is taken by a file.
     """
+    check_utf8(folder)
     try:
         missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
         folder.mkdir(parents=True, exist_ok=True)
@@ -88,6 +102,19 @@ def remove_leftovers(folder: Path) -> int:
     return len(leftovers)
 
 
+def require_writable(folder: Path) -> None:
+    """Make a folder and write into it, before any work is put into what goes there.
+
+    Raises:
+        RecipeError: If its name is no UTF-8.
+        ResourceError: If it cannot be written.
+    """
+    make_folder(folder)
+    probe = folder / ".writable"
+    atomic_write(probe, b"")
+    probe.unlink(missing_ok=True)
+
+
 def require_space(folder: Path, needed: int) -> None:
     """Make sure that a disk has room, before any work is put into what goes there.
 
@@ -122,15 +149,20 @@ def sha256_of(path: Path) -> str:
 
 
 def resource_error(path: Path, err: OSError, *, needed: int | None = None) -> ResourceError:
-    """The error to show for a failing disk: what failed, where, and what there is to do."""
+    """The error to show for a failing disk: what failed, where, and what there is to do.
+
+    Args:
+        path: What was being written, or read; its disk is the one that is looked at.
+        err: What the system said of it.
+        needed: How many bytes were to be written.
+    """
     what = f"{path}: {err.strerror or err}"
     if err.errno in (errno.ENOSPC, errno.EDQUOT):
         free = _free_bytes(path) if err.errno == errno.ENOSPC else None  # a quota has its own
         sizes = [f"needs {needed:,} bytes"] if needed is not None else []
         sizes += [f"{free:,} are free"] if free is not None else []
         return ResourceError(
-            f"{what} ({', '.join(sizes)}); free some space and run the same command again, "
-            "finished shards are kept"
+            f"{what} ({', '.join(sizes)}); free some space and run the same command again"
         )
     return ResourceError(f"{what}; mend it and run the same command again")
 

@@ -1,5 +1,12 @@
 """Volumes: arrays with their affine, and the strict reading and writing of NIfTI files."""
 
+from synthct.volume.distance import (
+    distances_mm,
+    is_sheared,
+    nearest_outside,
+    plane_spacing_mm,
+    voxels_within,
+)
 from synthct.volume.grid import (
     GRID_TOLERANCE,
     Affine,
@@ -44,7 +51,11 @@ __all__ = [
     "Volume",
     "canonical",
     "corner_distance_mm",
+    "distances_mm",
+    "is_sheared",
+    "nearest_outside",
     "nifti_bytes",
+    "plane_spacing_mm",
     "read_ct",
     "read_ct_counting",
     "read_labels",
@@ -53,5 +64,6 @@ __all__ = [
     "shifted",
     "spacing_of",
     "start_within",
+    "voxels_within",
     "write_volume",
 ]

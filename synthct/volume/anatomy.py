@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from synthct.errors import MaskError
-from synthct.volume import Box, Spacing, shifted
+from synthct.volume import Box, Spacing, plane_spacing_mm, shifted
 from synthct.volume.case import Case
 from synthct.volume.regions import Region, components, move, seen_through, structure
 
@@ -219,7 +219,7 @@ def exophytic_share(lesion: Region, organ: Region, spacing_mm: Spacing) -> float
     Args:
         lesion: Boolean (I, J, K); what lies on the array's edge borders on nothing there.
         organ: Boolean (I, J, K), the organ without the lesion.
-        spacing_mm: Voxel size in mm along i, j, k.
+        spacing_mm: Distance in mm between planes of voxels across i, j, k.
     """
     lesion, organ = np.pad(lesion, 1), np.pad(organ, 1) & ~np.pad(lesion, 1)
     surface = contact = 0.0
@@ -339,7 +339,7 @@ def _boxes(numbers: npt.NDArray[np.int32]) -> list[Box]:
 
 def _seat(case: Case, lesion: Region, box: Box, parts: tuple[OrganPart, ...], organ: str) -> Seat:
     """Where ``lesion``, a crop at ``box``, lies in the part of the organ that is nearest to it."""
-    affine, spacing = case.labels.affine, case.labels.spacing_mm
+    affine = case.labels.affine
     centre = _middle_mm(lesion, shifted(affine, box.start_ijk))
     around = box.grow((1, 1, 1)).clip(case.labels.shape)
     organ_here = np.isin(case.labels.array[around.slices], case.values_of(organ))
@@ -351,7 +351,7 @@ def _seat(case: Case, lesion: Region, box: Box, parts: tuple[OrganPart, ...], or
         side=part.side,
         place=(x, y, z),
         outward=(a, b, c),
-        exophytic_share=round(exophytic_share(here, organ_here, spacing), 4),
+        exophytic_share=round(exophytic_share(here, organ_here, plane_spacing_mm(affine)), 4),
         depth_mm=round(_depth_mm(case, organ, lesion, box, centre), 2),
     )
 
@@ -376,7 +376,7 @@ def _depth_mm(case: Case, organ: str, lesion: Region, box: Box, centre_mm: Vecto
     voxel = np.linalg.inv(affine)[:3] @ np.append(centre_mm, 1.0)
     depth_mm = 0.0
     for reach_mm in DEPTH_REACH_MM:
-        steps = reach_mm / np.asarray(case.labels.spacing_mm)
+        steps = reach_mm / np.asarray(plane_spacing_mm(affine))
         (i, j, k), (i2, j2, k2) = np.floor(voxel - steps), np.ceil(voxel + steps) + 1
         window = Box((int(i), int(j), int(k)), (int(i2), int(j2), int(k2)))
         window = window.clip(case.labels.shape)

@@ -115,7 +115,10 @@ class Content:
         if self._some(1):
             raise self._error("damaged: it goes on after the last voxel that its header tells of")
         if self._hash is not None and self._hash.hexdigest() != self._expected_sha256:
-            raise self._error("is not the file that was indexed; run the command again")
+            raise self._error(
+                "is not the file that was indexed; run the command again. If it says so again, the "
+                "file is damaged: restore it, or touch it if it is right"
+            )
 
     def _some(self, most: int) -> bytes:
         """Up to ``most`` bytes; none at the end of the content."""

@@ -16,6 +16,7 @@ import numpy as np
 
 from synthct.errors import SourceError
 from synthct.volume.content import Content
+from synthct.volume.distance import is_sheared
 from synthct.volume.formats import START_BYTES, describe_format
 from synthct.volume.grid import (
     GRID_TOLERANCE,
@@ -37,8 +38,6 @@ _SPACING_MM = (0.01, 100.0)
 #: How far spacing and sform may differ (relative): both are float32, written by rounding programs.
 _SPACING_TOLERANCE = 1e-3
 _EPSILON = float(np.finfo(np.float32).eps)
-#: Cosine between axes from which on an affine is called sheared: half a degree.
-_SHEAR = 0.01
 
 _MAGIC = {348: b"n+1\0", 540: b"n+2\0\r\n\x1a\n"}
 
@@ -78,8 +77,7 @@ class Header:
     @property
     def is_sheared(self) -> bool:
         """Whether its axes are not at right angles, as with a tilted gantry."""
-        unit = self.affine[:3, :3] / np.linalg.norm(self.affine[:3, :3], axis=0)
-        return bool(np.abs(unit.T @ unit - np.eye(3)).max() > _SHEAR)
+        return is_sheared(self.affine)
 
     @property
     def is_scaled(self) -> bool:

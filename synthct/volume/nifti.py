@@ -17,9 +17,9 @@ import numpy.typing as npt
 
 from synthct.errors import ResourceError, SourceError
 from synthct.volume.content import Content, open_content
-from synthct.volume.grid import Affine, Index3, same_grid
+from synthct.volume.grid import Affine, Index3, same_grid, spacing_of
 from synthct.volume.header import Header, read_header
-from synthct.volume.hounsfield import not_hu
+from synthct.volume.hounsfield import has_no_air, not_hu
 from synthct.volume.volume import HU_MAX, HU_MIN, Array, Volume
 
 #: What a slab of stored voxels holds at most, unless a single slice is more.
@@ -101,6 +101,7 @@ def read_ct_counting(
         out, stored, affine = _canonical_array(path, header, np.int16)
         low, high = math.inf, -math.inf
         broken, far_below = _NotFinite(path), set[float]()
+        step, some = max(1, out.size // _SAMPLE), list[Array]()
         for start, slab in _slabs(content, header):
             values = _scaled(slab, header)
             if values.dtype.kind == "f":
@@ -109,6 +110,7 @@ def read_ct_counting(
             if low < _STORED_HU[0]:
                 below = values[values < _STORED_HU[0]]
                 far_below |= {float(below.min()), float(below.max())} if below.size else set()
+            some.append(values.reshape(-1)[::step].copy())
             stored[:, :, start : start + slab.shape[2]] = np.clip(values, HU_MIN, HU_MAX)
         content.skip((header.frames - 1 - frame) * frame_bytes)
         content.finish()
@@ -119,8 +121,7 @@ def read_ct_counting(
             f"{path}: values {low:g}..{high:g} (scl_slope {header.slope:g}, scl_inter "
             f"{header.intercept:g}) are not HU; repair the header or the scan"
         )
-    flat = out.reshape(-1)
-    if evidence := not_hu(flat[:: max(1, flat.size // _SAMPLE)], low, high):
+    if evidence := not_hu(np.concatenate(some), low, high):
         raise SourceError(f"{path}: its values are not HU: {evidence}")
     if not header.has_form:
         remarks.append(
@@ -131,6 +132,12 @@ def read_ct_counting(
         remarks.append(
             "the image's slices are sheared (tilted gantry) and stay so; dcm2niix writes a "
             "corrected copy beside it, whose name ends with _Tilt_1"
+        )
+    i_mm, j_mm, k_mm = (n * s for n, s in zip(out.shape, spacing_of(affine), strict=True))
+    if has_no_air(low, (i_mm, j_mm, k_mm)):
+        remarks.append(
+            "no value of the image is as low as that of air, though it is as wide as a body; see "
+            "that its values are HU and not, say, a tenth of them"
         )
     if low < HU_MIN:
         remarks.append(f"values below {HU_MIN} HU (padding) are clipped to it")

@@ -85,7 +85,10 @@ def more_rows(name: str) -> Alter:
 
 
 def more_text(name: str, text: str = "{}") -> Alter:
-    return lambda folder: (folder / name).write_text(text) and None
+    def alter(folder: Path) -> None:
+        (folder / name).write_text(text)
+
+    return alter
 
 
 def less(name: str) -> Alter:

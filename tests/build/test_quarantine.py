@@ -15,6 +15,7 @@ import torch
 from tiny_recipe import write_data, write_recipe
 from typer.testing import CliRunner
 
+from synthct.build.painter import _is_saturated
 from synthct.build.run import build
 from synthct.cli import app
 from synthct.dataset.manifest import read_manifest
@@ -114,10 +115,32 @@ def test_a_few_failures_are_let_pass(
     assert "model: not finite" in html.unescape((folder / "README.md").read_text())
 
 
-def test_a_finished_version_is_finished_whatever_it_lacks(
+def test_what_a_finished_version_lacks_is_told_every_time(
     recipe: Path, failing: Callable[[Spoil], None]
 ) -> None:
     failing(some(float("nan")))
-    with pytest.raises(QuarantineError, match="4 of 8"):
+    for _ in range(3):
+        with pytest.raises(QuarantineError, match="is finished, but 4 of 8"):
+            build(load_recipe(recipe), workers=0)
+
+
+@pytest.mark.parametrize("factor", [1e20, 40.0])
+def test_what_is_cut_off_at_the_ends_of_the_range_is_no_painting(
+    recipe: Path, failing: Callable[[Spoil], None], factor: float
+) -> None:
+    """Every other painting is noise of a network that has burst: black and white once decoded."""
+
+    def burst(out: torch.Tensor, mask: torch.Tensor) -> None:
+        noise = torch.randn(out[::2].shape, generator=torch.Generator().manual_seed(1))
+        out[::2] = torch.where(mask[::2] > 0.5, factor * noise, out[::2])
+
+    failing(burst)
+    with pytest.raises(QuarantineError, match=r"4 of 8 samples .*model: saturated"):
         build(load_recipe(recipe), workers=0)
-    assert build(load_recipe(recipe), workers=0) == Path("out/tiny/1.0.0")
+
+
+def test_a_painting_at_one_end_of_the_range_may_be_right() -> None:
+    """Gas in a window of soft tissue is black, as are lungs."""
+    rng = np.random.default_rng(0)
+    assert not _is_saturated(np.clip(rng.normal(-1.1, 0.05, 400), -1, None).astype(np.float32))
+    assert not _is_saturated(rng.normal(0, 0.8, 400).astype(np.float32))

@@ -90,13 +90,14 @@ def test_grown_region_reaches_exactly_its_margin(margin_mm):
     region[10, 10, 10] = True
     away = [(np.arange(21) - 10) * s for s in spacing]
     distance = np.sqrt(sum(x**2 for x in np.meshgrid(*away, indexing="ij")))
-    assert np.array_equal(grow(region, margin_mm, spacing), distance <= margin_mm)
+    assert np.array_equal(grow(region, margin_mm, np.diag([*spacing, 1])), distance <= margin_mm)
 
 
 def test_shrinking_is_growing_of_the_outside():
     region = np.zeros((20, 20, 20), dtype=bool)
     region[3:17, 4:16, 2:18] = True
-    assert np.array_equal(grow(region, -2.6, (0.8, 1, 2.5)), ~grow(~region, 2.6, (0.8, 1, 2.5)))
+    affine = np.diag([0.8, 1, 2.5, 1])
+    assert np.array_equal(grow(region, -2.6, affine), ~grow(~region, 2.6, affine))
 
 
 def test_organ_shrunk_to_nothing_is_refused():
@@ -136,11 +137,11 @@ def test_organs_one_by_one_are_each_painted_as_themselves():
 
 def test_an_organ_in_two_pieces_grows_and_shrinks_in_both():
     case = two_kidneys()
-    spacing, organ = case.labels.spacing_mm, case.labels.array == 1
+    affine, organ = case.labels.affine, case.labels.array == 1
     for margin_mm in (-1.7, 2.6):
         kind = section(kind="organ", label="kidney", margin_mm=margin_mm)
         mask = kind.build(case, None, kind.draw(case, None, np.random.default_rng(0)))
-        assert np.array_equal(mask.in_host(organ.shape), grow(organ, margin_mm, spacing))
+        assert np.array_equal(mask.in_host(organ.shape), grow(organ, margin_mm, affine))
 
 
 def test_organ_is_not_shrunk_from_the_edge_of_the_scan():

@@ -49,7 +49,7 @@ def test_the_lesion_and_a_margin_in_the_organ_are_painted_as_the_organ() -> None
     case, kind = make_tiny_case(), removal(margin_mm=3)
     mask = built(kind, case)
     labels = case.labels.array
-    reach = grow(labels == TUMOR, 3, case.labels.spacing_mm)
+    reach = grow(labels == TUMOR, 3, case.labels.affine)
     expected = (labels == TUMOR) | (reach & (labels == KIDNEY))
     assert np.array_equal(mask.in_host(labels.shape), expected)
     assert mask.label == "kidney"
@@ -67,7 +67,7 @@ def test_a_margin_into_the_surroundings_is_unknown_in_the_label_map() -> None:
     mask = built(kind, case)
     labels = case.labels.array
     where = mask.in_host(labels.shape)
-    assert np.array_equal(where, grow(labels == TUMOR, 3, case.labels.spacing_mm))
+    assert np.array_equal(where, grow(labels == TUMOR, 3, case.labels.affine))
     new = after(case, mask, kind)
     assert (new[where & (labels == 0)] == IGNORE).all()
     assert (where & (labels == 0)).any()

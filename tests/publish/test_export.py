@@ -23,6 +23,7 @@ from synthct.publish.export import run
 from synthct.publish.export.export_format import file_stem
 from synthct.publish.export.run import export
 from synthct.recipe.recipe import Recipe
+from synthct.sources.exported import _read_csv
 from synthct.volume.views import VIEW_AXIS, View, from_picture
 
 VIEWS: tuple[View, ...] = ("axial", "coronal", "sagittal")
@@ -248,6 +249,34 @@ def test_an_export_that_fails_leaves_nothing(
         with pytest.raises(ResourceError, match="No space left"):
             export(dataset, kind, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_copy_onto_a_full_disk_names_the_file_that_is_written(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(run.shutil.os, "sendfile", full)  # what copies files in the end
+    with pytest.raises(ResourceError, match="No space left") as err:
+        export(dataset, "png", tmp_path / "out")
+    assert str(err.value).startswith(str(tmp_path))
+    assert str(dataset) not in str(err.value)
+
+
+def test_cells_that_spreadsheets_run_are_marked_and_read_back(tmp_path: Path) -> None:
+    texts = ["=1+1", "+1", "-1", "@x", "'=1", "plain", "it's"]
+    host = make_host("one", variants=1)
+    for number, text in enumerate(texts):
+        folder = write_lesions(tmp_path / f"{number}/1.0.0", [host], patient_id=text)
+        table = export(folder, "png", tmp_path / f"out{number}") / "samples.csv"
+        with table.open(newline="") as file:
+            (cell, *_) = (row["patient_id"] for row in csv.DictReader(file))
+        assert not cell.startswith(("=", "+", "-", "@"))
+        assert (cell == text) == (text in ("plain", "it's"))
+        read = _read_csv(table)
+        assert read is not None
+        assert read[0]["patient_id"] == text
 
 
 def test_a_killed_export_leaves_nothing_that_looks_whole(

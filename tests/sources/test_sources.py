@@ -120,6 +120,39 @@ def test_unknown_split_in_meta_csv_is_refused(organs_root: Path, tmp_path: Path)
         index_one(TotalSegmentator(root=organs_root), tmp_path)
 
 
+def test_a_case_in_two_splits_of_meta_csv_is_refused(organs_root: Path, tmp_path: Path) -> None:
+    source = TotalSegmentator(root=organs_root)
+    (organs_root / "meta.csv").write_text("image_id,split\ns0001,train\ns0001,test\n")
+    with pytest.raises(SourceError, match=r"meta\.csv: lists s0001 twice, .* train and in test"):
+        index_one(source, tmp_path)
+    (organs_root / "meta.csv").write_text("image_id,split\ns0001,val\ns0001,validation\n")
+    assert index_one(source, tmp_path).entry("hosts", "s0001").split == "validation"
+
+
+def test_a_huge_field_in_meta_csv_is_told(organs_root: Path, tmp_path: Path) -> None:
+    (organs_root / "meta.csv").write_text(f"image_id,split\ns0001,{'t' * 200_000}\n")
+    with pytest.raises(SourceError, match=r"meta\.csv: is no table of cases \(field larger"):
+        index_one(TotalSegmentator(root=organs_root), tmp_path)
+
+
+def test_a_sixth_lumbar_vertebra_is_one_and_what_only_looks_like_it_is_told(
+    tmp_path: Path, tiny_case: Case
+) -> None:
+    """TotalSegmentator's ``total_v3`` has ``vertebrae_L6`` in place of ``vertebrae_S1``."""
+    parts = halves(tiny_case.region("kidney"))
+    names = ("vertebrae_L5", "vertebrae_L6")
+    structures = dict(zip(names, parts, strict=True))
+    structures |= {"vertebrae_L7": parts[0], "rib_left_1": parts[0], "kidney_left": parts[1]}
+    write_structures(tmp_path / "v3", tiny_case, structures)
+    index = index_one(TotalSegmentator(root=tmp_path / "v3"), tmp_path, "vertebrae")
+    entry = index.entry("hosts", "tiny")
+    assert entry.structures_of("vertebrae") == names
+    assert entry.labels["vertebrae"].voxels == tiny_case.region("kidney").sum()
+    told = [note for note in index.notes if "looks like" in note]
+    assert len(told) == 1
+    assert "'vertebrae_L7' looks like a part of vertebrae but is not counted there" in told[0]
+
+
 def test_overlapping_structures_keep_the_first(organs_root: Path, tmp_path: Path) -> None:
     source = TotalSegmentator(root=organs_root)
     entry = index_one(source, tmp_path, "kidney").entry("hosts", "s0001")

@@ -24,6 +24,7 @@ from synthct.sources import (
     Nifti,
     Source,
     TotalSegmentator,
+    facts,
     index_sources,
     label_table,
     read_case,
@@ -148,9 +149,11 @@ def test_a_recipe_skips_only_if_it_says_so(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["imaging.nii", "segmentation.nii"])
 def test_a_flipped_voxel_of_a_plain_file_is_told_by_its_indexed_hash(
-    tmp_path: Path, tiny_case: Case, name: str
+    tmp_path: Path, tiny_case: Case, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A plain .nii has no checksum, and a bad disk changes neither its size nor its time."""
+    """A plain .nii has no checksum, and a bad disk changes neither its size nor its times."""
+    # One time of a file is always that of its last change; a bad disk keeps that one, too.
+    monkeypatch.setattr(facts, "_stamp", lambda state: [state.st_size, state.st_mtime_ns])
     folder = write_kits(tmp_path / "kits", tiny_case)
     for path in list(folder.iterdir()):
         volume = tiny_case.scan() if path.name.startswith("imaging") else tiny_case.labels
@@ -296,3 +299,35 @@ def test_a_shift_of_a_twentieth_of_a_voxel_is_found(kits_root: Path, tmp_path: P
     write_volume(flipped, kits_root / "case_00001/segmentation.nii.gz")
     (skipped,) = index_one(Kits(root=kits_root), tmp_path, skip=True).skipped
     assert "mm off the grid" in skipped.reason
+
+
+# --- names ---
+
+
+@pytest.mark.parametrize("name", ["case\n00009", "case_\x1b[31m", "case_\udcff"])
+def test_a_name_that_is_no_line_of_text_is_told_before_any_work(name: str, tmp_path: Path) -> None:
+    write_kits(tmp_path / "kits", make_tiny_case("case_00000"))
+    write_kits(tmp_path / "kits", make_tiny_case("case_00001", noise_seed=1)).rename(
+        tmp_path / "kits" / name
+    )
+    source = Nifti(
+        root=tmp_path / "kits", image="{case}/imaging.nii.gz", labels="{case}/segmentation.nii.gz",
+        label_names={"kidney": 1},
+    )  # fmt: skip
+    with pytest.raises(SourceError, match="is no UTF-8 or holds characters") as err:
+        index_one(source, tmp_path)
+    assert str(err.value).isprintable()
+    index = index_one(source, tmp_path, skip=True)
+    assert [entry.case_id for entry in index.entries("hosts")] == ["case_00000"]
+    (skipped,) = index.skipped
+    assert skipped.case_id.isprintable()
+    assert "rename" in str(err.value)
+
+
+def test_a_patient_whose_name_is_no_line_of_text_is_told(tmp_path: Path) -> None:
+    write_kits(tmp_path / "kits", make_tiny_case("case_00000"))
+    source = Kits(
+        layout="kits23", root=tmp_path / "kits", patients={"case_00000": "somebody\nelse"}
+    )
+    with pytest.raises(SourceError, match=r"the name 'somebody.*else' is no UTF-8 or holds"):
+        index_one(source, tmp_path)

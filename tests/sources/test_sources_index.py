@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import pickle
 from pathlib import Path
 
@@ -64,6 +65,22 @@ def test_changed_file_is_read_again(kits_root: Path, tmp_path: Path) -> None:
     after = index_one(Kits(root=kits_root), tmp_path).entry("hosts", "case_00002")
     assert "tumor" not in after.labels
     assert after.label_sha256 != before.label_sha256
+
+
+def test_a_file_edited_with_size_and_time_kept_is_read_again(
+    kits_root: Path, tmp_path: Path
+) -> None:
+    """Else every run would say that it is not the file that was indexed."""
+    source = Kits(layout="kits23", root=kits_root)
+    before = index_one(source, tmp_path).entry("hosts", "case_00001")
+    (path,) = set(before.label_files.values())
+    state, raw = path.stat(), bytearray(path.read_bytes())
+    raw[4] ^= 1  # of the time in the header of gzip: another file with the same voxels
+    path.write_bytes(raw)
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    after = index_one(source, tmp_path).entry("hosts", "case_00001")
+    assert after.label_sha256 != before.label_sha256
+    read_case(after, {"kidney": 1})
 
 
 def test_only_the_files_of_wanted_labels_are_read(

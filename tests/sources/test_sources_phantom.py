@@ -12,7 +12,7 @@ import pytest
 from conftest import oblique_affine
 from pydantic import TypeAdapter, ValidationError
 
-from synthct.errors import ConflictError
+from synthct.errors import ConflictError, ResourceError
 from synthct.sources import (
     Kits,
     PhantomSource,
@@ -25,6 +25,7 @@ from synthct.sources import (
     write_phantoms,
 )
 from synthct.sources.phantoms import PHANTOM_LABELS
+from synthct.storage import files
 
 SHAPE = (24, 20, 12)
 
@@ -195,5 +196,28 @@ def test_a_damaged_phantom_is_made_anew_and_told(
         caplog.clear()
         source.prepare(cases)
         assert {path.name: path.read_bytes() for path in folder.iterdir()} == good
-        (message,) = [one.getMessage() for one in caplog.records if one.name.startswith("synthct")]
+        (message,) = (one.getMessage() for one in caplog.records if one.levelname == "WARNING")
         assert message.startswith(f"{folder} is damaged and made anew ({name}: ")
+
+
+@pytest.mark.parametrize("way", ["folder", "source"])
+def test_a_disk_that_cannot_be_written_is_told_before_a_phantom_is_made(
+    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scan(*_: object) -> None:
+        pytest.fail("a phantom was made")
+
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(30, "Read-only file system", str(path))
+
+    monkeypatch.setattr(Scanner, "scan", scan)
+    monkeypatch.setattr(files, "_write_new", full)
+
+    def make() -> None:
+        if way == "folder":
+            write_phantoms(tmp_path / "kits", "kits23", 1)
+        else:
+            index_sources({"hosts": PhantomSource(patients=1)}, [], cache_dir=tmp_path)
+
+    with pytest.raises(ResourceError, match="Read-only file system"):
+        make()

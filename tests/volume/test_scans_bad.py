@@ -17,7 +17,16 @@ import pytest
 from conftest import make_tiny_case, oblique_affine
 
 from synthct.errors import SourceError
-from synthct.volume import HU_MAX, HU_MIN, Volume, canonical, nifti_bytes, read_ct, read_labels
+from synthct.volume import (
+    HU_MAX,
+    HU_MIN,
+    Volume,
+    canonical,
+    nifti_bytes,
+    read_ct,
+    read_ct_counting,
+    read_labels,
+)
 
 CASE = make_tiny_case()
 SCAN, LABELS = CASE.scan(), CASE.labels
@@ -62,6 +71,11 @@ def turned(degrees: float) -> Any:
     turn = np.eye(4)
     turn[:2, :2] = [[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]]
     return turn @ SCAN.affine
+
+
+def noisy(values: Any) -> Any:
+    """Values with the noise of thin slices."""
+    return np.rint(values + np.random.default_rng(0).normal(0, 60, values.shape))
 
 
 def hu(change: Callable[[Any], Any], dtype: str = "i2") -> bytes:
@@ -151,6 +165,16 @@ SCANS: dict[str, tuple[bytes, str]] = {
     ),
     "z-scores": (hu(lambda x: (x - x.mean()) / x.std()), "all values lie within"),
     "magnetic resonance": (hu(resonance), "none is below 0"),
+    "8192 too much": (hu(lambda x: x + 8192), r"100% of them are above 3071 .* greatest"),
+    "4096 too much": (hu(lambda x: x + 4096), r"of them are above 3071 HU"),
+    "HU - 1024": (hu(lambda x: x - 1024), r"of them are below -1200 HU and differ"),
+    "ten times": (hu(lambda x: 10 * x), r"of them are (above 3071|below -1200) HU"),
+    "negated": (hu(lambda x: -x), "HU of the wrong sign"),
+    "8 bits": (hu(lambda x: (noisy(x) + 128) % 256 - 128), "cut to 8 bits"),
+    "8 bits without sign": (hu(lambda x: noisy(x) % 256, "u1"), "cut to 8 bits|none is below 0"),
+    "12 bits without sign": (hu(lambda x: x % 4096), "are above 3071"),
+    "all the same once clipped": (hu(lambda x: x * 0.004 + 9000), "all values lie within"),
+    "paddings alone": (hu(lambda x: np.where(x < 0, -2000, -3024)), "all values lie within"),
     "all the same": (hu(lambda x: 0 * x - 1000), r"within -1000..-1000"),
     # row 22: where it lies
     "no codes": (patched(252, "hh", 0, 0), "neither sform nor qform .* left and right are unknown"),
@@ -327,6 +351,19 @@ def test_what_is_ct_is_never_taken_for_something_else(
     (tmp_path / "a.nii").write_bytes(image(array))
     read = read_ct(tmp_path / "a.nii").array
     assert np.array_equal(read, np.rint(array).clip(HU_MIN, HU_MAX))
+
+
+def test_a_wide_scan_without_air_is_told(tmp_path: Path) -> None:
+    """A tenth of HU is a range that a crop within fat may have, but no scan of a body."""
+    wide = np.diag([4.0, 4, 5, 1])
+    body = np.random.default_rng(0).normal(40, 10, (60, 60, 12))
+    body[:20] = np.random.default_rng(1).normal(-1000, 10, (20, 60, 12))
+    for factor, is_told in ((1.0, False), (0.1, True)):
+        array = np.rint(factor * body).astype(np.int16)
+        (tmp_path / "a.nii").write_bytes(nifti_bytes(Volume(array, wide), compress=False))
+        remarks: list[str] = []
+        read_ct_counting(tmp_path / "a.nii", remarks=remarks)
+        assert any("as low as that of air" in text for text in remarks) == is_told
 
 
 @pytest.mark.realdata

@@ -6,9 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from synthct.masks.base import Mask
-from synthct.volume import Spacing
+from synthct.volume import Volume, distances_mm
 from synthct.volume.case import Case
-from synthct.volume.regions import Region
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -23,7 +22,7 @@ class Border:
 
     def __init__(self, mask: Mask, width_mm: float) -> None:
         self._box, self._width_mm = mask.box, width_mm
-        self._depth_mm = _depth(mask.region.array, mask.region.spacing_mm)
+        self._depth_mm = _depth(mask.region)
 
     def blend(self, host: Case, flat: Mask, paint: FloatArray) -> FloatArray:
         """HU (N,) of the true voxels of ``flat``, from the host at its edge to ``paint`` (N,)."""
@@ -37,20 +36,15 @@ class Border:
             )
         )
         # Both: the end of a lesion is shallow though its slice is wide, and a part has own edges.
-        depth = np.minimum(self._depth_mm[at], _depth(inside, flat.region.spacing_mm))
+        depth = np.minimum(self._depth_mm[at], _depth(flat.region))
         share = np.clip(depth[inside] / self._width_mm, 0, 1).astype(np.float32)
         before = host.scan().array[flat.box.slices][inside]
         return share * paint + (1 - share) * before
 
 
-def _depth(region: Region, spacing_mm: Spacing) -> npt.NDArray[np.float64]:
+def _depth(region: Volume) -> npt.NDArray[np.float64]:
     """Distance in mm from each voxel to the nearest outside; not along an axis of one voxel."""
-    from scipy.ndimage import distance_transform_edt
-
     pads = [int(n > 1) for n in region.shape]
-    padded = np.pad(region, [(p, p) for p in pads])
-    spacing = [s if p else 1e6 for s, p in zip(spacing_mm, pads, strict=True)]
-    depth = distance_transform_edt(padded, spacing)
-    return np.asarray(
-        depth[tuple(slice(p, n + p) for n, p in zip(region.shape, pads, strict=True))]
-    )
+    padded = np.pad(region.array, [(p, p) for p in pads])
+    depth = distances_mm(padded, region.affine)
+    return depth[tuple(slice(p, n + p) for n, p in zip(region.shape, pads, strict=True))]

@@ -17,7 +17,7 @@ from synthct.masks.transplant import Transplant
 from synthct.models.methods import CopyPaste
 from synthct.recipe.plan import Plan
 from synthct.recipe.recipe import Recipe
-from synthct.volume import Affine, Box, shifted
+from synthct.volume import Affine, Box, nearest_outside, shifted
 from synthct.volume.case import Case
 from synthct.volume.regions import structure
 from synthct.volume.views import View
@@ -128,13 +128,9 @@ def _lesion_hu(donor: Case, label: str) -> tuple[FloatArray, Affine]:
     Returns:
         (I, J, K) float32, and the affine of that crop.
     """
-    from scipy.ndimage import distance_transform_edt
-
     region, box = structure(donor, [label])
     padded = np.pad(region, [(n, n) for n in MARGIN])
-    nearest = distance_transform_edt(
-        ~padded, donor.labels.spacing_mm, return_distances=False, return_indices=True
-    )
+    nearest = nearest_outside(~padded, donor.labels.affine)
     hu = np.pad(donor.scan().array[box.slices], [(n, n) for n in MARGIN], mode="edge")
     crop = shifted(donor.labels.affine, box.grow(MARGIN).start_ijk)
     return hu[tuple(nearest)].astype(np.float32), crop

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from synthct.errors import MaskError
 from synthct.masks.base import Mask
-from synthct.volume import Box
+from synthct.volume import Box, distances_mm, voxels_within
 from synthct.volume.case import Case
 from synthct.volume.regions import Region, seen_through, structure
 from synthct.volume.views import VIEW_AXIS, View
@@ -89,12 +89,10 @@ def tissue_around(host: Case, mask: Mask) -> tuple[Region, Box]:
     Raises:
         MaskError: If the mask leaves nothing of the scan.
     """
-    from scipy.ndimage import distance_transform_edt
-
-    spacing = host.labels.spacing_mm
-    wide = mask.box.grow([int(np.ceil(SHELL_MM / s)) for s in spacing]).clip(host.labels.shape)
+    affine = host.labels.affine
+    wide = mask.box.grow(voxels_within(SHELL_MM, affine)).clip(host.labels.shape)
     masked = seen_through(wide, mask.region.array, mask.box)
-    near = ~masked & (distance_transform_edt(~masked, spacing) <= SHELL_MM)
+    near = ~masked & (distances_mm(~masked, affine, reach_mm=SHELL_MM) <= SHELL_MM)
     if not near.any():
         raise MaskError(f"case {host.case_id}: the mask leaves no tissue around it to measure")
     return near, wide

@@ -25,6 +25,7 @@ from synthct.publish.export.export_format import Columns, ExportFormat
 from synthct.publish.export.page import page
 from synthct.publish.export.pictures import Pictures
 from synthct.publish.export.volumes import Volumes
+from synthct.sources.exported import is_formula
 from synthct.storage.files import make_folder, require_space, resource_error, sync_folder
 from synthct.storage.lock import version_lock
 
@@ -88,7 +89,8 @@ def export(folder: Path, kind: str, output: Path, *, progress: bool = False) -> 
             _write(folder, manifest, FORMATS[kind], staging, progress)
             _put_in_place(staging, output)
         except OSError as err:
-            raise resource_error(Path(err.filename or output), err) from err
+            # Of a copy, the second is the one that is written.
+            raise resource_error(Path(err.filename2 or err.filename or output), err) from err
         finally:
             shutil.rmtree(staging, ignore_errors=True)
     return output
@@ -126,7 +128,7 @@ def _write(folder: Path, manifest: Manifest, fmt: ExportFormat, tree: Path, prog
                     start += len(batch)
                     rows = [{**row, "split": split} for item in batch for row in item.samples]
                     metadata.write_table(_table([item.record for item in batch], records))
-                    listed.write_table(_table(rows, samples))
+                    listed.write_table(_table([_without_formulas(row) for row in rows], samples))
                     bar.update(len(rows))
     _write_documents(folder, manifest, fmt, tree, keep_original)
 
@@ -164,6 +166,14 @@ def _rows(folder: Path, manifest: Manifest, split: str) -> Iterator[Columns]:
 
 def _table(rows: Sequence[Columns], schema: pa.Schema) -> pa.Table:
     return pa.table({name: [row[name] for row in rows] for name in schema.names}, schema)
+
+
+def _without_formulas(row: Columns) -> Columns:
+    """A row with an apostrophe before every text that a spreadsheet would run as a formula."""
+    return {
+        name: f"'{value}" if isinstance(value, str) and is_formula(value) else value
+        for name, value in row.items()
+    }
 
 
 def _put_in_place(staging: Path, output: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from synthct.build.assemble import Order, Painted, ShardFile, assemble, is_finished
+from synthct.build.assemble import Order, Painted, ShardFile, assemble, find_finished
 from synthct.build.progress import Progress
 from synthct.dataset.manifest import Release
 from synthct.dataset.records import write_recipe, write_rejected
@@ -82,7 +82,7 @@ class StandIn:
         group = ShuffledGroup(seed)
         make_folder(final.parent)
         with version_lock(final):
-            if not is_finished(final, _PLAN_ID, group):
+            if find_finished(final, _PLAN_ID, group) is None:
                 assemble(_order(final), group, paint, document)
 
 
