@@ -18,6 +18,9 @@ Beta = Annotated[float, Field(gt=0, lt=1)]
 Spacing = Annotated[float, Field(ge=0.01, le=100)]
 Model = TypeVar("Model", bound=BaseModel)
 
+#: Keys that diffusers adds to its JSON files.
+OF_DIFFUSERS = {"_class_name", "_diffusers_version", "_name_or_path"}
+
 
 class PatchFields(BaseModel):
     """The patches that a network takes; every network that ``synthct train`` makes declares them.
@@ -136,9 +139,6 @@ def require(name: str, file: str, value: Mapping[str, Any], model: type[Model]) 
             f"checkpoint '{name}': its config is wrong ({file}: {key or 'value'}: {first['msg']}, "
             f"not {shown})"
         ) from err
-
-
-OF_DIFFUSERS = {"_class_name", "_diffusers_version", "_name_or_path"}
 
 
 def check_range(label: str, codec: Window | Knots) -> None:

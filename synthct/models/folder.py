@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from synthct.errors import CheckpointError
-from synthct.models.layout import INDEX, INDEX_KEYS, Component, Layout
+from synthct.models.config import OF_DIFFUSERS
+from synthct.models.layout import INDEX, Component, Layout
 from synthct.storage.hub import COMMIT, HUB_ID, asking_hub
 
 TRAINING, README = "training.json", "README.md"
@@ -203,7 +204,7 @@ def _check_classes(folder: Path, index: Mapping[str, Any], layout: Layout, name:
                     f"checkpoint '{name}' asks for the {component.role} {named}; synthct runs "
                     f"{component.class_name} only"
                 )
-    known = INDEX_KEYS | layout.ignored | {component.name for component in layout.components}
+    known = OF_DIFFUSERS | layout.ignored | {component.name for component in layout.components}
     if layout.has_schedule:
         known |= {"scheduler"}
         match index.get("scheduler"):

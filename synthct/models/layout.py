@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 INDEX = "model_index.json"
-#: Keys of it that name no component.
-INDEX_KEYS = frozenset({"_class_name", "_diffusers_version", "_name_or_path"})
 #: The noise schedule of a pipeline that has one.
 SCHEDULE = "scheduler/scheduler_config.json"
 

@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from synthct.models.config import Spacing
 from synthct.volume.intensity import parse_codec
 
 Scheduler = Literal[
@@ -48,7 +49,6 @@ Prompt = Annotated[str, Field(max_length=1000)]
 Value = TypeVar("Value")
 #: A tuple written as a list: pydantic's strict mode refuses lists that come from Python.
 Listed = Annotated[Value, BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)]
-Spacing = Annotated[float, Field(ge=0.01, le=100)]
 
 #: Settings for checkpoints that were trained elsewhere and do not declare them.
 FOREIGN = ("prompt", "codecs", "labels", "spacing_range_mm", "jump_length", "jump_n_sample")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,9 +104,8 @@ def open_training_set(
     else:
         slice_jobs = plan_jobs(recipe, trained_on, SAMPLES, "samples")
     names = label_table(recipe.sources, recipe.wanted_labels)
-    folder = (
-        cache_dir / "patches" / _key(recipe, rules, names, [*trained_on.cases, *held_out.cases])
-    )
+    key = _key(recipe, rules, names, [*trained_on.cases, *held_out.cases])
+    folder = cache_dir / "patches" / key
     if not _is_intact(folder):  # many processes check at the same time, one of them builds
         make_folder(folder.parent)
         lock = folder.with_name(f".{folder.name}.lock")
@@ -166,7 +164,6 @@ def _build(
     try:
         tally = _write(temporary / PATCHES, PATCH_SCHEMA, draw.patches, jobs, count, progress)
         _write(temporary / HELD_OUT, SLICE_SCHEMA, draw.slices, slice_jobs, count, progress=False)
-        total = sum(tally.drawn.values())
         _require_some(draw.recipe, tally)
         for name in (PATCHES, HELD_OUT):
             sync_file(temporary / name)
@@ -179,7 +176,8 @@ def _build(
         if isinstance(err, OSError):
             raise resource_error(folder, err) from err
         raise
-    logger.info("%d patches cut, %d MB", total, (folder / PATCHES).stat().st_size // 1_000_000)
+    megabytes = (folder / PATCHES).stat().st_size // 1_000_000
+    logger.info("%d patches cut, %d MB", tally.drawn.total(), megabytes)
     for reason, times in tally.left_out.most_common(5):
         logger.info("  %d masks left out: %s", times, reason)
 
@@ -215,10 +213,9 @@ def _require_some(recipe: TrainingRecipe, tally: Tally) -> None:
     """
     for section in recipe.masks:
         if tally.drawn[section.name] == 0:
-            reasons = Counter(
-                {k: n for k, n in tally.left_out.items() if k.startswith(f"{section.name}: ")}
-            )
-            reason = reasons.most_common(1)[0][0] if reasons else f"{section.name}: none was drawn"
+            own = f"{section.name}: "
+            reasons = [text for text, _ in tally.left_out.most_common() if text.startswith(own)]
+            reason = reasons[0] if reasons else f"{own}none was drawn"
             raise MaskError(
                 f"{recipe.name}: no mask of a section could be drawn; {reason}. Change the "
                 "section, or raise its weight or data.patches"

@@ -130,11 +130,5 @@ def alphas_cumprod(schedule: Schedule) -> Tensor:
 
 def make_schedule(schedule: Schedule, prediction_type: str) -> DDPMScheduler:
     """The schedule as the diffusers scheduler that a checkpoint stores."""
-    return DDPMScheduler(
-        num_train_timesteps=schedule.num_train_timesteps,
-        beta_schedule=schedule.beta_schedule,
-        beta_start=schedule.beta_start,
-        beta_end=schedule.beta_end,
-        prediction_type=prediction_type,
-        clip_sample=False,
-    )
+    fields = schedule.model_dump(include=set(Schedule.model_fields))
+    return DDPMScheduler(**fields, prediction_type=prediction_type, clip_sample=False)

@@ -12,10 +12,11 @@ from synthct.errors import RecipeError
 from synthct.models.network import CheckpointFiles, described
 from synthct.recipe.yaml_errors import did_you_mean
 from synthct.recipe.yaml_model import Document, Location
+from synthct.training.sections import Schedule
 
 #: Fields by label: the recipe's entries are added to the checkpoint's.
 BY_LABEL = ("codecs", "strengths")
-NOISE = ("prediction_type", "num_train_timesteps", "beta_schedule", "beta_start", "beta_end")
+NOISE = ("prediction_type", *Schedule.model_fields)
 
 
 def apply_preset(document: Document, preset: str | None) -> None:

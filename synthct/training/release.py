@@ -108,7 +108,11 @@ def training_facts(
             {"step": step, **measures.as_json()} for step, measures in summary.validations
         ],
     }
-    hub = {name: f"{s.repo}@{s.revision}" for name, s in _of_hub(recipe)}
+    hub = {
+        name: f"{section.repo}@{section.revision}"
+        for name, section in recipe.sources.items()
+        if isinstance(section, FolderSection) and section.repo is not None
+    }
     if hub:
         facts["repositories"] = hub
     if summary.base is not None:
@@ -174,15 +178,6 @@ def _painting(recipe: TrainingRecipe, facts: Mapping[str, Any]) -> str:
     if base := facts.get("from_checkpoint"):
         lines.append(f"- Started from {code(base['name'])}.")
     return "".join(f"{line}\n" for line in lines)
-
-
-def _of_hub(recipe: TrainingRecipe) -> list[tuple[str, FolderSection]]:
-    """The sources that are repositories of the Hub."""
-    return [
-        (name, section)
-        for name, section in recipe.sources.items()
-        if isinstance(section, FolderSection) and section.repo is not None
-    ]
 
 
 def _repositories(facts: Mapping[str, Any]) -> str:

@@ -125,7 +125,7 @@ def slice_row(one: MaskedSlice) -> dict[str, Any]:
 
 
 def read_slices(path: Path, rules: PatchRules) -> tuple[MaskedSlice, ...]:
-    """The slices of an Arrow file; their patches are cut anew."""
+    """The slices of an Arrow file; their patches are cut again."""
     return tuple(_slice(row, rules) for row in _read(path).to_pylist())
 
 

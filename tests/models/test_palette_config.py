@@ -7,8 +7,10 @@ import json
 from pathlib import Path
 from typing import Any, get_args
 
+import pytest
 from training_recipes import tiny_recipe
 
+from synthct.models.config import OF_DIFFUSERS
 from synthct.models.networks import NETWORKS
 from synthct.models.palette import PaletteUNet
 from synthct.models.palette_config import PaletteConfig, PaletteSection
@@ -36,41 +38,30 @@ CHANGED: dict[str, Any] = {
 CLIPPED: dict[str, Any] = {**CHANGED, "residual_scale": None, "clip_denoised": True}
 
 
+@pytest.mark.parametrize("fields", [CHANGED, CLIPPED], ids=["residual", "clipped"])
 def test_every_field_of_a_recipe_reaches_the_network_and_its_config(
-    kits_root: Path, tmp_path: Path
+    fields: dict[str, Any], kits_root: Path, tmp_path: Path
 ) -> None:
-    changed = {**CHANGED, "clip_denoised": True}
-    assert changed.keys() | {"kind"} == PaletteSection.model_fields.keys()
-    for fields in (CHANGED, CLIPPED):
-        recipe = tiny_recipe(kits_root, model=fields, data={"label_dropout": 0.1})
-        build_unet(recipe).save_config(tmp_path)
-        stored = json.loads((tmp_path / "config.json").read_text())
-        given = recipe.model.model_dump(mode="json", exclude={"kind", "labels"})
-        assert given.items() <= stored.items()
-        assert stored["labels"] == ["liver", "kidney", "tumor"]
-        assert stored["guided"]
+    recipe = tiny_recipe(kits_root, model=fields, data={"label_dropout": 0.1})
+    build_unet(recipe).save_config(tmp_path)
+    stored = json.loads((tmp_path / "config.json").read_text())
+    assert stored.keys() - OF_DIFFUSERS == PaletteConfig.model_fields.keys()
+    given = recipe.model.model_dump(mode="json", exclude={"kind", "labels"})
+    assert given.items() <= stored.items()
+    assert stored["labels"] == ["liver", "kidney", "tumor"]
+    assert stored["guided"]
     default = PaletteSection()
-    for name, value in changed.items():
-        assert PaletteSection(**{name: value} | _needed(name)) != default, name
+    for name in fields.keys() - {"residual_scale"}:
+        assert getattr(recipe.model, name) != getattr(default, name), name
 
 
-def _needed(name: str) -> dict[str, Any]:
-    """What a value that is no default needs beside it."""
-    return {"patch_sizes": {"block_out_channels": [64]}}.get(name, {})
-
-
-def test_config_and_network_have_the_same_fields() -> None:
+def test_recipe_config_and_network_have_the_same_fields() -> None:
     arguments = inspect.signature(PaletteUNet.__init__).parameters
     assert arguments.keys() - {"self"} == PaletteConfig.model_fields.keys()
-    own = {"guided", "trained_steps"}
-    assert PaletteConfig.model_fields.keys() - own == PaletteSection.model_fields.keys() - {"kind"}
-    assert PaletteConfig.model_fields.keys() == json.loads(STARTER.read_text()).keys() - META
-
-
-STARTER = (
-    Path(inspect.getfile(PaletteUNet)).parent / "checkpoints" / "starter-2d" / "unet/config.json"
-)
-META = {"_class_name", "_diffusers_version", "_name_or_path"}
+    derived = {"guided", "trained_steps"}
+    stated = PaletteSection.model_fields.keys() - {"kind"}
+    assert PaletteConfig.model_fields.keys() - derived == stated
+    assert stated == CLIPPED.keys()
 
 
 def test_every_network_that_recipes_describe_can_be_trained_and_read() -> None:

@@ -26,7 +26,7 @@ LINEAR = {"num_train_timesteps": 1000, "beta_schedule": "linear", "clip_sample":
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+def checkpoint(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Checkpoint:
     return load_checkpoint(str(write_unconditional(tmp_path_factory.mktemp("ddpm") / "ddpm")))
 
 

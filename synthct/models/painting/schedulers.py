@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from synthct.errors import CheckpointError
+from synthct.models.config import ScheduleConfig
 from synthct.models.methods import REPAINT
 
 #: Name in a recipe to the diffusers class and its arguments.
@@ -31,17 +32,6 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
 
 #: Those that do not support networks that predict the image itself.
 NOT_FROM_IMAGES = ("euler-ancestral", "pndm")
-
-#: Fields of a noise schedule; a scheduler that rejects one of them does not fit.
-SCHEDULE = (
-    "num_train_timesteps",
-    "beta_schedule",
-    "beta_start",
-    "beta_end",
-    "trained_betas",
-    "rescale_betas_zero_snr",
-    "prediction_type",
-)
 
 
 def make_scheduler(name: str, trained_with: Any) -> Any:
@@ -67,7 +57,7 @@ def make_scheduler(name: str, trained_with: Any) -> Any:
             "(prediction_type sample); choose dpmsolver++ or ddim"
         )
     class_name, arguments = SCHEDULERS[name]
-    given = {key: trained_with.get(key) for key in SCHEDULE}
+    given = {key: trained_with.get(key) for key in ScheduleConfig.model_fields}
     config = {key: v for key, v in given.items() if v is not None and v is not False}
     try:
         return getattr(diffusers, class_name)(**config, **arguments)
