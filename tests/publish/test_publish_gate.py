@@ -153,6 +153,6 @@ def test_what_is_neither_goes(text: str) -> None:
 def test_a_token_in_a_published_text_is_found_on_the_way(
     versions: dict[str, Path], tmp_path: Path
 ) -> None:
-    copy = rewritten(versions["1.0.0"], tmp_path / "copy", "attribution.md", SECRET.encode())
-    with pytest.raises(PolicyError, match=r"attribution\.md holds what looks like a token"):
+    copy = rewritten(versions["1.0.0"], tmp_path / "copy", "README.md", SECRET.encode())
+    with pytest.raises(PolicyError, match=r"README\.md holds what looks like a token"):
         pack(str(copy))
