@@ -375,6 +375,8 @@ def _region(mask: Ct) -> Volume:
 
 
 def _checked(given: Volume | tuple[npt.NDArray[Any], npt.NDArray[np.float64]], name: str) -> Volume:
+    if isinstance(given, np.ndarray):
+        raise SourceError(f"the {name} is an array without an affine; give (array, affine)")
     volume = given if isinstance(given, Volume) else Volume(*map(np.asarray, given))
     if not np.isfinite(volume.array).all():
         raise SourceError(f"the {name} holds values that are not finite numbers; repair it")

@@ -183,3 +183,8 @@ def test_mask_too_large_is_refused_in_mm(paint: Any) -> None:
     ct = Volume(np.zeros((260, 40, 1), dtype=np.int16), np.diag([0.8, 0.8, 3.0, 1.0]))
     with pytest.raises(MaskError, match="slice 0: the mask spans 208 x 32 mm"):
         paint(ct, Volume(ct.array == 0, ct.affine))
+
+
+def test_an_array_without_an_affine_is_refused() -> None:
+    with pytest.raises(SourceError, match="array without an affine"):
+        synthct.inpaint(np.zeros((8, 8, 1)), np.ones((8, 8, 1)))  # type: ignore[arg-type]

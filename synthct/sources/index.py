@@ -281,11 +281,15 @@ def _entry(
             remarks.add(
                 "the label map covers a part of the image's grid and is padded with background"
             )
-        if section.closed_labels() and (odd := set(one.values) - set(case.label_values.values())):
+        unnamed = set(one.values) - set(case.label_values.values())
+        if unnamed and section.closed_labels():
             raise SourceError(
-                f"case {case.case_id}: {path.name} holds the value {min(odd)}, which "
+                f"case {case.case_id}: {path.name} holds the value {min(unnamed)}, which "
                 f"{section.layout} does not have; repair it, or use layout 'nifti' with label_names"
             )
+        if case.label_values and unnamed - {IGNORE}:
+            values = ", ".join(map(str, sorted(unnamed - {IGNORE})))
+            remarks.add(f"label values without a name are read as background: {values}")
     entry = CaseEntry(
         source=source,
         layout=section.layout,

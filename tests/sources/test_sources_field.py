@@ -447,3 +447,10 @@ def test_options_of_a_source_are_told_by_lock_and_card(
     folder = build(recipe, tmp_path / "out", cache_dir=tmp_path / "cache", limit=2, workers=0)
     for name in ("synthct.lock", "README.md"):
         assert "takes the grid of its image" in (folder / name).read_text()
+
+
+def test_values_without_a_name_are_noted(tmp_path: Path, tiny_case: Case) -> None:
+    pair(tmp_path, tiny_case, img=(0, 1), seg=(0, 1))
+    notes = index_one(Nifti(root=tmp_path, **PAIR), tmp_path).notes
+    assert any("1 of 1 cases: label values without a name are read as background: 2" in note
+               for note in notes)  # fmt: skip
