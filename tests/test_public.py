@@ -47,7 +47,7 @@ def test_example_runs(name: str, workplace: Path, monkeypatch: pytest.MonkeyPatc
 def test_load_refuses_what_is_no_dataset(tmp_path: Path) -> None:
     from synthct.errors import VerifyError
 
-    with pytest.raises(VerifyError, match="no finished dataset"):
+    with pytest.raises(VerifyError, match="not a finished dataset"):
         synthct.load(tmp_path)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -30,6 +30,7 @@ from synthct.sources.base import (
 )
 from synthct.sources.facts import FactsStore, FileFacts
 from synthct.sources.lesions import with_lesions
+from synthct.sources.people import People, label_fingerprint
 from synthct.volume import Affine, Box
 from synthct.volume.views import IGNORE
 
@@ -150,7 +151,7 @@ def index_sources(
         for case_id, reason in one.skipped
     ]
     notes = [f"source '{name}': {note}" for name, one in contents.items() for note in one.notes]
-    people = _People()
+    people = People()
     total = sum(len(one.cases) for one in contents.values())
     with tqdm(total=total, desc="index", unit="case", disable=not progress) as bar:
         for name, section in sources.items():
@@ -312,7 +313,7 @@ def _entry(
         reading=section.reading(),
         label_reading=reading,
         fingerprint=image.fingerprint if image is not None else None,
-        label_fingerprint=_label_fingerprint(facts.values()),
+        label_fingerprint=label_fingerprint(facts.values()),
     )
     return entry, remarks
 
@@ -368,47 +369,6 @@ def _label_sha256(
         return next(iter(facts.values())).sha256
     lines = [f"{name} {facts[case.label_files[name]].sha256}\n" for name in sorted(structures)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def _label_fingerprint(facts: Iterable[FileFacts]) -> str | None:
-    """Of all label files of a case; None if all of them are empty."""
-    prints = sorted({one.fingerprint for one in facts if one.fingerprint is not None})
-    return hashlib.sha256("\n".join(prints).encode()).hexdigest() if prints else None
-
-
-class _People:
-    """Cases by what they show: the same scan or labels would let one person into two splits."""
-
-    def __init__(self) -> None:
-        self._scans: dict[str, CaseEntry] = {}
-        self._labels: dict[str, CaseEntry] = {}
-
-    def add(self, entry: CaseEntry) -> None:
-        """Note a case.
-
-        Raises:
-            SourceError: If another patient has its image; or its label maps, and one of the two
-                has no image that could tell them apart.
-        """
-        if entry.fingerprint is not None:
-            first = self._scans.setdefault(entry.fingerprint, entry)
-            self._refuse(first, entry, "voxels", ", as they are or mirrored and turned")
-        if entry.label_fingerprint is not None:
-            first = self._labels.setdefault(entry.label_fingerprint, entry)
-            if first.image is None or entry.image is None:
-                self._refuse(first, entry, "label maps", "")
-
-    @staticmethod
-    def _refuse(first: CaseEntry, second: CaseEntry, what: str, how: str) -> None:
-        if first.patient_id == second.patient_id:
-            return
-        raise SourceError(
-            f"case {second.case_id} (source '{second.source}', patient {second.patient_id}) has "
-            f"the very same {what} as case {first.case_id} (source '{first.source}', patient "
-            f"{first.patient_id}){how}; say that they are one person with "
-            f"patients: {{{second.case_id}: {first.patient_id}}} in source '{second.source}', or "
-            "exclude one"
-        )
 
 
 def _reason(err: SourceError, root: Path) -> str:

@@ -248,7 +248,7 @@ def test_the_label_map_under_a_box_is_what_the_program_says(
         assert stored["label_map"] == "relabel"
         assert stored["relabelled_by"] == {**ASKED, "input": given}
         assert str(tmp_path) not in row["provenance"]
-    assert "what the program `segmenter 1.0` says" in (out / "README.md").read_text()
+    assert "the output of `segmenter 1.0`" in (out / "README.md").read_text()
     for path in (out / "recipe.yaml", out / "synthct.lock"):
         assert "segment it.py" not in path.read_text()
 

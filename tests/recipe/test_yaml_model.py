@@ -262,7 +262,7 @@ def test_a_file_that_could_hurt_is_refused_quickly(refusal: Any, text: str, reas
     start = time.process_time()
     (line,) = refusal(text)
     assert reason in line
-    assert time.process_time() - start < 1
+    assert time.process_time() - start < 10  # unbounded, it would be minutes
 
 
 def test_a_missing_file_suggests_its_neighbour(tmp_path: Path) -> None:

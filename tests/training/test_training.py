@@ -26,7 +26,7 @@ from synthct.errors import ConflictError, PolicyError, RecipeError, ResourceErro
 from synthct.models.checkpoint import load_checkpoint
 from synthct.models.painting import Inpainter
 from synthct.storage.lock import exclusive
-from synthct.training import keeper
+from synthct.training import callbacks
 from synthct.training.checkpoint import latest_state
 from synthct.training.loop import learning_rate_factor, train
 from synthct.training.objectives.palette import PaletteObjective
@@ -173,7 +173,7 @@ def test_early_stopping_ends_the_run_and_keeps_the_best(
 ):
     losses = iter([0.5, 0.3, 0.4, 0.35, 0.2, 0.1])
     monkeypatch.setattr(
-        keeper.Validation, "measure", lambda *_: Measures(next(losses), 1.0, 1.0, 1.0, 1.0)
+        callbacks.Validation, "measure", lambda *_: Measures(next(losses), 1.0, 1.0, 1.0, 1.0)
     )
     rule = {"every": 1, "masks": 1, "early_stopping": {"measure": "loss", "patience": 2}}
     recipe = tiny_recipe(kits_root, validation=rule, optim={"max_steps": 6, "batch_size": 1})

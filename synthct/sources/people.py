@@ -1,0 +1,53 @@
+"""One person under two ids: cases that show the same scan or the same label maps."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+from synthct.errors import SourceError
+from synthct.sources.base import CaseEntry
+from synthct.sources.facts import FileFacts
+
+
+def label_fingerprint(facts: Iterable[FileFacts]) -> str | None:
+    """Of all label files of a case; None if all of them are empty."""
+    prints = sorted({one.fingerprint for one in facts if one.fingerprint is not None})
+    return hashlib.sha256("\n".join(prints).encode()).hexdigest() if prints else None
+
+
+class People:
+    """Cases by what they show: the same scan or labels would let one person into two splits."""
+
+    def __init__(self) -> None:
+        self._scans: dict[str, CaseEntry] = {}
+        self._labels: dict[str, CaseEntry] = {}
+
+    def add(self, entry: CaseEntry) -> None:
+        """Note a case.
+
+        Raises:
+            SourceError: If another patient has its image; or its label maps, and one of the two
+                has no image that could tell them apart. Masks of one source may be equal: a user
+                may draw the same shape on several scans.
+        """
+        if entry.fingerprint is not None:
+            first = self._scans.setdefault(entry.fingerprint, entry)
+            self._refuse(first, entry, "voxels", ", as they are or mirrored and turned")
+        if entry.label_fingerprint is not None:
+            first = self._labels.setdefault(entry.label_fingerprint, entry)
+            has_images = first.image is not None, entry.image is not None
+            if not all(has_images) and (any(has_images) or first.source != entry.source):
+                self._refuse(first, entry, "label maps", "")
+
+    @staticmethod
+    def _refuse(first: CaseEntry, second: CaseEntry, what: str, how: str) -> None:
+        if first.patient_id == second.patient_id:
+            return
+        raise SourceError(
+            f"case {second.case_id} (source '{second.source}', patient {second.patient_id}) has "
+            f"the very same {what} as case {first.case_id} (source '{first.source}', patient "
+            f"{first.patient_id}){how}; say that they are one person with "
+            f"patients: {{{second.case_id}: {first.patient_id}}} in source '{second.source}', or "
+            "exclude one"
+        )
