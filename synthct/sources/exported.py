@@ -101,7 +101,7 @@ def _by_file(path: Path, rows: list[dict[str, Any]] | None) -> dict[str, Row] | 
 
 
 def _read_csv(path: Path) -> list[dict[str, Any]] | None:
-    csv.field_size_limit(1 << 24)  # provenance is long
+    usual = csv.field_size_limit(1 << 24)  # of the whole process; provenance is long
     try:
         with path.open(encoding="utf-8", newline="") as file:
             return [
@@ -110,6 +110,8 @@ def _read_csv(path: Path) -> list[dict[str, Any]] | None:
             ]
     except (OSError, UnicodeDecodeError, csv.Error):
         return None
+    finally:
+        csv.field_size_limit(usual)
 
 
 def is_formula(text: str) -> bool:

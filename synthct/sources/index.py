@@ -187,6 +187,7 @@ def index_sources(
                 texts += [*section.unused_options(remarks), *_not_there(section, rows)]
                 notes += [f"source '{name}': {text}" for text in texts]
             entries[name] = tuple(rows)
+    people.compare_labels()
     return Index(entries, tuple(skipped), tuple(notes))
 
 

@@ -21,23 +21,35 @@ class People:
 
     def __init__(self) -> None:
         self._scans: dict[str, CaseEntry] = {}
-        self._labels: dict[str, CaseEntry] = {}
+        self._entries: list[CaseEntry] = []
 
     def add(self, entry: CaseEntry) -> None:
         """Note a case.
 
         Raises:
-            SourceError: If another patient has its image; or its label maps, and one of the two
-                has no image that could tell them apart. Masks of one source may be equal: a user
-                may draw the same shape on several scans.
+            SourceError: If another patient has its image.
         """
+        self._entries.append(entry)
         if entry.fingerprint is not None:
             first = self._scans.setdefault(entry.fingerprint, entry)
             self._refuse(first, entry, "voxels", ", as they are or mirrored and turned")
-        if entry.label_fingerprint is not None:
-            first = self._labels.setdefault(entry.label_fingerprint, entry)
-            has_images = first.image is not None, entry.image is not None
-            if not all(has_images) and (any(has_images) or first.source != entry.source):
+
+    def compare_labels(self) -> None:
+        """Compare the label maps of cases without an image, once all cases are known.
+
+        Patients whose own scans differ are two people, whatever their label maps: a user may draw
+        the same mask on both.
+
+        Raises:
+            SourceError: If another patient has the label maps of a case without an image.
+        """
+        scanned = {entry.patient_id for entry in self._entries if entry.fingerprint is not None}
+        labels: dict[str, CaseEntry] = {}
+        for entry in self._entries:
+            if entry.label_fingerprint is None:
+                continue
+            first = labels.setdefault(entry.label_fingerprint, entry)
+            if not {first.patient_id, entry.patient_id} <= scanned:
                 self._refuse(first, entry, "label maps", "")
 
     @staticmethod

@@ -243,7 +243,7 @@ def _read_splits(path: Path) -> dict[str, str]:
         if split and split not in _SPLITS:
             allowed = ", ".join(_SPLITS)
             raise SourceError(
-                f"{path}: split '{split}' of {row.get('image_id')} is not of {allowed}"
+                f"{path}: split '{split:.40}' of {row.get('image_id')} is not of {allowed}"
             )
         case_id = (row.get("image_id") or "").strip()
         if not split or not case_id:
