@@ -139,7 +139,12 @@ def test_processes_of_a_killed_build_get_a_minute_to_end(
     """A worker ends after the sample that it is at, which on a slow machine takes a minute."""
     (tmp_path / ".1.0.0.lock").write_text("")
     with holding(tmp_path / "1.0.0", "worker_lock") as straggler:
-        clock = Clock(60, straggler.kill)
+
+        def end() -> None:
+            straggler.kill()
+            straggler.wait()  # the clock of this test does not wait for it
+
+        clock = Clock(60, end)
         monkeypatch.setattr(locks, "time", clock)
         with version_lock(tmp_path / "1.0.0"):
             assert 60 <= clock.now_s < 61
