@@ -48,7 +48,7 @@ def tiny_fields(root: Path, **changes: Any) -> dict[str, Any]:
 
 def index_of(recipe: TrainingRecipe, cache_dir: Path) -> Index:
     """The cases of a recipe."""
-    return index_sources(recipe.sources, recipe.wanted_labels, cache_dir=cache_dir)
+    return index_sources(recipe.sources, recipe.all_labels(), cache_dir=cache_dir)
 
 
 def open_set(recipe: TrainingRecipe, cache_dir: Path, workers: int = 0) -> TrainingSet:

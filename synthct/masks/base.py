@@ -134,6 +134,10 @@ class MaskSection(BaseModel):
         """Further labels that are used where the host has them."""
         return ()
 
+    def all_labels(self) -> tuple[str, ...]:
+        """Every label that it requires or can use, in the host or a donor."""
+        return (*self.required_labels(), *self.optional_labels(), *self.donor_labels())
+
     def shape_labels(self) -> tuple[str, ...]:
         """The labels (of the donor, if there is one) that give the mask its shape."""
         return self.donor_labels() or self.required_labels() or self.optional_labels()

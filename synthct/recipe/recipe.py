@@ -159,13 +159,7 @@ class Recipe(_Section):
 
     def all_labels(self) -> tuple[str, ...]:
         """Every label that some section requires or can use, in hosts or donors, in order."""
-        labels = [
-            label
-            for section in self.masks
-            for label in (
-                *section.required_labels(), *section.optional_labels(), *section.donor_labels()
-            )
-        ]  # fmt: skip
+        labels = [label for section in self.masks for label in section.all_labels()]
         return tuple(dict.fromkeys([*labels, *(self.relabel.labels if self.relabel else ())]))
 
     def donor_lesions(self) -> dict[str, tuple[tuple[str, str], ...]]:

@@ -103,7 +103,7 @@ def open_training_set(
         slice_jobs = plan_jobs(recipe, held_out, recipe.validation.masks, "held-out")
     else:
         slice_jobs = plan_jobs(recipe, trained_on, SAMPLES, "samples")
-    names = label_table(recipe.sources, recipe.wanted_labels)
+    names = label_table(recipe.sources, recipe.all_labels())
     key = _key(recipe, rules, names, [*trained_on.cases, *held_out.cases])
     folder = cache_dir / "patches" / key
     if not _is_intact(folder):  # many processes check at the same time, one of them builds

@@ -168,7 +168,7 @@ def train(
     # The main process makes phantoms, indexes and patches; the others load them from the cache.
     with accelerator.main_process_first():
         recipe = recipe.model_copy(update={"sources": download(recipe.sources, cache_dir)})
-        index = index_sources(recipe.sources, recipe.wanted_labels, cache_dir=cache_dir)
+        index = index_sources(recipe.sources, recipe.all_labels(), cache_dir=cache_dir)
         data = open_training_set(
             recipe,
             index,

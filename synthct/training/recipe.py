@@ -76,15 +76,9 @@ class TrainingRecipe(Section):
         of_masks = (label for m in self.masks for label in m.painted_labels())
         return tuple(dict.fromkeys([*self.model.labels, *of_masks]))
 
-    @property
-    def wanted_labels(self) -> tuple[str, ...]:
-        """Every label that masks read from hosts or donors."""
-        names = (
-            name
-            for m in self.masks
-            for name in (*m.required_labels(), *m.optional_labels(), *m.donor_labels())
-        )
-        return tuple(dict.fromkeys(names))
+    def all_labels(self) -> tuple[str, ...]:
+        """Every label that some section requires or can use, in hosts or donors, in order."""
+        return tuple(dict.fromkeys(label for one in self.masks for label in one.all_labels()))
 
     @property
     def donors(self) -> frozenset[str]:
