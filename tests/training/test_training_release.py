@@ -118,7 +118,7 @@ def test_training_json_names_voxels_by_hash_and_no_path(kits_root, tmp_path):
     (hosts,) = cast.hosts
     assert len(cases[hosts.case_id]) == 64
     # What was held out may be judged by, and is not called seen.
-    assert find_checkpoint(str(folder)).trained_on == {hosts.voxel_sha256}
+    assert find_checkpoint(str(folder)).trained_on == {hosts.voxel_sha256, hosts.fingerprint}
     assert training["licence"] == "CC-BY-NC-SA-4.0"
     for path in folder.rglob("*.*"):
         if path.suffix in {".json", ".md"}:
