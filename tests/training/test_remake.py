@@ -70,8 +70,9 @@ def test_only_the_surroundings_have_grain_if_none_is_painted():
     one = remade(grain={**PLAIN, "noise_hu": [30, 30], "noise_share": 1.0, "painted": False})
     inside = one.region.array
     before = make_tiny_case().scan().array[:, :, 12:13]
-    assert (one.plane.array - before)[inside].std() > 25
-    assert (one.target.array - before)[inside].std() < 9
+    noise, left = ((one.array - before)[inside].std() for one in (one.plane, one.target))
+    assert noise > 25
+    assert left < 0.7 * noise  # edges, of which the small mask is full, stay as they are
     both = remade(grain={**PLAIN, "noise_hu": [30, 30], "noise_share": 1.0})
     assert np.array_equal(both.plane.array, both.target.array)
 
