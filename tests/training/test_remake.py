@@ -126,6 +126,7 @@ def test_beyond_its_end_a_mask_has_real_neighbours_and_a_scan_has_none(monkeypat
     scan, mask = make_tiny_case().scan(), cube()
     for seed in range(8):
         one = remade(seed, index=17)  # the mask's last slice
+        assert one.neighbours is not None
         after = one.neighbours[1]
         assert np.isnan(after).all() or np.array_equal(after, scan.array[:, :, 18])
     top = make_mask(make_tiny_case(), mask.region.array, (18, 14, 14), None, {})
