@@ -20,7 +20,9 @@ from synthct.models.config import OF_DIFFUSERS
 from synthct.models.layout import INDEX, Component, Layout
 from synthct.storage.hub import COMMIT, HUB_ID, asking_hub
 
-TRAINING, README = "training.json", "README.md"
+TRAINING, TRAINING_INDEX, README = "training.json", "training_index.parquet", "README.md"
+#: Files that tell how a checkpoint was trained: painting does not depend on them.
+BESIDE = (TRAINING, TRAINING_INDEX)
 #: Hashes of the files, in the format of ``sha256sum``: damaged weights may still be finite.
 SUMS = "SHA256SUMS"
 
@@ -58,7 +60,7 @@ def download_folder(name: str, revision: str, layouts: Sequence[Layout]) -> tupl
     with asking_hub(f"checkpoint '{name}' at revision '{revision}'"):
         folder = Path(
             snapshot_download(
-                name, revision=revision, allow_patterns=[*files, TRAINING, SUMS, README]
+                name, revision=revision, allow_patterns=[*files, *BESIDE, SUMS, README]
             )
         )
         commit = folder.name  # a snapshot's folder is named after its commit
@@ -102,7 +104,7 @@ def check_folder(
         raise CheckpointError(
             f"checkpoint '{name}' lacks {', '.join(missing)}; {_hint(folder, layout)}"
         )
-    present = [n for n in (*files, TRAINING, SUMS) if (folder / n).exists()]
+    present = [n for n in (*files, *BESIDE, SUMS) if (folder / n).exists()]
     for file in present:
         _require_plain(folder, file, name, anywhere=from_hub)
     code = sorted(str(p.relative_to(folder)) for p in folder.rglob("*.py"))
@@ -178,7 +180,7 @@ def _require_plain(folder: Path, file: str, name: str, *, anywhere: bool) -> Non
         raise CheckpointError(f"checkpoint '{name}': {file} cannot be read ({err})") from err
     limit = (
         _MAX_WEIGHTS_BYTES if file.endswith(".safetensors")
-        else _MAX_WORDS_BYTES if file.startswith("tokenizer/")
+        else _MAX_WORDS_BYTES if file.startswith("tokenizer/") or file == TRAINING_INDEX
         else _MAX_JSON_BYTES
     )  # fmt: skip
     what = (
@@ -258,6 +260,8 @@ def _check_sums(path: Path, hashes: Mapping[str, str], name: str) -> None:
         if entry is None or entry[2] in sums:
             raise CheckpointError(f"checkpoint '{name}': {SUMS} is damaged at '{line[:80]}'")
         sums[entry[2]] = entry[1]
+    if TRAINING_INDEX in sums.keys() - hashes.keys():
+        raise CheckpointError(f"checkpoint '{name}' lacks {TRAINING_INDEX}; fetch it again")
     for file, sha256 in hashes.items():
         if sums.get(file) != sha256:
             raise CheckpointError(

@@ -139,7 +139,8 @@ class _RowMaker:
             which = int(rng.integers(len(one.patches)))
             target = one.targets[which] if one.targets is not None else None
             # The first axis of a sagittal slice runs from back to front: no mirror symmetry there.
-            rows.append(patch_row(one.patches[which], target, flips=one.view != "sagittal"))
+            flips = one.view != "sagittal"
+            rows.append(patch_row(one.patches[which], target, job.host, flips=flips))
         return rows, tally
 
     def slices(self, job: HostJob) -> tuple[list[dict[str, Any]], Tally]:

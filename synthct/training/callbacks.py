@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from accelerate import Accelerator
 from PIL import Image
 from safetensors import SafetensorError
@@ -18,6 +20,7 @@ from synthct.training.checkpoint import Progress, TrainState, save_state
 from synthct.training.log import Log
 from synthct.training.objective import Objective
 from synthct.training.recipe import TrainingRecipe
+from synthct.training.regions import index_regions
 from synthct.training.release import TrainingSummary, write_checkpoint
 from synthct.training.sections import EarlyStopping
 from synthct.training.sheet import SampleStrip
@@ -122,8 +125,17 @@ class Callbacks:
             held_out=self.data.held_out,
             base=self.objective.base,
             validations=self.log.validations,
+            regions=self._regions,
         )
         write_checkpoint(self.objective.pipeline(), self.folder, self.recipe, summary)
+
+    @cached_property
+    def _regions(self) -> pa.Table:
+        """The privacy index."""
+        objective, data = self.objective, self.data
+        return index_regions(
+            data.patches, data.trained_on, objective.rules, objective.base, self.recipe.seed
+        )
 
     def _track(self, values: dict[str, float], step: int) -> None:
         if self.accelerator.trackers:

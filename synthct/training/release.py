@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import torch
 from diffusers import DiffusionPipeline
 from safetensors.torch import save
@@ -20,6 +21,7 @@ from synthct.licence import hub_fields
 from synthct.models.folder import write_sums
 from synthct.models.layout import DIFFUSERS
 from synthct.models.network import CheckpointFiles
+from synthct.models.training_index import write_index
 from synthct.sources import CaseEntry, FolderSection
 from synthct.storage.files import atomic_write, make_folder, sync_folder
 from synthct.training.recipe import TrainingRecipe
@@ -37,6 +39,7 @@ class TrainingSummary:
         held_out: The cases validated on.
         base: The checkpoint that training started from; its cases count as trained on.
         validations: Step and measures of each validation.
+        regions: The privacy index (``models.training_index``); None to write none.
     """
 
     steps: int
@@ -44,6 +47,7 @@ class TrainingSummary:
     held_out: Sequence[CaseEntry] = ()
     base: CheckpointFiles | None = None
     validations: Sequence[tuple[int, Measures]] = field(default=())
+    regions: pa.Table | None = None
 
 
 def write_checkpoint(
@@ -77,6 +81,8 @@ def write_checkpoint(
     text = json.dumps(facts, indent=1, sort_keys=True) + "\n"
     atomic_write(temporary / "training.json", text.encode())
     atomic_write(temporary / "README.md", card(recipe, facts).encode())
+    if summary.regions is not None:
+        write_index(summary.regions, temporary)
     write_sums(temporary)
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)

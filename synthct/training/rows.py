@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from synthct.models.patch import Patch, PatchRules, cut_patches
+from synthct.sources import CaseEntry
 from synthct.training.draw import MaskedSlice
 from synthct.volume import Volume
 
@@ -31,6 +32,8 @@ PATCH_SCHEMA = pa.schema(
         ("label", pa.int32()),
         ("spacing_mm", pa.list_(pa.float32(), 2)),
         ("flips", pa.bool_()),
+        ("source", pa.string()),
+        ("case_id", pa.string()),
     ]
 )
 SLICE_SCHEMA = pa.schema(
@@ -57,6 +60,8 @@ class CachedPatch:
         label: The network's index of the structure.
         spacing_mm: Pixel size along rows and columns.
         flips: Whether it may be flipped left to right.
+        source: The source of its scan, and the scan.
+        case_id: See ``source``.
         target: float32 (S, S) in -1..1, what is to be painted; None for ``image``.
         neighbours: float32 (2, S, S) in -1..1, the slices before and after, NaN where the network
             is told nothing; None if it is told nothing of either.
@@ -67,6 +72,8 @@ class CachedPatch:
     label: int
     spacing_mm: tuple[float, float]
     flips: bool
+    source: str
+    case_id: str
     target: npt.NDArray[np.float32] | None = None
     neighbours: npt.NDArray[np.float32] | None = None
 
@@ -105,15 +112,17 @@ class PatchCache:
             label=fields["label"].as_py(),
             spacing_mm=(row_mm, column_mm),
             flips=fields["flips"].as_py(),
+            source=fields["source"].as_py(),
+            case_id=fields["case_id"].as_py(),
             target=_decoded(target, size)[0] if target is not None else None,
             neighbours=_decoded(neighbours, size) if neighbours is not None else None,
         )
 
 
 def patch_row(
-    patch: Patch, target: npt.NDArray[np.float32] | None = None, *, flips: bool
+    patch: Patch, target: npt.NDArray[np.float32] | None, host: CaseEntry, *, flips: bool
 ) -> dict[str, Any]:
-    """A patch, and what is to be painted in it, as a row of ``PATCH_SCHEMA``."""
+    """A patch of a host, and what is to be painted in it, as a row of ``PATCH_SCHEMA``."""
     return {
         "size": patch.size,
         "image": _encoded(patch.image),
@@ -123,6 +132,8 @@ def patch_row(
         "label": patch.label,
         "spacing_mm": list(patch.spacing_mm),
         "flips": flips,
+        "source": host.source,
+        "case_id": host.case_id,
     }
 
 

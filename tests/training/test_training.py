@@ -23,8 +23,9 @@ from typer.testing import CliRunner
 from synthct.cli import app
 from synthct.dataset.records import yaml_text
 from synthct.errors import ConflictError, PolicyError, RecipeError, ResourceError
-from synthct.models.checkpoint import load_checkpoint
+from synthct.models.checkpoint import find_checkpoint, load_checkpoint
 from synthct.models.painting import Inpainter
+from synthct.models.training_index import read_index
 from synthct.storage.lock import exclusive
 from synthct.training import callbacks
 from synthct.training.checkpoint import latest_state
@@ -110,6 +111,14 @@ def test_run_writes_states_log_samples_and_a_checkpoint_and_goes_on(
     for name, value in mean.items():
         assert torch.equal(weights[name], value.half().float()), name
     assert any(not torch.equal(mean[name], last[name]) for name in mean)
+
+    # What was painted is in the privacy index, under the names of the member list.
+    regions = read_index(find_checkpoint(str(folder)))
+    members = json.loads((folder / "training.json").read_text())["cases"]
+    told = ("source", "case_id", "patient_id", "fingerprint")
+    named = {tuple(case[name] for name in told) for case in members}
+    assert {tuple(one[name] for name in told) for one in regions.to_pylist()} == named
+    assert set(regions["label"].to_pylist()) == {None, "kidney", "tumor"}
 
     longer = changed(recipe, max_steps=6).model_copy(update={"save_every": 100})
     train(longer, output, cache_dir=patch_cache, device="cpu", workers=0)

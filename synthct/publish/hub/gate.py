@@ -14,7 +14,7 @@ from synthct.dataset.records import front_matter
 from synthct.errors import CheckpointError, PolicyError, RecipeError, VerifyError
 from synthct.licence import Origin, hub_fields, licence_of, terms_of
 from synthct.models.checkpoint import PACKAGE_PREFIX, find_checkpoint, load_checkpoint
-from synthct.models.folder import SUMS, TRAINING
+from synthct.models.folder import BESIDE, SUMS, TRAINING
 from synthct.models.layout import INDEX
 from synthct.models.network import CheckpointFiles, described
 from synthct.publish.hub.bundle import CARD, Bundle, Item
@@ -120,7 +120,8 @@ def _checkpoint(path: str, tag: str | None, card: Path | None) -> Bundle:
     load_checkpoint(files)
     own = (files.folder / CARD).read_text(encoding="utf-8")
     page, beside = (own, files.folder) if card is None else (_page(own, card), card.parent)
-    names = [name for name in (*files.hashes, TRAINING, SUMS) if name != CARD]
+    told = [name for name in BESIDE if (files.folder / name).is_file()]
+    names = [name for name in (*files.hashes, *told, SUMS) if name != CARD]
     items = [Item.of(name, files.folder / name) for name in names]
     items += [Item.of(name, beside / name) for name in _pictures(page, beside)]
     items.append(Item.of(CARD, page.encode()))

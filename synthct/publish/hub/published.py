@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from synthct.dataset.manifest import MANIFEST, Manifest
 from synthct.errors import ConflictError
-from synthct.models.folder import SUMS, TRAINING
+from synthct.models.folder import BESIDE, SUMS
 from synthct.models.network import checkpoint_id
 from synthct.publish.hub.bundle import Tree
 from synthct.publish.hub.repo import HubRepo
@@ -83,7 +83,7 @@ def _checkpoint(sums: bytes, title: str) -> PublishedVersion:
     return PublishedVersion(
         name=match["name"] if match else None,
         version=match["version"] if match else None,
-        content_id=checkpoint_id({n: sha256 for n, sha256 in hashes.items() if n != TRAINING}),
+        content_id=checkpoint_id({n: sha256 for n, sha256 in hashes.items() if n not in BESIDE}),
         paths=frozenset({*hashes, SUMS}),
     )
 

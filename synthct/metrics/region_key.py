@@ -1,0 +1,174 @@
+"""Low-dimensional keys of masked regions: a search for the training region that a painting copied.
+
+A key is the lowest cosine coefficients of the region's high-passed tissue on a small grid of its
+own, so that it does not depend on the pixel size, an HU offset or scale; flips are signs of
+coefficients, which the search tries, together with shifts of two pixels. Keys propose candidates;
+whether one is a copy, only a correlation with the scan can tell.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from itertools import product
+
+import numpy as np
+import numpy.typing as npt
+
+from synthct.metrics.crop import Hu, Region, check_shapes
+
+Keys = npt.NDArray[np.uint8]
+FloatArray = npt.NDArray[np.float32]
+
+#: Side of the grid, coefficients along each side (without the constant one), bytes of a key with
+#: four bits each, and bytes of the hash of a region.
+GRID, ORDER = 32, 12
+COEFFICIENTS = ORDER**2 - 1
+KEY_BYTES, HASH_BYTES = (COEFFICIENTS + 1) // 2, 8
+
+#: Standard deviation of the high-pass on the grid, and HU² below which its variance is noise.
+_HIGH_PASS, _LEAST_VARIANCE = 3.0, 25.0
+
+#: Steps of the quantised coefficients, whose typical size is one twelfth.
+_STEPS = 30.0
+
+#: Shifts that a search tries, in pixels along rows and columns.
+_SHIFTS_PX: tuple[tuple[int, ...], ...] = tuple(product((-2, 0, 2), repeat=2))
+
+#: Rows of queries that are compared at a time.
+_BLOCK = 1024
+
+
+def region_key(hu: Hu, mask: Region) -> Keys:
+    """The key of a masked region.
+
+    Args:
+        hu: (rows, columns); only what is inside the mask counts.
+        mask: Boolean, of the same shape, not empty.
+
+    Returns:
+        ``KEY_BYTES`` bytes.
+    """
+    steps = np.clip(np.rint(_coefficients(hu, mask) * _STEPS), -7, 7).astype(np.int8) + 8
+    pairs = np.append(steps, 0).astype(np.uint8).reshape(-1, 2)
+    return np.asarray(pairs[:, 0] << 4 | pairs[:, 1], dtype=np.uint8)
+
+
+def region_hash(hu: Hu, mask: Region) -> bytes:
+    """The first ``HASH_BYTES`` of a sha256 over the mask's box and the HU inside, rounded."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    box = np.ix_(range(rows[0], rows[-1] + 1), range(columns[0], columns[-1] + 1))
+    digest = hashlib.sha256(repr(mask[box].shape).encode() + np.packbits(mask[box]).tobytes())
+    digest.update(np.rint(hu[mask]).astype("<i2").tobytes())
+    return digest.digest()[:HASH_BYTES]
+
+
+def search_keys(
+    regions: list[tuple[Hu, Region]], keys: Keys, best: int = 10
+) -> tuple[npt.NDArray[np.int64], FloatArray]:
+    """The keys that are most like each region, in any flip and with small shifts.
+
+    Args:
+        regions: HU and mask of each, as for ``region_key``.
+        keys: (N, ``KEY_BYTES``).
+        best: How many keys to name for each region.
+
+    Returns:
+        Row numbers of ``keys`` and their similarity (a cosine, at most 1), both
+        (regions, min(best, N)), the most similar first.
+    """
+    known = _unpacked(keys)
+    best = min(best, len(known))
+    turns = len(_signs()) * len(_SHIFTS_PX)
+    rows, cosines = [], []
+    size = max(1, _BLOCK // turns)
+    for first in range(0, len(regions), size):
+        block = regions[first : first + size]
+        queries = np.concatenate([_variants(hu, mask) for hu, mask in block])
+        likeness = (queries @ known.T).reshape(len(block), turns, -1).max(axis=1)
+        some = np.argpartition(-likeness, best - 1, axis=1)[:, :best]
+        order = np.argsort(-np.take_along_axis(likeness, some, axis=1), axis=1, kind="stable")
+        rows.append(np.take_along_axis(some, order, axis=1))
+        cosines.append(np.take_along_axis(likeness, rows[-1], axis=1))
+    if not rows:
+        return np.empty((0, best), np.int64), np.empty((0, best), np.float32)
+    return np.concatenate(rows), np.concatenate(cosines)
+
+
+def _variants(hu: Hu, mask: Region) -> FloatArray:
+    """Unit coefficients of a region in every shift and flip."""
+    shifted = [_coefficients(hu, mask, shift) for shift in _SHIFTS_PX]
+    return np.concatenate([np.stack(shifted) * signs for signs in _signs()])
+
+
+def _coefficients(hu: Hu, mask: Region, shift: tuple[int, ...] = (0, 0)) -> FloatArray:
+    """Unit vector of the weighted cosine coefficients of the square around the mask."""
+    check_shapes(hu, hu, mask)
+    hit = [np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0)]
+    side = max(int(one[-1] - one[0]) + 1 for one in hit)
+    cut, onto = [], []
+    for one, step, length in zip(hit, shift, mask.shape, strict=True):
+        first = (int(one[0]) + int(one[-1]) + 1 - side) // 2 + step
+        low, high = max(first, 0), max(min(first + side, length), 0)
+        cut.append(slice(low, high))
+        onto.append(_area_means(side)[:, low - first : high - first])
+    window = tuple(cut)
+    weight = mask[window].astype(np.float32)
+    covered = onto[0] @ weight @ onto[1].T
+    total = onto[0] @ (hu[window].astype(np.float32) * weight) @ onto[1].T
+    inside = (covered > 0.5).astype(np.float32)
+    smooth = _smoothing()
+    around = np.maximum(smooth @ inside @ smooth.T, 1e-3)
+    tissue = total / np.maximum(covered, 1e-3) * inside
+    fine = (tissue - smooth @ tissue @ smooth.T / around) * inside
+    deviation = np.sqrt(smooth @ (fine**2) @ smooth.T / around + np.float32(_LEAST_VARIANCE))
+    # Without this, the edge of an organ or of gas would be all that a key knows.
+    even = np.clip(fine / deviation, -2.5, 2.5)
+    cosines = _cosines()
+    weighted = (cosines @ even @ cosines.T * _weights()).ravel()[1:]
+    return np.asarray(weighted / max(float(np.linalg.norm(weighted)), 1e-9), dtype=np.float32)
+
+
+def _unpacked(keys: Keys) -> FloatArray:
+    """Unit vectors of keys: (N, ``COEFFICIENTS``)."""
+    halves = np.stack([keys >> 4, keys & 15], axis=-1).reshape(len(keys), -1)[:, :COEFFICIENTS]
+    values = halves.astype(np.float32) - np.float32(8)
+    lengths = np.linalg.norm(values, axis=1, keepdims=True)
+    return np.asarray(values / np.maximum(lengths, 1e-6), dtype=np.float32)
+
+
+@cache
+def _area_means(side: int) -> FloatArray:
+    """(``GRID``, side): the mean over each cell of the grid."""
+    edges, pixel = np.linspace(0, side, GRID + 1), np.arange(side)
+    overlap = np.minimum(edges[1:, None], pixel + 1) - np.maximum(edges[:-1, None], pixel)
+    return np.asarray(np.clip(overlap, 0, None) * GRID / side, dtype=np.float32)
+
+
+@cache
+def _smoothing() -> FloatArray:
+    """A Gaussian along one axis of the grid, not normalised."""
+    apart = np.subtract.outer(np.arange(GRID), np.arange(GRID))
+    return np.asarray(np.exp(-(apart**2) / (2 * _HIGH_PASS**2)), dtype=np.float32)
+
+
+@cache
+def _cosines() -> FloatArray:
+    """The lowest ``ORDER`` functions of the orthonormal DCT-II on the grid."""
+    waves = np.cos(np.pi * np.outer(np.arange(ORDER), np.arange(GRID) + 0.5) / GRID)
+    waves[0] /= np.sqrt(2)
+    return np.asarray(waves * np.sqrt(2 / GRID), dtype=np.float32)
+
+
+@cache
+def _weights() -> FloatArray:
+    """Square root of the frequency: raises what is fine, since tissue has less of it."""
+    return np.asarray(np.sqrt(np.hypot(*np.mgrid[:ORDER, :ORDER])), dtype=np.float32)
+
+
+@cache
+def _signs() -> tuple[FloatArray, ...]:
+    """What the four flips do to the coefficients."""
+    row, column = np.mgrid[:ORDER, :ORDER]
+    odd = [(a * row + b * column) % 2 for a, b in product((0, 1), repeat=2)]
+    return tuple((1 - 2 * one.astype(np.float32)).ravel()[1:] for one in odd)
