@@ -26,14 +26,25 @@ from synthct.volume import HU_MAX, HU_MIN, Volume
 
 Values = npt.NDArray[np.float32]
 Region = npt.NDArray[np.bool_]
+#: Voxel sizes along each axis, in units of the finest.
+Steps = npt.NDArray[np.float64]
 
 #: Lengths in voxels of the finest axis: how far around the mask grain is measured, the sigma of the
 #: local mean, the longest correlation, and the side of the window of local deviations.
-MARGIN, MEAN, LAG, WINDOW = 40, 3.0, 6, 9
+MARGIN, MEAN, LAG, WINDOW = 40, 3.0, 10, 9
 #: The filter (sigma, likewise) before tissue is told from air, bone and fat by its HU.
 _CLASS = 2.0
+#: Surroundings are of the painted kind of tissue, if their HU differ by no more.
+_ALIKE = 100.0
 #: Tissue is even where its local deviation is at most so many times the commonest one.
-_EVEN = 1.3
+_EVEN = 1.45
+#: Frequencies of which the local mean left less are not known well enough to be completed.
+_KEPT = 0.3
+#: Kriging near the border: voxels of the finest axis from the mask that are known, and that are
+#: moved; how many known ones move each; what makes their covariances invertible.
+_RING, _DEPTH, _NEIGHBOURS, _NUGGET = 2.5, 6.0, 10, 0.02
+#: Keeps quotients finite, in HU².
+_LEAST = 1e-6
 #: Fewer even voxels say nothing about a spectrum.
 LEAST_VOXELS = 64
 
@@ -57,10 +68,16 @@ class Grain(NamedTuple):
 
 
 class _Spectrum(NamedTuple):
-    """Noise power by frequency (of ``scipy.fft.rfftn``), autocovariance, its value at lag 0."""
+    """The grain of a region.
+
+    Attributes:
+        power: Noise power by frequency, as ``scipy.fft.rfftn`` orders them.
+        covariance: Its inverse transform: the autocovariance by lag, periodic.
+        variance: That at lag 0.
+        voxels: Number of even voxels that it comes from.
+    """
 
     power: Values
-    covariance: Values
     covariance: Values
     variance: float
     voxels: int
@@ -122,45 +139,75 @@ def match_grain(
     crop = _around(mask, np.ceil(MARGIN / voxel).astype(int))
     inside = mask[crop]
     scan, paint = original[crop].astype(np.float32), painted[crop].astype(np.float32)
-    lags = np.maximum(1, np.round(LAG / voxel).astype(int))
-    shape = [fft.next_fast_len(int(n + 2 * r), real=True) for n, r in zip(scan.shape, lags)]
+    lags = np.maximum(1, np.round(LAG / voxel)).astype(int)
+    shape = [fft.next_fast_len(n, real=True) for n in (scan.shape + 2 * lags).tolist()]
 
     smooth = ndimage.gaussian_filter(np.where(inside, paint, scan), _CLASS / voxel)
-    tissue = ~inside & (smooth > range_hu[0]) & (smooth < range_hu[1])
+    low, high = np.percentile(smooth[inside], (5, 95))
+    low, high = max(range_hu[0], low - _ALIKE), min(range_hu[1], high + _ALIKE)
+    tissue = ~inside & (smooth > low) & (smooth < high)
     around = _spectrum(_residual(scan, tissue, voxel), tissue, voxel, lags, shape)
     if around is None:
         return painted[mask].astype(np.float32), None
     residual = _residual(paint, np.ones_like(inside), voxel)
-    own = _spectrum(residual, inside, voxel, lags, shape) or around._replace(
-        power=np.zeros_like(around.power), variance=0.0
-    )
+    own = _spectrum(residual, inside, voxel, lags, shape)
+    own_power = 0 * around.power if own is None else own.power
     part = tuple(slice(n) for n in scan.shape)
-    deviation = np.sqrt(around.variance)
 
+    gain = np.sqrt(np.minimum(1, around.power / np.maximum(own_power, _LEAST)))
+    surplus = (residual - fft.irfftn(fft.rfftn(residual, shape) * gain, shape)[part])[inside]
     # Only by one standard deviation: an edge that the network painted is no grain.
-    gain = np.sqrt(np.minimum(1, around.power / np.maximum(own.power, 1e-6)))
-    surplus = residual - fft.irfftn(fft.rfftn(residual, shape) * gain, shape)[part]
-    even = paint - np.clip(surplus, -deviation, deviation)
+    deviation = np.sqrt(around.variance)
+    even = paint[inside] - np.clip(surplus, -deviation, deviation)
 
-    power = np.maximum(around.power - own.power, 0)
-    white = rng.standard_normal(shape, dtype=np.float32)
-    field = fft.irfftn(fft.rfftn(white) * np.sqrt(power), shape)[part]
-    depth, nearest = ndimage.distance_transform_edt(inside, sampling=voxel, return_indices=True)
-    where = np.nonzero(inside)
-    known = tuple(index[where] for index in nearest)
-    lag = tuple((a - b) % n for a, b, n in zip(where, known, shape, strict=True))
-    correlation = around.covariance[lag] / around.variance
-    border = residual[known]
-    border = np.where(np.abs(border) < 2 * deviation, border, 0)  # an edge is no grain
-    continued = np.clip(residual[where], -2 * deviation, 2 * deviation)
-    layer = np.minimum(depth[where].round().astype(int), LAG + 1)
-    share = np.bincount(layer, border * continued, LAG + 2) / np.maximum(
-        np.bincount(layer, np.square(border), LAG + 2), 1e-6
-    )
-    share[-1] = 0
-    grain = field[where] * np.sqrt(1 - correlation**2) + (correlation - share[layer]) * border
-    facts = Grain(float(deviation), float(np.sqrt(own.variance)), around.voxels)
-    return np.asarray(even[where] + grain, dtype=np.float32), facts
+    white = fft.rfftn(rng.standard_normal(shape, dtype=np.float32))
+    missing = np.sqrt(np.maximum(around.power - own_power, 0))
+    field = fft.irfftn(white * missing, shape)[part]
+    grain = _from_the_border(field, residual, inside, around, voxel)
+    facts = Grain(float(deviation), float(np.sqrt(own.variance if own else 0)), around.voxels)
+    return (even + grain).astype(np.float32), facts
+
+
+def _from_the_border(
+    field: Values, residual: Values, inside: Region, around: _Spectrum, voxel: Steps
+) -> Values:
+    """Grain (N,) inside the mask that goes on from the known grain at its border.
+
+    Each voxel near the border is moved by kriging from the nearest known ones. The network goes on
+    with their grain as well, more or less: by how much is measured in each layer of voxels, as the
+    slope of its paint's grain over that of the nearest known voxel.
+    """
+    from scipy.ndimage import distance_transform_edt
+    from scipy.spatial import cKDTree
+
+    outer = distance_transform_edt(~inside, sampling=voxel)
+    depth = distance_transform_edt(inside, sampling=voxel)[inside]
+    ring, near = np.argwhere((outer > 0) & (outer < _RING)), depth < _DEPTH
+    grain = field[inside]
+    if not len(ring):
+        return grain
+    targets = np.argwhere(inside)[near]
+    nearest = cKDTree(ring * voxel).query(targets * voxel, k=min(_NEIGHBOURS, len(ring)))[1]
+    known = ring[nearest.reshape(len(targets), -1)]  # (M, K, dimensions)
+
+    def covariance(lag: npt.NDArray[np.int_]) -> Values:
+        return around.covariance[tuple(np.moveaxis(lag, -1, 0))]  # periodic: negative lags count
+
+    nugget = np.float32(_NUGGET * around.variance) * np.eye(known.shape[1], dtype=np.float32)
+    among = covariance(known[:, :, None] - known[:, None]) + nugget
+    weights = np.linalg.solve(among, covariance(targets[:, None] - known)[..., None])[..., 0]
+
+    def limited(values: Values) -> Values:
+        limit = np.float32(2 * np.sqrt(around.variance))
+        return np.where(np.abs(values) < limit, values, np.float32(0))  # beyond is an edge
+
+    at = tuple(np.moveaxis(known, -1, 0))
+    border = limited(residual[at])
+    layer, first = np.rint(depth[near]).astype(int), border[:, 0]
+    product = np.bincount(layer, first * limited(residual[inside][near]))
+    painted = product / np.maximum(np.bincount(layer, np.square(first)), _LEAST)
+    grain[near] += (weights * (border - field[at])).sum(axis=1) - painted[layer] * first
+    return grain
 
 
 def _around(mask: Region, margin: npt.NDArray[np.int_]) -> tuple[slice, ...]:
@@ -174,24 +221,24 @@ def _around(mask: Region, margin: npt.NDArray[np.int_]) -> tuple[slice, ...]:
     )
 
 
-def _residual(hu: Values, region: Region, voxel: npt.NDArray[np.float64]) -> Values:
+def _residual(hu: Values, region: Region, voxel: Steps) -> Values:
     """HU minus their local mean over the region."""
     from scipy.ndimage import gaussian_filter
 
     weight = region.astype(np.float32)
     total = gaussian_filter(hu * weight, MEAN / voxel)
-    residual: Values = hu - total / np.maximum(gaussian_filter(weight, MEAN / voxel), 1e-6)
-    return residual
+    mean = total / np.maximum(gaussian_filter(weight, MEAN / voxel), _LEAST)
+    return (hu - mean).astype(np.float32)
 
 
 def _spectrum(
     residual: Values,
     region: Region,
-    voxel: npt.NDArray[np.float64],
+    voxel: Steps,
     lags: npt.NDArray[np.int_],
     shape: Sequence[int],
 ) -> _Spectrum | None:
-    """The noise power spectrum of the even part of a region; None if that is too small."""
+    """The grain of the even part of a region; None if that is too small."""
     from scipy import fft
 
     even = _even(residual, region, voxel)
@@ -200,21 +247,26 @@ def _spectrum(
         return None
 
     def correlate(values: Values) -> Values:
-        power = np.square(np.abs(fft.rfftn(values, shape)))
-        return np.asarray(fft.irfftn(power, shape))
+        return np.asarray(fft.irfftn(np.square(np.abs(fft.rfftn(values, shape))), shape))
 
     pairs = np.maximum(correlate(even.astype(np.float32)), 1)
     covariance = correlate(np.where(even, residual, np.float32(0))) / pairs
     for axis, (n, reach) in enumerate(zip(shape, lags.tolist(), strict=True)):
-        distance = np.minimum(np.arange(n), n - np.arange(n))
-        taper = np.where(distance <= reach, 0.5 + 0.5 * np.cos(np.pi * distance / (reach + 1)), 0)
-        covariance = covariance * taper.reshape([-1 if a == axis else 1 for a in range(len(shape))])
-    power = np.maximum(fft.rfftn(covariance).real, 0).astype(np.float32)
-    variance = max(float(covariance.flat[0]), 1e-6)
-    return _Spectrum(power, covariance, variance, voxels)
+        lag = np.abs(np.fft.fftfreq(n, 1 / n))
+        taper = np.where(lag <= reach, 0.5 + 0.5 * np.cos(np.pi * lag / (reach + 1)), 0)
+        covariance *= np.expand_dims(taper, [a for a in range(len(shape)) if a != axis])
+    axes = np.meshgrid(
+        *map(fft.fftfreq, shape[:-1]), fft.rfftfreq(shape[-1]), indexing="ij", sparse=True
+    )
+    square = sum((f / step) ** 2 for f, step in zip(axes, voxel, strict=True))
+    kept = np.square(1 - np.exp(-2 * (np.pi * MEAN) ** 2 * square))  # the local mean took the rest
+    power = np.maximum(np.asarray(fft.rfftn(covariance)).real, 0) / np.maximum(kept, _KEPT)
+    covariance = np.asarray(fft.irfftn(power, shape))
+    variance = max(float(covariance.flat[0]), _LEAST)
+    return _Spectrum(power.astype(np.float32), covariance.astype(np.float32), variance, voxels)
 
 
-def _even(residual: Values, region: Region, voxel: npt.NDArray[np.float64]) -> Region:
+def _even(residual: Values, region: Region, voxel: Steps) -> Region:
     """Where the local deviation is about the commonest one of the region."""
     from scipy.ndimage import uniform_filter
 
@@ -224,8 +276,8 @@ def _even(residual: Values, region: Region, voxel: npt.NDArray[np.float64]) -> R
     inner = region & (share > 0.6)
     if np.count_nonzero(inner) < LEAST_VOXELS:
         return region
-    variance = np.maximum(square, 0) / np.maximum(share, 1e-6)
-    commonest = np.exp(_mode(np.log(variance[inner] + 1e-6)))
+    variance = np.maximum(square, 0) / np.maximum(share, _LEAST)
+    commonest = np.exp(_mode(np.log(variance[inner] + _LEAST)))
     even: Region = inner & (variance <= _EVEN**2 * commonest)
     return even
 
