@@ -108,7 +108,7 @@ def with_grain(
     grain, facts = match_grain(flat[0], flat[1], flat[2].astype(bool), spacing, range_hu, rng)
     hu = np.zeros(original.shape, np.float32)
     hu[region.array.astype(bool)] = np.clip(grain, HU_MIN, HU_MAX)
-    return original.paste(hu, where=region.array.astype(bool)), facts
+    return painted.paste(hu, where=region.array.astype(bool)), facts
 
 
 def match_grain(

@@ -165,12 +165,9 @@ class Diffusion(Method):
     def settings(self) -> dict[str, str]:
         """As in ``Method``, without the checkpoint: the card shows the one that was used."""
         stated = {name: value for name in FOREIGN if (value := getattr(self, name)) is not None}
-        shown = {
-            "scheduler": self.scheduler,
-            "steps": self.num_inference_steps,
-            "grain": self.grain,
-            **stated,
-        }
+        shown = {"scheduler": self.scheduler, "steps": self.num_inference_steps, **stated}
+        if self.grain == "surroundings":
+            shown["grain"] = "of the surroundings"
         return {name: str(value) for name, value in shown.items()}
 
     @property
