@@ -150,7 +150,7 @@ def match_grain(
     if around is None:
         return painted[mask].astype(np.float32), None
     residual = _residual(paint, np.ones_like(inside), voxel)
-    own = _spectrum(residual, inside, voxel, lags, shape)
+    own = _spectrum(_residual(paint, inside, voxel), inside, voxel, lags, shape)
     own_power = 0 * around.power if own is None else own.power
     part = tuple(slice(n) for n in scan.shape)
 
