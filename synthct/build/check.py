@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -99,7 +99,12 @@ class Checked:
 
 
 def check(
-    recipe: Recipe, *, cache_dir: Path, limit: int | None = None, progress: bool = False
+    recipe: Recipe,
+    *,
+    cache_dir: Path,
+    limit: int | None = None,
+    checkpoint: Path | None = None,
+    progress: bool = False,
 ) -> Checked:
     """Check a recipe as far as possible without drawing a mask or loading weights.
 
@@ -107,24 +112,25 @@ def check(
         recipe: What is to be built.
         cache_dir: Folder for indexes and phantoms.
         limit: Plan only the first so many samples.
+        checkpoint: The adapted checkpoint of a recipe with ``inpaint.adapt``.
         progress: Show a progress bar while sources are read for the first time.
 
     Raises:
         SynthCTError: If something is wrong with the sources, masks, checkpoint or licence.
     """
-    checkpoint = rules = None
+    files = rules = None
     if (inpaint := recipe.inpaint.network) is not None:
-        checkpoint = _checkpoint(inpaint)
-        rules = _rules(recipe, inpaint, checkpoint)
+        files = _checkpoint(inpaint, checkpoint)
+        rules = _rules(recipe, inpaint, files)
     _check_painted(recipe, rules)
     logger.info(
         "synthct %s  %s %s  recipe %s  %s",
         __version__, recipe.name, recipe.version, recipe.recipe_id[:12],
-        f"method {recipe.inpaint.method}" if checkpoint is None
-        else f"checkpoint {checkpoint.name} {checkpoint.checkpoint_id[:12]}",
+        f"method {recipe.inpaint.method}" if files is None
+        else f"checkpoint {files.name} {files.checkpoint_id[:12]}",
     )  # fmt: skip
     recipe = recipe.model_copy(update={"sources": download(recipe.sources, cache_dir)})
-    licence = _licence(recipe, checkpoint)
+    licence = _licence(recipe, files)
     wanted = recipe.all_labels()
     index = index_sources(
         recipe.sources,
@@ -145,19 +151,22 @@ def check(
         index=index,
         plan=plan if limit is None else plan.limit(limit),
         label_names=label_names,
-        checkpoint=checkpoint,
+        checkpoint=files,
         rules=rules,
         licence=licence,
         limit=limit,
     )
 
 
-def _checkpoint(inpaint: Diffusion) -> CheckpointFiles:
-    """The recipe's checkpoint; the Hub is asked only for a pinned revision.
+def _checkpoint(inpaint: Diffusion, adapted: Path | None) -> CheckpointFiles:
+    """The recipe's checkpoint, or what was made of it; the Hub is asked only for a pinned revision.
 
     Raises:
         CheckpointError: If it is not there or cannot be trusted.
     """
+    if adapted is not None:
+        files = find_checkpoint(str(adapted))
+        return replace(files, name=str(files.training.get("name", files.name)))
     if inpaint.is_folder and not Path(inpaint.checkpoint).is_dir():
         raise CheckpointError(
             f"checkpoint '{inpaint.checkpoint}' is no folder here; correct the path, write "
@@ -165,6 +174,25 @@ def _checkpoint(inpaint: Diffusion) -> CheckpointFiles:
             "with its revision"
         )
     return find_checkpoint(inpaint.checkpoint, revision=inpaint.revision)
+
+
+def require_adapted(checked: Checked) -> None:
+    """Make sure that a recipe with ``inpaint.adapt`` is painted with a checkpoint adapted for it.
+
+    Raises:
+        RecipeError: If the checkpoint is not, or not yet.
+    """
+    inpaint, files = checked.recipe.inpaint.network, checked.checkpoint
+    if inpaint is None or files is None or inpaint.adapt is None:
+        return
+    wanted, training = inpaint.adapt.model_dump(), files.training
+    if training.get("adapted") != wanted or training.get("steps") != inpaint.adapt.steps:
+        raise checked.recipe.error(
+            ("inpaint", "adapt"),
+            f"checkpoint '{files.name}' has not been adapted to the hosts in {inpaint.adapt.steps} "
+            "steps; the command 'synthct build' does that first, 'synthct adapt' alone; give what "
+            "it made as checkpoint (--checkpoint)",
+        )
 
 
 def _rules(recipe: Recipe, inpaint: Diffusion, checkpoint: CheckpointFiles) -> PatchRules:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from synthct.build.assemble import Order, Painted, ShardFile, assemble, counted, find_finished
-from synthct.build.check import Checked, check
+from synthct.build.check import Checked, check, require_adapted
 from synthct.build.context import BuildContext, load_context, require_command
 from synthct.build.documents import recipe_schema, write_documents
 from synthct.build.draw import masks_of
@@ -65,6 +65,7 @@ def build(
     workers: int | None = None,
     device: str | None = None,
     relabel: Sequence[str] | None = None,
+    checkpoint: Path | None = None,
     progress: bool = False,
 ) -> Path:
     """Build a dataset; run again to go on where an earlier run stopped.
@@ -82,6 +83,8 @@ def build(
             there is one. Of several GPUs, each process takes its own.
         relabel: Your command that labels painted pictures, see ``relabel.parse_command``; for
             recipes with ``label_map: relabel``. No recipe can say it.
+        checkpoint: The adapted checkpoint of a recipe with ``inpaint.adapt``; ``synthct adapt``
+            makes it.
         progress: Show progress bars.
 
     Returns:
@@ -103,8 +106,13 @@ def build(
             import synthct.models.painting  # noqa: F401
         with group.in_turn("check"):  # the first process fills the caches for the others
             checked = check(
-                recipe, cache_dir=cache_dir or default_cache_dir(), limit=limit, progress=progress
+                recipe,
+                cache_dir=cache_dir or default_cache_dir(),
+                limit=limit,
+                checkpoint=checkpoint,
+                progress=progress,
             )
+            require_adapted(checked)
             if (release := find_finished(final, checked.work_id, group)) is not None:
                 _require_few(release, final)
                 return final

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,8 +21,12 @@ from synthct.cli.common import (
     reporting,
     roots_of,
 )
-from synthct.errors import printable
-from synthct.processes.launch import is_first, launch, processes_to_start
+from synthct.errors import RecipeError, printable
+from synthct.processes.launch import is_first, launch, processes_to_start, world_size
+from synthct.storage.files import make_folder
+
+if TYPE_CHECKING:
+    from synthct.recipe.recipe import Recipe
 
 Output = Annotated[Path, typer.Option(help="Datasets are written to OUTPUT/name/version.")]
 Workers = Annotated[
@@ -84,6 +90,7 @@ def build(
         from synthct.recipe.relabel import parse_command
 
         command = None if relabel is None else parse_command(relabel)
+        adapted = _adapted(loaded, recipe, source, cache)
         if count := processes_to_start(num_processes):
             raise typer.Exit(launch(count, sys.argv[1:]))
         from synthct.build.run import build as run
@@ -97,8 +104,37 @@ def build(
             workers=workers,
             device=device,
             relabel=command,
+            checkpoint=adapted,
             progress=on_terminal(),
         )
         if is_first():
             typer.echo(f"{folder}\n\n    from datasets import load_dataset\n")
             typer.echo(f'    dataset = load_dataset("{folder}")')
+
+
+def _adapted(
+    loaded: Recipe, recipe: Path, sources: Sequence[str] | None, cache_dir: Path
+) -> Path | None:
+    """The checkpoint adapted to the hosts, made now if need be; None if the recipe wants none.
+
+    A process of its own trains: what training sets in torch and Accelerate is not for painting.
+    """
+    network = loaded.inpaint.network
+    if network is None or network.adapt is None:
+        return None
+    from synthct.training.adapt import finished, folder_for
+
+    folder = folder_for(loaded, network.adapt, cache_dir)
+    if not finished(folder, network.adapt):
+        if world_size() > 1:
+            raise RecipeError(
+                "inpaint.adapt: a launcher's processes do not adapt a checkpoint; build with "
+                "--num-processes, or once with --limit 1 before"
+            )
+        make_folder(folder.parent)
+        command = [sys.executable, "-m", "synthct", "adapt", str(recipe), "--output", str(folder)]
+        command += ["--cache-dir", str(cache_dir)]
+        command += [part for pair in sources or () for part in ("--source", pair)]
+        if code := subprocess.run(command, check=False).returncode:  # noqa: S603 - our own command
+            raise typer.Exit(code)
+    return folder / "checkpoint"

@@ -1,4 +1,4 @@
-"""``train``: makes a checkpoint from a training recipe."""
+"""``train`` and ``adapt``: make checkpoints, from a training recipe or for a dataset's."""
 
 from __future__ import annotations
 
@@ -7,8 +7,27 @@ from typing import Annotated
 
 import typer
 
-from synthct.cli.common import CacheDir, Debug, RecipeFile, on_terminal, reporting
+from synthct.cli.common import (
+    CacheDir,
+    Debug,
+    RecipeFile,
+    Sources,
+    on_terminal,
+    reporting,
+    roots_of,
+)
+from synthct.errors import printable
 from synthct.processes.launch import is_first
+
+Where = Annotated[
+    str | None,
+    typer.Option("--device", help="Where to train: cpu, cuda, ...", show_default="what there is"),
+]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads.", show_default="all cores")]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=0, help="Processes that cut patches.", show_default="by number of cores"),
+]
 
 
 def train(
@@ -22,17 +41,9 @@ def train(
             help="Folder for states, samples and checkpoint.", show_default="runs/NAME[-PRESET]"
         ),
     ] = None,
-    device: Annotated[
-        str | None,
-        typer.Option(help="Where to train: cpu, cuda, ...", show_default="what there is"),
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads.", show_default="all cores")
-    ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(min=0, help="Processes that cut patches.", show_default="by number of cores"),
-    ] = None,
+    device: Where = None,
+    threads: Threads = None,
+    workers: Workers = None,
     max_minutes: Annotated[
         float | None, typer.Option(help="Stop after this time; the same command continues.")
     ] = None,
@@ -66,3 +77,64 @@ def train(
         )
         if is_first():
             typer.echo(f"{folder}")
+
+
+def adapt(
+    recipe: RecipeFile,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Folder for states and checkpoint.", show_default="runs/NAME-adapted"),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Optimiser steps.", show_default="the recipe's, else 400"),
+    ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(help="Stop training after this time; the same command continues."),
+    ] = None,
+    include_test: Annotated[
+        bool, typer.Option("--include-test", help="Also train on scans of test patients.")
+    ] = False,
+    source: Sources = None,
+    device: Where = None,
+    threads: Threads = None,
+    workers: Workers = None,
+    cache_dir: CacheDir = None,
+    debug: Debug = False,
+) -> None:
+    """Adapt the checkpoint of a dataset's recipe to its hosts, and measure what that changes.
+
+    Example: synthct adapt recipes/quickstart.yaml --steps 400 --output runs/mine
+    """
+    with reporting(debug):
+        from synthct.recipe.recipe import load_recipe
+
+        loaded = load_recipe(recipe, sources=roots_of(source))
+        import torch
+
+        from synthct.models.methods import Adapt
+        from synthct.storage.defaults import default_cache_dir
+        from synthct.training.adapt import adapt as run
+        from synthct.training.adapt import report
+
+        if threads is not None:
+            torch.set_num_threads(threads)
+        network = loaded.inpaint.network
+        asked = (network.adapt if network is not None else None) or Adapt()
+        changes = {
+            **({"steps": steps} if steps is not None else {}),
+            **({"include_test": True} if include_test else {}),
+        }
+        adapted = run(
+            loaded,
+            output or Path("runs") / f"{loaded.name}-adapted",
+            settings=asked.model_copy(update=changes),
+            cache_dir=cache_dir or default_cache_dir(),
+            device=device,
+            workers=workers,
+            max_seconds=None if minutes is None else 60 * minutes,
+            progress_bar=on_terminal(),
+        )
+        if is_first():
+            typer.echo(printable(report(adapted)))

@@ -109,6 +109,20 @@ class Method(BaseModel):
         return {name: str(value) for name, value in self.model_dump().items()}
 
 
+class Adapt(BaseModel):
+    """The section ``adapt``: the checkpoint is first trained a little on the recipe's own hosts.
+
+    Attributes:
+        steps: Optimiser steps.
+        include_test: Whether hosts of patients in the split ``test`` are trained on as well.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    steps: Annotated[int, Field(ge=1, le=100_000)] = 400
+    include_test: bool = False
+
+
 class Diffusion(Method):
     """Painting by the network of a checkpoint.
 
@@ -122,6 +136,8 @@ class Diffusion(Method):
             was trained with ``label_dropout``; 1 for none, else twice the passes.
         grain: ``surroundings``: the paint's grain is completed to the noise power spectrum of the
             scan around the mask (``models/grain.py``); ``checkpoint``: it stays as painted.
+        adapt: Train the checkpoint on the hosts beforehand, which the command ``build`` does; the
+            dataset is painted with what comes of it.
         dtype: Arithmetic of the model; bfloat16 is faster and a little coarser.
         batch_size: Patches painted together, of up to 128 pixels (fewer larger ones). Part of
             the recipe because it changes low bits.
@@ -148,6 +164,7 @@ class Diffusion(Method):
     num_inference_steps: Annotated[int, Field(ge=1, le=1000)] = 20
     guidance_scale: Annotated[float, Field(ge=1, le=20)] = 1.0
     grain: Literal["surroundings", "checkpoint"] = "surroundings"
+    adapt: Adapt | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
     batch_size: Annotated[int, Field(ge=1, le=1024)] = 4
     prompt: Prompt | dict[str, Prompt] | None = None
@@ -168,6 +185,8 @@ class Diffusion(Method):
         shown = {"scheduler": self.scheduler, "steps": self.num_inference_steps, **stated}
         if self.grain == "surroundings":
             shown["grain"] = "of the surroundings"
+        if self.adapt is not None:
+            shown["adapted"] = f"{self.adapt.steps} steps on the hosts"
         return {name: str(value) for name, value in shown.items()}
 
     @property
@@ -212,7 +231,8 @@ class Diffusion(Method):
         fields: dict[str, Any] = dump(self)
         if self.grain == "checkpoint":
             del fields["grain"]
-        return {k: v for k, v in fields.items() if not (k in FOREIGN and v is None)}
+        optional = (*FOREIGN, "adapt")
+        return {k: v for k, v in fields.items() if not (k in optional and v is None)}
 
     @model_validator(mode="before")
     @classmethod

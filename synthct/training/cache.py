@@ -47,7 +47,7 @@ PATCHES, HELD_OUT = "patches.arrow", "held-out.arrow"
 _NOT_DATA: dict[str, Any] = {
     "name": True, "description": True, "licence": True, "from_checkpoint": True, "revision": True,
     "sources": True, "model": True, "noise": True, "optim": True, "sample_every": True,
-    "save_every": True,
+    "save_every": True, "adapt": True,
     "data": {"flip", "join_masks", "label_dropout"},
     "validation": {"every", "scheduler", "num_inference_steps", "early_stopping"},
 }  # fmt: skip

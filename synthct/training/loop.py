@@ -28,7 +28,7 @@ from torch import Tensor
 from synthct.errors import RecipeError
 from synthct.processes.launch import is_first
 from synthct.seeds import derive_seed
-from synthct.sources import download, index_sources
+from synthct.sources import Index, download, index_sources
 from synthct.storage.files import make_folder
 from synthct.storage.lock import exclusive
 from synthct.training.cache import open_training_set
@@ -136,6 +136,7 @@ def train(
     max_seconds: float | None = None,
     tensorboard: bool = False,
     progress_bar: bool = False,
+    index: Index | None = None,
 ) -> Path:
     """Train a checkpoint; run again with the same output to resume.
 
@@ -148,6 +149,7 @@ def train(
         max_seconds: Stop after this time and save; a later run takes the remaining steps.
         tensorboard: Also log to TensorBoard, in the folder ``tensorboard``.
         progress_bar: Show progress while patches are cut.
+        index: The cases to train on, or to hold out; by default all of the sources.
 
     Returns:
         The folder of the checkpoint (moving average of the weights), in diffusers' format.
@@ -168,7 +170,8 @@ def train(
     # The main process makes phantoms, indexes and patches; the others load them from the cache.
     with accelerator.main_process_first():
         recipe = recipe.model_copy(update={"sources": download(recipe.sources, cache_dir)})
-        index = index_sources(recipe.sources, recipe.all_labels(), cache_dir=cache_dir)
+        if index is None:
+            index = index_sources(recipe.sources, recipe.all_labels(), cache_dir=cache_dir)
         data = open_training_set(
             recipe,
             index,

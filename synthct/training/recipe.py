@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from synthct.licence import Origin, licence_of
 from synthct.masks import MaskKind
 from synthct.models.checkpoint import find_checkpoint
+from synthct.models.methods import Adapt
 from synthct.models.palette_config import PaletteSection
 from synthct.recipe.recipe import donor_source
 from synthct.recipe.yaml_errors import Problem, did_you_mean
@@ -43,6 +44,7 @@ class TrainingRecipe(Section):
         revision: Commit or tag of a Hub repository.
         sources: Scans to train on; a transplant takes shapes from the one it names as ``donors``.
         validation: What is held out; None trains on everything.
+        adapt: Set by ``synthct adapt``: the section of the dataset's recipe that asked for this.
         sample_every: Steps between columns of the sample strip.
         save_every: Steps between states that a rerun resumes from.
     """
@@ -60,6 +62,7 @@ class TrainingRecipe(Section):
     noise: NoiseSection = NoiseSection()
     optim: OptimSection = OptimSection()
     validation: ValidationSection | None = ValidationSection()
+    adapt: Adapt | None = None
     sample_every: Count = 1000
     save_every: Count = 500
 

@@ -119,6 +119,8 @@ def training_facts(
         for name, section in recipe.sources.items()
         if isinstance(section, FolderSection) and section.repo is not None
     }
+    if recipe.adapt is not None:
+        facts["adapted"] = recipe.adapt.model_dump()
     if hub:
         facts["repositories"] = hub
     if summary.base is not None:

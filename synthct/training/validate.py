@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from synthct.training.data import Batch
 from synthct.training.draw import MaskedSlice
 from synthct.training.objective import Objective
 from synthct.training.recipe import TrainingRecipe
+from synthct.volume import Volume
 from synthct.volume.intensity import window_for
 
 FloatArray = npt.NDArray[np.float32]
@@ -82,24 +83,11 @@ class Validation:
 
     def measure(self, objective: Objective) -> Measures:
         """Measure networks that are in evaluation mode."""
-        all_painted = self.paint(objective, self.slices)
-        errors, mean_errors, textures, seams = [], [], [], []
-        for one, painted in zip(self.slices, all_painted, strict=True):
-            pasted = paste_patches(one.plane, one.region, one.patches, painted)
-            before, mask = one.plane.array, one.region.array
-            window = window_for(one.label, float(before[mask].mean()), one.patches[0].codec)
-            compared: Any = (before, pasted.array, mask, window.range_hu)
-            errors.append(mean_absolute_error(*compared))
-            mean_errors.append(abs(mean_error(*compared)))
-            textures.append(texture_ratio(*compared))
-            seams.append(seam_steps(*compared))
-        return Measures(
-            loss=self.loss(objective),
-            mae_hu=float(np.mean(errors)),
-            mean_error_hu=float(np.mean(mean_errors)),
-            seam_ratio=pooled_seam_ratio(seams),
-            texture_ratio=float(np.median([t for t in textures if not math.isnan(t)] or [np.nan])),
-        )
+        pasted = [
+            paste_patches(one.plane, one.region, one.patches, painted)
+            for one, painted in zip(self.slices, self.paint(objective, self.slices), strict=True)
+        ]
+        return replace(measure_painted(self.slices, pasted), loss=self.loss(objective))
 
     @torch.no_grad()
     def loss(self, objective: Objective) -> float:
@@ -130,6 +118,36 @@ class Validation:
         seeds = [derive_seed(self.recipe.seed, "validation", str(n)) for n in range(len(patches))]
         painted = iter(inpainter.paint(patches, seeds))
         return [[next(painted) for _ in one.patches] for one in slices]
+
+
+def measure_painted(slices: Sequence[MaskedSlice], painted: Sequence[Volume]) -> Measures:
+    """The measures of painted slices; the loss is NaN.
+
+    Args:
+        slices: The slices with their masks.
+        painted: HU of each, on the same grid.
+    """
+    errors, mean_errors, textures, seams = [], [], [], []
+    for one, after in zip(slices, painted, strict=True):
+        before, mask = one.plane.array, one.region.array
+        compared: Any = (before, after.array, mask, range_of(one))
+        errors.append(mean_absolute_error(*compared))
+        mean_errors.append(abs(mean_error(*compared)))
+        textures.append(texture_ratio(*compared))
+        seams.append(seam_steps(*compared))
+    return Measures(
+        loss=math.nan,
+        mae_hu=float(np.mean(errors)),
+        mean_error_hu=float(np.mean(mean_errors)),
+        seam_ratio=pooled_seam_ratio(seams),
+        texture_ratio=float(np.median([t for t in textures if not math.isnan(t)] or [np.nan])),
+    )
+
+
+def range_of(one: MaskedSlice) -> tuple[float, float]:
+    """The HU in which a slice is measured."""
+    mean = float(one.plane.array[one.region.array].mean())
+    return window_for(one.label, mean, one.patches[0].codec).range_hu
 
 
 def as_checkpoint(objective: Objective, name: str) -> Checkpoint:

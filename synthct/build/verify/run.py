@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 
-from synthct.build.check import Checked, locked_origins
+from synthct.build.check import Checked, locked_origins, require_adapted
 from synthct.build.check import check as check_recipe
 from synthct.build.context import BuildContext, load_context, references_of
 from synthct.build.verify.documents import check_documents, check_files
@@ -188,6 +188,7 @@ class _Levels:
             limit=lock.plan.limit,
             progress=given.progress,
         )
+        require_adapted(checked)
         if checked.checkpoint is not None and lock.checkpoint is not None:
             # a checkpoint is identified by its hashes, so its folder may have another name
             files = replace(checked.checkpoint, name=lock.checkpoint.name)
