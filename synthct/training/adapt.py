@@ -42,8 +42,9 @@ logger = logging.getLogger(__name__)
 #: Patches per step, masks that are measured, and share of the hosts' patients that is held out.
 BATCH, MEASURED, HELD_OUT = 8, 24, 0.2
 
-#: Patches that are cut at most: more steps see them again, flipped and joined otherwise.
-_PATCHES = 2000
+#: Patches that are cut at most, so that more steps see them again, and steps for which they are at
+#: least enough.
+_PATCHES, _LEAST_STEPS = 2000, 8
 
 #: Radii of the random masks in mm, where the patches are large enough for them.
 _RADIUS_MM = (8.0, 28.0)
@@ -232,7 +233,7 @@ def training_recipe(
         "noise": dict(base.training.get("noise", {})),
         "data": {
             "views": {recipe.view: 1},
-            "patches": min(_PATCHES, BATCH * settings.steps),
+            "patches": min(_PATCHES, BATCH * max(settings.steps, _LEAST_STEPS)),
             "patches_per_mask": 4,
             "attenuation_jitter": 0.02,
             "label_dropout": 0.1 if config.get("guided") else 0,
@@ -248,7 +249,7 @@ def training_recipe(
         },
         "validation": {"share": HELD_OUT, "every": settings.steps, "masks": MEASURED},
         "sample_every": settings.steps,
-        "save_every": 25,
+        "save_every": max(1, min(25, settings.steps // 4)),
         "adapt": settings.model_dump(),
     }
     document = Document(f"adaptation of {recipe.name}", fields)

@@ -210,10 +210,12 @@ def _write(
 def _require_some(recipe: TrainingRecipe, tally: Tally) -> None:
     """Check that every section of masks gave patches.
 
+    Of an adaptation only the first must: its organs are as the hosts have them.
+
     Raises:
         MaskError: With the commonest reason why a section gave none.
     """
-    for section in recipe.masks:
+    for section in recipe.masks if recipe.adapt is None else recipe.masks[:1]:
         if tally.drawn[section.name] == 0:
             own = f"{section.name}: "
             reasons = [text for text, _ in tally.left_out.most_common() if text.startswith(own)]
