@@ -4,7 +4,18 @@ from typing import Annotated
 
 import typer
 
-from synthct.cli import build, data, evaluate, export, publish, report, selftest, train, trust
+from synthct.cli import (
+    build,
+    data,
+    evaluate,
+    export,
+    inpaint,
+    publish,
+    report,
+    selftest,
+    train,
+    trust,
+)
 from synthct.version import __version__
 
 app = typer.Typer(
@@ -41,6 +52,7 @@ app.command()(trust.compose)
 app.command()(trust.diff)
 app.command()(data.phantom)
 app.command()(data.schema)
+app.command()(inpaint.inpaint)
 app.command()(train.train)
 app.command()(evaluate.evaluate)
 app.command()(report.report)
