@@ -27,6 +27,7 @@ from synthct.build.verify.locked import lock_of, require_locked
 from synthct.build.workers import prepared_shards
 from synthct.dataset.digest import canonical_json
 from synthct.dataset.manifest import Release
+from synthct.dataset.version import Staging
 from synthct.dataset.writer import ShardRecord, shard_name, writer_settings
 from synthct.errors import QuarantineError
 from synthct.processes.join import join_group
@@ -164,8 +165,11 @@ def paint_shards(
     progress.at("its first shard")
     for number, masks in prepared_shards(checked, shards, numbers, count):
         specs = checked.plan.shards[number].specs
-        announced = _announced(order.shards[number].path, shards[number], masks, progress)
-        yield number, *paint_samples(specs, announced, context, progress)
+        path = order.shards[number].path
+        partial = Staging(order.final).partial(path)
+        announced = _announced(path, shards[number], masks, progress)
+        yield number, *paint_samples(specs, announced, context, progress, partial)
+        partial.remove()  # the shard has been written
         progress.at("its next shard")
 
 
