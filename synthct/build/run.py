@@ -31,7 +31,7 @@ from synthct.dataset.version import Staging
 from synthct.dataset.writer import ShardRecord, shard_name, writer_settings
 from synthct.errors import QuarantineError
 from synthct.processes.join import join_group
-from synthct.recipe.plan import Plan, SampleSpec
+from synthct.recipe.plan import SampleSpec
 from synthct.recipe.recipe import Recipe
 from synthct.storage.defaults import default_cache_dir, default_workers
 from synthct.storage.files import require_writable
@@ -222,7 +222,7 @@ def _log_plan(checked: Checked) -> None:
     """Say what is going to be built, and what was left out of it."""
     plan = checked.plan
     splits = ", ".join(f"{split} {count}" for split, count in plan.count("split").items())
-    total = counted_samples(plan)
+    total = counted_samples(checked)
     logger.info("%s in %s  %s", total, counted(len(plan.shards), "shard"), splits)
     for note in (*plan.notes, *checked.index.notes):
         logger.info("note: %s", note)
@@ -230,6 +230,11 @@ def _log_plan(checked: Checked) -> None:
         logger.info("left out: %s %s: %s", skip.source, skip.case_id, skip.reason)
 
 
-def counted_samples(plan: Plan) -> str:
-    """``12 samples``, or ``about 12 samples`` where slices are counted when a mask is drawn."""
-    return ("" if plan.is_exact else "about ") + counted(plan.num_samples, "sample")
+def counted_samples(checked: Checked) -> str:
+    """``12 samples``, or ``about 12 samples`` where slices are counted when a mask is drawn.
+
+    With a limit says so; slices of one mask and pairs stay whole, so there may be a few more.
+    """
+    plan, limit = checked.plan, checked.limit
+    number = ("" if plan.is_exact else "about ") + counted(plan.num_samples, "sample")
+    return number if limit is None else f"{number} (limited to the first {limit})"

@@ -9,16 +9,16 @@ from typing import Annotated
 import typer
 
 from synthct.cli.common import (
+    AsJson,
     CacheDir,
     Debug,
     Limit,
+    Quiet,
     RecipeFile,
     Sources,
-    on_terminal,
     reporting,
     roots_of,
 )
-from synthct.errors import printable
 
 
 class PhantomLayout(StrEnum):
@@ -48,29 +48,34 @@ def check(
     no_sheet: Annotated[bool, typer.Option("--no-sheet", help="Do not draw masks.")] = False,
     limit: Limit = None,
     cache_dir: CacheDir = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Check a recipe, print its plan, and draw its masks on the scans."""
-    with reporting(debug):
+    with reporting(debug, quiet=quiet, as_json=as_json) as console:
         from synthct.recipe.recipe import load_recipe
 
         loaded = load_recipe(recipe, sources=roots_of(source))
         from synthct.build import check as checking
-        from synthct.build.preview import describe, masks_preview
+        from synthct.build.preview import describe, facts_of, masks_preview
         from synthct.storage.defaults import default_cache_dir
 
         cache = cache_dir or default_cache_dir()
-        checked = checking.check(loaded, cache_dir=cache, limit=limit, progress=on_terminal())
-        typer.echo(printable(describe(checked)))
+        checked = checking.check(loaded, cache_dir=cache, limit=limit, progress=console.progress)
+        facts = facts_of(checked)
+        console.say(describe(checked, facts))
         if no_sheet:
+            console.report(**facts)
             return
         path = sheet or Path(f"{loaded.name}-masks.png")
         drawn, refused = masks_preview(checked, path)
         failed = f", {len(refused)} refused" if refused else ""
         result = f"{path} shows {drawn}" if drawn else "none could be drawn"
-        typer.echo(f"\nmasks: {result}{failed}")
+        console.say(f"\nmasks: {result}{failed}")
         for reason in refused:
-            typer.echo(f"  refused: {reason}")
+            console.say(f"  refused: {reason}")
+        console.report(**facts, sheet=path if drawn else None, drawn=drawn, refused=refused)
 
 
 def phantom(
@@ -79,18 +84,19 @@ def phantom(
     patients: Annotated[int, typer.Option(min=1, help="How many patients.")] = 4,
     seed: Annotated[int, typer.Option(min=0, help="Random seed of the patients.")] = 0,
     region: Annotated[Region, typer.Option(help="What the scans cover.")] = Region.abdomen,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Write procedural CT phantoms with known truth, laid out as a real dataset."""
-    with reporting(debug):
+    with reporting(debug, quiet=quiet) as console:
         from synthct.sources.phantom import write_phantoms
         from synthct.sources.scanner import Scanner
 
         scanner = Scanner(region=region.value)
         ids = write_phantoms(
-            output, layout.value, patients, seed, scanner=scanner, progress=on_terminal()
+            output, layout.value, patients, seed, scanner=scanner, progress=console.progress
         )
-        typer.echo(f"{output}: {len(ids)} patients, {ids[0]} to {ids[-1]}")
+        console.result(f"{output}: {len(ids)} patients, {ids[0]} to {ids[-1]}")
 
 
 def schema() -> None:

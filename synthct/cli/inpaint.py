@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from synthct.cli.common import Debug, Device, on_terminal, reporting
+from synthct.cli.common import Debug, Device, Quiet, reporting
 
 
 class ViewName(StrEnum):
@@ -50,13 +50,14 @@ def inpaint(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the output if it is there.")
     ] = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Paint the masked voxels of a scan; all others are written exactly as they were.
 
     The output has the input's grid, orientation, header and type of voxels.
     """
-    with reporting(debug):
+    with reporting(debug, quiet=quiet) as console:
         from synthct.build.inpaint import paint_file, settings_of
         from synthct.processes.device import choose_device
 
@@ -79,6 +80,6 @@ def inpaint(
             seed=seed,
             device=lambda: choose_device(device),
             overwrite=overwrite,
-            progress=on_terminal(),
+            progress=console.progress,
         )
-        typer.echo(f"{output}")
+        console.result(output)
