@@ -11,6 +11,7 @@ import typer
 from synthct.cli.common import (
     AsJson,
     CacheDir,
+    Console,
     Debug,
     Limit,
     Quiet,
@@ -19,6 +20,7 @@ from synthct.cli.common import (
     reporting,
     roots_of,
 )
+from synthct.errors import RecipeError
 
 
 class PhantomLayout(StrEnum):
@@ -47,15 +49,27 @@ def check(
     ] = None,
     no_sheet: Annotated[bool, typer.Option("--no-sheet", help="Do not draw masks.")] = False,
     limit: Limit = None,
+    preset: Annotated[
+        str | None, typer.Option(help="One of a training recipe's presets, such as small.")
+    ] = None,
     cache_dir: CacheDir = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Check a recipe, print its plan, and draw its masks on the scans."""
-    with reporting(debug, quiet=quiet, as_json=as_json) as console:
-        from synthct.recipe.recipe import load_recipe
+    """Check a recipe, print its plan, and draw its masks on the scans.
 
+    Of a training recipe it checks sources, labels and disk, and tries each section of masks once.
+    """
+    with reporting(debug, quiet=quiet, as_json=as_json) as console:
+        from synthct.recipe.recipe import is_training_recipe, load_recipe
+        from synthct.recipe.yaml_model import read_yaml
+
+        if is_training_recipe(read_yaml(recipe)):
+            _check_training(console, recipe, preset, roots_of(source), cache_dir)
+            return
+        if preset is not None:
+            raise RecipeError(f"--preset {preset}: only training recipes have presets")
         loaded = load_recipe(recipe, sources=roots_of(source))
         from synthct.build import check as checking
         from synthct.build.preview import describe, facts_of, masks_preview
@@ -76,6 +90,28 @@ def check(
         for reason in refused:
             console.say(f"  refused: {reason}")
         console.report(**facts, sheet=path if drawn else None, drawn=drawn, refused=refused)
+
+
+def _check_training(
+    console: Console,
+    recipe: Path,
+    preset: str | None,
+    sources: dict[str, Path],
+    cache_dir: Path | None,
+) -> None:
+    """Check a training recipe."""
+    from synthct.storage.defaults import default_cache_dir
+    from synthct.training.check import check_training, describe_training
+    from synthct.training.recipe import load_training_recipe
+
+    loaded = load_training_recipe(recipe, preset=preset, sources=sources)
+    facts = check_training(
+        loaded, cache_dir=cache_dir or default_cache_dir(), progress=console.progress
+    )
+    console.say(describe_training(facts))
+    options = f" --preset {preset}" if preset else ""
+    console.say(f"\nrun: synthct train {recipe}{options}")
+    console.report(**facts)
 
 
 def phantom(

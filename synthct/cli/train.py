@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from synthct.cli.common import CacheDir, Debug, Quiet, RecipeFile, reporting
+from synthct.cli.common import CacheDir, Debug, Quiet, RecipeFile, Sources, reporting, roots_of
 from synthct.processes.launch import is_first
 
 
@@ -16,6 +16,7 @@ def train(
     preset: Annotated[
         str | None, typer.Option(help="One of the recipe's presets, such as small.")
     ] = None,
+    source: Sources = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -47,7 +48,7 @@ def train(
     with reporting(debug, quiet=quiet) as console:
         from synthct.training.recipe import load_training_recipe
 
-        loaded = load_training_recipe(recipe, preset=preset)
+        loaded = load_training_recipe(recipe, preset=preset, sources=roots_of(source))
         import torch
 
         from synthct.storage.defaults import default_cache_dir
