@@ -114,7 +114,11 @@ def build(
             else:
                 held.enter_context(worker_lock(final))
             context = load_context(
-                checked, lambda: group.device, cache_dir=cache_dir, relabel=relabel
+                checked,
+                lambda: group.device,
+                cache_dir=cache_dir,
+                relabel=relabel,
+                progress=progress and group.is_first,
             )
             lock_content = lock_of(checked, context.numerics)
             if lock is not None:
