@@ -30,6 +30,7 @@ app = typer.Typer(
 
 #: The commands in the order in which a user meets them, with examples for their help.
 COMMANDS: dict[Callable[..., None], tuple[str, ...]] = {
+    data.init: ("init /data/mine --output mine.yaml",),
     data.check: ("check recipe.yaml", "check recipe.yaml --source hosts=/data/kits23/dataset"),
     build.build: ("build recipe.yaml --limit 8", "build recipe.yaml --num-processes 4"),
     report.report: ("report out/name/1.0.0",),

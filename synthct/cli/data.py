@@ -92,6 +92,41 @@ def check(
         console.report(**facts, sheet=path if drawn else None, drawn=drawn, refused=refused)
 
 
+def init(
+    folder: Annotated[Path, typer.Argument(help="The folder of scans.", show_default=False)],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The new recipe.", show_default="standard output"),
+    ] = None,
+    cache_dir: CacheDir = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Write a commented recipe for a folder of your own scans; looks at some of them.
+
+    It knows the layouts of KiTS, TotalSegmentator, nnU-Net and the Medical Segmentation Decathlon,
+    and finds scans and label maps in any other folder of NIfTI files.
+    """
+    with reporting(debug, quiet=quiet) as console:
+        from synthct.errors import ConflictError
+        from synthct.recipe.starter import starter_recipe
+        from synthct.storage.defaults import default_cache_dir
+        from synthct.storage.files import atomic_write, make_folder
+
+        if output is not None and output.exists():
+            raise ConflictError(f"{output} exists; choose another name for the recipe")
+        text = starter_recipe(
+            folder, cache_dir=cache_dir or default_cache_dir(), progress=console.progress
+        )
+        if output is None:
+            typer.echo(text, nl=False)
+            return
+        make_folder(output.parent)
+        atomic_write(output, text.encode())
+        console.result(output)
+        console.say(f"next: synthct check {output}")
+
+
 def _check_training(
     console: Console,
     recipe: Path,
