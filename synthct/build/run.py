@@ -110,7 +110,7 @@ def build(
                 _require_few(release, final)
                 return final
             if group.is_first:
-                _log_plan(checked)
+                _log_plan(checked, group.size)
             else:
                 held.enter_context(worker_lock(final))
             context = load_context(
@@ -222,12 +222,18 @@ def _order(context: BuildContext, final: Path) -> Order:
     )
 
 
-def _log_plan(checked: Checked) -> None:
-    """Say what is going to be built, and what was left out of it."""
+def _log_plan(checked: Checked, processes: int) -> None:
+    """Say what is going to be built, by how many processes, and what was left out of it."""
     plan = checked.plan
     splits = ", ".join(f"{split} {count}" for split, count in plan.count("split").items())
     total = counted_samples(checked)
     logger.info("%s in %s  %s", total, counted(len(plan.shards), "shard"), splits)
+    if processes > len(plan.shards):
+        logger.warning(
+            "note: %d processes for %s gain nothing, since each takes whole shards; a smaller "
+            "samples_per_shard makes more of them",
+            processes, counted(len(plan.shards), "shard"),
+        )  # fmt: skip
     for note in (*plan.notes, *checked.index.notes):
         logger.info("note: %s", note)
     for skip in checked.index.skipped:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal, Self
 
@@ -252,6 +253,30 @@ def load_recipe(
     recipe = validate(document, Recipe)
     recipe._document = document
     return recipe
+
+
+def require_roots(path: Path, given: Collection[str]) -> None:
+    """See that everything that a dataset's own recipe leaves open is said: where its scans are.
+
+    Args:
+        path: The resolved recipe, whose roots are variables such as ``${HOSTS_ROOT}``.
+        given: Names of the sources whose roots are given otherwise.
+
+    Raises:
+        RecipeError: If the root of a source is neither given nor a variable of the environment.
+    """
+    sections = read_yaml(path).value.get("sources")
+    missing = [
+        name
+        for name, section in (sections.items() if isinstance(sections, dict) else ())
+        if name not in given
+        and isinstance(section, dict)
+        and section.get("root") == _variable(name)
+        and _variable(name)[2:-1] not in os.environ
+    ]
+    if missing:
+        options = " ".join(f"--source {name}=FOLDER" for name in missing)
+        raise RecipeError(f"this needs the scans that the dataset was made from; give {options}")
 
 
 def stored_recipe(path: Path) -> Recipe:

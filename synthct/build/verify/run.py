@@ -29,7 +29,7 @@ from synthct.dataset.records import RECIPE
 from synthct.errors import PolicyError, RecipeError, ResourceError, VerifyError
 from synthct.licence import licence_of
 from synthct.processes.device import choose_device
-from synthct.recipe.recipe import Recipe, load_recipe, stored_recipe
+from synthct.recipe.recipe import Recipe, load_recipe, require_roots, stored_recipe
 from synthct.storage.defaults import default_cache_dir, default_workers
 
 #: Samples that level 3 paints again, unless more are asked for.
@@ -179,6 +179,7 @@ class _Levels:
                 "draw again; verify it with --level 1"
             )
         given, lock = self.originals, read_lock(self.folder)
+        require_roots(self.folder / RECIPE, given.sources)
         recipe = load_recipe(
             self.folder / RECIPE, sources=given.sources, checkpoint=given.checkpoint
         )

@@ -81,8 +81,29 @@ SHA-256, and every row against its digest. Measures are columns, so `load_datase
 only: `load_dataset(..., filters=[("seam_ratio", "<", 1.15)])`."""
 
 
+#: Which versions of ``datasets`` read the columns' types: 4.6 lacks ``Json``, 3.6 ``List`` too.
+READERS = (
+    "`datasets` 4.7 or newer reads it; 4.0 to 4.6 stop at the column type `Json`, earlier ones at "
+    "`List`. pyarrow and pandas read the parquet files, with pictures as PNG."
+)
+
+
 def _reading(name: str, version: str) -> str:
-    return f"""```python
+    return f"""With torch, where synthct is installed:
+
+```python
+from datasets import load_dataset
+from synthct.torch import Tensors
+from torch.utils.data import DataLoader
+
+dataset = load_dataset("<folder or user>/{name}").with_transform(Tensors(size=256))
+for batch in DataLoader(next(iter(dataset.values())), batch_size=8):
+    hu, labels = batch["image"], batch["label_map"]  # (8, 1, 256, 256): float32 HU; int64
+```
+
+Without it:
+
+```python
 import numpy as np
 from datasets import load_dataset
 
@@ -94,7 +115,7 @@ labels = np.asarray(sample["label_map"])
 affine = np.array(sample["affine"]).reshape(4, 4)
 ```
 
-From the Hub, `revision="{version}"` gives this version, whatever comes later."""
+{READERS} From the Hub, `revision="{version}"` gives this version, whatever comes later."""
 
 
 def _composing(release: Release, name: str) -> str:
