@@ -268,7 +268,7 @@ def inpaint(
         seed: Random seed.
         device: Device of the model.
         **settings: Further settings of a recipe's ``inpaint``, for checkpoints that do not declare
-            them: ``prompt``, ``codecs``, ``labels``, ``jump_length``, ...
+            them: ``prompt``, ``codecs``, ``labels``, ``jump_length``; and ``grain``.
 
     Returns:
         The painted scan, int16 HU, in the orientation of ``ct``; for a file, in canonical

@@ -12,13 +12,15 @@ from pydantic import ValidationError
 
 from synthct.errors import CheckpointError, ConflictError, MaskError, RecipeError, SourceError
 from synthct.models.checkpoint import find_checkpoint, load_checkpoint
+from synthct.models.grain import with_grain
 from synthct.models.methods import Diffusion
 from synthct.models.patch import Patch, cut_patches, paste_patches
 from synthct.recipe.checkpoint_settings import setting_problems
 from synthct.recipe.yaml_errors import path_text
-from synthct.seeds import derive_seed
+from synthct.seeds import derive_seed, generator
 from synthct.storage.files import atomic_write, make_folder
 from synthct.volume import HU_MAX, HU_MIN, Volume, read_ct, read_labels
+from synthct.volume.intensity import window_for
 from synthct.volume.rewrite import changed_file, require_storable
 from synthct.volume.views import VIEW_AXIS, View
 
@@ -83,6 +85,11 @@ def paint_scan(
     out = Volume(scan.array.copy(), scan.affine)
     for index, plane, where, patches in planes:
         pasted = paste_patches(plane, where, patches, [next(painted) for _ in patches])
+        if settings.grain == "surroundings":
+            under_hu = float(plane.array[where.array].mean())
+            window = window_for(label, under_hu, patches[0].codec)
+            rng = generator(seed, "inpaint-grain", str(index))
+            pasted, _ = with_grain(plane, pasted, where, window.range_hu, rng)
         out.slab(axis, index).array[...] = pasted.array
     return out
 

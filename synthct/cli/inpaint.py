@@ -45,6 +45,10 @@ def inpaint(
     prompt: Annotated[
         str | None, typer.Option(help="For a checkpoint that is guided by text.")
     ] = None,
+    grain: Annotated[
+        bool,
+        typer.Option("--grain/--no-grain", help="Complete the paint's noise to that around it."),
+    ] = True,
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
     device: Device = None,
     overwrite: Annotated[
@@ -68,6 +72,7 @@ def inpaint(
             num_inference_steps=steps,
             guidance_scale=guidance_scale,
             prompt=prompt,
+            grain="surroundings" if grain else "checkpoint",
         )
         paint_file(
             ct,
