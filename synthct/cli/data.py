@@ -62,7 +62,8 @@ def check(
     Of a training recipe it checks sources, labels and disk, and tries each section of masks once.
     """
     with reporting(debug, quiet=quiet, as_json=as_json) as console:
-        from synthct.recipe.recipe import is_training_recipe, load_recipe
+        from synthct.recipe.kinds import is_training_recipe
+        from synthct.recipe.recipe import load_recipe
         from synthct.recipe.yaml_model import read_yaml
 
         if is_training_recipe(read_yaml(recipe)):

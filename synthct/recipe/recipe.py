@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal, Self
 
@@ -18,8 +17,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr,
 from synthct.errors import RecipeError
 from synthct.masks import MaskKind
 from synthct.models.methods import Diffusion, Inpaint
+from synthct.recipe.kinds import is_training_recipe
 from synthct.recipe.quality import Quality
 from synthct.recipe.relabel import Relabel
+from synthct.recipe.roots import replace_roots, root_variable
 from synthct.recipe.yaml_errors import Problem, did_you_mean, nearest, path_text
 from synthct.recipe.yaml_model import (
     Document,
@@ -184,7 +185,7 @@ class Recipe(_Section):
             if section.get("repo") is not None:
                 del section["root"]
             elif "root" in section:
-                section.update(root=_variable(name))
+                section.update(root=root_variable(name))
                 del section["repo"], section["revision"]
         if (network := self.inpaint.network) is not None and network.is_folder:
             data["inpaint"]["checkpoint"] = f"./{PurePath(network.checkpoint).name}"
@@ -201,25 +202,9 @@ class Recipe(_Section):
         for name, section in data["sources"].items():
             if section.pop("repo", None) is not None:
                 del section["revision"]
-                section["root"] = _variable(name)
+                section["root"] = root_variable(name)
         text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()
-
-
-#: Keys that training recipes have and recipes of datasets have not; ``training.recipe`` reads them.
-TRAINING_KEYS = frozenset({
-    "data", "from_checkpoint", "model", "noise", "optim", "presets", "revision", "sample_every",
-    "save_every", "validation",
-})  # fmt: skip
-#: Keys that both kinds of recipes have.
-SHARED_KEYS = frozenset({"description", "licence", "masks", "name", "seed", "sources"})
-
-
-def is_training_recipe(document: Document) -> bool | None:
-    """Whether it is the recipe of a checkpoint, not of a dataset; None if it could be either."""
-    for_training = len(document.value.keys() & TRAINING_KEYS)
-    for_dataset = len(document.value.keys() & (Recipe.model_fields.keys() - SHARED_KEYS))
-    return None if for_training == for_dataset else for_training > for_dataset
 
 
 def load_recipe(
@@ -255,30 +240,6 @@ def load_recipe(
     return recipe
 
 
-def require_roots(path: Path, given: Collection[str]) -> None:
-    """See that everything that a dataset's own recipe leaves open is said: where its scans are.
-
-    Args:
-        path: The resolved recipe, whose roots are variables such as ``${HOSTS_ROOT}``.
-        given: Names of the sources whose roots are given otherwise.
-
-    Raises:
-        RecipeError: If the root of a source is neither given nor a variable of the environment.
-    """
-    sections = read_yaml(path).value.get("sources")
-    missing = [
-        name
-        for name, section in (sections.items() if isinstance(sections, dict) else ())
-        if name not in given
-        and isinstance(section, dict)
-        and section.get("root") == _variable(name)
-        and _variable(name)[2:-1] not in os.environ
-    ]
-    if missing:
-        options = " ".join(f"--source {name}=FOLDER" for name in missing)
-        raise RecipeError(f"this needs the scans that the dataset was made from; give {options}")
-
-
 def stored_recipe(path: Path) -> Recipe:
     """Read the resolved recipe of a dataset, without expanding the variables of its roots.
 
@@ -292,33 +253,6 @@ def recipe_json_schema() -> dict[str, Any]:
     """The JSON Schema of recipes, for editors."""
     schema = Recipe.model_json_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
-
-
-def replace_roots(document: Document, roots: Mapping[str, Path]) -> None:
-    """Put the roots of the command line into the document.
-
-    Raises:
-        RecipeError: If it has no such source, or one without a root.
-    """
-    written = document.value.get("sources")
-    sections = written if isinstance(written, dict) else {}
-    for name, root in roots.items():
-        if name not in sections:
-            hint = did_you_mean(name, list(sections))
-            raise RecipeError(f"--source {name}={root}: the recipe has no source '{name}'{hint}")
-        section = sections[name]
-        if not isinstance(section, dict) or section.keys().isdisjoint({"root", "repo"}):
-            message = f"--source {name}={root}: sources.{name} has no root that could be replaced"
-            raise document.error(("sources", name), message, at_key=True)
-        if "root" not in section:
-            section.pop("repo")
-            section.pop("revision", None)
-        section["root"] = str(root)
-
-
-def _variable(source: str) -> str:
-    """The variable for a source's root in a resolved recipe."""
-    return f"${{{source.upper().replace('-', '_')}_ROOT}}"
 
 
 def _source_problems(recipe: Recipe) -> Iterator[Problem]:

@@ -13,7 +13,9 @@ from synthct.licence import Origin, licence_of
 from synthct.masks import MaskKind
 from synthct.models.checkpoint import find_checkpoint
 from synthct.models.palette_config import PaletteSection
-from synthct.recipe.recipe import donor_source, is_training_recipe, replace_roots
+from synthct.recipe.kinds import is_training_recipe
+from synthct.recipe.recipe import donor_source
+from synthct.recipe.roots import replace_roots
 from synthct.recipe.yaml_errors import Problem, did_you_mean
 from synthct.recipe.yaml_model import expand_variables, fail_at, read_yaml, validate
 from synthct.sources import Source

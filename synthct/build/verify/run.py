@@ -29,7 +29,8 @@ from synthct.dataset.records import RECIPE
 from synthct.errors import PolicyError, RecipeError, ResourceError, VerifyError
 from synthct.licence import licence_of
 from synthct.processes.device import choose_device
-from synthct.recipe.recipe import Recipe, load_recipe, require_roots, stored_recipe
+from synthct.recipe.recipe import Recipe, load_recipe, stored_recipe
+from synthct.recipe.roots import require_roots
 from synthct.storage.defaults import default_cache_dir, default_workers
 
 #: Samples that level 3 paints again, unless more are asked for.
