@@ -81,18 +81,11 @@ SHA-256, and every row against its digest. Measures are columns, so `load_datase
 only: `load_dataset(..., filters=[("seam_ratio", "<", 1.15)])`."""
 
 
-#: Which versions of ``datasets`` read the columns' types: 4.6 lacks ``Json``, 3.6 ``List`` too.
-READERS = (
-    "`datasets` 4.7 or newer reads it; 4.0 to 4.6 stop at the column type `Json`, earlier ones at "
-    "`List`. pyarrow and pandas read the parquet files, with pictures as PNG."
-)
-
-
 def _reading(name: str, version: str) -> str:
     return f"""With torch, where synthct is installed:
 
 ```python
-from datasets import load_dataset
+from datasets import load_dataset  # 4.7 or newer: before, there is no column type Json (or List)
 from synthct.torch import Tensors
 from torch.utils.data import DataLoader
 
@@ -105,7 +98,7 @@ Without it:
 
 ```python
 import numpy as np
-from datasets import load_dataset
+from datasets import load_dataset  # 4.7 or newer
 
 dataset = load_dataset("<folder or user>/{name}")
 sample = next(iter(dataset.values()))[0]
@@ -115,7 +108,9 @@ labels = np.asarray(sample["label_map"])
 affine = np.array(sample["affine"]).reshape(4, 4)
 ```
 
-{READERS} From the Hub, `revision="{version}"` gives this version, whatever comes later."""
+pyarrow and pandas read the parquet files too, with pictures as PNG.
+
+From the Hub, `revision="{version}"` gives this version, whatever comes later."""
 
 
 def _composing(release: Release, name: str) -> str:
