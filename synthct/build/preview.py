@@ -57,8 +57,9 @@ def facts_of(checked: Checked) -> dict[str, Any]:
     }
 
 
-def describe(checked: Checked, facts: Mapping[str, Any]) -> str:
-    """The facts of a recipe as text."""
+def describe(checked: Checked, facts: Mapping[str, Any] | None = None) -> str:
+    """The facts of a recipe as text; they take a while, so a caller may have them already."""
+    facts = facts_of(checked) if facts is None else facts
     lines = [
         f"{facts['name']} {facts['version']}: {counted_samples(checked)} in "
         f"{counted(facts['files'], 'file')}"
