@@ -1,0 +1,129 @@
+"""A CT series as HU: all slices are there, each once, and of the file that was meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from synthct.errors import SourceError
+from synthct.volume.dicom.files import Series, joint_sha256, open_dicom, open_hashed, understood
+from synthct.volume.dicom.slices import Slice, arranged, slices_of
+from synthct.volume.volume import Array, Volume
+from synthct.volume.voxels import CtVoxels, Stored
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+
+def grid_of(series: Series) -> tuple[Stored, list[Slice]]:
+    """The grid of a series by its headers, and its slices along the k axis.
+
+    Raises:
+        SourceError: If a file is damaged, or the slices do not make a grid.
+    """
+    slices: list[Slice] = []
+    for path in series.files:
+        header = open_dicom(path)
+        with understood(path):
+            slices += slices_of(path, header)
+    return arranged(series, slices)
+
+
+def read_series(
+    series: Series, *, sha256: str | None = None, remarks: list[str] | None = None
+) -> tuple[Volume, int]:
+    """Read a CT series as canonical int16 HU, clipped to -1024..3071.
+
+    Args:
+        series: Its files.
+        sha256: What ``joint_sha256`` of its files must be, if that is known.
+        remarks: Gets a sentence for each choice that was made, such as clipping.
+
+    Returns:
+        The scan, and 0: no voxel had to be filled.
+
+    Raises:
+        SourceError: If slices are missing, double or damaged, or the values are not HU.
+        ResourceError: If its voxels do not fit into memory.
+    """
+    remarks = [] if remarks is None else remarks
+    stored, slices = grid_of(series)
+    voxels = CtVoxels(stored)
+    places = {(one.path, one.frame): k for k, one in enumerate(slices)}
+    digests, lossy = [], 0
+    for path in series.files:
+        header, digest = open_hashed(path)
+        digests.append(digest)
+        with understood(path):
+            found = {one.frame: one for one in slices_of(path, header)}
+            lossy += str(header.get("LossyImageCompression", "")) == "01"
+            for frame, pixels in _decoded(series, header, found):
+                k = places.get((path, frame))
+                if k is None or found[frame] != slices[k]:
+                    raise SourceError(f"{path}: changed while it was read; run the command again")
+                voxels.add(k, _hu(pixels, found[frame]).T[:, :, None])
+    if sha256 is not None and joint_sha256(iter(digests)) != sha256:
+        raise SourceError(
+            f"{series.folder}: its files are not those that were indexed; run the command again. "
+            "If it says so again, a file is damaged: fetch the series again"
+        )
+    scaled = f" ({stored.scaling[0]} {slices[0].slope:g}, {stored.scaling[1]} "
+    scaled += f"{slices[0].intercept:g})"
+    volume, filled = voxels.finish(remarks, fill_nan=False, scaled=scaled)
+    if lossy:
+        remarks.append("slices were compressed with loss (LossyImageCompression)")
+    return volume, filled
+
+
+def _decoded(
+    series: Series, header: Dataset, frames: dict[int, Slice]
+) -> Iterator[tuple[int, Array]]:
+    """The wanted frames of a file, each with its number, as stored (rows, columns).
+
+    Raises:
+        SourceError: If they are compressed in a way that nothing installed decodes, or damaged.
+    """
+    from pydicom.pixels.utils import iter_pixels
+
+    try:
+        yield from zip(frames, iter_pixels(header, indices=list(frames)), strict=True)
+    except Exception as err:
+        path = next(iter(frames.values())).path
+        said = " ".join(str(err).split())
+        raise SourceError(
+            f"{path}: its pixels cannot be decoded ({said:.200}); {_remedy(header)}"
+        ) from err
+
+
+def _remedy(header: Dataset) -> str:
+    """What to do about pixels that cannot be decoded."""
+    from pydicom.pixels.decoders.base import get_decoder
+
+    syntax = header.file_meta.TransferSyntaxUID
+    if not syntax.is_compressed:
+        return "the file is cut short or its header is wrong; fetch it again"
+    try:
+        missing = get_decoder(syntax).missing_dependencies
+    except NotImplementedError:
+        return f"nothing decodes {syntax.name}; convert the series (dcmconv, gdcmconv)"
+    names = [
+        package.strip().split(">=")[0]
+        for one in missing
+        for package in one.partition("requires ")[2].split(" and ")
+    ]
+    packages = " ".join(dict.fromkeys("python-gdcm" if n == "gdcm" else n for n in names))
+    if not packages:
+        return f"it is damaged ({syntax.name}); fetch it again"
+    return (
+        f"it is compressed as {syntax.name}: if what decodes it is missing, run pip install "
+        f"{packages}; else fetch it again"
+    )
+
+
+def _hu(pixels: Array, one: Slice) -> Array:
+    """Stored values as HU; exact where slope and intercept are whole numbers."""
+    if one.slope.is_integer() and one.intercept.is_integer():
+        return pixels.astype(np.int64) * int(one.slope) + int(one.intercept)
+    return np.asarray(pixels * np.float64(one.slope) + one.intercept)
