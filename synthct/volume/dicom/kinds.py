@@ -99,6 +99,7 @@ def _kind_of_seg(header: Dataset) -> Kind:
     structures = tuple(
         (int(one.SegmentNumber), str(one.get("SegmentLabel") or ""))
         for one in header.get("SegmentSequence") or ()
+        if int(one.SegmentNumber) > 0  # of a label map, 0 is the background
     )
     drawn_on = (str(one.SeriesInstanceUID) for one in header.get("ReferencedSeriesSequence") or ())
     return Kind("SEG", *_names(header), tuple(dict.fromkeys(drawn_on)), structures)
