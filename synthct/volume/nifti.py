@@ -18,6 +18,7 @@ from synthct.errors import ResourceError, SourceError
 from synthct.volume.content import Content, open_content
 from synthct.volume.grid import same_grid
 from synthct.volume.header import Header, read_header
+from synthct.volume.itk import ITK_SUFFIXES, read_itk_ct, read_itk_labels
 from synthct.volume.volume import Array, Volume
 from synthct.volume.voxels import CtVoxels, LabelVoxels, Stored
 
@@ -58,7 +59,7 @@ def read_ct(path: Path, *, sha256: str | None = None, reading: CtReading | None 
     """Read a CT as canonical int16 HU, clipped to -1024..3071.
 
     Args:
-        path: A .nii or .nii.gz file.
+        path: A .nii or .nii.gz file, or what ``itk`` reads.
         sha256: What the file's bytes must hash to, if that is known.
         reading: What the user allows or says; by default nothing.
 
@@ -80,13 +81,15 @@ def read_ct_counting(
     """As ``read_ct``, with the number of voxels that were filled because they are not finite.
 
     Args:
-        path: A .nii or .nii.gz file.
+        path: A .nii or .nii.gz file, or what ``itk`` reads.
         sha256: What the file's bytes must hash to, if that is known.
         reading: What the user allows or says; by default nothing.
         remarks: Gets a sentence for each choice that was made, such as clipping.
     """
     reading = reading or CtReading()
     remarks = [] if remarks is None else remarks
+    if path.suffix in ITK_SUFFIXES:
+        return read_itk_ct(path, sha256=sha256, fill_nan=reading.fill_nan, remarks=remarks)
     with _open(path, sha256, reading.orientation) as (content, header):
         frame = _frame(path, header, reading.frame)
         frame_bytes = math.prod(header.shape) * header.dtype.itemsize
@@ -116,7 +119,7 @@ def read_labels(
     """Read a label map as a canonical volume of uint8, or uint16 where values exceed 255.
 
     Args:
-        path: A .nii or .nii.gz file.
+        path: A .nii or .nii.gz file, or what ``itk`` reads.
         sha256: What the file's bytes must hash to, if that is known.
         reading: What the user says of its place; by default the file must say it.
         remarks: Gets a sentence for each choice that was made.
@@ -128,6 +131,8 @@ def read_labels(
     """
     reading = reading or LabelReading()
     remarks = [] if remarks is None else remarks
+    if path.suffix in ITK_SUFFIXES:
+        return read_itk_labels(path, sha256=sha256)
     # Any orientation will do for a file that takes its image's grid.
     orientation = reading.orientation or ("RAS" if reading.image is not None else None)
     with _open(path, sha256, orientation) as (content, header):
