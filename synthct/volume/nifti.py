@@ -195,8 +195,14 @@ def write_volume(volume: Volume, path: Path) -> None:
         raise ResourceError(f"cannot write {path}: {err.strerror}") from err
 
 
-def nifti_bytes(volume: Volume, *, compress: bool) -> bytes:
-    """A volume as the bytes of a NIfTI-1 file, gzipped if ``compress``; no time stamp inside."""
+def nifti_bytes(volume: Volume, *, compress: bool, extension: bytes | None = None) -> bytes:
+    """A volume as the bytes of a NIfTI-1 file, without a time stamp inside.
+
+    Args:
+        volume: The volume.
+        compress: Whether to gzip it.
+        extension: What is put between header and voxels, of an unknown kind (code 0).
+    """
     import nibabel as nib
     from isal import igzip
     from nibabel.spatialimages import HeaderDataError
@@ -209,6 +215,8 @@ def nifti_bytes(volume: Volume, *, compress: bool) -> bytes:
     except HeaderDataError:  # a quaternion cannot say that the gantry was tilted
         image.set_qform(None)
     image.header.set_xyzt_units("mm")
+    if extension is not None:
+        image.header.extensions.append(nib.nifti1.Nifti1Extension(0, extension))
     raw = image.to_bytes()
     return igzip.compress(raw, compresslevel=2, mtime=0) if compress else bytes(raw)
 
