@@ -57,6 +57,8 @@ class Dicom(FolderSection):
         case_names: ``folder`` to call a case by its folder; by default it is called by a hash of
             the UID of its series, since names of folders often say who the patient is. The same
             holds for patients, which are called by a hash of their PatientID.
+        series: Only series whose SeriesDescription matches one of these patterns, such as
+            ``*soft*``.
         annotations: Which files the structures are from, where several hold them: ``SEG``,
             ``RTSTRUCT``, or a pattern of paths beneath ``root``.
         label_names: Structure to what the files call it, a name, a pattern such as ``GTV*`` or
@@ -70,6 +72,7 @@ class Dicom(FolderSection):
     layout: Literal["dicom"] = "dicom"
     recursive: bool = True
     case_names: Literal["folder"] | None = None
+    series: tuple[Name, ...] | None = None
     annotations: Name | None = None
     label_names: dict[Name, LabelValue | Called] = Field(default_factory=dict)
     labels: Pattern | None = None
@@ -148,17 +151,22 @@ class Dicom(FolderSection):
         found = dicom_files(root, cache_dir, recursive=self.recursive, check=self.inside)
         series: dict[str, list[Path]] = {}
         for path, kind in found.kinds.items():
-            if kind.kind == "CT":
+            if kind.kind == "CT" and self._wants_series(kind.what):
                 series.setdefault(kind.series, []).append(path)
         if not series:
             raise SourceError(f"root {root} has no CT series{_instead(found, self.recursive)}")
         names = self._names(series)
+        flat = [uid for uid, paths in series.items() if _in_one_place(paths, found.kinds)]
+        skipped = tuple((names[uid], f"all {len(series.pop(uid))} slices lie in one place (a "
+                         "single slice, or bolus tracking)") for uid in flat)  # fmt: skip
         cases = [
             self._case(uid, names[uid], Series(_folder(paths), tuple(sorted(paths))), found.kinds)
             for uid, paths in series.items()
         ]
+        if not cases:
+            raise SourceError(f"root {root} has no CT series of several slices; correct root")
         cases.sort(key=lambda case: case.case_id)
-        return FolderContents(tuple(cases), (), tuple(self._notes(found, series, cases)))
+        return FolderContents(tuple(cases), skipped, tuple(self._notes(found, series, cases)))
 
     def _names(self, series: Mapping[str, Sequence[Path]]) -> dict[str, str]:
         """UID of a series to the name of its case."""
@@ -194,7 +202,12 @@ class Dicom(FolderSection):
             found = {n: self._beside(p, case_id, series) for n, p in self.structures.items()}
             files = {name: path for name, path in found.items() if path is not None}
         else:
-            drawn = {p: k for p, k in kinds.items() if uid in k.drawn_on and self._annotates(p, k)}
+            own = {uid, *(kinds[path].instance for path in series.files)}
+            drawn = {
+                path: kind
+                for path, kind in kinds.items()
+                if not own.isdisjoint(kind.drawn_on) and self._annotates(path, kind)
+            }
             files = dict(self._drawn(case_id, series, drawn))
         unions = {
             union: tuple(part for part in parts if part in files)
@@ -203,6 +216,11 @@ class Dicom(FolderSection):
         }
         patient = patients[0] or None
         return CaseFiles(case_id, series, files, values, unions, patient_id=patient)
+
+    def _wants_series(self, description: str) -> bool:
+        return self.series is None or any(
+            fnmatchcase(description.lower(), pattern.lower()) for pattern in self.series
+        )
 
     def _beside(self, pattern: str, case_id: str, series: Series) -> Path | None:
         """The NIfTI file for a series."""
@@ -263,7 +281,8 @@ class Dicom(FolderSection):
                 f"{found.others[0].name}"
             )
         lost = [k for k in found.kinds.values() if k.kind in ("SEG", "RTSTRUCT")]
-        if lost := [kind for kind in lost if not set(kind.drawn_on) & series.keys()]:
+        here = series.keys() | {k.instance for k in found.kinds.values() if k.kind == "CT"}
+        if lost := [kind for kind in lost if here.isdisjoint(kind.drawn_on)]:
             yield f"{len(lost)} SEG or RTSTRUCT files are drawn on no series that is here"
         lacking = dict.fromkeys((*self.label_names, *self.structures), 0)
         for name in lacking:
@@ -301,6 +320,12 @@ def _folder(paths: Sequence[Path]) -> Path:
     return folder
 
 
+def _in_one_place(paths: Sequence[Path], kinds: Mapping[Path, Kind]) -> bool:
+    """Whether a series is no volume: all of its files are single slices of one position."""
+    places = {kinds[path].place for path in paths}
+    return len(places) == 1 and places != {""}
+
+
 def _instead(found: DicomFiles, recursive: bool) -> str:
     """What a folder without a CT series holds, and what to do."""
     if not found.kinds:
@@ -310,4 +335,7 @@ def _instead(found: DicomFiles, recursive: bool) -> str:
         kind.what if kind.kind == "other" else kind.kind for kind in found.kinds.values()
     )
     listed = ", ".join(f"{count} {what}" for what, count in sorted(kinds.items()))
+    if kinds["CT"]:
+        names = sorted({k.what for k in found.kinds.values() if k.kind == "CT"})
+        return f" that 'series' matches; it has {', '.join(map(repr, names[:_LISTED]))}"
     return f", only other DICOM files ({listed}); correct root"

@@ -187,6 +187,44 @@ def test_several_files_of_one_structure_need_a_choice(tmp_path: Path) -> None:
         assert index.entries("hosts")[0].labels["kidney"].voxels == region.sum()
 
 
+def test_series_are_chosen_by_their_descriptions(tmp_path: Path) -> None:
+    for number, kernel in enumerate(("Abd SOFT 1.0", "lung", "soft thick")):
+        series = f"series{number}"
+        write_series(tmp_path / "in", small(number).scan(), series, SeriesDescription=kernel)
+    source = Dicom(root=tmp_path / "in", series=("*soft*",))
+    assert len(ids(index_one(source, tmp_path))) == 2
+    with pytest.raises(SourceError, match=r"'series' matches; it has 'Abd SOFT 1.0', 'lung', 's"):
+        index_one(Dicom(root=tmp_path / "in", series=("bone*",)), tmp_path)
+
+
+def test_slices_in_one_place_are_no_scan_and_listed(tmp_path: Path) -> None:
+    write_series(tmp_path / "in", small().scan())
+    for number in range(4):  # bolus tracking
+        data = ct_slice(small().scan(), 3, "bolus")
+        data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = uid(f"bolus{number}")
+        save(data, tmp_path / f"in/bolus{number}.dcm")
+    index = index_one(Dicom(root=tmp_path / "in"), tmp_path)
+    assert len(ids(index)) == 1
+    assert [one.reason for one in index.skipped] == [
+        "all 4 slices lie in one place (a single slice, or bolus tracking)"
+    ]
+    for path in (tmp_path / "in").glob("series*"):
+        path.unlink()
+    with pytest.raises(SourceError, match="no CT series of several slices"):
+        index_one(Dicom(root=tmp_path / "in"), tmp_path)
+
+
+def test_a_segmentation_may_name_the_files_only(tmp_path: Path) -> None:
+    case = small()
+    files = write_series(tmp_path / "in/ct", case.scan())
+    path = write_seg(tmp_path / "in/seg.dcm", files, {"x": case.region("tumor")})
+    data = dcmread(path)
+    del data.ReferencedSeriesSequence
+    data.save_as(path)
+    index = index_one(Dicom(root=tmp_path / "in"), tmp_path, "x")
+    assert index.entries("hosts")[0].labels["x"].voxels == case.region("tumor").sum()
+
+
 def test_a_drawing_on_a_series_that_is_not_here_is_told(tmp_path: Path) -> None:
     case = small()
     write_series(tmp_path / "in/ct", case.scan())

@@ -108,6 +108,27 @@ def test_an_enhanced_series_is_read_frame_by_frame(tmp_path: Path, tiny_case: Ca
     assert_same(read(tmp_path), scan)
 
 
+def test_an_enhanced_series_of_other_values_is_refused(tmp_path: Path, tiny_case: Case) -> None:
+    data = enhanced(small(tiny_case))
+    groups = data.SharedFunctionalGroupsSequence[0]
+    groups.PixelValueTransformationSequence[0].RescaleType = "Z_EFF"
+    save(data, tmp_path / "all.dcm")
+    with pytest.raises(SourceError, match="of the type Z_EFF, not HU"):
+        read(tmp_path)
+
+
+def test_positions_may_be_rounded_to_a_tenth_of_a_millimetre(
+    tmp_path: Path, tiny_case: Case
+) -> None:
+    scan = small(tiny_case)
+    fine = Volume(scan.array, np.diag([0.7, 0.7, 0.625, 1.0]))
+    for k in range(6):
+        rounded = round(geometry(fine, k)["ImagePositionPatient"][2], 1)
+        place = [0, 0, rounded]
+        save(ct_slice(fine, k, "fine", ImagePositionPatient=place), tmp_path / f"{k}.dcm")
+    assert np.array_equal(read(tmp_path).array, scan.array)
+
+
 def test_localizers_among_the_frames_are_left_out(tmp_path: Path, tiny_case: Case) -> None:
     scan = small(tiny_case)
     data = enhanced(scan)

@@ -18,7 +18,7 @@ from synthct.errors import SourceError
 from synthct.volume.dicom.files import Drawn, Series, joint_sha256, open_hashed, understood
 from synthct.volume.dicom.kinds import RTSTRUCT_CLASS
 from synthct.volume.dicom.scan import grid_of
-from synthct.volume.dicom.slices import LPS_TO_RAS
+from synthct.volume.dicom.slices import LPS_TO_RAS, tolerance
 from synthct.volume.grid import GRID_TOLERANCE
 from synthct.volume.volume import Array, Volume
 from synthct.volume.voxels import Stored
@@ -130,10 +130,14 @@ def _places(path: Path, data: Dataset, stored: Stored) -> Iterator[tuple[int | N
         place[:, 2] += to_voxel[:3, 3]
         whole = np.rint(place).astype(int)
         ends = whole @ corners
-        off = float(np.abs(place @ corners - ends).max())
-        if off > GRID_TOLERANCE or ends.min() < 0 or (ends.max(axis=1) >= stored.shape).any():
+        off = np.abs(place @ corners - ends).max(axis=1)
+        if (
+            (off > tolerance(stored.affine)).any()
+            or ends.min() < 0
+            or (ends.max(axis=1) >= stored.shape).any()
+        ):
             raise SourceError(
-                f"{where} does not lie on the grid of its series in {stored.path} ({off:.2f} "
+                f"{where} does not lie on the grid of its series in {stored.path} ({off.max():.2f} "
                 f"voxels off, at most {GRID_TOLERANCE:g}, or beyond it); resample it, or use the "
                 "series that it was drawn on"
             )
@@ -194,7 +198,7 @@ def _placed(
     found = points @ to_voxel[:3, :3].T + to_voxel[:3, 3]
     k = int(np.rint(np.median(found[:, 2])))
     off = float(np.abs(found[:, 2] - k).max())
-    if off > GRID_TOLERANCE or not 0 <= k < stored.shape[2]:
+    if off > tolerance(stored.affine)[2] or not 0 <= k < stored.shape[2]:
         raise SourceError(
             f"{path}: a contour at {points[0].tolist()} mm lies on no slice of its series in "
             f"{stored.path} ({off:.2f} slices off, at most {GRID_TOLERANCE:g}, or beyond it); use "

@@ -20,11 +20,12 @@ SEG_CLASSES = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 RTSTRUCT_CLASS = "1.2.840.10008.5.1.4.1.1.481.3"
 _DICOMDIR = "1.2.840.10008.1.3.10"
 #: Types of values that are HU, or that nobody told.
-_HU_TYPES = ("HU", "US", "")
+HU_TYPES = ("HU", "US", "")
 
 _WANTED = (
     "SOPClassUID", "SOPInstanceUID", "Modality", "ImageType", "RescaleType", "PatientID",
-    "SeriesInstanceUID", "SeriesDescription", "ReferencedSeriesSequence", "SegmentSequence",
+    "SeriesInstanceUID", "SeriesDescription", "ImagePositionPatient", "NumberOfFrames",
+    "ReferencedSeriesSequence", "SourceImageSequence", "SegmentSequence",
     "StructureSetROISequence", "ReferencedFrameOfReferenceSequence",
 )  # fmt: skip
 
@@ -39,7 +40,8 @@ class Kind:
         series: UID of its series.
         instance: UID of the file.
         patient: The person by the file; empty if it does not say.
-        drawn_on: UIDs of the series that labels are drawn on.
+        place: Of a single slice, its position as it stands in the file.
+        drawn_on: UIDs of the series that labels are drawn on, or of its files.
         structures: Number and name of each segment or region of interest.
     """
 
@@ -48,6 +50,7 @@ class Kind:
     series: str = ""
     instance: str = ""
     patient: str = ""
+    place: str = ""
     drawn_on: tuple[str, ...] = ()
     structures: tuple[tuple[int, str], ...] = ()
 
@@ -90,9 +93,11 @@ def _kind_of_ct(header: Dataset) -> Kind:
         return Kind("other", modality or "of no modality")
     if "LOCALIZER" in kinds:
         return Kind("other", "CT localizer")
-    if values not in _HU_TYPES:
+    if values not in HU_TYPES:
         return Kind("other", f"CT of {values}")
-    return Kind("CT", *_names(header))
+    position = [str(one) for one in _several(header.get("ImagePositionPatient"))]
+    place = "" if "NumberOfFrames" in header else " ".join(position)
+    return Kind("CT", *_names(header), place)
 
 
 def _kind_of_seg(header: Dataset) -> Kind:
@@ -101,8 +106,10 @@ def _kind_of_seg(header: Dataset) -> Kind:
         for one in header.get("SegmentSequence") or ()
         if int(one.SegmentNumber) > 0  # of a label map, 0 is the background
     )
-    drawn_on = (str(one.SeriesInstanceUID) for one in header.get("ReferencedSeriesSequence") or ())
-    return Kind("SEG", *_names(header), tuple(dict.fromkeys(drawn_on)), structures)
+    series = [str(one.SeriesInstanceUID) for one in header.get("ReferencedSeriesSequence") or ()]
+    files = [str(one.ReferencedSOPInstanceUID) for one in header.get("SourceImageSequence") or ()]
+    drawn_on = tuple(dict.fromkeys(series or files))
+    return Kind("SEG", *_names(header), "", drawn_on, structures)
 
 
 def _kind_of_rtstruct(header: Dataset) -> Kind:
@@ -116,7 +123,7 @@ def _kind_of_rtstruct(header: Dataset) -> Kind:
         for study in frame.get("RTReferencedStudySequence") or ()
         for series in study.get("RTReferencedSeriesSequence") or ()
     )
-    return Kind("RTSTRUCT", *_names(header), tuple(dict.fromkeys(drawn_on)), structures)
+    return Kind("RTSTRUCT", *_names(header), "", tuple(dict.fromkeys(drawn_on)), structures)
 
 
 def _names(header: Dataset) -> tuple[str, str, str, str]:

@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from synthct.errors import SourceError
 from synthct.volume.dicom.files import Series
-from synthct.volume.dicom.kinds import CT_CLASSES
-from synthct.volume.grid import GRID_TOLERANCE, Affine
+from synthct.volume.dicom.kinds import CT_CLASSES, HU_TYPES
+from synthct.volume.grid import GRID_TOLERANCE, Affine, spacing_of
 from synthct.volume.header import MAX_VOXELS
 from synthct.volume.voxels import Stored
 
@@ -31,6 +31,8 @@ _DIRECTION_TOLERANCE, _SPACING_TOLERANCE = 1e-4, 1e-3
 #: Slices nearer than this share of the usual distance lie in one place.
 _SAME_PLACE = 0.05
 _MOST_SPACING_MM = 100.0
+#: Positions are often written with one decimal.
+_ROUNDING_MM = 0.051
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,11 @@ def _slice(path: Path, header: Dataset, frame: int, items: Sequence[Dataset]) ->
         raise SourceError(f"{path}: PixelSpacing {down:g} x {across:g} mm is not of a CT")
     if int(header.get("SamplesPerPixel", 1)) != 1:
         raise SourceError(f"{path}: is a picture in colours; remove it from the series")
+    values = str(next((i.RescaleType for i in items if i.get("RescaleType")), "")).upper()
+    if values not in HU_TYPES:
+        raise SourceError(
+            f"{path}: its values are of the type {values}, not HU; exclude the series"
+        )
     slope, intercept = numbers("RescaleSlope", 1)[0], numbers("RescaleIntercept", 1)[0]
     if slope == 0:
         raise SourceError(f"{path}: RescaleSlope is 0; repair the header")
@@ -168,13 +175,13 @@ def arranged(series: Series, slices: Sequence[Slice]) -> tuple[Stored, list[Slic
     affine = _affine(slices)
     positions = np.array([one.position for one in slices]).T
     found = (np.linalg.inv(affine) @ LPS_TO_RAS @ np.vstack([positions, np.ones(len(slices))]))[:3]
-    off = np.abs(found - np.outer([0, 0, 1], np.arange(len(slices)))).max(axis=0)
-    if off.max() > GRID_TOLERANCE:
-        worst = int(off.argmax())
+    off = np.abs(found - np.outer([0, 0, 1], np.arange(len(slices))))
+    if (off > tolerance(affine)[:, None]).any():
+        worst = int(off.max(axis=0).argmax())
         raise SourceError(
             f"{series.folder}: the slices are not evenly spaced: {slices[worst].name} lies "
-            f"{off[worst]:.2f} voxels from where it should (at most {GRID_TOLERANCE:.0%} of a "
-            "voxel); resample the series first"
+            f"{off[:, worst].max():.2f} voxels from where it should (at most "
+            f"{GRID_TOLERANCE:.0%} of a voxel); resample the series first"
         )
     columns, rows = first.shape
     if columns * rows * len(slices) > MAX_VOXELS:
@@ -183,6 +190,14 @@ def arranged(series: Series, slices: Sequence[Slice]) -> tuple[Stored, list[Slic
             f"{MAX_VOXELS} that are allowed"
         )
     return Stored(series.folder, (columns, rows, len(slices)), affine, _SCALING), slices
+
+
+def tolerance(affine: Affine) -> npt.NDArray[np.float64]:
+    """How far along i, j and k something may lie off a grid, in voxels.
+
+    A twentieth, or what the rounding of positions to a tenth of a millimetre comes to.
+    """
+    return np.maximum(GRID_TOLERANCE, _ROUNDING_MM / np.array(spacing_of(affine)))
 
 
 def _affine(slices: Sequence[Slice]) -> Affine:
