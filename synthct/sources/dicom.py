@@ -57,6 +57,9 @@ class Dicom(FolderSection):
         case_names: ``folder`` to call a case by its folder; by default it is called by a hash of
             the UID of its series, since names of folders often say who the patient is. The same
             holds for patients, which are called by a hash of their PatientID.
+        keep_uids: Whether a dataset tells the UIDs of the series, so that an export as DICOM refers
+            to it and lies in its frame of reference. By default it does not: UIDs lead back to the
+            archive.
         series: Only series whose SeriesDescription matches one of these patterns, such as
             ``*soft*``.
         annotations: Which files the structures are from, where several hold them: ``SEG``,
@@ -72,6 +75,7 @@ class Dicom(FolderSection):
     layout: Literal["dicom"] = "dicom"
     recursive: bool = True
     case_names: Literal["folder"] | None = None
+    keep_uids: bool = False
     series: tuple[Name, ...] | None = None
     annotations: Name | None = None
     label_names: dict[Name, LabelValue | Called] = Field(default_factory=dict)
@@ -160,7 +164,12 @@ class Dicom(FolderSection):
         skipped = tuple((names[uid], f"all {len(series.pop(uid))} slices lie in one place (a "
                          "single slice, or bolus tracking)") for uid in flat)  # fmt: skip
         cases = [
-            self._case(uid, names[uid], Series(_folder(paths), tuple(sorted(paths))), found.kinds)
+            self._case(
+                uid,
+                names[uid],
+                Series(_folder(paths), tuple(sorted(paths)), self.keep_uids),
+                found.kinds,
+            )
             for uid, paths in series.items()
         ]
         if not cases:

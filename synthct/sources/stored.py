@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 from synthct.errors import SourceError
 from synthct.volume import CtReading, LabelReading, Volume, read_ct_counting, read_labels
 from synthct.volume.dicom.drawn import read_drawn
 from synthct.volume.dicom.files import Drawn, Series, joint_sha256
-from synthct.volume.dicom.scan import read_series
+from synthct.volume.dicom.scan import read_series, reference_to
 
 #: A file of its own, or what of several DICOM files makes up a scan or a structure.
 Stored = Path | Series | Drawn
@@ -34,6 +35,13 @@ def place_of(stored: Stored) -> Path:
 def name_of(stored: Stored) -> str:
     """Its name for a message, with the folder above."""
     return "/".join(place_of(stored).parts[-2:])
+
+
+def dicom_reference(stored: Stored | None, axis: int, index: int) -> dict[str, Any] | None:
+    """What a slice of a canonical scan is in DICOM, if that may be told; see ``reference_to``."""
+    if not isinstance(stored, Series) or not stored.keeps_uids:
+        return None
+    return reference_to(stored, axis, index)
 
 
 def sha256_of(stored: Stored) -> str:

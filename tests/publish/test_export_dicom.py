@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import SimpleITK
 from conftest import make_tiny_case
-from dicom_writer import write_rtstruct, write_series
+from dicom_writer import uid, write_rtstruct, write_series
 from lesion_rows import Host, make_host, slices_of, write_lesions
 from nibabel.affines import apply_affine
 from pydicom import Dataset, dcmread
@@ -174,22 +174,25 @@ def test_without_highdicom_the_command_is_named(
     assert not (tmp_path / "out").exists()
 
 
-def test_dicom_goes_in_and_dicom_comes_out(tmp_path: Path, tiny_checkpoint: Path) -> None:
+@pytest.mark.parametrize("keep_uids", [False, True])
+def test_dicom_goes_in_and_dicom_comes_out(
+    tmp_path: Path, tiny_checkpoint: Path, keep_uids: bool
+) -> None:
     """A series with an RTSTRUCT becomes a dataset, and its export has the HU of the series."""
     case = make_tiny_case()
     write_series(tmp_path / "in/ct", case.scan())
     regions = {"Kidney": case.region("kidney"), "GTV": case.region("tumor")}
     write_rtstruct(tmp_path / "in/rt.dcm", case.scan(), regions)
+    host = {
+        "layout": "dicom",
+        "root": str(tmp_path / "in"),
+        "label_names": {"kidney": "kidney", "tumor": "GTV*"},
+        "keep_uids": keep_uids,
+    }
     recipe = {
         "name": "tiny",
         "version": "1.0.0",
-        "sources": {
-            "hosts": {
-                "layout": "dicom",
-                "root": str(tmp_path / "in"),
-                "label_names": {"kidney": "kidney", "tumor": "GTV*"},
-            }
-        },
+        "sources": {"hosts": host},
         "masks_per_case": 2,
         "masks": [
             {"name": label, "kind": "organ", "label": label, "margin_mm": -0.5}
@@ -201,22 +204,28 @@ def test_dicom_goes_in_and_dicom_comes_out(tmp_path: Path, tiny_checkpoint: Path
     }
     (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
     version = build(load_recipe(tmp_path / "recipe.yaml"), tmp_path / "datasets", limit=3)
-    for text in version.rglob("*"):
-        if text.suffix in (".md", ".lock", ".json", ".yaml"):
-            content = text.read_text().replace(str(tmp_path), "")
-            assert not re.search("Doe|MRN-4711", content)
     out = export(version, "dicom", tmp_path / "out")
-    scan, files = case.scan(), 0
-    for folder in out.glob("*/*_original"):
+    for path in (*version.rglob("*"), *out.rglob("*")):
+        if path.is_file() and path.suffix != ".parquet":
+            content = path.read_bytes().replace(str(tmp_path).encode(), b"")
+            assert not re.search(b"Doe|MRN-4711", content)
+            assert keep_uids or uid("series").encode() not in content
+    folders = list(out.glob("*/*_original"))
+    assert folders
+    for folder in folders:
         volume = itk(folder)
-        files += 1
         where = at(volume, Host(case, case.region("tumor"), {}, {}))
-        assert np.array_equal(volume.array, scan.array[where])
+        assert np.array_equal(volume.array, case.scan().array[where])
         labels = hd.seg.segread(folder.with_name(folder.name.replace("original", "label_map.dcm")))
         assert [one.SegmentLabel for one in labels.SegmentSequence] == ["kidney", "tumor"]
         image = itk(folder.with_name(folder.name.replace("original", "image")))
         assert not np.array_equal(image.array, volume.array)
-    assert files
+        for path, k in zip(sorted(folder.iterdir()), np.unique(where[2]), strict=True):
+            data = dcmread(path)
+            assert (data.FrameOfReferenceUID == uid("frame")) == keep_uids
+            assert data.StudyInstanceUID != uid("study")
+            named = [one.ReferencedSOPInstanceUID for one in data.get("SourceImageSequence") or ()]
+            assert named == ([uid(f"series/{k}")] if keep_uids else [])
 
 
 # --- names of label values ---

@@ -32,7 +32,7 @@ from synthct.volume import Volume, canonical, same_grid
 from synthct.volume.case import Case
 from synthct.volume.dicom.drawn import fill_even_odd, read_drawn
 from synthct.volume.dicom.files import Drawn, Series, joint_sha256
-from synthct.volume.dicom.scan import read_series
+from synthct.volume.dicom.scan import read_series, reference_to
 
 
 def series_in(folder: Path) -> Series:
@@ -312,6 +312,18 @@ def test_another_file_than_was_indexed_is_refused(tmp_path: Path, tiny_case: Cas
     write_series(tmp_path, small(tiny_case))
     with pytest.raises(SourceError, match="not those that were indexed"):
         read(tmp_path, sha256=joint_sha256(iter(["0"])))
+
+
+def test_a_slice_is_told_by_its_uids_wherever_it_is_stored(tmp_path: Path, tiny_case: Case) -> None:
+    scan = small(tiny_case)
+    flipped = Volume(scan.array[:, :, ::-1], scan.affine @ np.diag([1.0, 1, -1, 1]))
+    for name, stored in (("plain", scan), ("flipped", flipped)):
+        write_series(tmp_path / name, stored, name)
+        found = reference_to(series_in(tmp_path / name), 2, 1)
+        k = 1 if name == "plain" else 4
+        assert found["instances"] == [uid(f"{name}/{k}")]
+        assert (found["series"], found["study"]) == (uid(name), uid("study"))
+        assert reference_to(series_in(tmp_path / name), 0, 1)["instances"] == []
 
 
 # --- labels ---

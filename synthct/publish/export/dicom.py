@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import pyarrow as pa
 
+from synthct.dataset.rows import parsed
 from synthct.dataset.sample import Sample
 from synthct.dataset.stack import neighbours, stack
 from synthct.publish.export.dicom_files import (
@@ -126,6 +127,7 @@ def _origin(run: Sequence[Columns], sample: Sample) -> Origin:
         is_painted=painted,
         description=f"{kind} {row['label'] or row['mask_kind']}",
         window=(sample.window.level_hu, sample.window.width_hu),
+        sources=[(parsed(one)[0].get("host") or {}).get("dicom") for one in run],
     )
 
 

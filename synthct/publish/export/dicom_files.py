@@ -40,6 +40,7 @@ class Origin:
         is_painted: Whether a model painted something.
         description: What was painted, in a few words.
         window: Level and width in HU that it is looked at with.
+        sources: For each slice what it is in DICOM, where the dataset tells; see ``reference_to``.
     """
 
     patient: str
@@ -48,6 +49,7 @@ class Origin:
     is_painted: bool
     description: str
     window: tuple[float, float]
+    sources: Sequence[Mapping[str, Any] | None]
 
 
 def require_highdicom() -> None:
@@ -197,9 +199,43 @@ def _ct_slice(
         "WindowWidth": _decimals(origin.window[1:])[0],
         "PixelData": np.ascontiguousarray(picture, "<i2").tobytes(),
     }  # fmt: skip
+    source = origin.sources[number - 1]
+    if source is not None:
+        elements |= {"FrameOfReferenceUID": source["frame_of_reference"], **_references(source)}
     for keyword, value in elements.items():
         setattr(data, keyword, value)
     return data
+
+
+def _references(source: Mapping[str, Any]) -> dict[str, Any]:
+    """The elements that name the slice that a slice is derived from; it is of another study."""
+    from pydicom import Dataset
+    from pydicom.sr.codedict import codes
+
+    def item(**elements: Any) -> Dataset:
+        data = Dataset()
+        for keyword, value in elements.items():
+            setattr(data, keyword, value)
+        return data
+
+    if not source["instances"]:
+        return {}
+    code = codes.DCM.SourceImageForImageProcessingOperation
+    purpose = item(CodeValue=code.value, CodingSchemeDesignator="DCM", CodeMeaning=code.meaning)
+    files = [
+        {"ReferencedSOPClassUID": source["class"], "ReferencedSOPInstanceUID": uid}
+        for uid in source["instances"]
+    ]
+    series = item(
+        SeriesInstanceUID=source["series"],
+        ReferencedInstanceSequence=[item(**file) for file in files],
+    )
+    study = item(StudyInstanceUID=source["study"], ReferencedSeriesSequence=[series])
+    images = [item(**file, PurposeOfReferenceCodeSequence=[purpose]) for file in files]
+    return {
+        "SourceImageSequence": images,
+        "StudiesContainingOtherReferencedInstancesSequence": [study],
+    }
 
 
 def _segment(number: int, name: str) -> Any:

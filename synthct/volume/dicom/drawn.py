@@ -7,7 +7,6 @@ Nothing is resampled.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from synthct.errors import SourceError
-from synthct.volume.dicom.files import Drawn, Series, joint_sha256, open_hashed, understood
+from synthct.volume.dicom.files import Drawn, joint_sha256, open_hashed, understood
 from synthct.volume.dicom.kinds import RTSTRUCT_CLASS
 from synthct.volume.dicom.scan import grid_of
 from synthct.volume.dicom.slices import LPS_TO_RAS, tolerance
@@ -46,7 +45,7 @@ def read_drawn(
         SourceError: If a file is damaged, or lies off the grid of the series.
     """
     remarks = [] if remarks is None else remarks
-    stored = _grid(drawn.series, _stamps(drawn.series))
+    stored, _ = grid_of(drawn.series)
     out, inside, affine = stored.canonical_array(np.uint8)
     digests = []
     for path, numbers in drawn.parts:
@@ -61,22 +60,6 @@ def read_drawn(
             "again, the file is damaged: fetch it again"
         )
     return Volume(out, affine)
-
-
-def _stamps(series: Series) -> tuple[tuple[int, int], ...]:
-    """What changes with the files of a series."""
-    try:
-        states = [path.stat() for path in series.files]
-    except OSError as err:
-        raise SourceError(f"{err.filename}: cannot be read ({err.strerror})") from err
-    return tuple((state.st_size, state.st_mtime_ns) for state in states)
-
-
-@lru_cache(maxsize=4)
-def _grid(series: Series, stamps: tuple[tuple[int, int], ...]) -> Stored:
-    """The grid of a series; kept, as the structures of a case are read one after the other."""
-    del stamps
-    return grid_of(series)[0]
 
 
 def _fill_segments(

@@ -27,10 +27,12 @@ class Series:
     Attributes:
         folder: The folder that all of them lie in or below.
         files: The files, by name.
+        keeps_uids: Whether its UIDs may be told.
     """
 
     folder: Path
     files: tuple[Path, ...]
+    keeps_uids: bool = False
 
     @property
     def name(self) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,9 +24,50 @@ _SLICES = 16
 def grid_of(series: Series) -> tuple[Stored, list[Slice]]:
     """The grid of a series by its headers, and its slices along the k axis.
 
+    Kept for the next call, as the structures of a case are read one after the other.
+
     Raises:
         SourceError: If a file is damaged, or the slices do not make a grid.
     """
+    try:
+        states = [path.stat() for path in series.files]
+    except OSError as err:
+        raise SourceError(f"{err.filename}: cannot be read ({err.strerror})") from err
+    return _grid_of(series, tuple((state.st_size, state.st_mtime_ns) for state in states))
+
+
+def reference_to(series: Series, axis: int, index: int) -> dict[str, Any]:
+    """What a slice of a canonical scan is in DICOM: UIDs of study, series, frame and files.
+
+    Args:
+        series: The series of the scan.
+        axis: Axis of the canonical scan that the slice is across.
+        index: Of the slice along it.
+
+    Returns:
+        ``study``, ``series``, ``frame_of_reference``, ``class`` of the files, and ``instances``,
+        which are told only of slices that are those of the series.
+    """
+    stored, slices = grid_of(series)
+    *_, ornt = stored.canonical_grid()
+    through, sign = (int(n) for n in ornt[2])
+    place = index if sign > 0 else len(slices) - 1 - index
+    names = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "SOPClassUID")
+    header = open_dicom(slices[0].path, only=names)
+    study, uid, frame, kind = (str(header.get(name) or "") for name in names)
+    instances = [slices[place].instance] if axis == through else []
+    return {
+        "study": study,
+        "series": uid,
+        "frame_of_reference": frame,
+        "class": kind,
+        "instances": instances,
+    }
+
+
+@lru_cache(maxsize=4)
+def _grid_of(series: Series, stamps: tuple[tuple[int, int], ...]) -> tuple[Stored, list[Slice]]:
+    del stamps
     slices: list[Slice] = []
     for path in series.files:
         header = open_dicom(path)

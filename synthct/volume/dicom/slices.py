@@ -49,6 +49,7 @@ class Slice:
         slope: What stored values are multiplied by.
         intercept: What is added to them then.
         acquisition: Number of the acquisition, if it has one.
+        instance: UID of the file.
     """
 
     path: Path
@@ -60,6 +61,7 @@ class Slice:
     slope: float
     intercept: float
     acquisition: str
+    instance: str
 
     @property
     def normal(self) -> npt.NDArray[np.float64]:
@@ -148,6 +150,7 @@ def _slice(path: Path, header: Dataset, frame: int, items: Sequence[Dataset]) ->
         slope=slope,
         intercept=intercept,
         acquisition=str(header.get("AcquisitionNumber") or ""),
+        instance=str(header.get("SOPInstanceUID") or ""),
     )
 
 
