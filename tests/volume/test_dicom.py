@@ -458,6 +458,21 @@ def test_the_inside_is_even_odd() -> None:
     assert np.array_equal(fill_even_odd([keyhole], (10, 12)), filled)
 
 
+def test_voxels_on_a_contour_belong_to_it() -> None:
+    """rt-utils, and whoever uses OpenCV, draws through the centres of the outermost voxels."""
+    corners = np.array([[2, 3], [7, 3], [9, 5], [7, 9], [2, 9]], dtype=float)
+    expected = np.zeros((12, 12), dtype=bool)
+    expected[2:8, 3:10] = True
+    expected[8, 4:8], expected[9, 5] = True, True
+    rng = np.random.default_rng(0)
+    for points in (corners, corners[::-1], np.roll(corners, 2, axis=0)):
+        rounded = points + rng.uniform(-1e-5, 1e-5, points.shape)
+        assert np.array_equal(fill_even_odd([rounded], (12, 12)), expected)
+    hole = np.array([[3, 4], [6, 4], [6, 8], [3, 8]], dtype=float)
+    expected[4:6, 5:8] = False
+    assert np.array_equal(fill_even_odd([corners, hole], (12, 12)), expected)
+
+
 def test_a_contour_that_leaves_the_slice_is_cut_off() -> None:
     beyond = np.array([[-5.5, -5.5], [3.5, -5.5], [3.5, 30.5], [-5.5, 30.5]])
     filled = fill_even_odd([beyond], (10, 12))

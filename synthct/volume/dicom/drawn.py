@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 #: A voxel belongs to a fractional segment from this share on.
 _FRACTION = 0.5
+#: So near to a contour, in voxels, a centre is on it: positions are rounded.
+_ON_CONTOUR = 1e-3
 
 Points = npt.NDArray[np.float64]
 
@@ -194,9 +196,10 @@ def _placed(
 
 
 def fill_even_odd(contours: Sequence[Points], shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """Boolean (I, J): voxels whose centres lie inside an odd number of closed contours.
+    """Boolean (I, J): voxels whose centres lie inside an odd number of closed contours, or on one.
 
     A contour within another one is a hole in it, and so is a hole that is reached by a keyhole.
+    Those on a contour count since programs draw through the centres of the outermost voxels.
 
     Args:
         contours: Each (N, 2), as voxel indices along i and j.
@@ -205,14 +208,41 @@ def fill_even_odd(contours: Sequence[Points], shape: tuple[int, int]) -> npt.NDA
     columns, rows = shape
     # A voxel's centre is inside if an odd number of edges cross its row before it.
     crossings = np.zeros((columns + 1, rows), dtype=np.int32)
+    on = np.zeros(shape, dtype=np.bool_)
     for points in contours:
-        (x1, y1), (x2, y2) = points.T, np.roll(points, -1, axis=0).T
-        low, high = np.minimum(y1, y2), np.maximum(y1, y2)
-        first = np.clip(np.ceil(low), 0, rows).astype(int)
-        counts = np.clip(np.ceil(high), 0, rows).astype(int) - first
-        edge = np.repeat(np.arange(len(points)), counts)
-        row = np.arange(len(edge)) - np.repeat(np.cumsum(counts) - counts, counts) + first[edge]
-        share = (row - y1[edge]) / (y2 - y1)[edge]
-        column = np.ceil(x1[edge] + share * (x2 - x1)[edge])
-        np.add.at(crossings, (np.clip(column, 0, columns).astype(int), row), 1)
-    return np.asarray(np.cumsum(crossings, axis=0)[:-1] % 2 == 1)
+        row, x = _crossed(points, rows)
+        np.add.at(crossings, (np.clip(np.ceil(x), 0, columns).astype(int), row), 1)
+        row, x = _crossed(points, rows, reach=_ON_CONTOUR)
+        column, is_on = _whole(x, columns)
+        on[column[is_on], row[is_on]] = True
+        column, y = _crossed(points[:, ::-1], columns, reach=_ON_CONTOUR)
+        row, is_on = _whole(y, rows)
+        on[column[is_on], row[is_on]] = True
+    return np.asarray((np.cumsum(crossings, axis=0)[:-1] % 2 == 1) | on)
+
+
+def _crossed(points: Points, rows: int, *, reach: float = 0.0) -> tuple[Array, Points]:
+    """Which rows the edges of a closed contour cross, and where.
+
+    Args:
+        points: (N, 2).
+        rows: Number of rows.
+        reach: How far an edge goes beyond both ends; without it the upper end does not count, so
+            that no row is crossed twice where two edges meet.
+    """
+    (x1, y1), (x2, y2) = points.T, np.roll(points, -1, axis=0).T
+    low, high = np.minimum(y1, y2) - reach, np.maximum(y1, y2) + reach
+    first = np.clip(np.ceil(low), 0, rows).astype(int)
+    counts = np.clip(np.ceil(high), 0, rows).astype(int) - first
+    edge = np.repeat(np.arange(len(points)), counts)
+    row = np.arange(len(edge)) - np.repeat(np.cumsum(counts) - counts, counts) + first[edge]
+    rise = (y2 - y1)[edge]
+    share = np.divide(row - y1[edge], rise, out=np.zeros(len(edge)), where=np.abs(rise) > reach)
+    return row, x1[edge] + share * (x2 - x1)[edge]
+
+
+def _whole(places: Points, end: int) -> tuple[Array, npt.NDArray[np.bool_]]:
+    """The nearest whole numbers, and which places are such a number from 0 to ``end``."""
+    nearest = np.rint(places)
+    is_whole = (np.abs(places - nearest) <= _ON_CONTOUR) & (nearest >= 0) & (nearest < end)
+    return nearest.astype(int), is_whole
