@@ -16,7 +16,7 @@ from synthct.errors import SourceError
 from synthct.sources.base import CaseFiles, FolderContents, Name, expand
 from synthct.sources.dicom_files import DicomFiles, dicom_files
 from synthct.sources.folder import FolderSection
-from synthct.sources.stored import Stored
+from synthct.sources.stored import SUFFIXES, Stored
 from synthct.volume.dicom.files import Drawn, Series
 from synthct.volume.dicom.kinds import Kind
 from synthct.volume.views import IGNORE
@@ -31,8 +31,8 @@ def _check_pattern(pattern: str) -> str:
         raise ValueError(f"pattern '{pattern}' leads out of root; write it relative to root")
     if _FOLDER not in pattern and _CASE not in pattern:
         raise ValueError(f"pattern '{pattern}' has neither {_FOLDER} nor {_CASE}")
-    if not pattern.endswith((".nii", ".nii.gz")):
-        raise ValueError(f"pattern '{pattern}' must end with .nii or .nii.gz")
+    if not pattern.endswith(SUFFIXES):
+        raise ValueError(f"pattern '{pattern}' must end with {', '.join(SUFFIXES)}")
     return pattern
 
 
@@ -66,9 +66,10 @@ class Dicom(FolderSection):
             ``RTSTRUCT``, or a pattern of paths beneath ``root``.
         label_names: Structure to what the files call it, a name, a pattern such as ``GTV*`` or
             several; structures that are not named are left out. With ``labels``, to its value.
-        labels: Pattern of a NIfTI label map for each series, beneath ``root``: ``{folder}`` stands
-            for the folder of the series, ``{case}`` for the name of the case.
-        structures: Structure to the pattern of its own NIfTI file.
+        labels: Pattern of a label map (NIfTI, NRRD or MetaImage) for each series, beneath
+            ``root``: ``{folder}`` stands for the folder of the series, ``{case}`` for the name of
+            the case.
+        structures: Structure to the pattern of its own such file.
         unions: Name of a union to its parts, such as kidney to kidney_left and kidney_right.
     """
 

@@ -13,7 +13,7 @@ from synthct.errors import SourceError
 from synthct.sources.base import CaseFiles, FolderContents, Name, expand
 from synthct.sources.exported import EXPORT_FILES
 from synthct.sources.folder import FolderSection
-from synthct.volume.itk import ITK_SUFFIXES
+from synthct.sources.stored import SUFFIXES
 from synthct.volume.views import IGNORE
 
 _CASE = "{case}"
@@ -30,10 +30,8 @@ def _check_pattern(pattern: str) -> str:
         raise ValueError(f"pattern '{pattern}' has no {_CASE}, the place of the case's name")
     if any("{" in part.replace(_CASE, "") for part in parts):
         raise ValueError(f"pattern '{pattern}' may hold {_CASE} and *, no other {{...}}")
-    if not pattern.endswith((".nii", ".nii.gz", *ITK_SUFFIXES)):
-        raise ValueError(
-            f"pattern '{pattern}' must end with .nii, .nii.gz, {' or '.join(ITK_SUFFIXES)}"
-        )
+    if not pattern.endswith(SUFFIXES):
+        raise ValueError(f"pattern '{pattern}' must end with {', '.join(SUFFIXES)}")
     return pattern
 
 

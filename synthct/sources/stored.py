@@ -11,6 +11,10 @@ from synthct.volume import CtReading, LabelReading, Volume, read_ct_counting, re
 from synthct.volume.dicom.drawn import read_drawn
 from synthct.volume.dicom.files import Drawn, Series, joint_sha256
 from synthct.volume.dicom.scan import read_series, reference_to
+from synthct.volume.itk import ITK_SUFFIXES
+
+#: How the name of a file ends that is a scan or a label map by itself.
+SUFFIXES = (".nii", ".nii.gz", *ITK_SUFFIXES)
 
 #: A file of its own, or what of several DICOM files makes up a scan or a structure.
 Stored = Path | Series | Drawn

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import SimpleITK
 from conftest import make_tiny_case
 from dicom_writer import ct_slice, dataset, save, uid, write_rtstruct, write_seg, write_series
 from pydantic import ValidationError
@@ -17,7 +18,7 @@ from synthct.errors import SourceError
 from synthct.sources import Dicom, Index, dicom_files, index_sources, label_table, read_case
 from synthct.sources.stored import sha256_of
 from synthct.storage.cache import read_kept
-from synthct.volume import Volume, write_volume
+from synthct.volume import Volume, shifted, write_volume
 from synthct.volume.case import Case
 
 MR, SR = "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.88.33"
@@ -242,6 +243,17 @@ def test_label_maps_lie_beside_the_series(tmp_path: Path) -> None:
     write_volume(kidney, tmp_path / "in/masks_p1_ct.nii.gz")
     one = Dicom(root=tmp_path / "in", labels="{folder}/labels.nii.gz", label_names={"k": 1, "t": 2})
     (entry,) = index_one(one, tmp_path).entries("hosts")
+    assert entry.labels["t"].voxels == case.region("tumor").sum()
+    three = Dicom(root=tmp_path / "in", labels="{folder}/part.nrrd", label_names={"k": 1, "t": 2})
+    region = tuple(slice(int(n.min()), int(n.max()) + 1) for n in np.nonzero(case.labels.array))
+    image = SimpleITK.GetImageFromArray(case.labels.array[region].T)
+    lps = np.diag([-1.0, -1, 1, 1]) @ shifted(case.labels.affine, [one.start for one in region])
+    steps = np.linalg.norm(lps[:3, :3], axis=0)
+    image.SetSpacing(steps.tolist())
+    image.SetOrigin(lps[:3, 3].tolist())
+    image.SetDirection((lps[:3, :3] / steps).ravel().tolist())
+    SimpleITK.WriteImage(image, str(tmp_path / "in/p1/ct/part.nrrd"))
+    (entry,) = index_one(three, tmp_path).entries("hosts")
     assert entry.labels["t"].voxels == case.region("tumor").sum()
     two = Dicom(root=tmp_path / "in", structures={"k": "masks_{case}.nii.gz"}, case_names="folder")
     (entry,) = index_one(two, tmp_path, "k").entries("hosts")
