@@ -145,7 +145,7 @@ class Dicom(FolderSection):
             return text
         drawn = [path for one in case.label_files.values() for path in _files_of(one)]
         for number, path in enumerate(dict.fromkeys((*case.image.files, *drawn)), start=1):
-            for name in (str(path), str(path.relative_to(self._root)), path.name):
+            for name in (str(path), f"'{path.name}'"):
                 text = text.replace(name, f"file {number}")
         for place in (case.image.folder, *{path.parent for path in drawn}):
             text = text.replace(str(place), "its folder")
@@ -286,10 +286,7 @@ class Dicom(FolderSection):
             listed = ", ".join(f"{count} {what}" for what, count in sorted(others.items()))
             yield f"DICOM files that are no CT images are left out: {listed}"
         if found.others:
-            yield (
-                f"{len(found.others)} files are called as DICOM but are none, such as "
-                f"{found.others[0].name}"
-            )
+            yield f"{len(found.others)} files are called .dcm or .ima but are no DICOM"
         lost = [k for k in found.kinds.values() if k.kind in ("SEG", "RTSTRUCT")]
         here = series.keys() | {k.instance for k in found.kinds.values() if k.kind == "CT"}
         if lost := [kind for kind in lost if here.isdisjoint(kind.drawn_on)]:

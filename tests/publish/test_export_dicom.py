@@ -85,7 +85,10 @@ def test_series_open_over_the_host_with_equal_hu(exported: tuple[View, Path], ho
         ("real_image", host.painted[None]),
     ):  # fmt: skip
         (folder,) = out.glob(f"train/*{name}")
-        for volume in (itk(folder), read_series(series(folder))[0]):
+        with_highdicom = hd.get_volume_from_series([dcmread(path) for path in folder.iterdir()])
+        affine = np.diag([-1.0, -1, 1, 1]) @ with_highdicom.affine
+        third = Volume(with_highdicom.array, affine)
+        for volume in (itk(folder), read_series(series(folder))[0], third):
             where = at(volume, host)
             assert np.array_equal(volume.array, truth[where])
             found = sorted(np.unique(where[VIEW_AXIS[view]]))

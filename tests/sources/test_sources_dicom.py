@@ -68,7 +68,7 @@ def test_series_are_told_by_their_uids_and_nothing_else_is_taken(tmp_path: Path)
     assert {entry.shape for entry in index.entries("hosts")} == {(48, 40, 8)}
     notes = "\n".join(index.notes)
     assert "left out: 2 CT localizer, 1 CT of MGML, 1 MR, 1 SR" in notes
-    assert "1 files are called as DICOM but are none, such as empty.dcm" in notes
+    assert "1 files are called .dcm or .ima but are no DICOM" in notes
     assert "all 2 cases have one PatientID and count as one person" in notes
 
 

@@ -228,7 +228,9 @@ def remove(folder: Path, *indices: int) -> None:
 def test_a_missing_slice_is_refused_by_name(tmp_path: Path, tiny_case: Case) -> None:
     write_series(tmp_path, small(tiny_case))
     remove(tmp_path, 2, 3)
-    wanted = r"2 slices are missing, .*series_001.dcm and series_004.dcm \(7.5 mm apart, others 2.5"
+    wanted = (
+        r"2 slices are missing, .*'series_001.dcm' and 'series_004.dcm' \(7.5 mm apart, others 2.5"
+    )
     with pytest.raises(SourceError, match=wanted):
         read(tmp_path)
 
@@ -236,7 +238,9 @@ def test_a_missing_slice_is_refused_by_name(tmp_path: Path, tiny_case: Case) -> 
 def test_a_double_slice_is_refused_by_name(tmp_path: Path, tiny_case: Case) -> None:
     paths = write_series(tmp_path, small(tiny_case))
     (tmp_path / "copy.dcm").write_bytes(paths[2].read_bytes())
-    with pytest.raises(SourceError, match=r"1 slices lie where another.*copy.dcm and series_002"):
+    with pytest.raises(
+        SourceError, match=r"1 slices lie where another.*'copy.dcm' and 'series_002"
+    ):
         read(tmp_path)
 
 
@@ -304,7 +308,7 @@ def test_an_uneven_shift_of_slices_is_refused(tmp_path: Path, tiny_case: Case) -
     write_series(tmp_path, scan)
     x, y, z = geometry(scan, 2)["ImagePositionPatient"]
     change(tmp_path, 2, ImagePositionPatient=[x + 0.5, y, z])
-    with pytest.raises(SourceError, match=r"not evenly spaced: series_002\.dcm lies 0\.6"):
+    with pytest.raises(SourceError, match=r"not evenly spaced: 'series_002\.dcm' lies 0\.6"):
         read(tmp_path)
 
 

@@ -71,7 +71,8 @@ class Slice:
     @property
     def name(self) -> str:
         """For messages."""
-        return self.path.name if self.frame == 0 else f"{self.path.name} (frame {self.frame + 1})"
+        name = f"'{self.path.name}'"
+        return name if self.frame == 0 else f"{name} (frame {self.frame + 1})"
 
 
 def slices_of(path: Path, header: Dataset) -> list[Slice]:
