@@ -24,8 +24,15 @@ from dicom_writer import (
 )
 from orientations import stored_in_all_ways
 from pydicom import Dataset, dcmread
+from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence as Items
-from pydicom.uid import EnhancedCTImageStorage, JPEGLosslessSV1
+from pydicom.uid import (
+    MPEG2MPML,
+    UID,
+    EnhancedCTImageStorage,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+)
 
 from synthct.errors import SourceError
 from synthct.volume import Volume, canonical, same_grid
@@ -188,8 +195,6 @@ def test_compressed_slices_are_decoded(tmp_path: Path, tiny_case: Case, syntax: 
 
 
 def test_a_compression_without_decoder_names_the_package(tmp_path: Path, tiny_case: Case) -> None:
-    from pydicom.encaps import encapsulate
-
     for path in write_series(tmp_path, small(tiny_case)):
         data = dcmread(path)
         data.file_meta.TransferSyntaxUID = JPEGLosslessSV1
@@ -197,6 +202,26 @@ def test_a_compression_without_decoder_names_the_package(tmp_path: Path, tiny_ca
         data["PixelData"].VR = "OB"
         data.save_as(path)
     with pytest.raises(SourceError, match=r"JPEG Lossless.*pip install python-gdcm"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("syntax", "reason"),
+    [
+        (JPEGLSLossless, r"compressed as JPEG-LS.*cannot be decoded.*fetch it again"),
+        (MPEG2MPML, r"compressed as MPEG2.*pydicom does not decode; convert the series"),
+    ],
+)
+def test_compressed_pixels_that_are_damaged_or_films_are_refused(
+    tmp_path: Path, tiny_case: Case, syntax: UID, reason: str
+) -> None:
+    for path in write_series(tmp_path, small(tiny_case)):
+        data = dcmread(path)
+        data.file_meta.TransferSyntaxUID = syntax
+        data.PixelData = encapsulate([b"\xff\xd8\xff\xd9"])
+        data["PixelData"].VR = "OB"
+        data.save_as(path)
+    with pytest.raises(SourceError, match=reason):
         read(tmp_path)
 
 

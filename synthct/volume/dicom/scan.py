@@ -140,35 +140,35 @@ def _decoded(header: Dataset, frames: dict[int, Slice]) -> Iterator[tuple[int, A
         yield from zip(frames, iter_pixels(header, indices=list(frames)), strict=True)
     except Exception as err:
         path = next(iter(frames.values())).path
-        said = " ".join(str(err).split())
-        raise SourceError(
-            f"{path}: its pixels cannot be decoded ({said:.200}); {_remedy(header)}"
-        ) from err
+        raise SourceError(f"{path}: {_undecoded(header, str(err))}") from err
 
 
-def _remedy(header: Dataset) -> str:
-    """What to do about pixels that cannot be decoded."""
+def _undecoded(header: Dataset, said: str) -> str:
+    """Why pixels cannot be decoded, and what to do.
+
+    Args:
+        header: Of the file.
+        said: What pydicom says of it.
+    """
     from pydicom.pixels.decoders.base import get_decoder
 
     syntax = header.file_meta.TransferSyntaxUID
+    failed = f"its pixels cannot be decoded ({' '.join(said.split()):.200})"
     if not syntax.is_compressed:
-        return "the file is cut short or its header is wrong; fetch it again"
+        return f"{failed}; the file is cut short or its header is wrong; fetch it again"
+    compressed = f"its pixels are compressed as {syntax.name}"
     try:
-        missing = get_decoder(syntax).missing_dependencies
+        decoder = get_decoder(syntax)
     except NotImplementedError:
-        return f"nothing decodes {syntax.name}; convert the series (dcmconv, gdcmconv)"
-    names = [
-        package.strip().split(">=")[0]
-        for one in missing
-        for package in one.partition("requires ")[2].split(" and ")
-    ]
-    packages = " ".join(dict.fromkeys("python-gdcm" if n == "gdcm" else n for n in names))
-    if not packages:
-        return f"it is damaged ({syntax.name}); fetch it again"
-    return (
-        f"it is compressed as {syntax.name}: if what decodes it is missing, run pip install "
-        f"{packages}; else fetch it again"
-    )
+        return f"{compressed}, which pydicom does not decode; convert the series (gdcmconv)"
+    # Such as "gdcm - requires gdcm>=3.0.10", one for each of the plugins.
+    needed = next((one.partition("requires ")[2] for one in decoder.missing_dependencies), "")
+    names = [name.strip().split(">=")[0] for name in needed.split(" and ")]
+    command = "pip install " + " ".join("python-gdcm" if n == "gdcm" else n for n in names)
+    if not decoder.is_available:
+        return f"{compressed}, which nothing that is installed decodes; run {command}"
+    more = f", or run {command}, which decodes more of its kinds" if needed else ""
+    return f"{compressed}; {failed}; fetch it again{more}"
 
 
 def _hu(pixels: Array, one: Slice) -> Array:
