@@ -200,7 +200,7 @@ class Dicom(FolderSection):
         if len(patients) > 1:
             raise SourceError(
                 f"{series.folder}: files of one series have {len(patients)} PatientIDs, so that "
-                "the patient is unknown; put the files of each person into a folder of its own"
+                "the patient is unknown; repair the files, or remove those of one person"
             )
         files: dict[str, Stored] = {}
         values: Mapping[str, int] = {}

@@ -227,8 +227,8 @@ def _of_one_kind(series: Series, slices: Sequence[Slice]) -> None:
         if not same:
             raise SourceError(
                 f"{series.folder}: slices of one series differ: {first.name} has {_facts(first)}, "
-                f"{one.name} has {_facts(one)}; put the files of each scan into a folder of its "
-                "own, or remove those that are not of the scan"
+                f"{one.name} has {_facts(one)}; remove those that are not "
+                "of the scan"
             )
 
 
