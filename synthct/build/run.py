@@ -27,10 +27,11 @@ from synthct.build.verify.locked import lock_of, require_locked
 from synthct.build.workers import prepared_shards
 from synthct.dataset.digest import canonical_json
 from synthct.dataset.manifest import Release
+from synthct.dataset.version import Staging
 from synthct.dataset.writer import ShardRecord, shard_name, writer_settings
 from synthct.errors import QuarantineError
 from synthct.processes.join import join_group
-from synthct.recipe.plan import Plan, SampleSpec
+from synthct.recipe.plan import SampleSpec
 from synthct.recipe.recipe import Recipe
 from synthct.storage.defaults import default_cache_dir, default_workers
 from synthct.storage.files import require_writable
@@ -109,11 +110,15 @@ def build(
                 _require_few(release, final)
                 return final
             if group.is_first:
-                _log_plan(checked)
+                _log_plan(checked, group.size)
             else:
                 held.enter_context(worker_lock(final))
             context = load_context(
-                checked, lambda: group.device, cache_dir=cache_dir, relabel=relabel
+                checked,
+                lambda: group.device,
+                cache_dir=cache_dir,
+                relabel=relabel,
+                progress=progress and group.is_first,
             )
             lock_content = lock_of(checked, context.numerics)
             if lock is not None:
@@ -164,8 +169,11 @@ def paint_shards(
     progress.at("its first shard")
     for number, masks in prepared_shards(checked, shards, numbers, count):
         specs = checked.plan.shards[number].specs
-        announced = _announced(order.shards[number].path, shards[number], masks, progress)
-        yield number, *paint_samples(specs, announced, context, progress)
+        path = order.shards[number].path
+        partial = Staging(order.final).partial(path)
+        announced = _announced(path, shards[number], masks, progress)
+        yield number, *paint_samples(specs, announced, context, progress, partial)
+        partial.remove()  # the shard has been written
         progress.at("its next shard")
 
 
@@ -214,18 +222,29 @@ def _order(context: BuildContext, final: Path) -> Order:
     )
 
 
-def _log_plan(checked: Checked) -> None:
-    """Say what is going to be built, and what was left out of it."""
+def _log_plan(checked: Checked, processes: int) -> None:
+    """Say what is going to be built, by how many processes, and what was left out of it."""
     plan = checked.plan
     splits = ", ".join(f"{split} {count}" for split, count in plan.count("split").items())
-    total = counted_samples(plan)
+    total = counted_samples(checked)
     logger.info("%s in %s  %s", total, counted(len(plan.shards), "shard"), splits)
+    if processes > len(plan.shards):
+        logger.warning(
+            "note: %d processes for %s gain nothing, since each takes whole shards; a smaller "
+            "samples_per_shard makes more of them",
+            processes, counted(len(plan.shards), "shard"),
+        )  # fmt: skip
     for note in (*plan.notes, *checked.index.notes):
         logger.info("note: %s", note)
     for skip in checked.index.skipped:
         logger.info("left out: %s %s: %s", skip.source, skip.case_id, skip.reason)
 
 
-def counted_samples(plan: Plan) -> str:
-    """``12 samples``, or ``about 12 samples`` where slices are counted when a mask is drawn."""
-    return ("" if plan.is_exact else "about ") + counted(plan.num_samples, "sample")
+def counted_samples(checked: Checked) -> str:
+    """``12 samples``, or ``about 12 samples`` where slices are counted when a mask is drawn.
+
+    With a limit says so; slices of one mask and pairs stay whole, so there may be a few more.
+    """
+    plan, limit = checked.plan, checked.limit
+    number = ("" if plan.is_exact else "about ") + counted(plan.num_samples, "sample")
+    return number if limit is None else f"{number} (limited to the first {limit})"

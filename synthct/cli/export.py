@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from synthct.cli.common import Debug, on_terminal, reporting
+from synthct.cli.common import Debug, Quiet, reporting
 
 
 def export(
@@ -25,16 +25,14 @@ def export(
         Path | None,
         typer.Option(help="The new folder.", show_default="DATASET.KIND"),
     ] = None,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Write a finished dataset as a plain folder: NIfTI, DICOM or pictures.
-
-    Example: synthct export out/quickstart/1.0.0 --to dicom
-    """
-    with reporting(debug):
+    """Write a finished dataset as a plain folder: NIfTI, DICOM or pictures."""
+    with reporting(debug, quiet=quiet) as console:
         from synthct.publish.export.run import export as run
         from synthct.storage.files import beside
 
         folder = output or beside(dataset, to)
-        run(dataset, to, folder, progress=on_terminal())
-        typer.echo(f"{folder}")
+        run(dataset, to, folder, progress=console.progress)
+        console.result(folder)

@@ -17,8 +17,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr,
 from synthct.errors import RecipeError
 from synthct.masks import MaskKind
 from synthct.models.methods import Diffusion, Inpaint
+from synthct.recipe.kinds import is_training_recipe
 from synthct.recipe.quality import Quality
 from synthct.recipe.relabel import Relabel
+from synthct.recipe.roots import replace_roots, root_variable
 from synthct.recipe.yaml_errors import Problem, did_you_mean, nearest, path_text
 from synthct.recipe.yaml_model import (
     Document,
@@ -183,7 +185,7 @@ class Recipe(_Section):
             if section.get("repo") is not None:
                 del section["root"]
             elif "root" in section:
-                section.update(root=_variable(name))
+                section.update(root=root_variable(name))
                 del section["repo"], section["revision"]
         if (network := self.inpaint.network) is not None and network.is_folder:
             data["inpaint"]["checkpoint"] = f"./{PurePath(network.checkpoint).name}"
@@ -200,7 +202,7 @@ class Recipe(_Section):
         for name, section in data["sources"].items():
             if section.pop("repo", None) is not None:
                 del section["revision"]
-                section["root"] = _variable(name)
+                section["root"] = root_variable(name)
         text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -227,7 +229,9 @@ def load_recipe(
         ('phantoms', ['organ'])
     """
     document = read_yaml(Path(path))
-    _replace_roots(document, sources or {})
+    if is_training_recipe(document):
+        raise RecipeError(f"{path} is a training recipe; run: synthct train {path}")
+    replace_roots(document, sources or {})
     if checkpoint is not None and isinstance(document.value.get("inpaint"), dict):
         document.value["inpaint"]["checkpoint"] = str(checkpoint)
     expand_variables(document, PATH_KEYS)
@@ -249,29 +253,6 @@ def recipe_json_schema() -> dict[str, Any]:
     """The JSON Schema of recipes, for editors."""
     schema = Recipe.model_json_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
-
-
-def _replace_roots(document: Document, roots: Mapping[str, Path]) -> None:
-    """Put the roots of the command line into the document."""
-    written = document.value.get("sources")
-    sections = written if isinstance(written, dict) else {}
-    for name, root in roots.items():
-        if name not in sections:
-            hint = did_you_mean(name, list(sections))
-            raise RecipeError(f"--source {name}={root}: the recipe has no source '{name}'{hint}")
-        section = sections[name]
-        if not isinstance(section, dict) or section.keys().isdisjoint({"root", "repo"}):
-            message = f"--source {name}={root}: sources.{name} has no root that could be replaced"
-            raise document.error(("sources", name), message, at_key=True)
-        if "root" not in section:
-            section.pop("repo")
-            section.pop("revision", None)
-        section["root"] = str(root)
-
-
-def _variable(source: str) -> str:
-    """The variable for a source's root in a resolved recipe."""
-    return f"${{{source.upper().replace('-', '_')}_ROOT}}"
 
 
 def _source_problems(recipe: Recipe) -> Iterator[Problem]:

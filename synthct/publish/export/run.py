@@ -17,7 +17,7 @@ from tqdm import tqdm
 from synthct.build.documents import ATTRIBUTION, CARD, SHEET
 from synthct.dataset.integrity import check_bytes
 from synthct.dataset.lockfile import LOCK, read_lock
-from synthct.dataset.manifest import Manifest, read_manifest
+from synthct.dataset.manifest import Manifest, require_manifest
 from synthct.dataset.records import RECIPE, front_matter
 from synthct.dataset.rows import stored_rows
 from synthct.errors import ConflictError, RecipeError, VerifyError
@@ -73,10 +73,8 @@ def export(folder: Path, kind: str, output: Path, *, progress: bool = False) -> 
     """
     if kind not in FORMATS:
         raise RecipeError(f"there is no export format '{kind}'; choose one of {', '.join(FORMATS)}")
+    manifest = require_manifest(folder)
     folder, output = folder.resolve(), output.resolve()
-    manifest = read_manifest(folder)
-    if manifest is None:
-        raise VerifyError(f"{folder} is no finished dataset; give the folder of a version")
     if manifest.release.patch_id is not None:
         raise VerifyError(
             f"{folder} is a patch-only release, which holds no whole slices; run 'synthct compose' "

@@ -22,7 +22,6 @@ from synthct.publish.report.pictures import (
     MaskCrop,
     difference,
     masked,
-    outlined,
 )
 from synthct.publish.report.report_data import ANYTHING, RANKED_MEASURES, ReportData, badness
 
@@ -59,6 +58,7 @@ def render(data: ReportData, evaluation: Evaluation | None) -> str:
             "windows": _WINDOW_NAMES,
             "difference_hu": DIFFERENCE_HU,
             "orders": orders,
+            "has_originals": any(crop.original is not None for ps in data.crops for crop in ps),
             "masks": [_mask(crops) for crops in data.crops],
             "viewer": viewer.section(data.lesions),
             "measure_panels": measure_panels,
@@ -109,8 +109,8 @@ def _mask(crops: Sequence[MaskCrop]) -> dict[str, Any]:
     for number, crop in enumerate(crops):
         base = first.painted if crop.original is None else crop.original
         name = f"painted {number + 1}" if len(crops) > 1 else "painted"
-        pictures = {k: outlined(crop.painted, crop.mask, w) for k, w in WINDOWS.items()}
-        figures.append(pictured(name, pictures, crop.size_mm, _caption(crop)))
+        pictures = {k: windowed(crop.painted, w) for k, w in WINDOWS.items()}
+        figures.append(pictured(name, pictures, crop.size_mm, _caption(crop), mask=crop.mask))
         if crop.original is not None or number > 0:
             to = "to the original" if crop.original is not None else "to painted 1"
             change = difference(crop.painted, base)
