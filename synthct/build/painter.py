@@ -136,7 +136,7 @@ class _Results:
             else encode(sample, keep_original=recipe.keep_original)
         )
         if spec.is_painted:
-            broken = recipe.quality.first_broken(sample.metrics)
+            broken = self.context.standards[spec.section.name].first_broken(sample.metrics)
             if broken is not None:
                 self._reject(reject(row, broken.reason, broken.measure, broken.value))
                 return

@@ -21,6 +21,7 @@ from synthct.build.check import Checked, check
 from synthct.build.context import BuildContext, load_context, require_command
 from synthct.build.documents import recipe_schema, write_documents
 from synthct.build.draw import masks_of
+from synthct.build.grades import tell_grades
 from synthct.build.painter import MODEL_FAULT, paint_samples
 from synthct.build.progress import Progress
 from synthct.build.verify.locked import lock_of, require_locked
@@ -115,7 +116,7 @@ def build(
             context = load_context(
                 checked, lambda: group.device, cache_dir=cache_dir, relabel=relabel
             )
-            lock_content = lock_of(checked, context.numerics)
+            lock_content = lock_of(checked, context.numerics, context.limits)
             if lock is not None:
                 require_locked(lock, lock_content)
         order = _order(context, final)
@@ -129,6 +130,7 @@ def build(
 
         made = assemble(order, group, paint, document, progress=progress)
     if made is not None:
+        tell_grades(final, made, context.standards)
         _require_few(made, final)
     return final
 

@@ -301,7 +301,7 @@ def main() -> None:
     print(f"{options.dtype} on {options.device}")
     verdicts = []
     for scan in options.scan:
-        for title, ct, tasks in read_tasks(find_scan(options.data, scan), options.masks):
+        for title, ct, _, tasks in read_tasks(find_scan(options.data, scan), options.masks):
             label = tasks[0].label
             if options.no_organs and label is not None:
                 continue

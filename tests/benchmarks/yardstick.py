@@ -77,15 +77,16 @@ def find_scan(data: Path, name: str) -> Path:
     return exact[0]
 
 
-def read_tasks(folder: Path, count: int) -> Iterator[tuple[str, Volume, list[Task]]]:
-    """Name, scan and masks: whatever fits, then the scan's organ if one is known."""
+def read_tasks(folder: Path, count: int) -> Iterator[tuple[str, Volume, Region | None, list[Task]]]:
+    """Name, scan, organ and masks: of whatever fits, then of the scan's organ if one is known."""
     ct = read_ct(folder / "ct.nii.gz")
-    yield folder.name, ct, draw_tasks(ct, folder.name, count)
+    yield folder.name, ct, None, draw_tasks(ct, folder.name, count)
     if folder.name in ORGANS:
         label, files = ORGANS[folder.name]
         parts = [read_labels(folder / "segmentations" / f"{file}.nii.gz") for file in files]
         organ = np.any([part.array > 0 for part in parts], axis=0)
-        yield f"{folder.name} {label}", ct, draw_organ_tasks(ct, organ, label, folder.name, count)
+        tasks = draw_organ_tasks(ct, organ, label, folder.name, count)
+        yield f"{folder.name} {label}", ct, organ, tasks
 
 
 def ellipse(
