@@ -15,6 +15,7 @@ from synthct.cli.common import (
     Limit,
     RecipeFile,
     Sources,
+    Strict,
     on_terminal,
     reporting,
     roots_of,
@@ -62,6 +63,7 @@ def build(
             "--locked", help="Stop if an input differs from the synthct.lock beside the recipe."
         ),
     ] = False,
+    strict: Strict = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     cache_dir: CacheDir = None,
     debug: Debug = False,
@@ -76,9 +78,11 @@ def build(
 
         cache = cache_dir or default_cache_dir()
         if dry_run:
+            from synthct.build.outside_range import tell_outside_range
             from synthct.build.preview import describe
 
             checked = checking.check(loaded, cache_dir=cache, limit=limit, progress=on_terminal())
+            tell_outside_range(checked, strict=strict)
             typer.echo(printable(describe(checked)))
             return
         from synthct.recipe.relabel import parse_command
@@ -97,6 +101,7 @@ def build(
             workers=workers,
             device=device,
             relabel=command,
+            strict=strict,
             progress=on_terminal(),
         )
         if is_first():

@@ -14,6 +14,7 @@ from synthct.cli.common import (
     Limit,
     RecipeFile,
     Sources,
+    Strict,
     on_terminal,
     reporting,
     roots_of,
@@ -47,6 +48,7 @@ def check(
     ] = None,
     no_sheet: Annotated[bool, typer.Option("--no-sheet", help="Do not draw masks.")] = False,
     limit: Limit = None,
+    strict: Strict = False,
     cache_dir: CacheDir = None,
     debug: Debug = False,
 ) -> None:
@@ -56,11 +58,13 @@ def check(
 
         loaded = load_recipe(recipe, sources=roots_of(source))
         from synthct.build import check as checking
+        from synthct.build.outside_range import tell_outside_range
         from synthct.build.preview import describe, masks_preview
         from synthct.storage.defaults import default_cache_dir
 
         cache = cache_dir or default_cache_dir()
         checked = checking.check(loaded, cache_dir=cache, limit=limit, progress=on_terminal())
+        tell_outside_range(checked, strict=strict)
         typer.echo(printable(describe(checked)))
         if no_sheet:
             return

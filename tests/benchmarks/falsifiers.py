@@ -33,7 +33,7 @@ from synthct.volume.case import Case
 #: Most of them that may break texture or spectrum.
 MOST_NEIGHBOURS = 0.05
 #: Least share of falsified masks that must break a limit.
-LEAST_NOTICED = 0.95
+LEAST_NOTICED = 0.8
 #: Pixels around a mask in which its noise is altered.
 MARGIN = 24
 
