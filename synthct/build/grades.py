@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from synthct.dataset.manifest import Release, read_manifest
+from synthct.dataset.manifest import read_manifest
 from synthct.dataset.schema import measures_of
 from synthct.dataset.writer import read_shard
 from synthct.metrics.table import MEASURES
@@ -40,48 +40,53 @@ class Graded:
     strain: float
 
 
-def grade_samples(folder: Path, standards: Mapping[str, Standard]) -> list[Graded]:
-    """The painted samples of a finished dataset to which any limit applies, in order.
+def grade_samples(
+    folder: Path, shards: Iterable[str], standards: Mapping[str, Standard]
+) -> list[Graded]:
+    """The painted samples to which any limit applies, in order.
 
     Args:
         folder: The folder of the version.
+        shards: Its shards, relative to it.
         standards: By the name of the section of masks, from ``Recipe.standards``.
     """
-    manifest = read_manifest(folder)
     graded = []
-    for shard in manifest.shards if manifest else ():
+    for shard in shards:
         names = ["sample_id", "mask_name", "is_painted", *MEASURES]
-        for number, row in enumerate(read_shard(folder / shard.path, names).to_pylist()):
+        for number, row in enumerate(read_shard(folder / shard, names).to_pylist()):
             standard, measures = standards[row["mask_name"]], measures_of(row)
             strain, grade = standard.strain(measures), standard.grade(measures)
             if row["is_painted"] and strain is not None and grade is not None:
-                graded.append(Graded(row["sample_id"], shard.path, number, grade, strain))
+                graded.append(Graded(row["sample_id"], shard, number, grade, strain))
     return graded
 
 
-def count_grades(graded: list[Graded]) -> dict[Grade, int]:
-    """How many samples have which grade, from good to poor."""
-    counts = Counter(one.grade for one in graded)
-    return {grade: counts[grade] for grade in GRADES}
+def grades_in_words(grades: Iterable[Grade]) -> str:
+    """``61 good, 20 doubtful, 3 poor``; empty if there is no sample."""
+    counts = Counter(grades)
+    return ", ".join(f"{counts[grade]:,} {grade}" for grade in GRADES) if counts else ""
 
 
-def tell_grades(final: Path, release: Release, standards: Mapping[str, Standard]) -> None:
+def tell_grades(final: Path, standards: Mapping[str, Standard]) -> None:
     """Log how many samples are good, doubtful and poor; write pictures of the worst.
 
     The pictures go to ``1.0.0.worst`` beside the version.
 
     Args:
         final: The folder of the finished version.
-        release: What it is.
         standards: What its samples are judged by.
     """
-    graded = grade_samples(final, standards)
+    manifest = read_manifest(final)
+    assert manifest is not None, "the version is finished"
+    graded = grade_samples(final, [shard.path for shard in manifest.shards], standards)
     if not graded:
         return
-    counts = ", ".join(f"{number} {grade}" for grade, number in count_grades(graded).items())
+    counts = grades_in_words(one.grade for one in graded)
     learned = any(standard.is_default for standard in standards.values())
     by = "how real tissue of the hosts differs" if learned else "the recipe's limits"
-    logger.info("quality by %s: %s, %d rejected", by, counts, sum(release.rejected.values()))
+    logger.info(
+        "quality by %s: %s, %d rejected", by, counts, sum(manifest.release.rejected.values())
+    )
     worst = sorted((one for one in graded if one.grade != "good"), key=lambda one: -one.strain)
     for place in _write_pictures(final, worst[:WORST]):
         logger.info("  %s", place)

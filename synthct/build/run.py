@@ -135,7 +135,7 @@ def build(
 
         made = assemble(order, group, paint, document, progress=progress)
     if made is not None:
-        tell_grades(final, made, context.standards)
+        tell_grades(final, context.standards)
         _require_few(made, final)
     return final
 

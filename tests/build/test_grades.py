@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from evaluated import fresh, write_dataset
 
-from synthct.build.grades import count_grades, grade_samples, tell_grades
+from synthct.build.grades import grade_samples, grades_in_words, tell_grades
 from synthct.dataset.manifest import read_manifest
 from synthct.metrics.table import MEASURES
 from synthct.recipe.quality import Limits, Quality, Standard
@@ -36,8 +36,10 @@ def standards(dataset: Path) -> dict[str, Standard]:
 
 
 def test_samples_are_counted_by_grade(dataset: Path, standards: dict[str, Standard]) -> None:
-    graded = grade_samples(dataset, standards)
-    assert count_grades(graded) == {"good": 2, "doubtful": 2, "poor": 2}
+    manifest = read_manifest(dataset)
+    assert manifest is not None
+    graded = grade_samples(dataset, [shard.path for shard in manifest.shards], standards)
+    assert grades_in_words(one.grade for one in graded) == "2 good, 2 doubtful, 2 poor"
 
 
 def test_the_worst_samples_are_named_with_their_pictures(
@@ -46,7 +48,7 @@ def test_the_worst_samples_are_named_with_their_pictures(
     manifest = read_manifest(dataset)
     assert manifest is not None
     caplog.set_level(logging.INFO, "synthct")
-    tell_grades(dataset, manifest.release, standards)
+    tell_grades(dataset, standards)
     said = [record.getMessage() for record in caplog.records]
     assert "2 good, 2 doubtful, 2 poor" in said[0]
     assert [line.split()[0] for line in said[1:]] == ["poor", "poor", "doubtful", "doubtful"]
@@ -58,8 +60,6 @@ def test_the_worst_samples_are_named_with_their_pictures(
 def test_nothing_is_said_where_no_limit_applies(
     dataset: Path, standards: dict[str, Standard], caplog: pytest.LogCaptureFixture
 ) -> None:
-    manifest = read_manifest(dataset)
-    assert manifest is not None
     caplog.set_level(logging.INFO, "synthct")
-    tell_grades(dataset, manifest.release, dict.fromkeys(standards, Standard(Quality())))
+    tell_grades(dataset, dict.fromkeys(standards, Standard(Quality())))
     assert not caplog.records
