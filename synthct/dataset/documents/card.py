@@ -266,8 +266,8 @@ def _quality(summary: Summary, grades: str) -> str:
     parts = ["## How good it is", table(head, rows)]
     if grades:
         parts.append(
-            f"By limits that real tissue of the hosts keeps (`synthct.lock`): {grades}. Doubtful is "
-            "beyond two thirds of the way to a limit."
+            f"By limits that real tissue of the hosts keeps (`synthct.lock`): {grades}. Doubtful "
+            "is beyond two thirds of the way to a limit."
         )
     parts.append(f"Rejected (`rejected.parquet`): {count(rejected, 'planned sample')}.")
     if rejected:
