@@ -24,6 +24,7 @@ from synthct.storage.cache import load_arrays, save_arrays
 from synthct.storage.keys import cache_key
 from synthct.volume.case import Case
 from synthct.volume.intensity import Codec
+from synthct.volume.views import View
 
 #: Most patients to learn from, and places of real tissue of all of them together.
 PATIENTS, PLACES = 8, 128
@@ -59,12 +60,15 @@ def learn_limits(checked: Checked, *, cache_dir: Path) -> DefaultLimits:
     """
     if checked.recipe.own_limits is not None:
         return {}
-    pairs = _RealPairs(checked, cache_dir)
+    recipe, rules = checked.recipe, checked.rules
+    pairs = RealPairs(_hosts(checked), checked.label_names, recipe.view, cache_dir)
     limits = {}
-    for section in checked.recipe.masks:
+    for section in recipe.masks:
         is_new = section.label_policy() == "paint"
-        labels = section.painted_labels() or (None,)
-        found = [p for label in labels for p in pairs.of(None if is_new else label, paints=label)]
+        found: list[Pairs] = []
+        for label in section.painted_labels() or (None,):
+            codec = rules.codec(label) if rules else None
+            found += pairs.of(None if is_new else label, codec)
         limits[section.name] = limits_of(found, with_other_places=is_new)
     return limits
 
@@ -92,23 +96,34 @@ def limits_of(pairs: Sequence[Pairs], *, with_other_places: bool) -> dict[str, d
     }
 
 
-class _RealPairs:
-    """The compared real tissue of the hosts, from the cache or from their scans."""
+class RealPairs:
+    """The compared real tissue of some scans, from the cache or from the scans.
 
-    def __init__(self, checked: Checked, cache_dir: Path) -> None:
-        self._checked, self._folder = checked, cache_dir / "limits"
-        self._scans = _hosts(checked)
+    Args:
+        scans: One per patient.
+        label_names: Structure to value, dataset-wide.
+        view: The plane of the slices.
+        cache_dir: Where the pairs are kept.
+    """
+
+    def __init__(
+        self,
+        scans: Sequence[CaseEntry],
+        label_names: Mapping[str, int],
+        view: View,
+        cache_dir: Path,
+    ) -> None:
+        self._scans, self._label_names, self._view = scans, label_names, view
+        self._folder = cache_dir / "limits"
         self._last: tuple[CaseEntry, Case] | None = None
 
-    def of(self, label: str | None, *, paints: str | None) -> Iterator[Pairs]:
+    def of(self, label: str | None, codec: Codec | None) -> Iterator[Pairs]:
         """The pairs of each scan that has a label; of soft tissue for None.
 
         Args:
             label: Where to look.
-            paints: What a model would paint there, which decides its codec.
+            codec: What a model would paint in; None without one.
         """
-        rules, view = self._checked.rules, self._checked.recipe.view
-        codec = rules.codec(paints) if rules else None
         scans = [scan for scan in self._scans if label is None or label in scan.labels]
         for entry in scans:
             count = -(-PLACES // len(scans))
@@ -117,25 +132,24 @@ class _RealPairs:
             if arrays is None:
                 _log.info("comparing real %s in case %s", label or "tissue", entry.case_id)
                 case = self._read(entry)
-                arrays = {"pairs": compare_real(case, label, view, codec, count)}
+                arrays = {"pairs": compare_real(case, label, self._view, codec, count)}
                 save_arrays(path, arrays)
             yield arrays["pairs"]
 
     def _read(self, entry: CaseEntry) -> Case:
         """A scan; the last one is kept for the next label."""
         if self._last is None or self._last[0] is not entry:
-            self._last = entry, read_case(entry, self._checked.label_names)
+            self._last = entry, read_case(entry, self._label_names)
         return self._last[1]
 
     def _key(self, entry: CaseEntry, label: str | None, codec: Codec | None, count: int) -> str:
         """The key of what a scan teaches, whatever its source is called."""
-        names: Mapping[str, int] = self._checked.label_names if label else {}
         return cache_key(
             real_tissue.__name__,
             case=case_facts(replace(entry, source="", lesions={})),
-            label_names=names,
+            label_names=self._label_names if label else {},
             label=label,
-            view=self._checked.recipe.view,
+            view=self._view,
             codec=codec,
             count=count,
         )
