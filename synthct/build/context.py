@@ -87,6 +87,7 @@ def load_context(
     cache_dir: Path | None = None,
     relabel: Sequence[str] | None = None,
     limits: DefaultLimits | None = None,
+    progress: bool = False,
 ) -> BuildContext:
     """Load the model, if the recipe asks for one, and learn how real tissue looks.
 
@@ -99,6 +100,7 @@ def load_context(
         cache_dir: Where what is learnt is kept; by default the user's cache folder.
         relabel: The user's command for masks with ``label_map: relabel``.
         limits: Default limits of an earlier build; by default they are learned.
+        progress: Show a progress bar.
 
     Raises:
         RecipeError: If the recipe needs that command and there is none, or the other way about.
@@ -107,7 +109,7 @@ def load_context(
     """
     asks_for_labels = _relabel(checked, relabel)
     inpainter = _inpainter(checked, device)  # before scans are read: it may not go with the recipe
-    references = references_of(checked, cache_dir)
+    references = references_of(checked, cache_dir, progress=progress)
     for note in _unlimited(checked, references):
         logger.warning("note: %s", note)
     if limits is None:
@@ -116,7 +118,9 @@ def load_context(
     return BuildContext(checked, numerics, inpainter, references, asks_for_labels, limits)
 
 
-def references_of(checked: Checked, cache_dir: Path | None) -> References:
+def references_of(
+    checked: Checked, cache_dir: Path | None, *, progress: bool = False
+) -> References:
     """How real tissue of the labels that a recipe paints looks.
 
     Raises:
@@ -128,6 +132,7 @@ def references_of(checked: Checked, cache_dir: Path | None) -> References:
         checked.label_names,
         checked.recipe.view,
         cache_dir=cache_dir or default_cache_dir(),
+        progress=progress,
     )
 
 

@@ -29,10 +29,11 @@ from synthct.build.verify.locked import lock_of, require_locked
 from synthct.build.workers import prepared_shards
 from synthct.dataset.digest import canonical_json
 from synthct.dataset.manifest import Release
+from synthct.dataset.version import Staging
 from synthct.dataset.writer import ShardRecord, shard_name, writer_settings
 from synthct.errors import QuarantineError
 from synthct.processes.join import join_group
-from synthct.recipe.plan import Plan, SampleSpec
+from synthct.recipe.plan import SampleSpec
 from synthct.recipe.recipe import Recipe
 from synthct.storage.defaults import default_cache_dir, default_workers
 from synthct.storage.files import require_writable
@@ -119,7 +120,11 @@ def build(
             else:
                 held.enter_context(worker_lock(final))
             context = load_context(
-                checked, lambda: group.device, cache_dir=cache_dir, relabel=relabel
+                checked,
+                lambda: group.device,
+                cache_dir=cache_dir,
+                relabel=relabel,
+                progress=progress and group.is_first,
             )
             lock_content = lock_of(checked, context.numerics, context.limits)
             if lock is not None:
@@ -171,8 +176,11 @@ def paint_shards(
     progress.at("its first shard")
     for number, masks in prepared_shards(checked, shards, numbers, count):
         specs = checked.plan.shards[number].specs
-        announced = _announced(order.shards[number].path, shards[number], masks, progress)
-        yield number, *paint_samples(specs, announced, context, progress)
+        path = order.shards[number].path
+        partial = Staging(order.final).partial(path)
+        announced = _announced(path, shards[number], masks, progress)
+        yield number, *paint_samples(specs, announced, context, progress, partial)
+        partial.remove()  # the shard has been written
         progress.at("its next shard")
 
 
@@ -225,7 +233,7 @@ def _log_plan(checked: Checked) -> None:
     """Say what is going to be built, and what was left out of it."""
     plan = checked.plan
     splits = ", ".join(f"{split} {count}" for split, count in plan.count("split").items())
-    total = counted_samples(plan)
+    total = counted_samples(checked)
     logger.info("%s in %s  %s", total, counted(len(plan.shards), "shard"), splits)
     for note in (*plan.notes, *checked.index.notes):
         logger.info("note: %s", note)
@@ -233,6 +241,11 @@ def _log_plan(checked: Checked) -> None:
         logger.info("left out: %s %s: %s", skip.source, skip.case_id, skip.reason)
 
 
-def counted_samples(plan: Plan) -> str:
-    """``12 samples``, or ``about 12 samples`` where slices are counted when a mask is drawn."""
-    return ("" if plan.is_exact else "about ") + counted(plan.num_samples, "sample")
+def counted_samples(checked: Checked) -> str:
+    """``12 samples``, or ``about 12 samples`` where slices are counted when a mask is drawn.
+
+    With a limit says so; slices of one mask and pairs stay whole, so there may be a few more.
+    """
+    plan, limit = checked.plan, checked.limit
+    number = ("" if plan.is_exact else "about ") + counted(plan.num_samples, "sample")
+    return number if limit is None else f"{number} (limited to the first {limit})"

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from synthct.cli.common import Debug, on_terminal, reporting
+from synthct.cli.common import Debug, Quiet, reporting
 
 
 def export(
@@ -24,13 +24,14 @@ def export(
         Path | None,
         typer.Option(help="The new folder.", show_default="DATASET.nifti or DATASET.png"),
     ] = None,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Write a finished dataset as a plain folder, which niftifolder or imagefolder loads."""
-    with reporting(debug):
+    with reporting(debug, quiet=quiet) as console:
         from synthct.publish.export.run import export as run
         from synthct.storage.files import beside
 
         folder = output or beside(dataset, to)
-        run(dataset, to, folder, progress=on_terminal())
-        typer.echo(f"{folder}")
+        run(dataset, to, folder, progress=console.progress)
+        console.result(folder)

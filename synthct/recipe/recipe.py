@@ -234,6 +234,22 @@ class Recipe(_Section):
         return hashlib.sha256(text.encode()).hexdigest()
 
 
+#: Keys that training recipes have and recipes of datasets have not; ``training.recipe`` reads them.
+TRAINING_KEYS = frozenset({
+    "data", "from_checkpoint", "model", "noise", "optim", "presets", "revision", "sample_every",
+    "save_every", "validation",
+})  # fmt: skip
+#: Keys that both kinds of recipes have.
+SHARED_KEYS = frozenset({"description", "licence", "masks", "name", "seed", "sources"})
+
+
+def is_training_recipe(document: Document) -> bool | None:
+    """Whether it is the recipe of a checkpoint, not of a dataset; None if it could be either."""
+    for_training = len(document.value.keys() & TRAINING_KEYS)
+    for_dataset = len(document.value.keys() & (Recipe.model_fields.keys() - SHARED_KEYS))
+    return None if for_training == for_dataset else for_training > for_dataset
+
+
 def load_recipe(
     path: str | Path,
     *,
@@ -256,7 +272,9 @@ def load_recipe(
         ('phantoms', ['organ'])
     """
     document = read_yaml(Path(path))
-    _replace_roots(document, sources or {})
+    if is_training_recipe(document):
+        raise RecipeError(f"{path} is a training recipe; run: synthct train {path}")
+    replace_roots(document, sources or {})
     if checkpoint is not None and isinstance(document.value.get("inpaint"), dict):
         document.value["inpaint"]["checkpoint"] = str(checkpoint)
     expand_variables(document, PATH_KEYS)
@@ -280,8 +298,12 @@ def recipe_json_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
-def _replace_roots(document: Document, roots: Mapping[str, Path]) -> None:
-    """Put the roots of the command line into the document."""
+def replace_roots(document: Document, roots: Mapping[str, Path]) -> None:
+    """Put the roots of the command line into the document.
+
+    Raises:
+        RecipeError: If it has no such source, or one without a root.
+    """
     written = document.value.get("sources")
     sections = written if isinstance(written, dict) else {}
     for name, root in roots.items():

@@ -145,7 +145,7 @@ class _Levels:
             return "the sources against the lock", findings
         given = self.originals
         workers = default_workers() if given.workers is None else given.workers
-        references = references_of(checked, given.cache_dir)
+        references = references_of(checked, given.cache_dir, progress=given.progress)
         context = BuildContext(checked, lock.numerics, references=references)
         return title, [*check_plan(self.folder, self.manifest, context, workers)]
 

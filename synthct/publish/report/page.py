@@ -23,7 +23,6 @@ from synthct.publish.report.pictures import (
     MaskCrop,
     difference,
     masked,
-    outlined,
 )
 from synthct.publish.report.report_data import (
     ANYTHING,
@@ -66,6 +65,7 @@ def render(data: ReportData, evaluation: Evaluation | None) -> str:
             "windows": _WINDOW_NAMES,
             "difference_hu": DIFFERENCE_HU,
             "orders": orders,
+            "has_originals": any(crop.original is not None for ps in data.crops for crop in ps),
             "masks": [_mask(crops, data) for crops in data.crops],
             "viewer": viewer.section(data.lesions),
             "measure_panels": measure_panels,
@@ -118,8 +118,8 @@ def _mask(crops: Sequence[MaskCrop], data: ReportData) -> dict[str, Any]:
     for number, crop in enumerate(crops):
         base = first.painted if crop.original is None else crop.original
         name = f"painted {number + 1}" if len(crops) > 1 else "painted"
-        pictures = {k: outlined(crop.painted, crop.mask, w) for k, w in WINDOWS.items()}
-        figures.append(pictured(name, pictures, crop.size_mm, _caption(crop, data)))
+        pictures = {k: windowed(crop.painted, w) for k, w in WINDOWS.items()}
+        figures.append(pictured(name, pictures, crop.size_mm, _caption(crop, data), mask=crop.mask))
         if crop.original is not None or number > 0:
             to = "to the original" if crop.original is not None else "to painted 1"
             change = difference(crop.painted, base)

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from synthct.dataset.sample import Sample
+from synthct.dataset.tiles import windowed
 from synthct.publish.report.html import Picture, asset, pictured
 from synthct.publish.report.lesions import LEAST_SLICES, middle
-from synthct.publish.report.pictures import WINDOWS, outlined, rim
+from synthct.publish.report.pictures import WINDOWS, rim
 from synthct.publish.report.report_data import ANYTHING
 from synthct.volume import Box, Volume, nifti_bytes
 from synthct.volume.views import VIEW_AXIS
@@ -73,10 +74,10 @@ def _pictures(lesion: Sample) -> Iterator[Picture]:
     for index in np.unique(np.linspace(0, thick - 1, min(_PICTURES, thick)).round().astype(int)):
         flat = lesion.crop(Box.whole(lesion.shape).slab(axis, int(index))).pictures
         hu, mask = flat["image"], flat["mask"]
-        pictures = {key: outlined(hu, mask, window) for key, window in WINDOWS.items()}
+        pictures = {key: windowed(hu, window) for key, window in WINDOWS.items()}
         rows_mm, columns_mm = lesion.pixel_mm
         size_mm = hu.shape[0] * rows_mm, hu.shape[1] * columns_mm
-        yield pictured(f"slice {index + 1}", pictures, size_mm)
+        yield pictured(f"slice {index + 1}", pictures, size_mm, mask=mask)
 
 
 def _packed(content: bytes) -> str:
