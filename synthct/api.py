@@ -53,8 +53,8 @@ def build(recipe: Recipe | str | Path, output: str | Path = "out", **options: An
     Args:
         recipe: The recipe, or its YAML file.
         output: The dataset is written to ``output/<name>/<version>``.
-        **options: ``limit``, ``device``, ``workers``, ``lock``, ``relabel``, ``cache_dir`` and
-            ``progress``, as in ``synthct.build.run.build``.
+        **options: ``limit``, ``device``, ``workers``, ``lock``, ``relabel``, ``strict``,
+            ``cache_dir`` and ``progress``, as in ``synthct.build.run.build``.
 
     Returns:
         The folder of the version.
