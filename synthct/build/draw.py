@@ -88,6 +88,11 @@ def noise_stream(spec: SampleSpec, patch: int) -> list[str]:
     return ["noise", spec.sample_id, str(patch)]
 
 
+def grain_stream(spec: SampleSpec) -> list[str]:
+    """Name of the random stream of the grain in the paint of a sample."""
+    return ["grain", spec.sample_id]
+
+
 def draw(specs: Sequence[SampleSpec], recipe: Recipe, reader: CaseReader) -> DrawnMask:
     """Draw the 3D mask of some variants, with the first donor that can be placed, and its slices.
 

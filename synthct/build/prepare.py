@@ -42,7 +42,7 @@ class Draft:
         params: Every random decision of the mask; replaying them gives the same mask.
         mask_facts: Numbers of the mask, such as those of ``accept``.
         patches: What the model gets; none where a control paints.
-        control_facts: What a control measured for its paint.
+        paint_facts: What was measured for the paint: by a control, or for its grain.
         labelled: Boolean (I, J, K): where the painted label should be, inside of the mask and
             around it; None where the model paints whatever fits.
     """
@@ -53,7 +53,7 @@ class Draft:
     params: Mapping[str, Any]
     mask_facts: Mapping[str, Any]
     patches: tuple[Patch, ...]
-    control_facts: Mapping[str, Any]
+    paint_facts: Mapping[str, Any]
     labelled: npt.NDArray[np.bool_] | None
 
     @property
@@ -171,7 +171,7 @@ def _prepare_slice(
             params={"kind": section.kind, "region": drawn.params, **params},
             mask_facts=drawn.mask.facts,
             patches=tuple(patches),
-            control_facts=control.facts if control is not None else {},
+            paint_facts=control.facts if control is not None else {},
             labelled=labelled,
         )
         drafts.append(draft)

@@ -10,13 +10,14 @@ import numpy.typing as npt
 
 from synthct import seeds
 from synthct.build.context import BuildContext
-from synthct.build.draw import noise_stream
+from synthct.build.draw import grain_stream, noise_stream
 from synthct.build.measure import measure
 from synthct.build.prepare import Draft
 from synthct.build.provenance import provenance
 from synthct.dataset.sample import Sample
 from synthct.errors import VerifyError
 from synthct.metrics.outside import outside_max_abs_diff
+from synthct.models.grain import with_grain
 from synthct.models.patch import paste_patches
 from synthct.recipe.plan import SampleSpec
 from synthct.recipe.recipe import Recipe
@@ -42,10 +43,17 @@ def finish(
     Raises:
         VerifyError: If a voxel outside of the mask changed, which would be a bug of ours.
     """
-    sample, spec = draft.sample, draft.spec
+    sample, spec, recipe = draft.sample, draft.spec, context.checked.recipe
     original, image = sample.volume("original"), sample.image
     if spec.is_painted and draft.patches:
-        image = paste_patches(original, sample.volume("mask"), draft.patches, painted).array
+        mask = sample.volume("mask")
+        pasted = paste_patches(original, mask, draft.patches, painted)
+        network = recipe.inpaint.network
+        if network is not None and network.grain == "surroundings":
+            rng = seeds.generator(recipe.seed, *grain_stream(spec))
+            pasted, grain = with_grain(original, pasted, mask, sample.window.range_hu, rng)
+            draft = replace(draft, paint_facts={"measured_grain": grain and grain.as_json()})
+        image = pasted.array
     changed = outside_max_abs_diff(original.array, image, sample.mask)
     if changed:
         raise VerifyError(
