@@ -53,8 +53,8 @@ def build(recipe: Recipe | str | Path, output: str | Path = "out", **options: An
     Args:
         recipe: The recipe, or its YAML file.
         output: The dataset is written to ``output/<name>/<version>``.
-        **options: ``limit``, ``device``, ``workers``, ``lock``, ``relabel``, ``cache_dir`` and
-            ``progress``, as in ``synthct.build.run.build``.
+        **options: ``limit``, ``device``, ``workers``, ``lock``, ``relabel``, ``strict``,
+            ``cache_dir`` and ``progress``, as in ``synthct.build.run.build``.
 
     Returns:
         The folder of the version.
@@ -138,8 +138,9 @@ def export(dataset: str | Path, kind: str, output: str | Path | None = None) -> 
 
     Args:
         dataset: The folder of a version.
-        kind: ``nifti``: volumes that open over the host's scan; ``png``: pictures of each sample.
-        output: The new folder; by default ``1.0.0.nifti`` or ``1.0.0.png`` beside the version.
+        kind: ``nifti``: volumes that open over the host's scan; ``dicom``: these as CT series and
+            SEG; ``png``: pictures of each sample.
+        output: The new folder; by default the version with the kind, such as ``1.0.0.nifti``.
 
     Returns:
         The new folder.

@@ -166,7 +166,7 @@ class _Results:
         )
         if not spec.is_painted:
             return Made(spec.sample_id, row)
-        broken = recipe.quality.first_broken(sample.metrics)
+        broken = self.context.standards[spec.section.name].first_broken(sample.metrics)
         if broken is not None:
             rejection = reject(row, broken.reason, broken.measure, broken.value)
             return Made(spec.sample_id, rejection=rejection)

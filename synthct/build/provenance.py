@@ -23,6 +23,7 @@ from synthct.masks import MaskKind
 from synthct.recipe.plan import SampleSpec
 from synthct.recipe.recipe import Recipe
 from synthct.sources import CaseEntry
+from synthct.sources.stored import dicom_reference
 from synthct.version import __version__
 from synthct.volume import Box
 from synthct.volume.views import IGNORE, VIEW_AXIS
@@ -51,6 +52,7 @@ def provenance(draft: Draft, context: BuildContext) -> dict[str, Any]:
         "group": spec.host.patient_id,
         "host": {
             **_case_facts(spec.host),
+            **_reference(sample, spec.host),
             "orientation": "RAS",
             "slice_index": sample.facts.slice_index,
             "slice_sha256": array_digest(shown["original"]),
@@ -172,6 +174,13 @@ def _box(sample: Sample) -> list[list[int]]:
     assert box is not None, "a mask has voxels"
     box = box.slab(VIEW_AXIS[sample.view], sample.facts.slice_index)
     return [list(box.start_ijk), list(box.stop_ijk)]
+
+
+def _reference(sample: Sample, host: CaseEntry) -> dict[str, Any]:
+    """What the slice is in DICOM, if its source tells."""
+    axis, index = VIEW_AXIS[sample.view], sample.facts.slice_index
+    reference = dicom_reference(host.image, axis, index)
+    return {} if reference is None else {"dicom": reference}
 
 
 def _case_facts(entry: CaseEntry) -> dict[str, Any]:

@@ -21,6 +21,8 @@ from synthct.build.check import Checked, check
 from synthct.build.context import BuildContext, load_context, require_command
 from synthct.build.documents import recipe_schema, write_documents
 from synthct.build.draw import masks_of
+from synthct.build.grades import tell_grades
+from synthct.build.outside_range import tell_outside_range
 from synthct.build.painter import MODEL_FAULT, paint_samples
 from synthct.build.progress import Progress
 from synthct.build.verify.locked import lock_of, require_locked
@@ -66,6 +68,7 @@ def build(
     workers: int | None = None,
     device: str | None = None,
     relabel: Sequence[str] | None = None,
+    strict: bool = False,
     progress: bool = False,
 ) -> Path:
     """Build a dataset; run again to go on where an earlier run stopped.
@@ -83,6 +86,7 @@ def build(
             there is one. Of several GPUs, each process takes its own.
         relabel: Your command that labels painted pictures, see ``relabel.parse_command``; for
             recipes with ``label_map: relabel``. No recipe can say it.
+        strict: Refuse what lies outside the checkpoint's range instead of warning.
         progress: Show progress bars.
 
     Returns:
@@ -109,6 +113,8 @@ def build(
             if (release := find_finished(final, checked.work_id, group)) is not None:
                 _require_few(release, final)
                 return final
+            if group.is_first or strict:
+                tell_outside_range(checked, strict=strict)
             if group.is_first:
                 _log_plan(checked, group.size)
             else:
@@ -120,7 +126,7 @@ def build(
                 relabel=relabel,
                 progress=progress and group.is_first,
             )
-            lock_content = lock_of(checked, context.numerics)
+            lock_content = lock_of(checked, context.numerics, context.limits)
             if lock is not None:
                 require_locked(lock, lock_content)
         order = _order(context, final)
@@ -134,6 +140,7 @@ def build(
 
         made = assemble(order, group, paint, document, progress=progress)
     if made is not None:
+        tell_grades(final, context.standards)
         _require_few(made, final)
     return final
 

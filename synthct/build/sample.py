@@ -24,6 +24,9 @@ from synthct.recipe.recipe import Recipe
 
 FloatArray = npt.NDArray[np.float32]
 
+#: The key of a provenance for what was measured of the grain around the mask and of the paint.
+MEASURED_GRAIN = "measured_grain"
+
 
 def finish(
     draft: Draft,
@@ -52,7 +55,7 @@ def finish(
         if network is not None and network.grain == "surroundings":
             rng = seeds.generator(recipe.seed, *grain_stream(spec))
             pasted, grain = with_grain(original, pasted, mask, sample.window.range_hu, rng)
-            draft = replace(draft, paint_facts={"measured_grain": grain and grain.as_json()})
+            draft = replace(draft, paint_facts={MEASURED_GRAIN: grain and grain.as_json()})
         image = pasted.array
     changed = outside_max_abs_diff(original.array, image, sample.mask)
     if changed:

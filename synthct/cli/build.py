@@ -17,6 +17,7 @@ from synthct.cli.common import (
     Quiet,
     RecipeFile,
     Sources,
+    Strict,
     report_error,
     reporting,
     roots_of,
@@ -63,6 +64,7 @@ def build(
             "--locked", help="Stop if an input differs from the synthct.lock beside the recipe."
         ),
     ] = False,
+    strict: Strict = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     cache_dir: CacheDir = None,
     as_json: AsJson = False,
@@ -79,11 +81,13 @@ def build(
 
         cache = cache_dir or default_cache_dir()
         if dry_run:
+            from synthct.build.outside_range import tell_outside_range
             from synthct.build.preview import describe, facts_of
 
             checked = checking.check(
                 loaded, cache_dir=cache, limit=limit, progress=console.progress
             )
+            tell_outside_range(checked, strict=strict)
             facts = facts_of(checked)
             console.say(describe(checked, facts))
             console.report(**facts)
@@ -107,6 +111,7 @@ def build(
             workers=workers,
             device=device,
             relabel=command,
+            strict=strict,
             progress=console.progress,
         )
         if is_first():

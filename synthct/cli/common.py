@@ -50,6 +50,9 @@ Device = Annotated[
         help="Where networks run: cpu, cuda, mps, ...", show_default="a GPU if there is one"
     ),
 ]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Refuse what lies outside the checkpoint's range.")
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback with every error.")]
 Quiet = Annotated[
     bool,

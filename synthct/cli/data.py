@@ -17,6 +17,7 @@ from synthct.cli.common import (
     Quiet,
     RecipeFile,
     Sources,
+    Strict,
     reporting,
     roots_of,
 )
@@ -49,6 +50,7 @@ def check(
     ] = None,
     no_sheet: Annotated[bool, typer.Option("--no-sheet", help="Do not draw masks.")] = False,
     limit: Limit = None,
+    strict: Strict = False,
     preset: Annotated[
         str | None, typer.Option(help="One of a training recipe's presets, such as small.")
     ] = None,
@@ -73,11 +75,13 @@ def check(
             raise RecipeError(f"--preset {preset}: only training recipes have presets")
         loaded = load_recipe(recipe, sources=roots_of(source))
         from synthct.build import check as checking
+        from synthct.build.outside_range import tell_outside_range
         from synthct.build.preview import describe, facts_of, masks_preview
         from synthct.storage.defaults import default_cache_dir
 
         cache = cache_dir or default_cache_dir()
         checked = checking.check(loaded, cache_dir=cache, limit=limit, progress=console.progress)
+        tell_outside_range(checked, strict=strict)
         facts = facts_of(checked)
         console.say(describe(checked, facts))
         if no_sheet:

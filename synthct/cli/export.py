@@ -15,19 +15,20 @@ def export(
     to: Annotated[
         str,
         typer.Option(
-            help="nifti: volumes that open over the host's scan. png: pictures.",
+            help="nifti: volumes that open over the host's scan. dicom: these as CT series and "
+            "SEG. png: pictures.",
             metavar="KIND",
             show_default=False,
         ),
     ],
     output: Annotated[
         Path | None,
-        typer.Option(help="The new folder.", show_default="DATASET.nifti or DATASET.png"),
+        typer.Option(help="The new folder.", show_default="DATASET.KIND"),
     ] = None,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Write a finished dataset as a plain folder, which niftifolder or imagefolder loads."""
+    """Write a finished dataset as a plain folder: NIfTI, DICOM or pictures."""
     with reporting(debug, quiet=quiet) as console:
         from synthct.publish.export.run import export as run
         from synthct.storage.files import beside

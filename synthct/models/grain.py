@@ -135,8 +135,8 @@ def match_grain(
     """
     from scipy import fft, ndimage
 
-    # Rounded, since files store affines as float32: a whole number of voxels must stay one.
-    voxel = np.round(np.asarray(spacing_mm) / min(spacing_mm), 4)
+    # Rounded, since files keep affines in float32: equal distances are to stay equal.
+    voxel = np.round(np.asarray(spacing_mm) / min(spacing_mm), 3)
     crop = _around(mask, np.ceil(MARGIN / voxel).astype(int))
     inside = mask[crop]
     scan, paint = original[crop].astype(np.float32), painted[crop].astype(np.float32)

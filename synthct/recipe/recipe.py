@@ -18,7 +18,7 @@ from synthct.errors import RecipeError
 from synthct.masks import MaskKind
 from synthct.models.methods import Diffusion, Inpaint
 from synthct.recipe.kinds import is_training_recipe
-from synthct.recipe.quality import Quality
+from synthct.recipe.quality import Quality, Standard
 from synthct.recipe.relabel import Relabel
 from synthct.recipe.roots import replace_roots, root_variable
 from synthct.recipe.yaml_errors import Problem, did_you_mean, nearest, path_text
@@ -99,7 +99,8 @@ class Recipe(_Section):
         variants: Number of different paintings of each mask.
         relabel: Labels from the user's program (``--relabel``), for masks with
             ``label_map: relabel``.
-        quality: Limits on the measures of a sample; samples that break one are rejected.
+        quality: Limits on the measures of a sample; samples that break one are rejected. By
+            default those that real tissue of the hosts keeps; ``none`` for no limits.
         splits: Share of the patients in each split; host and donor of a sample are in the same.
         keep_original: Whether rows also hold the original slice.
         release: ``full`` writes whole slices; ``patch`` only generated voxels and nothing of the
@@ -120,7 +121,7 @@ class Recipe(_Section):
     inpaint: Inpaint = Diffusion()
     variants: Annotated[int, Field(ge=1, le=10_000)] = 1
     relabel: Relabel | None = None
-    quality: Quality = Quality()
+    quality: Quality | Literal["none"] = Quality()
     splits: Splits = Splits(train=0.8, validation=0.1, test=0.1)
     keep_original: bool = False
     release: Literal["full", "patch"] = "full"
@@ -163,6 +164,34 @@ class Recipe(_Section):
         """Every label that some section requires or can use, in hosts or donors, in order."""
         labels = [label for section in self.masks for label in section.all_labels()]
         return tuple(dict.fromkeys([*labels, *(self.relabel.labels if self.relabel else ())]))
+
+    @property
+    def own_limits(self) -> Quality | None:
+        """The limits that the recipe sets; None if it leaves them to the default ones."""
+        if self.quality == "none":
+            return Quality()
+        return self.quality if self.quality.limits else None
+
+    def standards(self, learned: Mapping[str, Mapping[str, Any]]) -> dict[str, Standard]:
+        """What samples are judged by, by the name of their section of masks.
+
+        Default limits reject only what a network painted, and no pairs: arms that are compared
+        keep equal masks.
+
+        Args:
+            learned: Default limits by section and measure, as in the lock; may be empty.
+        """
+        own = self.own_limits
+        if own is not None:
+            return {section.name: Standard(own) for section in self.masks}
+        return {
+            section.name: Standard(
+                Quality.model_validate(learned.get(section.name, {})),
+                is_default=True,
+                rejects=self.inpaint.network is not None and not section.pair,
+            )
+            for section in self.masks
+        }
 
     def donor_lesions(self) -> dict[str, tuple[tuple[str, str], ...]]:
         """For each donor source, the (lesion label, organ) pairs that masks take from it."""

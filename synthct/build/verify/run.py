@@ -159,6 +159,7 @@ class _Levels:
             partial(_device, given.device, lock),
             cache_dir=given.cache_dir,
             relabel=given.relabel,
+            limits=lock.limits,
         )
         groups = choose(checked, given.samples, given.seed)
         results = list(check_paint(self.folder, self.manifest, lock, context, groups))
