@@ -115,19 +115,19 @@ def test_a_window_scales_and_names_are_chosen(dataset: DatasetDict) -> None:
 
 @pytest.mark.skipif(find_spec("monai") is None, reason="MONAI is not installed")
 def test_dictionary_transforms_of_monai_take_it(dataset: DatasetDict) -> None:
-    from monai.data import DataLoader as Loader
-    from monai.data import Dataset
-    from monai.transforms import Compose, RandFlipd, ScaleIntensityRanged
+    import monai
 
+    data: Any = monai.data
+    transforms: Any = monai.transforms
     keys = {"image": "image", "label": "label_map", "affine": "affine"}
     rows = dataset["train"].with_transform(Tensors(keys, size=32))
-    steps = Compose(
+    steps = transforms.Compose(
         [
-            ScaleIntensityRanged("image", -150, 250, -1, 1, clip=True),
-            RandFlipd(["image", "label"], prob=1.0, spatial_axis=0),
+            transforms.ScaleIntensityRanged("image", -150, 250, -1, 1, clip=True),
+            transforms.RandFlipd(["image", "label"], prob=1.0, spatial_axis=0),
         ]
     )
-    batch = next(iter(Loader(Dataset(rows, steps), batch_size=2)))
+    batch = next(iter(data.DataLoader(data.Dataset(rows, steps), batch_size=2)))
     assert batch["image"].shape == batch["label"].shape == (2, 1, 32, 32)
 
 

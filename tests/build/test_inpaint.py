@@ -10,9 +10,8 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-from click.testing import Result
 from conftest import KITS_AXES, make_tiny_case, oblique_affine
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from synthct.cli import app
 from synthct.volume import Volume, restore_orientation, write_volume

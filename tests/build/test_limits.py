@@ -175,7 +175,7 @@ def test_pairs_are_kept_and_what_was_rejected_is_verified(
     roots = {name: folder / "data" / name for name in ("hosts", "donors")}
     originals = Originals(
         sources=roots,
-        checkpoint=Path(recipe.inpaint.checkpoint),  # type: ignore[union-attr]
+        checkpoint=Path(recipe.inpaint.checkpoint),
         cache_dir=folder / "cache",
         workers=0,
     )

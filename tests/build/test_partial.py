@@ -201,7 +201,7 @@ def test_every_cut_leaves_the_samples_before_it(tmp_path: Path) -> None:
     assert [made[f"s{n}"].row for n in range(3)] == rows
     assert str(made["s0"].row["y"]) == "-0.0"  # type: ignore[index]
     assert made["s3"].rejection == Rejection("s3", "seam", "seam_ratio", 2.5)
-    assert made["s2"].inside.tolist() == [2, -2]  # type: ignore[union-attr]
+    assert made["s2"].inside.tolist() == [2, -2]
     partial.remove()
     assert not path.exists()
 

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import Result
 from tiny_recipe import write_data, write_recipe
 from typer.core import TyperGroup
 from typer.main import get_command
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from synthct.cli import COMMANDS, app
 from synthct.storage.cache import PARTS

@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import Result
 from conftest import make_tiny_case
 from tiny_recipe import SECTIONS, tiny_recipe, write_data
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from synthct.build.run import build
 from synthct.cli import app

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import Result
 from conftest import make_tiny_case, write_kits
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from synthct.cli import app
 from synthct.recipe.recipe import load_recipe

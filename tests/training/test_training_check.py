@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import Result
 from training_recipes import tiny_fields
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from synthct.cli import app
 from synthct.recipe.kinds import DATASET_KEYS, TRAINING_KEYS
@@ -53,7 +52,7 @@ def test_a_training_recipe_is_checked(run: Run, tmp_path: Path, kits_root: Path)
 def test_what_training_would_stumble_over_is_told(
     run: Run, tmp_path: Path, kits_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    masks = [{"name": "livers", "kind": "organ", "label": "liver"}]
+    masks: list[dict[str, Any]] = [{"name": "livers", "kind": "organ", "label": "liver"}]
     result = run("check", write(tmp_path / "a.yaml", tiny_fields(kits_root, masks=masks)))
     assert result.exit_code in (2, 3)
     assert "liver" in result.stderr
