@@ -25,10 +25,11 @@ from synthct.models.patch import PatchRules
 from synthct.recipe.checkpoint_settings import setting_problems
 from synthct.recipe.plan import Plan, plan_samples
 from synthct.recipe.recipe import Recipe
+from synthct.recipe.volumes import host_problem
 from synthct.sources import Index, download, index_sources, label_table
 from synthct.version import __version__
 from synthct.volume import is_sheared
-from synthct.volume.views import VIEW_AXIS
+from synthct.volume.views import VIEW_AXIS, plane_of
 
 logger = logging.getLogger(__name__)
 
@@ -240,15 +241,18 @@ def _check_planes(recipe: Recipe, plan: Plan) -> None:
     """That the slices have right angles: models and measures know a spacing of two axes only.
 
     Raises:
-        RecipeError: If a host is sheared within the slices of the view.
+        RecipeError: If a host is sheared within the slices of the view, or is no volume.
     """
-    axis = VIEW_AXIS[recipe.view]
     for host in {spec.host.case_id: spec.host for spec in plan.specs}.values():
+        plane = plane_of(recipe.view, host.spacing_mm)
+        axis = VIEW_AXIS[plane]
+        if problem := host_problem(recipe, host):
+            raise recipe.error(("view",), problem)
         if is_sheared(np.delete(host.affine[:3, :3], axis, axis=1)):
             raise recipe.error(
                 ("view",),
                 f"case {host.case_id} of source '{host.source}' is sheared (tilted gantry), so its "
-                f"{recipe.view} slices have no right angles and lengths in them would be wrong; "
+                f"{plane} slices have no right angles and lengths in them would be wrong; "
                 "use another view, exclude the case, or resample it to a grid of right angles",
             )
 

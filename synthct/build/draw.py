@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from synthct import seeds
+from synthct.dataset.sample import Sample
 from synthct.errors import MaskError
 from synthct.masks import MaskKind
 from synthct.masks.base import Mask, Params
@@ -18,7 +19,9 @@ from synthct.masks.slicing import draw_slices
 from synthct.recipe.plan import SampleSpec
 from synthct.recipe.recipe import Recipe
 from synthct.sources import CaseEntry, read_case
+from synthct.volume import Box
 from synthct.volume.case import Case
+from synthct.volume.grid import start_within
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +79,13 @@ class CaseReader:
 def masks_of(specs: Sequence[SampleSpec]) -> list[tuple[SampleSpec, ...]]:
     """The planned samples by 3D mask: those that differ in the variant only."""
     return [tuple(group) for _, group in groupby(specs, key=lambda spec: spec.lesion_id)]
+
+
+def shown_of(sample: Sample, host: CaseEntry) -> Box:
+    """What a sample shows of its host, in voxels of the canonical scan."""
+    start = start_within(sample.shape, sample.affine, host.shape, host.affine)
+    assert start is not None, "a sample is a part of its host"
+    return Box((0, 0, 0), sample.shape).shift(start)
 
 
 def mask_stream(spec: SampleSpec) -> list[str]:

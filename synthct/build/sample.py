@@ -45,7 +45,7 @@ def finish(
     sample, spec = draft.sample, draft.spec
     original, image = sample.volume("original"), sample.image
     if spec.is_painted and draft.patches:
-        image = paste_patches(original, sample.volume("mask"), draft.patches, painted).array
+        image = _pasted(draft, painted)
     changed = outside_max_abs_diff(original.array, image, sample.mask)
     if changed:
         raise VerifyError(
@@ -61,6 +61,16 @@ def finish(
     reference = context.references.of(sample.facts.label, spec.host.patient_id)
     sample = replace(sample, metrics=measure(replace(draft, sample=sample), reference, earlier))
     return replace(sample, provenance=provenance(replace(draft, sample=sample), context))
+
+
+def _pasted(draft: Draft, painted: Sequence[FloatArray]) -> npt.NDArray[np.int16]:
+    """What a sample shows, with the paint in it."""
+    sample, original = draft.sample, draft.sample.volume("original")
+    if draft.stack is None:
+        return paste_patches(original, sample.volume("mask"), draft.patches, painted).array
+    image: npt.NDArray[np.int16] = original.array.copy()
+    image[sample.mask] = draft.stack.painted_hu(painted)
+    return image
 
 
 def noise_seed(recipe: Recipe, spec: SampleSpec, patch: int) -> int:

@@ -20,7 +20,7 @@ from synthct.training.plan import HostJob, can_donate
 from synthct.training.recipe import TrainingRecipe
 from synthct.volume import HU_MAX, HU_MIN, Volume
 from synthct.volume.case import Case
-from synthct.volume.views import VIEW_AXIS, View
+from synthct.volume.views import VIEW_AXIS, Plane
 
 #: Attempts per mask that has no legal place or cannot be cut, before it is left out.
 TRIES = 10
@@ -45,7 +45,7 @@ class MaskedSlice:
     plane: Volume
     region: Volume
     label: str | None
-    view: View
+    view: Plane
     patches: tuple[Patch, ...]
 
 
@@ -160,8 +160,8 @@ def jitter_attenuation(plane: Volume, jitter: float, rng: np.random.Generator) -
 
 
 def _draw_view(
-    views: Mapping[View, float], ct: Volume, rules: PatchRules, rng: np.random.Generator
-) -> View:
+    views: Mapping[Plane, float], ct: Volume, rules: PatchRules, rng: np.random.Generator
+) -> Plane:
     """Draw a view by weight; axial if the drawn one would need resampling."""
     names = list(views)
     weights = np.array([views[name] for name in names])

@@ -14,7 +14,6 @@ from synthct.publish.export.export_format import (
     file_columns,
     file_stem,
     files_of,
-    flat_schema,
 )
 
 #: Further columns; the provenance is JSON text.
@@ -42,13 +41,13 @@ millimetres; HU are `np.asarray(sample["image"]).astype(np.int16) - 1024`. The p
         "preview": "8-bit, windowed, with the mask outlined: for viewing only",
     }
 
-    def record_schema(self, keep_original: bool) -> pa.Schema:
+    def record_schema(self, keep_original: bool, flat: pa.Schema) -> pa.Schema:
         """The columns of ``metadata.parquet``."""
-        return pa.schema([*file_columns(self, keep_original), *flat_schema(), *_MORE])
+        return pa.schema([*file_columns(self, keep_original), *flat, *_MORE])
 
-    def sample_schema(self, keep_original: bool) -> pa.Schema:
+    def sample_schema(self, keep_original: bool, flat: pa.Schema) -> pa.Schema:
         """The columns of ``samples.csv``."""
-        return pa.schema([*file_columns(self, keep_original), *flat_schema()])
+        return pa.schema([*file_columns(self, keep_original), *flat])
 
     def write(self, rows: Iterable[Columns], folder: Path, start: int) -> Iterator[Item]:
         """Write the files of some rows; see ``ExportFormat.write``."""

@@ -20,6 +20,7 @@ from synthct.dataset.lockfile import LOCK, read_lock
 from synthct.dataset.manifest import Manifest, read_manifest
 from synthct.dataset.records import RECIPE, front_matter
 from synthct.dataset.rows import stored_rows
+from synthct.dataset.schema import flat_schema, is_of_volumes
 from synthct.errors import ConflictError, RecipeError, VerifyError
 from synthct.publish.export.export_format import Columns, ExportFormat
 from synthct.publish.export.page import page
@@ -77,6 +78,10 @@ def export(folder: Path, kind: str, output: Path, *, progress: bool = False) -> 
             "on it with your copy of the scans, and export what that makes"
         )
     _require_free(output, folder)
+    if kind == "png" and any(
+        is_of_volumes(pq.read_schema(folder / shard.path)) for shard in manifest.shards
+    ):
+        raise RecipeError(f"{folder} holds volumes, which are no pictures; export with --to nifti")
     if findings := check_bytes(folder, manifest):
         listed = "\n".join(f"  {finding}" for finding in findings)
         raise VerifyError(f"{folder} is damaged; download or build it again\n{listed}")
@@ -108,10 +113,10 @@ def _require_free(output: Path, folder: Path) -> None:
 def _write(folder: Path, manifest: Manifest, fmt: ExportFormat, tree: Path, progress: bool) -> None:
     """Write all files of an export."""
     tree.mkdir()
-    keep_original = all(
-        "original" in pq.read_schema(folder / shard.path).names for shard in manifest.shards
-    )
-    records, samples = fmt.record_schema(keep_original), fmt.sample_schema(keep_original)
+    schemas = [pq.read_schema(folder / shard.path) for shard in manifest.shards]
+    keep_original = all("original" in schema.names for schema in schemas)
+    flat = flat_schema(volume=any(map(is_of_volumes, schemas)))
+    records, samples = (of(keep_original, flat) for of in (fmt.record_schema, fmt.sample_schema))
     samples = samples.insert(0, pa.field("split", pa.string()))
     hidden = None if progress else True
     with (

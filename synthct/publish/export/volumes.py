@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from synthct.dataset.stack import neighbours, stack
-from synthct.publish.export.export_format import Columns, Item, file_columns, file_stem, flat_schema
+from synthct.publish.export.export_format import Columns, Item, file_columns, file_stem
 from synthct.volume import Volume, nifti_bytes
 
 #: Columns that are equal for all slices of a volume; the others are lists in the metadata.
@@ -25,14 +25,14 @@ _SHARED = (
 
 
 class Volumes:
-    """A folder for ``niftifolder``: a row is a volume of one or more samples."""
+    """A folder for ``niftifolder``: a row is a volume, of one or more slices."""
 
     loader: ClassVar = "niftifolder"
     suffix: ClassVar = "nii.gz"
     readme_text: ClassVar = """\
 For each painting of a lesion, neighbouring slices form one volume, with the width of the host's
-slices. It opens at its place in the host's scan. Columns that differ between its slices are lists,
-in the order of the slices."""
+slices; a sample that is a volume stays as it is. It opens at its place in the host's scan. Columns
+that differ between its slices are lists, in the order of the slices."""
     files: ClassVar[Mapping[str, str]] = {
         "image": "int16; HU",
         "mask": "uint8; 1 where painted, else 0",
@@ -40,18 +40,18 @@ in the order of the slices."""
         "original": "int16; HU of the host before painting",
     }
 
-    def record_schema(self, keep_original: bool) -> pa.Schema:
+    def record_schema(self, keep_original: bool, flat: pa.Schema) -> pa.Schema:
         """The columns of ``metadata.parquet``."""
-        flat = dict(flat_schema())
-        shared = [(name, flat.pop(name)) for name in _SHARED]
-        of_slices = [*flat.items(), ("provenance", pa.string())]
+        types = {field.name: field.type for field in flat}
+        shared = [(name, types.pop(name)) for name in _SHARED]
+        of_slices = [*types.items(), ("provenance", pa.string())]
         lists = [(name, pa.list_(type_)) for name, type_ in of_slices]
         return pa.schema([*file_columns(self, keep_original), *shared, *lists])
 
-    def sample_schema(self, keep_original: bool) -> pa.Schema:
+    def sample_schema(self, keep_original: bool, flat: pa.Schema) -> pa.Schema:
         """The columns of ``samples.csv``; ``slice`` counts from 0 along the volume's axis."""
         files = file_columns(self, keep_original)
-        return pa.schema([*files, ("slice", pa.int32()), *flat_schema()])
+        return pa.schema([*files, ("slice", pa.int32()), *flat])
 
     def write(self, rows: Iterable[Columns], folder: Path, start: int) -> Iterator[Item]:
         """Write the files of some rows; see ``ExportFormat.write``."""

@@ -11,7 +11,7 @@ from synthct.dataset.sample import Sample
 from synthct.dataset.stack import neighbours, stack
 from synthct.publish.report.pictures import CONTEXT, around
 from synthct.volume import Box, Index3, Volume
-from synthct.volume.views import VIEW_AXIS, View
+from synthct.volume.views import VIEW_AXIS, Plane
 
 #: Least number of slices of a lesion for the viewer, and most lesions on a page.
 LEAST_SLICES, MOST = 3, 6
@@ -47,10 +47,10 @@ def stack_lesion(rows: Sequence[Mapping[str, Any]]) -> Sample:
         VerifyError: If one is damaged, or their grids differ.
     """
     whole = stack(sorted(rows, key=lambda row: int(row["slice_index"])))
-    return whole.crop(_surroundings(whole.volume("mask"), whole.view))
+    return whole.crop(_surroundings(whole.volume("mask"), whole.plane))
 
 
-def _surroundings(mask: Volume, view: View) -> Box:
+def _surroundings(mask: Volume, view: Plane) -> Box:
     """A box around a mask, square in the plane of the view, within the slices."""
     tight = Box.around(mask.array) or Box.whole(mask.shape)
     across = [axis for axis in range(3) if axis != VIEW_AXIS[view]]
@@ -68,7 +68,7 @@ def _surroundings(mask: Volume, view: View) -> Box:
 
 def middle(lesion: Sample) -> Index3:
     """The voxel to show first: the median of the mask in its largest slice."""
-    axis = VIEW_AXIS[lesion.view]
+    axis = VIEW_AXIS[lesion.plane]
     across = tuple(n for n in range(3) if n != axis)
     index = int(np.argmax(np.count_nonzero(lesion.mask, axis=across)))
     inside = np.argwhere(lesion.volume("mask").slab(axis, index).array)

@@ -49,8 +49,8 @@ def section(lesions: Sequence[Sample]) -> dict[str, Any] | None:
 
 
 def _lesion(lesion: Sample) -> dict[str, Any]:
-    axis, image = VIEW_AXIS[lesion.view], lesion.volume("image")
-    geometry = {"view": lesion.view, "start": middle(lesion), "slices": lesion.shape}
+    axis, image = VIEW_AXIS[lesion.plane], lesion.volume("image")
+    geometry = {"view": lesion.plane, "start": middle(lesion), "slices": lesion.shape}
     outline = Volume(rim(lesion.mask, axis), lesion.affine)
     return {
         "geometry": json.dumps(geometry),
@@ -59,7 +59,7 @@ def _lesion(lesion: Sample) -> dict[str, Any]:
         "slices": lesion.shape[axis],
         "spacing": f"{image.spacing_mm[axis]:.3g}",
         "variant": (lesion.facts.variant or 0) + 1,
-        "view": lesion.view,
+        "view": lesion.plane,
         "pictures": list(_pictures(lesion)),
         "image": _packed(nifti_bytes(image, compress=False)),
         "rim": _packed(nifti_bytes(outline, compress=False)),
@@ -68,7 +68,7 @@ def _lesion(lesion: Sample) -> dict[str, Any]:
 
 def _pictures(lesion: Sample) -> Iterator[Picture]:
     """Some slices of a lesion, evenly spaced from the first to the last."""
-    axis = VIEW_AXIS[lesion.view]
+    axis = VIEW_AXIS[lesion.plane]
     thick = lesion.shape[axis]
     for index in np.unique(np.linspace(0, thick - 1, min(_PICTURES, thick)).round().astype(int)):
         flat = lesion.crop(Box.whole(lesion.shape).slab(axis, int(index))).pictures
