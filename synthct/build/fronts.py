@@ -98,7 +98,7 @@ class Stack:
         """
         axis = VIEW_AXIS[self.plane]
         here = Volume(hu, self.hu.affine).slab(axis, index), self.region.slab(axis, index)
-        if not getattr(rules, "neighbours", 0):
+        if not rules.neighbours:
             return cut_patches(*here, self.label, rules)
         beside = [
             np.where(todo.take(n, axis), np.nan, hu.take(n, axis)).astype(np.float32)

@@ -68,7 +68,7 @@ class PaletteUNet(ModelMixin, ConfigMixin):
         config = self.config  # with defaults
         levels = len(config.block_out_channels)
         self.unet = UNet2DModel(
-            in_channels=3 * config.fold**2,
+            in_channels=(3 + config.neighbours) * config.fold**2,
             out_channels=config.fold**2,
             down_block_types=("DownBlock2D",) * levels,
             up_block_types=("UpBlock2D",) * levels,
@@ -86,6 +86,7 @@ class PaletteUNet(ModelMixin, ConfigMixin):
         nn.init.zeros_(self.label_embedding.weight)
         self.fold = config.fold
         self.residual_scale = config.residual_scale
+        self.neighbours = config.neighbours
         self.noise_embedding = config.noise_embedding
         self.trained_steps = config.trained_steps
         self.clip_denoised = config.clip_denoised
@@ -93,7 +94,7 @@ class PaletteUNet(ModelMixin, ConfigMixin):
 
     def forward(
         self, noisy: Tensor, position: Tensor, masked: Tensor, mask: Tensor, label: Tensor,
-        spacing_mm: Tensor,
+        spacing_mm: Tensor, neighbours: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
         """Predict noise, velocity or image, as the scheduler's ``prediction_type`` says.
 
@@ -105,11 +106,16 @@ class PaletteUNet(ModelMixin, ConfigMixin):
             label: (B,) int64; 0 for whatever fits, n + 1 for ``labels[n]``, ``null_label`` for
                 no label given.
             spacing_mm: (B, 2); pixel size along rows and columns.
+            neighbours: (B, 2, H, W), from ``neighbour_channels``; None tells nothing of them.
 
         Returns:
             (B, 1, H, W); meaningful inside the mask only.
         """
-        x = torch.cat([noisy, masked, mask], dim=1)
+        inputs = [noisy, masked, mask]
+        if self.neighbours:
+            told = mask.new_zeros(()).expand(len(mask), self.neighbours, *mask.shape[2:])
+            inputs.append(told if neighbours is None else neighbours)
+        x = torch.cat(inputs, dim=1)
         x = nn.functional.pixel_unshuffle(x, self.fold)
         relative = torch.log(spacing_mm / REFERENCE_SPACING_MM)
         condition = self.label_embedding(label) + self.spacing_embedding(relative)
@@ -134,6 +140,23 @@ class PaletteUNet(ModelMixin, ConfigMixin):
         if self.residual_scale is None:
             return image
         return (image - surroundings) * self.residual_scale
+
+    def neighbour_channels(self, neighbours: Tensor | None, surroundings: Tensor) -> Tensor | None:
+        """What the network is told of the slices before and after.
+
+        With ``residual_scale`` their difference from ``surroundings``, scaled like what is
+        diffused, so that 0 says nothing.
+
+        Args:
+            neighbours: (B, 2, H, W) in -1..1; NaN where nothing is known.
+            surroundings: (B, 1, H, W), of the slice between them.
+
+        Returns:
+            (B, 2, H, W), 0 where nothing is known; None if there are none or it takes none.
+        """
+        if not self.neighbours or neighbours is None:
+            return None
+        return self.to_diffused(neighbours, surroundings).nan_to_num(nan=0.0)
 
     def from_diffused(self, diffused: Tensor, surroundings: Tensor) -> Tensor:
         """The inverse of ``to_diffused``, clipped to -1..1."""
@@ -209,6 +232,7 @@ class PaletteInpaintPipeline(DiffusionPipeline):
         num_inference_steps: int = 20,
         strength: float = 1.0,
         guidance_scale: float = 1.0,
+        neighbours: Tensor | None = None,
     ) -> Tensor:
         """Paint a batch.
 
@@ -225,6 +249,8 @@ class PaletteInpaintPipeline(DiffusionPipeline):
                 unless the network was trained for few steps.
             guidance_scale: Classifier-free guidance towards the label (Ho and Salimans,
                 "Classifier-free diffusion guidance", 2022); 1 for none, else two passes per step.
+            neighbours: (B, 2, H, W) in -1..1: the slices before and after, NaN where nothing is
+                known. Without influence on a network that takes none.
 
         Returns:
             (B, 1, H, W) in -1..1, equal to ``image`` outside the mask; NaN where the network
@@ -261,6 +287,7 @@ class PaletteInpaintPipeline(DiffusionPipeline):
         paint = mask_image > 0.5
         surroundings = self.unet.surroundings(image, mask_image)
         clean = self.unet.to_diffused(torch.where(paint, surroundings, image), surroundings)
+        told = self.unet.neighbour_channels(neighbours, surroundings)
         noisy = randn_tensor(image.shape, generator=generator, device=image.device)
         if skipped:
             if hasattr(self.scheduler, "set_begin_index"):
@@ -276,10 +303,10 @@ class PaletteInpaintPipeline(DiffusionPipeline):
             clean_share = self.scheduler.alphas_cumprod[int(t)].to(image.device)
             position = self.unet.noise_position(t.to(image.device), clean_share)
             given = (model_input, position.expand(image.shape[0]), surroundings, mask_image)
-            out = self.unet(*given, label, spacing_mm)
+            out = self.unet(*given, label, spacing_mm, told)
             if guidance_scale != 1:
                 no_label = torch.full_like(label, self.unet.null_label)
-                without = self.unet(*given, no_label, spacing_mm)
+                without = self.unet(*given, no_label, spacing_mm, told)
                 out = without + guidance_scale * (out - without)
             if self.unet.clip_denoised:
                 kind = self.scheduler.config.prediction_type

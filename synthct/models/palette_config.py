@@ -36,6 +36,8 @@ class PaletteFields(PatchFields):
         residual_scale: Diffuse the difference from ``smooth_fill``, times this; None for the image
             itself, as Palette does. The fill gives the mean value, which group norms make hard to
             carry across a hole.
+        neighbours: 2 gives the network the slices before and after along the axis of the view, as
+            far as they are known (``PaletteUNet.neighbour_channels``); 0 does not.
         strengths: Share of the noise schedule that painting runs through, by label; ``default`` for
             the others.
         noise_embedding: Condition the network on the step of the schedule (``timestep``) or on the
@@ -53,6 +55,7 @@ class PaletteFields(PatchFields):
     norm_num_groups: Channels = 32
     fold: Annotated[int, Field(ge=1, le=16)] = 1
     residual_scale: Annotated[float, Field(gt=0, le=1000)] | None = None
+    neighbours: Literal[0, 2] = 0
     strengths: Mapping[str, Strength] | None = Field(default_factory=dict)
     noise_embedding: Literal["timestep", "level"] = "timestep"
     clip_denoised: bool = False

@@ -43,6 +43,7 @@ class PatchRules:
         strengths: Share of the noise schedule that painting runs through, by label; ``default``
             for all the others, 1 where nothing is stated.
         dimensions: 2 for square patches of slices; 3 for cubes.
+        neighbours: Neighbouring slices that it makes use of: 0, or the 2 before and after.
     """
 
     labels: tuple[str, ...]
@@ -51,6 +52,7 @@ class PatchRules:
     spacing_range_mm: tuple[float, float]
     strengths: Mapping[str, float] = field(default_factory=dict)
     dimensions: Literal[2, 3] = 2
+    neighbours: int = 0
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> PatchRules:
@@ -65,6 +67,7 @@ class PatchRules:
             low, high = (float(v) for v in config["spacing_range_mm"])
             labels = tuple(str(name) for name in config["labels"])
             strengths = {str(k): float(v) for k, v in (config.get("strengths") or {}).items()}
+            neighbours = int(config.get("neighbours", 0))
         except (AttributeError, KeyError, TypeError, ValueError) as err:
             raise CheckpointError(
                 f"the checkpoint's config does not say how to use it: {err!r}"
@@ -76,7 +79,7 @@ class PatchRules:
             )
         if any(not 0 < strength <= 1 for strength in strengths.values()):
             raise CheckpointError(f"the checkpoint's strengths {strengths} are not within 0..1")
-        return cls(labels, codecs, sizes, (low, high), strengths)
+        return cls(labels, codecs, sizes, (low, high), strengths, neighbours=neighbours)
 
     def codec(self, label: str | None) -> Window | Knots:
         """The codec in which ``label`` is painted."""
@@ -122,6 +125,8 @@ class Patch:
         origin: Row and column of the patch's first pixel on its grid; may be negative.
         scale: Pixels of the slice per pixel of the patch, along rows and columns.
         strength: Share of the noise schedule that painting runs through.
+        neighbours: (2, S, S) in -1..1, the slices before and after on the same pixels; NaN where
+            nothing is known. None if nothing is known of either.
     """
 
     image: FloatArray
@@ -133,6 +138,7 @@ class Patch:
     origin: tuple[int, int]
     scale: tuple[float, float]
     strength: float = 1.0
+    neighbours: FloatArray | None = None
 
     @property
     def size(self) -> int:
@@ -164,7 +170,13 @@ def thin_axis(volume: Volume) -> int:
     return thin[-1]
 
 
-def cut_patches(ct: Volume, region: Volume, label: str | None, rules: PatchRules) -> list[Patch]:
+def cut_patches(
+    ct: Volume,
+    region: Volume,
+    label: str | None,
+    rules: PatchRules,
+    neighbours: FloatArray | None = None,
+) -> list[Patch]:
     """The patches that cover a mask.
 
     One patch if the mask and its context fit the largest patch size on the scan's own grid; else
@@ -175,6 +187,10 @@ def cut_patches(ct: Volume, region: Volume, label: str | None, rules: PatchRules
         region: Boolean, on the grid of ``ct``: where to paint.
         label: What to paint; None for whatever fits.
         rules: The patches that the checkpoint takes.
+        neighbours: (2, rows, columns) HU of the slices before and after along the thin axis, as
+            the checkpoint is to know them: real tissue outside their masks, what was painted inside
+            them, NaN where nothing is known, such as inside a mask that is not painted yet or
+            beyond the end of the scan. None if nothing is known of either.
 
     Raises:
         MaskError: If the mask is empty or its extent is beyond the coarsest grid.
@@ -188,6 +204,8 @@ def cut_patches(ct: Volume, region: Volume, label: str | None, rules: PatchRules
         raise ValueError(f"mask {mask.shape} and slice {hu.shape} are on different grids")
     if not mask.any():
         raise MaskError("the mask is empty on this slice")
+    if neighbours is not None and neighbours.shape != (2, *hu.shape):
+        raise ValueError(f"neighbours {neighbours.shape} of a slice {hu.shape}")
     number = rules.label_index(label)
     codec = rules.codec(label)
 
@@ -200,7 +218,10 @@ def cut_patches(ct: Volume, region: Volume, label: str | None, rules: PatchRules
     for part in parts:
         scale = _scale_to_fit(part, spacing, base, rules)
         patch = _cut(hu, mask, part, spacing, scale, number, codec, rules.patch_sizes)
-        patches.append(replace(patch, strength=rules.strength(label)))
+        patch = replace(patch, strength=rules.strength(label))
+        if neighbours is not None:
+            patch = replace(patch, neighbours=_like(patch, neighbours))
+        patches.append(patch)
     return patches
 
 
@@ -298,6 +319,15 @@ def _cut(
         origin=(origin[0], origin[1]),
         scale=scale,
     )
+
+
+def _like(patch: Patch, planes: FloatArray) -> FloatArray:
+    """Other planes (N, rows, columns) of HU on the pixels of a patch: (N, S, S) in -1..1."""
+    if patch.is_resampled:
+        shape = tuple(math.ceil(n / s) for n, s in zip(planes.shape[1:], patch.scale, strict=True))
+        planes = np.stack([_to_grid(plane, shape, patch.scale) for plane in planes])
+    cut = [patch.codec.encode(_window(p, patch.origin, patch.size, HU_MIN)) for p in planes]
+    return np.stack(cut)
 
 
 def _origin(start: int, stop: int, size: int, length: int) -> int:

@@ -136,9 +136,10 @@ class _RowMaker:
         for one, rng in draw_masks(
             self.recipe, self.rules, job, self.names, slices=count, tally=tally
         ):
-            patch = one.patches[int(rng.integers(len(one.patches)))]
+            which = int(rng.integers(len(one.patches)))
+            target = one.targets[which] if one.targets is not None else None
             # The first axis of a sagittal slice runs from back to front: no mirror symmetry there.
-            rows.append(patch_row(patch, flips=one.view != "sagittal"))
+            rows.append(patch_row(one.patches[which], target, flips=one.view != "sagittal"))
         return rows, tally
 
     def slices(self, job: HostJob) -> tuple[list[dict[str, Any]], Tally]:

@@ -32,9 +32,11 @@ def coarser(case: Case, factor: int) -> Case:
 
 
 def thicker(case: Case) -> Case:
-    """Average pairs of slices: means of HU, labels of the first slice."""
+    """Average pairs of slices: means of HU, labels of the first slice; a single one stays."""
     ct = case.scan()
     count = ct.shape[2] // 2
+    if not count:
+        return case
     pairs = ct.array[:, :, : 2 * count].reshape(*ct.shape[:2], count, 2)
     affine = ct.affine.copy()
     affine[:3, 2] *= 2

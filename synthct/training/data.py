@@ -85,8 +85,15 @@ class PatchBatches(Dataset[Batch]):
             rows = self.patches.rows[len(patch.image)]
             other = self.patches.patch(int(rows[int(which * len(rows))]))
             patch = replace(patch, mask=patch.mask | other.mask)
+            if patch.neighbours is not None:  # there the joined mask is not painted yet
+                hidden = np.where(other.mask, np.float32(np.nan), patch.neighbours)
+                patch = replace(patch, neighbours=hidden)
+        if patch.target is not None:
+            patch = replace(patch, image=np.where(patch.mask, patch.target, patch.image))
         if patch.flips and flip < data.flip:  # left and right: the first axis of an axial slice
             patch = replace(patch, image=patch.image[::-1], mask=patch.mask[::-1])
+            if patch.neighbours is not None:
+                patch = replace(patch, neighbours=patch.neighbours[:, ::-1])
         if drop < data.label_dropout:
             patch = replace(patch, label=len(self.recipe.labels) + 1)  # ``null_label``
         return patch
@@ -106,8 +113,17 @@ def batches_from(batches: PatchBatches, first: int, workers: int) -> Iterator[Ba
 
 
 def collate(patches: Sequence[CachedPatch]) -> Batch:
-    """Stack patches of one size: image and mask (B, 1, S, S), label (B,), spacing (B, 2)."""
+    """Stack patches of one size.
+
+    Image and mask are (B, 1, S, S), label (B,), spacing (B, 2); neighbours (B, 2, S, S) are there
+    if any patch has them.
+    """
+    size = len(patches[0].image)
+    nothing = np.full((2, size, size), np.nan, dtype=np.float32)
+    told = [nothing if p.neighbours is None else p.neighbours for p in patches]
+    given = any(p.neighbours is not None for p in patches)
     return {
+        **({"neighbours": torch.from_numpy(np.stack(told))} if given else {}),
         "image": torch.from_numpy(np.stack([p.image for p in patches])[:, None]),
         "mask": torch.from_numpy(np.stack([p.mask for p in patches])[:, None].astype(np.float32)),
         "label": torch.tensor([p.label for p in patches], dtype=torch.int64),

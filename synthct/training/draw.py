@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from synthct import seeds
 from synthct.errors import MaskError
 from synthct.masks import MaskKind
-from synthct.masks.base import PlacementError
+from synthct.masks.base import Mask, PlacementError
 from synthct.masks.slicing import draw_slices, on_slice, slice_of
 from synthct.models.patch import Patch, PatchRules, cut_patches
 from synthct.sources import read_case
 from synthct.training.coarse import coarser, thicker
 from synthct.training.plan import HostJob, can_donate
 from synthct.training.recipe import TrainingRecipe
+from synthct.training.remake import remake_slice
 from synthct.volume import HU_MAX, HU_MIN, Volume
 from synthct.volume.case import Case
 from synthct.volume.views import VIEW_AXIS, Plane
@@ -38,6 +40,8 @@ class MaskedSlice:
         label: What is painted; None for whatever fits.
         view: Orientation of the slice.
         patches: What the network gets.
+        targets: What it learns to paint, one (S, S) in -1..1 per patch, where that is not the
+            patch's own image.
     """
 
     case_id: str
@@ -47,6 +51,7 @@ class MaskedSlice:
     label: str | None
     view: Plane
     patches: tuple[Patch, ...]
+    targets: tuple[npt.NDArray[np.float32], ...] | None = None
 
 
 @dataclass
@@ -98,7 +103,8 @@ def draw_masks(
             resampled[key] = coarser(thick, draw.factor) if draw.factor > 1 else thick
         suitable = [donor for entry, donor in donors if can_donate(entry, section)]
         rng = seeds.generator(recipe.seed, "mask", job.side, str(draw.number))
-        drawn = _draw_mask(recipe, rules, section, resampled[key], suitable, slices, rng)
+        cut = _remade if job.side == "train" and recipe.remakes else _as_it_is
+        drawn = _draw_mask(recipe, rules, section, resampled[key], suitable, slices, cut, rng)
         if isinstance(drawn, str):
             tally.left_out[f"{section.name}: {drawn}"] += 1
             continue
@@ -114,6 +120,7 @@ def _draw_mask(
     host: Case,
     donors: Sequence[Case],
     slices: int,
+    cut: Callable[..., MaskedSlice],
     rng: np.random.Generator,
 ) -> list[MaskedSlice] | str:
     """One 3D mask on some of its slices, or the commonest reason why it cannot be drawn."""
@@ -127,14 +134,7 @@ def _draw_mask(
             for _ in range(slices):
                 chosen = draw_slices(mask, view, section.slices, section.max_extent_mm, rng)
                 flat = slice_of(mask, view, chosen[int(rng.integers(len(chosen)))])
-                plane, region = on_slice(host.scan(), flat, view)
-                plane = jitter_attenuation(plane, recipe.data.attenuation_jitter, rng)
-                patches = tuple(cut_patches(plane, region, flat.label, rules))
-                drawn.append(
-                    MaskedSlice(
-                        host.case_id, section.name, plane, region, flat.label, view, patches
-                    )
-                )
+                drawn.append(cut(recipe, rules, section, host, mask, flat, view, rng))
         except PlacementError as err:
             reasons[err.reason] += 1
         except MaskError as err:
@@ -142,6 +142,44 @@ def _draw_mask(
         else:
             return drawn
     return reasons.most_common(1)[0][0]
+
+
+def _as_it_is(
+    recipe: TrainingRecipe,
+    rules: PatchRules,
+    section: MaskKind,
+    host: Case,
+    mask: Mask,
+    flat: Mask,
+    view: View,
+    rng: np.random.Generator,
+) -> MaskedSlice:
+    """A mask on the slice of the host."""
+    del mask
+    plane, region = on_slice(host.scan(), flat, view)
+    plane = jitter_attenuation(plane, recipe.data.attenuation_jitter, rng)
+    patches = tuple(cut_patches(plane, region, flat.label, rules))
+    return MaskedSlice(host.case_id, section.name, plane, region, flat.label, view, patches)
+
+
+def _remade(
+    recipe: TrainingRecipe,
+    rules: PatchRules,
+    section: MaskKind,
+    host: Case,
+    mask: Mask,
+    flat: Mask,
+    view: View,
+    rng: np.random.Generator,
+) -> MaskedSlice:
+    """A mask on a crop of the slice as another scanner would have made it."""
+    one = remake_slice(host.scan(), mask, flat, view, recipe.data, rules, rng)
+    given = (one.region, flat.label, rules)
+    patches = tuple(cut_patches(one.plane, *given, one.neighbours))
+    targets = tuple(patch.image for patch in cut_patches(one.target, *given))
+    return MaskedSlice(
+        host.case_id, section.name, one.plane, one.region, flat.label, view, patches, targets
+    )
 
 
 def jitter_attenuation(plane: Volume, jitter: float, rng: np.random.Generator) -> Volume:
@@ -162,10 +200,12 @@ def jitter_attenuation(plane: Volume, jitter: float, rng: np.random.Generator) -
 def _draw_view(
     views: Mapping[Plane, float], ct: Volume, rules: PatchRules, rng: np.random.Generator
 ) -> Plane:
-    """Draw a view by weight; axial if the drawn one would need resampling."""
+    """Draw a view by weight; axial if the drawn one is too coarse or has too few slices."""
     names = list(views)
     weights = np.array([views[name] for name in names])
     view = names[int(rng.choice(len(names), p=weights / weights.sum()))]
     low, high = rules.spacing_range_mm
     plane = (s for axis, s in enumerate(ct.spacing_mm) if axis != VIEW_AXIS[view])
-    return view if all(low <= s <= high for s in plane) else "axial"
+    sides = [n for axis, n in enumerate(ct.shape) if axis != VIEW_AXIS[view]]
+    fits = all(low <= s <= high for s in plane) and min(sides) >= rules.patch_sizes[0] // 2
+    return view if fits else "axial"

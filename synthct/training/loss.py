@@ -58,7 +58,8 @@ def masked_loss(
     )
     noisy = torch.where(mask > 0.5, signal * image + spread * eps, image)
     position = unet.noise_position(levels.timestep.to(image.device), alpha_cumprod)
-    predicted = net(noisy, position, known, mask, batch["label"], batch["spacing_mm"])
+    told = unet.neighbour_channels(batch.get("neighbours"), known)
+    predicted = net(noisy, position, known, mask, batch["label"], batch["spacing_mm"], told)
     target = {
         "epsilon": eps,
         "sample": image,

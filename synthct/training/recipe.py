@@ -86,6 +86,12 @@ class TrainingRecipe(Section):
         return frozenset(name for m in self.masks if (name := donor_source(m)) is not None)
 
     @property
+    def remakes(self) -> bool:
+        """Whether patches are cut from remade slices or with their neighbours."""
+        data = self.data
+        return data.grain is not None or data.zoom != (1.0, 1.0) or self.model.neighbours > 0
+
+    @property
     def painting_steps(self) -> int:
         """Denoising steps of validation and samples."""
         steps = self.validation.num_inference_steps if self.validation else 20

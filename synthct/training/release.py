@@ -101,7 +101,7 @@ def training_facts(
         "synthct_version": __version__,
         "licence": recipe.resolved_licence(base=base.get("licence")),
         "attributions": list(dict.fromkeys(text for text in owed_to if text)),
-        "cases": list({json.dumps(case, sort_keys=True): case for case in cases}.values()),
+        "cases": list({_identity(case): case for case in cases}.values()),
         "held_out": [_case_facts(entry) for entry in summary.held_out],
         "noise": recipe.noise.model_dump(mode="json", exclude_none=True),
         "validation": [
@@ -230,7 +230,13 @@ def _case_facts(entry: CaseEntry) -> dict[str, str | None]:
         "patient_id": entry.patient_id,
         "licence": entry.licence,
         "voxel_sha256": entry.voxel_sha256,
+        "fingerprint": entry.fingerprint,
     }
+
+
+def _identity(case: Mapping[str, Any]) -> str:
+    """What tells two cases of a member list apart; checkpoints before had no fingerprints."""
+    return json.dumps({**case, "fingerprint": None}, sort_keys=True)
 
 
 def _rows(recipe: TrainingRecipe, facts: Mapping[str, Any]) -> list[list[str]]:

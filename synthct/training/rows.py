@@ -18,11 +18,16 @@ from synthct.volume import Volume
 #: Values in -1..1 are stored as int16: a step is less than 0.1 HU in every codec.
 SCALE = 32767
 
+#: What stands for NaN.
+UNKNOWN = -32768
+
 PATCH_SCHEMA = pa.schema(
     [
         ("size", pa.int32()),
         ("image", pa.binary()),
         ("mask", pa.binary()),
+        ("target", pa.binary()),
+        ("neighbours", pa.binary()),
         ("label", pa.int32()),
         ("spacing_mm", pa.list_(pa.float32(), 2)),
         ("flips", pa.bool_()),
@@ -52,6 +57,9 @@ class CachedPatch:
         label: The network's index of the structure.
         spacing_mm: Pixel size along rows and columns.
         flips: Whether it may be flipped left to right.
+        target: float32 (S, S) in -1..1, what is to be painted; None for ``image``.
+        neighbours: float32 (2, S, S) in -1..1, the slices before and after, NaN where the network
+            is told nothing; None if it is told nothing of either.
     """
 
     image: npt.NDArray[np.float32]
@@ -59,6 +67,8 @@ class CachedPatch:
     label: int
     spacing_mm: tuple[float, float]
     flips: bool
+    target: npt.NDArray[np.float32] | None = None
+    neighbours: npt.NDArray[np.float32] | None = None
 
 
 class PatchCache:
@@ -86,24 +96,30 @@ class PatchCache:
         at = row - (int(self._ends[number]) - len(batch))
         fields = {name: batch.column(name)[at] for name in batch.schema.names}
         size = fields["size"].as_py()
-        image = np.frombuffer(fields["image"].as_buffer(), "<i2").reshape(size, size)
         bits = np.frombuffer(fields["mask"].as_buffer(), np.uint8)
+        target, neighbours = fields["target"].as_buffer(), fields["neighbours"].as_buffer()
         row_mm, column_mm = fields["spacing_mm"].as_py()
         return CachedPatch(
-            image=image.astype(np.float32) * np.float32(1 / SCALE),
+            image=_decoded(fields["image"].as_buffer(), size)[0],
             mask=np.unpackbits(bits, count=size * size).reshape(size, size).astype(bool),
             label=fields["label"].as_py(),
             spacing_mm=(row_mm, column_mm),
             flips=fields["flips"].as_py(),
+            target=_decoded(target, size)[0] if target is not None else None,
+            neighbours=_decoded(neighbours, size) if neighbours is not None else None,
         )
 
 
-def patch_row(patch: Patch, *, flips: bool) -> dict[str, Any]:
-    """A patch as a row of ``PATCH_SCHEMA``."""
+def patch_row(
+    patch: Patch, target: npt.NDArray[np.float32] | None = None, *, flips: bool
+) -> dict[str, Any]:
+    """A patch, and what is to be painted in it, as a row of ``PATCH_SCHEMA``."""
     return {
         "size": patch.size,
-        "image": np.rint(patch.image * SCALE).astype("<i2").tobytes(),
+        "image": _encoded(patch.image),
         "mask": np.packbits(patch.mask).tobytes(),
+        "target": None if target is None else _encoded(target),
+        "neighbours": None if patch.neighbours is None else _encoded(patch.neighbours),
         "label": patch.label,
         "spacing_mm": list(patch.spacing_mm),
         "flips": flips,
@@ -143,3 +159,17 @@ def _slice(row: Mapping[str, Any], rules: PatchRules) -> MaskedSlice:
 def _read(path: Path) -> pa.Table:
     with pa.memory_map(str(path)) as source:
         return pa.ipc.open_file(source).read_all()
+
+
+def _encoded(values: npt.NDArray[np.float32]) -> bytes:
+    """Values in -1..1 or NaN as int16."""
+    steps = np.nan_to_num(np.rint(values * SCALE), nan=UNKNOWN)
+    return steps.astype("<i2").tobytes()
+
+
+def _decoded(buffer: Any, size: int) -> npt.NDArray[np.float32]:
+    """The inverse of ``_encoded``: (N, S, S)."""
+    steps = np.frombuffer(buffer, "<i2").reshape(-1, size, size)
+    values = steps.astype(np.float32) * np.float32(1 / SCALE)
+    values[steps == UNKNOWN] = np.nan
+    return values

@@ -15,6 +15,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+Zoom = Annotated[float, Field(ge=0.5, le=2)]
 Name = Annotated[str, Field(min_length=1)]
 #: The section ``model``: one name per network that can be trained, told apart by ``kind``.
 ModelSection = PaletteSection
@@ -25,6 +26,33 @@ class Section(BaseModel):
     """A section of a training recipe: frozen, without unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class GrainSection(Section):
+    """Noise and sharpness of training patches, drawn anew as if by other scanners.
+
+    Attributes:
+        blur_px: Range of the standard deviation of a blur.
+        blur_share: Share of the patches that are blurred.
+        noise_hu: Range of the standard deviation of added noise of a random kernel.
+        noise_share: Share of the patches that noise is added to.
+        painted: Whether the network learns to paint grain; if not, it learns tissue freed from it
+            (``remake.without_grain``), in surroundings that have it.
+    """
+
+    blur_px: tuple[Positive, Positive] = (0.4, 1.4)
+    blur_share: Fraction = 0.4
+    noise_hu: tuple[Positive, Positive] = (3.0, 40.0)
+    noise_share: Fraction = 0.65
+    painted: bool = True
+
+    @model_validator(mode="after")
+    def _rise(self) -> GrainSection:
+        for name in ("blur_px", "noise_hu"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"{name} [{low:g}, {high:g}] must rise: [least, greatest]")
+        return self
 
 
 class DataSection(Section):
@@ -41,6 +69,8 @@ class DataSection(Section):
             twice as thick (means of two).
         attenuation_jitter: Greatest relative change of a patch's attenuation (HU + 1000), drawn
             uniformly; 0.03 moves soft tissue by up to 30 HU, as tube voltage and contrast do.
+        zoom: Range of a random factor of the pixel size; the network is told the new spacing.
+        grain: Noise and sharpness as of other scanners; None leaves scans as they are.
         flip: Probability of a left-right flip.
         join_masks: Share of the patches without label that also get another patch's mask, so that
             more pixels are learned per pass.
@@ -55,9 +85,18 @@ class DataSection(Section):
     coarsen: Fraction = 0.0
     thicken: Fraction = 0.0
     attenuation_jitter: Annotated[float, Field(ge=0, le=0.2)] = 0.0
+    zoom: tuple[Zoom, Zoom] = (1.0, 1.0)
+    grain: GrainSection | None = None
     flip: Fraction = 0.5
     join_masks: Fraction = 0.0
     label_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    @model_validator(mode="after")
+    def _rises(self) -> DataSection:
+        low, high = self.zoom
+        if low > high:
+            raise ValueError(f"zoom [{low:g}, {high:g}] must rise: [least, greatest]")
+        return self
 
 
 class Schedule(Section):

@@ -211,6 +211,7 @@ class Oracle(nn.Module):
     surroundings = PaletteUNet.surroundings
     to_diffused = PaletteUNet.to_diffused
     from_diffused = PaletteUNet.from_diffused
+    neighbour_channels, neighbours = PaletteUNet.neighbour_channels, 0
 
     def __init__(
         self, mean: Tensor, var: float, config: dict[str, Any], residual_scale: float | None = None

@@ -73,7 +73,7 @@ class Palette(Network):
         """As in ``Network``."""
         import torch
 
-        from synthct.models.painting.tensors import as_tensors
+        from synthct.models.painting.tensors import as_tensors, neighbours_tensor
 
         image, mask, generators = as_tensors(patches, seeds, self.device)
         painted: Tensor = self.pipeline(
@@ -85,6 +85,7 @@ class Palette(Network):
             num_inference_steps=self.steps,
             strength=patches[0].strength,
             guidance_scale=self.guidance_scale,
+            neighbours=neighbours_tensor(patches, self.device),
         )
         return painted[:, 0]
 

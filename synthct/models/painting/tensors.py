@@ -24,3 +24,15 @@ def as_tensors(
     mask = np.stack([p.mask for p in patches])[:, None].astype(np.float32)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     return torch.from_numpy(image).to(device), torch.from_numpy(mask).to(device), generators
+
+
+def neighbours_tensor(patches: Sequence[Patch], device: torch.device) -> Tensor | None:
+    """The neighbouring slices of patches of one size: (B, 2, S, S), NaN where nothing is known.
+
+    None if no patch has any.
+    """
+    if all(p.neighbours is None for p in patches):
+        return None
+    nothing = np.full((2, patches[0].size, patches[0].size), np.nan, dtype=np.float32)
+    stacked = np.stack([nothing if p.neighbours is None else p.neighbours for p in patches])
+    return torch.from_numpy(stacked).to(device)

@@ -5,6 +5,7 @@ It starts from random weights or from those of another checkpoint.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -23,7 +24,10 @@ from synthct.training.loss import make_schedule, masked_loss
 from synthct.training.objective import Objective
 from synthct.training.recipe import TrainingRecipe
 
+logger = logging.getLogger(__name__)
+
 LABELS = "label_embedding.weight"
+FIRST = "unet.conv_in.weight"
 
 
 class PaletteObjective(Objective):
@@ -96,13 +100,23 @@ def build_unet(recipe: TrainingRecipe) -> PaletteUNet:
 def load_pretrained(unet: PaletteUNet, base: Checkpoint) -> None:
     """Copy the weights of a checkpoint; rows of the label embedding are matched by name.
 
-    A new label starts with the embedding of "whatever fits".
+    A new label starts with the embedding of "whatever fits". Where only the recipe's network is
+    told of neighbouring slices, what it is told starts without influence.
 
     Raises:
         CheckpointError: If a tensor is missing or has another shape.
     """
     weights: dict[str, Tensor] = dict(base["unet"].state_dict())
     embeddings = weights.pop(LABELS)
+    added = (unet.config.neighbours - base["unet"].config.neighbours) * unet.fold**2
+    if added > 0 and FIRST in weights:
+        # The neighbours are the last channels before folding, and so after it.
+        weights[FIRST] = nn.functional.pad(weights[FIRST], (0, 0, 0, 0, 0, added))
+        logger.info(
+            "checkpoint '%s' knows no neighbouring slices: %d input channels added, with zeros",
+            base.files.name,
+            added,
+        )
     for name, value in unet.state_dict().items():
         if name == LABELS:
             continue
