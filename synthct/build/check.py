@@ -20,7 +20,7 @@ from synthct.errors import CheckpointError
 from synthct.licence import Origin, licence_of
 from synthct.models.checkpoint import find_checkpoint
 from synthct.models.methods import Diffusion
-from synthct.models.network import CheckpointFiles
+from synthct.models.network import CheckpointFiles, described
 from synthct.models.patch import PatchRules
 from synthct.recipe.checkpoint_settings import setting_problems
 from synthct.recipe.plan import Plan, plan_samples
@@ -32,6 +32,9 @@ from synthct.volume import is_sheared
 from synthct.volume.views import VIEW_AXIS, plane_of
 
 logger = logging.getLogger(__name__)
+
+#: Over which length noise stays alike through the slices, unless a recipe says otherwise.
+SLICE_NOISE_MM = 20.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +67,16 @@ class Checked:
         if self.checkpoint is None:  # a control was trained on nothing
             return frozenset()
         return self.checkpoint.trained_on if self.checkpoint.training else None
+
+    @property
+    def slice_noise_mm(self) -> float:
+        """Over which length the noise of a volume stays alike through its slices; 0 for none."""
+        inpaint, files, rules = self.recipe.inpaint.network, self.checkpoint, self.rules
+        if inpaint is None or files is None or rules is None:
+            return 0.0
+        if inpaint.slice_noise_mm is not None:
+            return inpaint.slice_noise_mm
+        return SLICE_NOISE_MM if files.network.takes_noise and not rules.neighbours else 0.0
 
     @property
     def work_id(self) -> str:
@@ -118,6 +131,7 @@ def check(
         checkpoint = _checkpoint(inpaint)
         rules = _rules(recipe, inpaint, checkpoint)
     _check_painted(recipe, rules)
+    _check_slice_noise(recipe, checkpoint, rules)
     logger.info(
         "synthct %s  %s %s  recipe %s  %s",
         __version__, recipe.name, recipe.version, recipe.recipe_id[:12],
@@ -201,6 +215,33 @@ def _check_painted(recipe: Recipe, rules: PatchRules | None) -> None:
                 rules.label_index(label)
         except CheckpointError as err:
             raise CheckpointError(f"masks '{section.name}': {err}") from err
+
+
+def _check_slice_noise(
+    recipe: Recipe, checkpoint: CheckpointFiles | None, rules: PatchRules | None
+) -> None:
+    """How slices of a volume come to fit each other; warns where nothing but noise sees to it.
+
+    Raises:
+        RecipeError: If noise is to stay alike through slices, and there are none or it cannot.
+    """
+    inpaint = recipe.inpaint.network
+    if inpaint is None or checkpoint is None or rules is None:
+        return
+    if inpaint.slice_noise_mm is not None:
+        where, message = ("inpaint", "slice_noise_mm"), ""
+        if recipe.view != "volume":
+            message = f"is for 'view: volume', not '{recipe.view}'; remove it"
+        elif inpaint.slice_noise_mm and not checkpoint.network.takes_noise:
+            message = f"{described(checkpoint)}, which draws its own noise; remove it"
+        if message:
+            raise recipe.error(where, f"slice_noise_mm {message}")
+    if recipe.view == "volume" and not rules.neighbours:
+        logger.warning(
+            "%s, which is not told the slices beside the one it paints: slices of a volume may "
+            "not fit each other (see z_jump_ratio); a checkpoint with 'neighbours: 2' is",
+            described(checkpoint),
+        )
 
 
 def _check_values(recipe: Recipe, index: Index, label_names: Mapping[str, int]) -> None:

@@ -67,6 +67,8 @@ class BuildContext:
             mode="json", exclude={"checkpoint", "revision"}
         )
         files = self.checked.checkpoint
+        if files is not None and self.checked.recipe.view == "volume":
+            settings["slice_noise_mm"] = self.checked.slice_noise_mm
         return {**(files.facts() if files else {}), **settings, "blend": "paste"}
 
 

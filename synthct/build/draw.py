@@ -98,6 +98,11 @@ def noise_stream(spec: SampleSpec, patch: int) -> list[str]:
     return ["noise", spec.sample_id, str(patch)]
 
 
+def slice_noise_stream(spec: SampleSpec) -> list[str]:
+    """Name of the random stream of noise that changes little through the slices of a volume."""
+    return ["slice-noise", spec.sample_id]
+
+
 def draw(specs: Sequence[SampleSpec], recipe: Recipe, reader: CaseReader) -> DrawnMask:
     """Draw the 3D mask of some variants, with the first donor that can be placed, and its slices.
 

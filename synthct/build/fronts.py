@@ -1,5 +1,8 @@
 """Volumes painted slice after slice by a network in 2D that is told the slices already there.
 
+A network that cannot be told starts from noise that changes little from slice to slice, so that
+what it paints does too.
+
 Of each run of neighbouring slices the first and the last are painted first, which border on real
 tissue, then those beside them, inwards from both ends until they meet. Step n of several volumes is
 painted together, so that batches are full.
@@ -143,8 +146,49 @@ class _Front:
 Paint = Callable[[Sequence[Patch], Sequence[int]], Sequence[FloatArray]]
 
 
+@dataclass(frozen=True)
+class SliceNoise:
+    """The noise that the slices of a volume start from: a first-order autoregression through them.
+
+    Attributes:
+        length_mm: After which the correlation has fallen to 1/e.
+        rng: Of a stack, by its number.
+        least: Least number of pixels along each side; a patch that reaches beyond begins anew.
+    """
+
+    length_mm: float
+    rng: Callable[[int], np.random.Generator]
+    least: int
+
+    def of(self, number: int, stack: Stack) -> dict[int, FloatArray]:
+        """Of each slice of a stack the noise of its plane."""
+        axis, rng = VIEW_AXIS[stack.plane], self.rng(number)
+        shape = [max(n, self.least) for a, n in enumerate(stack.hu.shape) if a != axis]
+        alike = np.float32(np.exp(-stack.hu.spacing_mm[axis] / self.length_mm))
+        planes: dict[int, FloatArray] = {}
+        for index in range(stack.hu.shape[axis]):
+            own = rng.standard_normal(shape, dtype=np.float32)
+            if index:
+                own = alike * planes[index - 1] + np.sqrt(1 - alike**2) * own
+            planes[index] = own
+        return planes
+
+
+def _with_noise(patch: Patch, plane: FloatArray) -> Patch:
+    """A patch that starts from the noise at its place."""
+    at = [
+        (start + np.arange(patch.size)) % n
+        for start, n in zip(patch.origin, plane.shape, strict=True)
+    ]
+    return replace(patch, noise=plane[np.ix_(*at)])
+
+
 def paint_stacks(
-    stacks: Sequence[Stack], rules: PatchRules, paint: Paint, seed: Callable[[int, int], int]
+    stacks: Sequence[Stack],
+    rules: PatchRules,
+    paint: Paint,
+    seed: Callable[[int, int], int],
+    noise: SliceNoise | None = None,
 ) -> Iterator[list[FloatArray]]:
     """Paint several volumes together.
 
@@ -153,12 +197,14 @@ def paint_stacks(
         rules: The patches that the checkpoint takes.
         paint: The model; what it makes of a patch must not depend on the others.
         seed: The seed of a patch, by number of the stack and of the patch among all of the stack's.
+        noise: What the slices start from; None for noise of its own in each.
 
     Yields:
         Of each stack the paint of every patch, in the order of ``Stack.slices``.
     """
     fronts = [_Front(one, one.hu.array.copy(), one.region.array.copy()) for one in stacks]
     steps = [one.steps() for one in stacks]
+    planes = [noise.of(n, one) for n, one in enumerate(stacks)] if noise else []
     first = [_first_patches(one) for one in stacks]
     for step in range(max((len(one) for one in steps), default=0)):
         cut = [
@@ -166,6 +212,8 @@ def paint_stacks(
             for number, front in enumerate(fronts)
             for index in (steps[number][step] if step < len(steps[number]) else ())
         ]
+        if noise is not None:
+            cut = [(n, k, [_with_noise(p, planes[n][k]) for p in own]) for n, k, own in cut]
         seeds = [
             seed(number, first[number][index] + place)
             for number, index, patches in cut

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from synthct import seeds
 from synthct.build.context import BuildContext
-from synthct.build.draw import masks_of
-from synthct.build.fronts import paint_stacks
+from synthct.build.draw import masks_of, slice_noise_stream
+from synthct.build.fronts import SliceNoise, paint_stacks
 from synthct.build.prepare import Draft, Outcome
 from synthct.build.sample import FloatArray, finish, noise_seed
 from synthct.dataset.patch_rows import encode_patch
@@ -117,8 +118,13 @@ def _painted_volumes(
         def seed(number: int, patch: int, painted: Sequence[Draft] = painted) -> int:
             return noise_seed(recipe, painted[number].spec, patch)
 
+        def rng(number: int, painted: Sequence[Draft] = painted) -> np.random.Generator:
+            return seeds.generator(recipe.seed, *slice_noise_stream(painted[number].spec))
+
+        length_mm, least = context.checked.slice_noise_mm, rules.patch_sizes[-1]
+        noise = SliceNoise(length_mm, rng, least) if length_mm else None
         stacks = [draft.stack for draft in painted if draft.stack is not None]
-        done = paint_stacks(stacks, rules, inpainter.paint_all, seed)
+        done = paint_stacks(stacks, rules, inpainter.paint_all, seed, noise)
         for draft in some:
             yield draft, next(done) if draft.spec.is_painted else []
 

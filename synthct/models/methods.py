@@ -114,6 +114,9 @@ class Diffusion(Method):
         num_inference_steps: Passes of the model per sample; more is slower and finer.
         guidance_scale: Classifier-free guidance by the prompt, or by the label of a checkpoint that
             was trained with ``label_dropout``; 1 for none, else twice the passes.
+        slice_noise_mm: For volumes: the length over which the noise that painting starts from stays
+            alike through the slices; 0 for noise of its own in each. By default 0 for a checkpoint
+            that is told the slices beside the one it paints, else 20 where the network allows it.
         dtype: Arithmetic of the model; bfloat16 is faster and a little coarser.
         batch_size: Patches painted together, of up to 128 pixels (fewer larger ones). Part of
             the recipe because it changes low bits.
@@ -139,6 +142,7 @@ class Diffusion(Method):
     scheduler: Scheduler = "dpmsolver++"
     num_inference_steps: Annotated[int, Field(ge=1, le=1000)] = 20
     guidance_scale: Annotated[float, Field(ge=1, le=20)] = 1.0
+    slice_noise_mm: Annotated[float, Field(ge=0, le=1000)] | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
     batch_size: Annotated[int, Field(ge=1, le=1024)] = 4
     prompt: Prompt | dict[str, Prompt] | None = None
@@ -199,7 +203,8 @@ class Diffusion(Method):
     def _dump(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # Optional settings count for a dataset's identity only if they are stated.
         fields: dict[str, Any] = dump(self)
-        return {k: v for k, v in fields.items() if not (k in FOREIGN and v is None)}
+        optional = (*FOREIGN, "slice_noise_mm")
+        return {k: v for k, v in fields.items() if not (k in optional and v is None)}
 
     @model_validator(mode="after")
     def _check(self) -> Self:

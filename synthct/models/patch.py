@@ -127,6 +127,7 @@ class Patch:
         strength: Share of the noise schedule that painting runs through.
         neighbours: (2, S, S) in -1..1, the slices before and after on the same pixels; NaN where
             nothing is known. None if nothing is known of either.
+        noise: (S, S), what painting starts from; None to draw it by the seed.
     """
 
     image: FloatArray
@@ -139,6 +140,7 @@ class Patch:
     scale: tuple[float, float]
     strength: float = 1.0
     neighbours: FloatArray | None = None
+    noise: FloatArray | None = None
 
     @property
     def size(self) -> int:

@@ -151,7 +151,7 @@ def _as_it_is(
     host: Case,
     mask: Mask,
     flat: Mask,
-    view: View,
+    view: Plane,
     rng: np.random.Generator,
 ) -> MaskedSlice:
     """A mask on the slice of the host."""
@@ -169,7 +169,7 @@ def _remade(
     host: Case,
     mask: Mask,
     flat: Mask,
-    view: View,
+    view: Plane,
     rng: np.random.Generator,
 ) -> MaskedSlice:
     """A mask on a crop of the slice as another scanner would have made it."""
