@@ -17,6 +17,7 @@ from itertools import accumulate
 import numpy as np
 import numpy.typing as npt
 
+from synthct.masks.base import Mask
 from synthct.models.patch import FloatArray, Patch, PatchRules, cut_patches, paste_patches
 from synthct.volume import Array, Box, Volume
 from synthct.volume.views import VIEW_AXIS, Plane
@@ -42,28 +43,20 @@ class Stack:
 
     @classmethod
     def of(
-        cls, host: Volume, mask: Volume, at: Box, plane: Plane, label: str | None, rules: PatchRules
+        cls, host: Volume, mask: Mask, plane: Plane, label: str | None, rules: PatchRules
     ) -> Stack:
-        """The slices of a mask.
-
-        Args:
-            host: The scan.
-            mask: Boolean: where to paint.
-            at: Where ``mask`` lies in the host.
-            plane: The plane of the slices.
-            label: What to paint.
-            rules: The patches that the checkpoint takes.
+        """The slices of a mask in a scan, cut for a checkpoint.
 
         Raises:
             MaskError: If the mask is too large for the checkpoint.
         """
         axis = VIEW_AXIS[plane]
         start, stop = [0, 0, 0], list(host.shape)
-        start[axis] = max(0, at.start_ijk[axis] - 1)
-        stop[axis] = min(host.shape[axis], at.stop_ijk[axis] + 1)
+        start[axis] = max(0, mask.box.start_ijk[axis] - 1)
+        stop[axis] = min(host.shape[axis], mask.box.stop_ijk[axis] + 1)
         hu = host.crop(Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2])))
         region = np.zeros(hu.shape, dtype=bool)
-        region[at.shift([-n for n in start]).slices] = mask.array
+        region[mask.box.shift([-n for n in start]).slices] = mask.region.array
         one = cls(hu, Volume(region, hu.affine), plane, label)
         cut = [tuple(one.cut(n, rules, hu.array, region)) for n in one.slices]
         return replace(one, patches=tuple(cut))

@@ -147,7 +147,7 @@ def _prepare_slice(
             label = rules.paintable(label) if section.label is None else label
             if recipe.view == "volume":
                 of = plane_of(recipe.view, plane.spacing_mm)
-                stack = Stack.of(drawn.host.scan(), flat.region, flat.box, of, label, rules)
+                stack = Stack.of(drawn.host.scan(), flat, of, label, rules)
                 patches = [patch for own in stack.patches for patch in own]
             else:
                 patches = cut_patches(plane, region, label, rules)

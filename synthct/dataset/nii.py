@@ -78,7 +78,7 @@ def _decode(data: bytes, affine: Affine, types: tuple[Any, ...]) -> Array:
         raw = stream.decompress(data)
     except zlib.error as err:
         raise VerifyError(f"a volume is damaged ({err})") from err
-    if not stream.eof or stream.unused_data:
+    if not stream.eof or stream.unused_data or len(raw) < _HEADER:
         raise VerifyError("a volume is cut off, or followed by other data")
     try:
         header = nib.Nifti1Header(raw[:348])
