@@ -12,8 +12,8 @@ import pytest
 from synthct.metrics.table import MEASURES
 
 PLACES = [
-    "columns", "patch columns", "columns of volumes", "limits", "summary", "card", "croissant", "report's charts",
-    "report's orders", "report's samples", "evaluation", "export",
+    "columns", "patch columns", "columns of volumes", "limits", "summary", "card", "croissant",
+    "report's charts", "report's orders", "report's samples", "evaluation", "export",
 ]  # fmt: skip
 
 #: A measure as somebody would add it, before anything that lists measures is loaded.

@@ -74,7 +74,7 @@ def compose(
         lock.sources,
     )
     final = output / recipe.name / manifest.release.version
-    index = _hosts(patched, lock, sources or {}, cache_dir or default_cache_dir(), progress)
+    index = painted_hosts(patched, lock, sources or {}, cache_dir or default_cache_dir(), progress)
     in_order = dict(sorted(lock.labels.items(), key=lambda label: label[1]))
     scans = _Scans(index, CaseReader(in_order))
     make_folder(final.parent)
@@ -165,8 +165,12 @@ def _patch_release(folder: Path) -> Manifest:
     return manifest
 
 
-def _hosts(
-    recipe: Recipe, lock: Lock, roots: Mapping[str, Path], cache_dir: Path, progress: bool
+def painted_hosts(
+    recipe: Recipe,
+    lock: Lock,
+    roots: Mapping[str, Path],
+    cache_dir: Path,
+    progress: bool = False,
 ) -> Index:
     """The user's scans, each one that was painted.
 

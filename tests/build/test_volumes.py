@@ -179,7 +179,7 @@ def test_one_slice_is_no_volume_and_too_many_voxels_are_told_before_any_work(
 
     made = recipe(folder, tiny_checkpoint, extent="scan", margin_mm=None)
     monkeypatch.setattr(limits, "MOST_VOXELS", 1000)
-    with pytest.raises(RecipeError, match="46,080 voxels.*use 'extent: crop'"):
+    with pytest.raises(RecipeError, match=r"46,080 voxels.*use 'extent: crop'"):
         build(made, tmp_path, cache_dir=folder / "cache")
     from planned import entry
 

@@ -175,7 +175,7 @@ def test_a_slice_that_was_not_painted_has_only_measures_of_its_mask() -> None:
 
 #: A stack of slices whose voxels are five times as thick as wide, and a ball in it.
 DEEP = (40, 40, 16)
-BALL = sum(((n - c) / r) ** 2 for n, c, r in zip(np.indices(DEEP), (20, 20, 8), (12, 12, 5))) < 1
+BALL = (((np.indices(DEEP).T - (20, 20, 8)) / (12, 12, 5)) ** 2).sum(axis=-1).T < 1
 
 
 def volume(image: np.ndarray, **changes: object) -> Painting:
