@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from synthct import seeds
+from synthct.build.several import with_more
 from synthct.dataset.sample import Sample
 from synthct.errors import MaskError
 from synthct.masks import MaskKind
@@ -99,8 +100,11 @@ def noise_stream(spec: SampleSpec, patch: int) -> list[str]:
 
 
 def slice_noise_stream(spec: SampleSpec) -> list[str]:
-    """Name of the random stream of noise that changes little through the slices of a volume."""
-    return ["slice-noise", spec.sample_id]
+    """Name of the random stream of noise that changes little through the slices of a volume.
+
+    The steps of a series have the same, so that a lesion stays alike where it was.
+    """
+    return ["slice-noise", spec.lesion_id, str(spec.variant)]
 
 
 def draw(specs: Sequence[SampleSpec], recipe: Recipe, reader: CaseReader) -> DrawnMask:
@@ -127,7 +131,11 @@ def draw(specs: Sequence[SampleSpec], recipe: Recipe, reader: CaseReader) -> Dra
             first_error = first_error or err
             continue
         mask = section.build(host, donor, params)
+        if recipe.masks_per_sample is not None:
+            mask, params = with_more((mask, params), spec, recipe, host, donor)
         slices = draw_slices(mask, recipe.view, section.slices, section.max_extent_mm, rng)
+        if recipe.series is not None:
+            slices = [{**slices[0], "volume_factor": f} for f in recipe.series.factors]
         return DrawnMask(tuple(specs), section, host, donor, entry, mask, params, tuple(slices))
     assert first_error is not None
     raise first_error

@@ -23,6 +23,7 @@ from synthct.dataset.writer import Rejection
 from synthct.errors import MaskError
 from synthct.masks import MaskKind
 from synthct.masks.base import Mask, PlacementError
+from synthct.masks.resize import resized
 from synthct.masks.slicing import paint_labels, shown_box, slice_of, take_slice, within
 from synthct.models.patch import Patch, cut_patches
 from synthct.recipe.plan import SampleSpec
@@ -136,7 +137,14 @@ def _prepare_slice(
     params = drawn.slices[ordinal]
     specs = tuple(spec.on_slice(ordinal) for spec in drawn.specs)
     flat = slice_of(drawn.mask, recipe.view, params)
-    box = shown_box(drawn.host.labels.shape, flat, recipe.view, margin_of(recipe))
+    largest = flat
+    if recipe.series is not None:
+        try:
+            flat = resized(flat, drawn.host, params["volume_factor"])
+            largest = resized(largest, drawn.host, max(recipe.series.factors))
+        except MaskError as err:
+            return rejected(specs, err)
+    box = shown_box(drawn.host.labels.shape, largest, recipe.view, margin_of(recipe))
     plane, host_labels = drawn.host.scan().crop(box), drawn.host.labels.crop(box)
     region = Volume(within(flat, box), plane.affine)
     label = flat.label

@@ -22,7 +22,7 @@ from synthct.dataset.schema import FORMAT_VERSION
 from synthct.masks import MaskKind
 from synthct.recipe.plan import SampleSpec
 from synthct.recipe.recipe import Recipe
-from synthct.recipe.volumes import margin_of
+from synthct.recipe.volumes import volume_settings
 from synthct.sources import CaseEntry
 from synthct.version import __version__
 from synthct.volume import Box
@@ -125,7 +125,7 @@ def sample_key(spec: SampleSpec, checked: Checked) -> str:
         "algorithm": ALGORITHM,
         "seed": recipe.seed,
         "view": recipe.view,
-        **({"margin_mm": margin_of(recipe)} if recipe.view == "volume" else {}),
+        **(volume_settings(recipe) if recipe.view == "volume" else {}),
         "section": section.model_dump(mode="json", exclude={"weight"}),
         "relabel": _relabelled_by(recipe, section),
         "inpaint": recipe.inpaint.model_dump(mode="json", exclude={"checkpoint", "revision"}),

@@ -323,7 +323,8 @@ def _specs_of_host(
             slices, voxels = 1, 0.0
             if recipe.view == "volume":
                 volume_ml = _expected_ml(section, host, donors)
-                voxels = expected_voxels(recipe, section, host, volume_ml)
+                slices = 1 if recipe.series is None else len(recipe.series.factors)
+                voxels = slices * expected_voxels(recipe, section, host, volume_ml)
             else:
                 slices = _expected_slices(recipe.view, section, host, donors)
             for variant in (*range(recipe.variants), *((None,) if section.pair else ())):

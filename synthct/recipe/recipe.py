@@ -25,10 +25,11 @@ from pydantic import (
 
 from synthct.errors import RecipeError
 from synthct.masks import MaskKind
-from synthct.models.methods import Diffusion, Inpaint
+from synthct.masks.base import Rising
+from synthct.models.methods import Diffusion, Inpaint, Listed
 from synthct.recipe.quality import Quality
 from synthct.recipe.relabel import Relabel
-from synthct.recipe.volumes import OF_VOLUMES, volume_problems
+from synthct.recipe.volumes import OF_VOLUMES, Series, volume_problems
 from synthct.recipe.yaml_errors import Problem, did_you_mean, nearest, path_text
 from synthct.recipe.yaml_model import (
     Document,
@@ -42,6 +43,9 @@ from synthct.volume.views import View
 
 #: Keys whose values may contain environment variables.
 PATH_KEYS = ("sources.*.root", "inpaint.checkpoint")
+
+#: A number of masks in one scan.
+Count = Annotated[int, Field(ge=1, le=20)]
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -104,6 +108,9 @@ class Recipe(_Section):
         extent: What a volume shows: a box around the mask (``crop``, the default) or the host's
             whole ``scan``.
         margin_mm: Of the box, around the mask; 20 by default.
+        masks_per_sample: Least and greatest number of masks of a section that are drawn for one
+            volume, each beside the ones before.
+        series: The same lesion in several sizes, each a volume of its own.
         masks_per_case: Number of masks in each host, divided among ``masks`` by weight.
         masks: The sections of masks, each of one kind.
         inpaint: How masks are painted.
@@ -128,6 +135,8 @@ class Recipe(_Section):
     view: View = "axial"
     extent: Literal["crop", "scan"] | None = None
     margin_mm: Annotated[float, Field(ge=0, le=500, allow_inf_nan=False)] | None = None
+    masks_per_sample: Annotated[Listed[tuple[Count, Count]] | None, Rising] = None
+    series: Series | None = None
     masks_per_case: Annotated[int, Field(ge=1, le=100_000)] = 1
     masks: Annotated[tuple[MaskKind, ...], Field(min_length=1, max_length=100)]
     inpaint: Inpaint = Diffusion()
