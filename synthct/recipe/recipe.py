@@ -135,7 +135,7 @@ class Recipe(_Section):
     view: View = "axial"
     extent: Literal["crop", "scan"] | None = None
     margin_mm: Annotated[float, Field(ge=0, le=500, allow_inf_nan=False)] | None = None
-    masks_per_sample: Annotated[Listed[tuple[Count, Count]] | None, Rising] = None
+    masks_per_sample: Annotated[Listed[tuple[Count, Count]], Rising] | None = None
     series: Series | None = None
     masks_per_case: Annotated[int, Field(ge=1, le=100_000)] = 1
     masks: Annotated[tuple[MaskKind, ...], Field(min_length=1, max_length=100)]
