@@ -17,7 +17,7 @@ import numpy as np
 from synthct.dataset.sample import Sample
 from synthct.publish.report.html import Picture, asset, pictured
 from synthct.publish.report.lesions import LEAST_SLICES, middle
-from synthct.publish.report.pictures import WINDOWS, outlined, rim
+from synthct.publish.report.pictures import DIFFERENCE_HU, WINDOWS, outlined, rim
 from synthct.publish.report.report_data import ANYTHING
 from synthct.volume import Box, Volume, nifti_bytes
 from synthct.volume.views import VIEW_AXIS
@@ -39,6 +39,7 @@ def section(lesions: Sequence[Sample]) -> dict[str, Any] | None:
         return None
     script, library = scripts()
     return {
+        "difference_hu": DIFFERENCE_HU,
         "windows": json.dumps({key: window.range_hu for key, window in WINDOWS.items()}),
         "least_slices": LEAST_SLICES,
         "lesions": [_lesion(lesion) for lesion in lesions],
@@ -62,8 +63,19 @@ def _lesion(lesion: Sample) -> dict[str, Any]:
         "view": lesion.plane,
         "pictures": list(_pictures(lesion)),
         "image": _packed(nifti_bytes(image, compress=False)),
+        **_before(lesion),
         "rim": _packed(nifti_bytes(outline, compress=False)),
     }
+
+
+def _before(lesion: Sample) -> dict[str, str | None]:
+    """What was there before painting and the difference to it; None if that is not known."""
+    if lesion.original is None:
+        return {"before": None, "difference": None}
+    change = Volume(lesion.image - lesion.original, lesion.affine)
+    before = lesion.volume("original")
+    volumes = {"before": before, "difference": change}
+    return {name: _packed(nifti_bytes(one, compress=False)) for name, one in volumes.items()}
 
 
 def _pictures(lesion: Sample) -> Iterator[Picture]:
