@@ -213,7 +213,7 @@ def cut_patches(
 
     base = _base_scale(spacing, rules.spacing_range_mm)
     parts = [mask]
-    if _least_extent(mask, base) > rules.patch_sizes[-1]:
+    if max(_extent(mask, base)) + 2 * LEAST_CONTEXT_PX > rules.patch_sizes[-1]:
         labelled, count = connected_components(mask, structure=np.ones((3, 3)))
         parts = [labelled == n + 1 for n in range(count)]
     patches = []
@@ -260,10 +260,6 @@ def _extent(mask: BoolArray, scale: tuple[float, float]) -> tuple[float, float]:
         float(rows[-1] - rows[0] + 1) / scale[0],
         float(columns[-1] - columns[0] + 1) / scale[1],
     )
-
-
-def _least_extent(mask: BoolArray, scale: tuple[float, float]) -> float:
-    return max(_extent(mask, scale)) + 2 * LEAST_CONTEXT_PX
 
 
 def _scale_to_fit(
