@@ -14,8 +14,6 @@ from synthct.recipe.recipe import Recipe, load_recipe, recipe_json_schema
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 NAMES = (
-    "quickstart", "quickstart_volume", "kits_tumors", "kits_healthy", "totalsegmentator_organs",
-)  # fmt: skip
     "quickstart",
     "quickstart_volume",
     "kits_tumors",
