@@ -14,7 +14,7 @@ from synthct.errors import CheckpointError, MaskError, RecipeError, SourceError
 from synthct.models.methods import Diffusion
 from synthct.recipe.recipe import Recipe, load_recipe
 from synthct.recipe.yaml_errors import path_text
-from synthct.seeds import derive_seed
+from synthct.seeds import derive_seed, generator
 from synthct.storage.defaults import default_cache_dir
 from synthct.storage.files import beside
 from synthct.volume import (
@@ -27,6 +27,7 @@ from synthct.volume import (
     read_labels,
     restore_orientation,
 )
+from synthct.volume.intensity import window_for
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -283,7 +284,7 @@ def inpaint(
         seed: Random seed.
         device: Device of the model.
         **settings: Further settings of a recipe's ``inpaint``, for checkpoints that do not declare
-            them: ``prompt``, ``codecs``, ``labels``, ``jump_length``, ...
+            them: ``prompt``, ``codecs``, ``labels``, ``jump_length``; and ``grain``.
 
     Returns:
         The painted scan, int16 HU, in the orientation of ``ct``; for a file, in canonical
@@ -305,6 +306,7 @@ def inpaint(
         (True, True)
     """
     from synthct.models.checkpoint import find_checkpoint, load_checkpoint
+    from synthct.models.grain import with_grain
     from synthct.models.painting import Inpainter
     from synthct.models.patch import cut_patches, paste_patches
     from synthct.recipe.checkpoint_settings import setting_problems
@@ -347,6 +349,11 @@ def inpaint(
     out = scan.array.copy()
     for k, plane, plane_region, of_slice in planes:
         pasted = paste_patches(plane, plane_region, of_slice, [next(painted) for _ in of_slice])
+        if inpaint.grain == "surroundings":
+            under_hu = float(plane.array[plane_region.array].mean())
+            window = window_for(label, under_hu, of_slice[0].codec)
+            rng = generator(seed, "inpaint-grain", str(k))
+            pasted, _ = with_grain(plane, pasted, plane_region, window.range_hu, rng)
         out[:, :, k : k + 1] = pasted.array
     return Volume(restore_orientation(Volume(out, scan.affine), given.affine).array, given.affine)
 

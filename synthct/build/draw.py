@@ -107,6 +107,11 @@ def slice_noise_stream(spec: SampleSpec) -> list[str]:
     return ["slice-noise", spec.lesion_id, str(spec.variant)]
 
 
+def grain_stream(spec: SampleSpec) -> list[str]:
+    """Name of the random stream of the grain in the paint of a sample."""
+    return ["grain", spec.sample_id]
+
+
 def draw(specs: Sequence[SampleSpec], recipe: Recipe, reader: CaseReader) -> DrawnMask:
     """Draw the 3D mask of some variants, with the first donor that can be placed, and its slices.
 

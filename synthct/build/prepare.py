@@ -48,7 +48,7 @@ class Draft:
         patches: What the model gets; none where a control paints. Of a volume, those of all slices
             before any of them is painted.
         stack: The slices of a volume; None for a slice, or where a control paints.
-        control_facts: What a control measured for its paint.
+        paint_facts: What was measured for the paint: by a control, or for its grain.
         labelled: Boolean (I, J, K): where the painted label should be, inside of the mask and
             around it; None where the model paints whatever fits.
     """
@@ -59,7 +59,7 @@ class Draft:
     params: Mapping[str, Any]
     mask_facts: Mapping[str, Any]
     patches: tuple[Patch, ...]
-    control_facts: Mapping[str, Any]
+    paint_facts: Mapping[str, Any]
     labelled: npt.NDArray[np.bool_] | None
     stack: Stack | None = None
 
@@ -193,7 +193,7 @@ def _prepare_slice(
             params={"kind": section.kind, "region": drawn.params, **params},
             mask_facts=drawn.mask.facts,
             patches=tuple(patches),
-            control_facts=control.facts if control is not None else {},
+            paint_facts=control.facts if control is not None else {},
             labelled=labelled,
             stack=stack,
         )

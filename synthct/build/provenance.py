@@ -95,7 +95,7 @@ def _generation(draft: Draft, context: BuildContext) -> dict[str, Any]:
     spec, patches = draft.spec, draft.patches
     return {
         **context.generation,
-        **draft.control_facts,
+        **draft.paint_facts,
         "seeds": {
             "recipe": context.checked.recipe.seed,
             "mask": mask_stream(spec),

@@ -10,16 +10,18 @@ import numpy.typing as npt
 
 from synthct import seeds
 from synthct.build.context import BuildContext
-from synthct.build.draw import noise_stream
+from synthct.build.draw import grain_stream, noise_stream
 from synthct.build.measure import measure
 from synthct.build.prepare import Draft
 from synthct.build.provenance import provenance
 from synthct.dataset.sample import Sample
 from synthct.errors import VerifyError
 from synthct.metrics.outside import outside_max_abs_diff
+from synthct.models.grain import with_grain
 from synthct.models.patch import paste_patches
 from synthct.recipe.plan import SampleSpec
 from synthct.recipe.recipe import Recipe
+from synthct.volume import Volume
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -42,10 +44,15 @@ def finish(
     Raises:
         VerifyError: If a voxel outside of the mask changed, which would be a bug of ours.
     """
-    sample, spec = draft.sample, draft.spec
+    sample, spec, recipe = draft.sample, draft.spec, context.checked.recipe
     original, image = sample.volume("original"), sample.image
     if spec.is_painted and draft.patches:
-        image = _pasted(draft, painted)
+        network, painting = recipe.inpaint.network, _pasted(draft, painted)
+        if network is not None and network.grain == "surroundings":
+            mask, rng = sample.volume("mask"), seeds.generator(recipe.seed, *grain_stream(spec))
+            painting, grain = with_grain(original, painting, mask, sample.window.range_hu, rng)
+            draft = replace(draft, paint_facts={"measured_grain": grain and grain.as_json()})
+        image = painting.array
     changed = outside_max_abs_diff(original.array, image, sample.mask)
     if changed:
         raise VerifyError(
@@ -63,14 +70,14 @@ def finish(
     return replace(sample, provenance=provenance(replace(draft, sample=sample), context))
 
 
-def _pasted(draft: Draft, painted: Sequence[FloatArray]) -> npt.NDArray[np.int16]:
+def _pasted(draft: Draft, painted: Sequence[FloatArray]) -> Volume:
     """What a sample shows, with the paint in it."""
     sample, original = draft.sample, draft.sample.volume("original")
     if draft.stack is None:
-        return paste_patches(original, sample.volume("mask"), draft.patches, painted).array
-    image: npt.NDArray[np.int16] = original.array.copy()
+        return paste_patches(original, sample.volume("mask"), draft.patches, painted)
+    image = original.array.copy()
     image[sample.mask] = draft.stack.painted_hu(painted)
-    return image
+    return Volume(image, sample.affine)
 
 
 def noise_seed(recipe: Recipe, spec: SampleSpec, patch: int) -> int:

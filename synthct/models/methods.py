@@ -53,6 +53,12 @@ Listed = Annotated[Value, BeforeValidator(lambda v: tuple(v) if isinstance(v, li
 #: Settings for checkpoints that were trained elsewhere and do not declare them.
 FOREIGN = ("prompt", "codecs", "labels", "spacing_range_mm", "jump_length", "jump_n_sample")
 
+#: All settings of a network in a resolved recipe of 0.1.
+_FIRST_SETTINGS = (
+    "method", "checkpoint", "revision", "scheduler", "num_inference_steps", "guidance_scale",
+    "dtype", "batch_size",
+)  # fmt: skip
+
 
 class MethodWords(NamedTuple):
     """Parts of the sentences in a dataset's card about a method.
@@ -114,6 +120,8 @@ class Diffusion(Method):
         num_inference_steps: Passes of the model per sample; more is slower and finer.
         guidance_scale: Classifier-free guidance by the prompt, or by the label of a checkpoint that
             was trained with ``label_dropout``; 1 for none, else twice the passes.
+        grain: ``surroundings``: the paint's grain is completed to the noise power spectrum of the
+            scan around the mask (``models/grain.py``); ``checkpoint``: it stays as painted.
         slice_noise_mm: For volumes: the length over which the noise that painting starts from stays
             alike through the slices; 0 for noise of its own in each. By default 0 for a checkpoint
             that is told the slices beside the one it paints, else 20 where the network allows it.
@@ -142,6 +150,7 @@ class Diffusion(Method):
     scheduler: Scheduler = "dpmsolver++"
     num_inference_steps: Annotated[int, Field(ge=1, le=1000)] = 20
     guidance_scale: Annotated[float, Field(ge=1, le=20)] = 1.0
+    grain: Literal["surroundings", "checkpoint"] = "surroundings"
     slice_noise_mm: Annotated[float, Field(ge=0, le=1000)] | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
     batch_size: Annotated[int, Field(ge=1, le=1024)] = 4
@@ -161,6 +170,8 @@ class Diffusion(Method):
         """As in ``Method``, without the checkpoint: the card shows the one that was used."""
         stated = {name: value for name in FOREIGN if (value := getattr(self, name)) is not None}
         shown = {"scheduler": self.scheduler, "steps": self.num_inference_steps, **stated}
+        if self.grain == "surroundings":
+            shown["grain"] = "of the surroundings"
         return {name: str(value) for name, value in shown.items()}
 
     @property
@@ -203,8 +214,18 @@ class Diffusion(Method):
     def _dump(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # Optional settings count for a dataset's identity only if they are stated.
         fields: dict[str, Any] = dump(self)
+        if self.grain == "checkpoint":
+            del fields["grain"]
         optional = (*FOREIGN, "slice_noise_mm")
         return {k: v for k, v in fields.items() if not (k in optional and v is None)}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_resolved(cls, value: Any) -> Any:
+        # The resolved recipe of a dataset states all settings; before 0.2 there was no ``grain``.
+        if isinstance(value, dict) and "grain" not in value and set(_FIRST_SETTINGS) <= set(value):
+            return {**value, "grain": "checkpoint"}
+        return value
 
     @model_validator(mode="after")
     def _check(self) -> Self:

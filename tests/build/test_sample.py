@@ -89,7 +89,8 @@ def canonical_hu(path: Path) -> np.ndarray:
 def test_every_kind_of_mask_is_painted_into_the_hosts_own_slice(
     folder: Path, checkpoint: Path, section: str, view: str
 ) -> None:
-    checked = checked_with(folder, checkpoint, view=view)
+    inpaint = {"checkpoint": str(checkpoint), "grain": "checkpoint"}
+    checked = checked_with(folder, checkpoint, view=view, inpaint=inpaint)
     draft, sample = made(checked, section)
     file = folder / "data/hosts" / sample.facts.case_id / "imaging.nii.gz"
     axis = VIEW_AXIS[checked.recipe.view]
@@ -101,7 +102,7 @@ def test_every_kind_of_mask_is_painted_into_the_hosts_own_slice(
     assert np.array_equal(original, source)
     assert region.any()
     assert np.array_equal(image[~region], source[~region])
-    # A constant was painted, and the codec says which.
+    # A constant was painted, its grain as it is, and the codec says which.
     (painted,) = np.unique(image[region])
     assert painted == np.rint(draft.patches[0].codec.decode(np.float32(0.25)))
     assert sample.metrics["outside_max_abs_diff"] == 0
@@ -131,6 +132,19 @@ def test_the_recorded_parameters_give_the_same_mask_again(
     _, region = on_slice(host.scan(), flat, "axial")
     assert np.array_equal(region.array, sample.mask)
     assert (stored["donor"] is not None) == (section == "tumors")
+
+
+def test_grain_is_made_to_the_surroundings_and_what_was_measured_is_kept(
+    folder: Path, checkpoint: Path
+) -> None:
+    checked = checked_with(folder, checkpoint)
+    draft, sample = made(checked, "organ")
+    generation = sample.provenance["generation"]
+    assert generation["grain"] == "surroundings"
+    measured = generation["measured_grain"]
+    assert measured["painted_hu"] < measured["around_hu"]
+    assert sample.metrics["painted_std_hu"] == pytest.approx(measured["around_hu"], rel=0.5)
+    assert np.array_equal(finished(checked, draft).image, sample.image)
 
 
 def test_masks_do_not_depend_on_how_they_are_painted(folder: Path, checkpoint: Path) -> None:

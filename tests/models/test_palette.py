@@ -73,3 +73,40 @@ def test_smooth_fill_keeps_a_constant_and_takes_any_size(size: int) -> None:
     mask[:, :, 1:-1, 2:-1] = 1
     assert smooth_fill(image, 1 - mask) == pytest.approx(0.3, abs=1e-5)
     assert torch.isfinite(smooth_fill(image, torch.zeros_like(mask))).all()
+
+
+def make_unet(neighbours: int, residual_scale: float | None = 2.0) -> PaletteUNet:
+    torch.manual_seed(0)
+    return PaletteUNet(
+        ("kidney", "tumor"),
+        block_out_channels=(8, 8),
+        layers_per_block=1,
+        attention_head_dim=8,
+        norm_num_groups=4,
+        fold=2,
+        residual_scale=residual_scale,
+        neighbours=neighbours,
+    ).eval()
+
+
+def test_neighbours_that_are_not_known_say_nothing() -> None:
+    unet, inputs = make_unet(2), make_inputs()
+    image, mask = inputs[2], inputs[3]
+    around = unet.surroundings(image, mask)
+    unknown = torch.full((2, 2, 16, 16), torch.nan)
+    told = unet.neighbour_channels(unknown, around)
+    assert torch.equal(told, torch.zeros_like(unknown))
+    assert torch.equal(unet(*inputs, told), unet(*inputs))
+    known = unknown.clone()
+    known[:, 1, 4:9, 4:9] = 0.4
+    told = unet.neighbour_channels(known, around)
+    expected = 2 * (0.4 - around[:, 0, 4:9, 4:9])
+    assert torch.allclose(told[:, 1, 4:9, 4:9], expected)
+    assert torch.count_nonzero(told) == 2 * 25
+    assert not torch.allclose(unet(*inputs, told), unet(*inputs))
+
+
+def test_a_network_without_neighbours_is_told_nothing() -> None:
+    unet, inputs = make_unet(0), make_inputs()
+    around = unet.surroundings(inputs[2], inputs[3])
+    assert unet.neighbour_channels(torch.zeros(2, 2, 16, 16), around) is None

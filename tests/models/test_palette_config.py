@@ -31,6 +31,7 @@ CHANGED: dict[str, Any] = {
     "norm_num_groups": 4,
     "fold": 2,
     "residual_scale": 2.0,
+    "neighbours": 2,
     "strengths": {"default": 0.5},
     "noise_embedding": "level",
 }

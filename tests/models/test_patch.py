@@ -386,3 +386,22 @@ def test_strength_goes_by_label_and_is_1_where_nothing_is_said() -> None:
     assert patch.strength == 0.95
     with pytest.raises(CheckpointError, match="strengths"):
         PatchRules.from_config({**config, "strengths": {"default": 0}})
+
+
+@pytest.mark.parametrize("spacing_mm", [(0.8, 0.8), (0.4, 0.4)], ids=["native", "resampled"])
+def test_neighbours_lie_on_the_pixels_of_the_patch(spacing_mm: tuple[float, float]) -> None:
+    ct = make_slice((80, 70), spacing_mm)
+    region = make_region(ct, MASKS["inside"])
+    same = ct.array[:, :, 0].astype(np.float32)
+    unknown = same.copy()
+    unknown[region.array[:, :, 0]] = np.nan
+    (patch,) = cut_patches(ct, region, None, RULES, np.stack([same, unknown]))
+    assert patch.neighbours is not None
+    assert np.array_equal(patch.neighbours[0], patch.image)
+    assert np.isnan(patch.neighbours[1][patch.own]).all()
+    known = ~np.isnan(patch.neighbours[1])
+    assert known.any()
+    assert np.array_equal(patch.neighbours[1][known], patch.image[known])
+    assert cut_patches(ct, region, None, RULES)[0].neighbours is None
+    with pytest.raises(ValueError, match="neighbours"):
+        cut_patches(ct, region, None, RULES, np.stack([same, same])[:, 1:])

@@ -10,6 +10,7 @@ import pytest
 
 from synthct.dataset.records import yaml_text
 from synthct.errors import RecipeError
+from synthct.models.methods import Diffusion
 from synthct.recipe.recipe import Recipe, load_recipe, recipe_json_schema
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
@@ -362,3 +363,16 @@ def test_importing_recipes_loads_nothing_heavy() -> None:
     code = f"import sys, synthct.recipe.recipe; print([m for m in {heavy} if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+def test_a_resolved_recipe_of_an_earlier_release_keeps_the_grain_as_painted() -> None:
+    stated = {
+        "method": "diffusion", "checkpoint": "package:starter-2d", "revision": None,
+        "scheduler": "ddim", "num_inference_steps": 20, "guidance_scale": 1.0,
+        "dtype": "float32", "batch_size": 4,
+    }  # fmt: skip
+    earlier = Diffusion(**stated)
+    assert earlier.grain == "checkpoint"
+    assert earlier.model_dump() == stated  # so the recipe's id is what it was
+    assert Diffusion(checkpoint="package:starter-2d").grain == "surroundings"
+    assert Diffusion(**Diffusion().model_dump()).grain == "surroundings"

@@ -218,6 +218,22 @@ def test_weights_of_another_shape_are_refused_without_a_recipe_file(kits_root, t
         make_network(recipe)
 
 
+def test_a_network_that_learns_of_neighbours_starts_as_it_was(kits_root, tiny_checkpoint, caplog):
+    recipe = tiny_recipe(
+        kits_root, model={**TINY_MODEL, "neighbours": 2}, from_checkpoint=str(tiny_checkpoint)
+    )
+    with caplog.at_level("INFO"):
+        wide, base = make_network(recipe)
+    assert "knows no neighbouring slices" in caplog.text
+    old = load_checkpoint(str(base.folder))["unet"]
+    g = torch.Generator().manual_seed(0)
+    noisy, known, told = (torch.randn((1, n, 16, 16), generator=g) for n in (1, 1, 2))
+    given = (noisy, torch.tensor([300]), known, torch.ones_like(noisy), torch.tensor([1]))
+    with torch.no_grad():
+        before = old(*given, torch.ones(1, 2))
+        assert torch.allclose(wide(*given, torch.ones(1, 2), told), before, atol=1e-5)
+
+
 def test_licence_of_the_checkpoint_binds_what_is_made_from_it(kits_root, tmp_path):
     folder = write_tiny_checkpoint(tmp_path / "base")
     facts = json.loads((folder / "training.json").read_text())

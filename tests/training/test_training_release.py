@@ -60,7 +60,8 @@ def test_checkpoint_folder_is_one_that_load_checkpoint_and_diffusers_load(
     assert loaded["unet"].config["labels"] == ["kidney", "tumor"]
     assert loaded["unet"].config["patch_sizes"] == [48, 64]
     assert loaded.files.scheduler_config["prediction_type"] == "v_prediction"
-    assert loaded.files.trained_on == {entry.voxel_sha256 for entry in entries[:2]}
+    seen = {one for entry in entries[:2] for one in (entry.voxel_sha256, entry.fingerprint)}
+    assert loaded.files.trained_on == seen - {None}
 
     again = PaletteInpaintPipeline.from_pretrained(folder)
     weight = next(pipeline.unet.parameters())
@@ -118,7 +119,7 @@ def test_training_json_names_voxels_by_hash_and_no_path(kits_root, tmp_path):
     (hosts,) = cast.hosts
     assert len(cases[hosts.case_id]) == 64
     # What was held out may be judged by, and is not called seen.
-    assert find_checkpoint(str(folder)).trained_on == {hosts.voxel_sha256}
+    assert find_checkpoint(str(folder)).trained_on == {hosts.voxel_sha256, hosts.fingerprint}
     assert training["licence"] == "CC-BY-NC-SA-4.0"
     for path in folder.rglob("*.*"):
         if path.suffix in {".json", ".md"}:

@@ -1,0 +1,292 @@
+"""The grain of paint, made to that of the scan around it.
+
+A network learns what tissue looks like, and the grain of the scans it was trained on with it;
+every scanner, dose and kernel has another. So the paint keeps the network's anatomy, and its grain
+is completed to the noise power spectrum of the surroundings: what is missing is drawn as a
+stationary Gaussian field, what is too much is filtered off.
+
+Spectra are taken where tissue is even, since anatomy is no grain: the commonest local standard
+deviation is the noise level of a scan (Christianson et al., "Automated technique to measure noise
+in clinical CT examinations", 2015). They are the Fourier transforms of autocovariances over the
+voxels of a region of any shape (Padfield, "Masked object registration in the Fourier domain",
+2012), within a lag window. At the border the field is conditioned on the grain of the nearest known
+voxel (simple kriging; Hoffman and Ribak, "Constrained realizations of Gaussian fields", 1991), so
+that it goes on where the scan's own ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from synthct.volume import HU_MAX, HU_MIN, Volume
+
+Values = npt.NDArray[np.float32]
+Region = npt.NDArray[np.bool_]
+#: Voxel sizes along each axis, in units of the finest.
+Steps = npt.NDArray[np.float64]
+
+#: Lengths in voxels of the finest axis: how far around the mask grain is measured, the sigma of the
+#: local mean, the longest correlation, and the side of the window of local deviations.
+MARGIN, MEAN, LAG, WINDOW = 40, 3.0, 10, 9
+#: The filter (sigma, likewise) before tissue is told from air, bone and fat by its HU.
+_CLASS = 2.0
+#: Surroundings are of the painted kind of tissue, if their HU differ by no more.
+_ALIKE = 100.0
+#: Tissue is even where its local deviation is at most so many times the commonest one.
+_EVEN = 1.45
+#: Frequencies of which the local mean left less are not known well enough to be completed.
+_KEPT = 0.3
+#: Kriging near the border: voxels of the finest axis from the mask that are known, and that are
+#: moved; how many known ones move each; what makes their covariances invertible.
+_RING, _DEPTH, _NEIGHBOURS, _NUGGET = 2.5, 6.0, 10, 0.02
+#: Keeps quotients finite, in HU².
+_LEAST = 1e-6
+#: Fewer even voxels say nothing about a spectrum.
+LEAST_VOXELS = 64
+
+
+class Grain(NamedTuple):
+    """What was measured, in HU.
+
+    Attributes:
+        around_hu: Standard deviation of the grain of the surroundings.
+        painted_hu: That of the paint, as the network gave it.
+        voxels: Number of even voxels of the surroundings.
+    """
+
+    around_hu: float
+    painted_hu: float
+    voxels: int
+
+    def as_json(self) -> dict[str, float]:
+        """For a provenance; the floats to a hundredth HU."""
+        return {name: round(value, 2) for name, value in self._asdict().items()}
+
+
+class _Spectrum(NamedTuple):
+    """The grain of a region.
+
+    Attributes:
+        power: Noise power by frequency, as ``scipy.fft.rfftn`` orders them.
+        covariance: Its inverse transform: the autocovariance by lag, periodic.
+        variance: That at lag 0.
+        voxels: Number of even voxels that it comes from.
+    """
+
+    power: Values
+    covariance: Values
+    variance: float
+    voxels: int
+
+
+def with_grain(
+    original: Volume,
+    painted: Volume,
+    region: Volume,
+    range_hu: tuple[float, float],
+    rng: np.random.Generator,
+) -> tuple[Volume, Grain | None]:
+    """A painted scan, or slice of one, whose paint has the grain of its surroundings.
+
+    Args:
+        original: HU.
+        painted: HU, equal to ``original`` outside the mask.
+        region: Boolean, on the same grid: the mask.
+        range_hu: As in ``match_grain``.
+        rng: Draws the grain.
+
+    Returns:
+        HU, equal to ``original`` outside the mask; and what was measured, as in ``match_grain``.
+    """
+    axes = [axis for axis, n in enumerate(original.shape) if n > 1] or [0]
+    flat = [np.squeeze(v.array, tuple({0, 1, 2} - set(axes))) for v in (original, painted, region)]
+    spacing = [original.spacing_mm[axis] for axis in axes]
+    grain, facts = match_grain(flat[0], flat[1], flat[2].astype(bool), spacing, range_hu, rng)
+    hu = np.zeros(original.shape, np.float32)
+    hu[region.array.astype(bool)] = np.clip(grain, HU_MIN, HU_MAX)
+    return painted.paste(hu, where=region.array.astype(bool)), facts
+
+
+def match_grain(
+    original: npt.NDArray[np.int16],
+    painted: npt.NDArray[np.int16],
+    mask: Region,
+    spacing_mm: Sequence[float],
+    range_hu: tuple[float, float],
+    rng: np.random.Generator,
+) -> tuple[Values, Grain | None]:
+    """Paint with the grain of its surroundings.
+
+    Args:
+        original: HU, 2D or 3D.
+        painted: HU of the same shape, equal to ``original`` outside the mask.
+        mask: Boolean, of the same shape, not empty.
+        spacing_mm: Voxel size along each axis.
+        range_hu: Surroundings within this range are of the kind of tissue that is painted.
+        rng: Draws the grain.
+
+    Returns:
+        HU (N,) of the true voxels of ``mask``, not rounded, and what was measured; the paint as it
+        is and None, where nothing around is even tissue within the range.
+    """
+    from scipy import fft, ndimage
+
+    voxel = np.asarray(spacing_mm) / min(spacing_mm)
+    crop = _around(mask, np.ceil(MARGIN / voxel).astype(int))
+    inside = mask[crop]
+    scan, paint = original[crop].astype(np.float32), painted[crop].astype(np.float32)
+    lags = np.maximum(1, np.round(LAG / voxel)).astype(int)
+    shape = [fft.next_fast_len(n, real=True) for n in (scan.shape + 2 * lags).tolist()]
+
+    smooth = ndimage.gaussian_filter(np.where(inside, paint, scan), _CLASS / voxel)
+    low, high = np.percentile(smooth[inside], (5, 95))
+    low, high = max(range_hu[0], low - _ALIKE), min(range_hu[1], high + _ALIKE)
+    tissue = ~inside & (smooth > low) & (smooth < high)
+    around = _spectrum(_residual(scan, tissue, voxel), tissue, voxel, lags, shape)
+    if around is None:
+        return painted[mask].astype(np.float32), None
+    residual = _residual(paint, np.ones_like(inside), voxel)
+    own = _spectrum(_residual(paint, inside, voxel), inside, voxel, lags, shape)
+    own_power = 0 * around.power if own is None else own.power
+    part = tuple(slice(n) for n in scan.shape)
+
+    gain = np.sqrt(np.minimum(1, around.power / np.maximum(own_power, _LEAST)))
+    surplus = (residual - fft.irfftn(fft.rfftn(residual, shape) * gain, shape)[part])[inside]
+    # Only by one standard deviation: an edge that the network painted is no grain.
+    deviation = np.sqrt(around.variance)
+    even = paint[inside] - np.clip(surplus, -deviation, deviation)
+
+    white = fft.rfftn(rng.standard_normal(shape, dtype=np.float32))
+    missing = np.sqrt(np.maximum(around.power - own_power, 0))
+    field = fft.irfftn(white * missing, shape)[part]
+    grain = _from_the_border(field, residual, inside, around, voxel)
+    facts = Grain(float(deviation), float(np.sqrt(own.variance if own else 0)), around.voxels)
+    return (even + grain).astype(np.float32), facts
+
+
+def _from_the_border(
+    field: Values, residual: Values, inside: Region, around: _Spectrum, voxel: Steps
+) -> Values:
+    """Grain (N,) inside the mask that goes on from the known grain at its border.
+
+    Each voxel near the border is moved by kriging from the nearest known ones. The network goes on
+    with their grain as well, more or less: by how much is measured in each layer of voxels, as the
+    slope of its paint's grain over that of the nearest known voxel.
+    """
+    from scipy.ndimage import distance_transform_edt
+    from scipy.spatial import cKDTree
+
+    outer = distance_transform_edt(~inside, sampling=voxel)
+    depth = distance_transform_edt(inside, sampling=voxel)[inside]
+    ring, near = np.argwhere((outer > 0) & (outer < _RING)), depth < _DEPTH
+    grain = field[inside]
+    if not len(ring):
+        return grain
+    targets = np.argwhere(inside)[near]
+    nearest = cKDTree(ring * voxel).query(targets * voxel, k=min(_NEIGHBOURS, len(ring)))[1]
+    known = ring[nearest.reshape(len(targets), -1)]  # (M, K, dimensions)
+
+    def covariance(lag: npt.NDArray[np.int_]) -> Values:
+        return around.covariance[tuple(np.moveaxis(lag, -1, 0))]  # periodic: negative lags count
+
+    nugget = np.float32(_NUGGET * around.variance) * np.eye(known.shape[1], dtype=np.float32)
+    among = covariance(known[:, :, None] - known[:, None]) + nugget
+    weights = np.linalg.solve(among, covariance(targets[:, None] - known)[..., None])[..., 0]
+
+    def limited(values: Values) -> Values:
+        limit = np.float32(2 * np.sqrt(around.variance))
+        return np.where(np.abs(values) < limit, values, np.float32(0))  # beyond is an edge
+
+    at = tuple(np.moveaxis(known, -1, 0))
+    border = limited(residual[at])
+    layer, first = np.rint(depth[near]).astype(int), border[:, 0]
+    product = np.bincount(layer, first * limited(residual[inside][near]))
+    painted = product / np.maximum(np.bincount(layer, np.square(first)), _LEAST)
+    grain[near] += (weights * (border - field[at])).sum(axis=1) - painted[layer] * first
+    return grain
+
+
+def _around(mask: Region, margin: npt.NDArray[np.int_]) -> tuple[slice, ...]:
+    """The box of the mask and what lies around it."""
+    from scipy.ndimage import find_objects
+
+    (box,) = find_objects(mask.astype(np.uint8))
+    return tuple(
+        slice(max(0, side.start - m), min(n, side.stop + m))
+        for side, m, n in zip(box, margin.tolist(), mask.shape, strict=True)
+    )
+
+
+def _residual(hu: Values, region: Region, voxel: Steps) -> Values:
+    """HU minus their local mean over the region."""
+    from scipy.ndimage import gaussian_filter
+
+    weight = region.astype(np.float32)
+    total = gaussian_filter(hu * weight, MEAN / voxel)
+    mean = total / np.maximum(gaussian_filter(weight, MEAN / voxel), _LEAST)
+    return (hu - mean).astype(np.float32)
+
+
+def _spectrum(
+    residual: Values,
+    region: Region,
+    voxel: Steps,
+    lags: npt.NDArray[np.int_],
+    shape: Sequence[int],
+) -> _Spectrum | None:
+    """The grain of the even part of a region; None if that is too small."""
+    from scipy import fft
+
+    even = _even(residual, region, voxel)
+    voxels = int(np.count_nonzero(even))
+    if voxels < LEAST_VOXELS:
+        return None
+
+    def correlate(values: Values) -> Values:
+        return np.asarray(fft.irfftn(np.square(np.abs(fft.rfftn(values, shape))), shape))
+
+    pairs = np.maximum(correlate(even.astype(np.float32)), 1)
+    covariance = correlate(np.where(even, residual, np.float32(0))) / pairs
+    for axis, (n, reach) in enumerate(zip(shape, lags.tolist(), strict=True)):
+        lag = np.abs(np.fft.fftfreq(n, 1 / n))
+        taper = np.where(lag <= reach, 0.5 + 0.5 * np.cos(np.pi * lag / (reach + 1)), 0)
+        covariance *= np.expand_dims(taper, [a for a in range(len(shape)) if a != axis])
+    axes = np.meshgrid(
+        *map(fft.fftfreq, shape[:-1]), fft.rfftfreq(shape[-1]), indexing="ij", sparse=True
+    )
+    square = sum((f / step) ** 2 for f, step in zip(axes, voxel, strict=True))
+    kept = np.square(1 - np.exp(-2 * (np.pi * MEAN) ** 2 * square))  # the local mean took the rest
+    power = np.maximum(np.asarray(fft.rfftn(covariance)).real, 0) / np.maximum(kept, _KEPT)
+    covariance = np.asarray(fft.irfftn(power, shape))
+    variance = max(float(covariance.flat[0]), _LEAST)
+    return _Spectrum(power.astype(np.float32), covariance.astype(np.float32), variance, voxels)
+
+
+def _even(residual: Values, region: Region, voxel: Steps) -> Region:
+    """Where the local deviation is about the commonest one of the region."""
+    from scipy.ndimage import uniform_filter
+
+    size = np.maximum(1, np.round(WINDOW / voxel)).astype(int).tolist()
+    share = uniform_filter(region.astype(np.float32), size)
+    square = uniform_filter(np.where(region, np.square(residual), np.float32(0)), size)
+    inner = region & (share > 0.6)
+    if np.count_nonzero(inner) < LEAST_VOXELS:
+        return region
+    variance = np.maximum(square, 0) / np.maximum(share, _LEAST)
+    commonest = np.exp(_mode(np.log(variance[inner] + _LEAST)))
+    even: Region = inner & (variance <= _EVEN**2 * commonest)
+    return even
+
+
+def _mode(values: Values) -> float:
+    """The half-sample mode (Bickel and Frühwirth, 2006)."""
+    ordered = np.sort(values)
+    while len(ordered) > 3:
+        half = (len(ordered) + 1) // 2
+        start = int(np.argmin(ordered[half - 1 :] - ordered[: len(ordered) - half + 1]))
+        ordered = ordered[start : start + half]
+    return float(ordered.mean())
