@@ -154,6 +154,10 @@ class _Replay:
             yield "the label map is not the one that the recipe comes to"
         if not np.array_equal(parsed(columns)[1], draft.picture_affine):
             yield "the affine is not the source's"
+        told = stored.provenance.get("generation") or {}
+        if "measured_grain" in told:  # follows from the paint, which only level 3 makes again
+            grain = {"measured_grain": told["measured_grain"]}
+            one = replace(one, paint_facts={**one.paint_facts, **grain})
         image = np.where(draft.mask, stored.image, host)
         anew = replace(one, sample=replace(draft, image=image, labels=after))
         yield from self._wrong_measures(stored, anew)
