@@ -10,6 +10,7 @@ import base64
 import gzip
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -83,10 +84,11 @@ def _pictures(lesion: Sample) -> Iterator[Picture]:
     axis = VIEW_AXIS[lesion.plane]
     thick = lesion.shape[axis]
     for index in np.unique(np.linspace(0, thick - 1, min(_PICTURES, thick)).round().astype(int)):
-        flat = lesion.crop(Box.whole(lesion.shape).slab(axis, int(index))).pictures
-        hu, mask = flat["image"], flat["mask"]
+        flat = lesion.crop(Box.whole(lesion.shape).slab(axis, int(index)))
+        flat = replace(flat, facts=replace(flat.facts, view=lesion.plane))  # of a volume, a slice
+        hu, mask = flat.pictures["image"], flat.pictures["mask"]
         pictures = {key: outlined(hu, mask, window) for key, window in WINDOWS.items()}
-        rows_mm, columns_mm = lesion.pixel_mm
+        rows_mm, columns_mm = flat.pixel_mm
         size_mm = hu.shape[0] * rows_mm, hu.shape[1] * columns_mm
         yield pictured(f"slice {index + 1}", pictures, size_mm)
 
