@@ -156,8 +156,9 @@ def export(dataset: str | Path, kind: str, output: str | Path | None = None) -> 
 
     Args:
         dataset: The folder of a version.
-        kind: ``nifti``: volumes that open over the host's scan; ``png``: pictures of each sample.
-        output: The new folder; by default ``1.0.0.nifti`` or ``1.0.0.png`` beside the version.
+        kind: ``nifti``: volumes that open over the host's scan; ``dicom``: these as CT series and
+            SEG; ``png``: pictures of each sample.
+        output: The new folder; by default the version with the kind, such as ``1.0.0.nifti``.
 
     Returns:
         The new folder.

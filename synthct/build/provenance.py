@@ -24,9 +24,10 @@ from synthct.recipe.plan import SampleSpec
 from synthct.recipe.recipe import Recipe
 from synthct.recipe.volumes import volume_settings
 from synthct.sources import CaseEntry
+from synthct.sources.stored import dicom_reference
 from synthct.version import __version__
 from synthct.volume import Box
-from synthct.volume.views import IGNORE
+from synthct.volume.views import IGNORE, VIEW_AXIS
 
 #: Raised when the same recipe, sources and checkpoint come to other samples than before.
 ALGORITHM = 1
@@ -52,6 +53,7 @@ def provenance(draft: Draft, context: BuildContext) -> dict[str, Any]:
         "group": spec.host.patient_id,
         "host": {
             **_case_facts(spec.host),
+            **_reference(sample, spec.host),
             "orientation": "RAS",
             **_place(sample, spec.host),
             "slice_sha256": array_digest(shown["original"]),
@@ -182,6 +184,15 @@ def _box(sample: Sample, host: CaseEntry) -> list[list[int]]:
     assert box is not None, "a mask has voxels"
     box = box.shift(shown_of(sample, host).start_ijk)
     return [list(box.start_ijk), list(box.stop_ijk)]
+
+
+def _reference(sample: Sample, host: CaseEntry) -> dict[str, Any]:
+    """What the slice is in DICOM, if its source tells."""
+    if sample.view == "volume":  # which is of many
+        return {}
+    axis, index = VIEW_AXIS[sample.view], sample.facts.slice_index
+    reference = dicom_reference(host.image, axis, index)
+    return {} if reference is None else {"dicom": reference}
 
 
 def _case_facts(entry: CaseEntry) -> dict[str, Any]:

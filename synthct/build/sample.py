@@ -25,6 +25,9 @@ from synthct.volume import Volume
 
 FloatArray = npt.NDArray[np.float32]
 
+#: The key of a provenance for what was measured of the grain around the mask and of the paint.
+MEASURED_GRAIN = "measured_grain"
+
 
 def finish(
     draft: Draft,
@@ -51,7 +54,7 @@ def finish(
         if network is not None and network.grain == "surroundings":
             mask, rng = sample.volume("mask"), seeds.generator(recipe.seed, *grain_stream(spec))
             painting, grain = with_grain(original, painting, mask, sample.window.range_hu, rng)
-            draft = replace(draft, paint_facts={"measured_grain": grain and grain.as_json()})
+            draft = replace(draft, paint_facts={MEASURED_GRAIN: grain and grain.as_json()})
         image = painting.array
     changed = outside_max_abs_diff(original.array, image, sample.mask)
     if changed:

@@ -15,14 +15,15 @@ def export(
     to: Annotated[
         str,
         typer.Option(
-            help="nifti: volumes that open over the host's scan. png: pictures.",
+            help="nifti: volumes that open over the host's scan. dicom: these as CT series and "
+            "SEG. png: pictures.",
             metavar="KIND",
             show_default=False,
         ),
     ],
     output: Annotated[
         Path | None,
-        typer.Option(help="The new folder.", show_default="DATASET.nifti, .whole or .png"),
+        typer.Option(help="The new folder.", show_default="DATASET.KIND or DATASET.whole"),
     ] = None,
     whole: Annotated[
         bool,
@@ -36,7 +37,10 @@ def export(
     cache_dir: CacheDir = None,
     debug: Debug = False,
 ) -> None:
-    """Write a finished dataset as a plain folder, which niftifolder or imagefolder loads."""
+    """Write a finished dataset as a plain folder: NIfTI, DICOM or pictures.
+
+    Example: synthct export out/quickstart/1.0.0 --to dicom
+    """
     with reporting(debug):
         from synthct.errors import RecipeError
         from synthct.publish.export.run import Whole

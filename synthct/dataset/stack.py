@@ -103,7 +103,8 @@ def _slice(sample: Sample, index: int) -> Sample:
 def _runs(rows: Sequence[Columns]) -> Iterator[list[Columns]]:
     run: list[Columns] = []
     for row in rows:
-        if run and row["slice_index"] != run[-1]["slice_index"] + 1:
+        follows = run and row["slice_index"] == run[-1]["slice_index"] + 1
+        if run and (row.get("view") == "volume" or not follows):
             yield run
             run = []
         run.append(row)

@@ -95,7 +95,7 @@ class PhantomSource(Scanner, SourceSection):
 
     def prepare(self, cases: Sequence[CaseFiles], *, progress: bool = False) -> None:
         """Write the patients that are missing or damaged in the cache."""
-        folders = [case.image.parent for case in cases if case.image is not None]
+        folders = [case.image.parent for case in cases if isinstance(case.image, Path)]
         with ThreadPoolExecutor(_threads(len(folders))) as pool:  # hashes leave the others free
             intact = list(pool.map(is_intact, folders))
         missing = [folder for folder, whole in zip(folders, intact, strict=True) if not whole]

@@ -40,13 +40,13 @@ class NiftiFile:
     affine: Affine
 
     @classmethod
-    def open(cls, path: Path, reading: CtReading) -> NiftiFile | None:
+    def open(cls, path: object, reading: CtReading) -> NiftiFile | None:
         """The file of a scan; None if it is not one whole NIfTI file in 3D that says how it lies.
 
         Raises:
             SourceError: If it is damaged.
         """
-        if reading.frame is not None or reading.orientation is not None or not path.is_file():
+        if not isinstance(path, Path) or reading.frame is not None or reading.orientation:
             return None
         try:
             with open_content(path) as content:

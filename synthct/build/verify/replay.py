@@ -22,6 +22,7 @@ from synthct.build.measure import measure
 from synthct.build.painter import paint_samples
 from synthct.build.prepare import Draft, prepare
 from synthct.build.provenance import provenance
+from synthct.build.sample import MEASURED_GRAIN
 from synthct.build.verify.locked import lock_of
 from synthct.build.workers import prepared_shards
 from synthct.dataset.digest import canonical_json
@@ -154,10 +155,10 @@ class _Replay:
             yield "the label map is not the one that the recipe comes to"
         if not np.array_equal(parsed(columns)[1], draft.picture_affine):
             yield "the affine is not the source's"
-        told = stored.provenance.get("generation") or {}
-        if "measured_grain" in told:  # follows from the paint, which only level 3 makes again
-            grain = {"measured_grain": told["measured_grain"]}
-            one = replace(one, paint_facts={**one.paint_facts, **grain})
+        # What was measured of the paint before its grain was made is not known without painting.
+        generation = stored.provenance.get("generation") or {}
+        kept = {key: generation[key] for key in (MEASURED_GRAIN,) if key in generation}
+        one = replace(one, paint_facts={**one.paint_facts, **kept})
         image = np.where(draft.mask, stored.image, host)
         anew = replace(one, sample=replace(draft, image=image, labels=after))
         yield from self._wrong_measures(stored, anew)

@@ -23,6 +23,7 @@ from synthct.dataset.records import RECIPE, front_matter
 from synthct.dataset.rows import stored_rows
 from synthct.dataset.schema import flat_schema, is_of_volumes
 from synthct.errors import ConflictError, RecipeError, VerifyError
+from synthct.publish.export.dicom import DicomSeries
 from synthct.publish.export.export_format import Columns, ExportFormat
 from synthct.publish.export.page import page
 from synthct.publish.export.pictures import Pictures
@@ -35,7 +36,11 @@ from synthct.storage.lock import version_lock
 METADATA, SAMPLES = "metadata.parquet", "samples.csv"
 
 #: Each export format by its name.
-FORMATS: dict[str, ExportFormat] = {"nifti": Volumes(), "png": Pictures()}
+FORMATS: dict[str, ExportFormat] = {
+    "dicom": DicomSeries(),
+    "nifti": Volumes(),
+    "png": Pictures(),
+}
 
 #: Files that are copied from the version: new name, old name, description.
 _COPIED = (
@@ -70,7 +75,8 @@ def export(
 
     Args:
         folder: The folder of a version.
-        kind: ``png``: the pictures of each sample; ``nifti``: volumes of neighbouring slices.
+        kind: ``png``: the pictures of each sample; ``nifti``: volumes of neighbouring slices;
+            ``dicom``: these as CT series and SEG files.
         output: The new folder.
         whole: With ``nifti``: whole scans with all of their lesions.
         progress: Show a progress bar.
@@ -79,7 +85,7 @@ def export(
         The new folder.
 
     Raises:
-        RecipeError: If there is no such format.
+        RecipeError: If there is no such format, or a package that it needs is missing.
         VerifyError: If the dataset is unfinished, damaged, or a patch-only release.
         ConflictError: If the new folder is not empty, or lies in the dataset.
         ResourceError: If it cannot be written.
@@ -98,13 +104,14 @@ def export(
     if whole is not None and kind != "nifti":
         raise RecipeError(f"whole scans are NIfTI files; write --to nifti --whole, not {kind}")
     _require_free(output, folder)
-    if kind == "png" and any(
+    if kind != "nifti" and any(
         is_of_volumes(pq.read_schema(folder / shard.path)) for shard in manifest.shards
     ):
-        raise RecipeError(f"{folder} holds volumes, which are no pictures; export with --to nifti")
+        raise RecipeError(f"{folder} holds volumes, which {kind} cannot hold; use --to nifti")
     if findings := check_bytes(folder, manifest):
         listed = "\n".join(f"  {finding}" for finding in findings)
         raise VerifyError(f"{folder} is damaged; download or build it again\n{listed}")
+    FORMATS[kind].require()
     make_folder(output.parent)
     require_space(output.parent, sum(shard.bytes for shard in manifest.shards))
     staging = output.with_name(f".{output.name}.exporting")
@@ -142,6 +149,7 @@ def _write(folder: Path, manifest: Manifest, fmt: ExportFormat, tree: Path, prog
     flat = flat_schema(volume=any(map(is_of_volumes, schemas)))
     records, samples = (of(keep_original, flat) for of in (fmt.record_schema, fmt.sample_schema))
     samples = samples.insert(0, pa.field("split", pa.string()))
+    labels = read_lock(folder).labels
     hidden = None if progress else True
     with (
         tqdm(total=manifest.release.rows, unit="sample", disable=hidden) as bar,
@@ -151,7 +159,7 @@ def _write(folder: Path, manifest: Manifest, fmt: ExportFormat, tree: Path, prog
         for split in (split.name for split in manifest.release.splits if split.rows):
             place = tree / split
             place.mkdir()
-            items = fmt.write(_rows(folder, manifest, split), place, start)
+            items = fmt.write(_rows(folder, manifest, split), place, start, labels)
             with pq.ParquetWriter(place / METADATA, records, compression="zstd") as metadata:
                 while batch := list(islice(items, _ITEMS)):
                     start += len(batch)
@@ -159,26 +167,34 @@ def _write(folder: Path, manifest: Manifest, fmt: ExportFormat, tree: Path, prog
                     metadata.write_table(_table([item.record for item in batch], records))
                     listed.write_table(_table([_without_formulas(row) for row in rows], samples))
                     bar.update(len(rows))
-    _write_documents(folder, manifest, fmt, tree, keep_original)
+    _write_documents(folder, manifest, fmt, tree, labels, keep_original)
 
 
 def _write_documents(
-    folder: Path, manifest: Manifest, fmt: ExportFormat, tree: Path, keep_original: bool
+    folder: Path,
+    manifest: Manifest,
+    fmt: ExportFormat,
+    tree: Path,
+    labels: Mapping[str, int],
+    keep_original: bool,
 ) -> None:
     """Write the page, and copy documents of the dataset."""
     beside = {
-        f"*/{METADATA}": "what `load_dataset` reads: the columns of the dataset, with provenance",
+        f"*/{METADATA}": "the columns of the dataset, with provenance, for `load_dataset`",
         SAMPLES: "the samples with their files and measures, as text",
     }
     for name, source, what in _COPIED:
         if (folder / source).is_file():
             shutil.copyfile(folder / source, tree / name)
             beside[name] = what
+    for name, (text, what) in fmt.label_files(labels).items():
+        (tree / name).write_text(text, encoding="utf-8")
+        beside[name] = what
     card = folder / CARD
     text = page(
         manifest.release,
         fmt,
-        read_lock(folder).labels,
+        labels,
         front_matter(card.read_text(encoding="utf-8")) if card.is_file() else {},
         beside,
         keep_original=keep_original,

@@ -25,6 +25,7 @@ from synthct.dataset.rows import decode
 from synthct.dataset.sample import Sample
 from synthct.errors import RecipeError, SourceError
 from synthct.publish.export.export_format import Columns, Item, file_columns, file_stem
+from synthct.publish.export.volumes import Volumes
 from synthct.recipe.recipe import stored_recipe
 from synthct.sources import CaseEntry
 from synthct.volume import Box, Volume, nifti_bytes, restore_orientation
@@ -88,7 +89,7 @@ class _Scan:
         self.rows += [(row, number) for row in rows]
 
 
-class WholeScans:
+class WholeScans(Volumes):
     """A folder for ``niftifolder``: a row is a whole scan with one or more painted lesions.
 
     Args:
@@ -101,8 +102,6 @@ class WholeScans:
         SourceError: If a host is missing or is not the one that was painted.
     """
 
-    loader: ClassVar = "niftifolder"
-    suffix: ClassVar = "nii.gz"
     readme_text: ClassVar = """\
 Whole scans, with every lesion of the host that does not overlap another; what does not fit, and
 every other variant, has a scan of its own. Grid, orientation, type and values are those of the
@@ -137,8 +136,11 @@ host's file, but for the voxels of the masks."""
         del keep_original
         return pa.schema([*file_columns(self, False), ("number", pa.int32()), *flat])
 
-    def write(self, rows: Iterable[Columns], folder: Path, start: int) -> Iterator[Item]:
+    def write(
+        self, rows: Iterable[Columns], folder: Path, start: int, labels: Mapping[str, int]
+    ) -> Iterator[Item]:
         """Write the files of some rows; see ``ExportFormat.write``."""
+        del labels  # the hosts' label maps have no names in their headers either
         number = start
         for case_id, of_host in groupby(rows, key=lambda row: row["case_id"]):
             entry = self._index.entry("hosts", case_id)

@@ -23,6 +23,7 @@ from synthct.evaluate.stream import Dataset
 from synthct.metrics.table import MEASURES
 from synthct.sources import Index, Kits, PhantomSource, index_sources
 from synthct.sources.scanner import write_case
+from synthct.sources.stored import sha256_of
 from synthct.studies.selftest.stand_in import stand_in_facts
 from synthct.training.cache import open_training_set
 from synthct.training.checkpoint import Progress, TrainState, latest_state, load_state, save_state
@@ -242,7 +243,7 @@ def _phantoms(cache: Path) -> str:
     cases = source.find(cache).cases
     source.prepare(cases)
     paths = [path for case in cases for path in (case.image, case.label_files["liver"]) if path]
-    return " ".join(hashlib.sha256(path.read_bytes()).hexdigest() for path in paths)
+    return " ".join(sha256_of(path) for path in paths)
 
 
 def _digest(*arrays: Any) -> str:
