@@ -20,7 +20,14 @@ from synthct.build.draw import CaseReader
 from synthct.dataset.digest import array_digest
 from synthct.dataset.integrity import check_bytes
 from synthct.dataset.lockfile import Lock, LockedCase, read_lock, work_id
-from synthct.dataset.manifest import FileEntry, Manifest, read_manifest, release_of, write_manifest
+from synthct.dataset.manifest import (
+    FileEntry,
+    Manifest,
+    read_manifest,
+    release_of,
+    require_manifest,
+    write_manifest,
+)
 from synthct.dataset.patch_rows import complete
 from synthct.dataset.records import RECIPE, read_rejected
 from synthct.dataset.rows import Columns, encode, parsed, stored_rows
@@ -28,7 +35,7 @@ from synthct.dataset.sample import Sample
 from synthct.dataset.schema import arrow_schema
 from synthct.dataset.version import Staging, commit, discard, find_release, open_staging
 from synthct.dataset.writer import ShardRecord, write_shard
-from synthct.errors import ConflictError, RecipeError, ResourceError, SourceError, VerifyError
+from synthct.errors import ConflictError, RecipeError, SourceError, VerifyError
 from synthct.recipe.recipe import Recipe, stored_recipe
 from synthct.sources import CaseEntry, FolderSection, Index, download, index_sources
 from synthct.storage.defaults import default_cache_dir
@@ -153,9 +160,7 @@ class _Scans:
 
 def _patch_release(folder: Path) -> Manifest:
     """The manifest of an intact patch-only release."""
-    manifest = read_manifest(folder)
-    if manifest is None:
-        raise ResourceError(f"{folder} is no dataset; name the folder with manifest.json")
+    manifest = require_manifest(folder)
     if manifest.release.patch_id is None:
         raise VerifyError(f"{folder} is no patch-only release: its samples are whole already")
     findings = check_bytes(folder, manifest)

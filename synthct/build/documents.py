@@ -6,10 +6,12 @@ All of them follow from the recipe, the lock and the shards.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 
+from synthct.build.grades import grade_samples, grades_in_words
 from synthct.dataset.documents.card import CardFacts, SourceNote, attribution, dataset_card
 from synthct.dataset.documents.croissant import CROISSANT, croissant
 from synthct.dataset.documents.sheet import dataset_sheet
@@ -64,6 +66,10 @@ def documents(
         patch_only=recipe.release == "patch",
     )
     facts = _card_facts(recipe, lock, has_picture=sheet is not None)
+    if lock.limits:
+        standards = recipe.standards(lock.limits)
+        graded = grade_samples(tree, [shard.path for shard in shards], standards)
+        facts = replace(facts, grades=grades_in_words(one.grade for one in graded))
     summary, schema = summarise(tree, shards), recipe_schema(recipe)
     return {
         CARD: dataset_card(release, summary, facts).encode(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from synthct.build.draw import masks_of, slice_noise_stream
 from synthct.build.fronts import SliceNoise, paint_stacks
 from synthct.build.prepare import Draft, Outcome
 from synthct.build.sample import FloatArray, finish, noise_seed
+from synthct.dataset.partial import Made, PartialShard
 from synthct.dataset.patch_rows import encode_patch
 from synthct.dataset.rows import encode
 from synthct.dataset.writer import Rejection, reject
@@ -38,7 +39,11 @@ _BURST, _AT_ENDS, _AT_EITHER_END = 2.0, 0.9, 0.05
 
 
 def paint_samples(
-    specs: Sequence[SampleSpec], masks: Iterator[Outcome], context: BuildContext, progress: Any
+    specs: Sequence[SampleSpec],
+    masks: Iterator[Outcome],
+    context: BuildContext,
+    progress: Any,
+    partial: PartialShard | None = None,
 ) -> tuple[list[Mapping[str, Any]], list[Rejection]]:
     """Paint samples, in batches as the prepared masks come in.
 
@@ -47,12 +52,14 @@ def paint_samples(
         masks: Their masks, in order; no more of them are taken than these samples have.
         context: What all samples of the build share.
         progress: A progress bar, in samples; its total is mended as slices are counted.
+        partial: Samples of them that an interrupted run has made, which are not made again; gets
+            those that this one makes.
 
     Returns:
         The rows by column, in the order of ``specs``, slice by slice; and what was rejected,
         likewise.
     """
-    results = _Results(context, progress)
+    results = _Results(context, progress, partial)
 
     def drafts() -> Iterator[Draft]:
         for planned in masks_of(specs):
@@ -63,20 +70,24 @@ def paint_samples(
                 if isinstance(one, Draft):
                     yield one
 
-    for draft, painted in _painted(drafts(), context):
+    for draft, painted in _painted(drafts(), context, results.is_made):
         results.add(draft, painted)
     return results.rows_and_rejections()
 
 
 def _painted(
-    drafts: Iterator[Draft], context: BuildContext
+    drafts: Iterator[Draft], context: BuildContext, is_made: Callable[[Draft], bool]
 ) -> Iterator[tuple[Draft, list[FloatArray]]]:
-    """Samples with the model's paint for each of their patches, as batches come out of it."""
+    """Samples with the model's paint for each of their patches, as batches come out of it.
+
+    Those that are made already only keep their places in the batches, so that all others are in
+    the same batches as if nothing had been interrupted.
+    """
     if context.inpainter is None:
-        yield from ((draft, []) for draft in drafts)
+        yield from ((draft, []) for draft in drafts if not is_made(draft))
         return
     if context.checked.recipe.view == "volume":
-        yield from _painted_volumes(drafts, context)
+        yield from _painted_volumes((one for one in drafts if not is_made(one)), context)
         return
     from synthct.models.painting import Job
 
@@ -85,14 +96,17 @@ def _painted(
 
     def jobs() -> Iterator[Job[tuple[str, int]]]:
         for draft in drafts:
+            is_done = is_made(draft)
             if not draft.spec.is_painted:
-                real.append(draft)
+                if not is_done:
+                    real.append(draft)
                 continue
             sample_id = draft.spec.sample_id
-            waiting[sample_id] = draft, {}
+            if not is_done:
+                waiting[sample_id] = draft, {}
             for n, patch in enumerate(draft.patches):
                 seed = noise_seed(context.checked.recipe, draft.spec, n)
-                yield Job((sample_id, n), patch, seed)
+                yield Job((sample_id, n), patch, seed, is_done)
 
     for (sample_id, n), pixels in context.inpainter.stream(jobs()):
         draft, pieces = waiting[sample_id]
@@ -148,10 +162,13 @@ class _Results:
     Args:
         context: What all samples of the build share.
         progress: A progress bar, in samples.
+        partial: What an interrupted run has made, if there was one.
     """
 
-    def __init__(self, context: BuildContext, progress: Any) -> None:
-        self.context, self.progress = context, progress
+    def __init__(
+        self, context: BuildContext, progress: Any, partial: PartialShard | None = None
+    ) -> None:
+        self.context, self.progress, self.partial = context, progress, partial
         self._order: list[str] = []
         self._rows: dict[str, Mapping[str, Any]] = {}
         self._rejected: list[Rejection] = []
@@ -166,26 +183,47 @@ class _Results:
         logger.debug("%s: %s", one.sample_id, one.detail)
         self._reject(one)
 
+    def is_made(self, draft: Draft) -> bool:
+        """Whether an interrupted run has made a sample; what became of it is taken over then."""
+        made = self.partial.made.pop(draft.spec.sample_id, None) if self.partial else None
+        if made is not None:
+            self._take(draft.spec, made)
+        return made is not None
+
     def add(self, draft: Draft, painted: Sequence[FloatArray]) -> None:
         """Make the row of a sample; reject it for a faulty painting or a measure out of limits."""
+        made = self._made(draft, painted)
+        if self.partial is not None:
+            self.partial.add(made)
+        self._take(draft.spec, made)
+
+    def _made(self, draft: Draft, painted: Sequence[FloatArray]) -> Made:
         spec, recipe = draft.spec, self.context.checked.recipe
         if fault := _fault(draft.patches, painted):
-            self._reject(Rejection(spec.sample_id, fault))
-            return
-        earlier = self._variants.setdefault(spec.mask_id, [])  # variants come in their order
+            return Made(spec.sample_id, rejection=Rejection(spec.sample_id, fault))
+        earlier = self._variants.get(spec.mask_id, [])  # variants come in their order
         sample = finish(draft, painted, self.context, earlier)
         row = (
             encode_patch(sample)
             if recipe.release == "patch"
             else encode(sample, keep_original=recipe.keep_original)
         )
-        if spec.is_painted:
-            broken = recipe.quality.first_broken(sample.metrics)
-            if broken is not None:
-                self._reject(reject(row, broken.reason, broken.measure, broken.value))
-                return
-            earlier.append(sample.image[sample.mask])
-        self._rows[spec.sample_id] = row
+        if not spec.is_painted:
+            return Made(spec.sample_id, row)
+        broken = self.context.standards[spec.section.name].first_broken(sample.metrics)
+        if broken is not None:
+            rejection = reject(row, broken.reason, broken.measure, broken.value)
+            return Made(spec.sample_id, rejection=rejection)
+        return Made(spec.sample_id, row, inside=sample.image[sample.mask])
+
+    def _take(self, spec: SampleSpec, made: Made) -> None:
+        if made.rejection is not None:
+            self._reject(made.rejection)
+            return
+        assert made.row is not None, "a sample is a row or a rejection"
+        if made.inside is not None:
+            self._variants.setdefault(spec.mask_id, []).append(made.inside)
+        self._rows[spec.sample_id] = made.row
         self.progress.update()
 
     def rows_and_rejections(self) -> tuple[list[Mapping[str, Any]], list[Rejection]]:

@@ -9,17 +9,19 @@ from typing import Annotated
 import typer
 
 from synthct.cli.common import (
+    AsJson,
     CacheDir,
     Debug,
     Device,
     Limit,
+    Quiet,
     RecipeFile,
     Sources,
-    on_terminal,
+    Strict,
+    report_error,
     reporting,
     roots_of,
 )
-from synthct.errors import printable
 from synthct.processes.launch import is_first, launch, processes_to_start
 
 Output = Annotated[Path, typer.Option(help="Datasets are written to OUTPUT/name/version.")]
@@ -62,12 +64,15 @@ def build(
             "--locked", help="Stop if an input differs from the synthct.lock beside the recipe."
         ),
     ] = False,
+    strict: Strict = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     cache_dir: CacheDir = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Build the dataset of a recipe; run again to continue where it stopped."""
-    with reporting(debug):
+    with reporting(debug, quiet=quiet, as_json=as_json) as console:
         from synthct.recipe.recipe import load_recipe
 
         loaded = load_recipe(recipe, sources=roots_of(source))
@@ -76,17 +81,26 @@ def build(
 
         cache = cache_dir or default_cache_dir()
         if dry_run:
-            from synthct.build.preview import describe
+            from synthct.build.outside_range import tell_outside_range
+            from synthct.build.preview import describe, facts_of
 
-            checked = checking.check(loaded, cache_dir=cache, limit=limit, progress=on_terminal())
-            typer.echo(printable(describe(checked)))
+            checked = checking.check(
+                loaded, cache_dir=cache, limit=limit, progress=console.progress
+            )
+            tell_outside_range(checked, strict=strict)
+            facts = facts_of(checked)
+            console.say(describe(checked, facts))
+            console.report(**facts)
             return
         from synthct.recipe.relabel import parse_command
 
         command = None if relabel is None else parse_command(relabel)
         if count := processes_to_start(num_processes):
-            raise typer.Exit(launch(count, sys.argv[1:]))
+            if code := launch(count, sys.argv[1:]):
+                report_error(console, "Launch", "a process failed, see standard error", code)
+            raise typer.Exit(code)
         from synthct.build.run import build as run
+        from synthct.dataset.manifest import read_manifest
 
         folder = run(
             loaded,
@@ -97,8 +111,14 @@ def build(
             workers=workers,
             device=device,
             relabel=command,
-            progress=on_terminal(),
+            strict=strict,
+            progress=console.progress,
         )
         if is_first():
-            typer.echo(f"{folder}\n\n    from datasets import load_dataset\n")
-            typer.echo(f'    dataset = load_dataset("{folder}")')
+            console.result(folder)
+            console.say("\n    from datasets import load_dataset\n")
+            console.say(f'    dataset = load_dataset("{folder}")')
+            manifest = read_manifest(folder)
+            assert manifest is not None, "a build ends with a manifest"
+            release = manifest.release
+            console.report(folder=folder, rows=release.rows, **release.model_dump(mode="json"))

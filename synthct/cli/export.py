@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from synthct.cli.common import CacheDir, Debug, Sources, on_terminal, reporting, roots_of
+from synthct.cli.common import CacheDir, Debug, Quiet, Sources, reporting, roots_of
 
 
 def export(
@@ -35,13 +35,14 @@ def export(
     ] = False,
     source: Sources = None,
     cache_dir: CacheDir = None,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Write a finished dataset as a plain folder: NIfTI, DICOM or pictures.
 
     Example: synthct export out/quickstart/1.0.0 --to dicom
     """
-    with reporting(debug):
+    with reporting(debug, quiet=quiet) as console:
         from synthct.errors import RecipeError
         from synthct.publish.export.run import Whole
         from synthct.publish.export.run import export as run
@@ -52,5 +53,5 @@ def export(
             raise RecipeError("--source is for --whole; other exports need no scans")
         scans = Whole(roots_of(source), cache_dir or default_cache_dir()) if whole else None
         folder = output or beside(dataset, "whole" if whole else to)
-        run(dataset, to, folder, whole=scans, progress=on_terminal())
-        typer.echo(f"{folder}")
+        run(dataset, to, folder, whole=scans, progress=console.progress)
+        console.result(folder)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from synthct.cli.common import CacheDir, Debug, RecipeFile, on_terminal, reporting
+from synthct.cli.common import CacheDir, Debug, Quiet, RecipeFile, Sources, reporting, roots_of
 from synthct.processes.launch import is_first
 
 
@@ -16,6 +16,7 @@ def train(
     preset: Annotated[
         str | None, typer.Option(help="One of the recipe's presets, such as small.")
     ] = None,
+    source: Sources = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -40,13 +41,14 @@ def train(
         bool, typer.Option("--tensorboard", help="Also write curves and samples for TensorBoard.")
     ] = False,
     cache_dir: CacheDir = None,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Train a checkpoint; run again to continue where it stopped."""
-    with reporting(debug):
+    with reporting(debug, quiet=quiet) as console:
         from synthct.training.recipe import load_training_recipe
 
-        loaded = load_training_recipe(recipe, preset=preset)
+        loaded = load_training_recipe(recipe, preset=preset, sources=roots_of(source))
         import torch
 
         from synthct.storage.defaults import default_cache_dir
@@ -61,8 +63,8 @@ def train(
             device=device,
             workers=workers,
             tensorboard=tensorboard,
-            progress_bar=on_terminal(),
+            progress_bar=console.progress,
             max_seconds=None if max_minutes is None else 60 * max_minutes,
         )
         if is_first():
-            typer.echo(f"{folder}")
+            console.result(folder)

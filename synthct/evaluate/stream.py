@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from synthct.dataset.first_format import ADDED, with_added_columns
-from synthct.dataset.manifest import read_manifest
+from synthct.dataset.manifest import require_manifest
 from synthct.dataset.records import RECIPE, REJECTED
 from synthct.dataset.rows import decode
 from synthct.dataset.sample import Sample
@@ -40,9 +40,7 @@ class Dataset:
     """
 
     def __init__(self, folder: Path) -> None:
-        manifest = read_manifest(folder)
-        if manifest is None:
-            raise VerifyError(f"{folder} is no finished dataset; give the folder of a version")
+        manifest = require_manifest(folder)
         self.folder, self.manifest = folder, manifest
         schema = pq.read_schema(self.shards[0])
         self.of_volumes = is_of_volumes(schema)

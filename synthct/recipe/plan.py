@@ -275,6 +275,10 @@ def _missing_labels_error(
         near = nearest(unknown[0], known)
         hint = f"; did you mean '{near}'?" if near else ""
         message = f"no {who} knows '{unknown[0]}'{hint} (known: {_some(known)})"
+        sections = [recipe.sources[name] for name in {entry.source for entry in entries}]
+        patterns = [getattr(one, "structures", {}).get(unknown[0]) for one in sections]
+        if pattern := next(filter(None, patterns), None):
+            message += f"; its pattern {pattern} matches no file"
         return recipe.error_at_label(number, unknown[0], message)
     names = ", ".join(f"'{label}'" for label in labels)
     what = names if len(labels) == 1 else f"all of {names}"
@@ -282,6 +286,10 @@ def _missing_labels_error(
         f"there is: {_some(present)}" if present else f"all are empty; known: {_some(known)}"
     )
     message = f"no {who} has {what} ({labels_present}); choose another label or source"
+    values = {v for entry in entries if (v := entry.label_values.get(lacking[0])) is not None}
+    if values:
+        looked = f"in no label map of the {who}s is there a voxel of value {min(values)}"
+        message = f"no {who} has {what}: {looked} ({labels_present}); correct value or label"
     return recipe.error_at_label(number, lacking[0], message)
 
 

@@ -34,6 +34,8 @@ _APART_MM = 200.0
 MOST_VOXELS = 270_000_000
 
 
+#: A number of masks in one scan.
+Count = Annotated[int, Field(ge=1, le=20)]
 Factor = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]
 
 
@@ -91,7 +93,7 @@ def volume_problems(recipe: Recipe) -> Iterator[Problem]:
         for name in OF_VOLUMES:
             if getattr(recipe, name) is not None:
                 yield Problem((name,), f"{name} is for 'view: volume', not '{recipe.view}'")
-        for name in recipe.quality.limits:
+        for name in recipe.own_limits.limits if recipe.own_limits else ():
             if MEASURES[name].of_volumes:
                 message = f"{name} is measured in volumes only; use 'view: volume' or remove it"
                 yield Problem(("quality", name), message)

@@ -154,7 +154,7 @@ def index_sources(
     notes = [f"source '{name}': {note}" for name, one in contents.items() for note in one.notes]
     people = People()
     total = sum(len(one.cases) for one in contents.values())
-    with tqdm(total=total, desc="index", unit="case", disable=not progress) as bar:
+    with tqdm(total=total, desc="index", unit="case", leave=False, disable=not progress) as bar:
         for name, section in sources.items():
             rows: list[CaseEntry] = []
             remarks: Counter[str] = Counter()

@@ -113,6 +113,11 @@ class Nifti(FolderSection):
         del cache_dir
         root = self.require_root()
         images = self._match(root, self.image) if self.image else {}
+        if self.image and not images:
+            raise SourceError(
+                f"image: the pattern {self.image} matches no file in {root}; correct it, or leave "
+                "image out of a source of donors that have only label maps"
+            )
         maps = self._match(root, self.labels) if self.labels else {}
         files = {name: self._match(root, pattern) for name, pattern in self.structures.items()}
         labelled = {*maps, *(case_id for matches in files.values() for case_id in matches)}

@@ -196,7 +196,9 @@ def _in_threads(jobs: list[Callable[[], None]], progress: bool) -> None:
     with ThreadPoolExecutor(_threads(len(jobs))) as pool:
         futures = [pool.submit(job) for job in jobs]
         try:
-            for future in tqdm(futures, desc="phantoms", unit="patient", disable=not progress):
+            for future in tqdm(
+                futures, desc="phantoms", unit="patient", leave=False, disable=not progress
+            ):
                 future.result()
         finally:
             pool.shutdown(cancel_futures=True)

@@ -64,7 +64,7 @@ def _stored_sample(columns: Columns, draft: Draft) -> Sample:
 
 def check_inputs(checked: Checked, lock: Lock) -> Iterator[Finding]:
     """That sources and checkpoint are those of the lock, and come to its plan."""
-    for difference in lock.differences(lock_of(checked, lock.numerics)):
+    for difference in lock.differences(lock_of(checked, lock.numerics, lock.limits)):
         if difference.startswith(_INPUTS):
             yield Finding(LOCK, difference)
 

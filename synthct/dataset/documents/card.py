@@ -91,6 +91,7 @@ class CardFacts:
         ignore: Whether label maps hold 255 where it is unknown what was painted.
         notes: Notes of the plan, such as too few patients for three splits.
         is_training_known: Whether the checkpoint says what it was trained on.
+        grades: How many samples are good, doubtful and poor by default limits; empty without them.
     """
 
     title: str
@@ -108,6 +109,7 @@ class CardFacts:
     relabelled: str | None = None
     ignore: bool = False
     notes: Sequence[str] = ()
+    grades: str = ""
     is_training_known: bool = True
 
 
@@ -118,7 +120,7 @@ def dataset_card(release: Release, summary: Summary, facts: CardFacts) -> str:
         _contents(summary, facts),
         usage(release, keep_original=facts.keep_original, volume=facts.view == "volume"),
         _method(facts),
-        _quality(summary),
+        _quality(summary, facts.grades),
         _limits(release, summary, facts),
         _origin(release, facts),
     )
@@ -256,7 +258,7 @@ def _method(facts: CardFacts) -> str:
     )
 
 
-def _quality(summary: Summary) -> str:
+def _quality(summary: Summary, grades: str) -> str:
     rows = [
         [f"`{name}`", one.text, *map(figure, (s.low, s.median, s.high)), one.unit, s.count]
         for name, one in MEASURES.items()
@@ -265,6 +267,11 @@ def _quality(summary: Summary) -> str:
     head = ["column", "measure", "5 %", "median", "95 %", "unit", "samples"]
     rejected = sum(summary.rejected.values())
     parts = ["## How good it is", table(head, rows)]
+    if grades:
+        parts.append(
+            f"By limits that real tissue of the hosts keeps (`synthct.lock`): {grades}. Doubtful "
+            "is beyond two thirds of the way to a limit."
+        )
     parts.append(f"Rejected (`rejected.parquet`): {count(rejected, 'planned sample')}.")
     if rejected:
         reasons = [[inert(reason), count] for reason, count in summary.rejected.items()]

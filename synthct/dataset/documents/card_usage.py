@@ -121,16 +121,37 @@ painted = np.asanyarray(sample["mask"].dataobj) > 0
 labels = np.asanyarray(sample["label_map"].dataobj)"""
 
 
+_TORCH = """\
+With torch, where synthct is installed:
+
+```python
+from datasets import load_dataset  # 4.7 or newer: before, there is no column type Json (or List)
+from synthct.torch import Tensors
+from torch.utils.data import DataLoader
+
+dataset = load_dataset("<folder or user>/NAME").with_transform(Tensors(size=256))
+for batch in DataLoader(next(iter(dataset.values())), batch_size=8):
+    hu, labels = batch["image"], batch["label_map"]  # (8, 1, 256, 256): float32 HU; int64
+```
+
+Without it:
+
+"""
+
+
 def _reading(name: str, version: str, arrays: str) -> str:
-    return f"""```python
+    torch = _TORCH.replace("NAME", name) if arrays is _PIXELS else ""
+    return f"""{torch}```python
 import numpy as np
-from datasets import load_dataset
+from datasets import load_dataset  # 4.7 or newer
 
 dataset = load_dataset("<folder or user>/{name}")
 sample = next(iter(dataset.values()))[0]
 {arrays}
 affine = np.array(sample["affine"]).reshape(4, 4)
 ```
+
+pyarrow and pandas read the parquet files too, with pictures as PNG.
 
 From the Hub, `revision="{version}"` gives this version, whatever comes later."""
 

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from synthct.build.documents import ATTRIBUTION, CARD, SHEET
 from synthct.dataset.integrity import check_bytes
 from synthct.dataset.lockfile import LOCK, read_lock
-from synthct.dataset.manifest import Manifest, read_manifest
+from synthct.dataset.manifest import Manifest, require_manifest
 from synthct.dataset.records import RECIPE, front_matter
 from synthct.dataset.rows import stored_rows
 from synthct.dataset.schema import flat_schema, is_of_volumes
@@ -92,10 +92,8 @@ def export(
     """
     if kind not in FORMATS:
         raise RecipeError(f"there is no export format '{kind}'; choose one of {', '.join(FORMATS)}")
+    manifest = require_manifest(folder)
     folder, output = folder.resolve(), output.resolve()
-    manifest = read_manifest(folder)
-    if manifest is None:
-        raise VerifyError(f"{folder} is no finished dataset; give the folder of a version")
     if manifest.release.patch_id is not None:
         raise VerifyError(
             f"{folder} is a patch-only release, which holds no whole slices; run 'synthct compose' "

@@ -97,6 +97,13 @@ def outlined(hu: Hu, mask: Region, window: Window) -> Rgb:
     return picture
 
 
+def rim_picture(mask: Region) -> Rgb:
+    """The line just outside of a mask as (rows, columns, 4), transparent everywhere else."""
+    picture = np.zeros((*mask.shape, 4), np.uint8)
+    picture[rim(mask)] = (*_OUTLINE, 255)
+    return picture
+
+
 def rim(mask: npt.NDArray[np.bool_], across: int | None = None) -> npt.NDArray[np.bool_]:
     """The pixels just outside of a region, in the plane of its slices.
 
@@ -124,8 +131,8 @@ def difference(hu: Hu, base: Hu) -> Rgb:
 
 
 def data_uri(picture: Rgb) -> str:
-    """A picture as a PNG data URI."""
-    grey = bool((picture == picture[..., :1]).all())
+    """A picture as a PNG data URI; with four channels, the last is opacity."""
+    grey = picture.shape[-1] == 3 and bool((picture == picture[..., :1]).all())
     buffer = io.BytesIO()
     Image.fromarray(picture[..., 0] if grey else picture).save(buffer, "PNG", compress_level=9)
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from synthct.dataset.sample import Sample
+from synthct.dataset.tiles import windowed
 from synthct.publish.report.html import Picture, asset, pictured
 from synthct.publish.report.lesions import LEAST_SLICES, middle
-from synthct.publish.report.pictures import DIFFERENCE_HU, WINDOWS, outlined, rim
+from synthct.publish.report.pictures import DIFFERENCE_HU, WINDOWS, rim
 from synthct.publish.report.report_data import ANYTHING
 from synthct.volume import Box, Volume, nifti_bytes
 from synthct.volume.views import VIEW_AXIS
@@ -87,10 +88,10 @@ def _pictures(lesion: Sample) -> Iterator[Picture]:
         flat = lesion.crop(Box.whole(lesion.shape).slab(axis, int(index)))
         flat = replace(flat, facts=replace(flat.facts, view=lesion.plane))  # of a volume, a slice
         hu, mask = flat.pictures["image"], flat.pictures["mask"]
-        pictures = {key: outlined(hu, mask, window) for key, window in WINDOWS.items()}
+        pictures = {key: windowed(hu, window) for key, window in WINDOWS.items()}
         rows_mm, columns_mm = flat.pixel_mm
         size_mm = hu.shape[0] * rows_mm, hu.shape[1] * columns_mm
-        yield pictured(f"slice {index + 1}", pictures, size_mm)
+        yield pictured(f"slice {index + 1}", pictures, size_mm, mask=mask)
 
 
 def _packed(content: bytes) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from diffusers.training_utils import EMAModel
 
+from synthct.build.limits import RealPairs
 from synthct.build.references import learn_references
 from synthct.dataset.sample import Sample
 from synthct.evaluate.collect import FeatureJob, collect
@@ -80,9 +81,14 @@ def every_kind(folder: Path) -> tuple[KeptFiles, ...]:
         tissue = learnt._tissue["kidney"]  # to train its segmenter each time would take a second
         return _digest(*(a for t in tissue for a in (t.quantiles, t.features, t.inside)))
 
+    def limits() -> str:
+        hosts = [entry for cases in whole.sources.values() for entry in cases]
+        return _digest(*RealPairs(hosts, _LABELS, "axial", cache).of(None, None))
+
     kinds = (
         KeptFiles("facts of files and lesions", cache / "index", lambda: _index_digest(index())),
         KeptFiles("tissue references", cache / "tissue", references),
+        KeptFiles("default limits", cache / "limits", limits),
         KeptFiles("training patches", cache / "patches", _patches(sources["one"], whole, cache)),
         _states(folder / "run"),
         KeptFiles("evaluation features", cache / "features", lambda: _features(cache)),
