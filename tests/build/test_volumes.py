@@ -18,7 +18,7 @@ from synthct.build.verify.run import Originals, verify
 from synthct.dataset.rows import decode, stored_rows
 from synthct.dataset.sample import Sample
 from synthct.dataset.stack import unstack, widest_slice
-from synthct.errors import RecipeError
+from synthct.errors import RecipeError, VerifyError
 from synthct.evaluate.stream import Dataset
 from synthct.metrics.table import MEASURES
 from synthct.recipe.recipe import Recipe
@@ -114,6 +114,13 @@ def test_load_dataset_and_streaming_give_voxels_and_affine(volumes: Path, tmp_pa
         assert np.array_equal(np.asanyarray(other["label_map"].dataobj), one.labels)
         assert np.allclose(row["mask"].affine, one.affine, atol=1e-4)
         assert np.asarray(row["preview"]).ndim == 2
+    from synthct.torch import Tensors
+
+    tensors = rows.with_transform(Tensors())[0]
+    assert np.array_equal(tensors["image"][0].numpy(), samples(volumes)[0].image)
+    assert np.array_equal(tensors["mask"][0].numpy(), samples(volumes)[0].mask)
+    with pytest.raises(VerifyError, match="these are volumes"):
+        rows.with_transform(Tensors(size=16))[0]
 
 
 def test_the_whole_scan_can_be_the_sample(folder: Path, tiny_checkpoint: Path) -> None:
