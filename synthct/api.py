@@ -10,7 +10,7 @@ from synthct.recipe.recipe import Recipe, load_recipe
 from synthct.storage.defaults import default_cache_dir
 from synthct.storage.files import beside
 from synthct.volume import Volume, canonical, restore_orientation
-from synthct.volume.views import View
+from synthct.volume.views import Plane
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -241,7 +241,7 @@ def inpaint(
     mask: Ct,
     *,
     label: str | None = None,
-    view: View = "axial",
+    view: Plane = "axial",
     checkpoint: str = "package:starter-2d",
     revision: str | None = None,
     scheduler: str = "dpmsolver++",
@@ -323,7 +323,7 @@ def inpaint_file(
     *,
     label: str | None = None,
     mask_value: int | None = None,
-    view: View = "axial",
+    view: Plane = "axial",
     seed: int = 0,
     device: str = "cpu",
     overwrite: bool = False,

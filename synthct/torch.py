@@ -40,7 +40,7 @@ _Place = tuple[tuple[slice, slice], tuple[slice, slice]]
 class Tensors:
     """Turns rows into tensors; give it to ``with_transform`` of a dataset.
 
-    A picture is (1, rows, columns), as MONAI wants it:
+    A picture is (1, rows, columns), as MONAI wants it, a volume (1, I, J, K):
 
     - ``image`` and ``original``: float32 HU, or the window's -1..1;
     - ``mask``: boolean, where something was painted;
@@ -92,6 +92,8 @@ class Tensors:
         if missing := sorted(set(wanted) - batch.keys()):
             there = ", ".join(batch)
             raise KeyError(f"the dataset has no column '{missing[0]}'; it has {there}")
+        if self.size and "volume" in batch.get("view", ()):
+            raise VerifyError("size crops slices, and these are volumes; crop them in your loader")
         count = len(next(iter(batch.values())))
         rows = [self._row({name: batch[name][n] for name in wanted}) for n in range(count)]
         return {key: [row[column] for row in rows] for key, column in names.items()}
@@ -110,15 +112,14 @@ class Tensors:
 
     def _value(self, name: str, value: Any, place: _Place | None) -> Any:
         if name in _HU:
-            hu = np.asarray(value).astype(np.float32) - HU_OFFSET
+            offset = 0 if _is_volume(value) else HU_OFFSET
+            hu = _array(value).astype(np.float32) - offset
             hu = _cut(hu, place, self.size, HU_MIN)
             return torch.from_numpy(hu if self.window is None else self.window.encode(hu))[None]
         if name == "mask":
-            return torch.from_numpy(_cut(np.asarray(value) > 0, place, self.size, False))[None]
+            return torch.from_numpy(_cut(_array(value) > 0, place, self.size, False))[None]
         if name == "label_map":
-            return torch.from_numpy(_cut(np.asarray(value).astype(np.int64), place, self.size, 0))[
-                None
-            ]
+            return torch.from_numpy(_cut(_array(value).astype(np.int64), place, self.size, 0))[None]
         if name == "affine":
             return torch.tensor(value, dtype=torch.float64).reshape(4, 4)
         if name == "spacing_mm":
@@ -126,6 +127,15 @@ class Tensors:
         if name == "provenance":
             return value if isinstance(value, str) else json.dumps(value)
         return _not_null(name, value)
+
+
+def _is_volume(value: Any) -> bool:
+    """Whether a column holds a NIfTI image, as ``datasets`` gives it."""
+    return hasattr(value, "dataobj")
+
+
+def _array(value: Any) -> npt.NDArray[Any]:
+    return np.asanyarray(value.dataobj) if _is_volume(value) else np.asarray(value)
 
 
 def label_names(folder: str | Path) -> dict[int, str]:

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from synthct.build.check import Checked
-from synthct.build.draw import CaseReader
+from synthct.build.draw import CaseReader, shown_of
 from synthct.build.limits import DefaultLimits, learn_limits
 from synthct.build.references import References, learn_references
 from synthct.dataset.sample import Sample
@@ -30,7 +30,6 @@ from synthct.recipe.relabel import IMAGE, LABELS, Relabeller
 from synthct.sources import CaseEntry
 from synthct.storage.defaults import default_cache_dir
 from synthct.volume import Volume
-from synthct.volume.views import VIEW_AXIS
 
 if TYPE_CHECKING:
     from synthct.models.painting import Inpainter
@@ -77,6 +76,8 @@ class BuildContext:
             mode="json", exclude={"checkpoint", "revision"}
         )
         files = self.checked.checkpoint
+        if files is not None and self.checked.recipe.view == "volume":
+            settings["slice_noise_mm"] = self.checked.slice_noise_mm
         return {**(files.facts() if files else {}), **settings, "blend": "paste"}
 
 
@@ -130,7 +131,7 @@ def references_of(
         checked.index,
         [label for section in checked.recipe.masks for label in section.painted_labels()],
         checked.label_names,
-        checked.recipe.view,
+        checked.recipe.plane,
         cache_dir=cache_dir or default_cache_dir(),
         progress=progress,
     )
@@ -193,12 +194,11 @@ def _relabel(checked: Checked, command: Sequence[str] | None) -> Relabel | None:
     def relabel(sample: Sample, host: CaseEntry) -> npt.NDArray[np.uint16]:
         if section.input == "slice":
             return relabeller.labels_of(sample.volume("image"), sample.sample_id)
-        place = VIEW_AXIS[sample.view], sample.facts.slice_index
         scan = reader.read(host).scan()
+        shown = shown_of(sample, host).slices
         painted = Volume(scan.array.copy(), scan.affine)
-        painted.slab(*place).array[...] = sample.image
-        labels = relabeller.labels_of(painted, sample.sample_id)
-        return Volume(labels, scan.affine).slab(*place).array
+        painted.array[shown] = sample.image
+        return relabeller.labels_of(painted, sample.sample_id)[shown]
 
     return relabel
 

@@ -48,7 +48,7 @@ def write_documents(
     """
     write_recipe(tree, recipe.resolved())
     write_lock(tree, lock)
-    write_rejected(tree, rejections(shards))
+    write_rejected(tree, rejections(shards), volume=recipe.view == "volume")
     for name, content in documents(recipe, lock, tree, release, shards).items():
         atomic_write(tree / name, content)
 
@@ -81,7 +81,10 @@ def documents(
 
 def recipe_schema(recipe: Recipe) -> pa.Schema:
     """The columns of the shards that a recipe comes to."""
-    return patch_schema() if recipe.release == "patch" else arrow_schema(recipe.keep_original)
+    volume = recipe.view == "volume"
+    if recipe.release == "patch":
+        return patch_schema(volume=volume)
+    return arrow_schema(recipe.keep_original, volume=volume)
 
 
 def source_notes(lock: Lock, names: Iterable[str]) -> list[SourceNote]:

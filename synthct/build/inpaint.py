@@ -22,7 +22,7 @@ from synthct.storage.files import atomic_write, make_folder
 from synthct.volume import HU_MAX, HU_MIN, Volume, read_ct, read_labels
 from synthct.volume.intensity import window_for
 from synthct.volume.rewrite import changed_file, require_storable
-from synthct.volume.views import VIEW_AXIS, View
+from synthct.volume.views import VIEW_AXIS, Plane
 
 Ct = str | Path | Volume | tuple[npt.NDArray[Any], npt.NDArray[np.float64]]
 
@@ -33,7 +33,7 @@ def paint_scan(
     settings: Diffusion,
     *,
     label: str | None = None,
-    view: View = "axial",
+    view: Plane = "axial",
     seed: int = 0,
     device: Callable[[], str] = lambda: "cpu",
     progress: bool = False,
@@ -102,7 +102,7 @@ def paint_file(
     *,
     label: str | None = None,
     mask_value: int | None = None,
-    view: View = "axial",
+    view: Plane = "axial",
     seed: int = 0,
     device: Callable[[], str] = lambda: "cpu",
     overwrite: bool = False,

@@ -24,7 +24,7 @@ from synthct.storage.cache import load_arrays, save_arrays
 from synthct.storage.keys import cache_key
 from synthct.volume.case import Case
 from synthct.volume.intensity import Codec
-from synthct.volume.views import View
+from synthct.volume.views import Plane
 
 #: Most patients to learn from, and places of real tissue of all of them together.
 PATIENTS, PLACES = 8, 128
@@ -61,7 +61,7 @@ def learn_limits(checked: Checked, *, cache_dir: Path) -> DefaultLimits:
     if checked.recipe.own_limits is not None:
         return {}
     recipe, rules = checked.recipe, checked.rules
-    pairs = RealPairs(_hosts(checked), checked.label_names, recipe.view, cache_dir)
+    pairs = RealPairs(_hosts(checked), checked.label_names, recipe.plane, cache_dir)
     limits = {}
     for section in recipe.masks:
         is_new = section.label_policy() == "paint"
@@ -110,7 +110,7 @@ class RealPairs:
         self,
         scans: Sequence[CaseEntry],
         label_names: Mapping[str, int],
-        view: View,
+        view: Plane,
         cache_dir: Path,
     ) -> None:
         self._scans, self._label_names, self._view = scans, label_names, view

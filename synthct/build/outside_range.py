@@ -15,7 +15,7 @@ from synthct.build.check import Checked
 from synthct.errors import CheckpointError
 from synthct.masks import MaskKind
 from synthct.models.patch import LEAST_CONTEXT_PX, SPACING_TOLERANCE
-from synthct.volume.views import VIEW_AXIS
+from synthct.volume.views import VIEW_AXIS, plane_of
 
 #: Least share of the training patches that a view had.
 LEAST_VIEW = 0.1
@@ -50,9 +50,9 @@ def outside_range(checked: Checked) -> Iterator[str]:
 def _planes(checked: Checked) -> dict[str, tuple[float, float]]:
     """By host, the size of a pixel in the recipe's view."""
     hosts = {spec.host.case_id: spec.host for spec in checked.plan.specs}
-    axis = VIEW_AXIS[checked.recipe.view]
     planes = {}
     for name, host in hosts.items():
+        axis = VIEW_AXIS[plane_of(checked.recipe.view, host.spacing_mm)]
         rows, columns = np.delete(host.spacing_mm, axis)
         planes[name] = float(rows), float(columns)
     return planes
@@ -66,7 +66,7 @@ def _spacings(checked: Checked) -> Iterator[str]:
     if outside:
         name, (rows, columns) = next(iter(outside.items()))
         yield (
-            f"{len(outside)} of {len(planes)} hosts, such as {name}, have {checked.recipe.view} "
+            f"{len(outside)} of {len(planes)} hosts, such as {name}, have {checked.recipe.plane} "
             f"pixels of {rows:.2f} x {columns:.2f} mm, the checkpoint paints {low:g} to {high:g} "
             "mm: they are painted on a resampled grid, which loses fine texture"
         )
@@ -75,7 +75,7 @@ def _spacings(checked: Checked) -> Iterator[str]:
 def _view(checked: Checked) -> Iterator[str]:
     """Silent where the checkpoint does not say in which views it was trained."""
     views = checked.checkpoint.training.get("views") if checked.checkpoint else None
-    view = checked.recipe.view
+    view = checked.recipe.plane
     if isinstance(views, dict) and (share := float(views.get(view, 0.0))) < LEAST_VIEW:
         yield (
             f"view {view}: {share:.0%} of the patches that the checkpoint was trained on were "

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from synthct import seeds
 from synthct.build.context import BuildContext
-from synthct.build.draw import masks_of
+from synthct.build.draw import masks_of, slice_noise_stream
+from synthct.build.fronts import SliceNoise, paint_stacks
 from synthct.build.prepare import Draft, Outcome
 from synthct.build.sample import FloatArray, finish, noise_seed
 from synthct.dataset.partial import Made, PartialShard
@@ -27,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 #: Begins the reason of a sample that was rejected because the model gave no painting.
 MODEL_FAULT = "model: "
+#: Voxels of the volumes that are painted together.
+MOST_VOXELS = 50_000_000
 #: Fewer pixels may be of one value by chance.
 _LEAST_PAINTED = 16
 #: Beyond twice the range -1..1 a network has burst; so has one of whose pixels so many lie at the
@@ -82,6 +86,9 @@ def _painted(
     if context.inpainter is None:
         yield from ((draft, []) for draft in drafts if not is_made(draft))
         return
+    if context.checked.recipe.view == "volume":
+        yield from _painted_volumes((one for one in drafts if not is_made(one)), context)
+        return
     from synthct.models.painting import Job
 
     real: list[Draft] = []
@@ -110,6 +117,43 @@ def _painted(
         while real:
             yield real.pop(), []
     yield from ((draft, []) for draft in real)
+
+
+def _painted_volumes(
+    drafts: Iterator[Draft], context: BuildContext
+) -> Iterator[tuple[Draft, list[FloatArray]]]:
+    """Volumes likewise, some at a time: what a model paints does not depend on its companions."""
+    inpainter, rules, recipe = context.inpainter, context.checked.rules, context.checked.recipe
+    assert inpainter is not None
+    assert rules is not None
+    for some in _groups(drafts, inpainter.batch_size):
+        painted = [draft for draft in some if draft.spec.is_painted]
+
+        def seed(number: int, patch: int, painted: Sequence[Draft] = painted) -> int:
+            return noise_seed(recipe, painted[number].spec, patch)
+
+        def rng(number: int, painted: Sequence[Draft] = painted) -> np.random.Generator:
+            return seeds.generator(recipe.seed, *slice_noise_stream(painted[number].spec))
+
+        length_mm, least = context.checked.slice_noise_mm, rules.patch_sizes[-1]
+        noise = SliceNoise(length_mm, rng, least) if length_mm else None
+        stacks = [draft.stack for draft in painted if draft.stack is not None]
+        done = paint_stacks(stacks, rules, inpainter.paint_all, seed, noise)
+        for draft in some:
+            yield draft, next(done) if draft.spec.is_painted else []
+
+
+def _groups(drafts: Iterator[Draft], most: int) -> Iterator[list[Draft]]:
+    """At most so many volumes, that fit into memory together, or one."""
+    group: list[Draft] = []
+    for draft in drafts:
+        voxels = draft.sample.mask.size + sum(one.sample.mask.size for one in group)
+        if group and (len(group) == most or voxels > MOST_VOXELS):
+            yield group
+            group = []
+        group.append(draft)
+    if group:
+        yield group
 
 
 class _Results:

@@ -15,7 +15,7 @@ from synthct.metrics.texture import texture_ratio
 from synthct.volume.case import Case
 from synthct.volume.intensity import SOFT_TISSUE, Codec, window_for
 from synthct.volume.regions import structure
-from synthct.volume.views import VIEW_AXIS, View
+from synthct.volume.views import VIEW_AXIS, Plane
 
 #: Radii of the compared discs: those of most masks.
 RADIUS_MM = (6.0, 15.0)
@@ -30,7 +30,7 @@ Pairs = npt.NDArray[np.float64]
 
 
 def compare_real(
-    case: Case, label: str | None, view: View, codec: Codec | None, count: int
+    case: Case, label: str | None, view: Plane, codec: Codec | None, count: int
 ) -> Pairs:
     """Real tissue pasted over real tissue, in up to ``count`` places of a scan; deterministic.
 

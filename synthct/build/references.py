@@ -27,7 +27,7 @@ from synthct.storage.cache import load_arrays, save_arrays
 from synthct.storage.keys import cache_key
 from synthct.volume.case import Case
 from synthct.volume.regions import structure
-from synthct.volume.views import VIEW_AXIS, View
+from synthct.volume.views import VIEW_AXIS, Plane
 
 #: Most patients to learn a label from, and slices and pixels of each.
 PATIENTS, SLICES, PIXELS = 8, 6, 4000
@@ -117,7 +117,7 @@ def learn_references(
     index: Index,
     labels: Iterable[str],
     label_names: Mapping[str, int],
-    view: View,
+    view: Plane,
     *,
     cache_dir: Path,
     progress: bool = False,
@@ -171,7 +171,7 @@ def learn_references(
     return References(tissue, {name: shipped[name] for name in scans if name in shipped})
 
 
-def learn_tissue(case: Case, label: str, view: View) -> dict[str, npt.NDArray[Any]]:
+def learn_tissue(case: Case, label: str, view: Plane) -> dict[str, npt.NDArray[Any]]:
     """What is learned about a label from one case: the arrays of ``Tissue``; deterministic.
 
     Raises:
@@ -228,7 +228,7 @@ def _evenly(count: int, most: int) -> npt.NDArray[np.int64]:
     return np.arange(min(count, most)) * count // max(1, min(count, most))
 
 
-def _key(entry: CaseEntry, label_names: Mapping[str, int], label: str, view: View) -> str:
+def _key(entry: CaseEntry, label_names: Mapping[str, int], label: str, view: Plane) -> str:
     """The key of what a case teaches of a label, whatever its source is called."""
     case = case_facts(replace(entry, source="", lesions={}))
     return cache_key(__name__, case=case, label_names=label_names, label=label, view=view)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -170,8 +171,10 @@ def paint_shards(
     workers: int | None,
 ) -> Iterator[Painted]:
     """Paint the shards of these numbers; masks are prepared ahead, also of the shard to come."""
-    count = default_workers() if workers is None else workers
     checked = context.checked
+    # Whole scans are not prepared ahead, so that few of them are in memory.
+    count = 0 if checked.recipe.extent == "scan" else workers
+    count = default_workers() if count is None else count
     shards = [masks_of(shard.specs) for shard in checked.plan.shards]
     progress.at("its first shard")
     for number, masks in prepared_shards(checked, shards, numbers, count):
@@ -195,14 +198,16 @@ def _announced(
 
 def expected_bytes(checked: Checked, specs: Sequence[SampleSpec]) -> float:
     """About how large the rows of some samples are."""
-    axis = VIEW_AXIS[checked.recipe.view]
+    view = checked.recipe.view
     per_pixel = _BYTES_PER_PIXEL + (_BYTES_OF_ORIGINAL if checked.recipe.keep_original else 0.0)
     if checked.recipe.release == "patch":
         per_pixel *= _SHARE_OF_PATCH
     total = 0.0
     for spec in specs:
-        rows, columns = spec.host.shape[:axis] + spec.host.shape[axis + 1 :]
-        total += spec.slices * rows * columns * per_pixel
+        pixels = spec.voxels
+        if view != "volume":
+            pixels = spec.slices * math.prod(spec.host.shape) / spec.host.shape[VIEW_AXIS[view]]
+        total += pixels * per_pixel
     return total
 
 

@@ -9,7 +9,15 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    create_model,
+    model_serializer,
+    model_validator,
+)
 
 from synthct.metrics.measure import Measures
 from synthct.metrics.table import MEASURES
@@ -80,6 +88,12 @@ class Quality(_Limited):
     that no source has) breaks no limit. One that applies but cannot be computed (the texture of a
     mask of three pixels) breaks its limit.
     """
+
+    @model_serializer(mode="wrap")
+    def _dump(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Limits of volumes count for a dataset's identity only where they are stated.
+        fields: dict[str, Any] = dump(self)
+        return {k: v for k, v in fields.items() if v is not None or not MEASURES[k].of_volumes}
 
     @property
     def limits(self) -> dict[str, Limits]:

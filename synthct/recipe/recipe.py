@@ -12,15 +12,26 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from synthct.errors import RecipeError
 from synthct.masks import MaskKind
-from synthct.models.methods import Diffusion, Inpaint
+from synthct.masks.base import Rising
+from synthct.models.methods import Diffusion, Inpaint, Listed
 from synthct.recipe.kinds import is_training_recipe
 from synthct.recipe.quality import Quality, Standard
 from synthct.recipe.relabel import Relabel
 from synthct.recipe.roots import replace_roots, root_variable
+from synthct.recipe.volumes import OF_VOLUMES, Count, Series, volume_problems
 from synthct.recipe.yaml_errors import Problem, did_you_mean, nearest, path_text
 from synthct.recipe.yaml_model import (
     Document,
@@ -30,7 +41,7 @@ from synthct.recipe.yaml_model import (
     validate,
 )
 from synthct.sources import Source
-from synthct.volume.views import View
+from synthct.volume.views import Plane, View
 
 #: Keys whose values may contain environment variables.
 PATH_KEYS = ("sources.*.root", "inpaint.checkpoint")
@@ -92,7 +103,13 @@ class Recipe(_Section):
         sources: Where scans come from; those of ``hosts`` are painted into.
         on_bad_case: At a case with damaged or inconsistent files, ``stop`` the run or ``skip`` the
             case; plan, card and lock list skipped cases.
-        view: The plane of the slices.
+        view: The plane of the slices; ``volume`` paints each mask whole, as one sample in 3D.
+        extent: What a volume shows: a box around the mask (``crop``, the default) or the host's
+            whole ``scan``.
+        margin_mm: Of the box, around the mask; 20 by default.
+        masks_per_sample: Least and greatest number of masks of a section that are drawn for one
+            volume, each beside the ones before.
+        series: The same lesion in several sizes, each a volume of its own.
         masks_per_case: Number of masks in each host, divided among ``masks`` by weight.
         masks: The sections of masks, each of one kind.
         inpaint: How masks are painted.
@@ -116,6 +133,10 @@ class Recipe(_Section):
     sources: dict[Annotated[str, Field(pattern=r"^[a-z0-9]+([_-][a-z0-9]+)*$")], Source]
     on_bad_case: Literal["stop", "skip"] = "stop"
     view: View = "axial"
+    extent: Literal["crop", "scan"] | None = None
+    margin_mm: Annotated[float, Field(ge=0, le=500, allow_inf_nan=False)] | None = None
+    masks_per_sample: Annotated[Listed[tuple[Count, Count]], Rising] | None = None
+    series: Series | None = None
     masks_per_case: Annotated[int, Field(ge=1, le=100_000)] = 1
     masks: Annotated[tuple[MaskKind, ...], Field(min_length=1, max_length=100)]
     inpaint: Inpaint = Diffusion()
@@ -137,10 +158,17 @@ class Recipe(_Section):
             *_method_problems(self),
             *_relabel_problems(self),
             *_release_problems(self),
+            *volume_problems(self),
         ]
         if problems:
             raise fail_at(problems)
         return self
+
+    @model_serializer(mode="wrap")
+    def _dump(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # What only volumes have counts for a dataset's identity only where it is stated.
+        fields: dict[str, Any] = dump(self)
+        return {k: v for k, v in fields.items() if not (k in OF_VOLUMES and v is None)}
 
     def __eq__(self, other: object) -> bool:
         # Recipes are equal if their fields are, wherever these are written.
@@ -164,6 +192,11 @@ class Recipe(_Section):
         """Every label that some section requires or can use, in hosts or donors, in order."""
         labels = [label for section in self.masks for label in section.all_labels()]
         return tuple(dict.fromkeys([*labels, *(self.relabel.labels if self.relabel else ())]))
+
+    @property
+    def plane(self) -> Plane:
+        """The plane in which real tissue is looked at; for volumes the axial one."""
+        return "axial" if self.view == "volume" else self.view
 
     @property
     def own_limits(self) -> Quality | None:

@@ -25,7 +25,7 @@ from synthct.storage.files import atomic_write, make_folder, sync_folder
 from synthct.training.recipe import TrainingRecipe
 from synthct.training.validate import Measures
 from synthct.version import __version__
-from synthct.volume.views import View
+from synthct.volume.views import Plane
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def training_facts(
     return facts
 
 
-def _shares(views: Mapping[View, float]) -> dict[str, float]:
+def _shares(views: Mapping[Plane, float]) -> dict[str, float]:
     """The share of the patches that each view had."""
     total = sum(views.values())
     return {name: round(weight / total, 3) for name, weight in views.items()}

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -205,6 +206,22 @@ def nifti_bytes(volume: Volume, *, compress: bool, extension: bytes | None = Non
     """
     import nibabel as nib
     from isal import igzip
+
+    image = _nifti_image(volume)
+    if extension is not None:
+        image.header.extensions.append(nib.nifti1.Nifti1Extension(0, extension))
+        image.header["vox_offset"] = 0  # nibabel finds the place behind it
+    raw = image.to_bytes()
+    return igzip.compress(raw, compresslevel=2, mtime=0) if compress else bytes(raw)
+
+
+def nifti_header(volume: Volume) -> bytes:
+    """The first bytes of ``nifti_bytes``, up to the voxels, whose values do not matter."""
+    return bytes(_nifti_image(volume).header.binaryblock) + b"\0\0\0\0"
+
+
+def _nifti_image(volume: Volume) -> Any:
+    import nibabel as nib
     from nibabel.spatialimages import HeaderDataError
 
     array = volume.array.astype(np.uint8) if volume.array.dtype == bool else volume.array
@@ -215,10 +232,9 @@ def nifti_bytes(volume: Volume, *, compress: bool, extension: bytes | None = Non
     except HeaderDataError:  # a quaternion cannot say that the gantry was tilted
         image.set_qform(None)
     image.header.set_xyzt_units("mm")
-    if extension is not None:
-        image.header.extensions.append(nib.nifti1.Nifti1Extension(0, extension))
-    raw = image.to_bytes()
-    return igzip.compress(raw, compresslevel=2, mtime=0) if compress else bytes(raw)
+    image.header.set_slope_inter(1, 0)
+    image.header["vox_offset"] = 352
+    return image
 
 
 @contextmanager

@@ -153,7 +153,8 @@ class _Documents:
                 yield f"sample '{one.sample_id}' is also a row, or there twice"
         if self.recipe is None:
             return
-        if not read_shard(self.folder / REJECTED).schema.equals(rejected_schema()):
+        volume = self.recipe.view == "volume"
+        if not read_shard(self.folder / REJECTED).schema.equals(rejected_schema(volume=volume)):
             yield "has other columns than the format"
         counts = dict(Counter(one.reason for one in rejected))
         if counts != release.rejected:

@@ -118,7 +118,7 @@ def dataset_card(release: Release, summary: Summary, facts: CardFacts) -> str:
     sections = (
         _introduction(release, summary, facts),
         _contents(summary, facts),
-        usage(release, keep_original=facts.keep_original),
+        usage(release, keep_original=facts.keep_original, volume=facts.view == "volume"),
         _method(facts),
         _quality(summary, facts.grades),
         _limits(release, summary, facts),
@@ -176,7 +176,9 @@ def card_header(release: Release, title: str, licence: str | None, method: str) 
 
 
 def _introduction(release: Release, summary: Summary, facts: CardFacts) -> str:
-    slices, hosts = f"{facts.view} CT slice", count(summary.hosts, "patient")
+    is_volume = facts.view == "volume"
+    slices = "CT volume" if is_volume else f"{facts.view} CT slice"
+    hosts = count(summary.hosts, "patient")
     whose = "the real patient's" if _is_real(facts) else "that of a procedural phantom"
     outside = f"outside of it every voxel is {whose}"
     if release.patch_id is not None:
@@ -184,6 +186,7 @@ def _introduction(release: Release, summary: Summary, facts: CardFacts) -> str:
     parts = [f"# {inert(facts.title)}"]
     if facts.description:
         parts.append(inert(facts.description))
+    one = "volume" if is_volume else "slice"
     parts.append(
         f"{count(summary.samples - summary.real, slices)} of {hosts}, in each of which "
         f"{facts.words.who} a region anew, with the label map after painting. **Inside of the "
@@ -191,8 +194,8 @@ def _introduction(release: Release, summary: Summary, facts: CardFacts) -> str:
     )
     if summary.real:
         parts.append(
-            f"It also has {count(summary.real, 'unpainted slice')} "
-            "(`is_painted` is false). A slice and its paintings share a `pair_id`; `has_lesion` "
+            f"It also has {count(summary.real, f'unpainted {one}')} "
+            f"(`is_painted` is false). A {one} and its paintings share a `pair_id`; `has_lesion` "
             "says which of them show the lesion that was painted or removed. Other lesions may be "
             "on both."
         )

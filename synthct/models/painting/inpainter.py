@@ -89,16 +89,26 @@ class Inpainter:
         Raises:
             MaskError: If a painted value is not finite.
         """
+        painted = self.paint_all(patches, seeds, update)
+        if not all(np.isfinite(pixels).all() for pixels in painted):
+            raise MaskError(
+                f"checkpoint {self.checkpoint.files.name} painted values that are not finite; "
+                "try dtype float32 or another scheduler"
+            )
+        return painted
+
+    def paint_all(
+        self,
+        patches: Sequence[Patch],
+        seeds: Sequence[int],
+        update: Callable[[], object] = lambda: None,
+    ) -> list[FloatArray]:
+        """As ``paint``, but with NaN where the network or the scheduler overflowed."""
         jobs = [Job(n, p, s) for n, (p, s) in enumerate(zip(patches, seeds, strict=True))]
         painted = {}
         for number, pixels in self.stream(jobs):
             painted[number] = pixels
             update()
-        if not all(np.isfinite(pixels).all() for pixels in painted.values()):
-            raise MaskError(
-                f"checkpoint {self.checkpoint.files.name} painted values that are not finite; "
-                "try dtype float32 or another scheduler"
-            )
         return [painted[n] for n in range(len(jobs))]
 
     def stream(self, jobs: Iterable[Job[Key]]) -> Iterator[tuple[Key, FloatArray]]:

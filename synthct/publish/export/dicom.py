@@ -62,13 +62,13 @@ follow from the content. `PatientID` is the dataset's `patient_id`; there are no
         """The file or folder of an item."""
         return f"{stem}_{name}" if name in _SERIES else f"{stem}_{name}.dcm"
 
-    def record_schema(self, keep_original: bool) -> pa.Schema:
+    def record_schema(self, keep_original: bool, flat: pa.Schema) -> pa.Schema:
         """The columns of ``metadata.parquet``."""
-        return run_record_schema(self, keep_original)
+        return run_record_schema(self, keep_original, flat)
 
-    def sample_schema(self, keep_original: bool) -> pa.Schema:
+    def sample_schema(self, keep_original: bool, flat: pa.Schema) -> pa.Schema:
         """The columns of ``samples.csv``."""
-        return run_sample_schema(self, keep_original)
+        return run_sample_schema(self, keep_original, flat)
 
     def write(
         self, rows: Iterable[Columns], folder: Path, start: int, labels: Mapping[str, int]
@@ -87,7 +87,7 @@ follow from the content. `PatientID` is the dataset's `patient_id`; there are no
 def _files_of(run: Sequence[Columns], labels: Mapping[str, int]) -> dict[str, list[Dataset]]:
     """The data sets of neighbouring slices, by column; none of a SEG that would be empty."""
     whole = stack(run)
-    box, axis = Box.whole(whole.shape), VIEW_AXIS[whole.view]
+    box, axis = Box.whole(whole.shape), VIEW_AXIS[whole.plane]
     slices = [whole.crop(box.slab(axis, n)) for n in range(whole.shape[axis])]
     origin = _origin(run, whole)
     image = ct_series(slices, _pictures(slices, "image"), origin, 1, "image")

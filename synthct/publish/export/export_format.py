@@ -10,8 +10,6 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from synthct.dataset.schema import arrow_schema, flat_columns
-
 #: Most bytes of a name in a file name; file systems allow 255 in all.
 _NAME_BYTES = 150
 
@@ -74,10 +72,10 @@ class ExportFormat(Protocol):
         del labels
         return {}
 
-    def record_schema(self, keep_original: bool) -> pa.Schema:
-        """The columns of ``metadata.parquet``."""
+    def record_schema(self, keep_original: bool, flat: pa.Schema) -> pa.Schema:
+        """The columns of ``metadata.parquet``; ``flat`` are the dataset's with plain values."""
 
-    def sample_schema(self, keep_original: bool) -> pa.Schema:
+    def sample_schema(self, keep_original: bool, flat: pa.Schema) -> pa.Schema:
         """The columns of ``samples.csv``."""
 
     def write(
@@ -104,12 +102,6 @@ def files_of(fmt: ExportFormat, keep_original: bool) -> list[str]:
 def file_columns(fmt: ExportFormat, keep_original: bool) -> list[tuple[str, pa.DataType]]:
     """The columns that name files; ``datasets`` loads ``mask_file_name`` as column ``mask``."""
     return [(f"{name}_file_name", pa.string()) for name in files_of(fmt, keep_original)]
-
-
-def flat_schema() -> list[tuple[str, pa.DataType]]:
-    """Names and types of the columns with plain values."""
-    schema = arrow_schema(keep_original=False)
-    return [(name, schema.field(name).type) for name in flat_columns(schema)]
 
 
 def file_stem(number: int, name: str) -> str:

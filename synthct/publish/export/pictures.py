@@ -15,7 +15,6 @@ from synthct.publish.export.export_format import (
     file_columns,
     file_stem,
     files_of,
-    flat_schema,
 )
 
 #: Further columns; the provenance is JSON text.
@@ -46,13 +45,13 @@ millimetres; HU are `np.asarray(sample["image"]).astype(np.int16) - 1024`. The p
         """The file of an item."""
         return f"{stem}_{name}.png"
 
-    def record_schema(self, keep_original: bool) -> pa.Schema:
+    def record_schema(self, keep_original: bool, flat: pa.Schema) -> pa.Schema:
         """The columns of ``metadata.parquet``."""
-        return pa.schema([*file_columns(self, keep_original), *flat_schema(), *_MORE])
+        return pa.schema([*file_columns(self, keep_original), *flat, *_MORE])
 
-    def sample_schema(self, keep_original: bool) -> pa.Schema:
+    def sample_schema(self, keep_original: bool, flat: pa.Schema) -> pa.Schema:
         """The columns of ``samples.csv``."""
-        return pa.schema([*file_columns(self, keep_original), *flat_schema()])
+        return pa.schema([*file_columns(self, keep_original), *flat])
 
     def write(
         self, rows: Iterable[Columns], folder: Path, start: int, labels: Mapping[str, int]

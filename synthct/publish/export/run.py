@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -20,12 +21,14 @@ from synthct.dataset.lockfile import LOCK, read_lock
 from synthct.dataset.manifest import Manifest, require_manifest
 from synthct.dataset.records import RECIPE, front_matter
 from synthct.dataset.rows import stored_rows
+from synthct.dataset.schema import flat_schema, is_of_volumes
 from synthct.errors import ConflictError, RecipeError, VerifyError
 from synthct.publish.export.dicom import DicomSeries
 from synthct.publish.export.export_format import Columns, ExportFormat
 from synthct.publish.export.page import page
 from synthct.publish.export.pictures import Pictures
 from synthct.publish.export.volumes import Volumes
+from synthct.publish.export.whole import WholeScans
 from synthct.sources.exported import is_formula
 from synthct.storage.files import make_folder, require_space, resource_error, sync_folder
 from synthct.storage.lock import version_lock
@@ -52,7 +55,22 @@ _COPIED = (
 _ITEMS = 64
 
 
-def export(folder: Path, kind: str, output: Path, *, progress: bool = False) -> Path:
+@dataclass(frozen=True)
+class Whole:
+    """That whole scans are to be written, and where the hosts are.
+
+    Attributes:
+        sources: Source name to folder; phantoms need none.
+        cache_dir: Folder of cached indexes and phantoms.
+    """
+
+    sources: Mapping[str, Path]
+    cache_dir: Path
+
+
+def export(
+    folder: Path, kind: str, output: Path, *, whole: Whole | None = None, progress: bool = False
+) -> Path:
     """Write a finished dataset as a plain folder.
 
     Args:
@@ -60,6 +78,7 @@ def export(folder: Path, kind: str, output: Path, *, progress: bool = False) -> 
         kind: ``png``: the pictures of each sample; ``nifti``: volumes of neighbouring slices;
             ``dicom``: these as CT series and SEG files.
         output: The new folder.
+        whole: With ``nifti``: whole scans with all of their lesions.
         progress: Show a progress bar.
 
     Returns:
@@ -80,7 +99,13 @@ def export(folder: Path, kind: str, output: Path, *, progress: bool = False) -> 
             f"{folder} is a patch-only release, which holds no whole slices; run 'synthct compose' "
             "on it with your copy of the scans, and export what that makes"
         )
+    if whole is not None and kind != "nifti":
+        raise RecipeError(f"whole scans are NIfTI files; write --to nifti --whole, not {kind}")
     _require_free(output, folder)
+    if kind != "nifti" and any(
+        is_of_volumes(pq.read_schema(folder / shard.path)) for shard in manifest.shards
+    ):
+        raise RecipeError(f"{folder} holds volumes, which {kind} cannot hold; use --to nifti")
     if findings := check_bytes(folder, manifest):
         listed = "\n".join(f"  {finding}" for finding in findings)
         raise VerifyError(f"{folder} is damaged; download or build it again\n{listed}")
@@ -91,7 +116,10 @@ def export(folder: Path, kind: str, output: Path, *, progress: bool = False) -> 
     with version_lock(output):
         shutil.rmtree(staging, ignore_errors=True)  # of an export that was killed
         try:
-            _write(folder, manifest, FORMATS[kind], staging, progress)
+            fmt = FORMATS[kind]
+            if whole is not None:
+                fmt = WholeScans(folder, whole.sources, whole.cache_dir)
+            _write(folder, manifest, fmt, staging, progress)
             _put_in_place(staging, output)
         except OSError as err:
             # Of a copy, the second is the one that is written.
@@ -113,10 +141,11 @@ def _require_free(output: Path, folder: Path) -> None:
 def _write(folder: Path, manifest: Manifest, fmt: ExportFormat, tree: Path, progress: bool) -> None:
     """Write all files of an export."""
     tree.mkdir()
-    keep_original = all(
-        "original" in pq.read_schema(folder / shard.path).names for shard in manifest.shards
-    )
-    records, samples = fmt.record_schema(keep_original), fmt.sample_schema(keep_original)
+    keep_original = "original" in fmt.files
+    schemas = [pq.read_schema(folder / shard.path) for shard in manifest.shards]
+    keep_original &= all("original" in schema.names for schema in schemas)
+    flat = flat_schema(volume=any(map(is_of_volumes, schemas)))
+    records, samples = (of(keep_original, flat) for of in (fmt.record_schema, fmt.sample_schema))
     samples = samples.insert(0, pa.field("split", pa.string()))
     labels = read_lock(folder).labels
     hidden = None if progress else True

@@ -12,7 +12,6 @@ from synthct.publish.export.export_format import (
     Item,
     file_columns,
     file_stem,
-    flat_schema,
 )
 
 #: Columns that are equal for all slices of a volume; the others are lists in the metadata.
@@ -22,19 +21,19 @@ _SHARED = (
 )  # fmt: skip
 
 
-def run_record_schema(fmt: ExportFormat, keep_original: bool) -> pa.Schema:
+def run_record_schema(fmt: ExportFormat, keep_original: bool, flat: pa.Schema) -> pa.Schema:
     """The columns of ``metadata.parquet``."""
-    flat = dict(flat_schema())
-    shared = [(name, flat.pop(name)) for name in _SHARED]
-    of_slices = [*flat.items(), ("provenance", pa.string())]
+    types = {field.name: field.type for field in flat}
+    shared = [(name, types.pop(name)) for name in _SHARED]
+    of_slices = [*types.items(), ("provenance", pa.string())]
     lists = [(name, pa.list_(type_)) for name, type_ in of_slices]
     return pa.schema([*file_columns(fmt, keep_original), *shared, *lists])
 
 
-def run_sample_schema(fmt: ExportFormat, keep_original: bool) -> pa.Schema:
+def run_sample_schema(fmt: ExportFormat, keep_original: bool, flat: pa.Schema) -> pa.Schema:
     """The columns of ``samples.csv``; ``slice`` counts from 0 along the volume's axis."""
     files = file_columns(fmt, keep_original)
-    return pa.schema([*files, ("slice", pa.int32()), *flat_schema()])
+    return pa.schema([*files, ("slice", pa.int32()), *flat])
 
 
 def run_stem(number: int, run: Sequence[Columns]) -> str:

@@ -22,14 +22,14 @@ from synthct.volume.views import IGNORE
 
 
 class Volumes(ExportFormat):
-    """A folder for ``niftifolder``: a row is a volume of one or more samples."""
+    """A folder for ``niftifolder``: a row is a volume, of one or more slices."""
 
     loader: ClassVar = "niftifolder"
     readme_text: ClassVar = """\
 For each painting of a lesion, neighbouring slices form one volume, with the width of the host's
-slices. It opens at its place in the host's scan. Columns that differ between its slices are lists,
-in the order of the slices. Headers of label maps hold the names of the values, as those of
-TotalSegmentator do."""
+slices; a sample that is a volume stays as it is. It opens at its place in the host's scan. Columns
+that differ between its slices are lists, in the order of the slices. Headers of label maps hold the
+names of the values, as those of TotalSegmentator do."""
     files: ClassVar[Mapping[str, str]] = {
         "image": "int16; HU",
         "mask": "uint8; 1 where painted, else 0",
@@ -49,13 +49,13 @@ TotalSegmentator do."""
             "labels.ctbl": (slicer_text(known), "names of the label values for 3D Slicer"),
         }
 
-    def record_schema(self, keep_original: bool) -> pa.Schema:
+    def record_schema(self, keep_original: bool, flat: pa.Schema) -> pa.Schema:
         """The columns of ``metadata.parquet``."""
-        return run_record_schema(self, keep_original)
+        return run_record_schema(self, keep_original, flat)
 
-    def sample_schema(self, keep_original: bool) -> pa.Schema:
+    def sample_schema(self, keep_original: bool, flat: pa.Schema) -> pa.Schema:
         """The columns of ``samples.csv``."""
-        return run_sample_schema(self, keep_original)
+        return run_sample_schema(self, keep_original, flat)
 
     def write(
         self, rows: Iterable[Columns], folder: Path, start: int, labels: Mapping[str, int]

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from synthct.dataset.sample import Sample
+from synthct.dataset.stack import widest_slice
 from synthct.dataset.tiles import Rgb, windowed
 from synthct.volume.intensity import BONE, LUNG, SOFT_TISSUE, Window
 
@@ -46,7 +47,7 @@ class MaskCrop:
     painted: Hu
     original: Hu | None
     mask: Region
-    spacing_mm: tuple[float, float]
+    spacing_mm: tuple[float, ...]
     columns: Mapping[str, Any]
     provenance: Mapping[str, Any]
 
@@ -58,7 +59,8 @@ class MaskCrop:
 
 
 def crop_around_mask(sample: Sample, columns: Mapping[str, Any]) -> MaskCrop:
-    """The square around a sample's mask, within the slice."""
+    """The square around a sample's mask, within the slice; of a volume in its widest slice."""
+    sample = widest_slice(sample)
     pictures, spacing = sample.pictures, sample.pixel_mm
     mask = pictures["mask"]
     hits = [np.flatnonzero(mask.any(axis=1 - axis)) for axis in (0, 1)]

@@ -124,7 +124,7 @@ def read_report_data(folder: Path, *, masks: int, advance: Callable[[], object])
         if columns.get("is_painted") is False:
             continue
         if (number := lesion_of.get(columns["sample_id"])) is not None:
-            slices[number].append({**columns, "original": None, "preview": None})
+            slices[number].append({**columns, "preview": None})
         crops = crops_of.get(columns["mask_id"])
         is_shown = crops is not None and len(crops) < VARIANTS
         is_counted = columns["sample_id"] in counted
