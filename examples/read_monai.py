@@ -12,19 +12,23 @@ import sys
 from pathlib import Path
 
 import torch
-from monai.data import DataLoader, Dataset
-from monai.losses import DiceCELoss
-from monai.networks.nets import UNet
-from monai.transforms import (
-    AsDiscreted,
-    Compose,
-    EnsureChannelFirstd,
-    LoadImaged,
-    ResizeWithPadOrCropd,
-    ScaleIntensityRanged,
-)
 
 import synthct
+
+try:
+    from monai.data import DataLoader, Dataset
+    from monai.losses import DiceCELoss
+    from monai.networks.nets import UNet
+    from monai.transforms import (
+        AsDiscreted,
+        Compose,
+        EnsureChannelFirstd,
+        LoadImaged,
+        ResizeWithPadOrCropd,
+        ScaleIntensityRanged,
+    )
+except ModuleNotFoundError as err:
+    sys.exit(f"{err.name} is not installed; run: pip install monai")
 
 #: The slices of a mask are one volume of few voxels along k; the last step keeps the middle one.
 READ = Compose(

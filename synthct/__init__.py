@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Any
 from synthct.version import __version__
 
 if TYPE_CHECKING:
-    from synthct.api import build, check, evaluate, export, inpaint, load, report, verify
+    from synthct.api import (
+        build,
+        check,
+        evaluate,
+        export,
+        inpaint,
+        inpaint_file,
+        load,
+        report,
+        verify,
+    )
     from synthct.models.palette import PaletteInpaintPipeline, PaletteUNet
     from synthct.recipe.recipe import load_recipe
     from synthct.volume.intensity import Window
@@ -29,6 +39,7 @@ _HOMES = {
     "evaluate": "synthct.api",
     "export": "synthct.api",
     "inpaint": "synthct.api",
+    "inpaint_file": "synthct.api",
     "load": "synthct.api",
     "load_recipe": "synthct.recipe.recipe",
     "report": "synthct.api",
@@ -46,6 +57,7 @@ __all__ = [
     "evaluate",
     "export",
     "inpaint",
+    "inpaint_file",
     "load",
     "load_recipe",
     "report",

@@ -6,37 +6,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-from pydantic import ValidationError
-
-from synthct.errors import CheckpointError, MaskError, RecipeError, SourceError
-from synthct.models.methods import Diffusion
 from synthct.recipe.recipe import Recipe, load_recipe
-from synthct.recipe.yaml_errors import path_text
-from synthct.seeds import derive_seed, generator
 from synthct.storage.defaults import default_cache_dir
 from synthct.storage.files import beside
-from synthct.volume import (
-    HU_MAX,
-    HU_MIN,
-    Box,
-    Volume,
-    canonical,
-    read_ct,
-    read_labels,
-    restore_orientation,
-)
-from synthct.volume.intensity import window_for
+from synthct.volume import Volume, canonical, restore_orientation
+from synthct.volume.views import Plane
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
 
     from synthct.build.check import Checked
+    from synthct.build.inpaint import Ct
     from synthct.build.verify.run import Report
     from synthct.evaluate.results import Evaluation
-
-Ct = str | Path | Volume | tuple[npt.NDArray[Any], npt.NDArray[np.float64]]
 
 
 def check(
@@ -72,7 +54,7 @@ def build(recipe: Recipe | str | Path, output: str | Path = "out", **options: An
         recipe: The recipe, or its YAML file.
         output: The dataset is written to ``output/<name>/<version>``.
         **options: ``limit``, ``device``, ``workers``, ``lock``, ``relabel``, ``checkpoint``,
-            ``cache_dir`` and ``progress``, as in ``synthct.build.run.build``.
+            ``strict``, ``cache_dir`` and ``progress``, as in ``synthct.build.run.build``.
 
     Returns:
         The folder of the version.
@@ -156,8 +138,9 @@ def export(dataset: str | Path, kind: str, output: str | Path | None = None) -> 
 
     Args:
         dataset: The folder of a version.
-        kind: ``nifti``: volumes that open over the host's scan; ``png``: pictures of each sample.
-        output: The new folder; by default ``1.0.0.nifti`` or ``1.0.0.png`` beside the version.
+        kind: ``nifti``: volumes that open over the host's scan; ``dicom``: these as CT series and
+            SEG; ``png``: pictures of each sample.
+        output: The new folder; by default the version with the kind, such as ``1.0.0.nifti``.
 
     Returns:
         The new folder.
@@ -258,6 +241,7 @@ def inpaint(
     mask: Ct,
     *,
     label: str | None = None,
+    view: Plane = "axial",
     checkpoint: str = "package:starter-2d",
     revision: str | None = None,
     scheduler: str = "dpmsolver++",
@@ -267,7 +251,7 @@ def inpaint(
     device: str = "cpu",
     **settings: Any,
 ) -> Volume:
-    """Paint the masked voxels of a scan, axial slice by axial slice.
+    """Paint the masked voxels of a scan, slice by slice.
 
     A 2D checkpoint paints each slice independently, so neighbouring slices may not match.
 
@@ -276,6 +260,7 @@ def inpaint(
             RAS+ mm.
         mask: The same for the mask, on the same grid; non-zero where to paint.
         label: What to paint, such as ``kidney``; None for whatever fits.
+        view: The plane of the slices: ``axial``, ``coronal`` or ``sagittal``.
         checkpoint: ``package:NAME``, a folder, or a Hub id.
         revision: Commit, tag or branch on the Hub.
         scheduler: As in a recipe.
@@ -288,7 +273,10 @@ def inpaint(
 
     Returns:
         The painted scan, int16 HU, in the orientation of ``ct``; for a file, in canonical
-        (closest to RAS+) orientation. Outside the mask it equals the scan clipped to -1024..3071.
+        (closest to RAS+) orientation. Outside the mask it is identical to the scan clipped to
+        -1024..3071. ``nibabel.Nifti1Image(volume.array, volume.affine).to_filename("out.nii.gz")``
+        saves it; to get a file back in its own orientation, type and values, use
+        ``inpaint_file``.
 
     Raises:
         SourceError: If a file is damaged, a value or an affine is not finite, or the grids differ.
@@ -305,88 +293,96 @@ def inpaint(
         >>> bool((painted.array[~mask] == 40).all()), bool((painted.array[mask] != 40).any())
         (True, True)
     """
-    from synthct.models.checkpoint import find_checkpoint, load_checkpoint
-    from synthct.models.grain import with_grain
-    from synthct.models.painting import Inpainter
-    from synthct.models.patch import cut_patches, paste_patches
-    from synthct.recipe.checkpoint_settings import setting_problems
+    from synthct.build.inpaint import paint_scan, region_of, scan_of, settings_of
 
-    inpaint = _settings(
+    inpaint = settings_of(
+        checkpoint=checkpoint,
+        revision=revision,
         scheduler=scheduler,
         num_inference_steps=num_inference_steps,
         guidance_scale=guidance_scale,
         **settings,
     )
-    given = _scan(ct)
-    scan = canonical(given)
-    region = canonical(_region(mask))
-    if not region.has_grid_of(scan):
-        raise SourceError(
-            f"the mask is on another grid than the scan ({region.grid_difference(scan)}); "
-            "resample it first"
-        )
-    slices = [int(k) for k in np.flatnonzero(region.array.any(axis=(0, 1)))]
-    if not slices:
-        raise MaskError("the mask is empty; mark the voxels to paint with 1")
-    files = find_checkpoint(checkpoint, revision=revision)
-    for problem in setting_problems(files, inpaint, (label,)):
-        raise CheckpointError(f"{path_text(problem.location)}: {problem.message}")
-    rules = files.network.rules(files, inpaint, (label,))
-    inpainter = Inpainter(load_checkpoint(files, device=device), inpaint, rules.labels)
-
-    planes, patches = [], []
-    for k in slices:
-        box = Box((0, 0, k), (scan.shape[0], scan.shape[1], k + 1))
-        plane, plane_region = scan.crop(box), region.crop(box)
-        try:
-            of_slice = cut_patches(plane, plane_region, label, rules)
-        except MaskError as err:
-            raise MaskError(f"axial slice {k}: {err}") from err
-        planes.append((k, plane, plane_region, of_slice))
-        patches += [(k, n, patch) for n, patch in enumerate(of_slice)]
-    seeds = [derive_seed(seed, "inpaint", str(k), str(n)) for k, n, _ in patches]
-    painted = iter(inpainter.paint([patch for *_, patch in patches], seeds))
-    out = scan.array.copy()
-    for k, plane, plane_region, of_slice in planes:
-        pasted = paste_patches(plane, plane_region, of_slice, [next(painted) for _ in of_slice])
-        if inpaint.grain == "surroundings":
-            under_hu = float(plane.array[plane_region.array].mean())
-            window = window_for(label, under_hu, of_slice[0].codec)
-            rng = generator(seed, "inpaint-grain", str(k))
-            pasted, _ = with_grain(plane, pasted, plane_region, window.range_hu, rng)
-        out[:, :, k : k + 1] = pasted.array
-    return Volume(restore_orientation(Volume(out, scan.affine), given.affine).array, given.affine)
+    given = scan_of(ct)
+    out = paint_scan(
+        canonical(given),
+        canonical(region_of(mask)),
+        inpaint,
+        label=label,
+        view=view,
+        seed=seed,
+        device=lambda: device,
+    )
+    return Volume(restore_orientation(out, given.affine).array, given.affine)
 
 
-def _settings(**fields: Any) -> Diffusion:
-    """The arguments as a recipe's section ``inpaint``; a `RecipeError` if one is invalid."""
-    try:
-        return Diffusion(**fields)
-    except ValidationError as err:
-        first = err.errors(include_url=False)[0]
-        name = ".".join(str(part) for part in first["loc"])
-        raise RecipeError(f"inpaint: {name}: {first['msg']}, not {first['input']}") from err
+def inpaint_file(
+    ct: str | Path,
+    mask: str | Path,
+    output: str | Path,
+    *,
+    label: str | None = None,
+    mask_value: int | None = None,
+    view: Plane = "axial",
+    seed: int = 0,
+    device: str = "cpu",
+    overwrite: bool = False,
+    progress: bool = False,
+    **settings: Any,
+) -> Path:
+    """Paint into a NIfTI file and write it as it was but for the painted voxels.
 
+    Header, orientation, type of voxels and the values outside of the mask are those of the file,
+    also padding below -1024 HU; ``inpaint`` gives a ``Volume`` instead.
 
-def _scan(ct: Ct) -> Volume:
-    if isinstance(ct, str | Path):
-        return read_ct(Path(ct))
-    volume = _checked(ct, "scan")
-    hu = np.clip(np.rint(volume.array), HU_MIN, HU_MAX).astype(np.int16)
-    return Volume(hu, volume.affine)
+    Args:
+        ct: The scan, .nii or .nii.gz.
+        mask: The mask, on the same grid.
+        output: The new file, .nii or .nii.gz.
+        label: What to paint, such as ``kidney``; None for whatever fits.
+        mask_value: Paint where the mask has this value; None for all but 0.
+        view: The plane of the slices: ``axial``, ``coronal`` or ``sagittal``.
+        seed: Random seed.
+        device: Device of the model.
+        overwrite: Whether the output may be there already.
+        progress: Show a progress bar.
+        **settings: Settings of a recipe's ``inpaint``: ``checkpoint``, ``revision``,
+            ``scheduler``, ``num_inference_steps``, ...
 
+    Returns:
+        The new file.
 
-def _region(mask: Ct) -> Volume:
-    volume = read_labels(Path(mask)) if isinstance(mask, str | Path) else _checked(mask, "mask")
-    return Volume(volume.array != 0, volume.affine)
+    Raises:
+        SynthCTError: As ``inpaint``; also if the output is there, or the file's type of voxels
+            cannot hold HU.
 
+    Example:
+        >>> import nibabel
+        >>> hu, affine = np.full((96, 96, 1), 40.5, np.float32), np.diag([-1.5, -1.5, 3, 1])
+        >>> hu[0] = -3024
+        >>> nibabel.Nifti1Image(hu, affine).to_filename("ct.nii.gz")
+        >>> mask = np.zeros(hu.shape, np.uint8)
+        >>> mask[30:60, 30:60] = 1
+        >>> nibabel.Nifti1Image(mask, affine).to_filename("mask.nii.gz")
+        >>> out = synthct.inpaint_file(
+        ...     "ct.nii.gz", "mask.nii.gz", "out.nii.gz", label="kidney", num_inference_steps=4
+        ... )
+        >>> painted = nibabel.load(out)
+        >>> painted.get_data_dtype().name, bool((painted.dataobj[0] == -3024).all())
+        ('float32', True)
+    """
+    from synthct.build.inpaint import paint_file, settings_of
 
-def _checked(given: Volume | tuple[npt.NDArray[Any], npt.NDArray[np.float64]], name: str) -> Volume:
-    if isinstance(given, np.ndarray):
-        raise SourceError(f"the {name} is an array without an affine; give (array, affine)")
-    volume = given if isinstance(given, Volume) else Volume(*map(np.asarray, given))
-    if not np.isfinite(volume.array).all():
-        raise SourceError(f"the {name} holds values that are not finite numbers; repair it")
-    if not np.isfinite(volume.affine).all() or abs(np.linalg.det(volume.affine[:3, :3])) < 1e-9:
-        raise SourceError(f"the {name}'s affine has no inverse; correct it:\n{volume.affine}")
-    return volume
+    return paint_file(
+        Path(ct),
+        Path(mask),
+        Path(output),
+        settings_of(**settings),
+        label=label,
+        mask_value=mask_value,
+        view=view,
+        seed=seed,
+        device=lambda: device,
+        overwrite=overwrite,
+        progress=progress,
+    )

@@ -47,8 +47,8 @@ def all_lists(folder: Path) -> dict[str, tuple[set[str], set[str]]]:
     assert manifest is not None
     shards = _shards(manifest)
     summary = summarise(dataset, shards)
-    everything = set(MEASURES)
-    judged = {name for name, measure in MEASURES.items() if measure.worse}
+    everything = {name for name, measure in MEASURES.items() if not measure.of_volumes}
+    judged = {name for name in everything if MEASURES[name].worse}
     evaluation = evaluate(dataset, [Radiomics()], Options({}), cache_dir=folder / "cache")
     page = write_report(dataset, folder / "report").read_text(encoding="utf-8")
     table = export(dataset, "png", folder / "export") / "samples.csv"
@@ -60,6 +60,7 @@ def all_lists(folder: Path) -> dict[str, tuple[set[str], set[str]]]:
     return {
         "columns": (everything, everything & set(columns(keep_original=False))),
         "patch columns": (everything, everything & set(patch_columns())),
+        "columns of volumes": (set(MEASURES), set(MEASURES) & set(columns(True, volume=True))),
         "limits": (
             {name for name, measure in MEASURES.items() if measure.has_limits},
             set(Quality.model_fields),

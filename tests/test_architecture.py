@@ -21,7 +21,7 @@ LAYERS = (
     {"sources", "masks", "models"},
     {"recipe", "dataset"},
     {"build", "training", "evaluate"},
-    {"publish"},
+    {"publish", "torch"},
     {"studies", "api"},
     {"cli"},
     {"__main__"},

@@ -18,7 +18,7 @@ SAYS = {
     "add_mask_kind.py": "the same from its record: True",
     "own_scans.py": "kidney seam ratio",
     "read_monai.py": "step 0  loss",
-    "read_torch.py": "(1, 1, 64, 64) labels [0, ",
+    "read_torch.py": "(2, 1, 64, 64) labels [0, ",
 }
 
 

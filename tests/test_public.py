@@ -13,8 +13,8 @@ import synthct
 ROOT = Path(__file__).resolve().parents[1]
 PALETTE = {"PaletteInpaintPipeline", "PaletteUNet"}  # diffusers looks them up here
 NAMES = {
-    "build", "check", "evaluate", "export", "inpaint", "load", "load_recipe", "report", "verify",
-    "Volume", "Window",
+    "build", "check", "evaluate", "export", "inpaint", "inpaint_file", "load", "load_recipe",
+    "report", "verify", "Volume", "Window",
 }  # fmt: skip
 
 

@@ -47,6 +47,7 @@ def tiny_recipe(data: Path, checkpoint: Path, **changes: Any) -> dict[str, Any]:
         "masks": [{"name": name, **section} for name, section in SECTIONS.items()],
         "inpaint": {"checkpoint": str(checkpoint), "num_inference_steps": 2, "batch_size": 2},
         "variants": 2,
+        "quality": "none",  # networks this small paint nothing that default limits would keep
         "keep_original": True,
         "splits": {"train": 1.0},
         "samples_per_shard": 4,

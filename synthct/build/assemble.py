@@ -162,9 +162,11 @@ def _begin(order: Order, staging: Staging) -> list[int]:
         ) from err
     done = staging.finished()
     todo = [number for number, shard in enumerate(order.shards) if shard.path not in done]
-    if done:
+    samples = sum(len(staging.partial(order.shards[number].path).made) for number in todo)
+    if done or samples:
+        also = f", and {counted(samples, 'sample')} of the others" if samples else ""
         kept = len(order.shards) - len(todo)
-        logger.info("going on: %d of %d shards are done", kept, len(order.shards))
+        logger.info("going on: %d of %d shards are done%s", kept, len(order.shards), also)
     require_space(order.final.parent, sum(order.shards[number].bytes for number in todo))
     return todo
 

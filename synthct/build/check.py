@@ -20,17 +20,21 @@ from synthct.errors import CheckpointError
 from synthct.licence import Origin, licence_of
 from synthct.models.checkpoint import find_checkpoint
 from synthct.models.methods import Diffusion
-from synthct.models.network import CheckpointFiles
+from synthct.models.network import CheckpointFiles, described
 from synthct.models.patch import PatchRules
 from synthct.recipe.checkpoint_settings import setting_problems
 from synthct.recipe.plan import Plan, plan_samples
 from synthct.recipe.recipe import Recipe
+from synthct.recipe.volumes import host_problem
 from synthct.sources import Index, download, index_sources, label_table
 from synthct.version import __version__
 from synthct.volume import is_sheared
-from synthct.volume.views import VIEW_AXIS
+from synthct.volume.views import VIEW_AXIS, plane_of
 
 logger = logging.getLogger(__name__)
+
+#: Over which length noise stays alike through the slices, unless a recipe says otherwise.
+SLICE_NOISE_MM = 20.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +67,16 @@ class Checked:
         if self.checkpoint is None:  # a control was trained on nothing
             return frozenset()
         return self.checkpoint.trained_on if self.checkpoint.training else None
+
+    @property
+    def slice_noise_mm(self) -> float:
+        """Over which length the noise of a volume stays alike through its slices; 0 for none."""
+        inpaint, files, rules = self.recipe.inpaint.network, self.checkpoint, self.rules
+        if inpaint is None or files is None or rules is None:
+            return 0.0
+        if inpaint.slice_noise_mm is not None:
+            return inpaint.slice_noise_mm
+        return SLICE_NOISE_MM if files.network.takes_noise and not rules.neighbours else 0.0
 
     @property
     def work_id(self) -> str:
@@ -123,6 +137,7 @@ def check(
         files = _checkpoint(inpaint, checkpoint)
         rules = _rules(recipe, inpaint, files)
     _check_painted(recipe, rules)
+    _check_slice_noise(recipe, files, rules)
     logger.info(
         "synthct %s  %s %s  recipe %s  %s",
         __version__, recipe.name, recipe.version, recipe.recipe_id[:12],
@@ -230,6 +245,33 @@ def _check_painted(recipe: Recipe, rules: PatchRules | None) -> None:
             raise CheckpointError(f"masks '{section.name}': {err}") from err
 
 
+def _check_slice_noise(
+    recipe: Recipe, checkpoint: CheckpointFiles | None, rules: PatchRules | None
+) -> None:
+    """How slices of a volume come to fit each other; warns where nothing but noise sees to it.
+
+    Raises:
+        RecipeError: If noise is to stay alike through slices, and there are none or it cannot.
+    """
+    inpaint = recipe.inpaint.network
+    if inpaint is None or checkpoint is None or rules is None:
+        return
+    if inpaint.slice_noise_mm is not None:
+        where, message = ("inpaint", "slice_noise_mm"), ""
+        if recipe.view != "volume":
+            message = f"is for 'view: volume', not '{recipe.view}'; remove it"
+        elif inpaint.slice_noise_mm and not checkpoint.network.takes_noise:
+            message = f"{described(checkpoint)}, which draws its own noise; remove it"
+        if message:
+            raise recipe.error(where, f"slice_noise_mm {message}")
+    if recipe.view == "volume" and not rules.neighbours:
+        logger.warning(
+            "%s, which is not told the slices beside the one it paints: slices of a volume may "
+            "not fit each other (see z_jump_ratio); a checkpoint with 'neighbours: 2' is",
+            described(checkpoint),
+        )
+
+
 def _check_values(recipe: Recipe, index: Index, label_names: Mapping[str, int]) -> None:
     """That the label map has a value for every label that a section writes into it.
 
@@ -268,15 +310,18 @@ def _check_planes(recipe: Recipe, plan: Plan) -> None:
     """That the slices have right angles: models and measures know a spacing of two axes only.
 
     Raises:
-        RecipeError: If a host is sheared within the slices of the view.
+        RecipeError: If a host is sheared within the slices of the view, or is no volume.
     """
-    axis = VIEW_AXIS[recipe.view]
     for host in {spec.host.case_id: spec.host for spec in plan.specs}.values():
+        plane = plane_of(recipe.view, host.spacing_mm)
+        axis = VIEW_AXIS[plane]
+        if problem := host_problem(recipe, host):
+            raise recipe.error(("view",), problem)
         if is_sheared(np.delete(host.affine[:3, :3], axis, axis=1)):
             raise recipe.error(
                 ("view",),
                 f"case {host.case_id} of source '{host.source}' is sheared (tilted gantry), so its "
-                f"{recipe.view} slices have no right angles and lengths in them would be wrong; "
+                f"{plane} slices have no right angles and lengths in them would be wrong; "
                 "use another view, exclude the case, or resample it to a grid of right angles",
             )
 

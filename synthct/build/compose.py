@@ -7,19 +7,27 @@ it had when it was painted: what comes out is the dataset that a full build woul
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from synthct.build.documents import write_documents
 from synthct.build.draw import CaseReader
 from synthct.dataset.digest import array_digest
 from synthct.dataset.integrity import check_bytes
 from synthct.dataset.lockfile import Lock, LockedCase, read_lock, work_id
-from synthct.dataset.manifest import FileEntry, Manifest, read_manifest, release_of, write_manifest
+from synthct.dataset.manifest import (
+    FileEntry,
+    Manifest,
+    read_manifest,
+    release_of,
+    require_manifest,
+    write_manifest,
+)
 from synthct.dataset.patch_rows import complete
 from synthct.dataset.records import RECIPE, read_rejected
 from synthct.dataset.rows import Columns, encode, parsed, stored_rows
@@ -27,12 +35,13 @@ from synthct.dataset.sample import Sample
 from synthct.dataset.schema import arrow_schema
 from synthct.dataset.version import Staging, commit, discard, find_release, open_staging
 from synthct.dataset.writer import ShardRecord, write_shard
-from synthct.errors import ConflictError, RecipeError, ResourceError, SourceError, VerifyError
+from synthct.errors import ConflictError, RecipeError, SourceError, VerifyError
 from synthct.recipe.recipe import Recipe, stored_recipe
 from synthct.sources import CaseEntry, FolderSection, Index, download, index_sources
 from synthct.storage.defaults import default_cache_dir
 from synthct.storage.files import make_folder
 from synthct.storage.lock import version_lock
+from synthct.volume import Box
 from synthct.volume.views import VIEW_AXIS
 
 
@@ -72,7 +81,7 @@ def compose(
         lock.sources,
     )
     final = output / recipe.name / manifest.release.version
-    index = _hosts(patched, lock, sources or {}, cache_dir or default_cache_dir(), progress)
+    index = painted_hosts(patched, lock, sources or {}, cache_dir or default_cache_dir(), progress)
     in_order = dict(sorted(lock.labels.items(), key=lambda label: label[1]))
     scans = _Scans(index, CaseReader(in_order))
     make_folder(final.parent)
@@ -128,27 +137,30 @@ class _Scans:
         """
         host: Mapping[str, Any] = parsed(columns)[0]["host"]
         case = self._reader.read(self._index.entry(host["source"], host["case"]))
-        place = VIEW_AXIS[columns["view"]], int(host["slice_index"])
-        sample = complete(columns, case.scan().slab(*place), case.labels.slab(*place).array)
-        shown = sample.pictures
+        shown = Box.whole(case.labels.shape)
+        if columns["view"] == "volume":
+            start, stop = host["box"]
+            shown = Box(tuple(start), tuple(stop))
+        else:
+            shown = shown.slab(VIEW_AXIS[columns["view"]], int(host["slice_index"]))
+        sample = complete(columns, case.scan().crop(shown), case.labels.crop(shown).array)
+        pictures = sample.pictures
         for what, picture, name in (
-            ("voxels", shown["original"], "slice_sha256"),
-            ("label map", shown["host_labels"].astype(np.uint16), "slice_labels_sha256"),
+            ("voxels", pictures["original"], "slice_sha256"),
+            ("label map", pictures["host_labels"].astype(np.uint16), "slice_labels_sha256"),
         ):
             if array_digest(picture) != host[name]:
                 raise SourceError(
                     f"source '{host['source']}', case {host['case']}: the {what} of {sample.view} "
-                    f"slice {place[1]} are not those that were painted; use the scan as it was "
-                    "published"
+                    f"slice {sample.facts.slice_index} are not those that were painted; use the "
+                    "scan as it was published"
                 )
         return sample
 
 
 def _patch_release(folder: Path) -> Manifest:
     """The manifest of an intact patch-only release."""
-    manifest = read_manifest(folder)
-    if manifest is None:
-        raise ResourceError(f"{folder} is no dataset; name the folder with manifest.json")
+    manifest = require_manifest(folder)
     if manifest.release.patch_id is None:
         raise VerifyError(f"{folder} is no patch-only release: its samples are whole already")
     findings = check_bytes(folder, manifest)
@@ -158,8 +170,12 @@ def _patch_release(folder: Path) -> Manifest:
     return manifest
 
 
-def _hosts(
-    recipe: Recipe, lock: Lock, roots: Mapping[str, Path], cache_dir: Path, progress: bool
+def painted_hosts(
+    recipe: Recipe,
+    lock: Lock,
+    roots: Mapping[str, Path],
+    cache_dir: Path,
+    progress: bool = False,
 ) -> Index:
     """The user's scans, each one that was painted.
 
@@ -208,10 +224,13 @@ def _shards(
     with tqdm(total=manifest.release.rows, unit="sample", disable=not progress) as bar:
         for shard in manifest.shards:
             rows = [_whole(shard, row, scans) for row in stored_rows(folder / shard.path)]
-            yield write_shard(
-                tree, shard.path, rows, split=shard.split, schema=arrow_schema(keep_original=False)
-            )
+            yield write_shard(tree, shard.path, rows, split=shard.split, schema=_schema_of(rows))
             bar.update(len(rows))
+
+
+def _schema_of(rows: Sequence[Columns]) -> pa.Schema:
+    """The columns of a shard of whole samples."""
+    return arrow_schema(keep_original=False, volume=any(row["view"] == "volume" for row in rows))
 
 
 def _whole(shard: FileEntry, columns: Columns, scans: _Scans) -> Columns:

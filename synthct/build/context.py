@@ -18,17 +18,18 @@ import numpy as np
 import numpy.typing as npt
 
 from synthct.build.check import Checked
-from synthct.build.draw import CaseReader
+from synthct.build.draw import CaseReader, shown_of
+from synthct.build.limits import DefaultLimits, learn_limits
 from synthct.build.references import References, learn_references
 from synthct.dataset.sample import Sample
 from synthct.errors import RecipeError
 from synthct.models.checkpoint import load_checkpoint
+from synthct.recipe.quality import Standard
 from synthct.recipe.recipe import Recipe
 from synthct.recipe.relabel import IMAGE, LABELS, Relabeller
 from synthct.sources import CaseEntry
 from synthct.storage.defaults import default_cache_dir
 from synthct.volume import Volume
-from synthct.volume.views import VIEW_AXIS
 
 if TYPE_CHECKING:
     from synthct.models.painting import Inpainter
@@ -53,6 +54,7 @@ class BuildContext:
         inpainter: The model; None where a control paints, or nothing is going to be painted.
         references: What real tissue looks like, by label.
         relabel: Asks the user's program for label maps; None where no mask wants them.
+        limits: Default limits; none where the recipe sets its own.
     """
 
     checked: Checked
@@ -60,6 +62,12 @@ class BuildContext:
     inpainter: Inpainter | None = None
     references: References = field(default_factory=lambda: References({}))
     relabel: Relabel | None = None
+    limits: DefaultLimits = field(default_factory=dict)
+
+    @cached_property
+    def standards(self) -> Mapping[str, Standard]:
+        """What samples are judged by, by the name of their section of masks."""
+        return self.checked.recipe.standards(self.limits)
 
     @cached_property
     def generation(self) -> dict[str, Any]:
@@ -68,6 +76,8 @@ class BuildContext:
             mode="json", exclude={"checkpoint", "revision"}
         )
         files = self.checked.checkpoint
+        if files is not None and self.checked.recipe.view == "volume":
+            settings["slice_noise_mm"] = self.checked.slice_noise_mm
         return {**(files.facts() if files else {}), **settings, "blend": "paste"}
 
 
@@ -77,6 +87,8 @@ def load_context(
     *,
     cache_dir: Path | None = None,
     relabel: Sequence[str] | None = None,
+    limits: DefaultLimits | None = None,
+    progress: bool = False,
 ) -> BuildContext:
     """Load the model, if the recipe asks for one, and learn how real tissue looks.
 
@@ -88,6 +100,8 @@ def load_context(
             takes seconds.
         cache_dir: Where what is learnt is kept; by default the user's cache folder.
         relabel: The user's command for masks with ``label_map: relabel``.
+        limits: Default limits of an earlier build; by default they are learned.
+        progress: Show a progress bar.
 
     Raises:
         RecipeError: If the recipe needs that command and there is none, or the other way about.
@@ -96,13 +110,18 @@ def load_context(
     """
     asks_for_labels = _relabel(checked, relabel)
     inpainter = _inpainter(checked, device)  # before scans are read: it may not go with the recipe
-    references = references_of(checked, cache_dir)
+    references = references_of(checked, cache_dir, progress=progress)
     for note in _unlimited(checked, references):
         logger.warning("note: %s", note)
-    return BuildContext(checked, _numerics(inpainter), inpainter, references, asks_for_labels)
+    if limits is None:
+        limits = learn_limits(checked, cache_dir=cache_dir or default_cache_dir())
+    numerics = _numerics(inpainter)
+    return BuildContext(checked, numerics, inpainter, references, asks_for_labels, limits)
 
 
-def references_of(checked: Checked, cache_dir: Path | None) -> References:
+def references_of(
+    checked: Checked, cache_dir: Path | None, *, progress: bool = False
+) -> References:
     """How real tissue of the labels that a recipe paints looks.
 
     Raises:
@@ -112,8 +131,9 @@ def references_of(checked: Checked, cache_dir: Path | None) -> References:
         checked.index,
         [label for section in checked.recipe.masks for label in section.painted_labels()],
         checked.label_names,
-        checked.recipe.view,
+        checked.recipe.plane,
         cache_dir=cache_dir or default_cache_dir(),
+        progress=progress,
     )
 
 
@@ -174,19 +194,19 @@ def _relabel(checked: Checked, command: Sequence[str] | None) -> Relabel | None:
     def relabel(sample: Sample, host: CaseEntry) -> npt.NDArray[np.uint16]:
         if section.input == "slice":
             return relabeller.labels_of(sample.volume("image"), sample.sample_id)
-        place = VIEW_AXIS[sample.view], sample.facts.slice_index
         scan = reader.read(host).scan()
+        shown = shown_of(sample, host).slices
         painted = Volume(scan.array.copy(), scan.affine)
-        painted.slab(*place).array[...] = sample.image
-        labels = relabeller.labels_of(painted, sample.sample_id)
-        return Volume(labels, scan.affine).slab(*place).array
+        painted.array[shown] = sample.image
+        return relabeller.labels_of(painted, sample.sample_id)[shown]
 
     return relabel
 
 
 def _unlimited(checked: Checked, references: References) -> Iterator[str]:
     """Limits of the recipe that a label cannot break, since nothing is known of its tissue."""
-    limits = checked.recipe.quality.limits
+    own = checked.recipe.own_limits
+    limits = own.limits if own else {}
     hosts = dict.fromkeys(spec.host.patient_id for spec in checked.plan.specs)
     labels = [label for section in checked.recipe.masks for label in section.painted_labels()]
     for label in dict.fromkeys(labels):

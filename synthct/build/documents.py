@@ -6,10 +6,12 @@ All of them follow from the recipe, the lock and the shards.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 
+from synthct.build.grades import grade_samples, grades_in_words
 from synthct.dataset.documents.card import CardFacts, SourceNote, attribution, dataset_card
 from synthct.dataset.documents.croissant import CROISSANT, croissant
 from synthct.dataset.documents.sheet import dataset_sheet
@@ -46,7 +48,7 @@ def write_documents(
     """
     write_recipe(tree, recipe.resolved())
     write_lock(tree, lock)
-    write_rejected(tree, rejections(shards))
+    write_rejected(tree, rejections(shards), volume=recipe.view == "volume")
     for name, content in documents(recipe, lock, tree, release, shards).items():
         atomic_write(tree / name, content)
 
@@ -64,6 +66,10 @@ def documents(
         patch_only=recipe.release == "patch",
     )
     facts = _card_facts(recipe, lock, has_picture=sheet is not None)
+    if lock.limits:
+        standards = recipe.standards(lock.limits)
+        graded = grade_samples(tree, [shard.path for shard in shards], standards)
+        facts = replace(facts, grades=grades_in_words(one.grade for one in graded))
     summary, schema = summarise(tree, shards), recipe_schema(recipe)
     return {
         CARD: dataset_card(release, summary, facts).encode(),
@@ -75,7 +81,10 @@ def documents(
 
 def recipe_schema(recipe: Recipe) -> pa.Schema:
     """The columns of the shards that a recipe comes to."""
-    return patch_schema() if recipe.release == "patch" else arrow_schema(recipe.keep_original)
+    volume = recipe.view == "volume"
+    if recipe.release == "patch":
+        return patch_schema(volume=volume)
+    return arrow_schema(recipe.keep_original, volume=volume)
 
 
 def source_notes(lock: Lock, names: Iterable[str]) -> list[SourceNote]:

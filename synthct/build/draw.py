@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from synthct import seeds
+from synthct.build.several import with_more
+from synthct.dataset.sample import Sample
 from synthct.errors import MaskError
 from synthct.masks import MaskKind
 from synthct.masks.base import Mask, Params
@@ -18,7 +20,9 @@ from synthct.masks.slicing import draw_slices
 from synthct.recipe.plan import SampleSpec
 from synthct.recipe.recipe import Recipe
 from synthct.sources import CaseEntry, read_case
+from synthct.volume import Box
 from synthct.volume.case import Case
+from synthct.volume.grid import start_within
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +82,13 @@ def masks_of(specs: Sequence[SampleSpec]) -> list[tuple[SampleSpec, ...]]:
     return [tuple(group) for _, group in groupby(specs, key=lambda spec: spec.lesion_id)]
 
 
+def shown_of(sample: Sample, host: CaseEntry) -> Box:
+    """What a sample shows of its host, in voxels of the canonical scan."""
+    start = start_within(sample.shape, sample.affine, host.shape, host.affine)
+    assert start is not None, "a sample is a part of its host"
+    return Box((0, 0, 0), sample.shape).shift(start)
+
+
 def mask_stream(spec: SampleSpec) -> list[str]:
     """Name of the random stream that the mask of a sample is drawn from."""
     return ["mask", spec.host.source, spec.host.case_id, spec.section.name, str(spec.draw)]
@@ -86,6 +97,14 @@ def mask_stream(spec: SampleSpec) -> list[str]:
 def noise_stream(spec: SampleSpec, patch: int) -> list[str]:
     """Name of the random stream of the noise in one patch of a sample; a control uses patch 0."""
     return ["noise", spec.sample_id, str(patch)]
+
+
+def slice_noise_stream(spec: SampleSpec) -> list[str]:
+    """Name of the random stream of noise that changes little through the slices of a volume.
+
+    The steps of a series have the same, so that a lesion stays alike where it was.
+    """
+    return ["slice-noise", spec.lesion_id, str(spec.variant)]
 
 
 def grain_stream(spec: SampleSpec) -> list[str]:
@@ -117,7 +136,11 @@ def draw(specs: Sequence[SampleSpec], recipe: Recipe, reader: CaseReader) -> Dra
             first_error = first_error or err
             continue
         mask = section.build(host, donor, params)
+        if recipe.masks_per_sample is not None:
+            mask, params = with_more((mask, params), spec, recipe, host, donor)
         slices = draw_slices(mask, recipe.view, section.slices, section.max_extent_mm, rng)
+        if recipe.series is not None:
+            slices = [{**slices[0], "volume_factor": f} for f in recipe.series.factors]
         return DrawnMask(tuple(specs), section, host, donor, entry, mask, params, tuple(slices))
     assert first_error is not None
     raise first_error

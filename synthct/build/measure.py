@@ -11,8 +11,7 @@ from synthct.build.prepare import Draft
 from synthct.build.references import Reference
 from synthct.metrics.measure import Measures, Painting
 from synthct.metrics.table import measure_all
-from synthct.models.patch import slice_plane
-from synthct.volume import Volume
+from synthct.volume.views import VIEW_AXIS
 
 
 def measure(
@@ -26,22 +25,24 @@ def measure(
         earlier: HU (N,) inside of the mask of each earlier variant of the mask.
     """
     sample, labelled = draft.sample, draft.labelled
-    original, spacing_mm = slice_plane(sample.volume("original"))
-    if labelled is not None:
-        labelled, _ = slice_plane(Volume(labelled, sample.affine))
+    is_volume = sample.view == "volume"
+    spacing_mm = sample.volume("mask").spacing_mm
+    thin = () if is_volume else (VIEW_AXIS[sample.plane],)
+    assert sample.original is not None, "a build knows what was there before"
     return measure_all(
         Painting(
-            original=original,
-            image=slice_plane(sample.volume("image"))[0],
-            mask=slice_plane(sample.volume("mask"))[0],
-            spacing_mm=spacing_mm,
+            original=sample.original.squeeze(thin),
+            image=sample.image.squeeze(thin),
+            mask=sample.mask.squeeze(thin),
+            spacing_mm=tuple(s for n, s in enumerate(spacing_mm) if n not in thin),
             range_hu=sample.window.range_hu,
             codec_range_hu=None if draft.codec is None else draft.codec.range_hu,
-            labelled=labelled,
+            labelled=None if labelled is None else labelled.squeeze(thin),
             quantiles=reference.quantiles,
             segmenter=reference.segmenter,
             has_truth=draft.has_truth,
             is_painted=sample.facts.is_painted,
             earlier=earlier,
+            axis=VIEW_AXIS[sample.plane] if is_volume else None,
         )
     )

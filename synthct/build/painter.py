@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from synthct import seeds
 from synthct.build.context import BuildContext
-from synthct.build.draw import masks_of
+from synthct.build.draw import masks_of, slice_noise_stream
+from synthct.build.fronts import SliceNoise, paint_stacks
 from synthct.build.prepare import Draft, Outcome
 from synthct.build.sample import FloatArray, finish, noise_seed
+from synthct.dataset.partial import Made, PartialShard
 from synthct.dataset.patch_rows import encode_patch
 from synthct.dataset.rows import encode
 from synthct.dataset.writer import Rejection, reject
@@ -26,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 #: Begins the reason of a sample that was rejected because the model gave no painting.
 MODEL_FAULT = "model: "
+#: Voxels of the volumes that are painted together.
+MOST_VOXELS = 50_000_000
 #: Fewer pixels may be of one value by chance.
 _LEAST_PAINTED = 16
 #: Beyond twice the range -1..1 a network has burst; so has one of whose pixels so many lie at the
@@ -34,7 +39,11 @@ _BURST, _AT_ENDS, _AT_EITHER_END = 2.0, 0.9, 0.05
 
 
 def paint_samples(
-    specs: Sequence[SampleSpec], masks: Iterator[Outcome], context: BuildContext, progress: Any
+    specs: Sequence[SampleSpec],
+    masks: Iterator[Outcome],
+    context: BuildContext,
+    progress: Any,
+    partial: PartialShard | None = None,
 ) -> tuple[list[Mapping[str, Any]], list[Rejection]]:
     """Paint samples, in batches as the prepared masks come in.
 
@@ -43,12 +52,14 @@ def paint_samples(
         masks: Their masks, in order; no more of them are taken than these samples have.
         context: What all samples of the build share.
         progress: A progress bar, in samples; its total is mended as slices are counted.
+        partial: Samples of them that an interrupted run has made, which are not made again; gets
+            those that this one makes.
 
     Returns:
         The rows by column, in the order of ``specs``, slice by slice; and what was rejected,
         likewise.
     """
-    results = _Results(context, progress)
+    results = _Results(context, progress, partial)
 
     def drafts() -> Iterator[Draft]:
         for planned in masks_of(specs):
@@ -59,17 +70,24 @@ def paint_samples(
                 if isinstance(one, Draft):
                     yield one
 
-    for draft, painted in _painted(drafts(), context):
+    for draft, painted in _painted(drafts(), context, results.is_made):
         results.add(draft, painted)
     return results.rows_and_rejections()
 
 
 def _painted(
-    drafts: Iterator[Draft], context: BuildContext
+    drafts: Iterator[Draft], context: BuildContext, is_made: Callable[[Draft], bool]
 ) -> Iterator[tuple[Draft, list[FloatArray]]]:
-    """Samples with the model's paint for each of their patches, as batches come out of it."""
+    """Samples with the model's paint for each of their patches, as batches come out of it.
+
+    Those that are made already only keep their places in the batches, so that all others are in
+    the same batches as if nothing had been interrupted.
+    """
     if context.inpainter is None:
-        yield from ((draft, []) for draft in drafts)
+        yield from ((draft, []) for draft in drafts if not is_made(draft))
+        return
+    if context.checked.recipe.view == "volume":
+        yield from _painted_volumes((one for one in drafts if not is_made(one)), context)
         return
     from synthct.models.painting import Job
 
@@ -78,14 +96,17 @@ def _painted(
 
     def jobs() -> Iterator[Job[tuple[str, int]]]:
         for draft in drafts:
+            is_done = is_made(draft)
             if not draft.spec.is_painted:
-                real.append(draft)
+                if not is_done:
+                    real.append(draft)
                 continue
             sample_id = draft.spec.sample_id
-            waiting[sample_id] = draft, {}
+            if not is_done:
+                waiting[sample_id] = draft, {}
             for n, patch in enumerate(draft.patches):
                 seed = noise_seed(context.checked.recipe, draft.spec, n)
-                yield Job((sample_id, n), patch, seed)
+                yield Job((sample_id, n), patch, seed, is_done)
 
     for (sample_id, n), pixels in context.inpainter.stream(jobs()):
         draft, pieces = waiting[sample_id]
@@ -98,16 +119,56 @@ def _painted(
     yield from ((draft, []) for draft in real)
 
 
+def _painted_volumes(
+    drafts: Iterator[Draft], context: BuildContext
+) -> Iterator[tuple[Draft, list[FloatArray]]]:
+    """Volumes likewise, some at a time: what a model paints does not depend on its companions."""
+    inpainter, rules, recipe = context.inpainter, context.checked.rules, context.checked.recipe
+    assert inpainter is not None
+    assert rules is not None
+    for some in _groups(drafts, inpainter.batch_size):
+        painted = [draft for draft in some if draft.spec.is_painted]
+
+        def seed(number: int, patch: int, painted: Sequence[Draft] = painted) -> int:
+            return noise_seed(recipe, painted[number].spec, patch)
+
+        def rng(number: int, painted: Sequence[Draft] = painted) -> np.random.Generator:
+            return seeds.generator(recipe.seed, *slice_noise_stream(painted[number].spec))
+
+        length_mm, least = context.checked.slice_noise_mm, rules.patch_sizes[-1]
+        noise = SliceNoise(length_mm, rng, least) if length_mm else None
+        stacks = [draft.stack for draft in painted if draft.stack is not None]
+        done = paint_stacks(stacks, rules, inpainter.paint_all, seed, noise)
+        for draft in some:
+            yield draft, next(done) if draft.spec.is_painted else []
+
+
+def _groups(drafts: Iterator[Draft], most: int) -> Iterator[list[Draft]]:
+    """At most so many volumes, that fit into memory together, or one."""
+    group: list[Draft] = []
+    for draft in drafts:
+        voxels = draft.sample.mask.size + sum(one.sample.mask.size for one in group)
+        if group and (len(group) == most or voxels > MOST_VOXELS):
+            yield group
+            group = []
+        group.append(draft)
+    if group:
+        yield group
+
+
 class _Results:
     """What has become of the samples of a shard so far.
 
     Args:
         context: What all samples of the build share.
         progress: A progress bar, in samples.
+        partial: What an interrupted run has made, if there was one.
     """
 
-    def __init__(self, context: BuildContext, progress: Any) -> None:
-        self.context, self.progress = context, progress
+    def __init__(
+        self, context: BuildContext, progress: Any, partial: PartialShard | None = None
+    ) -> None:
+        self.context, self.progress, self.partial = context, progress, partial
         self._order: list[str] = []
         self._rows: dict[str, Mapping[str, Any]] = {}
         self._rejected: list[Rejection] = []
@@ -122,26 +183,47 @@ class _Results:
         logger.debug("%s: %s", one.sample_id, one.detail)
         self._reject(one)
 
+    def is_made(self, draft: Draft) -> bool:
+        """Whether an interrupted run has made a sample; what became of it is taken over then."""
+        made = self.partial.made.pop(draft.spec.sample_id, None) if self.partial else None
+        if made is not None:
+            self._take(draft.spec, made)
+        return made is not None
+
     def add(self, draft: Draft, painted: Sequence[FloatArray]) -> None:
         """Make the row of a sample; reject it for a faulty painting or a measure out of limits."""
+        made = self._made(draft, painted)
+        if self.partial is not None:
+            self.partial.add(made)
+        self._take(draft.spec, made)
+
+    def _made(self, draft: Draft, painted: Sequence[FloatArray]) -> Made:
         spec, recipe = draft.spec, self.context.checked.recipe
         if fault := _fault(draft.patches, painted):
-            self._reject(Rejection(spec.sample_id, fault))
-            return
-        earlier = self._variants.setdefault(spec.mask_id, [])  # variants come in their order
+            return Made(spec.sample_id, rejection=Rejection(spec.sample_id, fault))
+        earlier = self._variants.get(spec.mask_id, [])  # variants come in their order
         sample = finish(draft, painted, self.context, earlier)
         row = (
             encode_patch(sample)
             if recipe.release == "patch"
             else encode(sample, keep_original=recipe.keep_original)
         )
-        if spec.is_painted:
-            broken = recipe.quality.first_broken(sample.metrics)
-            if broken is not None:
-                self._reject(reject(row, broken.reason, broken.measure, broken.value))
-                return
-            earlier.append(sample.image[sample.mask])
-        self._rows[spec.sample_id] = row
+        if not spec.is_painted:
+            return Made(spec.sample_id, row)
+        broken = self.context.standards[spec.section.name].first_broken(sample.metrics)
+        if broken is not None:
+            rejection = reject(row, broken.reason, broken.measure, broken.value)
+            return Made(spec.sample_id, rejection=rejection)
+        return Made(spec.sample_id, row, inside=sample.image[sample.mask])
+
+    def _take(self, spec: SampleSpec, made: Made) -> None:
+        if made.rejection is not None:
+            self._reject(made.rejection)
+            return
+        assert made.row is not None, "a sample is a row or a rejection"
+        if made.inside is not None:
+            self._variants.setdefault(spec.mask_id, []).append(made.inside)
+        self._rows[spec.sample_id] = made.row
         self.progress.update()
 
     def rows_and_rejections(self) -> tuple[list[Mapping[str, Any]], list[Rejection]]:

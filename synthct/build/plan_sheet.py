@@ -17,15 +17,15 @@ from PIL import Image, ImageDraw
 from synthct.build.draw import DrawnMask
 from synthct.dataset.tiles import TEXT, Colour, Rgb, Span, captioned, contact_sheet, windowed
 from synthct.masks.base import Mask
-from synthct.masks.slicing import slice_of
+from synthct.masks.slicing import slice_of, widest_slice
 from synthct.masks.transplant import Transplant
 from synthct.volume import Array, Box, Index3, Volume, distances_mm, voxels_within
 from synthct.volume.case import Case
 from synthct.volume.intensity import Window, window_for
 from synthct.volume.regions import seen_through
-from synthct.volume.views import VIEW_AXIS, View, to_picture
+from synthct.volume.views import VIEW_AXIS, Plane, View, plane_of, to_picture
 
-VIEWS: tuple[View, ...] = ("axial", "coronal", "sagittal")
+VIEWS: tuple[Plane, ...] = ("axial", "coronal", "sagittal")
 
 #: Side of a panel in pixels, and masks per sheet.
 PANEL, TILES = 230, 12
@@ -46,7 +46,7 @@ CLEARANCE_REACH_MM = 30.0
 NEAR_LIMIT = 0.1
 
 #: Letters at the left and upper edge of a view: the patient's right, anterior and head.
-EDGES: dict[View, tuple[str, str]] = {
+EDGES: dict[Plane, tuple[str, str]] = {
     "axial": ("R", "A"),
     "coronal": ("R", "H"),
     "sagittal": ("A", "H"),
@@ -89,13 +89,13 @@ class _Scene:
     """
 
     drawn: DrawnMask
-    samples: View
+    samples: Plane
     flat: Mask
     layers: Sequence[tuple[tuple[int, ...], Colour]]
     window: Window
     place: Index3
 
-    def panel(self, view: View, centre: tuple[float, float], side_mm: float) -> Rgb:
+    def panel(self, view: Plane, centre: tuple[float, float], side_mm: float) -> Rgb:
         """A square of the slice through ``place``, outlined.
 
         Args:
@@ -120,10 +120,11 @@ class _Scene:
         return picture
 
 
-def _panels(drawn: DrawnMask, view: View) -> Iterator[Rgb]:
+def _panels(drawn: DrawnMask, of: View) -> Iterator[Rgb]:
     """The whole slice, and three close-ups around one place."""
     host = drawn.host
-    flats = [slice_of(drawn.mask, view, one) for one in drawn.slices]
+    view = plane_of(of, host.labels.spacing_mm)
+    flats = [widest_slice(slice_of(drawn.mask, of, one), view) for one in drawn.slices]
     flat = max(flats, key=lambda one: int(np.count_nonzero(one.region.array)))
     scene = _Scene(drawn, view, flat, list(_layers(drawn)), _window(drawn), _middle(flat))
     spacing = host.labels.spacing_mm
@@ -245,18 +246,18 @@ def clearance_mm(drawn: DrawnMask) -> float | None:
     return least_mm if least_mm <= CLEARANCE_REACH_MM else None
 
 
-def _spacing(host: Case, view: View) -> tuple[float, float]:
+def _spacing(host: Case, view: Plane) -> tuple[float, float]:
     """Size in mm of a pixel of the picture along rows and columns."""
     i, j, k = host.labels.spacing_mm
     return {"axial": (j, i), "coronal": (k, i), "sagittal": (k, j)}[view]
 
 
-def _slice(volume: Volume, index: int, view: View) -> Array:
+def _slice(volume: Volume, index: int, view: Plane) -> Array:
     """A slice of a canonical volume as a picture (rows, columns)."""
     return to_picture(volume.slab(VIEW_AXIS[view], index).array, view)
 
 
-def _pixel(host: Case, view: View, place: Index3) -> tuple[float, float]:
+def _pixel(host: Case, view: Plane, place: Index3) -> tuple[float, float]:
     """Row and column of a voxel in the picture of its slice."""
     last = [n - 1 for n in host.labels.shape]
     row, column = {"axial": (1, 0), "coronal": (2, 0), "sagittal": (2, 1)}[view]
@@ -264,7 +265,7 @@ def _pixel(host: Case, view: View, place: Index3) -> tuple[float, float]:
 
 
 def _grid(
-    host: Case, view: View, centre: tuple[float, float], side_mm: float
+    host: Case, view: Plane, centre: tuple[float, float], side_mm: float
 ) -> npt.NDArray[np.float64]:
     """(2, PANEL, PANEL): where in the picture of a slice the pixels of a square panel lie."""
     offset_mm = ((np.arange(PANEL) + 0.5) / PANEL - 0.5) * side_mm
@@ -291,7 +292,7 @@ def _edge(region: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
 def _frame(
     panel: Rgb,
     host: Case,
-    view: View,
+    view: Plane,
     place: Index3,
     middle: tuple[float, float],
     whole_mm: float,
@@ -310,14 +311,14 @@ def _frame(
 
 
 def _ticks(
-    panel: Rgb, drawn: DrawnMask, view: View, samples: View, place: Index3, side_mm: float
+    panel: Rgb, drawn: DrawnMask, view: Plane, samples: Plane, place: Index3, side_mm: float
 ) -> None:
     """Mark at a panel's edges where the slices that become samples cross it, in place."""
     if view == samples:
         return
     host, axis = drawn.host, VIEW_AXIS[samples]
     along_rows = {"axial": (1, 0), "coronal": (2, 0), "sagittal": (2, 1)}[view][0] == axis
-    for one in drawn.slices:
+    for one in drawn.slices if "slice_index" in drawn.slices[0] else ():
         marked = list(place)
         marked[axis] = int(one["slice_index"])
         tick = _pixel(host, view, (marked[0], marked[1], marked[2]))
@@ -329,7 +330,7 @@ def _ticks(
                 panel[(pixel, edge) if along_rows else (edge, pixel)] = (255, 255, 255)
 
 
-def _lettered(panel: Rgb, view: View) -> Rgb:
+def _lettered(panel: Rgb, view: Plane) -> Rgb:
     """With letters for the patient's directions at the left and upper edge."""
     image = Image.fromarray(panel)
     draw = ImageDraw.Draw(image)

@@ -16,19 +16,23 @@ from synthct import seeds
 from synthct.build.check import Checked
 from synthct.build.controls import Control, control_for
 from synthct.build.draw import CaseReader, DrawnMask, draw, noise_stream
+from synthct.build.fronts import Stack
 from synthct.dataset.sample import Sample
 from synthct.dataset.schema import Facts
 from synthct.dataset.writer import Rejection
 from synthct.errors import MaskError
 from synthct.masks import MaskKind
-from synthct.masks.base import PlacementError
-from synthct.masks.slicing import on_slice, paint_labels, slice_of
+from synthct.masks.base import Mask, PlacementError
+from synthct.masks.resize import resized
+from synthct.masks.slicing import paint_labels, shown_box, slice_of, take_slice, within
 from synthct.models.patch import Patch, cut_patches
 from synthct.recipe.plan import SampleSpec
+from synthct.recipe.volumes import margin_of
 from synthct.sources import CaseEntry
-from synthct.volume import HU_MAX, HU_MIN, Volume
+from synthct.volume import HU_MAX, HU_MIN, Box, Volume
 from synthct.volume.case import Case
 from synthct.volume.intensity import Knots, Window, window_for
+from synthct.volume.views import VIEW_AXIS, View, plane_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +45,9 @@ class Draft:
         donor: The case that lent its shape, if any.
         params: Every random decision of the mask; replaying them gives the same mask.
         mask_facts: Numbers of the mask, such as those of ``accept``.
-        patches: What the model gets; none where a control paints.
+        patches: What the model gets; none where a control paints. Of a volume, those of all slices
+            before any of them is painted.
+        stack: The slices of a volume; None for a slice, or where a control paints.
         paint_facts: What was measured for the paint: by a control, or for its grain.
         labelled: Boolean (I, J, K): where the painted label should be, inside of the mask and
             around it; None where the model paints whatever fits.
@@ -55,6 +61,7 @@ class Draft:
     patches: tuple[Patch, ...]
     paint_facts: Mapping[str, Any]
     labelled: npt.NDArray[np.bool_] | None
+    stack: Stack | None = None
 
     @property
     def section(self) -> MaskKind:
@@ -102,7 +109,8 @@ def prepare_slices(drawn: DrawnMask, checked: Checked) -> Outcome:
         CheckpointError: If the checkpoint cannot paint the label.
     """
     try:
-        control = control_for(drawn, checked.recipe.inpaint, checked.recipe.view)
+        plane = plane_of(checked.recipe.view, drawn.host.labels.spacing_mm)
+        control = control_for(drawn, checked.recipe.inpaint, plane)
     except MaskError as err:
         return rejected(drawn.specs, err)
     return tuple(
@@ -124,19 +132,33 @@ def rejected(specs: Iterable[SampleSpec], err: MaskError) -> tuple[Rejection, ..
 def _prepare_slice(
     drawn: DrawnMask, ordinal: int, checked: Checked, control: Control | None
 ) -> Outcome:
-    """The variants of one slice of a drawn mask."""
+    """The variants of one slice of a drawn mask, or of all of it."""
     recipe, rules, section = checked.recipe, checked.rules, drawn.section
     params = drawn.slices[ordinal]
     specs = tuple(spec.on_slice(ordinal) for spec in drawn.specs)
     flat = slice_of(drawn.mask, recipe.view, params)
-    plane, region = on_slice(drawn.host.scan(), flat, recipe.view)
-    host_labels, _ = on_slice(drawn.host.labels, flat, recipe.view)
+    largest = flat
+    if recipe.series is not None:
+        try:
+            flat = resized(flat, drawn.host, params["volume_factor"])
+            largest = resized(largest, drawn.host, max(recipe.series.factors))
+        except MaskError as err:
+            return rejected(specs, err)
+    box = shown_box(drawn.host.labels.shape, largest, recipe.view, margin_of(recipe))
+    plane, host_labels = drawn.host.scan().crop(box), drawn.host.labels.crop(box)
+    region = Volume(within(flat, box), plane.affine)
     label = flat.label
     patches: list[Patch] = []
+    stack: Stack | None = None
     if rules is not None:
         try:
             label = rules.paintable(label) if section.label is None else label
-            patches = cut_patches(plane, region, label, rules)
+            if recipe.view == "volume":
+                of = plane_of(recipe.view, plane.spacing_mm)
+                stack = Stack.of(drawn.host.scan(), flat, of, label, rules)
+                patches = [patch for own in stack.patches for patch in own]
+            else:
+                patches = cut_patches(plane, region, label, rules)
         except MaskError as err:
             return rejected(specs, err)
     # A donor of another layout may know a union that the host does not.
@@ -153,9 +175,9 @@ def _prepare_slice(
             labels = painted_labels
             if control is not None:
                 rng = seeds.generator(recipe.seed, *noise_stream(spec, 0))
-                image = _filled(plane, region.array, control.paint(flat, rng))
+                image = _filled(plane, box, _parts(flat, recipe.view), control, rng)
         sample = Sample(
-            facts=_facts(spec, drawn, int(params["slice_index"]), label, checked),
+            facts=_facts(spec, drawn, box.start_ijk[_first_axis(recipe.view)], label, checked),
             affine=plane.affine,
             original=plane.array,
             image=image,
@@ -173,9 +195,15 @@ def _prepare_slice(
             patches=tuple(patches),
             paint_facts=control.facts if control is not None else {},
             labelled=labelled,
+            stack=stack,
         )
         drafts.append(draft)
     return tuple(drafts)
+
+
+def _first_axis(view: View) -> int:
+    """The axis that ``slice_index`` counts along."""
+    return VIEW_AXIS["axial" if view == "volume" else view]
 
 
 def _facts(
@@ -236,11 +264,27 @@ def painted_value(
     return label_names[own if own in parts else parts[0]]
 
 
-def _filled(plane: Volume, mask: npt.NDArray[np.bool_], paint: npt.NDArray[np.float32]) -> Any:
-    """The slice with the HU (N,) of a control in the voxels of the mask, in C order."""
-    hu = np.zeros(mask.shape, dtype=np.float32)
-    hu[mask] = np.clip(paint, HU_MIN, HU_MAX)
-    return plane.paste(hu, where=mask).array
+def _filled(
+    plane: Volume, box: Box, parts: Sequence[Mask], control: Control, rng: np.random.Generator
+) -> Any:
+    """What a sample shows, with the HU of a control in the slices of its mask."""
+    for flat in parts:
+        mask = within(flat, box)
+        hu = np.zeros(mask.shape, dtype=np.float32)
+        hu[mask] = np.clip(control.paint(flat, rng), HU_MIN, HU_MAX)
+        plane = plane.paste(hu, where=mask)
+    return plane.array
+
+
+def _parts(flat: Mask, view: View) -> list[Mask]:
+    """The slices of a mask, one by one."""
+    if view != "volume":
+        return [flat]
+    of = plane_of(view, flat.region.spacing_mm)
+    axis = VIEW_AXIS[of]
+    others = tuple(n for n in range(3) if n != axis)
+    shown = np.flatnonzero(flat.region.array.any(axis=others)) + flat.box.start_ijk[axis]
+    return [take_slice(flat, of, int(index)) for index in shown]
 
 
 def _labelled(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from synthct.build.assemble import counted
 from synthct.build.check import Checked
@@ -22,33 +23,65 @@ from synthct.storage.files import atomic_write
 REST_SECONDS = 0.15
 
 
-def describe(checked: Checked) -> str:
-    """The plan of a recipe as text: samples by split, mask and case, size and time."""
+def facts_of(checked: Checked) -> dict[str, Any]:
+    """What a recipe comes to, as JSON: samples by split, mask and case, size and time.
+
+    Numbers of samples are estimates where ``is_exact`` is false, as are bytes and seconds always.
+    """
     plan, recipe = checked.plan, checked.recipe
-    lines = [
-        f"{recipe.name} {recipe.version}: {counted_samples(plan)} in "
-        f"{counted(len(plan.shards), 'file')}"
-    ]
-    for field, title in (("split", "split"), ("section", "mask"), ("host", "host")):
-        counts = plan.count(field)
-        shown = [f"{name} {count}" for name, count in list(counts.items())[:12]]
-        more = f", and {len(counts) - 12} more" if len(counts) > 12 else ""
-        lines.append(f"  {title:<8}{', '.join(shown)}{more}")
     painted: Counter[str] = Counter()
     for spec in plan.specs:
         label = " or ".join(spec.section.painted_labels()) or spec.section.unnamed_paint
         painted[label] += spec.slices if spec.is_painted else 0
-    lines.append(f"  {'painted':<8}{', '.join(f'{n} {c}' for n, c in painted.items())}")
-    if real := plan.num_samples - plan.num_painted:
-        lines.append(f"  {'pairs':<8}{counted(real, 'slice')} as it is, beside its paintings")
     donors = {s.donor.case_id for s in plan.specs if s.donor and not s.section.donor_is_host}
-    if donors:
-        lines.append(f"  {'donors':<8}{counted(len(donors), 'case')}")
+    return {
+        "name": recipe.name,
+        "version": recipe.version,
+        "samples": plan.num_samples,
+        "is_exact": plan.is_exact,
+        "files": len(plan.shards),
+        "splits": plan.count("split"),
+        "masks": plan.count("section"),
+        "hosts": plan.count("host"),
+        "painted": dict(painted),
+        "pairs": plan.num_samples - plan.num_painted,
+        "donors": len(donors),
+        "licence": checked.licence,
+        "bytes": int(expected_bytes(checked, plan.specs)),
+        "seconds": round(plan.num_painted * seconds_per_sample(checked), 1),
+        "notes": [*plan.notes, *checked.index.notes],
+        "left_out": [
+            {"source": s.source, "case": s.case_id, "reason": s.reason}
+            for s in checked.index.skipped
+        ],
+    }
+
+
+def describe(checked: Checked, facts: Mapping[str, Any] | None = None) -> str:
+    """The facts of a recipe as text; they take a while, so a caller may have them already."""
+    facts = facts_of(checked) if facts is None else facts
+    lines = [
+        f"{facts['name']} {facts['version']}: {counted_samples(checked)} in "
+        f"{counted(facts['files'], 'file')}"
+    ]
+    for field, title in (("splits", "split"), ("masks", "mask"), ("hosts", "host")):
+        counts = facts[field]
+        shown = [f"{name} {count}" for name, count in list(counts.items())[:12]]
+        more = f", and {len(counts) - 12} more" if len(counts) > 12 else ""
+        lines.append(f"  {title:<8}{', '.join(shown)}{more}")
+    painted = ", ".join(f"{name} {count}" for name, count in facts["painted"].items())
+    lines.append(f"  {'painted':<8}{painted}")
+    if facts["pairs"]:
+        lines.append(
+            f"  {'pairs':<8}{counted(facts['pairs'], 'slice')} as it is, beside its paintings"
+        )
+    if facts["donors"]:
+        lines.append(f"  {'donors':<8}{counted(facts['donors'], 'case')}")
     lines += _foreign_lines(checked)
-    lines.append(f"  {'licence':<8}{checked.licence or 'unknown: not to be published'}")
-    lines.append(f"  {'size':<8}about {_size(expected_bytes(checked, plan.specs))}")
-    lines.append(f"  {'time':<8}about {_duration(plan.num_painted * seconds_per_sample(checked))}")
-    lines += [f"  note: {note}" for note in (*plan.notes, *checked.index.notes)]
+    lines.append(f"  {'licence':<8}{facts['licence'] or 'unknown: not to be published'}")
+    lines.append(f"  {'size':<8}about {as_size(facts['bytes'])}")
+    lines.append(f"  {'time':<8}about {as_duration(facts['seconds'])}")
+    lines += [f"  note: {note}" for note in facts["notes"]]
     lines += [f"  left out: {s.source} {s.case_id}: {s.reason}" for s in checked.index.skipped]
     return "\n".join(lines)
 
@@ -132,13 +165,15 @@ def seconds_per_sample(checked: Checked) -> float:
     return (time.perf_counter() - started) * inpainter.network.passes + REST_SECONDS
 
 
-def _size(num_bytes: float) -> str:
+def as_size(num_bytes: float) -> str:
+    """Bytes for eyes: ``1.2 GB``, ``0.4 MB``."""
     if num_bytes > 0.95e9:
         return f"{num_bytes / 1e9:.1f} GB"
     return f"{max(num_bytes / 1e6, 0.1):.1f} MB"
 
 
-def _duration(seconds: float) -> str:
+def as_duration(seconds: float) -> str:
+    """Seconds for eyes: ``80 s``, ``12 min``, ``2.5 h``."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -14,7 +14,7 @@ import numpy as np
 
 from synthct.build.check import Checked
 from synthct.build.context import BuildContext
-from synthct.build.draw import mask_stream, noise_stream
+from synthct.build.draw import mask_stream, noise_stream, shown_of
 from synthct.build.prepare import Draft
 from synthct.dataset.digest import SAMPLE_SCHEME, array_digest, canonical_json
 from synthct.dataset.sample import Sample
@@ -22,7 +22,9 @@ from synthct.dataset.schema import FORMAT_VERSION
 from synthct.masks import MaskKind
 from synthct.recipe.plan import SampleSpec
 from synthct.recipe.recipe import Recipe
+from synthct.recipe.volumes import volume_settings
 from synthct.sources import CaseEntry
+from synthct.sources.stored import dicom_reference
 from synthct.version import __version__
 from synthct.volume import Box
 from synthct.volume.views import IGNORE, VIEW_AXIS
@@ -51,8 +53,9 @@ def provenance(draft: Draft, context: BuildContext) -> dict[str, Any]:
         "group": spec.host.patient_id,
         "host": {
             **_case_facts(spec.host),
+            **_reference(sample, spec.host),
             "orientation": "RAS",
-            "slice_index": sample.facts.slice_index,
+            **_place(sample, spec.host),
             "slice_sha256": array_digest(shown["original"]),
             "slice_labels_sha256": array_digest(shown["host_labels"].astype(np.uint16)),
         },
@@ -67,7 +70,7 @@ def provenance(draft: Draft, context: BuildContext) -> dict[str, Any]:
             "label_value": _label_value(section, sample) if is_painted else None,
             "voxels": voxels,
             "volume_mm3": voxels * sample.volume("mask").voxel_volume_ml * 1000,
-            "box": _box(sample),
+            "box": _box(sample, spec.host),
             "sha256": array_digest(shown["mask"].astype(np.uint8)),
         },
         "generation": _generation(draft, context) if is_painted else None,
@@ -124,6 +127,7 @@ def sample_key(spec: SampleSpec, checked: Checked) -> str:
         "algorithm": ALGORITHM,
         "seed": recipe.seed,
         "view": recipe.view,
+        **(volume_settings(recipe) if recipe.view == "volume" else {}),
         "section": section.model_dump(mode="json", exclude={"weight"}),
         "relabel": _relabelled_by(recipe, section),
         "inpaint": recipe.inpaint.model_dump(mode="json", exclude={"checkpoint", "revision"}),
@@ -166,12 +170,29 @@ def _label_value(section: MaskKind, sample: Sample) -> int | None:
     return None
 
 
-def _box(sample: Sample) -> list[list[int]]:
+def _place(sample: Sample, host: CaseEntry) -> dict[str, Any]:
+    """What of its host a sample shows: the slice, or the box of a volume."""
+    if sample.view != "volume":
+        return {"slice_index": sample.facts.slice_index}
+    shown = shown_of(sample, host)
+    return {"box": [list(shown.start_ijk), list(shown.stop_ijk)]}
+
+
+def _box(sample: Sample, host: CaseEntry) -> list[list[int]]:
     """First voxel of the mask's box in the host's canonical grid, and the first beyond it."""
     box = Box.around(sample.mask)
     assert box is not None, "a mask has voxels"
-    box = box.slab(VIEW_AXIS[sample.view], sample.facts.slice_index)
+    box = box.shift(shown_of(sample, host).start_ijk)
     return [list(box.start_ijk), list(box.stop_ijk)]
+
+
+def _reference(sample: Sample, host: CaseEntry) -> dict[str, Any]:
+    """What the slice is in DICOM, if its source tells."""
+    if sample.view == "volume":  # which is of many
+        return {}
+    axis, index = VIEW_AXIS[sample.view], sample.facts.slice_index
+    reference = dicom_reference(host.image, axis, index)
+    return {} if reference is None else {"dicom": reference}
 
 
 def _case_facts(entry: CaseEntry) -> dict[str, Any]:

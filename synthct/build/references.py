@@ -27,7 +27,7 @@ from synthct.storage.cache import load_arrays, save_arrays
 from synthct.storage.keys import cache_key
 from synthct.volume.case import Case
 from synthct.volume.regions import structure
-from synthct.volume.views import VIEW_AXIS, View
+from synthct.volume.views import VIEW_AXIS, Plane
 
 #: Most patients to learn a label from, and slices and pixels of each.
 PATIENTS, SLICES, PIXELS = 8, 6, 4000
@@ -117,9 +117,10 @@ def learn_references(
     index: Index,
     labels: Iterable[str],
     label_names: Mapping[str, int],
-    view: View,
+    view: Plane,
     *,
     cache_dir: Path,
+    progress: bool = False,
 ) -> References:
     """Learn how labels look from the sources' scans, up to ``PATIENTS`` patients each.
 
@@ -131,34 +132,46 @@ def learn_references(
         label_names: Structure to value, dataset-wide.
         view: The plane of the slices that are judged.
         cache_dir: Where what was learned is cached.
+        progress: Show a progress bar.
 
     Raises:
         SourceError: If a scan is missing or damaged.
     """
+    from tqdm import tqdm
+
     scans = {label: _scans_with(index, label) for label in dict.fromkeys(labels)}
     tissue: dict[str, list[Tissue]] = {label: [] for label in scans}
-    for entry in dict.fromkeys(entry for chosen in scans.values() for entry in chosen):
-        case: Case | None = None
-        for label, chosen in scans.items():
-            if entry not in chosen:
+    folder = cache_dir / "tissue"
+    wanted = {
+        (entry, label): folder / f"{_key(entry, label_names, label, view)}.npz"
+        for entry in dict.fromkeys(entry for chosen in scans.values() for entry in chosen)
+        for label, chosen in scans.items()
+        if entry in chosen
+    }
+    known = {which: load_arrays(path) for which, path in wanted.items()}
+    new = dict.fromkeys(entry for (entry, _), arrays in known.items() if arrays is None)
+    if new and not progress:
+        _log.info("learning how real %s looks from %d scans", ", ".join(scans), len(new))
+    for entry in tqdm(
+        new, desc="learning real tissue", unit="scan", leave=False, disable=not progress
+    ):
+        case = read_case(entry, label_names)
+        for label in (label for of, label in wanted if of == entry and known[of, label] is None):
+            try:
+                arrays = learn_tissue(case, label, view)
+            except MaskError:  # no source numbers the label
                 continue
-            path = cache_dir / "tissue" / f"{_key(entry, label_names, label, view)}.npz"
-            arrays = load_arrays(path)
-            if arrays is None:
-                _log.info("learning how %s looks from case %s", label, entry.case_id)
-                case = case or read_case(entry, label_names)
-                try:
-                    arrays = learn_tissue(case, label, view)
-                except MaskError:  # no source numbers the label
-                    continue
-                save_arrays(path, arrays)
-            tissue[label].append(Tissue(entry.patient_id, **arrays))
+            save_arrays(wanted[entry, label], arrays)
+            known[entry, label] = arrays
+    for (entry, label), learned in known.items():
+        if learned is not None:
+            tissue[label].append(Tissue(entry.patient_id, **learned))
     layouts = {entry.layout for cases in index.sources.values() for entry in cases}
     shipped = shipped_quantiles() if layouts == {"phantom"} else {}
     return References(tissue, {name: shipped[name] for name in scans if name in shipped})
 
 
-def learn_tissue(case: Case, label: str, view: View) -> dict[str, npt.NDArray[Any]]:
+def learn_tissue(case: Case, label: str, view: Plane) -> dict[str, npt.NDArray[Any]]:
     """What is learned about a label from one case: the arrays of ``Tissue``; deterministic.
 
     Raises:
@@ -215,7 +228,7 @@ def _evenly(count: int, most: int) -> npt.NDArray[np.int64]:
     return np.arange(min(count, most)) * count // max(1, min(count, most))
 
 
-def _key(entry: CaseEntry, label_names: Mapping[str, int], label: str, view: View) -> str:
+def _key(entry: CaseEntry, label_names: Mapping[str, int], label: str, view: Plane) -> str:
     """The key of what a case teaches of a label, whatever its source is called."""
     case = case_facts(replace(entry, source="", lesions={}))
     return cache_key(__name__, case=case, label_names=label_names, label=label, view=view)

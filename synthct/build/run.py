@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -21,16 +22,19 @@ from synthct.build.check import Checked, check, require_adapted
 from synthct.build.context import BuildContext, load_context, require_command
 from synthct.build.documents import recipe_schema, write_documents
 from synthct.build.draw import masks_of
+from synthct.build.grades import tell_grades
+from synthct.build.outside_range import tell_outside_range
 from synthct.build.painter import MODEL_FAULT, paint_samples
 from synthct.build.progress import Progress
 from synthct.build.verify.locked import lock_of, require_locked
 from synthct.build.workers import prepared_shards
 from synthct.dataset.digest import canonical_json
 from synthct.dataset.manifest import Release
+from synthct.dataset.version import Staging
 from synthct.dataset.writer import ShardRecord, shard_name, writer_settings
 from synthct.errors import QuarantineError
 from synthct.processes.join import join_group
-from synthct.recipe.plan import Plan, SampleSpec
+from synthct.recipe.plan import SampleSpec
 from synthct.recipe.recipe import Recipe
 from synthct.storage.defaults import default_cache_dir, default_workers
 from synthct.storage.files import require_writable
@@ -66,6 +70,7 @@ def build(
     device: str | None = None,
     relabel: Sequence[str] | None = None,
     checkpoint: Path | None = None,
+    strict: bool = False,
     progress: bool = False,
 ) -> Path:
     """Build a dataset; run again to go on where an earlier run stopped.
@@ -85,6 +90,7 @@ def build(
             recipes with ``label_map: relabel``. No recipe can say it.
         checkpoint: The adapted checkpoint of a recipe with ``inpaint.adapt``; ``synthct adapt``
             makes it.
+        strict: Refuse what lies outside the checkpoint's range instead of warning.
         progress: Show progress bars.
 
     Returns:
@@ -116,14 +122,20 @@ def build(
             if (release := find_finished(final, checked.work_id, group)) is not None:
                 _require_few(release, final)
                 return final
+            if group.is_first or strict:
+                tell_outside_range(checked, strict=strict)
             if group.is_first:
-                _log_plan(checked)
+                _log_plan(checked, group.size)
             else:
                 held.enter_context(worker_lock(final))
             context = load_context(
-                checked, lambda: group.device, cache_dir=cache_dir, relabel=relabel
+                checked,
+                lambda: group.device,
+                cache_dir=cache_dir,
+                relabel=relabel,
+                progress=progress and group.is_first,
             )
-            lock_content = lock_of(checked, context.numerics)
+            lock_content = lock_of(checked, context.numerics, context.limits)
             if lock is not None:
                 require_locked(lock, lock_content)
         order = _order(context, final)
@@ -137,6 +149,7 @@ def build(
 
         made = assemble(order, group, paint, document, progress=progress)
     if made is not None:
+        tell_grades(final, context.standards)
         _require_few(made, final)
     return final
 
@@ -166,14 +179,19 @@ def paint_shards(
     workers: int | None,
 ) -> Iterator[Painted]:
     """Paint the shards of these numbers; masks are prepared ahead, also of the shard to come."""
-    count = default_workers() if workers is None else workers
     checked = context.checked
+    # Whole scans are not prepared ahead, so that few of them are in memory.
+    count = 0 if checked.recipe.extent == "scan" else workers
+    count = default_workers() if count is None else count
     shards = [masks_of(shard.specs) for shard in checked.plan.shards]
     progress.at("its first shard")
     for number, masks in prepared_shards(checked, shards, numbers, count):
         specs = checked.plan.shards[number].specs
-        announced = _announced(order.shards[number].path, shards[number], masks, progress)
-        yield number, *paint_samples(specs, announced, context, progress)
+        path = order.shards[number].path
+        partial = Staging(order.final).partial(path)
+        announced = _announced(path, shards[number], masks, progress)
+        yield number, *paint_samples(specs, announced, context, progress, partial)
+        partial.remove()  # the shard has been written
         progress.at("its next shard")
 
 
@@ -188,14 +206,16 @@ def _announced(
 
 def expected_bytes(checked: Checked, specs: Sequence[SampleSpec]) -> float:
     """About how large the rows of some samples are."""
-    axis = VIEW_AXIS[checked.recipe.view]
+    view = checked.recipe.view
     per_pixel = _BYTES_PER_PIXEL + (_BYTES_OF_ORIGINAL if checked.recipe.keep_original else 0.0)
     if checked.recipe.release == "patch":
         per_pixel *= _SHARE_OF_PATCH
     total = 0.0
     for spec in specs:
-        rows, columns = spec.host.shape[:axis] + spec.host.shape[axis + 1 :]
-        total += spec.slices * rows * columns * per_pixel
+        pixels = spec.voxels
+        if view != "volume":
+            pixels = spec.slices * math.prod(spec.host.shape) / spec.host.shape[VIEW_AXIS[view]]
+        total += pixels * per_pixel
     return total
 
 
@@ -222,18 +242,29 @@ def _order(context: BuildContext, final: Path) -> Order:
     )
 
 
-def _log_plan(checked: Checked) -> None:
-    """Say what is going to be built, and what was left out of it."""
+def _log_plan(checked: Checked, processes: int) -> None:
+    """Say what is going to be built, by how many processes, and what was left out of it."""
     plan = checked.plan
     splits = ", ".join(f"{split} {count}" for split, count in plan.count("split").items())
-    total = counted_samples(plan)
+    total = counted_samples(checked)
     logger.info("%s in %s  %s", total, counted(len(plan.shards), "shard"), splits)
+    if processes > len(plan.shards):
+        logger.warning(
+            "note: %d processes for %s gain nothing, since each takes whole shards; a smaller "
+            "samples_per_shard makes more of them",
+            processes, counted(len(plan.shards), "shard"),
+        )  # fmt: skip
     for note in (*plan.notes, *checked.index.notes):
         logger.info("note: %s", note)
     for skip in checked.index.skipped:
         logger.info("left out: %s %s: %s", skip.source, skip.case_id, skip.reason)
 
 
-def counted_samples(plan: Plan) -> str:
-    """``12 samples``, or ``about 12 samples`` where slices are counted when a mask is drawn."""
-    return ("" if plan.is_exact else "about ") + counted(plan.num_samples, "sample")
+def counted_samples(checked: Checked) -> str:
+    """``12 samples``, or ``about 12 samples`` where slices are counted when a mask is drawn.
+
+    With a limit says so; slices of one mask and pairs stay whole, so there may be a few more.
+    """
+    plan, limit = checked.plan, checked.limit
+    number = ("" if plan.is_exact else "about ") + counted(plan.num_samples, "sample")
+    return number if limit is None else f"{number} (limited to the first {limit})"

@@ -21,8 +21,12 @@ from synthct.models.grain import with_grain
 from synthct.models.patch import paste_patches
 from synthct.recipe.plan import SampleSpec
 from synthct.recipe.recipe import Recipe
+from synthct.volume import Volume
 
 FloatArray = npt.NDArray[np.float32]
+
+#: The key of a provenance for what was measured of the grain around the mask and of the paint.
+MEASURED_GRAIN = "measured_grain"
 
 
 def finish(
@@ -46,14 +50,12 @@ def finish(
     sample, spec, recipe = draft.sample, draft.spec, context.checked.recipe
     original, image = sample.volume("original"), sample.image
     if spec.is_painted and draft.patches:
-        mask = sample.volume("mask")
-        pasted = paste_patches(original, mask, draft.patches, painted)
-        network = recipe.inpaint.network
+        network, painting = recipe.inpaint.network, _pasted(draft, painted)
         if network is not None and network.grain == "surroundings":
-            rng = seeds.generator(recipe.seed, *grain_stream(spec))
-            pasted, grain = with_grain(original, pasted, mask, sample.window.range_hu, rng)
-            draft = replace(draft, paint_facts={"measured_grain": grain and grain.as_json()})
-        image = pasted.array
+            mask, rng = sample.volume("mask"), seeds.generator(recipe.seed, *grain_stream(spec))
+            painting, grain = with_grain(original, painting, mask, sample.window.range_hu, rng)
+            draft = replace(draft, paint_facts={MEASURED_GRAIN: grain and grain.as_json()})
+        image = painting.array
     changed = outside_max_abs_diff(original.array, image, sample.mask)
     if changed:
         raise VerifyError(
@@ -69,6 +71,16 @@ def finish(
     reference = context.references.of(sample.facts.label, spec.host.patient_id)
     sample = replace(sample, metrics=measure(replace(draft, sample=sample), reference, earlier))
     return replace(sample, provenance=provenance(replace(draft, sample=sample), context))
+
+
+def _pasted(draft: Draft, painted: Sequence[FloatArray]) -> Volume:
+    """What a sample shows, with the paint in it."""
+    sample, original = draft.sample, draft.sample.volume("original")
+    if draft.stack is None:
+        return paste_patches(original, sample.volume("mask"), draft.patches, painted)
+    image = original.array.copy()
+    image[sample.mask] = draft.stack.painted_hu(painted)
+    return Volume(image, sample.affine)
 
 
 def noise_seed(recipe: Recipe, spec: SampleSpec, patch: int) -> int:

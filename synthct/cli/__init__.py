@@ -1,19 +1,55 @@
 """The command line: one file per group of commands, no logic, heavy imports inside functions."""
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
-from synthct.cli import build, data, evaluate, export, publish, report, selftest, train, trust
+from synthct.cli import (
+    build,
+    data,
+    evaluate,
+    export,
+    inpaint,
+    machine,
+    publish,
+    report,
+    selftest,
+    train,
+    trust,
+)
 from synthct.version import __version__
 
 app = typer.Typer(
     name="synthct",
     help="Build versioned datasets of CT scans in which diffusion models have painted.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
+
+#: The commands in the order in which a user meets them, with examples for their help.
+COMMANDS: dict[Callable[..., None], tuple[str, ...]] = {
+    data.init: ("init /data/mine --output mine.yaml",),
+    data.check: ("check recipe.yaml", "check recipe.yaml --source hosts=/data/kits23/dataset"),
+    build.build: ("build recipe.yaml --limit 8", "build recipe.yaml --num-processes 4"),
+    report.report: ("report out/name/1.0.0",),
+    trust.verify: ("verify out/name/1.0.0", "verify out/name/1.0.0 --level 2 --json"),
+    evaluate.evaluate: (
+        "evaluate out/name/1.0.0",
+        "evaluate out/name/1.0.0 --arm copies=out/name-copies/1.0.0",
+    ),
+    export.export: ("export out/name/1.0.0 --to nifti",),
+    publish.publish: ("publish out/name/1.0.0 --repo USER/NAME --dry-run",),
+    trust.diff: ("diff out/name/1.0.0 out/name/1.1.0",),
+    trust.compose: ("compose out/name/1.0.0 --source hosts=/data/kits23/dataset",),
+    train.train: ("train recipe.yaml --preset small",),
+    train.adapt: ("adapt recipe.yaml", "adapt recipe.yaml --steps 200 --minutes 10"),
+    inpaint.inpaint: ("inpaint ct.nii.gz mask.nii.gz --label tumor --output out.nii.gz",),
+    data.phantom: ("phantom --output phantoms --patients 4",),
+    data.schema: ("schema > recipe.schema.json",),
+    machine.env: ("env", "env --json"),
+}
 
 
 def _print_version(is_given: bool) -> None:
@@ -34,17 +70,8 @@ def main(
     """Build versioned datasets of CT scans in which diffusion models have painted."""
 
 
-app.command()(data.check)
-app.command()(build.build)
-app.command()(trust.verify)
-app.command()(trust.compose)
-app.command()(trust.diff)
-app.command()(data.phantom)
-app.command()(data.schema)
-app.command()(train.train)
-app.command()(train.adapt)
-app.command()(evaluate.evaluate)
-app.command()(report.report)
-app.command()(export.export)
-app.command()(publish.publish)
+for _command, _examples in COMMANDS.items():
+    _lines = [f"synthct {example}" for example in _examples]
+    app.command(epilog="\n\n".join(["Examples:", *_lines]))(_command)
+app.add_typer(machine.cache, name="cache")
 app.add_typer(selftest.app, name="selftest")

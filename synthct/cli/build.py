@@ -11,21 +11,25 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from synthct.cli.common import (
+    AsJson,
     CacheDir,
     Debug,
     Device,
     Limit,
+    Quiet,
     RecipeFile,
     Sources,
-    on_terminal,
+    Strict,
+    report_error,
     reporting,
     roots_of,
 )
-from synthct.errors import RecipeError, printable
+from synthct.errors import RecipeError
 from synthct.processes.launch import is_first, launch, processes_to_start, world_size
 from synthct.storage.files import make_folder
 
 if TYPE_CHECKING:
+    from synthct.models.methods import Adapt
     from synthct.recipe.recipe import Recipe
 
 Output = Annotated[Path, typer.Option(help="Datasets are written to OUTPUT/name/version.")]
@@ -68,12 +72,15 @@ def build(
             "--locked", help="Stop if an input differs from the synthct.lock beside the recipe."
         ),
     ] = False,
+    strict: Strict = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     cache_dir: CacheDir = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Build the dataset of a recipe; run again to continue where it stopped."""
-    with reporting(debug):
+    with reporting(debug, quiet=quiet, as_json=as_json) as console:
         from synthct.recipe.recipe import load_recipe
 
         loaded = load_recipe(recipe, sources=roots_of(source))
@@ -82,18 +89,35 @@ def build(
 
         cache = cache_dir or default_cache_dir()
         if dry_run:
-            from synthct.build.preview import describe
+            from synthct.build.outside_range import tell_outside_range
+            from synthct.build.preview import describe, facts_of
 
-            checked = checking.check(loaded, cache_dir=cache, limit=limit, progress=on_terminal())
-            typer.echo(printable(describe(checked)))
+            checked = checking.check(
+                loaded, cache_dir=cache, limit=limit, progress=console.progress
+            )
+            tell_outside_range(checked, strict=strict)
+            facts = facts_of(checked)
+            console.say(describe(checked, facts))
+            console.report(**facts)
             return
         from synthct.recipe.relabel import parse_command
 
         command = None if relabel is None else parse_command(relabel)
-        adapted = _adapted(loaded, recipe, source, cache)
+        adapted = None
+        if loaded.inpaint.network is not None and loaded.inpaint.network.adapt is not None:
+            from synthct.build.outside_range import tell_outside_range
+
+            # All that can be wrong is told before anything is trained.
+            tell_outside_range(checking.check(loaded, cache_dir=cache, limit=limit), strict=strict)
+            options = ["--device", "cpu"] if device == "cpu" else []
+            options += [part for pair in source or () for part in ("--source", pair)]
+            adapted = _adapted(loaded, loaded.inpaint.network.adapt, recipe, cache, options)
         if count := processes_to_start(num_processes):
-            raise typer.Exit(launch(count, sys.argv[1:]))
+            if code := launch(count, sys.argv[1:]):
+                report_error(console, "Launch", "a process failed, see standard error", code)
+            raise typer.Exit(code)
         from synthct.build.run import build as run
+        from synthct.dataset.manifest import read_manifest
 
         folder = run(
             loaded,
@@ -105,27 +129,30 @@ def build(
             device=device,
             relabel=command,
             checkpoint=adapted,
-            progress=on_terminal(),
+            strict=strict,
+            progress=console.progress,
         )
         if is_first():
-            typer.echo(f"{folder}\n\n    from datasets import load_dataset\n")
-            typer.echo(f'    dataset = load_dataset("{folder}")')
+            console.result(folder)
+            console.say("\n    from datasets import load_dataset\n")
+            console.say(f'    dataset = load_dataset("{folder}")')
+            manifest = read_manifest(folder)
+            assert manifest is not None, "a build ends with a manifest"
+            release = manifest.release
+            console.report(folder=folder, rows=release.rows, **release.model_dump(mode="json"))
 
 
 def _adapted(
-    loaded: Recipe, recipe: Path, sources: Sequence[str] | None, cache_dir: Path
-) -> Path | None:
-    """The checkpoint adapted to the hosts, made now if need be; None if the recipe wants none.
+    loaded: Recipe, settings: Adapt, recipe: Path, cache_dir: Path, options: Sequence[str]
+) -> Path:
+    """The checkpoint adapted to the hosts, made now if need be.
 
     A process of its own trains: what training sets in torch and Accelerate is not for painting.
     """
-    network = loaded.inpaint.network
-    if network is None or network.adapt is None:
-        return None
     from synthct.training.adapt import finished, folder_for
 
-    folder = folder_for(loaded, network.adapt, cache_dir)
-    if not finished(folder, network.adapt):
+    folder = folder_for(loaded, settings, cache_dir)
+    if not finished(folder, settings):
         if world_size() > 1:
             raise RecipeError(
                 "inpaint.adapt: a launcher's processes do not adapt a checkpoint; build with "
@@ -133,8 +160,8 @@ def _adapted(
             )
         make_folder(folder.parent)
         command = [sys.executable, "-m", "synthct", "adapt", str(recipe), "--output", str(folder)]
-        command += ["--cache-dir", str(cache_dir)]
-        command += [part for pair in sources or () for part in ("--source", pair)]
-        if code := subprocess.run(command, check=False).returncode:  # noqa: S603 - our own command
-            raise typer.Exit(code)
+        command += ["--cache-dir", str(cache_dir), *options]
+        done = subprocess.run(command, stdout=sys.stderr, check=False)  # noqa: S603 - our own
+        if done.returncode:
+            raise typer.Exit(done.returncode)
     return folder / "checkpoint"

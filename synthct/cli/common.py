@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -20,7 +22,7 @@ from synthct.errors import (
     printable,
 )
 from synthct.processes.group import Interrupt
-from synthct.processes.launch import GONE, LauncherWatch, interrupt, is_first
+from synthct.processes.launch import GONE, LauncherWatch, interrupt, is_first, world_size
 from synthct.storage.files import check_utf8
 
 RecipeFile = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)]
@@ -35,7 +37,12 @@ CacheDir = Annotated[
     ),
 ]
 Limit = Annotated[
-    int | None, typer.Option(min=1, help="Only the first N samples, to try a recipe.")
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="SAMPLES",
+        help="Build only the first so many samples (not masks); the version is named after it.",
+    ),
 ]
 Device = Annotated[
     str | None,
@@ -43,40 +50,91 @@ Device = Annotated[
         help="Where networks run: cpu, cuda, mps, ...", show_default="a GPU if there is one"
     ),
 ]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Refuse what lies outside the checkpoint's range.")
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback with every error.")]
+Quiet = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", help="Say only what was written, warnings and errors."),
+]
+AsJson = Annotated[
+    bool,
+    typer.Option("--json", help="Print one JSON object; messages go to standard error."),
+]
+
+
+@dataclass
+class Console:
+    """Standard output, for eyes or for programs.
+
+    Attributes:
+        quiet: Whether only results are wanted.
+        as_json: Whether a program reads it, as one JSON object.
+    """
+
+    quiet: bool = False
+    as_json: bool = False
+    _has_reported: bool = False
+
+    @property
+    def progress(self) -> bool:
+        """Whether to show progress bars; they go to standard error."""
+        return not self.quiet and sys.stderr is not None and sys.stderr.isatty()
+
+    def say(self, text: str) -> None:
+        """Print what is for eyes only."""
+        if not self.quiet:
+            self.result(text)
+
+    def result(self, text: object) -> None:
+        """Print what the command has come to, such as the path of what was written."""
+        if not self.as_json:
+            typer.echo(printable(f"{text}"))
+
+    def report(self, **facts: Any) -> None:
+        """Print the JSON object, if one is wanted and was not printed yet; paths are text."""
+        if self.as_json and not self._has_reported:
+            self._has_reported = True
+            typer.echo(json.dumps(facts, indent=2, default=str))
 
 
 @contextmanager
-def reporting(debug: bool = False) -> Iterator[None]:
+def reporting(
+    debug: bool = False, *, quiet: bool = False, as_json: bool = False
+) -> Iterator[Console]:
     """Print a user's error without traceback and exit with its code; bugs keep their traceback.
 
     Of several processes of one command, only the first prints errors; each ends when the launcher
-    ends. A hang-up (SIGHUP) and SIGTERM end the command like Ctrl-C.
+    ends. A hang-up (SIGHUP) and SIGTERM end the command like Ctrl-C. With ``as_json`` an error is
+    an object with ``error`` on standard output too, unless the launcher prints it.
     """
+    console = Console(quiet, as_json)
     output = logging.StreamHandler()
     output.setFormatter(_Printable())
     logging.basicConfig(level=logging.WARNING, handlers=[output])
-    level = logging.DEBUG if debug else logging.INFO
+    level = logging.DEBUG if debug else logging.WARNING if quiet else logging.INFO
     logging.getLogger("synthct").setLevel(level if is_first() else logging.WARNING)
     logging.getLogger("synthct.build.assemble").setLevel(level)  # each process logs its own shards
     watch = LauncherWatch()
     before = {number: signal.signal(number, interrupt) for number in _ending_signals()}
     try:
         _check_surroundings()
-        yield
+        yield console
     except Exception as err:
         user_error = _user_error(err)
         if debug or user_error is None:
             raise
-        raise _reported(user_error) from None
+        raise _reported(user_error, console) from None
     except KeyboardInterrupt as err:
         if watch.is_gone and is_first():
-            raise _reported(ResourceError(GONE)) from None
+            raise _reported(ResourceError(GONE), console) from None
         if is_first() or isinstance(err, Interrupt):
             signal_name = f" by {err.args[0]}" if err.args else ""
             typer.echo(
                 f"interrupted{signal_name}; run the same command again to continue", err=True
             )
+            report_error(console, "Interrupt", "interrupted", 130)
         raise typer.Exit(130) from None
     finally:
         for number, handler in before.items():
@@ -110,9 +168,16 @@ def _ending_signals() -> list[signal.Signals]:
     return [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
 
 
-def _reported(err: SynthCTError) -> typer.Exit:
+def report_error(console: Console, kind: str, message: str, exit_code: int) -> None:
+    """Print an error as JSON, if that is wanted; of a launch, the launcher does it."""
+    if world_size() == 1:
+        console.report(error={"kind": kind, "message": message, "exit_code": exit_code})
+
+
+def _reported(err: SynthCTError, console: Console) -> typer.Exit:
     """Print an error; returns the exit with its code."""
     typer.echo(f"{type(err).__name__}: {printable(str(err))}", err=True)
+    report_error(console, type(err).__name__, str(err), err.exit_code)
     return typer.Exit(err.exit_code)
 
 
@@ -146,8 +211,3 @@ def roots_of(pairs: Sequence[str] | None, option: str = "--source") -> dict[str,
             )
         roots[name] = Path(path)
     return roots
-
-
-def on_terminal() -> bool:
-    """Whether to show progress bars."""
-    return sys.stderr is not None and sys.stderr.isatty()

@@ -9,7 +9,16 @@ from typing import Annotated
 
 import typer
 
-from synthct.cli.common import CacheDir, Debug, Device, Sources, on_terminal, reporting, roots_of
+from synthct.cli.common import (
+    AsJson,
+    CacheDir,
+    Debug,
+    Device,
+    Quiet,
+    Sources,
+    reporting,
+    roots_of,
+)
 
 
 class ExtractorName(StrEnum):
@@ -67,10 +76,12 @@ def evaluate(
     ] = None,
     device: Device = None,
     cache_dir: CacheDir = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Compare a finished dataset with real scans and with control datasets."""
-    with reporting(debug):
+    with reporting(debug, quiet=quiet, as_json=as_json) as console:
         from synthct.evaluate.extractors import load_extractors
         from synthct.evaluate.results import write_results
         from synthct.evaluate.run import Options, evaluate
@@ -85,7 +96,7 @@ def evaluate(
             scopes=("crop", "slice") if slices else ("crop",),
             segmenter=segmenter,
             segmenter_values=_values(segmenter_label),
-            progress=on_terminal(),
+            progress=console.progress,
         )
         results = evaluate(
             dataset,
@@ -98,8 +109,9 @@ def evaluate(
         tables = results_markdown(results)
         folder = output or beside(dataset, "evaluation")
         write_results(folder, results, tables)
-        typer.echo(html.unescape(tables))  # a terminal shows names as they are
-        typer.echo(f"{folder}")
+        console.say(html.unescape(tables))  # a terminal shows names as they are
+        console.result(folder)
+        console.report(folder=folder, **results.model_dump(mode="json"))
 
 
 def _values(pairs: list[str] | None) -> dict[str, frozenset[int]]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from synthct.cli.common import Debug, on_terminal, reporting
+from synthct.cli.common import CacheDir, Debug, Quiet, Sources, reporting, roots_of
 
 
 def export(
@@ -15,22 +15,43 @@ def export(
     to: Annotated[
         str,
         typer.Option(
-            help="nifti: volumes that open over the host's scan. png: pictures.",
+            help="nifti: volumes that open over the host's scan. dicom: these as CT series and "
+            "SEG. png: pictures.",
             metavar="KIND",
             show_default=False,
         ),
     ],
     output: Annotated[
         Path | None,
-        typer.Option(help="The new folder.", show_default="DATASET.nifti or DATASET.png"),
+        typer.Option(help="The new folder.", show_default="DATASET.KIND or DATASET.whole"),
     ] = None,
+    whole: Annotated[
+        bool,
+        typer.Option(
+            "--whole",
+            help="With nifti: whole scans in the files' own grid, each with the lesions of its "
+            "host: --whole --source hosts=/data/scans.",
+        ),
+    ] = False,
+    source: Sources = None,
+    cache_dir: CacheDir = None,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Write a finished dataset as a plain folder, which niftifolder or imagefolder loads."""
-    with reporting(debug):
+    """Write a finished dataset as a plain folder: NIfTI, DICOM or pictures.
+
+    Example: synthct export out/quickstart/1.0.0 --to dicom
+    """
+    with reporting(debug, quiet=quiet) as console:
+        from synthct.errors import RecipeError
+        from synthct.publish.export.run import Whole
         from synthct.publish.export.run import export as run
+        from synthct.storage.defaults import default_cache_dir
         from synthct.storage.files import beside
 
-        folder = output or beside(dataset, to)
-        run(dataset, to, folder, progress=on_terminal())
-        typer.echo(f"{folder}")
+        if source and not whole:
+            raise RecipeError("--source is for --whole; other exports need no scans")
+        scans = Whole(roots_of(source), cache_dir or default_cache_dir()) if whole else None
+        folder = output or beside(dataset, "whole" if whole else to)
+        run(dataset, to, folder, whole=scans, progress=console.progress)
+        console.result(folder)

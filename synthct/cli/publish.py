@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from synthct.cli.common import Debug, on_terminal, reporting
+from synthct.cli.common import Console, Debug, Quiet, reporting
 
 if TYPE_CHECKING:
     from synthct.publish.hub.bundle import Bundle
@@ -36,10 +36,11 @@ def publish(
         Path | None,
         typer.Option(help="The card of a checkpoint, in place of its folder's README.md."),
     ] = None,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Publish a dataset or checkpoint to the Hugging Face Hub; run again to continue."""
-    with reporting(debug):
+    with reporting(debug, quiet=quiet) as console:
         from huggingface_hub import get_token
 
         from synthct.errors import HubError
@@ -52,9 +53,9 @@ def publish(
         if token is None and not dry_run:
             raise HubError("there is no Hub token; run 'hf auth login' with one that may write")
         bundle = pack(path, tag=tag, card=card, secrets=[token] if token else [])
-        _list(bundle, repo, private)
+        _list(console, bundle, repo, private)
         if token is None or dry_run:
-            typer.echo("nothing was uploaded (--dry-run)")
+            console.result("nothing was uploaded (--dry-run)")
             return
         options = {"--repo": repo, "--tag": tag, "--card": card and str(card)}
         words = ["synthct", "publish", path, *(["--private"] if private else [])]
@@ -63,11 +64,11 @@ def publish(
 
         from tqdm import tqdm
 
-        hidden = None if on_terminal() else True
+        hidden = None if console.progress else True
         with tqdm(total=bundle.size, unit="B", unit_scale=True, disable=hidden) as bar:
             done = deliver(bundle, hub_repo, private=private, uploaded=bar.update)
-        typer.echo(f"{_OUTCOMES[done.outcome]}: {done.url}")
-        typer.echo(f"revision {done.commit}")
+        console.result(f"{_OUTCOMES[done.outcome]}: {done.url}")
+        console.result(f"revision {done.commit}")
 
 
 _OUTCOMES = {
@@ -77,12 +78,12 @@ _OUTCOMES = {
 }
 
 
-def _list(bundle: Bundle, repo: str, private: bool) -> None:
+def _list(console: Console, bundle: Bundle, repo: str, private: bool) -> None:
     """Print the files to upload."""
     where = f"{bundle.kind} {repo}{f', tag {bundle.version}' if bundle.version else ''}"
-    typer.echo(f"{bundle.label} ({bundle.licence}) -> {where}")
+    console.say(f"{bundle.label} ({bundle.licence}) -> {where}")
     for item in bundle.items:
-        typer.echo(f"  {item.size:>14,}  {item.path}")
-    typer.echo(f"  {bundle.size:>14,}  bytes in {len(bundle.items)} files")
+        console.say(f"  {item.size:>14,}  {item.path}")
+    console.say(f"  {bundle.size:>14,}  bytes in {len(bundle.items)} files")
     if bundle.gated and not private:
-        typer.echo(f"readers of a new repository have to agree to terms first: {bundle.gated}")
+        console.result(f"readers of a new repository have to agree to terms first: {bundle.gated}")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from synthct.cli.common import Debug, on_terminal, reporting
+from synthct.cli.common import Debug, Quiet, reporting
 
 
 def report(
@@ -23,15 +23,16 @@ def report(
         Path | None,
         typer.Option(help="The folder for the page.", show_default="DATASET.report"),
     ] = None,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Write one HTML page of a finished dataset: samples, measures, evaluation, provenance."""
-    with reporting(debug):
+    with reporting(debug, quiet=quiet) as console:
         from synthct.publish.report.run import write_report
         from synthct.storage.files import beside
 
         folder = output or beside(dataset, "report")
         page = write_report(
-            dataset, folder, evaluation=evaluation, masks=masks, progress=on_terminal()
+            dataset, folder, evaluation=evaluation, masks=masks, progress=console.progress
         )
-        typer.echo(f"{page}")
+        console.result(page)

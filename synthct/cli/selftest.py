@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from synthct.cli.common import Debug, on_terminal, reporting
+from synthct.cli.common import Debug, reporting
 
 Output = Annotated[
     Path | None,
@@ -37,15 +37,15 @@ def crash(
 
     The samples are placeholders; everything that writes them is real.
     """
-    with reporting(debug):
+    with reporting(debug) as console:
         from tqdm import tqdm
 
         from synthct.studies.selftest.crash import crash_test
 
         folder = _new_folder("crash", output)
-        with tqdm(unit="trial", disable=not on_terminal()) as bar:
+        with tqdm(unit="trial", disable=not console.progress) as bar:
             result = crash_test(folder, kills=points, seed=seed, progress=bar.update)
-        typer.echo(
+        console.result(
             f"{result.kills} kills and {result.faults} disk errors at {result.points} points, seed "
             f"{seed}, in {result.seconds:.0f} s: every build continued to the same bytes, content "
             f"{result.content_id[:12]}; no incomplete version was seen, no finished shard was lost"
@@ -65,22 +65,24 @@ def cache(
 
     Bits are flipped, files cut short and exchanged; the scans are small blocks of noise.
     """
-    with reporting(debug):
+    with reporting(debug) as console:
         from tqdm import tqdm
 
         from synthct.studies.selftest.cache import cache_test
 
         folder = _new_folder("cache", output)
-        with tqdm(unit="trial", disable=not on_terminal()) as bar:
+        with tqdm(unit="trial", disable=not console.progress) as bar:
             report = cache_test(folder, trials=trials, seed=seed, progress=bar.update)
         for name, tally in report.kinds.items():
-            typer.echo(
+            console.result(
                 f"{name}: {tally.trials} damaged, {tally.mended} made anew or replaced by the one "
                 f"before, {tally.refused} refused, {tally.silent} silent, {tally.tracebacks} "
                 "tracebacks"
             )
         report.require_good(folder)
-        typer.echo(f"every damage was detected and reported (seed {seed}, {report.seconds:.0f} s)")
+        console.result(
+            f"every damage was detected and reported (seed {seed}, {report.seconds:.0f} s)"
+        )
 
 
 def _new_folder(test: str, output: Path | None) -> Path:

@@ -7,16 +7,7 @@ from typing import Annotated
 
 import typer
 
-from synthct.cli.common import (
-    CacheDir,
-    Debug,
-    RecipeFile,
-    Sources,
-    on_terminal,
-    reporting,
-    roots_of,
-)
-from synthct.errors import printable
+from synthct.cli.common import CacheDir, Debug, Quiet, RecipeFile, Sources, reporting, roots_of
 from synthct.processes.launch import is_first
 
 Where = Annotated[
@@ -35,6 +26,7 @@ def train(
     preset: Annotated[
         str | None, typer.Option(help="One of the recipe's presets, such as small.")
     ] = None,
+    source: Sources = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -51,13 +43,14 @@ def train(
         bool, typer.Option("--tensorboard", help="Also write curves and samples for TensorBoard.")
     ] = False,
     cache_dir: CacheDir = None,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Train a checkpoint; run again to continue where it stopped."""
-    with reporting(debug):
+    with reporting(debug, quiet=quiet) as console:
         from synthct.training.recipe import load_training_recipe
 
-        loaded = load_training_recipe(recipe, preset=preset)
+        loaded = load_training_recipe(recipe, preset=preset, sources=roots_of(source))
         import torch
 
         from synthct.storage.defaults import default_cache_dir
@@ -72,11 +65,11 @@ def train(
             device=device,
             workers=workers,
             tensorboard=tensorboard,
-            progress_bar=on_terminal(),
+            progress_bar=console.progress,
             max_seconds=None if max_minutes is None else 60 * max_minutes,
         )
         if is_first():
-            typer.echo(f"{folder}")
+            console.result(folder)
 
 
 def adapt(
@@ -101,13 +94,11 @@ def adapt(
     threads: Threads = None,
     workers: Workers = None,
     cache_dir: CacheDir = None,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Adapt the checkpoint of a dataset's recipe to its hosts, and measure what that changes.
-
-    Example: synthct adapt recipes/quickstart.yaml --steps 400 --output runs/mine
-    """
-    with reporting(debug):
+    """Adapt the checkpoint of a dataset's recipe to its hosts, and measure what that changes."""
+    with reporting(debug, quiet=quiet) as console:
         from synthct.recipe.recipe import load_recipe
 
         loaded = load_recipe(recipe, sources=roots_of(source))
@@ -134,7 +125,8 @@ def adapt(
             device=device,
             workers=workers,
             max_seconds=None if minutes is None else 60 * minutes,
-            progress_bar=on_terminal(),
+            progress_bar=console.progress,
         )
         if is_first():
-            typer.echo(printable(report(adapted)))
+            console.say(report(adapted))
+            console.result(adapted.folder)

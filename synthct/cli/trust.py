@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from synthct.cli.common import CacheDir, Debug, Device, Sources, on_terminal, reporting, roots_of
+from synthct.cli.common import (
+    AsJson,
+    CacheDir,
+    Debug,
+    Device,
+    Quiet,
+    Sources,
+    reporting,
+    roots_of,
+)
 
 DatasetFolder = Annotated[
     Path, typer.Argument(help="The folder of a version: OUTPUT/name/1.0.0.", show_default=False)
@@ -44,10 +53,14 @@ def verify(
         typer.Option(metavar="COMMAND", help="Your program, if the recipe has a section relabel."),
     ] = None,
     cache_dir: CacheDir = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Check a dataset against its manifest and recipe; lists what is wrong, with exit code 8."""
-    with reporting(debug):
+    with reporting(debug, quiet=quiet, as_json=as_json) as console:
+        from dataclasses import asdict
+
         from synthct.build.verify.run import Originals
         from synthct.build.verify.run import verify as run
         from synthct.errors import VerifyError
@@ -62,14 +75,21 @@ def verify(
             samples=samples,
             seed=seed,
             relabel=None if relabel is None else parse_command(relabel),
-            progress=on_terminal(),
+            progress=console.progress,
         )
         report = run(folder, level=level, originals=originals)
         release = report.release
-        typer.echo(f"{release.name} {release.label}" if release else f"{folder}")
+        console.say(f"{release.name} {release.label}" if release else f"{folder}")
         for number, line in enumerate(report.levels, start=1):
             failed = report.findings and number == len(report.levels)
-            typer.echo(f"  {line}: {'FAILED' if failed else 'ok'}")
+            console.say(f"  {line}: {'FAILED' if failed else 'ok'}")
+        console.report(
+            folder=folder,
+            ok=not report.findings,
+            release=release and release.model_dump(mode="json"),
+            checked=report.levels,
+            findings=[asdict(finding) for finding in report.findings],
+        )
         if report.findings:
             listed = "\n".join(f"  {finding}" for finding in report.findings)
             raise VerifyError(f"{folder} does not match its manifest or recipe\n{listed}")
@@ -82,10 +102,11 @@ def compose(
         Path, typer.Option(help="The whole dataset is written to OUTPUT/name/version.")
     ] = Path("out"),
     cache_dir: CacheDir = None,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Complete a patch-only release with your own copy of the scans."""
-    with reporting(debug):
+    with reporting(debug, quiet=quiet) as console:
         from synthct.build.compose import bytes_of
         from synthct.build.compose import compose as run
 
@@ -94,38 +115,51 @@ def compose(
             output,
             sources=roots_of(source),
             cache_dir=cache_dir,
-            progress=on_terminal(),
+            progress=console.progress,
         )
         small, large = bytes_of(folder) / 1e6, bytes_of(whole) / 1e6
-        typer.echo(f"{whole}")
-        typer.echo(f"patch-only {small:.2f} MB, whole {large:.2f} MB ({small / large:.1%})")
+        console.result(whole)
+        console.say(f"patch-only {small:.2f} MB, whole {large:.2f} MB ({small / large:.1%})")
 
 
 def diff(
     old: Annotated[Path, typer.Argument(help="Folder of the earlier version.")],
     new: Annotated[Path, typer.Argument(help="Folder of the later version.")],
     all_ids: Annotated[bool, typer.Option("--all", help="List every sample.")] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """List samples that are new, gone or changed, and the version number this needs."""
-    with reporting(debug):
+    with reporting(debug, quiet=quiet, as_json=as_json) as console:
+        from dataclasses import asdict
+
         from synthct.dataset.diff import compare
+        from synthct.errors import ConflictError
 
         changes = compare(old, new)
-        typer.echo(
+        console.say(
             f"{changes.old.name} {changes.old.label} -> {changes.new.name} {changes.new.label}"
         )
         groups = {"new": changes.added, "gone": changes.gone, "changed": changes.changed}
         for title, ids in groups.items():
-            typer.echo(f"  {title:<8}{len(ids)}")
+            console.say(f"  {title:<8}{len(ids)}")
             listed = ids if all_ids else ids[:_LISTED]
             for sample_id in listed:
-                typer.echo(f"    {sample_id}")
+                console.say(f"    {sample_id}")
             if len(ids) > len(listed):
-                typer.echo(f"    and {len(ids) - len(listed)} more (--all lists them)")
+                console.say(f"    and {len(ids) - len(listed)} more (--all lists them)")
         if changes.is_reordered:
-            typer.echo("  in another order")
+            console.say("  in another order")
         if changes.licences is not None:
-            typer.echo(f"  licence {changes.licences[0]} -> {changes.licences[1]}")
-        typer.echo(f"  step    {changes.step}: {changes.least} at least")
-        changes.require_step()
+            console.say(f"  licence {changes.licences[0]} -> {changes.licences[1]}")
+        console.say(f"  step    {changes.step}: {changes.least} at least")
+        facts = asdict(changes)
+        facts |= {name: getattr(changes, name).model_dump(mode="json") for name in ("old", "new")}
+        facts |= {"least": changes.least, "problem": None}
+        try:
+            changes.require_step()
+        except ConflictError as err:
+            console.report(**facts | {"problem": str(err)})
+            raise
+        console.report(**facts)

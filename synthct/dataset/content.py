@@ -22,7 +22,7 @@ from synthct.dataset.manifest import MANIFEST, FileEntry, Manifest, Release, num
 from synthct.dataset.patch_rows import patch_schema
 from synthct.dataset.row_check import examine
 from synthct.dataset.rows import stored_rows
-from synthct.dataset.schema import arrow_schema
+from synthct.dataset.schema import arrow_schema, is_of_volumes
 from synthct.errors import ResourceError, VerifyError
 
 
@@ -109,7 +109,10 @@ def _check_shard(folder: Path, shard: FileEntry, seen: _Seen) -> Iterator[Findin
 def _check_schema(path: Path, shard: FileEntry, release: Release) -> Iterator[Finding]:
     schema = pq.read_schema(path)
     is_patch = release.patch_id is not None
-    expected = patch_schema() if is_patch else arrow_schema("original" in schema.names)
+    volume = is_of_volumes(schema)
+    expected = patch_schema(volume=volume)
+    if not is_patch:
+        expected = arrow_schema("original" in schema.names, volume=volume)
     if schema.equals(expected) and schema.metadata == expected.metadata:
         return
     if release.format_version == FIRST_FORMAT:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from synthct.dataset.lockfile import read_lock
-from synthct.dataset.manifest import Manifest, Release, read_manifest
+from synthct.dataset.manifest import Manifest, Release, require_manifest
 from synthct.dataset.writer import read_shard
-from synthct.errors import ConflictError, ResourceError
+from synthct.errors import ConflictError
 
 #: From the least step to the greatest; what a version's numbers are called.
 STEPS = ("none", "patch", "minor", "major")
@@ -94,7 +94,7 @@ def compare(old: Path, new: Path) -> Difference:
         ResourceError: If one of them is no dataset.
         VerifyError: If one of them is damaged.
     """
-    first, second = _manifest(old), _manifest(new)
+    first, second = require_manifest(old), require_manifest(new)
     before, after = _samples(old, first), _samples(new, second)
     both = [name for name in after if name in before]
     added = tuple(name for name in after if name not in before)
@@ -119,13 +119,6 @@ def compare(old: Path, new: Path) -> Difference:
         licences=licences if is_other_licence else None,
         step=step,
     )
-
-
-def _manifest(folder: Path) -> Manifest:
-    manifest = read_manifest(folder)
-    if manifest is None:
-        raise ResourceError(f"{folder} is no dataset; name the folder with manifest.json")
-    return manifest
 
 
 def _samples(folder: Path, manifest: Manifest) -> dict[str, str]:

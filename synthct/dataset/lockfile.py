@@ -151,6 +151,8 @@ class Lock(_Model):
         versions: Of Python and of the packages that compute or write.
         numerics: The numerics class, within which bits are promised to be the same.
         writer: What decides a shard's bytes beside its rows.
+        limits: Default limits that were learned from real tissue, by section of masks and measure;
+            not written where the recipe sets its own.
     """
 
     recipe_id: str
@@ -163,6 +165,12 @@ class Lock(_Model):
     versions: dict[str, str]
     numerics: dict[str, Any]
     writer: dict[str, Any]
+    limits: dict[str, dict[str, dict[str, float]]] = {}
+
+    @model_serializer(mode="wrap")
+    def _dump(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = dump(self)
+        return {k: v for k, v in fields.items() if k != "limits" or v}
 
     def differences(self, other: Lock) -> list[str]:
         """What is not the same in ``other``: ``sources.hosts.cases.case_1.patient: a, here b``.

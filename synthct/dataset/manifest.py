@@ -20,7 +20,7 @@ from synthct.dataset.digest import canonical_json, merkle_root
 from synthct.dataset.first_format import FIRST_FORMAT
 from synthct.dataset.schema import FORMAT_VERSION
 from synthct.dataset.writer import RowDigests, ShardRecord, row_digests
-from synthct.errors import VerifyError
+from synthct.errors import ResourceError, VerifyError
 from synthct.storage.files import atomic_write, remove_leftovers, resource_error, sha256_of
 from synthct.version import __version__
 
@@ -238,6 +238,25 @@ def read_manifest(folder: Path) -> Manifest | None:
         return manifest
     except (ValidationError, ValueError, RecursionError) as err:
         raise VerifyError(f"{path} is damaged ({err}); take the dataset from its source") from err
+
+
+def require_manifest(folder: Path) -> Manifest:
+    """The manifest of a finished dataset.
+
+    Raises:
+        ResourceError: If there is no such folder.
+        VerifyError: If it is no finished dataset, or its manifest is damaged.
+    """
+    if not folder.is_dir():
+        what = "is no folder" if folder.exists() else "does not exist"
+        raise ResourceError(f"{folder} {what}; give the folder of a version: OUTPUT/name/1.0.0")
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise VerifyError(
+            f"{folder} is no finished dataset (it has no {MANIFEST}); give the folder of a "
+            "version: OUTPUT/name/1.0.0"
+        )
+    return manifest
 
 
 def _first_manifest(content: dict[str, Any]) -> Manifest:

@@ -15,7 +15,10 @@ import numpy as np
 import pyarrow as pa
 
 from synthct.dataset.digest import array_digest, canonical_json, content_of
-from synthct.dataset.png import (
+from synthct.dataset.rows import Columns, common_columns, parsed, picture, stored_files
+from synthct.dataset.sample import Sample
+from synthct.dataset.schema import Column, columns, facts_of, measures_of, schema_of
+from synthct.dataset.stored import (
     decode_hu,
     decode_labels,
     decode_mask,
@@ -24,11 +27,8 @@ from synthct.dataset.png import (
     encode_mask,
     encode_preview,
 )
-from synthct.dataset.rows import Columns, common_columns, parsed, picture, stored_png
-from synthct.dataset.sample import Sample
-from synthct.dataset.schema import Column, columns, facts_of, measures_of, schema_of
 from synthct.errors import VerifyError
-from synthct.volume import HU_MIN, Affine, Array, Volume
+from synthct.volume import HU_MIN, Affine, Array, Volume, shifted
 from synthct.volume.intensity import Window
 from synthct.volume.views import from_picture, to_picture
 
@@ -41,14 +41,15 @@ def encode_patch(sample: Sample) -> dict[str, Any]:
 
     ``paint`` is -1024 HU where nothing was painted; ``label_change`` holds the new label value + 1
     where it changed, else 0; ``corner`` is the box's first pixel in the whole picture, whose
-    ``size`` is (rows, columns).
+    ``size`` is (rows, columns); of a volume, along i, j, k.
     """
     shown = sample.pictures
     mask, labels = shown["mask"], shown["labels"]
     changed = labels != shown["host_labels"]
     touched = mask | changed
-    rows, cols = np.flatnonzero(touched.any(axis=1)), np.flatnonzero(touched.any(axis=0))
-    box = slice(rows[0], rows[-1] + 1), slice(cols[0], cols[-1] + 1)
+    places = np.nonzero(touched)
+    corner = [int(along.min()) for along in places]
+    box = tuple(slice(n, int(along.max()) + 1) for n, along in zip(corner, places, strict=True))
     painted = mask & sample.facts.is_painted
     patch = {
         "paint": np.where(painted, shown["image"], np.int16(HU_MIN))[box],
@@ -58,16 +59,22 @@ def encode_patch(sample: Sample) -> dict[str, Any]:
         ],
     }
     common = common_columns(sample)
-    common |= {"corner": [int(rows[0]), int(cols[0])], "size": list(mask.shape)}
+    common |= {"corner": corner, "size": list(mask.shape)}
     provenance, affine = parsed(common)
-    pictures = {
-        "preview": encode_preview(patch["paint"], sample.window, patch["mask"]),
-        "paint": encode_hu(patch["paint"]),
-        "mask": encode_mask(patch["mask"]),
-        "label_change": encode_labels(patch["label_change"]),
+    own = box_affine(common, affine)
+    files = {
+        "preview": encode_preview(patch["paint"], own, sample.window, patch["mask"]),
+        "paint": encode_hu(patch["paint"], own),
+        "mask": encode_mask(patch["mask"], own),
+        "label_change": encode_labels(patch["label_change"], own),
     }
     digest = patch_digest(patch, common, provenance, affine)
-    return {**common, **stored_png(pictures), "patch_digest": digest}
+    return {**common, **stored_files(files), "patch_digest": digest}
+
+
+def box_affine(columns: Columns, affine: Affine) -> Affine:
+    """(4, 4) of a row's box, from that of the whole picture."""
+    return shifted(affine, [*columns["corner"], 0][:3])
 
 
 def patch_digest(
@@ -100,10 +107,12 @@ def decode_patch(columns: Columns) -> dict[str, Array]:
     Raises:
         VerifyError: If one is damaged (says which), or they do not lie in the whole picture.
     """
+    affine = box_affine(columns, parsed(columns)[1])
+    change = picture(columns, "label_change", decode_labels, affine)
     patch = {
-        "paint": picture(columns, "paint", decode_hu),
-        "mask": picture(columns, "mask", decode_mask),
-        "label_change": picture(columns, "label_change", decode_labels).astype(np.uint16),
+        "paint": picture(columns, "paint", decode_hu, affine),
+        "mask": picture(columns, "mask", decode_mask, affine),
+        "label_change": change.astype(np.uint16),
     }
     shape = patch["mask"].shape
     box = zip(columns["corner"], shape, columns["size"], strict=True)
@@ -118,7 +127,7 @@ def complete(columns: Columns, host: Volume, host_labels: Array) -> Sample:
 
     Args:
         columns: The row of a patch-only release.
-        host: The host's slice, int16 HU, one voxel thick.
+        host: The host's slice, int16 HU, one voxel thick, or what a volume shows of it.
         host_labels: Its label map.
 
     Raises:
@@ -151,13 +160,13 @@ def complete(columns: Columns, host: Volume, host_labels: Array) -> Sample:
     )
 
 
-def patch_columns() -> dict[str, Column]:
+def patch_columns(*, volume: bool = False) -> dict[str, Column]:
     """All columns of a patch-only release by name, in the order in which they are stored."""
-    full = columns(keep_original=False)
-    image = full["image"]
+    full = columns(keep_original=False, volume=volume)
+    length = 3 if volume else 2
     pair = Column(
-        pa.list_(pa.int32(), 2),
-        {"feature": {"dtype": "int32", "_type": "Value"}, "length": 2, "_type": "List"},
+        pa.list_(pa.int32(), length),
+        {"feature": {"dtype": "int32", "_type": "Value"}, "length": length, "_type": "List"},
     )
     kept = {
         name: one for name, one in full.items() if name not in ("image", "label_map", *PICTURES)
@@ -166,7 +175,8 @@ def patch_columns() -> dict[str, Column]:
     last = {name: kept.pop(name) for name in ("sample_digest", "provenance")}
     return {
         **first,
-        **dict.fromkeys(PICTURES, image),
+        **dict.fromkeys(PICTURES, full["image"]),
+        "preview": full["preview"],
         **kept,
         "corner": pair,
         "size": pair,
@@ -175,6 +185,6 @@ def patch_columns() -> dict[str, Column]:
     }
 
 
-def patch_schema() -> pa.Schema:
+def patch_schema(*, volume: bool = False) -> pa.Schema:
     """The Arrow schema of a shard of a patch-only release."""
-    return schema_of(patch_columns())
+    return schema_of(patch_columns(volume=volume))

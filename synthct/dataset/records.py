@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from synthct.dataset.schema import arrow_schema, flat_columns
+from synthct.dataset.schema import flat_schema
 from synthct.dataset.writer import Rejection, read_shard
 from synthct.errors import VerifyError
 from synthct.storage.files import atomic_write
@@ -32,22 +32,21 @@ def write_recipe(folder: Path, recipe: Mapping[str, Any]) -> None:
     atomic_write(folder / RECIPE, (head + yaml_text(recipe)).encode())
 
 
-def write_rejected(folder: Path, rejections: Sequence[Rejection]) -> None:
+def write_rejected(folder: Path, rejections: Sequence[Rejection], *, volume: bool = False) -> None:
     """Write ``rejected.parquet``: the planned samples that were not accepted, and why.
 
     What was painted and then broke a limit has all columns of an accepted row but its pictures.
     """
     rows = [{**one.columns, **{name: getattr(one, name) for name in _OWN}} for one in rejections]
-    table = pa.Table.from_pylist(rows, schema=rejected_schema())
+    table = pa.Table.from_pylist(rows, schema=rejected_schema(volume=volume))
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
     atomic_write(folder / REJECTED, sink.getvalue().to_pybytes())
 
 
-def rejected_schema() -> pa.Schema:
+def rejected_schema(*, volume: bool = False) -> pa.Schema:
     """The columns of ``rejected.parquet``: its own, and the flat ones of a row."""
-    row = arrow_schema(keep_original=False)
-    flat = [row.field(name) for name in flat_columns(row) if name not in _OWN]
+    flat = [field for field in flat_schema(volume=volume) if field.name not in _OWN]
     return pa.schema([*_OWN.items(), *flat])
 
 

@@ -11,10 +11,11 @@ import numpy as np
 
 from synthct.dataset.digest import array_digest, sample_digest
 from synthct.dataset.first_format import first_row_problems, is_first
-from synthct.dataset.patch_rows import decode_patch, patch_digest
-from synthct.dataset.png import decode_preview, encode_preview
+from synthct.dataset.patch_rows import box_affine, decode_patch, patch_digest
+from synthct.dataset.png import decode_preview
 from synthct.dataset.rows import Columns, decoded_pictures, parsed
 from synthct.dataset.schema import Facts
+from synthct.dataset.stored import encode_preview
 from synthct.volume import Affine, Array
 from synthct.volume.intensity import Window
 
@@ -97,7 +98,7 @@ def _problems(
         return
     has_hashes = not is_first(provenance)
     if has_hashes:
-        yield from _wrong_preview(columns, provenance, image, mask)
+        yield from _wrong_preview(columns, provenance, affine, image, mask)
     yield from _wrong_measures(columns, affine, image, mask, mask.size)
     if has_hashes and provenance["mask"]["sha256"] != array_digest(mask.astype(np.uint8)):
         yield "column 'mask' is not the mask of the provenance"
@@ -116,17 +117,18 @@ def _patch_problems(
 ) -> Iterator[str]:
     """What is wrong with what was generated of a sample, given the pictures of its box."""
     mask = patch["mask"]
-    yield from _wrong_preview(columns, provenance, patch["paint"], mask)
-    size = columns["size"][0] * columns["size"][1]
+    own = box_affine(columns, affine)
+    yield from _wrong_preview(columns, provenance, own, patch["paint"], mask)
+    size = math.prod(columns["size"])
     yield from _wrong_measures(columns, affine, patch["paint"], mask, size)
     if provenance["mask"]["label_map"] == "keep" and patch["label_change"].any():
         yield "column 'label_change' changes what the provenance keeps"
 
 
 def _wrong_preview(
-    columns: Columns, provenance: Mapping[str, Any], image: Array, mask: Array
+    columns: Columns, provenance: Mapping[str, Any], affine: Affine, image: Array, mask: Array
 ) -> Iterator[str]:
-    preview = encode_preview(image, Window.model_validate(provenance["preview"]), mask)
+    preview = encode_preview(image, affine, Window.model_validate(provenance["preview"]), mask)
     if not np.array_equal(decode_preview(columns["preview"]["bytes"]), decode_preview(preview)):
         yield "column 'preview' does not show the image"
 
@@ -136,14 +138,17 @@ def _wrong_measures(
 ) -> Iterator[str]:
     """Columns that follow from pictures and affine alone, and are something else."""
     painted = image[mask & bool(columns["is_painted"])].astype(np.float64)
-    rows_mm, columns_mm = (float(x) for x in np.linalg.norm(affine[:3, :2], axis=0))
+    voxel_mm = [float(x) for x in np.linalg.norm(affine[:3, : mask.ndim], axis=0)]
+    extent = int(mask.sum()) * math.prod(voxel_mm)
+    is_flat = mask.ndim == 2
     expected = {
         "outside_max_abs_diff": 0,
         "painted_mean_hu": float(painted.mean()) if painted.size else None,
         "painted_std_hu": float(painted.std()) if painted.size else None,
-        "mask_area_mm2": int(mask.sum()) * rows_mm * columns_mm,
+        "mask_area_mm2": extent if is_flat else None,
+        **({} if is_flat else {"mask_volume_ml": extent / 1000}),
         "painted_fraction": painted.size / size,
-        "spacing_mm": [rows_mm, columns_mm],
+        "spacing_mm": voxel_mm,
     }
     for name, value in expected.items():
         if not _is_close(columns[name], value):

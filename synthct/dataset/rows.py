@@ -1,4 +1,4 @@
-"""Samples as the rows of a full release, and back: the pictures as PNG, the rest as columns."""
+"""Samples as the rows of a full release, and back: pictures as files, the rest as columns."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from synthct.dataset.digest import canonical_json, sample_digest
-from synthct.dataset.png import (
+from synthct.dataset.sample import Sample
+from synthct.dataset.schema import columns as columns_of
+from synthct.dataset.schema import facts_of, measures_of
+from synthct.dataset.stored import (
     decode_hu,
     decode_labels,
     decode_mask,
@@ -22,13 +25,11 @@ from synthct.dataset.png import (
     encode_mask,
     encode_preview,
 )
-from synthct.dataset.sample import Sample
-from synthct.dataset.schema import facts_of, measures_of
 from synthct.dataset.writer import read_shard
 from synthct.errors import VerifyError
 from synthct.volume import Affine, Array
 from synthct.volume.intensity import SOFT_TISSUE, Window
-from synthct.volume.views import from_picture, volume_affine
+from synthct.volume.views import View, from_picture, volume_affine
 
 #: A row by column, as it is stored.
 Columns = Mapping[str, Any]
@@ -40,15 +41,15 @@ def encode(sample: Sample, *, keep_original: bool = False) -> dict[str, Any]:
     Raises:
         ValueError: If the provenance is not JSON (says where).
     """
-    shown = sample.pictures
-    pictures = {
-        "preview": encode_preview(shown["image"], sample.window, shown["mask"]),
-        "image": encode_hu(shown["image"]),
-        "mask": encode_mask(shown["mask"]),
-        "label_map": encode_labels(shown["labels"]),
-        "original": encode_hu(shown["original"]) if keep_original else None,
+    shown, affine = sample.pictures, sample.picture_affine
+    files = {
+        "preview": encode_preview(shown["image"], affine, sample.window, shown["mask"]),
+        "image": encode_hu(shown["image"], affine),
+        "mask": encode_mask(shown["mask"], affine),
+        "label_map": encode_labels(shown["labels"], affine),
+        "original": encode_hu(shown["original"], affine) if keep_original else None,
     }
-    return {**common_columns(sample), **stored_png(pictures)}
+    return {**common_columns(sample), **stored_files(files)}
 
 
 def common_columns(sample: Sample) -> dict[str, Any]:
@@ -67,6 +68,7 @@ def common_columns(sample: Sample) -> dict[str, Any]:
     measures = {
         name: value if value is not None and math.isfinite(value) else None
         for name, value in sample.metrics.items()
+        if name in columns_of(keep_original=False, volume=sample.view == "volume")
     }
     return {
         **asdict(sample.facts),
@@ -81,11 +83,11 @@ def common_columns(sample: Sample) -> dict[str, Any]:
     }
 
 
-def stored_png(pictures: Mapping[str, bytes | None]) -> dict[str, Any]:
-    """PNG files by name as ``datasets`` stores images."""
+def stored_files(files: Mapping[str, bytes | None]) -> dict[str, Any]:
+    """Files by name as ``datasets`` stores images and volumes."""
     return {
-        name: None if png is None else {"bytes": png, "path": None}
-        for name, png in pictures.items()
+        name: None if data is None else {"bytes": data, "path": None}
+        for name, data in files.items()
     }
 
 
@@ -97,14 +99,13 @@ def decode(columns: Columns) -> Sample:
     """
     provenance, affine = parsed(columns)
     facts, pictures = facts_of(columns), decoded_pictures(columns)
-    rows, cols = pictures["image"].shape
     voxels: dict[str, Any] = {"original": None}
     voxels |= {name: from_picture(picture, facts.view) for name, picture in pictures.items()}
     window = provenance.get("preview")
     try:
         return Sample(
             facts=facts,
-            affine=volume_affine(affine, (rows, cols), facts.view),
+            affine=volume_affine(affine, pictures["image"].shape, facts.view),
             **voxels,
             metrics=measures_of(columns),
             provenance=provenance,
@@ -115,18 +116,19 @@ def decode(columns: Columns) -> Sample:
 
 
 def decoded_pictures(columns: Columns) -> dict[str, Array]:
-    """The pictures (rows, columns) of a row by the name that ``Sample`` has for them.
+    """The pictures of a row, or volumes (I, J, K), by the name that ``Sample`` has for them.
 
     Raises:
         VerifyError: If one is damaged or not there; says which.
     """
+    _, affine = parsed(columns)
     pictures = {
-        "image": picture(columns, "image", decode_hu),
-        "mask": picture(columns, "mask", decode_mask),
-        "labels": picture(columns, "label_map", decode_labels),
+        "image": picture(columns, "image", decode_hu, affine),
+        "mask": picture(columns, "mask", decode_mask, affine),
+        "labels": picture(columns, "label_map", decode_labels, affine),
     }
     if columns.get("original"):
-        pictures["original"] = picture(columns, "original", decode_hu)
+        pictures["original"] = picture(columns, "original", decode_hu, affine)
     return pictures
 
 
@@ -158,15 +160,18 @@ def parsed(columns: Columns) -> tuple[dict[str, Any], Affine]:
 
 
 def picture(
-    columns: Columns, name: str, decoder: Callable[[bytes], npt.NDArray[Any]]
+    columns: Columns,
+    name: str,
+    decoder: Callable[[bytes, Affine, View], npt.NDArray[Any]],
+    affine: Affine,
 ) -> npt.NDArray[Any]:
-    """A picture of a row, decoded.
+    """A picture of a row, or a volume with its affine, decoded.
 
     Raises:
         VerifyError: If it is damaged or not there.
     """
     try:
-        return decoder(columns[name]["bytes"])
+        return decoder(columns[name]["bytes"], affine, columns["view"])
     except VerifyError as err:
         raise VerifyError(f"column '{name}': {err}") from err
     except (KeyError, TypeError) as err:

@@ -17,16 +17,17 @@ import numpy.typing as npt
 from synthct.dataset.schema import Facts
 from synthct.metrics.measure import Measures
 from synthct.volume import Affine, Array, Box, Index3, Volume
+from synthct.volume.grid import spacing_of
 from synthct.volume.intensity import SOFT_TISSUE, Window
-from synthct.volume.views import View, picture_affine, to_picture
+from synthct.volume.views import Plane, View, picture_affine, plane_of, to_picture
 
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One slice of a scan in which a mask was painted, or is to be; or a stack of such slices.
+    """One slice of a scan in which a mask was painted, or is to be; or a volume of it.
 
     Attributes:
-        facts: What the plan says of it; of a stack, that of its first slice.
+        facts: What the plan says of it; of slices that were stacked, that of the first.
         affine: (4, 4), from voxel index (i, j, k, 1) to RAS+ mm.
         original: int16 HU (I, J, K) before painting; None where a dataset does not keep it.
         image: int16 HU (I, J, K) after painting, outside of the mask equal to ``original``.
@@ -71,8 +72,13 @@ class Sample:
 
     @property
     def view(self) -> View:
-        """The plane of the slice."""
+        """The plane of the slice, or ``volume``."""
         return self.facts.view
+
+    @property
+    def plane(self) -> Plane:
+        """The plane of the slice, or that of the slices of a volume."""
+        return plane_of(self.view, spacing_of(self.affine))
 
     @property
     def shape(self) -> Index3:
@@ -91,19 +97,22 @@ class Sample:
 
     @cached_property
     def pictures(self) -> Mapping[str, Array]:
-        """Every array that there is, as a picture (rows, columns), by its name; of one slice."""
+        """Every array that there is, as a picture (rows, columns), by its name.
+
+        Of a volume, the arrays (I, J, K) as they are; a stack of slices has none.
+        """
         return {name: to_picture(array, self.view) for name, array in self._arrays().items()}
 
     @property
     def picture_affine(self) -> Affine:
-        """(4, 4), from (row, column, 0, 1) of the pictures to RAS+ mm."""
+        """(4, 4), from (row, column, 0, 1) of the pictures to RAS+ mm; of a volume, its own."""
         return picture_affine(self.affine, self.shape, self.view)
 
     @property
-    def pixel_mm(self) -> tuple[float, float]:
-        """Size of a pixel of the pictures along rows' and along columns' index."""
-        rows_mm, columns_mm = np.linalg.norm(self.picture_affine[:3, :2], axis=0)
-        return float(rows_mm), float(columns_mm)
+    def pixel_mm(self) -> tuple[float, ...]:
+        """Size of a pixel along rows' and along columns' index; of a voxel along i, j, k."""
+        axes = 3 if self.view == "volume" else 2
+        return tuple(float(x) for x in np.linalg.norm(self.picture_affine[:3, :axes], axis=0))
 
     def _arrays(self) -> dict[str, Array]:
         names = ("original", "image", "mask", "labels", "host_labels")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from datasets import Features
 
 #: Version of the layout of datasets: of columns, files and their meaning.
-FORMAT_VERSION = "1.2.0"
+FORMAT_VERSION = "1.3.0"
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,9 @@ class Facts:
         mask_name: Name of the recipe's mask section.
         mask_kind: Kind of that section.
         label: What the model was asked to paint; None is whatever fits.
-        view: The plane of the slice.
-        slice_index: Index of the slice along the view's axis of the host's canonical volume.
+        view: The plane of the slice, or ``volume``.
+        slice_index: Index of the slice along the view's axis of the host's canonical volume; of a
+            volume, that of its first axial slice.
         variant: 0-based number of this painting of the mask; None for the host's own slice.
         host_in_training: Whether the checkpoint was trained on the host; None if it does not say.
     """
@@ -96,26 +97,38 @@ class Column(NamedTuple):
     feature: dict[str, Any]
 
 
-def columns(keep_original: bool) -> dict[str, Column]:
-    """All columns by name, in the order in which they are stored."""
+def columns(keep_original: bool, *, volume: bool = False) -> dict[str, Column]:
+    """All columns by name, in the order in which they are stored.
+
+    Args:
+        keep_original: Whether rows hold what was there before painting.
+        volume: Whether rows are volumes, which have measures of their own.
+    """
     facts = {f.name: _value(_SCALARS[str(f.type).removesuffix(" | None")]) for f in fields(Facts)}
     picture = Column(pa.struct({"bytes": pa.binary(), "path": pa.string()}), {"_type": "Image"})
-    names = ["preview", "image", "mask", "label_map", *(["original"] if keep_original else [])]
+    names = ["image", "mask", "label_map", *(["original"] if keep_original else [])]
+    measures = {n: m for n, m in MEASURES.items() if volume or not m.of_volumes}
     return {
         "sample_id": facts.pop("sample_id"),
-        **dict.fromkeys(names, picture),
+        "preview": picture,
+        **dict.fromkeys(names, picture._replace(feature={"_type": "Nifti"}) if volume else picture),
         **facts,
-        "spacing_mm": _list("float64", 2),
+        "spacing_mm": _list("float64", 3 if volume else 2),
         "affine": _list("float64", 16),
-        **{name: _value(measure.dtype) for name, measure in MEASURES.items()},
+        **{name: _value(measure.dtype) for name, measure in measures.items()},
         "sample_digest": _value("string"),
         "provenance": Column(pa.json_(), {"_type": "Json"}),
     }
 
 
-def arrow_schema(keep_original: bool) -> pa.Schema:
+def arrow_schema(keep_original: bool, *, volume: bool = False) -> pa.Schema:
     """The Arrow schema of a shard, with the metadata from which ``datasets`` decodes it."""
-    return schema_of(columns(keep_original))
+    return schema_of(columns(keep_original, volume=volume))
+
+
+def is_of_volumes(schema: pa.Schema) -> bool:
+    """Whether rows with these columns are volumes."""
+    return bool(schema.field("spacing_mm").type.list_size == 3)
 
 
 def schema_of(columns: Mapping[str, Column]) -> pa.Schema:
@@ -125,11 +138,17 @@ def schema_of(columns: Mapping[str, Column]) -> pa.Schema:
     return schema.with_metadata({"huggingface": json.dumps(info)})
 
 
-def features(keep_original: bool) -> Features:
+def features(keep_original: bool, *, volume: bool = False) -> Features:
     """The columns as ``datasets.Features``."""
     from datasets import Features
 
-    return Features.from_arrow_schema(arrow_schema(keep_original))
+    return Features.from_arrow_schema(arrow_schema(keep_original, volume=volume))
+
+
+def flat_schema(*, volume: bool = False) -> pa.Schema:
+    """The columns that hold one string, number or truth value per row."""
+    schema = arrow_schema(keep_original=False, volume=volume)
+    return pa.schema([schema.field(name) for name in flat_columns(schema)])
 
 
 def flat_columns(schema: pa.Schema) -> list[str]:

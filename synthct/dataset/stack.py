@@ -1,4 +1,4 @@
-"""Neighbouring slices of one painted lesion, brought together as the volume that they are of."""
+"""Neighbouring slices of one painted lesion brought together as a volume, and volumes as slices."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from dataclasses import replace
 from itertools import groupby
 
 import numpy as np
+import numpy.typing as npt
 
 from synthct.dataset.rows import Columns, decode
 from synthct.dataset.sample import Sample
 from synthct.errors import VerifyError
-from synthct.volume import same_grid, shifted
+from synthct.volume import Box, same_grid, shifted
 from synthct.volume.views import VIEW_AXIS
 
 
@@ -41,20 +42,22 @@ def stack(rows: Sequence[Columns]) -> Sample:
 
     Returns:
         A sample as thick along the view's axis as there are slices; its facts, measures and
-        provenance are those of the first.
+        provenance are those of the first. A volume stays as it is.
 
     Raises:
         VerifyError: If a picture is damaged, or they do not lie on one grid.
     """
     slices = [decode(row) for row in rows]
     first = slices[0]
+    if first.view == "volume":
+        return first
     for number, one in enumerate(slices):
         if not _continues(first, one, number):
             raise VerifyError(
                 f"sample '{one.sample_id}' is not on the grid of the slices of '"
                 f"{first.facts.lesion_id}' beside it; take the dataset from its source again"
             )
-    axis = VIEW_AXIS[first.view]
+    axis = VIEW_AXIS[first.plane]
     originals = [one.original for one in slices if one.original is not None]
     return replace(
         first,
@@ -65,10 +68,43 @@ def stack(rows: Sequence[Columns]) -> Sample:
     )
 
 
+def unstack(sample: Sample) -> Iterator[Sample]:
+    """The slices of a volume that show some of its mask, as samples; a slice as it is.
+
+    Their facts are the volume's but for the view and the index, and so is what was measured.
+    """
+    if sample.view != "volume":
+        yield sample
+        return
+    for index in np.flatnonzero(_areas(sample)):
+        yield _slice(sample, int(index))
+
+
+def widest_slice(sample: Sample) -> Sample:
+    """The slice of a volume that shows most of its mask; a slice as it is."""
+    return _slice(sample, int(np.argmax(_areas(sample)))) if sample.view == "volume" else sample
+
+
+def _areas(sample: Sample) -> npt.NDArray[np.int64]:
+    """Voxels of the mask in each slice."""
+    axis = VIEW_AXIS[sample.plane]
+    across = tuple(n for n in range(3) if n != axis)
+    return np.asarray(np.count_nonzero(sample.mask, axis=across), dtype=np.int64)
+
+
+def _slice(sample: Sample, index: int) -> Sample:
+    """A slice of a volume."""
+    axis, box = VIEW_AXIS[sample.plane], sample.provenance["host"]["box"]
+    facts = replace(sample.facts, view=sample.plane, slice_index=box[0][axis] + index)
+    flat = sample.crop(Box.whole(sample.shape).slab(axis, index))
+    return replace(flat, facts=facts)
+
+
 def _runs(rows: Sequence[Columns]) -> Iterator[list[Columns]]:
     run: list[Columns] = []
     for row in rows:
-        if run and row["slice_index"] != run[-1]["slice_index"] + 1:
+        follows = run and row["slice_index"] == run[-1]["slice_index"] + 1
+        if run and (row.get("view") == "volume" or not follows):
             yield run
             run = []
         run.append(row)
@@ -79,7 +115,7 @@ def _runs(rows: Sequence[Columns]) -> Iterator[list[Columns]]:
 def _continues(first: Sample, one: Sample, number: int) -> bool:
     """Whether a slice is the one so many steps after the first."""
     start = [0, 0, 0]
-    start[VIEW_AXIS[first.view]] = number
+    start[VIEW_AXIS[first.plane]] = number
     return one.shape == first.shape and same_grid(
         one.shape, one.affine, shifted(first.affine, start)
     )

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from synthct.dataset.schema import arrow_schema, flat_columns
+from synthct.dataset.schema import flat_schema, is_of_volumes
 from synthct.dataset.writer import Rejection, ShardRecord, read_shard
 from synthct.metrics.table import MEASURES
 
@@ -68,13 +69,14 @@ class Summary:
 
 def summarise(folder: Path, shards: Sequence[ShardRecord]) -> Summary:
     """Summarise a dataset from the shards on disk; no picture is read."""
-    names = flat_columns(arrow_schema(keep_original=False))
+    of_volumes = any(is_of_volumes(pq.read_schema(folder / shard.path)) for shard in shards)
+    names = flat_schema(volume=of_volumes).names
     splits: Counter[str] = Counter()
     by_mask: dict[tuple[str, str, str | None], Counter[str]] = {}
     by_case: Counter[str] = Counter()
     hosts, donors, masks = set(), set(), set()
     real = in_training = 0
-    values: dict[str, list[FloatArray]] = {name: [] for name in MEASURES}
+    values: dict[str, list[FloatArray]] = {name: [] for name in names if name in MEASURES}
     for shard in shards:  # one at a time: there may be millions of rows
         table = read_shard(folder / shard.path, names)
         for name, arrays in values.items():

@@ -2,7 +2,7 @@
 
 ``<output>/<name>/1.0.0/`` is a finished version; it exists whole or not at all.
 ``<output>/<name>/.1.0.0.building/`` is a build on its way: ``tree/`` becomes the version,
-``journal/`` says which of its shards are done.
+``journal/`` says which of its shards are done, ``partial/`` has samples of the others.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from __future__ import annotations
 import errno
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from synthct.dataset.journal import finished_shards, recorded_shards, start_journal
 from synthct.dataset.manifest import Manifest, Release, read_manifest
+from synthct.dataset.partial import PartialShard
 from synthct.dataset.writer import ShardRecord
 from synthct.errors import ConflictError
 from synthct.storage.files import make_folder, remove_leftovers, resource_error, sync_folder
@@ -43,6 +44,10 @@ class Staging:
     def journal(self) -> Path:
         """The journal of finished shards."""
         return self.folder / "journal"
+
+    def partial(self, shard: str) -> PartialShard:
+        """The samples of a shard, by its path, that is not finished yet."""
+        return PartialShard(self.folder / "partial" / f"{PurePosixPath(shard).stem}.samples")
 
     def finished(self) -> dict[str, ShardRecord]:
         """The shards that an earlier run finished and whose bytes are intact, by path."""

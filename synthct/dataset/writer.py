@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from synthct.dataset.first_format import ADDED, with_added_columns
-from synthct.dataset.schema import arrow_schema, flat_columns
+from synthct.dataset.schema import flat_columns, flat_schema
 from synthct.errors import ResourceError, VerifyError
 from synthct.storage.files import atomic_write, make_folder, resource_error
 
@@ -71,7 +71,7 @@ class ShardRecord:
 
 def reject(row: Mapping[str, Any], reason: str, measure: str, value: float | None) -> Rejection:
     """A row that was painted and is not good enough, without its pictures."""
-    flat = {name: row[name] for name in flat_columns(arrow_schema(keep_original=False))}
+    flat = {name: row[name] for name in flat_schema(volume=row["view"] == "volume").names}
     return Rejection(row["sample_id"], reason, measure, value, flat)
 
 

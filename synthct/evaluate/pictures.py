@@ -44,7 +44,7 @@ class Crop:
 
     hu: Hu
     mask: Region
-    spacing_mm: tuple[float, float]
+    spacing_mm: tuple[float, ...]
     window: Window
 
 

@@ -10,18 +10,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from synthct.dataset.first_format import ADDED, with_added_columns
-from synthct.dataset.manifest import read_manifest
+from synthct.dataset.manifest import require_manifest
 from synthct.dataset.records import RECIPE, REJECTED
 from synthct.dataset.rows import decode
 from synthct.dataset.sample import Sample
-from synthct.dataset.schema import arrow_schema, flat_columns
+from synthct.dataset.schema import flat_schema, is_of_volumes
+from synthct.dataset.stack import unstack
 from synthct.dataset.writer import read_shard
 from synthct.errors import SourceError, VerifyError
 from synthct.evaluate.pictures import Crop, Hu
 from synthct.recipe.recipe import load_recipe
 from synthct.recipe.yaml_model import read_yaml
 from synthct.sources import CaseEntry, download, index_sources, read_case
-from synthct.volume import Volume
+from synthct.volume import Box, Volume
 from synthct.volume.intensity import window_for
 from synthct.volume.views import VIEW_AXIS, to_picture
 
@@ -39,11 +40,11 @@ class Dataset:
     """
 
     def __init__(self, folder: Path) -> None:
-        manifest = read_manifest(folder)
-        if manifest is None:
-            raise VerifyError(f"{folder} is no finished dataset; give the folder of a version")
+        manifest = require_manifest(folder)
         self.folder, self.manifest = folder, manifest
-        self._columns = set(pq.read_schema(self.shards[0]).names) | ADDED.keys()
+        schema = pq.read_schema(self.shards[0])
+        self.of_volumes = is_of_volumes(schema)
+        self._columns = set(schema.names) | ADDED.keys()
         if lacking := [name for name in _NEEDED if name not in self._columns]:
             raise VerifyError(
                 f"{folder} has no column '{lacking[0]}'; only datasets with whole slices can be "
@@ -67,7 +68,7 @@ class Dataset:
 
     def rows(self) -> list[dict[str, Any]]:
         """The flat columns of all rows."""
-        names = [n for n in flat_columns(arrow_schema(keep_original=False)) if n in self._columns]
+        names = [n for n in flat_schema(volume=self.of_volumes).names if n in self._columns]
         return [row for path in self.shards for row in read_shard(path, names).to_pylist()]
 
     def rejected(self) -> dict[str, int]:
@@ -77,7 +78,7 @@ class Dataset:
         return {reason: reasons.count(reason) for reason in dict.fromkeys(reasons)}
 
     def samples(self) -> Iterator[Sample]:
-        """The rows with their pictures, read a few at a time.
+        """The rows with their pictures, read a few at a time; volumes slice by slice.
 
         Raises:
             VerifyError: If a shard or a picture is damaged.
@@ -88,13 +89,14 @@ class Dataset:
                 with pq.ParquetFile(path, page_checksum_verification=True) as file:
                     for batch in file.iter_batches(_ROWS, columns=names):
                         table = with_added_columns(pa.Table.from_batches([batch]), None)
-                        yield from map(decode, table.to_pylist())
+                        for row in table.to_pylist():
+                            yield from unstack(decode(row))
             except (pa.ArrowException, OSError) as err:
                 raise VerifyError(f"{path}: damaged ({err}); build it again") from err
 
 
 def painted_slice(sample: Sample) -> Crop:
-    """The whole painted slice of a sample, as input of extractors."""
+    """The whole painted slice of a sample, or what a volume shows of it, for extractors."""
     pictures = sample.pictures
     under_hu = sample.metrics["replaced_mean_hu"]
     if under_hu is None:  # the host's unpainted slice
@@ -136,10 +138,18 @@ class HostScans:
             raise SourceError(f"case {facts.case_id} is not among the hosts; correct --source")
         if self._kept is None or self._kept[0] is not entry:
             self._kept = entry, read_case(entry, {}).scan()
-        axis, index, scan = VIEW_AXIS[facts.view], facts.slice_index + offset, self._kept[1]
+        axis, index, scan = VIEW_AXIS[sample.plane], facts.slice_index + offset, self._kept[1]
         if not 0 <= index < scan.shape[axis]:
             return None
-        return to_picture(scan.slab(axis, index).array, facts.view)
+        plane = scan.slab(axis, index)
+        if (box := sample.provenance["host"].get("box")) is not None:  # a slice of a volume
+            corner, size = list(box[0]), list(sample.shape)
+            corner[axis], size[axis] = 0, 1
+            shown = Box((0, 0, 0), (size[0], size[1], size[2])).shift(corner)
+            if shown.clip(plane.shape) != shown:
+                return None
+            plane = plane.crop(shown)
+        return to_picture(plane.array, facts.view)
 
     def original(self, sample: Sample) -> Hu:
         """The slice of a sample before painting.

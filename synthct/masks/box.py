@@ -13,7 +13,7 @@ from synthct.volume import Box, plane_spacing_mm
 from synthct.volume.anatomy import organ_parts
 from synthct.volume.case import Case
 from synthct.volume.regions import Region, move, structure
-from synthct.volume.views import VIEW_AXIS, View
+from synthct.volume.views import VIEW_AXIS, Plane
 
 
 class BoxMask(MaskSection):
@@ -35,7 +35,7 @@ class BoxMask(MaskSection):
     ]
     jitter_mm: Annotated[float, Field(ge=0, le=100)] = 0.0
     part: Literal["one", "all"] = "one"
-    in_plane: View | None = None
+    in_plane: Plane | None = None
 
     def required_labels(self) -> tuple[str, ...]:
         """The structure ``around``."""

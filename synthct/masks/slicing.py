@@ -1,7 +1,8 @@
-"""From a 3D mask to 2D samples: its slices, a part that is small enough, the label map."""
+"""From a 3D mask to samples: its slices, a part that is small enough, the label map."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 import numpy as np
@@ -19,8 +20,8 @@ from synthct.masks.base import (
 )
 from synthct.masks.shape import WavyShape, draw_waves
 from synthct.volume import Array, Box, Index3, Volume, distances_mm, plane_spacing_mm
-from synthct.volume.regions import components, move
-from synthct.volume.views import IGNORE, VIEW_AXIS, View
+from synthct.volume.regions import Region, components, move
+from synthct.volume.views import IGNORE, VIEW_AXIS, Plane, View
 
 #: Random slices have at least this share of the largest slice's area.
 LEAST_AREA_SHARE = 0.25
@@ -32,11 +33,12 @@ PART_ROUGHNESS = 0.15
 def draw_slices(
     mask: Mask, view: View, rule: SliceRule, max_extent_mm: float | None, rng: np.random.Generator
 ) -> list[Params]:
-    """Choose the slices of a 3D mask that become 2D samples.
+    """Choose the slices of a 3D mask that become 2D samples, or what of it becomes a volume.
 
     Args:
         mask: The 3D mask.
-        view: Plane of the slices.
+        view: Plane of the slices; of a ``volume`` there is one sample, and ``rule`` counts for
+            nothing.
         rule: See ``MaskSection.slices``.
         max_extent_mm: See ``MaskSection.max_extent_mm``; several slices share one part, so that
             they fit each other.
@@ -48,6 +50,9 @@ def draw_slices(
     Raises:
         PlacementError: If no slice has the rule's least area.
     """
+    if view == "volume":
+        part = None if max_extent_mm is None else draw_part(mask, max_extent_mm, rng)
+        return [{"part": part and {**part, "of": "volume"}}]
     if rule == "random" or rule == "largest":
         area = _areas(mask, view)
         index = mask.box.start_ijk[VIEW_AXIS[view]] + int(np.argmax(area))
@@ -67,25 +72,28 @@ def draw_slices(
 
 
 def slice_of(mask: Mask, view: View, params: Params) -> Mask:
-    """The slice (and part) of a 3D mask that ``draw_slices`` chose for one sample.
+    """What of a 3D mask ``draw_slices`` chose for one sample: a slice, a part, or all of it.
 
     Raises:
         MaskError: If the mask has no voxel there.
     """
-    index, part = int(params["slice_index"]), params["part"]
+    part = params["part"]
+    if view == "volume":
+        return take_part(mask, part)
+    index = int(params["slice_index"])
     if part is not None and part.get("of") == "volume":
         return take_slice(take_part(mask, part), view, index)
     return take_part(take_slice(mask, view, index), part)
 
 
-def _areas(mask: Mask, view: View) -> npt.NDArray[np.int64]:
+def _areas(mask: Mask, view: Plane) -> npt.NDArray[np.int64]:
     """Number of voxels of the mask, or of its core, in each slice of its box."""
     across = tuple(axis for axis in range(3) if axis != VIEW_AXIS[view])
     region = mask.region.array if mask.core is None else mask.core
     return np.asarray(np.count_nonzero(region, axis=across), dtype=np.int64)
 
 
-def _several(mask: Mask, view: View, rule: SeveralSlices) -> list[int]:
+def _several(mask: Mask, view: Plane, rule: SeveralSlices) -> list[int]:
     """Indices of the slices that a rule selects, ascending; the largest is one of them."""
     axis = VIEW_AXIS[view]
     counts, spacing_mm = _areas(mask, view), plane_spacing_mm(mask.region.affine)[axis]
@@ -108,7 +116,7 @@ def _several(mask: Mask, view: View, rule: SeveralSlices) -> list[int]:
     return [mask.box.start_ijk[axis] + int(n) for n in chosen]
 
 
-def take_slice(mask: Mask, view: View, index: int) -> Mask:
+def take_slice(mask: Mask, view: Plane, index: int) -> Mask:
     """The part of ``mask`` in one slice of the host, one voxel thick and tightly boxed.
 
     Raises:
@@ -124,13 +132,44 @@ def take_slice(mask: Mask, view: View, index: int) -> Mask:
     return _narrowed(mask, only, f"{view} slice {index}")
 
 
-def on_slice(volume: Volume, flat: Mask, view: View) -> tuple[Volume, Volume]:
+def shown_box(shape: Index3, flat: Mask, view: View, margin_mm: float | None) -> Box:
+    """What of a host a sample shows: the whole slice that a mask lies on, or a box around it.
+
+    Args:
+        shape: Of the host, (I, J, K).
+        flat: From ``slice_of``.
+        view: Plane of the slice, or ``volume``.
+        margin_mm: Around the mask of a volume, and at least a voxel; None for the whole host.
+    """
+    whole = Box.whole(shape)
+    if view != "volume":
+        axis = VIEW_AXIS[view]
+        return whole.slab(axis, flat.box.start_ijk[axis])
+    if margin_mm is None:
+        return whole
+    margin = [max(1, math.ceil(margin_mm / s)) for s in flat.region.spacing_mm]
+    return flat.box.grow(margin).clip(shape)
+
+
+def within(flat: Mask, box: Box) -> Region:
+    """A mask as a boolean array of the shape of a box of its host, in which it lies."""
+    region = np.zeros(box.shape, dtype=bool)
+    i, j, k = box.start_ijk
+    region[move(flat.box, (-i, -j, -k)).slices] = flat.region.array
+    return region
+
+
+def on_slice(volume: Volume, flat: Mask, view: Plane) -> tuple[Volume, Volume]:
     """The whole slice of a volume that a mask of ``take_slice`` lies on, and the mask on it."""
-    axis = VIEW_AXIS[view]
-    plane = volume.slab(axis, flat.box.start_ijk[axis])
-    region = np.zeros(plane.shape, dtype=bool)
-    region[flat.box.slab(axis, 0).slices] = flat.region.array
-    return plane, Volume(region, plane.affine)
+    box = shown_box(volume.shape, flat, view, None)
+    plane = volume.crop(box)
+    return plane, Volume(within(flat, box), plane.affine)
+
+
+def widest_slice(mask: Mask, view: Plane) -> Mask:
+    """The slice of a mask that shows most of it, or of its core."""
+    index = mask.box.start_ijk[VIEW_AXIS[view]] + int(np.argmax(_areas(mask, view)))
+    return take_slice(mask, view, index)
 
 
 def draw_part(mask: Mask, max_extent_mm: float, rng: np.random.Generator) -> Params | None:

@@ -115,22 +115,25 @@ class Segmenter:
         """Dice of the predicted and the given label, within ``REACH_MM`` of the latter's border.
 
         Args:
-            painted: HU of a slice, (H, W).
-            labelled: Boolean (H, W): where the label should be.
-            spacing_mm: Size of a pixel along both axes.
+            painted: HU of a slice, (H, W), or of a stack of slices, (N, H, W).
+            labelled: Boolean, of the same shape: where the label should be.
+            spacing_mm: Size of a pixel along the last two axes.
 
         Returns:
             Between 0 and 1; NaN if ``labelled`` is empty.
         """
-        if not labelled.any():
-            return float("nan")
-        window = _around(labelled, spacing_mm)
-        hu, labelled = painted[window], labelled[window]
-        judged = near(labelled, spacing_mm)
-        looks = self.predict(local_features(hu, spacing_mm)[judged])
-        truth = labelled[judged]
-        both = np.count_nonzero(looks & truth)
-        return float(2 * both / (np.count_nonzero(looks) + np.count_nonzero(truth)))
+        both = either = 0
+        if painted.ndim == 2:
+            painted, labelled = painted[None], labelled[None]
+        for hu, region in zip(painted, labelled, strict=True):
+            if region.any():
+                window = _around(region, spacing_mm)
+                judged = near(region[window], spacing_mm)
+                looks = self.predict(local_features(hu[window], spacing_mm)[judged])
+                truth = region[window][judged]
+                both += int(np.count_nonzero(looks & truth))
+                either += int(np.count_nonzero(looks) + np.count_nonzero(truth))
+        return float(2 * both / either) if either else float("nan")
 
 
 def _around(region: Region, spacing_mm: Sequence[float]) -> tuple[slice, ...]:
@@ -156,7 +159,12 @@ def _of_label(painting: Painting) -> float | None:
     """None without a label, or if too few other patients have it."""
     if painting.labelled is None or painting.segmenter is None:
         return None
-    return painting.segmenter.adherence(painting.image, painting.labelled, painting.spacing_mm)
+    image, labelled, spacing_mm = painting.image, painting.labelled, painting.spacing_mm
+    if (axis := painting.axis) is not None:  # in the slices that the mask lies in
+        painted = np.moveaxis(painting.mask, axis, 0).any(axis=(1, 2))
+        image, labelled = (np.moveaxis(a, axis, 0)[painted] for a in (image, labelled))
+        spacing_mm = tuple(s for n, s in enumerate(spacing_mm) if n != axis)
+    return painting.segmenter.adherence(image, labelled, spacing_mm)
 
 
 MASK_ADHERENCE = Measure(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -60,3 +61,11 @@ def crop_to_mask(
 def ratio(painted: float, original: float) -> float:
     """``painted / original``; NaN if the original is not positive."""
     return painted / original if original > 0 else float("nan")
+
+
+def along(axes: Iterable[int], ndim: int) -> Region:
+    """The structuring element of a voxel and its face neighbours along some axes."""
+    cross = np.zeros((3,) * ndim, dtype=bool)
+    for axis in axes:
+        cross[tuple(slice(None) if n == axis else 1 for n in range(ndim))] = True
+    return cross

@@ -20,13 +20,13 @@ Measures = Mapping[str, float | None]
 
 @dataclass(frozen=True, eq=False)
 class Painting:
-    """A painted slice, and the references that it is measured against.
+    """A painted slice or volume, and the references that it is measured against.
 
     Attributes:
-        original: int16 HU (rows, columns) before painting.
+        original: int16 HU (rows, columns) before painting, of a volume (I, J, K).
         image: int16 HU after painting; all arrays have the same shape.
         mask: Boolean: the painted pixels.
-        spacing_mm: Size of a pixel along both axes.
+        spacing_mm: Size of a pixel or voxel along all axes.
         range_hu: Range of HU in which it is measured.
         codec_range_hu: Range of HU of the model's codec; None if no model painted.
         labelled: Boolean: where the painted label should be, inside and around the mask; None
@@ -36,12 +36,13 @@ class Painting:
         has_truth: Whether the replaced tissue is the ground truth.
         is_painted: False for the host's unpainted slice of a pair.
         earlier: HU (N,) inside the mask, of each earlier variant.
+        axis: Across the slices of a volume; None for a slice.
     """
 
     original: Hu
     image: Hu
     mask: Region
-    spacing_mm: tuple[float, float]
+    spacing_mm: tuple[float, ...]
     range_hu: Range
     codec_range_hu: Range | None = None
     labelled: Region | None = None
@@ -50,6 +51,12 @@ class Painting:
     has_truth: bool = False
     is_painted: bool = True
     earlier: Sequence[Hu] = ()
+    axis: int | None = None
+
+    @property
+    def in_plane(self) -> tuple[int, ...] | None:
+        """The axes in the plane of a volume's slices; None for a slice, which has no others."""
+        return None if self.axis is None else tuple(n for n in range(3) if n != self.axis)
 
     @property
     def windowed(self) -> tuple[Hu, Hu, Region, Range]:
@@ -71,6 +78,7 @@ class Measure:
         has_limits: Whether a recipe may limit it.
         needs_paint: Whether it does not apply to a host's unpainted slice.
         dtype: Arrow type of the column, which is always nullable.
+        of_volumes: Whether it applies to volumes only, and datasets of slices have no such column.
     """
 
     name: str
@@ -82,6 +90,7 @@ class Measure:
     has_limits: bool = True
     needs_paint: bool = True
     dtype: Literal["int32", "float64"] = "float64"
+    of_volumes: bool = False
 
     @property
     def label(self) -> str:

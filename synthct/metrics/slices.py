@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from synthct.metrics.crop import Hu, Range, Region, check_shapes, ratio
+from synthct.metrics.measure import Measure, Painting
 
 
 def z_jump_ratio(
@@ -36,3 +37,16 @@ def z_jump_ratio(
         hu = hu if range_hu is None else np.clip(hu, *range_hu)
         steps.append(float(np.abs(np.diff(hu, axis=0))[both].mean()))
     return ratio(steps[1], steps[0])
+
+
+def _of_volume(painting: Painting) -> float | None:
+    if painting.axis is None:
+        return None
+    original, image, mask, range_hu = painting.windowed
+    return z_jump_ratio(original, image, mask, painting.axis, range_hu)
+
+
+Z_JUMP_RATIO = Measure(
+    "z_jump_ratio", "step between neighbouring slices, painted / original", worse="far from 1",
+    of_volumes=True, of=_of_volume,
+)  # fmt: skip

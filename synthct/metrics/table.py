@@ -7,7 +7,7 @@ from it. A new measure is a file with its definition, and its name in the table.
 from __future__ import annotations
 
 from synthct.metrics.adherence import MASK_ADHERENCE
-from synthct.metrics.area import MASK_AREA, PAINTED_FRACTION
+from synthct.metrics.area import MASK_AREA, MASK_VOLUME, PAINTED_FRACTION
 from synthct.metrics.distribution import HU_WASSERSTEIN
 from synthct.metrics.error import MAE, PSNR, SSIM
 from synthct.metrics.hu import (
@@ -20,8 +20,10 @@ from synthct.metrics.hu import (
 from synthct.metrics.measure import Measure, Measures, Painting
 from synthct.metrics.outside import OUTSIDE_MAX_ABS_DIFF
 from synthct.metrics.seam import SEAM_OVERSHOOT, SEAM_RATIO
-from synthct.metrics.spectrum import SPECTRUM_DISTANCE
-from synthct.metrics.texture import TEXTURE_RATIO
+from synthct.metrics.sides import SIDE_SEAMS
+from synthct.metrics.slices import Z_JUMP_RATIO
+from synthct.metrics.spectrum import SPECTRUM_DISTANCE, SPECTRUM_DISTANCE_THROUGH
+from synthct.metrics.texture import TEXTURE_RATIO, TEXTURE_RATIO_THROUGH
 from synthct.metrics.variants import VARIANT_DIVERSITY
 
 #: Measures by name, in the order of the columns.
@@ -46,6 +48,11 @@ MEASURES: dict[str, Measure] = {
         CLIPPED_FRACTION,
         MASK_AREA,
         PAINTED_FRACTION,
+        Z_JUMP_RATIO,
+        *SIDE_SEAMS,
+        TEXTURE_RATIO_THROUGH,
+        SPECTRUM_DISTANCE_THROUGH,
+        MASK_VOLUME,
     )
 }
 

@@ -135,7 +135,8 @@ def match_grain(
     """
     from scipy import fft, ndimage
 
-    voxel = np.asarray(spacing_mm) / min(spacing_mm)
+    # Rounded, since files keep affines in float32: equal distances are to stay equal.
+    voxel = np.round(np.asarray(spacing_mm) / min(spacing_mm), 3)
     crop = _around(mask, np.ceil(MARGIN / voxel).astype(int))
     inside = mask[crop]
     scan, paint = original[crop].astype(np.float32), painted[crop].astype(np.float32)

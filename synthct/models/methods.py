@@ -138,6 +138,9 @@ class Diffusion(Method):
             scan around the mask (``models/grain.py``); ``checkpoint``: it stays as painted.
         adapt: Train the checkpoint on the hosts beforehand, which the command ``build`` does; the
             dataset is painted with what comes of it.
+        slice_noise_mm: For volumes: the length over which the noise that painting starts from stays
+            alike through the slices; 0 for noise of its own in each. By default 0 for a checkpoint
+            that is told the slices beside the one it paints, else 20 where the network allows it.
         dtype: Arithmetic of the model; bfloat16 is faster and a little coarser.
         batch_size: Patches painted together, of up to 128 pixels (fewer larger ones). Part of
             the recipe because it changes low bits.
@@ -165,6 +168,7 @@ class Diffusion(Method):
     guidance_scale: Annotated[float, Field(ge=1, le=20)] = 1.0
     grain: Literal["surroundings", "checkpoint"] = "surroundings"
     adapt: Adapt | None = None
+    slice_noise_mm: Annotated[float, Field(ge=0, le=1000)] | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
     batch_size: Annotated[int, Field(ge=1, le=1024)] = 4
     prompt: Prompt | dict[str, Prompt] | None = None
@@ -231,7 +235,7 @@ class Diffusion(Method):
         fields: dict[str, Any] = dump(self)
         if self.grain == "checkpoint":
             del fields["grain"]
-        optional = (*FOREIGN, "adapt")
+        optional = (*FOREIGN, "adapt", "slice_noise_mm")
         return {k: v for k, v in fields.items() if not (k in optional and v is None)}
 
     @model_validator(mode="before")

@@ -121,6 +121,7 @@ class Network(ABC):
         section: The section ``model`` of the training recipes that make such checkpoints; None for
             networks that are neither trained nor published here.
         words: How a dataset's card describes its paintings.
+        takes_noise: Whether it starts from the noise of a patch, where that has some.
         device: Where the loaded network is.
         passes: Forward passes per batch.
     """
@@ -131,6 +132,7 @@ class Network(ABC):
     numeric_packages: ClassVar[tuple[str, ...]] = ()
     section: ClassVar[type[PatchFields] | None] = None
     words: ClassVar[MethodWords] = DIFFUSION_WORDS
+    takes_noise: ClassVar[bool] = False
 
     device: torch.device
     passes: int = 1

@@ -233,6 +233,7 @@ class PaletteInpaintPipeline(DiffusionPipeline):
         strength: float = 1.0,
         guidance_scale: float = 1.0,
         neighbours: Tensor | None = None,
+        noise: Tensor | None = None,
     ) -> Tensor:
         """Paint a batch.
 
@@ -251,6 +252,7 @@ class PaletteInpaintPipeline(DiffusionPipeline):
                 "Classifier-free diffusion guidance", 2022); 1 for none, else two passes per step.
             neighbours: (B, 2, H, W) in -1..1: the slices before and after, NaN where nothing is
                 known. Without influence on a network that takes none.
+            noise: (B, 1, H, W), what painting starts from; by default drawn by ``generator``.
 
         Returns:
             (B, 1, H, W) in -1..1, equal to ``image`` outside the mask; NaN where the network
@@ -288,7 +290,7 @@ class PaletteInpaintPipeline(DiffusionPipeline):
         surroundings = self.unet.surroundings(image, mask_image)
         clean = self.unet.to_diffused(torch.where(paint, surroundings, image), surroundings)
         told = self.unet.neighbour_channels(neighbours, surroundings)
-        noisy = randn_tensor(image.shape, generator=generator, device=image.device)
+        noisy = _start(noise, image, generator)
         if skipped:
             if hasattr(self.scheduler, "set_begin_index"):
                 self.scheduler.set_begin_index(skipped)
@@ -315,6 +317,14 @@ class PaletteInpaintPipeline(DiffusionPipeline):
                 noisy = self.scheduler.step(out.to(noisy.dtype), t, noisy, **extra).prev_sample
         noisy = torch.where(noisy.isfinite(), noisy, torch.nan)  # clipping would hide an overflow
         return torch.where(paint, self.unet.from_diffused(noisy, surroundings), image)
+
+
+def _start(noise: Tensor | None, image: Tensor, generator: list[torch.Generator]) -> Tensor:
+    """What painting starts from: the given noise, or noise drawn for each sample."""
+    if noise is not None:
+        return noise
+    drawn: Tensor = randn_tensor(image.shape, generator=generator, device=image.device)
+    return drawn
 
 
 def clip_prediction(

@@ -127,6 +127,7 @@ class Patch:
         strength: Share of the noise schedule that painting runs through.
         neighbours: (2, S, S) in -1..1, the slices before and after on the same pixels; NaN where
             nothing is known. None if nothing is known of either.
+        noise: (S, S), what painting starts from; None to draw it by the seed.
     """
 
     image: FloatArray
@@ -139,6 +140,7 @@ class Patch:
     scale: tuple[float, float]
     strength: float = 1.0
     neighbours: FloatArray | None = None
+    noise: FloatArray | None = None
 
     @property
     def size(self) -> int:
@@ -211,7 +213,7 @@ def cut_patches(
 
     base = _base_scale(spacing, rules.spacing_range_mm)
     parts = [mask]
-    if _least_extent(mask, base) > rules.patch_sizes[-1]:
+    if max(_extent(mask, base)) + 2 * LEAST_CONTEXT_PX > rules.patch_sizes[-1]:
         labelled, count = connected_components(mask, structure=np.ones((3, 3)))
         parts = [labelled == n + 1 for n in range(count)]
     patches = []
@@ -258,10 +260,6 @@ def _extent(mask: BoolArray, scale: tuple[float, float]) -> tuple[float, float]:
         float(rows[-1] - rows[0] + 1) / scale[0],
         float(columns[-1] - columns[0] + 1) / scale[1],
     )
-
-
-def _least_extent(mask: BoolArray, scale: tuple[float, float]) -> float:
-    return max(_extent(mask, scale)) + 2 * LEAST_CONTEXT_PX
 
 
 def _scale_to_fit(

@@ -309,7 +309,7 @@ class LaunchedGroup(Group):
         place = f" at {state['place']}" if state["place"] else ""
         return (
             f"process {rank} of {self.size} (pid {state['pid']} on {state['host']}) {what}{place}; "
-            "run the same command again, with fewer processes if memory ran out; finished shards "
+            "run the same command again, with fewer processes if memory ran out; finished samples "
             "are kept"
         )
 

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 #: What processes say whose launcher is gone, or whose key-value store it held.
 GONE = (
     "the launcher or the other processes of this command cannot be reached any more; run the same "
-    "command again, finished shards are kept"
+    "command again, finished samples are kept"
 )
 
 #: After the launcher has ended, so long a process may take to end in good order.
@@ -119,7 +119,7 @@ def launch(num_processes: int, arguments: Sequence[str]) -> int:
         raise ResourceError(
             f"process {rank} of {num_processes} (pid {failure.pid}) "
             f"{how_it_ended(failure.exitcode)}; run the same command again, with fewer "
-            "--num-processes if memory ran out; finished shards are kept"
+            "--num-processes if memory ran out; finished samples are kept"
         ) from None
     except SignalException:
         return 130  # they have said so

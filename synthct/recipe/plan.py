@@ -20,10 +20,11 @@ from synthct.masks.base import SeveralSlices
 from synthct.recipe.donors import DonorChooser, OwnCase, can_lend, donor_volume_ml, no_match_message
 from synthct.recipe.recipe import SPLITS, Recipe, Split, donor_source
 from synthct.recipe.splits import share_out, split_patients
+from synthct.recipe.volumes import SHARD_VOXELS, expected_voxels
 from synthct.recipe.yaml_errors import nearest
 from synthct.seeds import derive_seed
 from synthct.sources import CaseEntry, Index
-from synthct.volume.views import VIEW_AXIS
+from synthct.volume.views import VIEW_AXIS, Plane
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +42,7 @@ class SampleSpec:
         donors: Cases that lend the shape: the first, or the next if it cannot be placed; empty for
             kinds without a donor.
         slices: Estimated number of slices, each a sample; exact only when the mask is drawn.
+        voxels: Estimated voxels of a volume; 0 for slices.
     """
 
     split: Split
@@ -51,6 +53,7 @@ class SampleSpec:
     variant: int | None
     donors: tuple[CaseEntry, ...] = ()
     slices: int = 1
+    voxels: float = 0.0
 
     @property
     def lesion_id(self) -> str:
@@ -272,6 +275,10 @@ def _missing_labels_error(
         near = nearest(unknown[0], known)
         hint = f"; did you mean '{near}'?" if near else ""
         message = f"no {who} knows '{unknown[0]}'{hint} (known: {_some(known)})"
+        sections = [recipe.sources[name] for name in {entry.source for entry in entries}]
+        patterns = [getattr(one, "structures", {}).get(unknown[0]) for one in sections]
+        if pattern := next(filter(None, patterns), None):
+            message += f"; its pattern {pattern} matches no file"
         return recipe.error_at_label(number, unknown[0], message)
     names = ", ".join(f"'{label}'" for label in labels)
     what = names if len(labels) == 1 else f"all of {names}"
@@ -279,6 +286,10 @@ def _missing_labels_error(
         f"there is: {_some(present)}" if present else f"all are empty; known: {_some(known)}"
     )
     message = f"no {who} has {what} ({labels_present}); choose another label or source"
+    values = {v for entry in entries if (v := entry.label_values.get(lacking[0])) is not None}
+    if values:
+        looked = f"in no label map of the {who}s is there a voxel of value {min(values)}"
+        message = f"no {who} has {what}: {looked} ({labels_present}); correct value or label"
     return recipe.error_at_label(number, lacking[0], message)
 
 
@@ -317,39 +328,54 @@ def _specs_of_host(
         for draw in range(draws):
             chooser = choosers.get(section.name)
             donors = chooser.choose(host, draw) if chooser else ()
-            slices = _expected_slices(recipe, section, host, donors)
+            slices, voxels = 1, 0.0
+            if recipe.view == "volume":
+                volume_ml = _expected_ml(section, host, donors)
+                slices = 1 if recipe.series is None else len(recipe.series.factors)
+                voxels = slices * expected_voxels(recipe, section, host, volume_ml)
+            else:
+                slices = _expected_slices(recipe.view, section, host, donors)
             for variant in (*range(recipe.variants), *((None,) if section.pair else ())):
-                yield SampleSpec(split, host, section, draw, 0, variant, donors, slices)
+                yield SampleSpec(split, host, section, draw, 0, variant, donors, slices, voxels)
+
+
+def _expected_ml(section: MaskKind, host: CaseEntry, donors: Sequence[CaseEntry]) -> float:
+    """Volume of the structures that give a mask its shape."""
+    if donors:
+        return donor_volume_ml(donors[0], section)
+    labels = [name for name in section.shape_labels() if name in host.labels]
+    return sum(host.labels[name].volume_ml for name in labels)
 
 
 def _expected_slices(
-    recipe: Recipe, section: MaskKind, host: CaseEntry, donors: Sequence[CaseEntry]
+    view: Plane, section: MaskKind, host: CaseEntry, donors: Sequence[CaseEntry]
 ) -> int:
     """Estimated number of slices of a mask, from the volume of its shape labels."""
     if section.slices == "random" or section.slices == "largest":
         return 1
-    labels = [name for name in section.shape_labels() if name in host.labels]
-    volume_ml = sum(host.labels[name].volume_ml for name in labels)
-    if donors:
-        volume_ml = donor_volume_ml(donors[0], section)
-    step_mm = float(host.spacing_mm[VIEW_AXIS[recipe.view]])
+    volume_ml = _expected_ml(section, host, donors)
+    step_mm = float(host.spacing_mm[VIEW_AXIS[view]])
     if isinstance(section.slices, SeveralSlices) and section.slices.every_mm is not None:
         step_mm = max(step_mm, section.slices.every_mm)
     return max(1, round(section.likely_extent_mm(volume_ml) / step_mm))
 
 
 def _shards(specs: Sequence[SampleSpec], size: int) -> Iterator[Shard]:
-    """Shards of at most ``size`` samples of one split; a larger unit has a shard of its own."""
+    """Shards of at most ``size`` samples of one split; a larger unit has a shard of its own.
+
+    Volumes count by their voxels too, so that a shard fits into memory.
+    """
     for split in SPLITS:
         runs: list[list[SampleSpec]] = []
-        room = 0
+        room, voxels_left = 0, 0.0
         for unit in _units(spec for spec in specs if spec.split == split):
-            samples = sum(spec.slices for spec in unit)
-            if not runs or samples > room:
+            samples, voxels = sum(spec.slices for spec in unit), sum(spec.voxels for spec in unit)
+            if not runs or samples > room or voxels > voxels_left:
                 runs.append([])
-                room = size
+                room, voxels_left = size, SHARD_VOXELS
             runs[-1] += unit
             room -= samples
+            voxels_left -= voxels
         for index, run in enumerate(runs):
             yield Shard(split, index, tuple(run))
 

@@ -1,4 +1,4 @@
-"""The ``quality`` section of a recipe: limits on the measures of a sample.
+"""The ``quality`` section of a recipe: limits on the measures of a sample, and grades by them.
 
 ``metrics.table.MEASURES`` lists the measures and whether a recipe may limit them.
 """
@@ -6,14 +6,33 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, NamedTuple, Self
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    create_model,
+    model_serializer,
+    model_validator,
+)
 
 from synthct.metrics.measure import Measures
 from synthct.metrics.table import MEASURES
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
+
+#: How good a sample is: within all limits, near one of them, or beyond one.
+Grade = Literal["good", "doubtful", "poor"]
+GRADES: tuple[Grade, ...] = ("good", "doubtful", "poor")
+
+#: Share of the way from the ideal value to a limit beyond which a sample is doubtful.
+_DOUBTFUL = 2 / 3
+
+#: The best value of measures that have one, by which of their values are bad.
+_IDEAL = {"higher": 0.0, "far from 0": 0.0, "far from 1": 1.0}
 
 
 class Limits(BaseModel):
@@ -70,6 +89,12 @@ class Quality(_Limited):
     mask of three pixels) breaks its limit.
     """
 
+    @model_serializer(mode="wrap")
+    def _dump(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Limits of volumes count for a dataset's identity only where they are stated.
+        fields: dict[str, Any] = dump(self)
+        return {k: v for k, v in fields.items() if v is not None or not MEASURES[k].of_volumes}
+
     @property
     def limits(self) -> dict[str, Limits]:
         """The limits that are set, by measure, in the order of the table."""
@@ -93,3 +118,70 @@ class Quality(_Limited):
             if limits.max is not None and value > limits.max:
                 return BrokenLimit(name, value, f"{name} above {limits.max:g}")
         return None
+
+
+@dataclass(frozen=True)
+class Standard:
+    """What the samples of a section of masks are judged by.
+
+    Attributes:
+        limits: The recipe's limits, or those learned from real tissue where it sets none.
+        is_default: Whether they were learned.
+        rejects: Whether samples that break one are rejected, or only graded.
+    """
+
+    limits: Quality
+    is_default: bool = False
+    rejects: bool = True
+
+    def first_broken(self, measures: Measures) -> BrokenLimit | None:
+        """The limit for which a sample is rejected, or None; see ``Quality.first_broken``.
+
+        A measure that cannot be computed breaks no limit that nobody asked for.
+        """
+        if not self.rejects:
+            return None
+        return self.limits.first_broken(self._counting(measures))
+
+    def strain(self, measures: Measures) -> float | None:
+        """How far a sample is on the way from the ideal to the nearest limit.
+
+        Returns:
+            0 at the ideal, 1 at a limit, above 1 beyond it; None if no limit applies.
+        """
+        counting = self._counting(measures)
+        strains = [
+            _strain(name, value, limits)
+            for name, limits in self.limits.limits.items()
+            if (value := counting.get(name)) is not None
+        ]
+        return max(strains, default=None)
+
+    def grade(self, measures: Measures) -> Grade | None:
+        """The grade of a sample; None if no limit applies."""
+        strain = self.strain(measures)
+        if strain is None:
+            return None
+        if strain > 1:
+            return "poor"
+        return "doubtful" if strain > _DOUBTFUL else "good"
+
+    def _counting(self, measures: Measures) -> Measures:
+        if not self.is_default:
+            return measures
+        return {k: None if v is None or math.isnan(v) else v for k, v in measures.items()}
+
+
+def _strain(name: str, value: float, limits: Limits) -> float:
+    """How far a value is on the way to its limit; infinite beyond one without an ideal value."""
+    if math.isnan(value):
+        return math.inf
+    low, high = limits.min, limits.max
+    is_broken = (low is not None and value < low) or (high is not None and value > high)
+    measure = MEASURES[name]
+    ideal = _IDEAL.get(measure.worse or "")
+    nearest = None if ideal is None else high if value >= ideal else low
+    room = 0.0 if nearest is None else measure.badness(nearest)
+    if room > 0 and is_broken == (measure.badness(value) > room):
+        return measure.badness(value) / room
+    return math.inf if is_broken else 0.0

@@ -12,13 +12,26 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from synthct.errors import RecipeError
 from synthct.masks import MaskKind
-from synthct.models.methods import Diffusion, Inpaint
-from synthct.recipe.quality import Quality
+from synthct.masks.base import Rising
+from synthct.models.methods import Diffusion, Inpaint, Listed
+from synthct.recipe.kinds import is_training_recipe
+from synthct.recipe.quality import Quality, Standard
 from synthct.recipe.relabel import Relabel
+from synthct.recipe.roots import replace_roots, root_variable
+from synthct.recipe.volumes import OF_VOLUMES, Count, Series, volume_problems
 from synthct.recipe.yaml_errors import Problem, did_you_mean, nearest, path_text
 from synthct.recipe.yaml_model import (
     Document,
@@ -28,7 +41,7 @@ from synthct.recipe.yaml_model import (
     validate,
 )
 from synthct.sources import Source
-from synthct.volume.views import View
+from synthct.volume.views import Plane, View
 
 #: Keys whose values may contain environment variables.
 PATH_KEYS = ("sources.*.root", "inpaint.checkpoint")
@@ -90,14 +103,21 @@ class Recipe(_Section):
         sources: Where scans come from; those of ``hosts`` are painted into.
         on_bad_case: At a case with damaged or inconsistent files, ``stop`` the run or ``skip`` the
             case; plan, card and lock list skipped cases.
-        view: The plane of the slices.
+        view: The plane of the slices; ``volume`` paints each mask whole, as one sample in 3D.
+        extent: What a volume shows: a box around the mask (``crop``, the default) or the host's
+            whole ``scan``.
+        margin_mm: Of the box, around the mask; 20 by default.
+        masks_per_sample: Least and greatest number of masks of a section that are drawn for one
+            volume, each beside the ones before.
+        series: The same lesion in several sizes, each a volume of its own.
         masks_per_case: Number of masks in each host, divided among ``masks`` by weight.
         masks: The sections of masks, each of one kind.
         inpaint: How masks are painted.
         variants: Number of different paintings of each mask.
         relabel: Labels from the user's program (``--relabel``), for masks with
             ``label_map: relabel``.
-        quality: Limits on the measures of a sample; samples that break one are rejected.
+        quality: Limits on the measures of a sample; samples that break one are rejected. By
+            default those that real tissue of the hosts keeps; ``none`` for no limits.
         splits: Share of the patients in each split; host and donor of a sample are in the same.
         keep_original: Whether rows also hold the original slice.
         release: ``full`` writes whole slices; ``patch`` only generated voxels and nothing of the
@@ -113,12 +133,16 @@ class Recipe(_Section):
     sources: dict[Annotated[str, Field(pattern=r"^[a-z0-9]+([_-][a-z0-9]+)*$")], Source]
     on_bad_case: Literal["stop", "skip"] = "stop"
     view: View = "axial"
+    extent: Literal["crop", "scan"] | None = None
+    margin_mm: Annotated[float, Field(ge=0, le=500, allow_inf_nan=False)] | None = None
+    masks_per_sample: Annotated[Listed[tuple[Count, Count]], Rising] | None = None
+    series: Series | None = None
     masks_per_case: Annotated[int, Field(ge=1, le=100_000)] = 1
     masks: Annotated[tuple[MaskKind, ...], Field(min_length=1, max_length=100)]
     inpaint: Inpaint = Diffusion()
     variants: Annotated[int, Field(ge=1, le=10_000)] = 1
     relabel: Relabel | None = None
-    quality: Quality = Quality()
+    quality: Quality | Literal["none"] = Quality()
     splits: Splits = Splits(train=0.8, validation=0.1, test=0.1)
     keep_original: bool = False
     release: Literal["full", "patch"] = "full"
@@ -134,10 +158,17 @@ class Recipe(_Section):
             *_method_problems(self),
             *_relabel_problems(self),
             *_release_problems(self),
+            *volume_problems(self),
         ]
         if problems:
             raise fail_at(problems)
         return self
+
+    @model_serializer(mode="wrap")
+    def _dump(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # What only volumes have counts for a dataset's identity only where it is stated.
+        fields: dict[str, Any] = dump(self)
+        return {k: v for k, v in fields.items() if not (k in OF_VOLUMES and v is None)}
 
     def __eq__(self, other: object) -> bool:
         # Recipes are equal if their fields are, wherever these are written.
@@ -162,6 +193,39 @@ class Recipe(_Section):
         labels = [label for section in self.masks for label in section.all_labels()]
         return tuple(dict.fromkeys([*labels, *(self.relabel.labels if self.relabel else ())]))
 
+    @property
+    def plane(self) -> Plane:
+        """The plane in which real tissue is looked at; for volumes the axial one."""
+        return "axial" if self.view == "volume" else self.view
+
+    @property
+    def own_limits(self) -> Quality | None:
+        """The limits that the recipe sets; None if it leaves them to the default ones."""
+        if self.quality == "none":
+            return Quality()
+        return self.quality if self.quality.limits else None
+
+    def standards(self, learned: Mapping[str, Mapping[str, Any]]) -> dict[str, Standard]:
+        """What samples are judged by, by the name of their section of masks.
+
+        Default limits reject only what a network painted, and no pairs: arms that are compared
+        keep equal masks.
+
+        Args:
+            learned: Default limits by section and measure, as in the lock; may be empty.
+        """
+        own = self.own_limits
+        if own is not None:
+            return {section.name: Standard(own) for section in self.masks}
+        return {
+            section.name: Standard(
+                Quality.model_validate(learned.get(section.name, {})),
+                is_default=True,
+                rejects=self.inpaint.network is not None and not section.pair,
+            )
+            for section in self.masks
+        }
+
     def donor_lesions(self) -> dict[str, tuple[tuple[str, str], ...]]:
         """For each donor source, the (lesion label, organ) pairs that masks take from it."""
         pairs: dict[str, dict[tuple[str, str], None]] = {}
@@ -183,7 +247,7 @@ class Recipe(_Section):
             if section.get("repo") is not None:
                 del section["root"]
             elif "root" in section:
-                section.update(root=_variable(name))
+                section.update(root=root_variable(name))
                 del section["repo"], section["revision"]
         if (network := self.inpaint.network) is not None and network.is_folder:
             data["inpaint"]["checkpoint"] = f"./{PurePath(network.checkpoint).name}"
@@ -200,7 +264,7 @@ class Recipe(_Section):
         for name, section in data["sources"].items():
             if section.pop("repo", None) is not None:
                 del section["revision"]
-                section["root"] = _variable(name)
+                section["root"] = root_variable(name)
         text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -227,7 +291,9 @@ def load_recipe(
         ('phantoms', ['organ'])
     """
     document = read_yaml(Path(path))
-    _replace_roots(document, sources or {})
+    if is_training_recipe(document):
+        raise RecipeError(f"{path} is a training recipe; run: synthct train {path}")
+    replace_roots(document, sources or {})
     if checkpoint is not None and isinstance(document.value.get("inpaint"), dict):
         document.value["inpaint"]["checkpoint"] = str(checkpoint)
     expand_variables(document, PATH_KEYS)
@@ -249,29 +315,6 @@ def recipe_json_schema() -> dict[str, Any]:
     """The JSON Schema of recipes, for editors."""
     schema = Recipe.model_json_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
-
-
-def _replace_roots(document: Document, roots: Mapping[str, Path]) -> None:
-    """Put the roots of the command line into the document."""
-    written = document.value.get("sources")
-    sections = written if isinstance(written, dict) else {}
-    for name, root in roots.items():
-        if name not in sections:
-            hint = did_you_mean(name, list(sections))
-            raise RecipeError(f"--source {name}={root}: the recipe has no source '{name}'{hint}")
-        section = sections[name]
-        if not isinstance(section, dict) or section.keys().isdisjoint({"root", "repo"}):
-            message = f"--source {name}={root}: sources.{name} has no root that could be replaced"
-            raise document.error(("sources", name), message, at_key=True)
-        if "root" not in section:
-            section.pop("repo")
-            section.pop("revision", None)
-        section["root"] = str(root)
-
-
-def _variable(source: str) -> str:
-    """The variable for a source's root in a resolved recipe."""
-    return f"${{{source.upper().replace('-', '_')}_ROOT}}"
 
 
 def _source_problems(recipe: Recipe) -> Iterator[Problem]:

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from synthct.sources.base import CaseEntry, CaseFiles, LabelStats, SourceSection
 from synthct.sources.dataset_json import DatasetJson
+from synthct.sources.dicom import Dicom
 from synthct.sources.folder import FolderSection
 from synthct.sources.index import Index, Skipped, download, index_sources, label_table
 from synthct.sources.kits import Kits
@@ -19,13 +20,15 @@ from synthct.sources.totalsegmentator import TotalSegmentator
 
 #: A source's section of a recipe; ``layout`` says which one it is.
 Source = Annotated[
-    Kits | TotalSegmentator | Nifti | DatasetJson | PhantomSource, Field(discriminator="layout")
+    Kits | TotalSegmentator | Nifti | DatasetJson | Dicom | PhantomSource,
+    Field(discriminator="layout"),
 ]
 
 __all__ = [
     "CaseEntry",
     "CaseFiles",
     "DatasetJson",
+    "Dicom",
     "FolderSection",
     "Index",
     "Kits",

@@ -16,6 +16,7 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from synthct.errors import SourceError
+from synthct.sources.stored import Stored, name_of
 from synthct.volume import (
     GRID_TOLERANCE,
     Affine,
@@ -39,7 +40,7 @@ LesionLabel = tuple[str, str]
 
 @dataclass(frozen=True)
 class CaseFiles:
-    """The files of one case, found by name; nothing of them is read yet.
+    """The files of one case; no voxel of them is read yet.
 
     Attributes:
         case_id: Name of the case within its source.
@@ -53,8 +54,8 @@ class CaseFiles:
     """
 
     case_id: str
-    image: Path | None
-    label_files: Mapping[str, Path]
+    image: Stored | None
+    label_files: Mapping[str, Stored]
     label_values: Mapping[str, int] = field(default_factory=dict)
     unions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     split: str | None = None
@@ -131,8 +132,8 @@ class CaseEntry:
     layout: str
     case_id: str
     patient_id: str
-    image: Path | None
-    label_files: Mapping[str, Path]
+    image: Stored | None
+    label_files: Mapping[str, Stored]
     label_values: Mapping[str, int]
     shape: Index3
     affine: Affine
@@ -144,7 +145,7 @@ class CaseEntry:
     label_sha256: str
     split: str | None
     licence: str | None
-    file_sha256: Mapping[Path, str] = field(default_factory=dict)
+    file_sha256: Mapping[Stored, str] = field(default_factory=dict)
     reading: CtReading = field(default_factory=CtReading)
     label_reading: LabelReading = field(default_factory=LabelReading)
     fingerprint: str | None = None
@@ -204,6 +205,16 @@ class SourceSection(BaseModel):
         """
         raise NotImplementedError
 
+    def shown(self, case: CaseFiles, text: str) -> str:
+        """What is wrong with a case, as it may be published: without names that tell the patient.
+
+        Args:
+            case: The case.
+            text: What is wrong with it.
+        """
+        del case
+        return text
+
     def prepare(self, cases: Sequence[CaseFiles], *, progress: bool = False) -> None:
         """Make sure that the files of ``cases`` exist, in a layout that makes its own data.
 
@@ -234,7 +245,7 @@ class SourceSection(BaseModel):
         """What the recipe allows in images beside plain CT."""
         return CtReading()
 
-    def label_reading(self, image: Path | None) -> LabelReading:
+    def label_reading(self, image: Stored | None) -> LabelReading:
         """What the recipe says of where the label files of a case lie.
 
         Args:
@@ -311,18 +322,18 @@ def expand(
 
 def check_grid(
     case_id: str,
-    path: Path | None,
+    file: Stored | None,
     shape: Index3,
     affine: Affine,
     case_shape: Index3,
     case_affine: Affine,
 ) -> None:
-    """Make sure that the file ``path`` lies on the grid of its case; nothing is resampled here.
+    """Make sure that ``file`` lies on the grid of its case; nothing is resampled here.
 
     Raises:
         SourceError: If the shapes differ, or the voxels by more than ``GRID_TOLERANCE``.
     """
-    name = "/".join(path.parts[-2:]) if path is not None else "the file"
+    name = name_of(file) if file is not None else "the file"
     # A label map in the stored order of its scan may be permuted once its affine is lost.
     option = (
         ". If only its affine is wrong and its voxels are those of the image, say so with "
@@ -345,7 +356,7 @@ def check_grid(
 
 def start_in_case(
     case_id: str,
-    path: Path,
+    file: Stored,
     shape: Index3,
     affine: Affine,
     case_shape: Index3,
@@ -358,7 +369,7 @@ def start_in_case(
     """
     start = start_within(shape, affine, case_shape, case_affine)
     if start is None:
-        check_grid(case_id, path, shape, affine, case_shape, case_affine)
+        check_grid(case_id, file, shape, affine, case_shape, case_affine)
         raise AssertionError("the same grid is a part of itself")
     return start
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from synthct.errors import SourceError
 from synthct.sources.base import CaseFiles, FolderContents
+from synthct.sources.stored import place_of
 
 _SAMPLES, _METADATA, _LOCK = "samples.csv", "metadata.parquet", "synthct.lock"
 #: Patterns of what an export says of itself; ``*`` also stands for ``/``.
@@ -53,7 +54,8 @@ def export_terms(root: Path) -> dict[str, str | None]:
 
 
 def _with_patient(case: CaseFiles, known: dict[Path, Mapping[str, Row] | None]) -> CaseFiles:
-    files = [path for path in (case.image, *case.label_files.values()) if path is not None]
+    stored = (case.image, *case.label_files.values())
+    files = [place_of(one) for one in stored if one is not None]
     if not files:
         return case
     folder = files[0].parent

@@ -21,26 +21,20 @@ from typing import Any
 import numpy as np
 
 from synthct.errors import SourceError
+from synthct.sources.stored import Stored, paths_of, read_image, read_label_map, sha256_of
 from synthct.storage.cache import read_kept, write_kept
 from synthct.storage.keys import cache_key
-from synthct.volume import (
-    Affine,
-    Box,
-    CtReading,
-    Index3,
-    LabelReading,
-    read_ct_counting,
-    read_labels,
-)
+from synthct.volume import Affine, Box, CtReading, Index3, LabelReading
 from synthct.volume.counting import count_values, fingerprint
+from synthct.volume.dicom.files import Drawn
 
 
 @dataclass(frozen=True, eq=False)
 class FileFacts:
-    """What the index keeps of one file.
+    """What the index keeps of one file, or of one DICOM series.
 
     Attributes:
-        sha256: Of the bytes of the file.
+        sha256: Of the bytes of the file; of several files, of their digests.
         shape: Shape (I, J, K) of the canonical grid.
         affine: (4, 4) of the canonical grid.
         array_sha256: Of an image's canonical clipped int16 HU and their shape; None for labels.
@@ -107,29 +101,32 @@ class FactsStore:
         if self._changed:
             self._save()
 
-    def image(self, path: Path, reading: CtReading) -> FileFacts:
+    def image(self, stored: Stored, reading: CtReading) -> FileFacts:
         """The facts of a CT; reads it if it is new or changed.
 
         Raises:
             SourceError: If the file is missing, damaged or not a CT.
         """
         kind = f"image {json.dumps(asdict(reading))}"
-        return self._facts(path, kind, partial(_read_image, path, reading))
+        return self._facts(stored, kind, partial(_read_image, stored, reading))
 
-    def labels(self, path: Path, reading: LabelReading) -> FileFacts:
+    def labels(self, stored: Stored, reading: LabelReading) -> FileFacts:
         """The facts of a label map or of a structure's file; reads it if it is new or changed.
 
         Raises:
             SourceError: If the file is missing, damaged or not a label map.
         """
         kind = f"labels {reading.orientation}"
+        if isinstance(stored, Drawn):  # on the grid of its series
+            numbers = [numbers for _, numbers in stored.parts]
+            kind = f"drawn {numbers} on {[self._state(path)[1] for path in stored.series.files]}"
         if reading.image is not None:  # whose grid the labels may take
             try:
                 state = reading.image.stat()
             except OSError as err:
                 raise SourceError(f"{reading.image}: cannot be read ({err.strerror})") from err
             kind += f" on {reading.image.name} {_stamp(state)}"
-        return self._facts(path, kind, partial(_read_labels, path, reading))
+        return self._facts(stored, kind, partial(_read_labels, stored, reading))
 
     def derived(self, name: str, key: str, compute: Callable[[], Any]) -> Any:
         """What is computed from the files of a case, as JSON; computed if its key has changed.
@@ -147,7 +144,28 @@ class FactsStore:
         self._changed = True
         return value
 
-    def _facts(self, path: Path, kind: str, read: Callable[[], FileFacts]) -> FileFacts:
+    def _facts(self, stored: Stored, kind: str, read: Callable[[], FileFacts]) -> FileFacts:
+        states = [self._state(path) for path in paths_of(stored)]
+        name = states[0][0]
+        stamp: list[Any] = [kind, *states[0][1]]
+        if isinstance(stored, Drawn):  # a file holds many
+            name += f" {cache_key(__name__, kind=kind, files=[file for file, _ in states])}"
+        if not isinstance(stored, Path):
+            stamp = [kind, states]
+        known = self._files.get(name)
+        if known is not None and known["stamp"] == json.loads(json.dumps(stamp)):
+            return _from_json(known)
+        facts = read()
+        self._files[name] = {"stamp": stamp, **_to_json(facts)}
+        self._changed = True
+        return facts
+
+    def _state(self, path: Path) -> tuple[str, list[int]]:
+        """The name of a file beneath the root, and what changes with its content.
+
+        Raises:
+            SourceError: If it is missing, no regular file, or leads out of the root.
+        """
         try:
             resolved = path.resolve(strict=True)
             state = resolved.stat()
@@ -159,14 +177,7 @@ class FactsStore:
         if not stat.S_ISREG(state.st_mode):
             raise SourceError(f"{path}: not a regular file")
         name = (resolved.relative_to(self._root) if inside else resolved).as_posix()
-        stamp = [kind, *_stamp(state)]
-        known = self._files.get(name)
-        if known is not None and known["stamp"] == stamp:
-            return _from_json(known)
-        facts = read()
-        self._files[name] = {"stamp": stamp, **_to_json(facts)}
-        self._changed = True
-        return facts
+        return name, _stamp(state)
 
     def _save(self) -> None:
         """Write the file.
@@ -183,9 +194,9 @@ def _stamp(state: os.stat_result) -> list[int]:
     return [state.st_size, state.st_mtime_ns, state.st_ctime_ns]
 
 
-def _read_image(path: Path, reading: CtReading) -> FileFacts:
-    sha256, remarks = _file_sha256(path), list[str]()
-    volume, filled = read_ct_counting(path, sha256=sha256, reading=reading, remarks=remarks)
+def _read_image(stored: Stored, reading: CtReading) -> FileFacts:
+    sha256, remarks = sha256_of(stored), list[str]()
+    volume, filled = read_image(stored, sha256=sha256, reading=reading, remarks=remarks)
     digest = hashlib.sha256(f"synthct/array/v1 {volume.shape}\0".encode())
     digest.update(np.ascontiguousarray(volume.array, dtype="<i2").data)
     return FileFacts(
@@ -194,9 +205,9 @@ def _read_image(path: Path, reading: CtReading) -> FileFacts:
     )  # fmt: skip
 
 
-def _read_labels(path: Path, reading: LabelReading) -> FileFacts:
-    sha256, remarks = _file_sha256(path), list[str]()
-    volume = read_labels(path, sha256=sha256, reading=reading, remarks=remarks)
+def _read_labels(stored: Stored, reading: LabelReading) -> FileFacts:
+    sha256, remarks = sha256_of(stored), list[str]()
+    volume = read_label_map(stored, sha256=sha256, reading=reading, remarks=remarks)
     values = count_values(volume.array)
     digest = hashlib.sha256(f"synthct/labels/v1 {volume.shape}\0".encode())
     digest.update(np.ascontiguousarray(volume.array, dtype="<u2").data)
@@ -204,14 +215,6 @@ def _read_labels(path: Path, reading: LabelReading) -> FileFacts:
         sha256, volume.shape, volume.affine, None, 0, values,
         digest.hexdigest() if values else None, tuple(remarks),
     )  # fmt: skip
-
-
-def _file_sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as err:
-        raise SourceError(f"{path}: cannot be read ({err.strerror})") from err
 
 
 def _to_json(facts: FileFacts) -> dict[str, Any]:

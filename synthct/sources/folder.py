@@ -19,6 +19,7 @@ from pydantic import (
 from synthct.errors import SourceError
 from synthct.sources.base import FolderContents, Name, SourceSection, nearest_case
 from synthct.sources.exported import export_terms, with_export_tables
+from synthct.sources.stored import Stored
 from synthct.storage.hub import HUB_ID, dataset_files
 from synthct.volume import CtReading, LabelReading
 
@@ -141,9 +142,10 @@ class FolderSection(SourceSection):
         """``frame``, ``nan`` and ``orientation``."""
         return CtReading(self.frame, self.nan == "fill", self.orientation)
 
-    def label_reading(self, image: Path | None) -> LabelReading:
+    def label_reading(self, image: Stored | None) -> LabelReading:
         """``orientation`` and ``label_grid``."""
-        return LabelReading(self.orientation, image if self.label_grid == "image" else None)
+        grid = image if self.label_grid == "image" and isinstance(image, Path) else None
+        return LabelReading(self.orientation, grid)
 
     def follows_links(self) -> bool:
         """``links``."""

@@ -31,6 +31,7 @@ from synthct.sources.base import (
 from synthct.sources.facts import FactsStore, FileFacts
 from synthct.sources.lesions import with_lesions
 from synthct.sources.people import People, label_fingerprint
+from synthct.sources.stored import Stored, name_of
 from synthct.volume import Affine, Box
 from synthct.volume.views import IGNORE
 
@@ -153,7 +154,7 @@ def index_sources(
     notes = [f"source '{name}': {note}" for name, one in contents.items() for note in one.notes]
     people = People()
     total = sum(len(one.cases) for one in contents.values())
-    with tqdm(total=total, desc="index", unit="case", disable=not progress) as bar:
+    with tqdm(total=total, desc="index", unit="case", leave=False, disable=not progress) as bar:
         for name, section in sources.items():
             rows: list[CaseEntry] = []
             remarks: Counter[str] = Counter()
@@ -172,7 +173,9 @@ def index_sources(
                     except SourceError as err:
                         if on_bad_case == "stop":
                             raise
-                        skipped.append(Skipped(name, case.case_id, _reason(err, store.root)))
+                        skipped.append(
+                            Skipped(name, case.case_id, _reason(section, case, err, store.root))
+                        )
                         continue
                     rows.append(entry)
                     remarks.update(case_remarks)
@@ -286,7 +289,7 @@ def _entry(
         unnamed = set(one.values) - set(case.label_values.values())
         if unnamed and section.closed_labels():
             raise SourceError(
-                f"case {case.case_id}: {path.name} holds the value {min(unnamed)}, which "
+                f"case {case.case_id}: {name_of(path)} holds the value {min(unnamed)}, which "
                 f"{section.layout} does not have; repair it, or use layout 'nifti' with label_names"
             )
         if case.label_values and unnamed - {IGNORE}:
@@ -338,7 +341,7 @@ def _stats(
     case: CaseFiles,
     structures: Sequence[str],
     wanted: Sequence[str],
-    facts: Mapping[Path, FileFacts],
+    facts: Mapping[Stored, FileFacts],
     affine: Affine,
 ) -> dict[str, LabelStats]:
     """How much there is of each structure, then of each union among ``wanted``; no empty ones."""
@@ -363,7 +366,7 @@ def _stats(
 
 
 def _label_sha256(
-    case: CaseFiles, structures: Sequence[str], facts: Mapping[Path, FileFacts]
+    case: CaseFiles, structures: Sequence[str], facts: Mapping[Stored, FileFacts]
 ) -> str:
     """The sha256 of the label map, or of the list of structures with their files' sha256."""
     if case.label_values:
@@ -372,9 +375,10 @@ def _label_sha256(
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _reason(err: SourceError, root: Path) -> str:
+def _reason(section: SourceSection, case: CaseFiles, err: SourceError, root: Path) -> str:
     """What is wrong with a case, in one printable line and without the place of its folder."""
-    return printable(" ".join(str(err).replace(f"{root}/", "").split()))
+    text = section.shown(case, str(err)).replace(f"{root}/", "")
+    return printable(" ".join(text.split()))
 
 
 @contextmanager

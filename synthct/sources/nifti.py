@@ -1,4 +1,4 @@
-"""Any folder of NIfTI files, found by patterns for the image and for its label files."""
+"""Any folder of NIfTI, NRRD or MetaImage files, found by patterns for image and label files."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from synthct.errors import SourceError
 from synthct.sources.base import CaseFiles, FolderContents, Name, expand
 from synthct.sources.exported import EXPORT_FILES
 from synthct.sources.folder import FolderSection
+from synthct.sources.stored import SUFFIXES
 from synthct.volume.views import IGNORE
 
 _CASE = "{case}"
@@ -29,8 +30,8 @@ def _check_pattern(pattern: str) -> str:
         raise ValueError(f"pattern '{pattern}' has no {_CASE}, the place of the case's name")
     if any("{" in part.replace(_CASE, "") for part in parts):
         raise ValueError(f"pattern '{pattern}' may hold {_CASE} and *, no other {{...}}")
-    if not pattern.endswith((".nii", ".nii.gz")):
-        raise ValueError(f"pattern '{pattern}' must end with .nii or .nii.gz")
+    if not pattern.endswith(SUFFIXES):
+        raise ValueError(f"pattern '{pattern}' must end with {', '.join(SUFFIXES)}")
     return pattern
 
 
@@ -39,7 +40,7 @@ LabelValue = Annotated[int, Field(ge=1, le=65535)]
 
 
 class Nifti(FolderSection):
-    """A folder of NIfTI files of any arrangement, such as nnU-Net's.
+    """A folder of NIfTI, NRRD or MetaImage files of any arrangement, such as nnU-Net's.
 
     A pattern is a path beneath ``root`` in which ``{case}`` stands for the case's name (any
     characters but ``/``) and ``*`` for anything but ``/``: ``imagesTr/{case}_0000.nii.gz``.
@@ -112,6 +113,11 @@ class Nifti(FolderSection):
         del cache_dir
         root = self.require_root()
         images = self._match(root, self.image) if self.image else {}
+        if self.image and not images:
+            raise SourceError(
+                f"image: the pattern {self.image} matches no file in {root}; correct it, or leave "
+                "image out of a source of donors that have only label maps"
+            )
         maps = self._match(root, self.labels) if self.labels else {}
         files = {name: self._match(root, pattern) for name, pattern in self.structures.items()}
         labelled = {*maps, *(case_id for matches in files.values() for case_id in matches)}

@@ -95,7 +95,7 @@ class PhantomSource(Scanner, SourceSection):
 
     def prepare(self, cases: Sequence[CaseFiles], *, progress: bool = False) -> None:
         """Write the patients that are missing or damaged in the cache."""
-        folders = [case.image.parent for case in cases if case.image is not None]
+        folders = [case.image.parent for case in cases if isinstance(case.image, Path)]
         with ThreadPoolExecutor(_threads(len(folders))) as pool:  # hashes leave the others free
             intact = list(pool.map(is_intact, folders))
         missing = [folder for folder, whole in zip(folders, intact, strict=True) if not whole]
@@ -196,7 +196,9 @@ def _in_threads(jobs: list[Callable[[], None]], progress: bool) -> None:
     with ThreadPoolExecutor(_threads(len(jobs))) as pool:
         futures = [pool.submit(job) for job in jobs]
         try:
-            for future in tqdm(futures, desc="phantoms", unit="patient", disable=not progress):
+            for future in tqdm(
+                futures, desc="phantoms", unit="patient", leave=False, disable=not progress
+            ):
                 future.result()
         finally:
             pool.shutdown(cancel_futures=True)

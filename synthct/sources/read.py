@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from synthct.sources.base import CaseEntry, check_grid, start_in_case
-from synthct.volume import Array, Box, Index3, Volume, read_ct, read_labels
+from synthct.sources.stored import Stored, read_image, read_label_map
+from synthct.volume import Array, Box, Index3, Volume
 from synthct.volume.case import Case
 
 
@@ -36,19 +36,20 @@ def read_case(entry: CaseEntry, label_names: Mapping[str, int]) -> Case:
     ct = None
     if entry.image is not None:
         sha256 = entry.file_sha256.get(entry.image)
-        ct = read_ct(entry.image, sha256=sha256, reading=entry.reading)
+        ct, _ = read_image(entry.image, sha256=sha256, reading=entry.reading)
     grid = ct.affine if ct is not None else entry.affine
     if ct is not None:
         check_grid(entry.case_id, entry.image, ct.shape, ct.affine, entry.shape, entry.affine)
     dtype = np.uint8 if max(label_names.values(), default=0) <= 255 else np.uint16
-    by_file: dict[Path, list[str]] = {}
+    by_file: dict[Stored, list[str]] = {}
     for name in wanted:
         by_file.setdefault(entry.label_files[name], []).append(name)
     array = np.zeros((0, 0, 0), dtype=dtype)
-    for path, names in by_file.items():
-        volume = read_labels(path, sha256=entry.file_sha256.get(path), reading=entry.label_reading)
+    for file, names in by_file.items():
+        sha256 = entry.file_sha256.get(file)
+        volume = read_label_map(file, sha256=sha256, reading=entry.label_reading)
         start = start_in_case(
-            entry.case_id, path, volume.shape, volume.affine, entry.shape, entry.affine
+            entry.case_id, file, volume.shape, volume.affine, entry.shape, entry.affine
         )
         if names[0] in entry.label_values:
             values = {entry.label_values[name]: wanted[name] for name in names}

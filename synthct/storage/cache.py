@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import logging
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from synthct.errors import ResourceError
-from synthct.storage.files import atomic_write, make_folder, sha256_of
+from synthct.errors import RecipeError, ResourceError
+from synthct.storage.files import atomic_write, make_folder, resource_error, sha256_of
 
 #: Name of the kept file that holds the digests of plain files in its folder.
 DIGESTS = "digests"
 
 _HEADER = b"synthct-kept-1 "
+
+#: The folders in the cache's folder; each is used by one room.
+PARTS = ("features", "hub", "index", "patches", "phantoms", "tissue")
 
 logger = logging.getLogger(__name__)
 
@@ -139,3 +143,36 @@ def save_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
 def _head(name: str, content: bytes) -> bytes:
     digest = hashlib.sha256(name.encode("utf-8", "surrogateescape") + b"\0" + content)
     return _HEADER + digest.hexdigest().encode() + b"\n"
+
+
+def cache_sizes(cache_dir: Path) -> dict[str, int]:
+    """Bytes of each part of the cache that is there."""
+    return {
+        part: sum(path.stat().st_size for path in (cache_dir / part).rglob("*") if path.is_file())
+        for part in PARTS
+        if (cache_dir / part).is_dir()
+    }
+
+
+def clear_cache(cache_dir: Path, parts: Sequence[str] | None = None) -> int:
+    """Delete parts of the cache, by default all; nothing else that may lie in its folder.
+
+    Returns:
+        Number of bytes deleted.
+
+    Raises:
+        RecipeError: If there is no part of that name.
+        ResourceError: If something cannot be deleted.
+    """
+    for part in parts or ():
+        if part not in PARTS:
+            raise RecipeError(
+                f"--part {part}: the cache has no such part; it has {', '.join(PARTS)}"
+            )
+    sizes = {part: n for part, n in cache_sizes(cache_dir).items() if part in (parts or PARTS)}
+    for part in sizes:
+        try:
+            shutil.rmtree(cache_dir / part)
+        except OSError as err:
+            raise resource_error(cache_dir / part, err) from err
+    return sum(sizes.values())

@@ -284,14 +284,14 @@ def measure(files: CheckpointFiles, inpaint: Diffusion, data: TrainingSet, seed:
 
 
 def report(adapted: Adapted) -> str:
-    """Before and after as a small table, with the notes and the folder."""
+    """Before and after as a small table, with the notes."""
     rows = [("mean absolute error, HU", "mae_hu"), ("error of the mean, HU", "mean_error_hu")]
     rows += [("texture ratio", "texture_ratio"), ("seam ratio", "seam_ratio")]
     lines = [f"{'on held-out slices':<26}{'before':>8}{'after':>8}"]
     for title, name in rows:
         before, after = getattr(adapted.before, name), getattr(adapted.after, name)
         lines.append(f"{title:<26}{before:>8.2f}{after:>8.2f}")
-    return "\n".join([*lines, *(f"note: {note}" for note in adapted.notes), str(adapted.folder)])
+    return "\n".join([*lines, *(f"note: {note}" for note in adapted.notes)])
 
 
 def _hosts(recipe: Recipe, index: Index, settings: Adapt) -> tuple[list[CaseEntry], list[str]]:

@@ -97,8 +97,7 @@ def open_training_set(
         ResourceError: If the cache cannot be written.
     """
     trained_on, held_out = hold_out(recipe, index)
-    masks = -(-recipe.data.patches // recipe.data.patches_per_mask)  # rounded up
-    jobs = plan_jobs(recipe, trained_on, masks, "train")
+    jobs = plan_jobs(recipe, trained_on, masks_to_draw(recipe), "train")
     if held_out.hosts and recipe.validation is not None:
         slice_jobs = plan_jobs(recipe, held_out, recipe.validation.masks, "held-out")
     else:
@@ -119,6 +118,11 @@ def open_training_set(
         trained_on=trained_on.cases,
         held_out=held_out.cases,
     )
+
+
+def masks_to_draw(recipe: TrainingRecipe) -> int:
+    """How many 3D masks give the patches of a recipe, rounded up."""
+    return -(-recipe.data.patches // recipe.data.patches_per_mask)
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,7 +22,7 @@ from synthct.training.recipe import TrainingRecipe
 from synthct.training.remake import remake_slice
 from synthct.volume import HU_MAX, HU_MIN, Volume
 from synthct.volume.case import Case
-from synthct.volume.views import VIEW_AXIS, View
+from synthct.volume.views import VIEW_AXIS, Plane
 
 #: Attempts per mask that has no legal place or cannot be cut, before it is left out.
 TRIES = 10
@@ -49,7 +49,7 @@ class MaskedSlice:
     plane: Volume
     region: Volume
     label: str | None
-    view: View
+    view: Plane
     patches: tuple[Patch, ...]
     targets: tuple[npt.NDArray[np.float32], ...] | None = None
 
@@ -151,7 +151,7 @@ def _as_it_is(
     host: Case,
     mask: Mask,
     flat: Mask,
-    view: View,
+    view: Plane,
     rng: np.random.Generator,
 ) -> MaskedSlice:
     """A mask on the slice of the host."""
@@ -169,7 +169,7 @@ def _remade(
     host: Case,
     mask: Mask,
     flat: Mask,
-    view: View,
+    view: Plane,
     rng: np.random.Generator,
 ) -> MaskedSlice:
     """A mask on a crop of the slice as another scanner would have made it."""
@@ -198,8 +198,8 @@ def jitter_attenuation(plane: Volume, jitter: float, rng: np.random.Generator) -
 
 
 def _draw_view(
-    views: Mapping[View, float], ct: Volume, rules: PatchRules, rng: np.random.Generator
-) -> View:
+    views: Mapping[Plane, float], ct: Volume, rules: PatchRules, rng: np.random.Generator
+) -> Plane:
     """Draw a view by weight; axial if the drawn one is too coarse or has too few slices."""
     names = list(views)
     weights = np.array([views[name] for name in names])

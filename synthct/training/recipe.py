@@ -8,12 +8,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from synthct.errors import RecipeError
 from synthct.licence import Origin, licence_of
 from synthct.masks import MaskKind
 from synthct.models.checkpoint import find_checkpoint
 from synthct.models.methods import Adapt
 from synthct.models.palette_config import PaletteSection
+from synthct.recipe.kinds import is_training_recipe
 from synthct.recipe.recipe import donor_source
+from synthct.recipe.roots import replace_roots
 from synthct.recipe.yaml_errors import Problem, did_you_mean
 from synthct.recipe.yaml_model import expand_variables, fail_at, read_yaml, validate
 from synthct.sources import Source
@@ -125,11 +128,14 @@ class TrainingRecipe(Section):
         return licence_of(origins, stated=self.licence)
 
 
-def load_training_recipe(path: Path, *, preset: str | None = None) -> TrainingRecipe:
+def load_training_recipe(
+    path: Path, *, preset: str | None = None, sources: Mapping[str, Path] | None = None
+) -> TrainingRecipe:
     """Read and validate a training recipe.
 
     Args:
         path: The YAML file.
+        sources: Source name to a root that replaces the recipe's (``--source``).
         preset: Name of one of its ``presets``, whose fields then replace the recipe's.
 
     Raises:
@@ -137,7 +143,10 @@ def load_training_recipe(path: Path, *, preset: str | None = None) -> TrainingRe
         CheckpointError, HubError: If the checkpoint that training starts from is not available.
     """
     document = read_yaml(path)
+    if is_training_recipe(document) is False:
+        raise RecipeError(f"{path} is the recipe of a dataset; run: synthct build {path}")
     apply_preset(document, preset)
+    replace_roots(document, sources or {})
     expand_variables(document, PATH_KEYS)
     base, revision = (document.value.get(name) for name in ("from_checkpoint", "revision"))
     if isinstance(base, str) and base and isinstance(revision, str | None):

@@ -27,6 +27,7 @@ from synthct.storage.files import atomic_write, make_folder, sync_folder
 from synthct.training.recipe import TrainingRecipe
 from synthct.training.validate import Measures
 from synthct.version import __version__
+from synthct.volume.views import Plane
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,7 @@ def training_facts(
         "attributions": list(dict.fromkeys(text for text in owed_to if text)),
         "cases": list({_identity(case): case for case in cases}.values()),
         "held_out": [_case_facts(entry) for entry in summary.held_out],
+        "views": _shares(recipe.data.views),
         "noise": recipe.noise.model_dump(mode="json", exclude_none=True),
         "validation": [
             {"step": step, **measures.as_json()} for step, measures in summary.validations
@@ -130,6 +132,12 @@ def training_facts(
             "revision": summary.base.revision,
         }
     return facts
+
+
+def _shares(views: Mapping[Plane, float]) -> dict[str, float]:
+    """The share of the patches that each view had."""
+    total = sum(views.values())
+    return {name: round(weight / total, 3) for name, weight in views.items()}
 
 
 def card(recipe: TrainingRecipe, facts: Mapping[str, Any]) -> str:

@@ -19,7 +19,7 @@ from synthct.masks.base import Mask
 from synthct.models.patch import CONTEXT_PX, PatchRules
 from synthct.training.sections import DataSection, GrainSection
 from synthct.volume import HU_MAX, HU_MIN, Box, Volume
-from synthct.volume.views import VIEW_AXIS, View
+from synthct.volume.views import VIEW_AXIS, Plane
 
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
@@ -78,7 +78,7 @@ def remake_slice(
     scan: Volume,
     mask: Mask,
     flat: Mask,
-    view: View,
+    view: Plane,
     data: DataSection,
     rules: PatchRules,
     rng: np.random.Generator,
@@ -159,7 +159,7 @@ def draw_noise(
     return np.asarray(noise * (deviation_hu / max(float(noise.std()), 1e-6)), dtype=np.float32)
 
 
-def _crop(scan: Volume, mask: Mask, flat: Mask, view: View, rules: PatchRules) -> _Stack:
+def _crop(scan: Volume, mask: Mask, flat: Mask, view: Plane, rules: PatchRules) -> _Stack:
     """The slices around a mask, cropped to what its patches need at any zoom."""
     axis = VIEW_AXIS[view]
     index = flat.box.start_ijk[axis]

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from synthct.models.methods import Scheduler
 from synthct.models.palette_config import PaletteSection
-from synthct.volume.views import View
+from synthct.volume.views import Plane
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -80,7 +80,7 @@ class DataSection(Section):
 
     patches: Count = 20_000
     source_weights: Mapping[str, Positive] = Field(default_factory=dict)
-    views: Annotated[Mapping[View, Positive], Field(min_length=1)] = {"axial": 1.0}
+    views: Annotated[Mapping[Plane, Positive], Field(min_length=1)] = {"axial": 1.0}
     patches_per_mask: Count = 8
     coarsen: Fraction = 0.0
     thicken: Fraction = 0.0

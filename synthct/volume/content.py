@@ -75,6 +75,14 @@ class Content:
         while size:
             size -= len(self.read(min(size, _BLOCK)))
 
+    def rest(self) -> bytes:
+        """All that has not been read yet.
+
+        Raises:
+            SourceError: If the gzip stream is damaged.
+        """
+        return b"".join(iter(lambda: self._some(_BLOCK), b""))
+
     def require_size(self, size: int) -> None:
         """Refuse a file that cannot hold ``size`` bytes, before memory is allocated for them.
 

@@ -19,7 +19,7 @@ _MAGIC: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"ObjectType", "MetaImage (.mha)", _CONVERT),
     (0, b"NDims", "MetaImage (.mha)", _CONVERT),
     (0, b"NRRD", "NRRD", _CONVERT),
-    (128, b"DICM", "DICOM", "convert its series with dcm2niix"),
+    (128, b"DICM", "DICOM", "use layout 'dicom', or convert its series with dcm2niix"),
     (0, b"\x00\x05\x16\x07", "macOS metadata (AppleDouble, ._ files)", "remove it"),
     (0, b"\x00\x05\x16\x00", "macOS metadata (AppleSingle)", _AGAIN),
     (0, b"PK\x03\x04", "zip", _UNPACK),

@@ -16,7 +16,6 @@ import numpy as np
 
 from synthct.errors import SourceError
 from synthct.volume.content import Content
-from synthct.volume.distance import is_sheared
 from synthct.volume.formats import START_BYTES, describe_format
 from synthct.volume.grid import (
     GRID_TOLERANCE,
@@ -73,11 +72,6 @@ class Header:
     def is_large(self) -> bool:
         """Whether its voxels are so many that making room for them in vain would hurt."""
         return math.prod(self.shape) * self.frames > _MANY_VOXELS
-
-    @property
-    def is_sheared(self) -> bool:
-        """Whether its axes are not at right angles, as with a tilted gantry."""
-        return is_sheared(self.affine)
 
     @property
     def is_scaled(self) -> bool:

@@ -13,6 +13,8 @@ import numpy.typing as npt
 
 from synthct.volume.volume import HU_MAX, HU_MIN
 
+#: The fields of a NIfTI header that scale stored values, slope and intercept.
+NIFTI_SCALING = ("scl_slope", "scl_inter")
 #: Noise alone spans more HU than this.
 _LEAST_SPAN_HU = 16
 #: Stored values of scanners that leave out the offset of -1024: where tissue lies then, and the
@@ -33,20 +35,24 @@ _BYTES, _NEAR_END, _AT_END, _FEWEST_AT_END = ((-128, 127), (0, 255)), 3, 0.001, 
 _WIDE_MM, _AIR_HU = 200.0, -300
 
 
-def not_hu(values: npt.NDArray[Any], low: float, high: float) -> str | None:
+def not_hu(
+    values: npt.NDArray[Any], low: float, high: float, scaling: tuple[str, str] = NIFTI_SCALING
+) -> str | None:
     """Why values are not HU, with the figures that say so; None if they may be.
 
     Args:
         values: Some of the values (N,), as stored and scaled, rounded.
         low: Least of all values.
         high: Greatest of all values.
+        scaling: Names of the fields that scale stored values, slope and intercept.
     """
+    slope, intercept = scaling
     if high - max(low, HU_MIN) <= _LEAST_SPAN_HU:
         return f"all values lie within {low:g}..{high:g}; convert them to HU"
     if evidence := _out_of_range(values) or _wrong_scale(values, low, high):
         least, half, most = (float(q) for q in np.percentile(values, [1, 50, 99]))
         figures = f"least {low:g}, percentiles 1/50/99 {least:g}/{half:g}/{most:g}"
-        return f"{evidence} ({figures}, greatest {high:g}); correct scl_slope and scl_inter"
+        return f"{evidence} ({figures}, greatest {high:g}); correct {slope} and {intercept}"
     sample = np.clip(values, HU_MIN, HU_MAX)
     inner = sample[sample > sample.min()]  # without air and paddings at the lower end
     if inner.size == 0:
@@ -57,7 +63,7 @@ def not_hu(values: npt.NDArray[Any], low: float, high: float) -> str | None:
     has_air = (inner <= _SHIFTED_AIR_HU).mean() >= _SOME
     is_shifted = tissue >= (_WITH_AIR if has_air else _ALONE)
     if is_shifted and (inner <= _FAT_HU).mean() < _FEW:
-        return f"they look like HU + 1024 ({figures}); subtract 1024 (scl_inter = -1024)"
+        return f"they look like HU + 1024 ({figures}); subtract 1024 ({intercept} = -1024)"
     # A crop within an organ has no value below 0 either, but hardly one near 0: noise alone.
     if low >= 0 and (sample <= _DARK * most).mean() >= _SOME:
         return (

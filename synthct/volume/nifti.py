@@ -11,25 +11,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from synthct.errors import ResourceError, SourceError
 from synthct.volume.content import Content, open_content
-from synthct.volume.grid import Affine, Index3, same_grid, spacing_of
+from synthct.volume.grid import same_grid
 from synthct.volume.header import Header, read_header
-from synthct.volume.hounsfield import has_no_air, not_hu
-from synthct.volume.volume import HU_MAX, HU_MIN, Array, Volume
+from synthct.volume.itk import ITK_SUFFIXES, read_itk_ct, read_itk_labels
+from synthct.volume.volume import Array, Volume
+from synthct.volume.voxels import CtVoxels, LabelVoxels, Stored
 
 #: What a slab of stored voxels holds at most, unless a single slice is more.
 _SLAB_BYTES = 1 << 23
-#: Values above are neither HU nor metal; below there may only be one value, the padding.
-_STORED_HU = (-(2**16), 2**16)
-#: Programs that edit masks as floats leave values such as 1.00000006.
-_LABEL_TOLERANCE = 1e-3
-#: Voxels that are looked at to tell HU from other values.
-_SAMPLE = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -65,7 +60,7 @@ def read_ct(path: Path, *, sha256: str | None = None, reading: CtReading | None 
     """Read a CT as canonical int16 HU, clipped to -1024..3071.
 
     Args:
-        path: A .nii or .nii.gz file.
+        path: A .nii or .nii.gz file, or what ``itk`` reads.
         sha256: What the file's bytes must hash to, if that is known.
         reading: What the user allows or says; by default nothing.
 
@@ -87,61 +82,32 @@ def read_ct_counting(
     """As ``read_ct``, with the number of voxels that were filled because they are not finite.
 
     Args:
-        path: A .nii or .nii.gz file.
+        path: A .nii or .nii.gz file, or what ``itk`` reads.
         sha256: What the file's bytes must hash to, if that is known.
         reading: What the user allows or says; by default nothing.
         remarks: Gets a sentence for each choice that was made, such as clipping.
     """
     reading = reading or CtReading()
     remarks = [] if remarks is None else remarks
+    if path.suffix in ITK_SUFFIXES:
+        return read_itk_ct(path, sha256=sha256, fill_nan=reading.fill_nan, remarks=remarks)
     with _open(path, sha256, reading.orientation) as (content, header):
         frame = _frame(path, header, reading.frame)
         frame_bytes = math.prod(header.shape) * header.dtype.itemsize
         content.skip(frame * frame_bytes)
-        out, stored, affine = _canonical_array(path, header, np.int16)
-        low, high = math.inf, -math.inf
-        broken, far_below = _NotFinite(path), set[float]()
-        step, some = max(1, out.size // _SAMPLE), list[Array]()
+        voxels = CtVoxels(_stored(path, header))
         for start, slab in _slabs(content, header):
-            values = _scaled(slab, header)
-            if values.dtype.kind == "f":
-                values = np.rint(broken.fill(values, start))
-            low, high = min(low, float(values.min())), max(high, float(values.max()))
-            if low < _STORED_HU[0]:
-                below = values[values < _STORED_HU[0]]
-                far_below |= {float(below.min()), float(below.max())} if below.size else set()
-            some.append(values.reshape(-1)[::step].copy())
-            stored[:, :, start : start + slab.shape[2]] = np.clip(values, HU_MIN, HU_MAX)
+            voxels.add(start, _scaled(slab, header))
         content.skip((header.frames - 1 - frame) * frame_bytes)
         content.finish()
-    if not reading.fill_nan:
-        broken.refuse()
-    if high > _STORED_HU[1] or len(far_below) > 1:
-        raise SourceError(
-            f"{path}: values {low:g}..{high:g} (scl_slope {header.slope:g}, scl_inter "
-            f"{header.intercept:g}) are not HU; repair the header or the scan"
-        )
-    if evidence := not_hu(np.concatenate(some), low, high):
-        raise SourceError(f"{path}: its values are not HU: {evidence}")
+    scaled = f" (scl_slope {header.slope:g}, scl_inter {header.intercept:g})"
     if not header.has_form:
         remarks.append(
             f"the image is read as orientation {reading.orientation}, since neither sform nor "
             "qform says how it lies"
         )
-    if header.is_sheared:
-        remarks.append(
-            "the image's slices are sheared (tilted gantry) and stay so; dcm2niix writes a "
-            "corrected copy beside it, whose name ends with _Tilt_1"
-        )
-    i_mm, j_mm, k_mm = (n * s for n, s in zip(out.shape, spacing_of(affine), strict=True))
-    if has_no_air(low, (i_mm, j_mm, k_mm)):
-        remarks.append(
-            "no value of the image is as low as that of air, though it is as wide as a body; see "
-            "that its values are HU and not, say, a tenth of them"
-        )
-    if low < HU_MIN:
-        remarks.append(f"values below {HU_MIN} HU (padding) are clipped to it")
-    return Volume(out, affine), broken.count
+    corrected = "dcm2niix writes a corrected copy beside it, whose name ends with _Tilt_1"
+    return voxels.finish(remarks, fill_nan=reading.fill_nan, scaled=scaled, corrected=corrected)
 
 
 def read_labels(
@@ -154,7 +120,7 @@ def read_labels(
     """Read a label map as a canonical volume of uint8, or uint16 where values exceed 255.
 
     Args:
-        path: A .nii or .nii.gz file.
+        path: A .nii or .nii.gz file, or what ``itk`` reads.
         sha256: What the file's bytes must hash to, if that is known.
         reading: What the user says of its place; by default the file must say it.
         remarks: Gets a sentence for each choice that was made.
@@ -166,6 +132,8 @@ def read_labels(
     """
     reading = reading or LabelReading()
     remarks = [] if remarks is None else remarks
+    if path.suffix in ITK_SUFFIXES:
+        return read_itk_labels(path, sha256=sha256)
     # Any orientation will do for a file that takes its image's grid.
     orientation = reading.orientation or ("RAS" if reading.image is not None else None)
     with _open(path, sha256, orientation) as (content, header):
@@ -177,30 +145,13 @@ def read_labels(
                 f"the label map is read as orientation {reading.orientation}, since neither sform "
                 "nor qform says how it lies"
             )
-        out, stored, affine = _canonical_array(path, header, np.uint8)
+        voxels = LabelVoxels(_stored(path, header))
         for start, slab in _slabs(content, header):
             if header.intercept == 0 and not slab.any():
                 continue  # most of most structures' files is empty, and so is the array
-            values = _scaled(slab, header)
-            if values.dtype.kind == "f":
-                whole = np.rint(values)
-                with np.errstate(invalid="ignore"):  # infinity less infinity
-                    fractional = ~(np.abs(values - whole) <= _LABEL_TOLERANCE)
-                if fractional.any():
-                    raise SourceError(
-                        f"{path}: label value {values[fractional][0]} is not a whole number"
-                    )
-                values = whole
-            low, high = int(values.min()), int(values.max())
-            if low < 0 or high > np.iinfo(np.uint16).max:
-                raise SourceError(f"{path}: label values {low}..{high} are not within 0..65535")
-            if high > np.iinfo(out.dtype).max:
-                wide, stored, _ = _canonical_array(path, header, np.uint16)
-                wide[...] = out
-                out = wide
-            stored[:, :, start : start + slab.shape[2]] = values
+            voxels.add(start, _scaled(slab, header))
         content.finish()
-    return Volume(out, affine)
+    return voxels.finish()
 
 
 def _on_grid_of(
@@ -220,7 +171,8 @@ def _on_grid_of(
             f"{path}: its shape {header.shape} is not that of its image, {other.shape}, and "
             "neither sform nor qform says how it lies; repair the header"
         )
-    (shape, affine, _), (other_shape, other_affine, _) = map(_canonical_grid, (header, other))
+    shape, affine, _ = _stored(path, header).canonical_grid()
+    other_shape, other_affine, _ = _stored(image, other).canonical_grid()
     if header.has_form and shape == other_shape and same_grid(shape, other_affine, affine):
         return header
     remarks.append(
@@ -244,10 +196,32 @@ def write_volume(volume: Volume, path: Path) -> None:
         raise ResourceError(f"cannot write {path}: {err.strerror}") from err
 
 
-def nifti_bytes(volume: Volume, *, compress: bool) -> bytes:
-    """A volume as the bytes of a NIfTI-1 file, gzipped if ``compress``; no time stamp inside."""
+def nifti_bytes(volume: Volume, *, compress: bool, extension: bytes | None = None) -> bytes:
+    """A volume as the bytes of a NIfTI-1 file, without a time stamp inside.
+
+    Args:
+        volume: The volume.
+        compress: Whether to gzip it.
+        extension: What is put between header and voxels, of an unknown kind (code 0).
+    """
     import nibabel as nib
     from isal import igzip
+
+    image = _nifti_image(volume)
+    if extension is not None:
+        image.header.extensions.append(nib.nifti1.Nifti1Extension(0, extension))
+        image.header["vox_offset"] = 0  # nibabel finds the place behind it
+    raw = image.to_bytes()
+    return igzip.compress(raw, compresslevel=2, mtime=0) if compress else bytes(raw)
+
+
+def nifti_header(volume: Volume) -> bytes:
+    """The first bytes of ``nifti_bytes``, up to the voxels, whose values do not matter."""
+    return bytes(_nifti_image(volume).header.binaryblock) + b"\0\0\0\0"
+
+
+def _nifti_image(volume: Volume) -> Any:
+    import nibabel as nib
     from nibabel.spatialimages import HeaderDataError
 
     array = volume.array.astype(np.uint8) if volume.array.dtype == bool else volume.array
@@ -258,35 +232,9 @@ def nifti_bytes(volume: Volume, *, compress: bool) -> bytes:
     except HeaderDataError:  # a quaternion cannot say that the gantry was tilted
         image.set_qform(None)
     image.header.set_xyzt_units("mm")
-    raw = image.to_bytes()
-    return igzip.compress(raw, compresslevel=2, mtime=0) if compress else bytes(raw)
-
-
-class _NotFinite:
-    """Counts voxels that are not finite numbers, and remembers where the first is."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.count = path, 0
-        self.first: tuple[int, ...] = ()
-
-    def fill(self, values: Array, start: int) -> Array:
-        """The values of a slab that begins at slice ``start``, with air where there are none."""
-        good = np.isfinite(values)
-        if good.all():
-            return values
-        if not self.count:
-            i, j, k = (int(n) for n in np.argwhere(~good)[0])
-            self.first = i, j, k + start
-        self.count += int(np.count_nonzero(~good))
-        return np.where(good, values, HU_MIN)
-
-    def refuse(self) -> None:
-        """Raise a SourceError if there were any."""
-        if self.count:
-            raise SourceError(
-                f"{self.path}: {self.count} voxels are not finite numbers, the first is voxel "
-                f"{self.first}; repair the scan, or read them as air with 'nan: fill' in the source"
-            )
+    image.header.set_slope_inter(1, 0)
+    image.header["vox_offset"] = 352
+    return image
 
 
 @contextmanager
@@ -340,30 +288,5 @@ def _scaled(slab: Array, header: Header) -> Array:
     return slab.astype(np.float64) * header.slope + header.intercept
 
 
-def _canonical_array(
-    path: Path, header: Header, dtype: npt.DTypeLike
-) -> tuple[Array, Array, Affine]:
-    """Zeros in canonical orientation, a view of them in stored orientation, and their affine.
-
-    Raises:
-        ResourceError: If there is no memory for them.
-    """
-    shape, out_affine, ornt = _canonical_grid(header)
-    try:
-        out = np.zeros(shape, dtype)
-    except MemoryError as err:
-        raise ResourceError(f"{path}: no memory for {header.shape} voxels") from err
-    flips = tuple(slice(None, None, int(sign)) for sign in ornt[:, 1])
-    return out, out.transpose([int(axis) for axis in ornt[:, 0]])[flips], out_affine
-
-
-def _canonical_grid(header: Header) -> tuple[Index3, Affine, Array]:
-    """Shape and affine in canonical orientation, and nibabel's orientation (3, 2) of the file."""
-    from nibabel.orientations import inv_ornt_aff, io_orientation
-
-    ornt = io_orientation(header.affine)
-    shape = [0, 0, 0]
-    for axis, length in zip(ornt[:, 0], header.shape, strict=True):
-        shape[int(axis)] = length
-    i, j, k = shape
-    return (i, j, k), header.affine @ inv_ornt_aff(ornt, header.shape), ornt
+def _stored(path: Path, header: Header) -> Stored:
+    return Stored(path, header.shape, header.affine)

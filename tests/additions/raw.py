@@ -11,25 +11,38 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from synthct.publish.export.export_format import Columns, Item, file_columns, file_stem, flat_schema
+from synthct.publish.export.export_format import (
+    Columns,
+    ExportFormat,
+    Item,
+    file_columns,
+    file_stem,
+    flat_schema,
+)
 
 
-class Raw:
+class Raw(ExportFormat):
     """A ``.npy`` file for each sample."""
 
-    loader: ClassVar = "none"
-    suffix: ClassVar = "npy"
+    loader: ClassVar = None
     readme_text: ClassVar = "`numpy.load` reads them."
     files: ClassVar[Mapping[str, str]] = {"image": "int16; HU"}
+
+    def path_of(self, stem: str, name: str) -> str:
+        del name
+        return f"{stem}.npy"
 
     def record_schema(self, keep_original: bool) -> pa.Schema:
         return pa.schema([*file_columns(self, keep_original), *flat_schema()])
 
     sample_schema = record_schema
 
-    def write(self, rows: Iterable[Columns], folder: Path, start: int) -> Iterator[Item]:
+    def write(
+        self, rows: Iterable[Columns], folder: Path, start: int, labels: Mapping[str, int]
+    ) -> Iterator[Item]:
+        del labels
         for number, row in enumerate(rows, start):
-            file = f"{file_stem(number, row['sample_id'])}.npy"
+            file = self.path_of(file_stem(number, row["sample_id"]), "image")
             stored = np.asarray(Image.open(io.BytesIO(row["image"]["bytes"])))
             np.save(folder / file, stored.astype(np.int16) - 1024)
             record = {**row, "image_file_name": file}

@@ -11,19 +11,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
-from starter import (
-    Row,
-    Task,
-    biharmonic,
-    draw_tasks,
-    paint_with_checkpoint,
-    score,
-    table,
-    timed,
-    verdict,
-)
+from starter import Baselines, Row, add_arguments, limits_kept, paint_with_checkpoint, score, table
+from yardstick import Task, draw_tasks, find_scan
 
 from synthct.errors import CheckpointError, MaskError
 from synthct.models.painting import SCHEDULERS
@@ -55,16 +45,12 @@ def measured(tasks: Sequence[Task], options: argparse.Namespace) -> Iterator[tup
         yield scheduler, score(name, tasks, variants, ms)
 
 
-def is_within(row: Row, reference: Row) -> bool:
-    """Whether a row keeps every limit of the yardstick."""
-    return "NO" not in verdict(row, reference)
-
-
-def fewest(rows: Sequence[tuple[str, Row]], reference: Row) -> list[str]:
+def fewest(rows: Sequence[tuple[str, Row]], against: Baselines) -> list[str]:
     """Per scheduler its fewest steps within all limits."""
     lines = []
     for scheduler in dict.fromkeys(name for name, _ in rows):
-        kept = [row for name, row in rows if name == scheduler and is_within(row, reference)]
+        within = [row for name, row in rows if name == scheduler]
+        kept = [row for row in within if all(limits_kept(row, against, None).values())]
         found = min(kept, key=lambda row: row.ms or 0.0, default=None)
         lines.append(
             f"{scheduler}: {found.name.split()[-1]} steps, {found.ms:.0f} ms"
@@ -77,34 +63,29 @@ def fewest(rows: Sequence[tuple[str, Row]], reference: Row) -> list[str]:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--checkpoint", default="package:starter-2d")
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--scan", default="s0003", help="s0003 is the yardstick, s0004 for tuning")
-    parser.add_argument("--masks", type=int, default=64)
+    parser.add_argument("--scan", default="s0003", help="a scan of the yardstick; s0004 for tuning")
     parser.add_argument("--schedulers", nargs="+", choices=list(SCHEDULERS), default=SCHEDULERS)
     parser.add_argument("--steps", nargs="+", type=int, default=list(STEPS))
     parser.add_argument("--thousand", action="store_true", help="also ddpm in 1000 steps")
-    parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
-    parser.add_argument("--device", default="cpu")
+    add_arguments(parser)
     return parser.parse_args()
 
 
 def main() -> None:
     options = parse_arguments()
     options.variants = 1
-    ct = read_ct(options.data / "totalsegmentator_v2" / options.scan / "ct.nii.gz")
-    tasks = draw_tasks(ct, options.scan, options.masks)
+    folder = find_scan(options.data, options.scan)
+    tasks = draw_tasks(read_ct(folder / "ct.nii.gz"), folder.name, options.masks)
     print(
         f"{options.checkpoint}: {len(tasks)} masks in {options.scan}, {options.dtype} on ", end=""
     )
     print(f"{options.device}\n")
-    filled, ms = timed(biharmonic, tasks)
-    reference = score("biharmonic inpainting", tasks, [filled], ms)
+    against = Baselines.of(tasks)
     found = list(measured(tasks, options))
     rows = [(scheduler, row) for scheduler, row in found if isinstance(row, Row)]
-    print(table([*(row for _, row in rows), reference], reference))
+    print(table([*(row for _, row in rows), against.reference], against.reference))
     print("\nFewest steps within the limits of the yardstick:")
-    print("\n".join(fewest(rows, reference)))
+    print("\n".join(fewest(rows, against)))
     for _, refused in found:
         if isinstance(refused, str):
             print(f"not painted: {refused}")

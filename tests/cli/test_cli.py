@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import Result
 from PIL import Image
 from tiny_recipe import tiny_recipe, write_data, write_recipe
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from synthct.build.draw import DrawnMask
 from synthct.cli import app

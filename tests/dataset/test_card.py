@@ -144,7 +144,8 @@ def test_the_cards_own_code_runs(
 ) -> None:
     _, page = split_card((finished / "README.md").read_text(encoding="utf-8"))
     blocks = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
+    assert all("load_dataset  # 4.7 or newer" in block for block in blocks[:2])
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
     names: dict[str, Any] = {}
     for block in blocks:

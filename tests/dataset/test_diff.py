@@ -13,7 +13,7 @@ from synthct.cli import app
 from synthct.dataset.diff import compare
 from synthct.dataset.lockfile import write_lock
 from synthct.dataset.version import commit
-from synthct.errors import ConflictError, ResourceError
+from synthct.errors import ConflictError, VerifyError
 
 
 def version(
@@ -119,5 +119,5 @@ def test_the_command_lists_samples_and_refuses(tmp_path: Path) -> None:
 
 
 def test_what_is_no_dataset_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ResourceError, match="is no dataset"):
+    with pytest.raises(VerifyError, match="no finished dataset"):
         compare(tmp_path, tmp_path)

@@ -4,6 +4,7 @@
 #   bash tests/golden/make.sh 452426b 1.0.0    # the last commit that wrote format 1.0.0
 #   bash tests/golden/make.sh 7cd8c31 1.1.0    # synthct 0.1.0
 #   bash tests/golden/make.sh 4c2f3e7 1.2.0    # the first commit that wrote format 1.2.0
+#   bash tests/golden/make.sh aeec15c 1.3.0    # the first format that has volumes
 #
 # What was committed is never made again: a synthct of that time wrote it. The packages are those
 # of the environment that is active. Needs the history of this repository.
@@ -22,3 +23,6 @@ export GOLDEN_CHECKPOINT=../run/checkpoint
 mkdir build && cd build
 python -m synthct build "$here/dataset.yaml" --output out --cache-dir ../cache
 cp -r out/golden/1.0.0 "$here/datasets/$format"
+[ "$(printf '%s\n' 1.3.0 "$format" | sort -V | head -1)" = 1.3.0 ] || exit 0
+python -m synthct build "$here/volume.yaml" --output out --cache-dir ../cache
+mkdir -p "$here/volumes" && cp -r out/golden-volume/1.0.0 "$here/volumes/$format"

@@ -95,11 +95,13 @@ def test_neighbours_that_are_not_known_say_nothing() -> None:
     around = unet.surroundings(image, mask)
     unknown = torch.full((2, 2, 16, 16), torch.nan)
     told = unet.neighbour_channels(unknown, around)
+    assert told is not None
     assert torch.equal(told, torch.zeros_like(unknown))
     assert torch.equal(unet(*inputs, told), unet(*inputs))
     known = unknown.clone()
     known[:, 1, 4:9, 4:9] = 0.4
     told = unet.neighbour_channels(known, around)
+    assert told is not None
     expected = 2 * (0.4 - around[:, 0, 4:9, 4:9])
     assert torch.allclose(told[:, 1, 4:9, 4:9], expected)
     assert torch.count_nonzero(told) == 2 * 25

@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import re
 import shutil
+import struct
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from synthct.publish.report.lesions import choose_lesions, middle
 from synthct.publish.report.pictures import DIFFERENCE_HU, difference
 from synthct.publish.report.report_data import choose_masks, read_report_data
 from synthct.publish.report.run import write_report
+from synthct.volume.views import View
 
 VENDOR = Path(synthct.publish.report.__file__).parent / "vendor"
 
@@ -99,6 +101,35 @@ def test_lesions_bring_their_viewer_and_nothing_that_is_not_hashed(tmp_path: Pat
     assert "Copyright (c) 2021, Niivue" in page
     without = write_report(write_dataset(tmp_path / "e/1.0.0"), tmp_path / "without")
     assert "niivue" not in without.read_text(encoding="utf-8").lower()
+
+
+@pytest.mark.parametrize("view", ["axial", "coronal", "sagittal"])
+def test_pictures_are_in_proportion_and_their_outline_lies_over_them(
+    tmp_path: Path, view: View
+) -> None:
+    """Browsers go by the pixels of a file, so those must be square."""
+    host = make_host(variants=1)
+    dataset = write_lesions(tmp_path / "d/1.0.0", [host], view)
+    page = write_report(dataset, tmp_path / "out").read_text(encoding="utf-8")
+    crops = [crop for crops in read_report_data(
+        dataset, masks=24, advance=lambda: None).crops for crop in crops]  # fmt: skip
+    wanted = {round(crop.size_mm[1] / crop.size_mm[0], 1) for crop in crops}
+    images = [attributes for tag, attributes in Tags(page).found if tag == "img"]
+    in_samples = page.partition('id="volumes"')[0].count("<img")
+    for one in images[:in_samples]:
+        png = base64.b64decode(str(one["src"]).partition(",")[2])
+        columns, rows = struct.unpack(">II", png[16:24])
+        assert any(abs(columns / rows - ratio) < 0.15 for ratio in wanted)
+    assert sum(one["class"] == "rim" for one in images) >= len(crops)
+    assert 'id="outline"' in page
+    assert "keep_original: false" not in page
+
+
+def test_a_report_says_what_a_dataset_without_originals_cannot_show(tmp_path: Path) -> None:
+    dataset = write_lesions(tmp_path / "d/1.0.0", [make_host(variants=1)], keep_original=False)
+    page = write_report(dataset, tmp_path / "out").read_text(encoding="utf-8")
+    assert "keep_original: false" in page
+    assert "no originals, no differences to them" in page
 
 
 def test_the_viewer_that_comes_along_is_the_one_that_its_licences_name() -> None:

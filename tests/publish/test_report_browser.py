@@ -69,6 +69,15 @@ def test_windows_are_switched(page: Any) -> None:
             assert page.locator(f"img.{other}").first.is_visible() is (other == key)
 
 
+def test_the_outline_is_switched_off(page: Any) -> None:
+    rim, picture = page.locator("img.rim").first, page.locator("figure:has(img.rim)").first
+    assert rim.is_visible()
+    assert rim.bounding_box() == picture.locator("img.soft").bounding_box()
+    page.uncheck("#outline")
+    assert not rim.is_visible()
+    page.check("#outline")
+
+
 def test_the_worst_come_first_on_demand(page: Any) -> None:
     masks = page.locator(".mask h3")
     before = masks.all_text_contents()

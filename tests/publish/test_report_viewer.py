@@ -174,3 +174,24 @@ def test_without_webgl_the_page_says_so_and_shows_pictures(browser: Any, report:
     assert pictures.count() == 6
     assert all(picture.is_visible() for picture in pictures.all())
     context.close()
+
+
+def test_before_after_and_difference_are_shown_in_turn(browser: Any, tmp_path: Path) -> None:
+    dataset = write_lesions(tmp_path / "d/1.0.0", [HOST], "axial", keep_original=True)
+    index = slices_of(HOST, "axial")[2]
+    with opened(browser, write_report(dataset, tmp_path / "out")) as page:
+        page.uncheck(".overlay")
+        page.fill(".slice", "2")
+        after = voxels(page)
+        page.select_option(".shown", "before")
+        real = to_picture(HOST.case.scan().array[:, :, [index]], "axial")
+        before = voxels(page)
+        assert likeness(before, windowed(real, SOFT_TISSUE)[..., 0]) > 0.98
+        page.select_option(".shown", "difference")
+        outside = ~to_picture(HOST.lesion[:, :, [index]], "axial")
+        outside &= ~rim(~outside)
+        grey = voxels(page)[outside]
+        assert np.ptp(grey) <= 4  # nothing has changed there
+        page.select_option(".shown", "image")
+        assert np.array_equal(voxels(page), after)
+        assert not np.array_equal(before, after)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from synthct.recipe.quality import BrokenLimit, Limits, Quality
+from synthct.recipe.quality import BrokenLimit, Limits, Quality, Standard
 
 NONE = dict.fromkeys(Quality.model_fields)
 
@@ -59,3 +59,52 @@ def test_the_first_broken_limit_is_named() -> None:
 def test_limits_that_make_no_sense_are_refused(section: dict[str, object], problem: str) -> None:
     with pytest.raises(ValidationError, match=problem):
         Quality.model_validate(section)
+
+
+STANDARD = Standard(
+    Quality(
+        seam_ratio=Limits(min=0.5, max=2), spectrum_distance=Limits(max=3), ssim=Limits(min=0.5)
+    ),
+    is_default=True,
+)
+
+
+@pytest.mark.parametrize(
+    ("measures", "grade"),
+    [
+        ({"seam_ratio": 1.0}, "good"),
+        ({"seam_ratio": 1.5}, "good"),
+        ({"seam_ratio": 1.7}, "doubtful"),
+        ({"seam_ratio": 0.55}, "doubtful"),
+        ({"seam_ratio": 2.1}, "poor"),
+        ({"seam_ratio": 0.4}, "poor"),
+        ({"seam_ratio": 1.0, "spectrum_distance": 2.5}, "doubtful"),
+        ({"ssim": 0.51}, "good"),
+        ({"ssim": 0.4}, "poor"),
+        ({"seam_ratio": 1.0, "spectrum_distance": float("nan")}, "good"),
+        ({}, None),
+    ],
+)
+def test_the_grade_is_the_worst_of_the_limited_measures(
+    measures: dict[str, float], grade: str | None
+) -> None:
+    assert STANDARD.grade({**NONE, **measures}) == grade
+
+
+def test_a_sample_is_poor_where_it_breaks_a_limit() -> None:
+    for value in (0.3, 0.5, 0.51, 1.0, 1.99, 2.0, 2.01, 5.0):
+        measures = {**NONE, "seam_ratio": value}
+        is_broken = STANDARD.first_broken(measures) is not None
+        assert (STANDARD.grade(measures) == "poor") == is_broken
+
+
+def test_only_the_recipes_own_limits_reject_what_cannot_be_computed() -> None:
+    undefined = {**NONE, "seam_ratio": float("nan")}
+    assert STANDARD.first_broken(undefined) is None
+    assert Standard(STANDARD.limits).first_broken(undefined) is not None
+
+
+def test_limits_that_do_not_reject_still_grade() -> None:
+    graded = Standard(STANDARD.limits, is_default=True, rejects=False)
+    assert graded.first_broken({**NONE, "seam_ratio": 9.0}) is None
+    assert graded.grade({**NONE, "seam_ratio": 9.0}) == "poor"

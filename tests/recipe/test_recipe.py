@@ -14,7 +14,13 @@ from synthct.models.methods import Diffusion
 from synthct.recipe.recipe import Recipe, load_recipe, recipe_json_schema
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
-NAMES = ("quickstart", "kits_tumors", "kits_healthy", "totalsegmentator_organs")
+NAMES = (
+    "quickstart",
+    "quickstart_volume",
+    "kits_tumors",
+    "kits_healthy",
+    "totalsegmentator_organs",
+)
 
 TEXT = """\
 name: kits-tumors

@@ -9,6 +9,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK
 from conftest import KITS_AXES, halves, make_tiny_case, write_kits, write_structures
 from pydantic import TypeAdapter, ValidationError
 from tiny_recipe import write_data, write_recipe
@@ -52,6 +53,24 @@ def pair(root: Path, case: Case, name: str = "a", **codes: tuple[int, int]) -> N
     scan = case.scan()
     for folder, volume in (("img", scan), ("seg", case.labels)):
         save(volume.array, volume.affine, root / f"{folder}/{name}.nii.gz", codes=codes[folder])
+
+
+def test_scans_and_label_maps_may_be_nrrd_and_metaimage(tmp_path: Path, tiny_case: Case) -> None:
+    scan = tiny_case.scan()
+    for name, volume in (("a.mha", scan), ("a_seg.nrrd", tiny_case.labels)):
+        image = SimpleITK.GetImageFromArray(volume.array.T)
+        lps = np.diag([-1.0, -1, 1, 1]) @ volume.affine
+        image.SetSpacing(volume.spacing_mm)
+        image.SetOrigin(lps[:3, 3].tolist())
+        image.SetDirection((lps[:3, :3] / volume.spacing_mm).ravel().tolist())
+        SimpleITK.WriteImage(image, str(tmp_path / name))
+    source = Nifti(
+        root=tmp_path, image="{case}.mha", labels="{case}_seg.nrrd", label_names={"kidney": 1}
+    )
+    index = index_one(source, tmp_path)
+    case = read_case(index.entry("hosts", "a"), {"kidney": 1})
+    assert np.array_equal(case.scan().array, scan.array)
+    assert np.array_equal(case.region("kidney"), tiny_case.region("kidney"))
 
 
 # --- where it lies ---

@@ -36,8 +36,8 @@ def forbid_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: Path, **_: object) -> Volume:
         raise AssertionError(f"{path} was read")
 
-    monkeypatch.setattr(facts, "read_ct_counting", refuse)
-    monkeypatch.setattr(facts, "read_labels", refuse)
+    monkeypatch.setattr(facts, "read_image", refuse)
+    monkeypatch.setattr(facts, "read_label_map", refuse)
 
 
 def test_second_index_reads_no_voxels(
@@ -87,12 +87,13 @@ def test_only_the_files_of_wanted_labels_are_read(
     organs_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[str] = []
-    read = facts.read_labels
+    read = facts.read_label_map
     monkeypatch.setattr(
-        facts, "read_labels", lambda p, **kw: opened.append(p.name) or read(p, **kw)
+        facts, "read_label_map", lambda p, **kw: opened.append(p.name) or read(p, **kw)
     )
     monkeypatch.setattr(
-        "synthct.sources.read.read_labels", lambda p, **kw: opened.append(p.name) or read(p, **kw)
+        "synthct.sources.read.read_label_map",
+        lambda p, **kw: opened.append(p.name) or read(p, **kw),
     )
     source = TotalSegmentator(root=organs_root)
     index_one(source, tmp_path, "kidney")
@@ -109,8 +110,8 @@ def test_hosts_and_donors_of_one_root_are_read_once(
     kits_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[Path] = []
-    read = facts.read_labels
-    monkeypatch.setattr(facts, "read_labels", lambda p, **kw: opened.append(p) or read(p, **kw))
+    read = facts.read_label_map
+    monkeypatch.setattr(facts, "read_label_map", lambda p, **kw: opened.append(p) or read(p, **kw))
     both = {"hosts": Kits(root=kits_root), "donors": Kits(root=kits_root)}
     index = index_sources(both, [], cache_dir=tmp_path / "cache")
     assert len(opened) == 3
@@ -136,8 +137,8 @@ def test_what_was_read_before_an_error_is_kept(
         index_one(Kits(root=kits_root), tmp_path)
     last.write_bytes(good)
     opened: list[Path] = []
-    read = facts.read_labels
-    monkeypatch.setattr(facts, "read_labels", lambda p, **kw: opened.append(p) or read(p, **kw))
+    read = facts.read_label_map
+    monkeypatch.setattr(facts, "read_label_map", lambda p, **kw: opened.append(p) or read(p, **kw))
     index_one(Kits(root=kits_root), tmp_path)
     assert opened == [last]
 

@@ -211,7 +211,7 @@ OTHERS = {
     "gzip in gzip": (gzip.compress(gzip.compress(RAW)), "gzip in gzip.* unzip it once"),
     "MetaImage": (b"ObjectType = Image\nNDims = 3\n" + bytes(900), "MetaImage"),
     "NRRD": (b"NRRD0005\ntype: short\n" + bytes(900), "NRRD"),
-    "DICOM": (bytes(128) + b"DICM" + bytes(900), "DICOM, convert its series with dcm2niix"),
+    "DICOM": (bytes(128) + b"DICM" + bytes(900), "DICOM, use layout 'dicom', or convert"),
     "tar": (tar_of(RAW), "tar archive"),
     "tar.gz": (gzip.compress(tar_of(RAW)), "tar archive"),
     "bzip2": (bz2.compress(RAW), "bzip2"),

@@ -15,7 +15,7 @@ from synthct.masks.base import Mask
 from synthct.models.methods import CopyPaste, Inpaint, NoiseFill
 from synthct.recipe.plan import Plan
 from synthct.recipe.recipe import Recipe
-from synthct.volume.views import View
+from synthct.volume.views import Plane
 
 __all__ = ["REFERENCE_HU", "Control", "control_for", "require_paint"]
 
@@ -32,7 +32,7 @@ class Control(Protocol):
         """
 
     @classmethod
-    def of(cls, drawn: DrawnMask, method: Any, view: View) -> "Control":
+    def of(cls, drawn: DrawnMask, method: Any, view: Plane) -> "Control":
         """Measure host and donor of a drawn mask.
 
         Raises:
@@ -51,7 +51,7 @@ class Control(Protocol):
 CONTROLS: dict[type, type[Control]] = {CopyPaste: Copied, NoiseFill: Noise}
 
 
-def control_for(drawn: DrawnMask, method: Inpaint, view: View) -> Control | None:
+def control_for(drawn: DrawnMask, method: Inpaint, view: Plane) -> Control | None:
     """The control that a recipe asks for; None where a network paints.
 
     Raises:

@@ -20,7 +20,7 @@ from synthct.recipe.recipe import Recipe
 from synthct.volume import Affine, Box, nearest_outside, shifted
 from synthct.volume.case import Case
 from synthct.volume.regions import structure
-from synthct.volume.views import View
+from synthct.volume.views import Plane
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -68,7 +68,7 @@ class Copied:
             raise recipe.error(("inpaint", "method"), message)
 
     @classmethod
-    def of(cls, drawn: DrawnMask, method: CopyPaste, view: View) -> Copied:
+    def of(cls, drawn: DrawnMask, method: CopyPaste, view: Plane) -> Copied:
         """Take the lesion from the donor's image, and compare the two patients' organs.
 
         Raises:

@@ -21,7 +21,7 @@ from synthct.recipe.recipe import Recipe
 from synthct.volume import Box
 from synthct.volume.case import Case
 from synthct.volume.regions import Region
-from synthct.volume.views import VIEW_AXIS, View
+from synthct.volume.views import VIEW_AXIS, Plane
 
 #: HU of what a host may not have. Organs: the middle of the range of their medians over many
 #: scans (NV-Generate-CT). Tumours: the middle of what homogeneous papillary renal carcinomas show
@@ -78,7 +78,7 @@ class Noise:
                     raise recipe.error(("inpaint", "method"), message)
 
     @classmethod
-    def of(cls, drawn: DrawnMask, method: NoiseFill, view: View) -> Noise:
+    def of(cls, drawn: DrawnMask, method: NoiseFill, view: Plane) -> Noise:
         """Measure what is to be painted.
 
         Raises:
@@ -114,7 +114,7 @@ class Noise:
         return self.border.blend(self.host, flat, field[inside].astype(np.float32))
 
 
-def _grain_of(host: Case, tissue: tuple[Region, Box], mask: Mask, view: View) -> Grain:
+def _grain_of(host: Case, tissue: tuple[Region, Box], mask: Mask, view: Plane) -> Grain:
     """The grain of a tissue, in the slices nearest to the middle of the mask."""
     region, box = tissue
     axis = VIEW_AXIS[view]

@@ -12,7 +12,7 @@ from synthct.masks.base import Mask
 from synthct.volume import Box, distances_mm, voxels_within
 from synthct.volume.case import Case
 from synthct.volume.regions import Region, seen_through, structure
-from synthct.volume.views import VIEW_AXIS, View
+from synthct.volume.views import VIEW_AXIS, Plane
 
 #: Fewer voxels say nothing of a tissue.
 LEAST_VOXELS = 200
@@ -58,7 +58,7 @@ def shift_hu(level: float, own: float | None, other: float | None) -> float | No
     return round(max(level - UNENHANCED_HU, 0.0) * (ratio - 1), 2) + 0.0  # no negative zero
 
 
-def tissue_of(host: Case, label: str, mask: Mask, view: View) -> tuple[Region, Box] | None:
+def tissue_of(host: Case, label: str, mask: Mask, view: Plane) -> tuple[Region, Box] | None:
     """Voxels of a structure that show it best: not masked, and not at its edge, if that leaves any.
 
     Args:
@@ -107,7 +107,7 @@ def _structure(case: Case, label: str) -> tuple[Region, Box] | None:
 
 
 def _candidates(
-    region: Region, masked: npt.NDArray[np.bool_], view: View
+    region: Region, masked: npt.NDArray[np.bool_], view: Plane
 ) -> Iterator[npt.NDArray[np.bool_]]:
     from scipy.ndimage import binary_erosion
 

@@ -153,18 +153,19 @@ class _Documents:
                 yield f"sample '{one.sample_id}' is also a row, or there twice"
         if self.recipe is None:
             return
-        if not read_shard(self.folder / REJECTED).schema.equals(rejected_schema()):
+        volume = self.recipe.view == "volume"
+        if not read_shard(self.folder / REJECTED).schema.equals(rejected_schema(volume=volume)):
             yield "has other columns than the format"
         counts = dict(Counter(one.reason for one in rejected))
         if counts != release.rejected:
             yield f"has the reasons {counts}, the release {release.rejected}"
+        standards = self.recipe.standards(self.lock.limits)
         for one in rejected:
             measures = measures_of(one.columns)
             if one.measure is not None and one.value is None:
                 measures = {**measures, one.measure: math.nan}
-            broken = (
-                self.recipe.quality.first_broken(measures) if one.columns or one.measure else None
-            )
+            standard = standards.get(str(one.columns.get("mask_name")))
+            broken = standard.first_broken(measures) if standard else None
             limit = None if broken is None else (broken.measure, broken.value, broken.reason)
             if limit != ((one.measure, one.value, one.reason) if one.measure else None):
                 yield f"sample '{one.sample_id}' was not rejected for the limit that it breaks"

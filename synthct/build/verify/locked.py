@@ -29,12 +29,15 @@ PACKAGES = ("torch", "diffusers", "numpy", "scipy", "pyarrow", "pillow", "nibabe
 _MOST = 12
 
 
-def lock_of(checked: Checked, numerics: Mapping[str, Any]) -> Lock:
+def lock_of(
+    checked: Checked, numerics: Mapping[str, Any], limits: Mapping[str, Mapping[str, Any]]
+) -> Lock:
     """The lock of a build.
 
     Args:
         checked: The recipe, its sources and its checkpoint.
         numerics: The numerics class in which the model runs.
+        limits: Default limits, from ``learn_limits``.
     """
     recipe, plan = checked.recipe, checked.plan
     return Lock(
@@ -59,6 +62,7 @@ def lock_of(checked: Checked, numerics: Mapping[str, Any]) -> Lock:
         },
         numerics=dict(numerics),
         writer=writer_settings(),
+        limits={name: dict(by_measure) for name, by_measure in limits.items()},
     )
 
 

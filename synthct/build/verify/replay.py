@@ -22,6 +22,7 @@ from synthct.build.measure import measure
 from synthct.build.painter import paint_samples
 from synthct.build.prepare import Draft, prepare
 from synthct.build.provenance import provenance
+from synthct.build.sample import MEASURED_GRAIN
 from synthct.build.verify.locked import lock_of
 from synthct.build.workers import prepared_shards
 from synthct.dataset.digest import canonical_json
@@ -63,7 +64,7 @@ def _stored_sample(columns: Columns, draft: Draft) -> Sample:
 
 def check_inputs(checked: Checked, lock: Lock) -> Iterator[Finding]:
     """That sources and checkpoint are those of the lock, and come to its plan."""
-    for difference in lock.differences(lock_of(checked, lock.numerics)):
+    for difference in lock.differences(lock_of(checked, lock.numerics, lock.limits)):
         if difference.startswith(_INPUTS):
             yield Finding(LOCK, difference)
 
@@ -154,6 +155,10 @@ class _Replay:
             yield "the label map is not the one that the recipe comes to"
         if not np.array_equal(parsed(columns)[1], draft.picture_affine):
             yield "the affine is not the source's"
+        # What was measured of the paint before its grain was made is not known without painting.
+        generation = stored.provenance.get("generation") or {}
+        kept = {key: generation[key] for key in (MEASURED_GRAIN,) if key in generation}
+        one = replace(one, paint_facts={**one.paint_facts, **kept})
         image = np.where(draft.mask, stored.image, host)
         anew = replace(one, sample=replace(draft, image=image, labels=after))
         yield from self._wrong_measures(stored, anew)

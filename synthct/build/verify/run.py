@@ -30,6 +30,7 @@ from synthct.errors import PolicyError, RecipeError, ResourceError, VerifyError
 from synthct.licence import licence_of
 from synthct.processes.device import choose_device
 from synthct.recipe.recipe import Recipe, load_recipe, stored_recipe
+from synthct.recipe.roots import require_roots
 from synthct.storage.defaults import default_cache_dir, default_workers
 
 #: Samples that level 3 paints again, unless more are asked for.
@@ -145,7 +146,7 @@ class _Levels:
             return "the sources against the lock", findings
         given = self.originals
         workers = default_workers() if given.workers is None else given.workers
-        references = references_of(checked, given.cache_dir)
+        references = references_of(checked, given.cache_dir, progress=given.progress)
         context = BuildContext(checked, lock.numerics, references=references)
         return title, [*check_plan(self.folder, self.manifest, context, workers)]
 
@@ -158,6 +159,7 @@ class _Levels:
             partial(_device, given.device, lock),
             cache_dir=given.cache_dir,
             relabel=given.relabel,
+            limits=lock.limits,
         )
         groups = choose(checked, given.samples, given.seed)
         results = list(check_paint(self.folder, self.manifest, lock, context, groups))
@@ -179,6 +181,7 @@ class _Levels:
                 "draw again; verify it with --level 1"
             )
         given, lock = self.originals, read_lock(self.folder)
+        require_roots(self.folder / RECIPE, given.sources)
         recipe = load_recipe(
             self.folder / RECIPE, sources=given.sources, checkpoint=given.checkpoint
         )

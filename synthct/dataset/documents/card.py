@@ -91,6 +91,7 @@ class CardFacts:
         ignore: Whether label maps hold 255 where it is unknown what was painted.
         notes: Notes of the plan, such as too few patients for three splits.
         is_training_known: Whether the checkpoint says what it was trained on.
+        grades: How many samples are good, doubtful and poor by default limits; empty without them.
     """
 
     title: str
@@ -108,6 +109,7 @@ class CardFacts:
     relabelled: str | None = None
     ignore: bool = False
     notes: Sequence[str] = ()
+    grades: str = ""
     is_training_known: bool = True
 
 
@@ -116,9 +118,9 @@ def dataset_card(release: Release, summary: Summary, facts: CardFacts) -> str:
     sections = (
         _introduction(release, summary, facts),
         _contents(summary, facts),
-        usage(release, keep_original=facts.keep_original),
+        usage(release, keep_original=facts.keep_original, volume=facts.view == "volume"),
         _method(facts),
-        _quality(summary),
+        _quality(summary, facts.grades),
         _limits(release, summary, facts),
         _origin(release, facts),
     )
@@ -174,7 +176,9 @@ def card_header(release: Release, title: str, licence: str | None, method: str) 
 
 
 def _introduction(release: Release, summary: Summary, facts: CardFacts) -> str:
-    slices, hosts = f"{facts.view} CT slice", count(summary.hosts, "patient")
+    is_volume = facts.view == "volume"
+    slices = "CT volume" if is_volume else f"{facts.view} CT slice"
+    hosts = count(summary.hosts, "patient")
     whose = "the real patient's" if _is_real(facts) else "that of a procedural phantom"
     outside = f"outside of it every voxel is {whose}"
     if release.patch_id is not None:
@@ -182,6 +186,7 @@ def _introduction(release: Release, summary: Summary, facts: CardFacts) -> str:
     parts = [f"# {inert(facts.title)}"]
     if facts.description:
         parts.append(inert(facts.description))
+    one = "volume" if is_volume else "slice"
     parts.append(
         f"{count(summary.samples - summary.real, slices)} of {hosts}, in each of which "
         f"{facts.words.who} a region anew, with the label map after painting. **Inside of the "
@@ -189,8 +194,8 @@ def _introduction(release: Release, summary: Summary, facts: CardFacts) -> str:
     )
     if summary.real:
         parts.append(
-            f"It also has {count(summary.real, 'unpainted slice')} "
-            "(`is_painted` is false). A slice and its paintings share a `pair_id`; `has_lesion` "
+            f"It also has {count(summary.real, f'unpainted {one}')} "
+            f"(`is_painted` is false). A {one} and its paintings share a `pair_id`; `has_lesion` "
             "says which of them show the lesion that was painted or removed. Other lesions may be "
             "on both."
         )
@@ -253,7 +258,7 @@ def _method(facts: CardFacts) -> str:
     )
 
 
-def _quality(summary: Summary) -> str:
+def _quality(summary: Summary, grades: str) -> str:
     rows = [
         [f"`{name}`", one.text, *map(figure, (s.low, s.median, s.high)), one.unit, s.count]
         for name, one in MEASURES.items()
@@ -262,6 +267,11 @@ def _quality(summary: Summary) -> str:
     head = ["column", "measure", "5 %", "median", "95 %", "unit", "samples"]
     rejected = sum(summary.rejected.values())
     parts = ["## How good it is", table(head, rows)]
+    if grades:
+        parts.append(
+            f"By limits that real tissue of the hosts keeps (`synthct.lock`): {grades}. Doubtful "
+            "is beyond two thirds of the way to a limit."
+        )
     parts.append(f"Rejected (`rejected.parquet`): {count(rejected, 'planned sample')}.")
     if rejected:
         reasons = [[inert(reason), count] for reason, count in summary.rejected.items()]

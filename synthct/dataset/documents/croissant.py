@@ -128,8 +128,9 @@ def spelt(content: Mapping[str, Any]) -> bytes:
 
 
 def _description(summary: Summary, facts: CardFacts) -> str:
+    slices = "CT volumes" if facts.view == "volume" else f"{facts.view} CT slices"
     return (
-        f"{summary.samples} {facts.view} CT slices of {summary.hosts} patients, in which regions "
+        f"{summary.samples} {slices} of {summary.hosts} patients, in which regions "
         "were painted anew, with masks and label maps."
     )
 

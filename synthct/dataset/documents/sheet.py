@@ -10,10 +10,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from synthct.dataset.png import decode_hu, decode_mask
+from synthct.dataset.patch_rows import box_affine
+from synthct.dataset.stored import decode_hu, decode_mask
 from synthct.dataset.tiles import TEXT, Rgb, captioned, contact_sheet, windowed
 from synthct.dataset.writer import read_shard
+from synthct.volume import Array
 from synthct.volume.intensity import window_for
+from synthct.volume.views import VIEW_AXIS, plane_of, to_picture
 
 #: Side of a tile in pixels, samples per sheet, and how much around a mask is shown.
 TILE, TILES, CONTEXT = 224, 12, 1.6
@@ -35,8 +38,9 @@ def dataset_sheet(
     Returns:
         A PNG; None if the dataset is empty.
     """
-    names = ["sample_id", "label", "replaced_mean_hu", "spacing_mm", "mask"]
-    names += ["paint" if patch_only else "image", *(["original"] if keep_original else [])]
+    names = ["sample_id", "label", "replaced_mean_hu", "spacing_mm", "view", "affine", "mask"]
+    names += ["paint", "corner"] if patch_only else ["image"]
+    names += ["original"] if keep_original else []
     painted = [
         (number, place)
         for number, path in enumerate(shards)
@@ -59,22 +63,42 @@ def dataset_sheet(
 
 def _paint_alone(row: dict[str, Any]) -> Rgb:
     window = window_for(row["label"], row["replaced_mean_hu"])
-    mask = decode_mask(row["mask"]["bytes"])
-    painted = windowed(decode_hu(row["paint"]["bytes"]), window)
-    tile = _tile(np.where(mask[..., None], painted, np.uint8(96)), *row["spacing_mm"])
+    shown, pixel_mm = _pictures(row)
+    painted = windowed(shown["paint"], window)
+    tile = _tile(np.where(shown["mask"][..., None], painted, np.uint8(96)), *pixel_mm)
     return captioned(tile, [[(f"{row['sample_id']}: {row['label'] or 'whatever fits'}", TEXT)]])
 
 
 def _before_and_after(row: dict[str, Any]) -> Rgb:
     window = window_for(row["label"], row["replaced_mean_hu"])
-    mask = decode_mask(row["mask"]["bytes"])
-    painted = windowed(decode_hu(row["image"]["bytes"]), window)
+    shown, pixel_mm = _pictures(row)
+    mask, painted = shown["mask"], windowed(shown["image"], window)
     pictures = [np.where(mask[..., None], np.uint8(96), painted), painted]
-    if "original" in row:
-        pictures.append(windowed(decode_hu(row["original"]["bytes"]), window))
-    tiles = [_tile(_around(picture, mask), *row["spacing_mm"]) for picture in pictures]
+    if "original" in shown:
+        pictures.append(windowed(shown["original"], window))
+    tiles = [_tile(_around(picture, mask), *pixel_mm) for picture in pictures]
     text = f"{row['sample_id']}: {row['label'] or 'whatever fits'}"
     return captioned(np.hstack(tiles), [[(text, TEXT)]])
+
+
+def _pictures(row: dict[str, Any]) -> tuple[dict[str, Array], Sequence[float]]:
+    """The pictures of a row, of a volume in its widest slice; and the size of a pixel."""
+    affine, view = np.array(row["affine"]).reshape(4, 4), row["view"]
+    if "corner" in row:
+        affine = box_affine(row, affine)
+    arrays: dict[str, Array] = {"mask": decode_mask(row["mask"]["bytes"], affine, view)}
+    for name in ("paint", "image", "original"):
+        if name in row:
+            arrays[name] = decode_hu(row[name]["bytes"], affine, view)
+    if view != "volume":
+        return arrays, row["spacing_mm"]
+    plane = plane_of(view, row["spacing_mm"])
+    axis = VIEW_AXIS[plane]
+    across = tuple(n for n in range(3) if n != axis)
+    index = int(np.argmax(np.count_nonzero(arrays["mask"], axis=across)))
+    flat = {name: to_picture(a.take([index], axis=axis), plane) for name, a in arrays.items()}
+    # rows of a picture run along the later axis
+    return flat, [row["spacing_mm"][n] for n in reversed(across)]
 
 
 def _around(picture: Rgb, mask: npt.NDArray[np.bool_]) -> Rgb:

@@ -20,6 +20,7 @@ class Palette(Network):
 
     layout = LAYOUT
     section = PaletteSection
+    takes_noise = True
 
     @classmethod
     def check_configs(cls, name: str, configs: Mapping[str, Mapping[str, Any]]) -> None:
@@ -73,7 +74,7 @@ class Palette(Network):
         """As in ``Network``."""
         import torch
 
-        from synthct.models.painting.tensors import as_tensors, neighbours_tensor
+        from synthct.models.painting.tensors import as_tensors, neighbours_tensor, noise_tensor
 
         image, mask, generators = as_tensors(patches, seeds, self.device)
         painted: Tensor = self.pipeline(
@@ -86,6 +87,7 @@ class Palette(Network):
             strength=patches[0].strength,
             guidance_scale=self.guidance_scale,
             neighbours=neighbours_tensor(patches, self.device),
+            noise=noise_tensor(patches, self.device),
         )
         return painted[:, 0]
 

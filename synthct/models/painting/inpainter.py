@@ -7,7 +7,7 @@ padded with copies of their last patch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -35,11 +35,13 @@ class Job(Generic[Key]):
         key: The caller's identifier of the patch.
         patch: The patch.
         seed: Seed of its noise.
+        is_done: Whether its paint is known already; it only keeps its place in its batch.
     """
 
     key: Key
     patch: Patch
     seed: int
+    is_done: bool = False
 
 
 class Inpainter:
@@ -68,12 +70,18 @@ class Inpainter:
         """Number of patches of one size in each batch."""
         return max(1, min(self.batch_size, self.batch_size * FULL_BATCH_PX**2 // patch_size**2))
 
-    def paint(self, patches: Sequence[Patch], seeds: Sequence[int]) -> list[FloatArray]:
+    def paint(
+        self,
+        patches: Sequence[Patch],
+        seeds: Sequence[int],
+        update: Callable[[], object] = lambda: None,
+    ) -> list[FloatArray]:
         """Paint patches of any sizes.
 
         Args:
             patches: From ``cut_patches``.
             seeds: One per patch.
+            update: Called for each patch that is painted.
 
         Returns:
             One (S, S) array in -1..1 per patch, for ``paste_patches``.
@@ -81,20 +89,34 @@ class Inpainter:
         Raises:
             MaskError: If a painted value is not finite.
         """
-        jobs = [Job(n, p, s) for n, (p, s) in enumerate(zip(patches, seeds, strict=True))]
-        painted = dict(self.stream(jobs))
-        if not all(np.isfinite(pixels).all() for pixels in painted.values()):
+        painted = self.paint_all(patches, seeds, update)
+        if not all(np.isfinite(pixels).all() for pixels in painted):
             raise MaskError(
                 f"checkpoint {self.checkpoint.files.name} painted values that are not finite; "
                 "try dtype float32 or another scheduler"
             )
+        return painted
+
+    def paint_all(
+        self,
+        patches: Sequence[Patch],
+        seeds: Sequence[int],
+        update: Callable[[], object] = lambda: None,
+    ) -> list[FloatArray]:
+        """As ``paint``, but with NaN where the network or the scheduler overflowed."""
+        jobs = [Job(n, p, s) for n, (p, s) in enumerate(zip(patches, seeds, strict=True))]
+        painted = {}
+        for number, pixels in self.stream(jobs):
+            painted[number] = pixels
+            update()
         return [painted[n] for n in range(len(jobs))]
 
     def stream(self, jobs: Iterable[Job[Key]]) -> Iterator[tuple[Key, FloatArray]]:
         """Paint jobs as they come, as soon as there is a full batch of one patch size.
 
-        Batches depend on the order of the jobs only. A painting is NaN where the network or the
-        scheduler overflowed.
+        Batches depend on the order of the jobs only; those of which nothing is left to do are not
+        painted, and of the others only what is not done is given. A painting is NaN where the
+        network or the scheduler overflowed.
         """
         waiting: dict[tuple[int, float], list[Job[Key]]] = {}
         for job in jobs:
@@ -108,13 +130,16 @@ class Inpainter:
                 yield from self._batch(queue)
 
     def _batch(self, jobs: Sequence[Job[Key]]) -> Iterator[tuple[Key, FloatArray]]:
+        if all(job.is_done for job in jobs):
+            return
         full = self.shape_of_batch(jobs[0].patch.size)
         padded = [*jobs, *[jobs[-1]] * (full - len(jobs))]
         with torch.no_grad(), self._arithmetic():
             out = self.network.paint_batch([j.patch for j in padded], [j.seed for j in padded])
         painted = out.float().cpu().numpy()
         for job, pixels in zip(jobs, painted, strict=False):
-            yield job.key, pixels
+            if not job.is_done:
+                yield job.key, pixels
 
     def probe(self, size: int) -> None:
         """One pass of the network on an empty patch."""

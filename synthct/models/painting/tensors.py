@@ -26,6 +26,12 @@ def as_tensors(
     return torch.from_numpy(image).to(device), torch.from_numpy(mask).to(device), generators
 
 
+def noise_tensor(patches: Sequence[Patch], device: torch.device) -> Tensor | None:
+    """The noise that patches of one size start from, (B, 1, S, S); None if theirs is drawn."""
+    given = [p.noise for p in patches if p.noise is not None]
+    return torch.from_numpy(np.stack(given)[:, None]).to(device) if given else None
+
+
 def neighbours_tensor(patches: Sequence[Patch], device: torch.device) -> Tensor | None:
     """The neighbouring slices of patches of one size: (B, 2, S, S), NaN where nothing is known.
 

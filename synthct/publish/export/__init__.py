@@ -1,4 +1,4 @@
-"""Exports of datasets as plain folders of PNG or NIfTI files.
+"""Exports of datasets as plain folders of PNG, NIfTI or DICOM files.
 
 ``datasets`` can load such a folder as ``imagefolder`` or ``niftifolder``.
 """

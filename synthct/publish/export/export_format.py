@@ -10,8 +10,6 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from synthct.dataset.schema import arrow_schema, flat_columns
-
 #: Most bytes of a name in a file name; file systems allow 255 in all.
 _NAME_BYTES = 150
 
@@ -32,15 +30,11 @@ class Item:
 
 
 class ExportFormat(Protocol):
-    """An export format."""
+    """An export format. Who inherits from it need not say ``require`` and ``label_files``."""
 
     @property
-    def loader(self) -> str:
-        """Name of the loader for ``datasets.load_dataset``."""
-
-    @property
-    def suffix(self) -> str:
-        """The suffix of its files."""
+    def loader(self) -> str | None:
+        """Name of the loader for ``datasets.load_dataset``; None if it has none."""
 
     @property
     def readme_text(self) -> str:
@@ -50,19 +44,50 @@ class ExportFormat(Protocol):
     def files(self) -> Mapping[str, str]:
         """Description of each file of an item, by the column that it is loaded as."""
 
-    def record_schema(self, keep_original: bool) -> pa.Schema:
-        """The columns of ``metadata.parquet``."""
+    def require(self) -> None:
+        """Make sure that the packages that it needs are installed.
 
-    def sample_schema(self, keep_original: bool) -> pa.Schema:
+        Raises:
+            RecipeError: If one is not.
+        """
+        return
+
+    def path_of(self, stem: str, name: str) -> str:
+        """The file (or folder) of an item for a column of ``files``.
+
+        Args:
+            stem: The common part of the item's names.
+            name: The column.
+        """
+
+    def label_files(self, labels: Mapping[str, int]) -> dict[str, tuple[str, str]]:
+        """Further files of the export that tell the names of label values.
+
+        Args:
+            labels: Name to value.
+
+        Returns:
+            File name to text and description.
+        """
+        del labels
+        return {}
+
+    def record_schema(self, keep_original: bool, flat: pa.Schema) -> pa.Schema:
+        """The columns of ``metadata.parquet``; ``flat`` are the dataset's with plain values."""
+
+    def sample_schema(self, keep_original: bool, flat: pa.Schema) -> pa.Schema:
         """The columns of ``samples.csv``."""
 
-    def write(self, rows: Iterable[Columns], folder: Path, start: int) -> Iterator[Item]:
+    def write(
+        self, rows: Iterable[Columns], folder: Path, start: int, labels: Mapping[str, int]
+    ) -> Iterator[Item]:
         """Write the files of some rows.
 
         Args:
             rows: Stored rows of one split, in the order of the dataset.
             folder: The split's folder.
             start: Number of the first item.
+            labels: Values of the label map by name.
 
         Raises:
             VerifyError: If a row is damaged.
@@ -77,12 +102,6 @@ def files_of(fmt: ExportFormat, keep_original: bool) -> list[str]:
 def file_columns(fmt: ExportFormat, keep_original: bool) -> list[tuple[str, pa.DataType]]:
     """The columns that name files; ``datasets`` loads ``mask_file_name`` as column ``mask``."""
     return [(f"{name}_file_name", pa.string()) for name in files_of(fmt, keep_original)]
-
-
-def flat_schema() -> list[tuple[str, pa.DataType]]:
-    """Names and types of the columns with plain values."""
-    schema = arrow_schema(keep_original=False)
-    return [(name, schema.field(name).type) for name in flat_columns(schema)]
 
 
 def file_stem(number: int, name: str) -> str:

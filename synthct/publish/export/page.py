@@ -14,6 +14,12 @@ from synthct.volume.views import IGNORE
 #: Fields of a card's header that also apply to an export.
 _KEPT = ("pretty_name", "license", "license_name", "license_link", "task_categories", "tags",
          "size_categories")  # fmt: skip
+_LOADING = """\
+```python
+from datasets import load_dataset
+
+dataset = load_dataset("{loader}", data_dir="<this folder>")
+```"""
 
 
 def page(
@@ -43,7 +49,7 @@ def page(
     }
     kept = {name: header[name] for name in _KEPT if name in header}
     files = [
-        [f"`*/*_{name}.{fmt.suffix}`", fmt.files[name]] for name in files_of(fmt, keep_original)
+        [f"`*/{fmt.path_of('*', name)}`", fmt.files[name]] for name in files_of(fmt, keep_original)
     ]
     values = [
         [0, "background"],
@@ -51,16 +57,12 @@ def page(
         [IGNORE, "ignore (if it occurs): painted, with unknown content"],
     ]
     sections = [
-        f"---\n{yaml_text({**kept, 'configs': [config]})}---",
+        f"---\n{yaml_text(kept if fmt.loader is None else {**kept, 'configs': [config]})}---",
         f"# {inert(release.name)} {release.version}, as plain files",
         f"{count(release.rows, 'sample')} of {code(release.label)}. Where `is_painted` is true, "
         "the inside of the mask was painted by a model; everything else is as in the scan. Method, "
         "attribution and permitted use are described in the files beside this one.",
-        f"""```python
-from datasets import load_dataset
-
-dataset = load_dataset("{fmt.loader}", data_dir="<this folder>")
-```""",
+        *([] if fmt.loader is None else [_LOADING.format(loader=fmt.loader)]),
         fmt.readme_text,
         table(["file", "content"], files),
         table(["file", "what it is"], [[f"`{name}`", what] for name, what in beside.items()]),

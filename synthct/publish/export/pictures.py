@@ -10,11 +10,11 @@ import pyarrow as pa
 
 from synthct.publish.export.export_format import (
     Columns,
+    ExportFormat,
     Item,
     file_columns,
     file_stem,
     files_of,
-    flat_schema,
 )
 
 #: Further columns; the provenance is JSON text.
@@ -25,11 +25,10 @@ _MORE = [
 ]
 
 
-class Pictures:
+class Pictures(ExportFormat):
     """A folder for ``imagefolder``: a row is a sample."""
 
     loader: ClassVar = "imagefolder"
-    suffix: ClassVar = "png"
     readme_text: ClassVar = """\
 A row is a sample. `affine` (4 x 4 by rows) takes picture index (row, column, 0, 1) to RAS+
 millimetres; HU are `np.asarray(sample["image"]).astype(np.int16) - 1024`. The patient's right
@@ -42,21 +41,28 @@ millimetres; HU are `np.asarray(sample["image"]).astype(np.int16) - 1024`. The p
         "preview": "8-bit, windowed, with the mask outlined: for viewing only",
     }
 
-    def record_schema(self, keep_original: bool) -> pa.Schema:
+    def path_of(self, stem: str, name: str) -> str:
+        """The file of an item."""
+        return f"{stem}_{name}.png"
+
+    def record_schema(self, keep_original: bool, flat: pa.Schema) -> pa.Schema:
         """The columns of ``metadata.parquet``."""
-        return pa.schema([*file_columns(self, keep_original), *flat_schema(), *_MORE])
+        return pa.schema([*file_columns(self, keep_original), *flat, *_MORE])
 
-    def sample_schema(self, keep_original: bool) -> pa.Schema:
+    def sample_schema(self, keep_original: bool, flat: pa.Schema) -> pa.Schema:
         """The columns of ``samples.csv``."""
-        return pa.schema([*file_columns(self, keep_original), *flat_schema()])
+        return pa.schema([*file_columns(self, keep_original), *flat])
 
-    def write(self, rows: Iterable[Columns], folder: Path, start: int) -> Iterator[Item]:
+    def write(
+        self, rows: Iterable[Columns], folder: Path, start: int, labels: Mapping[str, int]
+    ) -> Iterator[Item]:
         """Write the files of some rows; see ``ExportFormat.write``."""
+        del labels
         for number, row in enumerate(rows, start):
             stem = file_stem(number, row["sample_id"])
             named = {}
             for name in files_of(self, "original" in row):
-                named[f"{name}_file_name"] = file = f"{stem}_{name}.{self.suffix}"
+                named[f"{name}_file_name"] = file = self.path_of(stem, name)
                 (folder / file).write_bytes(row[name]["bytes"])
             record = {**row, **named}
             yield Item(record, (record,))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -17,14 +18,17 @@ from tqdm import tqdm
 from synthct.build.documents import ATTRIBUTION, CARD, SHEET
 from synthct.dataset.integrity import check_bytes
 from synthct.dataset.lockfile import LOCK, read_lock
-from synthct.dataset.manifest import Manifest, read_manifest
+from synthct.dataset.manifest import Manifest, require_manifest
 from synthct.dataset.records import RECIPE, front_matter
 from synthct.dataset.rows import stored_rows
+from synthct.dataset.schema import flat_schema, is_of_volumes
 from synthct.errors import ConflictError, RecipeError, VerifyError
+from synthct.publish.export.dicom import DicomSeries
 from synthct.publish.export.export_format import Columns, ExportFormat
 from synthct.publish.export.page import page
 from synthct.publish.export.pictures import Pictures
 from synthct.publish.export.volumes import Volumes
+from synthct.publish.export.whole import WholeScans
 from synthct.sources.exported import is_formula
 from synthct.storage.files import make_folder, require_space, resource_error, sync_folder
 from synthct.storage.lock import version_lock
@@ -32,7 +36,11 @@ from synthct.storage.lock import version_lock
 METADATA, SAMPLES = "metadata.parquet", "samples.csv"
 
 #: Each export format by its name.
-FORMATS: dict[str, ExportFormat] = {"nifti": Volumes(), "png": Pictures()}
+FORMATS: dict[str, ExportFormat] = {
+    "dicom": DicomSeries(),
+    "nifti": Volumes(),
+    "png": Pictures(),
+}
 
 #: Files that are copied from the version: new name, old name, description.
 _COPIED = (
@@ -47,46 +55,71 @@ _COPIED = (
 _ITEMS = 64
 
 
-def export(folder: Path, kind: str, output: Path, *, progress: bool = False) -> Path:
+@dataclass(frozen=True)
+class Whole:
+    """That whole scans are to be written, and where the hosts are.
+
+    Attributes:
+        sources: Source name to folder; phantoms need none.
+        cache_dir: Folder of cached indexes and phantoms.
+    """
+
+    sources: Mapping[str, Path]
+    cache_dir: Path
+
+
+def export(
+    folder: Path, kind: str, output: Path, *, whole: Whole | None = None, progress: bool = False
+) -> Path:
     """Write a finished dataset as a plain folder.
 
     Args:
         folder: The folder of a version.
-        kind: ``png``: the pictures of each sample; ``nifti``: volumes of neighbouring slices.
+        kind: ``png``: the pictures of each sample; ``nifti``: volumes of neighbouring slices;
+            ``dicom``: these as CT series and SEG files.
         output: The new folder.
+        whole: With ``nifti``: whole scans with all of their lesions.
         progress: Show a progress bar.
 
     Returns:
         The new folder.
 
     Raises:
-        RecipeError: If there is no such format.
+        RecipeError: If there is no such format, or a package that it needs is missing.
         VerifyError: If the dataset is unfinished, damaged, or a patch-only release.
         ConflictError: If the new folder is not empty, or lies in the dataset.
         ResourceError: If it cannot be written.
     """
     if kind not in FORMATS:
         raise RecipeError(f"there is no export format '{kind}'; choose one of {', '.join(FORMATS)}")
+    manifest = require_manifest(folder)
     folder, output = folder.resolve(), output.resolve()
-    manifest = read_manifest(folder)
-    if manifest is None:
-        raise VerifyError(f"{folder} is no finished dataset; give the folder of a version")
     if manifest.release.patch_id is not None:
         raise VerifyError(
             f"{folder} is a patch-only release, which holds no whole slices; run 'synthct compose' "
             "on it with your copy of the scans, and export what that makes"
         )
+    if whole is not None and kind != "nifti":
+        raise RecipeError(f"whole scans are NIfTI files; write --to nifti --whole, not {kind}")
     _require_free(output, folder)
+    if kind != "nifti" and any(
+        is_of_volumes(pq.read_schema(folder / shard.path)) for shard in manifest.shards
+    ):
+        raise RecipeError(f"{folder} holds volumes, which {kind} cannot hold; use --to nifti")
     if findings := check_bytes(folder, manifest):
         listed = "\n".join(f"  {finding}" for finding in findings)
         raise VerifyError(f"{folder} is damaged; download or build it again\n{listed}")
+    FORMATS[kind].require()
     make_folder(output.parent)
     require_space(output.parent, sum(shard.bytes for shard in manifest.shards))
     staging = output.with_name(f".{output.name}.exporting")
     with version_lock(output):
         shutil.rmtree(staging, ignore_errors=True)  # of an export that was killed
         try:
-            _write(folder, manifest, FORMATS[kind], staging, progress)
+            fmt = FORMATS[kind]
+            if whole is not None:
+                fmt = WholeScans(folder, whole.sources, whole.cache_dir)
+            _write(folder, manifest, fmt, staging, progress)
             _put_in_place(staging, output)
         except OSError as err:
             # Of a copy, the second is the one that is written.
@@ -108,11 +141,13 @@ def _require_free(output: Path, folder: Path) -> None:
 def _write(folder: Path, manifest: Manifest, fmt: ExportFormat, tree: Path, progress: bool) -> None:
     """Write all files of an export."""
     tree.mkdir()
-    keep_original = all(
-        "original" in pq.read_schema(folder / shard.path).names for shard in manifest.shards
-    )
-    records, samples = fmt.record_schema(keep_original), fmt.sample_schema(keep_original)
+    keep_original = "original" in fmt.files
+    schemas = [pq.read_schema(folder / shard.path) for shard in manifest.shards]
+    keep_original &= all("original" in schema.names for schema in schemas)
+    flat = flat_schema(volume=any(map(is_of_volumes, schemas)))
+    records, samples = (of(keep_original, flat) for of in (fmt.record_schema, fmt.sample_schema))
     samples = samples.insert(0, pa.field("split", pa.string()))
+    labels = read_lock(folder).labels
     hidden = None if progress else True
     with (
         tqdm(total=manifest.release.rows, unit="sample", disable=hidden) as bar,
@@ -122,7 +157,7 @@ def _write(folder: Path, manifest: Manifest, fmt: ExportFormat, tree: Path, prog
         for split in (split.name for split in manifest.release.splits if split.rows):
             place = tree / split
             place.mkdir()
-            items = fmt.write(_rows(folder, manifest, split), place, start)
+            items = fmt.write(_rows(folder, manifest, split), place, start, labels)
             with pq.ParquetWriter(place / METADATA, records, compression="zstd") as metadata:
                 while batch := list(islice(items, _ITEMS)):
                     start += len(batch)
@@ -130,26 +165,34 @@ def _write(folder: Path, manifest: Manifest, fmt: ExportFormat, tree: Path, prog
                     metadata.write_table(_table([item.record for item in batch], records))
                     listed.write_table(_table([_without_formulas(row) for row in rows], samples))
                     bar.update(len(rows))
-    _write_documents(folder, manifest, fmt, tree, keep_original)
+    _write_documents(folder, manifest, fmt, tree, labels, keep_original)
 
 
 def _write_documents(
-    folder: Path, manifest: Manifest, fmt: ExportFormat, tree: Path, keep_original: bool
+    folder: Path,
+    manifest: Manifest,
+    fmt: ExportFormat,
+    tree: Path,
+    labels: Mapping[str, int],
+    keep_original: bool,
 ) -> None:
     """Write the page, and copy documents of the dataset."""
     beside = {
-        f"*/{METADATA}": "what `load_dataset` reads: the columns of the dataset, with provenance",
+        f"*/{METADATA}": "the columns of the dataset, with provenance, for `load_dataset`",
         SAMPLES: "the samples with their files and measures, as text",
     }
     for name, source, what in _COPIED:
         if (folder / source).is_file():
             shutil.copyfile(folder / source, tree / name)
             beside[name] = what
+    for name, (text, what) in fmt.label_files(labels).items():
+        (tree / name).write_text(text, encoding="utf-8")
+        beside[name] = what
     card = folder / CARD
     text = page(
         manifest.release,
         fmt,
-        read_lock(folder).labels,
+        labels,
         front_matter(card.read_text(encoding="utf-8")) if card.is_file() else {},
         beside,
         keep_original=keep_original,

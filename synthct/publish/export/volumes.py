@@ -14,25 +14,22 @@ import numpy as np
 import pyarrow as pa
 
 from synthct.dataset.stack import neighbours, stack
-from synthct.publish.export.export_format import Columns, Item, file_columns, file_stem, flat_schema
+from synthct.publish.export.export_format import Columns, ExportFormat, Item
+from synthct.publish.export.label_files import itksnap_text, label_table_xml, slicer_text
+from synthct.publish.export.runs import run_item, run_record_schema, run_sample_schema, run_stem
 from synthct.volume import Volume, nifti_bytes
-
-#: Columns that are equal for all slices of a volume; the others are lists in the metadata.
-_SHARED = (
-    "lesion_id", "case_id", "patient_id", "donor_case_id", "donor_patient_id", "is_painted",
-    "has_lesion", "mask_name", "mask_kind", "label", "view", "variant", "host_in_training",
-)  # fmt: skip
+from synthct.volume.views import IGNORE
 
 
-class Volumes:
-    """A folder for ``niftifolder``: a row is a volume of one or more samples."""
+class Volumes(ExportFormat):
+    """A folder for ``niftifolder``: a row is a volume, of one or more slices."""
 
     loader: ClassVar = "niftifolder"
-    suffix: ClassVar = "nii.gz"
     readme_text: ClassVar = """\
 For each painting of a lesion, neighbouring slices form one volume, with the width of the host's
-slices. It opens at its place in the host's scan. Columns that differ between its slices are lists,
-in the order of the slices."""
+slices; a sample that is a volume stays as it is. It opens at its place in the host's scan. Columns
+that differ between its slices are lists, in the order of the slices. Headers of label maps hold the
+names of the values, as those of TotalSegmentator do."""
     files: ClassVar[Mapping[str, str]] = {
         "image": "int16; HU",
         "mask": "uint8; 1 where painted, else 0",
@@ -40,33 +37,39 @@ in the order of the slices."""
         "original": "int16; HU of the host before painting",
     }
 
-    def record_schema(self, keep_original: bool) -> pa.Schema:
+    def path_of(self, stem: str, name: str) -> str:
+        """The file of an item."""
+        return f"{stem}_{name}.nii.gz"
+
+    def label_files(self, labels: Mapping[str, int]) -> dict[str, tuple[str, str]]:
+        """Names of the label values for ITK-SNAP and 3D Slicer."""
+        known = {**labels, "ignore": IGNORE}
+        return {
+            "labels.itksnap.txt": (itksnap_text(known), "names of the label values for ITK-SNAP"),
+            "labels.ctbl": (slicer_text(known), "names of the label values for 3D Slicer"),
+        }
+
+    def record_schema(self, keep_original: bool, flat: pa.Schema) -> pa.Schema:
         """The columns of ``metadata.parquet``."""
-        flat = dict(flat_schema())
-        shared = [(name, flat.pop(name)) for name in _SHARED]
-        of_slices = [*flat.items(), ("provenance", pa.string())]
-        lists = [(name, pa.list_(type_)) for name, type_ in of_slices]
-        return pa.schema([*file_columns(self, keep_original), *shared, *lists])
+        return run_record_schema(self, keep_original, flat)
 
-    def sample_schema(self, keep_original: bool) -> pa.Schema:
-        """The columns of ``samples.csv``; ``slice`` counts from 0 along the volume's axis."""
-        files = file_columns(self, keep_original)
-        return pa.schema([*files, ("slice", pa.int32()), *flat_schema()])
+    def sample_schema(self, keep_original: bool, flat: pa.Schema) -> pa.Schema:
+        """The columns of ``samples.csv``."""
+        return run_sample_schema(self, keep_original, flat)
 
-    def write(self, rows: Iterable[Columns], folder: Path, start: int) -> Iterator[Item]:
+    def write(
+        self, rows: Iterable[Columns], folder: Path, start: int, labels: Mapping[str, int]
+    ) -> Iterator[Item]:
         """Write the files of some rows; see ``ExportFormat.write``."""
+        table = label_table_xml({**labels, "ignore": IGNORE}).encode()
         for number, run in enumerate(neighbours(rows), start):
-            first = run[0]
-            painting = "real" if first["variant"] is None else f"v{first['variant']}"
-            stem = file_stem(number, f"{first['lesion_id']}.{painting}")
-            named = {}
+            stem, named = run_stem(number, run), {}
             for name, volume in _volumes_of(run).items():
-                named[f"{name}_file_name"] = file = f"{stem}_{name}.{self.suffix}"
-                (folder / file).write_bytes(nifti_bytes(volume, compress=True))
-            lists = {name: [row[name] for row in run] for name in first if name not in _SHARED}
-            record = {**lists, **{name: first[name] for name in _SHARED}, **named}
-            samples = ({**row, **named, "slice": n} for n, row in enumerate(run))
-            yield Item(record, tuple(samples))
+                named[f"{name}_file_name"] = file = self.path_of(stem, name)
+                extension = table if name == "label_map" else None
+                content = nifti_bytes(volume, compress=True, extension=extension)
+                (folder / file).write_bytes(content)
+            yield run_item(run, named)
 
 
 def _volumes_of(run: Sequence[Columns]) -> dict[str, Volume]:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from synthct.build.grades import grades_in_words
 from synthct.dataset.markdown import figure
 from synthct.dataset.tiles import windowed
 from synthct.evaluate.results import Evaluation
@@ -22,9 +23,14 @@ from synthct.publish.report.pictures import (
     MaskCrop,
     difference,
     masked,
-    outlined,
 )
-from synthct.publish.report.report_data import ANYTHING, RANKED_MEASURES, ReportData, badness
+from synthct.publish.report.report_data import (
+    ANYTHING,
+    RANKED_MEASURES,
+    ReportData,
+    badness,
+    grade_of,
+)
 
 _WINDOW_NAMES = {"soft": "soft tissue", "lung": "lung", "bone": "bone"}
 
@@ -59,7 +65,8 @@ def render(data: ReportData, evaluation: Evaluation | None) -> str:
             "windows": _WINDOW_NAMES,
             "difference_hu": DIFFERENCE_HU,
             "orders": orders,
-            "masks": [_mask(crops) for crops in data.crops],
+            "has_originals": any(crop.original is not None for ps in data.crops for crop in ps),
+            "masks": [_mask(crops, data) for crops in data.crops],
             "viewer": viewer.section(data.lesions),
             "measure_panels": measure_panels,
             "tissue_panels": tissue_panels,
@@ -71,10 +78,12 @@ def render(data: ReportData, evaluation: Evaluation | None) -> str:
 
 def _rejected(data: ReportData) -> str:
     lost = len(data.rejected)
+    grades = grades_in_words(g for row in data.rows if (g := grade_of(data, row)) is not None)
+    graded = f"; {grades}" if grades else ""
     if not lost:
-        return "none rejected"
+        return f"none rejected{graded}"
     total = lost + len(data.rows)
-    return f"{lost:,} of {total:,} rejected ({100 * lost / total:.1f} %)"
+    return f"{lost:,} of {total:,} rejected ({100 * lost / total:.1f} %){graded}"
 
 
 def _results(evaluation: Evaluation) -> dict[str, Any]:
@@ -96,7 +105,7 @@ def _results(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def _mask(crops: Sequence[MaskCrop]) -> dict[str, Any]:
+def _mask(crops: Sequence[MaskCrop], data: ReportData) -> dict[str, Any]:
     first = crops[0]
     bad: dict[str, float] = {}
     for crop in crops:
@@ -109,8 +118,8 @@ def _mask(crops: Sequence[MaskCrop]) -> dict[str, Any]:
     for number, crop in enumerate(crops):
         base = first.painted if crop.original is None else crop.original
         name = f"painted {number + 1}" if len(crops) > 1 else "painted"
-        pictures = {k: outlined(crop.painted, crop.mask, w) for k, w in WINDOWS.items()}
-        figures.append(pictured(name, pictures, crop.size_mm, _caption(crop)))
+        pictures = {k: windowed(crop.painted, w) for k, w in WINDOWS.items()}
+        figures.append(pictured(name, pictures, crop.size_mm, _caption(crop, data), mask=crop.mask))
         if crop.original is not None or number > 0:
             to = "to the original" if crop.original is not None else "to painted 1"
             change = difference(crop.painted, base)
@@ -127,11 +136,15 @@ def _mask(crops: Sequence[MaskCrop]) -> dict[str, Any]:
     }
 
 
-def _caption(crop: MaskCrop) -> list[str]:
+def _caption(crop: MaskCrop, data: ReportData) -> list[str]:
+    grade = grade_of(data, crop.columns)
     return [
-        f"{name} {figure(float(value))}"
-        for name in _CAPTION
-        if (value := crop.columns.get(name)) is not None
+        *([grade] if grade else []),
+        *(
+            f"{name} {figure(float(value))}"
+            for name in _CAPTION
+            if (value := crop.columns.get(name)) is not None
+        ),
     ]
 
 

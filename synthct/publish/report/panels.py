@@ -13,7 +13,6 @@ from synthct.metrics.measure import Measure
 from synthct.metrics.table import MEASURES
 from synthct.publish.report.charts import Chart, Numbers, Series, bars, lines
 from synthct.publish.report.report_data import HU_EDGES, ReportData, Tissue
-from synthct.recipe.quality import Limits
 
 #: Bins of a measure's histogram, and the share of HU that a chart cuts off at either end.
 _BINS, _TAIL = 30, 0.002
@@ -61,7 +60,7 @@ def _histogram(data: ReportData, measure: Measure) -> Panel | None:
     low, high = np.quantile(both, [0.005, 0.995])
     if low == high:
         low, high = both.min(), both.max()
-    limits = _ends(data.limits.get(name))
+    limits = _ends(name, data)
     low, high = min([low, *limits]), max([high, *limits])
     edges = np.linspace(low, high, _BINS + 1)
     series = (
@@ -102,5 +101,8 @@ def _binned(values: Numbers, edges: Numbers) -> Numbers:
     return np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0].astype(np.float64)
 
 
-def _ends(limits: Limits | None) -> list[float]:
-    return [] if limits is None else [v for v in (limits.min, limits.max) if v is not None]
+def _ends(name: str, data: ReportData) -> list[float]:
+    """The limits of a measure; several where sections of masks have their own."""
+    found = [standard.limits.limits.get(name) for standard in data.standards.values()]
+    ends = {end for limits in found if limits for end in (limits.min, limits.max)}
+    return sorted(end for end in ends if end is not None)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from synthct.dataset.sample import Sample
+from synthct.dataset.stack import widest_slice
 from synthct.dataset.tiles import Rgb, windowed
 from synthct.volume.intensity import BONE, LUNG, SOFT_TISSUE, Window
 
@@ -46,7 +47,7 @@ class MaskCrop:
     painted: Hu
     original: Hu | None
     mask: Region
-    spacing_mm: tuple[float, float]
+    spacing_mm: tuple[float, ...]
     columns: Mapping[str, Any]
     provenance: Mapping[str, Any]
 
@@ -58,7 +59,8 @@ class MaskCrop:
 
 
 def crop_around_mask(sample: Sample, columns: Mapping[str, Any]) -> MaskCrop:
-    """The square around a sample's mask, within the slice."""
+    """The square around a sample's mask, within the slice; of a volume in its widest slice."""
+    sample = widest_slice(sample)
     pictures, spacing = sample.pictures, sample.pixel_mm
     mask = pictures["mask"]
     hits = [np.flatnonzero(mask.any(axis=1 - axis)) for axis in (0, 1)]
@@ -95,6 +97,13 @@ def outlined(hu: Hu, mask: Region, window: Window) -> Rgb:
     return picture
 
 
+def rim_picture(mask: Region) -> Rgb:
+    """The line just outside of a mask as (rows, columns, 4), transparent everywhere else."""
+    picture = np.zeros((*mask.shape, 4), np.uint8)
+    picture[rim(mask)] = (*_OUTLINE, 255)
+    return picture
+
+
 def rim(mask: npt.NDArray[np.bool_], across: int | None = None) -> npt.NDArray[np.bool_]:
     """The pixels just outside of a region, in the plane of its slices.
 
@@ -122,8 +131,8 @@ def difference(hu: Hu, base: Hu) -> Rgb:
 
 
 def data_uri(picture: Rgb) -> str:
-    """A picture as a PNG data URI."""
-    grey = bool((picture == picture[..., :1]).all())
+    """A picture as a PNG data URI; with four channels, the last is opacity."""
+    grey = picture.shape[-1] == 3 and bool((picture == picture[..., :1]).all())
     buffer = io.BytesIO()
     Image.fromarray(picture[..., 0] if grey else picture).save(buffer, "PNG", compress_level=9)
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -5,7 +5,7 @@ Pictures of other rows are not decoded, so large datasets take little more than 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,16 +16,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
+from synthct.dataset.lockfile import LOCK, read_lock
 from synthct.dataset.records import RECIPE, REJECTED, read_rejected
 from synthct.dataset.rows import decode
 from synthct.dataset.sample import Sample
+from synthct.dataset.schema import measures_of
 from synthct.dataset.writer import Rejection
 from synthct.errors import VerifyError
 from synthct.evaluate.stream import Dataset
 from synthct.metrics.table import MEASURES
 from synthct.publish.report.lesions import choose_lesions, stack_lesion
 from synthct.publish.report.pictures import MaskCrop, crop_around_mask
-from synthct.recipe.quality import Limits, Quality
+from synthct.recipe.quality import Grade, Quality, Standard
 from synthct.recipe.yaml_model import read_yaml
 
 #: Most rows whose HU are counted, and rows in memory at once.
@@ -77,7 +79,7 @@ class ReportData:
         dataset: The dataset.
         rows: The flat columns of all painted rows.
         rejected: The rejected samples.
-        limits: The recipe's limits by measure.
+        standards: What samples are judged by, by the name of their section of masks.
         crops: For each shown mask, its paintings.
         masks: Number of masks in the dataset.
         lesions: Some lesions with several neighbouring slices, with their surroundings.
@@ -88,7 +90,7 @@ class ReportData:
     dataset: Dataset
     rows: Sequence[Mapping[str, Any]]
     rejected: Sequence[Rejection]
-    limits: Mapping[str, Limits]
+    standards: Mapping[str, Standard]
     crops: Sequence[Sequence[MaskCrop]]
     masks: int
     lesions: Sequence[Sample]
@@ -122,7 +124,7 @@ def read_report_data(folder: Path, *, masks: int, advance: Callable[[], object])
         if columns.get("is_painted") is False:
             continue
         if (number := lesion_of.get(columns["sample_id"])) is not None:
-            slices[number].append({**columns, "original": None, "preview": None})
+            slices[number].append({**columns, "preview": None})
         crops = crops_of.get(columns["mask_id"])
         is_shown = crops is not None and len(crops) < VARIANTS
         is_counted = columns["sample_id"] in counted
@@ -136,7 +138,7 @@ def read_report_data(folder: Path, *, masks: int, advance: Callable[[], object])
         dataset=dataset,
         rows=rows,
         rejected=read_rejected(folder) if (folder / REJECTED).is_file() else [],
-        limits=_limits(folder),
+        standards=_standards(folder, {str(row["mask_name"]) for row in rows}),
         crops=[crops for crops in crops_of.values() if crops],
         masks=len({row["mask_id"] for row in rows}),
         lesions=[stack_lesion(one) for one in slices],
@@ -169,6 +171,12 @@ def choose_masks(rows: Sequence[Mapping[str, Any]], most: int) -> list[str]:
     return [mask for mask in all_masks if mask in chosen]
 
 
+def grade_of(data: ReportData, columns: Mapping[str, Any]) -> Grade | None:
+    """The grade of a row; None if no limit applies."""
+    standard = data.standards.get(str(columns["mask_name"]))
+    return standard.grade(measures_of(columns)) if standard else None
+
+
 def badness(columns: Mapping[str, Any], measure: str) -> float | None:
     """How bad a row is by a measure (`Measure.badness`); None if it is undefined."""
     value = columns.get(measure)
@@ -196,12 +204,19 @@ def _counts(hu: npt.NDArray[np.int16]) -> Counts:
     return np.histogram(hu, HU_EDGES)[0].astype(np.int64)
 
 
-def _limits(folder: Path) -> dict[str, Limits]:
+def _standards(folder: Path, names: Set[str]) -> dict[str, Standard]:
+    """By the name of each section of masks: the recipe's own limits, or the lock's default ones."""
     path = folder / RECIPE
     if not path.is_file():
         return {}
     section = read_yaml(path).value.get("quality") or {}
     try:
-        return Quality.model_validate(section).limits
+        own = Quality() if section == "none" else Quality.model_validate(section)
     except ValidationError as err:
         raise VerifyError(f"{path}: its section 'quality' cannot be read ({err})") from err
+    if own.limits or section == "none" or not (folder / LOCK).is_file():
+        return dict.fromkeys(names, Standard(own))
+    return {
+        name: Standard(Quality.model_validate(limits), is_default=True)
+        for name, limits in read_lock(folder).limits.items()
+    }

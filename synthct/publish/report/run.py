@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from synthct.dataset.manifest import read_manifest
+from synthct.dataset.manifest import require_manifest
 from synthct.errors import VerifyError
 from synthct.evaluate.results import RESULTS, read_results
 from synthct.publish.report.figures import card_text, charts_sheet, samples_sheet
@@ -39,20 +39,19 @@ def write_report(
 
     Raises:
         VerifyError: If the dataset or the results are damaged, or do not belong together.
-        ResourceError: If the folder cannot be written.
+        ResourceError: If there is no such dataset, or the new folder cannot be written.
     """
+    manifest = require_manifest(folder)
     usual = beside(folder, "evaluation")
     source = evaluation or (usual if (usual / RESULTS).is_file() else None)
     results = read_results(source) if source else None
-    manifest = read_manifest(folder)
-    release = manifest.release if manifest else None
-    if results is not None and release is not None and results.content_id != release.content_id:
+    release = manifest.release
+    if results is not None and results.content_id != release.content_id:
         raise VerifyError(
             f"{source} is about content {results.content_id[:12]}, {folder} is "
             f"{release.content_id[:12]}; run 'synthct evaluate' again"
         )
-    total = release.rows if release else 0
-    with tqdm(total=total, unit="sample", disable=None if progress else True) as bar:
+    with tqdm(total=release.rows, unit="sample", disable=None if progress else True) as bar:
         data = read_report_data(folder, masks=masks, advance=bar.update)
     make_folder(output)
     sheets = {SHEET: samples_sheet(data), CHARTS: charts_sheet(data)}

@@ -30,11 +30,16 @@ const show = async (lesion) => {
     fontColor: [1, 1, 1, 1],
   });
   await viewer.attachToCanvas(find("canvas"));
-  const [image, rim] = await Promise.all(["image", "rim"].map(async (name) =>
+  const names = ["image", ...(find(".shown") ? ["before", "difference"] : []), "rim"];
+  const stack = await Promise.all(names.map(async (name) =>
     NVImage.new(await bytes(`${lesion.id}-${name}`), `${name}.nii`)));
+  const [image, rim] = [stack[0], stack.at(-1)];
+  const top = Number(document.getElementById("lesions").dataset.difference);
+  for (const one of stack.slice(1, -1)) Object.assign(one, { opacity: 0 });
+  if (find(".shown")) Object.assign(stack[2], { cal_min: -top, cal_max: top });
   Object.assign(rim, { cal_min: 0, cal_max: 1, colormap: "warm", opacity: RIM });
-  viewer.addVolume(image);
-  viewer.addVolume(rim);
+  for (const one of stack) viewer.addVolume(one);
+  const shown = () => stack[Math.max(0, names.indexOf(find(".shown")?.value))];
 
   let clicked = false;
   find("canvas").addEventListener("pointerdown", () => { clicked = true; });
@@ -49,7 +54,7 @@ const show = async (lesion) => {
     const voxel = Array.from(place(), Math.round);
     const index = voxel[axis()];
     find(".slice").value = index;
-    const hu = clicked ? `${image.getValue(...voxel)} HU where you clicked` : "click for HU";
+    const hu = clicked ? `${shown().getValue(...voxel)} HU where you clicked` : "click for HU";
     find("output").textContent = `slice ${index + 1} of ${slices[axis()]}; ${hu}`;
   };
   const setPlane = () => {
@@ -62,6 +67,7 @@ const show = async (lesion) => {
   const setWindow = () => {
     const name = document.querySelector("input[name=window]:checked").id.slice(2);
     [image.cal_min, image.cal_max] = windows[name];
+    if (find(".shown")) [stack[1].cal_min, stack[1].cal_max] = windows[name];
     viewer.updateGLVolume();
   };
   find(".slice").addEventListener("input", () => {
@@ -71,7 +77,13 @@ const show = async (lesion) => {
   });
   find(".plane").addEventListener("change", setPlane);
   find(".overlay").addEventListener("change", () =>
-    viewer.setOpacity(1, find(".overlay").checked ? RIM : 0));
+    viewer.setOpacity(stack.length - 1, find(".overlay").checked ? RIM : 0));
+  find(".shown")?.addEventListener("change", () => {
+    for (let n = 0; n < stack.length - 1; n += 1) {
+      viewer.setOpacity(n, stack[n] === shown() ? 1 : 0);
+    }
+    tell();
+  });
   for (const input of document.querySelectorAll("input[name=window]")) {
     input.addEventListener("change", setWindow);
   }

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from diffusers.training_utils import EMAModel
 
+from synthct.build.limits import RealPairs
 from synthct.build.references import learn_references
 from synthct.dataset.sample import Sample
 from synthct.evaluate.collect import FeatureJob, collect
@@ -23,6 +24,7 @@ from synthct.evaluate.stream import Dataset
 from synthct.metrics.table import MEASURES
 from synthct.sources import Index, Kits, PhantomSource, index_sources
 from synthct.sources.scanner import write_case
+from synthct.sources.stored import sha256_of
 from synthct.studies.selftest.stand_in import stand_in_facts
 from synthct.training.cache import open_training_set
 from synthct.training.checkpoint import Progress, TrainState, latest_state, load_state, save_state
@@ -79,9 +81,14 @@ def every_kind(folder: Path) -> tuple[KeptFiles, ...]:
         tissue = learnt._tissue["kidney"]  # to train its segmenter each time would take a second
         return _digest(*(a for t in tissue for a in (t.quantiles, t.features, t.inside)))
 
+    def limits() -> str:
+        hosts = [entry for cases in whole.sources.values() for entry in cases]
+        return _digest(*RealPairs(hosts, _LABELS, "axial", cache).of(None, None))
+
     kinds = (
         KeptFiles("facts of files and lesions", cache / "index", lambda: _index_digest(index())),
         KeptFiles("tissue references", cache / "tissue", references),
+        KeptFiles("default limits", cache / "limits", limits),
         KeptFiles("training patches", cache / "patches", _patches(sources["one"], whole, cache)),
         _states(folder / "run"),
         KeptFiles("evaluation features", cache / "features", lambda: _features(cache)),
@@ -242,7 +249,7 @@ def _phantoms(cache: Path) -> str:
     cases = source.find(cache).cases
     source.prepare(cases)
     paths = [path for case in cases for path in (case.image, case.label_files["liver"]) if path]
-    return " ".join(hashlib.sha256(path.read_bytes()).hexdigest() for path in paths)
+    return " ".join(sha256_of(path) for path in paths)
 
 
 def _digest(*arrays: Any) -> str:

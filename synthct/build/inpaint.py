@@ -1,0 +1,207 @@
+"""One scan painted slice by slice, without a recipe: what ``synthct inpaint`` does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import ValidationError
+
+from synthct.errors import CheckpointError, ConflictError, MaskError, RecipeError, SourceError
+from synthct.models.checkpoint import find_checkpoint, load_checkpoint
+from synthct.models.grain import with_grain
+from synthct.models.methods import Diffusion
+from synthct.models.patch import Patch, cut_patches, paste_patches
+from synthct.recipe.checkpoint_settings import setting_problems
+from synthct.recipe.yaml_errors import path_text
+from synthct.seeds import derive_seed, generator
+from synthct.storage.files import atomic_write, make_folder
+from synthct.volume import HU_MAX, HU_MIN, Volume, read_ct, read_labels
+from synthct.volume.intensity import window_for
+from synthct.volume.rewrite import changed_file, require_storable
+from synthct.volume.views import VIEW_AXIS, Plane
+
+Ct = str | Path | Volume | tuple[npt.NDArray[Any], npt.NDArray[np.float64]]
+
+
+def paint_scan(
+    scan: Volume,
+    region: Volume,
+    settings: Diffusion,
+    *,
+    label: str | None = None,
+    view: Plane = "axial",
+    seed: int = 0,
+    device: Callable[[], str] = lambda: "cpu",
+    progress: bool = False,
+) -> Volume:
+    """Paint the masked voxels of a scan, slice by slice; each independently of the others.
+
+    Args:
+        scan: int16 HU in canonical orientation.
+        region: Boolean, on the same grid: where to paint.
+        settings: Checkpoint, scheduler, steps and so on.
+        label: What to paint; None for whatever fits.
+        view: The plane of the slices.
+        seed: Random seed.
+        device: Says where the model runs; asked when everything else is known to be right.
+        progress: Show a progress bar.
+
+    Raises:
+        SourceError: If the grids differ.
+        MaskError: If the mask is empty or too large for the checkpoint.
+        CheckpointError: If the checkpoint is damaged, or cannot paint the label or by the settings.
+    """
+    require_same_grid(scan, region)
+    axis = VIEW_AXIS[view]
+    others = tuple(a for a in range(3) if a != axis)
+    slices = [int(n) for n in np.flatnonzero(region.array.any(axis=others))]
+    if not slices:
+        raise MaskError("the mask is empty; mark the voxels to paint with 1")
+    files = find_checkpoint(settings.checkpoint, revision=settings.revision)
+    for problem in setting_problems(files, settings, (label,)):
+        raise CheckpointError(f"{path_text(problem.location)}: {problem.message}")
+    rules = files.network.rules(files, settings, (label,))
+    planes, all_patches, seeds = [], list[Patch](), list[int]()
+    for index in slices:
+        plane, where = scan.slab(axis, index), region.slab(axis, index)
+        try:
+            patches = cut_patches(plane, where, label, rules)
+        except MaskError as err:
+            raise MaskError(f"{view} slice {index}: {err}") from err
+        planes.append((index, plane, where, patches))
+        all_patches += patches
+        seeds += [derive_seed(seed, "inpaint", str(index), str(n)) for n in range(len(patches))]
+    from tqdm import tqdm
+
+    from synthct.models.painting import Inpainter
+
+    inpainter = Inpainter(load_checkpoint(files, device=device()), settings, rules.labels)
+    with tqdm(total=len(seeds), unit="patch", disable=not progress) as bar:
+        painted = iter(inpainter.paint(all_patches, seeds, bar.update))
+    out = Volume(scan.array.copy(), scan.affine)
+    for index, plane, where, patches in planes:
+        pasted = paste_patches(plane, where, patches, [next(painted) for _ in patches])
+        if settings.grain == "surroundings":
+            under_hu = float(plane.array[where.array].mean())
+            window = window_for(label, under_hu, patches[0].codec)
+            rng = generator(seed, "inpaint-grain", str(index))
+            pasted, _ = with_grain(plane, pasted, where, window.range_hu, rng)
+        out.slab(axis, index).array[...] = pasted.array
+    return out
+
+
+def paint_file(
+    ct: Path,
+    mask: Path,
+    output: Path,
+    settings: Diffusion,
+    *,
+    label: str | None = None,
+    mask_value: int | None = None,
+    view: Plane = "axial",
+    seed: int = 0,
+    device: Callable[[], str] = lambda: "cpu",
+    overwrite: bool = False,
+    progress: bool = False,
+) -> Path:
+    """Paint into a NIfTI file; all that is not painted is written as it was, byte for byte.
+
+    Header, axes, type of voxels and the values outside of the mask stay those of the file, also
+    below -1024 and above 3071 HU; the model sees them clipped to that range.
+
+    Args:
+        ct: The scan, .nii or .nii.gz.
+        mask: The same for the mask, on the grid of the scan in any orientation.
+        output: The new file, .nii or .nii.gz.
+        settings: As for ``paint_scan``, and so the rest.
+        label: What to paint; None for whatever fits.
+        mask_value: Paint where the mask has this value; None for all but 0.
+        view: The plane of the slices.
+        seed: Random seed.
+        device: Says where the model runs.
+        overwrite: Whether the output may be there already.
+        progress: Show a progress bar.
+
+    Raises:
+        RecipeError: If the output's name says no format, or is that of an input.
+        ConflictError: If the output is there.
+        SynthCTError: As from ``paint_scan``, and if a file is damaged.
+    """
+    if not output.name.endswith((".nii", ".nii.gz")):
+        raise RecipeError(f"{output}: the output's name must end with .nii or .nii.gz")
+    if output.exists():
+        if any(output.samefile(one) for one in (ct, mask) if one.exists()):
+            raise RecipeError(f"{output} is an input too; write the painted scan to another file")
+        if not overwrite:
+            raise ConflictError(f"{output} exists; choose another name, or allow overwriting")
+    require_storable(ct)
+    scan, labels = read_ct(ct), read_labels(mask)
+    region = labels.array != 0 if mask_value is None else labels.array == mask_value
+    if mask_value is not None and not region.any():
+        there = ", ".join(str(n) for n in np.unique(labels.array)[:20])
+        raise MaskError(f"{mask}: no voxel has the value {mask_value}; there is: {there}")
+    where = Volume(region, labels.affine)
+    painted = paint_scan(
+        scan, where, settings, label=label, view=view, seed=seed, device=device, progress=progress
+    )
+    make_folder(output.parent)
+    is_zipped = output.name.endswith(".gz")
+    atomic_write(output, changed_file(ct, painted, where.array, compress=is_zipped))
+    return output
+
+
+def settings_of(**fields: Any) -> Diffusion:
+    """Arguments as a recipe's section ``inpaint``.
+
+    Raises:
+        RecipeError: If one is invalid.
+    """
+    try:
+        return Diffusion(**fields)
+    except ValidationError as err:
+        first = err.errors(include_url=False)[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise RecipeError(f"inpaint: {name}: {first['msg']}, not {first['input']}") from err
+
+
+def require_same_grid(scan: Volume, region: Volume) -> None:
+    """See that a mask lies on the grid of its scan.
+
+    Raises:
+        SourceError: If not.
+    """
+    if not region.has_grid_of(scan):
+        raise SourceError(
+            f"the mask is on another grid than the scan ({region.grid_difference(scan)}); "
+            "resample it first"
+        )
+
+
+def scan_of(ct: Ct) -> Volume:
+    """A scan in HU, clipped to -1024..3071; a file in canonical orientation."""
+    if isinstance(ct, str | Path):
+        return read_ct(Path(ct))
+    volume = _checked(ct, "scan")
+    hu = np.clip(np.rint(volume.array), HU_MIN, HU_MAX).astype(np.int16)
+    return Volume(hu, volume.affine)
+
+
+def region_of(mask: Ct) -> Volume:
+    """Boolean: where a mask is not 0."""
+    volume = read_labels(Path(mask)) if isinstance(mask, str | Path) else _checked(mask, "mask")
+    return Volume(volume.array != 0, volume.affine)
+
+
+def _checked(given: Volume | tuple[npt.NDArray[Any], npt.NDArray[np.float64]], name: str) -> Volume:
+    if isinstance(given, np.ndarray):
+        raise SourceError(f"the {name} is an array without an affine; give (array, affine)")
+    volume = given if isinstance(given, Volume) else Volume(*map(np.asarray, given))
+    if not np.isfinite(volume.array).all():
+        raise SourceError(f"the {name} holds values that are not finite numbers; repair it")
+    if not np.isfinite(volume.affine).all() or abs(np.linalg.det(volume.affine[:3, :3])) < 1e-9:
+        raise SourceError(f"the {name}'s affine has no inverse; correct it:\n{volume.affine}")
+    return volume

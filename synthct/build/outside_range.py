@@ -1,0 +1,108 @@
+"""What of a recipe lies outside the range in which its checkpoint paints well.
+
+Nothing here is wrong: it is painted, but on a resampled grid, or in a way that the network hardly
+saw in training. Told before any work; ``--strict`` refuses it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import numpy as np
+
+from synthct.build.check import Checked
+from synthct.errors import CheckpointError
+from synthct.masks import MaskKind
+from synthct.models.patch import LEAST_CONTEXT_PX, SPACING_TOLERANCE
+from synthct.volume.views import VIEW_AXIS, plane_of
+
+#: Least share of the training patches that a view had.
+LEAST_VIEW = 0.1
+
+logger = logging.getLogger(__name__)
+
+
+def tell_outside_range(checked: Checked, *, strict: bool = False) -> None:
+    """Warn of what lies outside the checkpoint's range.
+
+    Raises:
+        CheckpointError: If something does and ``strict`` is set.
+    """
+    warnings = list(outside_range(checked))
+    if warnings and strict:
+        raise CheckpointError(
+            f"{'; '.join(warnings)}; change the recipe or the checkpoint, or leave out --strict"
+        )
+    for warning in warnings:
+        logger.warning("warning: %s", warning)
+
+
+def outside_range(checked: Checked) -> Iterator[str]:
+    """What lies outside the checkpoint's range: pixels, view, size of masks."""
+    if checked.rules is None:
+        return
+    yield from _spacings(checked)
+    yield from _view(checked)
+    yield from _sizes(checked)
+
+
+def _planes(checked: Checked) -> dict[str, tuple[float, float]]:
+    """By host, the size of a pixel in the recipe's view."""
+    hosts = {spec.host.case_id: spec.host for spec in checked.plan.specs}
+    planes = {}
+    for name, host in hosts.items():
+        axis = VIEW_AXIS[plane_of(checked.recipe.view, host.spacing_mm)]
+        rows, columns = np.delete(host.spacing_mm, axis)
+        planes[name] = float(rows), float(columns)
+    return planes
+
+
+def _spacings(checked: Checked) -> Iterator[str]:
+    assert checked.rules is not None
+    planes, (low, high) = _planes(checked), checked.rules.spacing_range_mm
+    least, most = low * (1 - SPACING_TOLERANCE), high * (1 + SPACING_TOLERANCE)
+    outside = {name: p for name, p in planes.items() if min(p) < least or max(p) > most}
+    if outside:
+        name, (rows, columns) = next(iter(outside.items()))
+        yield (
+            f"{len(outside)} of {len(planes)} hosts, such as {name}, have {checked.recipe.plane} "
+            f"pixels of {rows:.2f} x {columns:.2f} mm, the checkpoint paints {low:g} to {high:g} "
+            "mm: they are painted on a resampled grid, which loses fine texture"
+        )
+
+
+def _view(checked: Checked) -> Iterator[str]:
+    """Silent where the checkpoint does not say in which views it was trained."""
+    views = checked.checkpoint.training.get("views") if checked.checkpoint else None
+    view = checked.recipe.plane
+    if isinstance(views, dict) and (share := float(views.get(view, 0.0))) < LEAST_VIEW:
+        yield (
+            f"view {view}: {share:.0%} of the patches that the checkpoint was trained on were "
+            f"{view}, so expect faults there"
+        )
+
+
+def _sizes(checked: Checked) -> Iterator[str]:
+    assert checked.rules is not None
+    planes = _planes(checked)
+    if not planes:
+        return
+    room_px = checked.rules.patch_sizes[-1] - 2 * LEAST_CONTEXT_PX
+    finest = max(min(min(p) for p in planes.values()), checked.rules.spacing_range_mm[0])
+    for section in checked.recipe.masks:
+        extent_mm = _most_extent_mm(section)
+        if extent_mm is not None and extent_mm > room_px * finest:
+            yield (
+                f"masks '{section.name}' may be {extent_mm:g} mm large, the checkpoint paints "
+                f"{room_px * finest:.0f} mm at once at {finest:.2f} mm: larger ones are painted on "
+                "a coarser grid, which loses fine texture"
+            )
+
+
+def _most_extent_mm(section: MaskKind) -> float | None:
+    """How large the masks of a section may be; None if the section does not say."""
+    if (extent := getattr(section, "max_extent_mm", None)) is not None:
+        return float(extent)
+    radius = getattr(section, "radius_mm", None)
+    return None if radius is None else 2 * float(np.max(radius))

@@ -1,0 +1,23 @@
+"""Which kind of recipe a file is, told by its keys: of a dataset, or of a checkpoint."""
+
+from __future__ import annotations
+
+from synthct.recipe.yaml_model import Document
+
+#: Keys that recipes of datasets have and training recipes have not.
+DATASET_KEYS = frozenset({
+    "inpaint", "keep_original", "masks_per_case", "on_bad_case", "quality", "relabel", "release",
+    "samples_per_shard", "splits", "variants", "version", "view",
+})  # fmt: skip
+#: The reverse.
+TRAINING_KEYS = frozenset({
+    "data", "from_checkpoint", "model", "noise", "optim", "presets", "revision", "sample_every",
+    "save_every", "validation",
+})  # fmt: skip
+
+
+def is_training_recipe(document: Document) -> bool | None:
+    """Whether it is the recipe of a checkpoint, not of a dataset; None if it could be either."""
+    for_training = len(document.value.keys() & TRAINING_KEYS)
+    for_dataset = len(document.value.keys() & DATASET_KEYS)
+    return None if for_training == for_dataset else for_training > for_dataset

@@ -1,0 +1,301 @@
+"""What a folder of scans is laid out as: the section of a recipe that reads it.
+
+Known layouts are told by their own files; any other folder of NIfTI files by the names that repeat
+from case to case. Voxels are read only where a name does not say whether it is a scan.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from synthct.errors import SourceError
+from synthct.volume import read_labels
+
+_SUFFIX = re.compile(r"\.nii(\.gz)?$")
+_CASE = "{case}"
+#: How deep below the folder files are looked for, and how many are looked at.
+_LEVELS, _MOST_FILES = 5, 20_000
+#: So many label maps are read to see which values they have.
+_LOOKED_AT = 5
+
+_IMAGE_WORDS = frozenset({
+    "ct", "cts", "ctscan", "image", "images", "imagestr", "imagests", "imaging", "img", "imgs",
+    "scan", "scans", "volume", "volumes",
+})  # fmt: skip
+_LABEL_WORDS = frozenset({
+    "annotation", "annotations", "gt", "groundtruth", "label", "labelmap", "labels", "labelstr",
+    "labelsts", "mask", "masks", "roi", "seg", "segmentation", "segmentations", "segs",
+    "structures",
+})  # fmt: skip
+#: What the checkpoints call otherwise; a gross tumour volume is a tumour.
+_SPELLINGS = {
+    "gtv": "tumor", "kidneys": "kidney", "lesion": "tumor", "lesions": "tumor", "lungs": "lung",
+    "tumors": "tumor", "tumour": "tumor", "tumours": "tumor",
+}  # fmt: skip
+
+#: Pattern to the files that match it, by case.
+Patterns = Mapping[str, Mapping[str, Path]]
+
+
+@dataclass(frozen=True)
+class Detected:
+    """A folder's layout.
+
+    Attributes:
+        section: The fields of a source's section: ``layout``, ``root`` and so on.
+        remarks: What the user should look at.
+    """
+
+    section: dict[str, Any]
+    remarks: tuple[str, ...] = ()
+
+
+def detect(root: Path) -> Detected:
+    """The layout of a folder.
+
+    Raises:
+        SourceError: If there is no such folder, or no scan in it.
+    """
+    if not root.is_dir():
+        raise SourceError(f"{root} is no folder; name the one that your scans lie in")
+    root = root.resolve()
+    for place in (root, *sorted(path for path in root.iterdir() if path.is_dir())):
+        layout = _known_layout(place)
+        if layout is not None:
+            return Detected({"layout": layout, "root": str(place), **_links([place])})
+    return _nifti(root)
+
+
+def _known_layout(root: Path) -> str | None:
+    """The layout whose own files are there, if one is."""
+    if (root / "dataset.json").is_file():
+        try:
+            data = json.loads((root / "dataset.json").read_text(encoding="utf-8-sig"))
+            is_msd = isinstance(data.get("training"), list) and bool(data["training"])
+        except (OSError, ValueError, AttributeError):
+            return None
+        return "msd" if is_msd else "nnunet"
+    cases = [path for path in sorted(root.glob("case_*")) if path.is_dir()]
+    if any((path / "aggregated_MAJ_seg.nii.gz").is_file() for path in cases):
+        return "kits21"
+    if any(next(path.glob("segmentation.nii*"), None) for path in cases):
+        return "kits23"
+    scans = (path.parent for path in root.glob("*/ct.nii*"))
+    return "totalsegmentator" if any((path / "segmentations").is_dir() for path in scans) else None
+
+
+def _nifti(root: Path) -> Detected:
+    """The patterns of a folder of NIfTI files of any arrangement."""
+    files = sorted(_files(root))
+    if not files:
+        raise SourceError(
+            f"{root} holds no NIfTI file (.nii, .nii.gz), nor a layout that synthct knows; convert "
+            "the scans first, DICOM with dcm2niix"
+        )
+    kinds: dict[Path, bool] = {}
+    best = max(
+        (_Arrangement(patterns, kinds) for patterns in _arrangements(root, files)),
+        key=lambda one: one.score,
+    )
+    if best.image is None:
+        raise SourceError(
+            f"{root}: {len(files)} NIfTI files, but none is a scan: all hold whole numbers from 0 "
+            "on, as label maps do; name the folder with the scans"
+        )
+    section: dict[str, Any] = {"layout": "nifti", "root": str(root), "image": best.image}
+    remarks = []
+    own = {pattern: _structure_of(pattern) for pattern in best.labels}
+    if len(own) > 1 and all(own.values()) and len(set(own.values())) == len(own):
+        section["structures"] = {str(name): pattern for pattern, name in own.items()}
+        section |= _unions(section["structures"])
+    elif own:
+        pattern = max(own, key=lambda one: len(best.patterns[one]))
+        section["labels"] = pattern
+        section["label_names"] = _named(own[pattern], best.patterns[pattern].values())
+        if any(name.startswith("label_") for name in section["label_names"]):
+            remarks.append("give the structures in label_names their real names")
+        remarks += [f"not used: {other}" for other in own if other != pattern]
+    else:
+        remarks.append("no label maps were found, so masks are blobs anywhere in the body")
+    others = [p for p in best.patterns if p != best.image and p not in own]
+    remarks += [f"not used: {other}" for other in others[:5]]
+    chosen = [best.image, *(section.get("structures") or {}).values()]
+    chosen += [section["labels"]] if "labels" in section else []
+    if strangers := sorted(set(_strangers(chosen, best.patterns))):
+        section["exclude"] = strangers
+    section |= _links(best.patterns[best.image].values())
+    return Detected(section, tuple(remarks))
+
+
+def _strangers(chosen: Sequence[str], patterns: Iterable[str]) -> Iterator[str]:
+    """Names that are no cases but files of another pattern: ``{case}.nii`` takes ``1_seg.nii``."""
+    for pattern in chosen:
+        before, _, after = pattern.partition(_CASE)
+        for other in patterns:
+            name = other[len(before) : len(other) - len(after)]
+            is_taken = other.startswith(before) and other.endswith(after) and "/" not in name
+            if other != pattern and is_taken and _CASE in name:
+                yield name.replace(_CASE, "*")
+
+
+class _Arrangement:
+    """One way to see where in the names of the files the case stands.
+
+    Attributes:
+        patterns: Pattern to files by case.
+        image: The pattern of the scans; None if no pattern is one.
+        labels: The patterns of label files of the same cases.
+        score: The better, the greater: labelled scans, then scans, then few patterns.
+    """
+
+    def __init__(self, patterns: Patterns, kinds: dict[Path, bool]) -> None:
+        self.patterns = patterns
+        is_label = {one: _is_label(one, files, kinds) for one, files in patterns.items()}
+        labelled = {case for one, files in patterns.items() if is_label[one] for case in files}
+        images = [one for one in patterns if not is_label[one]]
+        self.image = max(
+            images, key=lambda one: (len(labelled & patterns[one].keys()), len(patterns[one])),
+            default=None,
+        )  # fmt: skip
+        cases = patterns[self.image].keys() if self.image else set()
+        self.labels = [one for one in patterns if is_label[one] and cases & patterns[one].keys()]
+        self.score = len(cases & labelled), len(cases), -len(patterns)
+
+
+def _files(root: Path) -> Iterator[Path]:
+    """The NIfTI files, relative to the root; hidden ones are none."""
+    count = 0
+    for folder, folders, names in os.walk(root, followlinks=True):
+        place = Path(folder).relative_to(root)
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+        if len(place.parts) >= _LEVELS:
+            folders.clear()
+        for name in sorted(names):
+            if _SUFFIX.search(name) and not name.startswith("."):
+                count += 1
+                if count > _MOST_FILES:
+                    return
+                yield place / name
+
+
+def _arrangements(root: Path, files: Sequence[Path]) -> Iterator[Patterns]:
+    """The files by pattern, for each part of their paths that may be the case."""
+    depth = max(len(path.parts) for path in files)
+    for level in range(depth - 1):
+        found: dict[str, dict[str, Path]] = defaultdict(dict)
+        for path in files:
+            if len(path.parts) > level + 1:
+                case = path.parts[level]
+                parts = [part.replace(case, _CASE) if n > level else part
+                         for n, part in enumerate(path.parts)]  # fmt: skip
+                parts[level] = _CASE
+                found["/".join(parts)][case] = root / path
+        yield found
+    beginnings, endings = _several(files, _BEGINNING, 3, 2), _several(files, _ENDING, 1, 3)
+    found = defaultdict(dict)
+    for path in files:
+        before, case, after = _split_name(_SUFFIX.sub("", path.name), beginnings, endings)
+        suffix = path.name[len(before + case + after) :]
+        found["/".join((*path.parts[:-1], f"{before}{_CASE}{after}{suffix}"))][case] = root / path
+    yield found
+
+
+_BEGINNING = re.compile(r"(([A-Za-z]+)[-_.]?)(.*\d.*)")
+_ENDING = re.compile(r"(.+?)([-_.]([A-Za-z]+))")
+
+
+def _several(files: Iterable[Path], shape: re.Pattern[str], case: int, word: int) -> set[str]:
+    """Words beside the case of which one case has several: ``_ct`` and ``_liver``."""
+    by_case: dict[str, set[str]] = defaultdict(set)
+    for path in files:
+        if match := shape.fullmatch(_SUFFIX.sub("", path.name)):
+            by_case[match[case]].add(match[word])
+    return {word for words in by_case.values() if len(words) > 1 for word in words}
+
+
+def _split_name(stem: str, beginnings: set[str], endings: set[str]) -> tuple[str, str, str]:
+    """A name as what stands before the case, the case, and what stands after it."""
+    if stem.endswith("_0000"):
+        return "", stem.removesuffix("_0000"), "_0000"
+    match = _ENDING.fullmatch(stem)
+    if match and (match[3] in endings or match[3].lower() in _IMAGE_WORDS | _LABEL_WORDS):
+        return "", match[1], match[2]
+    match = _BEGINNING.fullmatch(stem)
+    if match and match[2] in beginnings:
+        return match[1], match[3], ""
+    return "", stem, ""
+
+
+def _words(pattern: str) -> list[str]:
+    """The words of a pattern, the last first."""
+    return re.findall(r"[a-z0-9]+", _SUFFIX.sub("", pattern.replace(_CASE, "/")).lower())[::-1]
+
+
+def _is_label(pattern: str, files: Mapping[str, Path], kinds: dict[Path, bool]) -> bool:
+    """Whether the files of a pattern are label maps: by its words, else by one's voxels."""
+    for word in _words(pattern):
+        if word in _IMAGE_WORDS or word in _LABEL_WORDS:
+            return word in _LABEL_WORDS
+    first = next(iter(files.values()))
+    if first not in kinds:
+        kinds[first] = _values(first) is not None
+    return kinds[first]
+
+
+def _values(path: Path) -> set[int] | None:
+    """The values of a label map without 0; None if it is none."""
+    try:
+        values = {int(value) for value in np.unique(read_labels(path).array)} - {0}
+    except SourceError:
+        return None
+    return values if len(values) <= 256 else None
+
+
+def _structure_of(pattern: str) -> str | None:
+    """The structure that a pattern is named after: ``{case}/masks/liver.nii.gz`` is a liver."""
+    stem = _SUFFIX.sub("", PurePosixPath(pattern).name).replace(_CASE, "").lower()
+    words = [word for word in re.split(r"[^a-z0-9]+", stem) if word]
+    words = [word for word in words if word not in _IMAGE_WORDS | _LABEL_WORDS]
+    name = "_".join(words)
+    if not re.search("[a-z]", name):
+        return None
+    return _SPELLINGS.get(re.sub(r"_\d+$", "", name), name)
+
+
+def _named(name: str | None, files: Iterable[Path]) -> dict[str, int]:
+    """Structure to value, of the values in some label maps."""
+    values: set[int] = set()
+    for path in list(files)[:_LOOKED_AT]:
+        values |= _values(path) or set()
+    values.discard(255)  # nobody knows what it is
+    if not values:
+        return {name or "label_1": 1}
+    if len(values) == 1 and name is not None:
+        return {name: values.pop()}
+    return {f"label_{value}": value for value in sorted(values)}
+
+
+def _unions(structures: Iterable[str]) -> dict[str, dict[str, list[str]]]:
+    """The unions of left and right parts."""
+    unions: dict[str, list[str]] = {}
+    for name in sorted(structures):
+        stem = re.sub(r"_?(left|right)$", "", name)
+        if stem and stem != name and stem not in structures:
+            unions.setdefault(stem, []).append(name)
+    return {"unions": unions} if unions else {}
+
+
+def _links(paths: Iterable[Path]) -> dict[str, str]:
+    """``links: follow`` where files are links, as in folders of links and in the Hub's cache."""
+    first = next(iter(paths))
+    some = [first, *sorted(first.rglob("*.nii*"))[:100]] if first.is_dir() else [first]
+    return {"links": "follow"} if any(path.is_symlink() for path in some) else {}

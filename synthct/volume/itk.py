@@ -1,0 +1,139 @@
+"""NRRD and MetaImage files through SimpleITK, if their headers say how they lie in the patient.
+
+Without that SimpleITK takes voxels of 1 mm along the axes of the patient.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from synthct.errors import SourceError
+from synthct.volume.header import MAX_VOXELS
+from synthct.volume.volume import Volume
+from synthct.volume.voxels import CtVoxels, LabelVoxels, Stored
+
+if TYPE_CHECKING:
+    import SimpleITK
+
+#: Header and voxels in one file. ``.nhdr`` and ``.mhd`` point to another file.
+ITK_SUFFIXES = (".nrrd", ".mha")
+
+#: What of a header says how the file lies; one name of each is needed.
+_PLACE = {
+    ".nrrd": (("space",), ("space directions",), ("space origin",)),
+    ".mha": (
+        ("TransformMatrix", "Orientation", "Rotation"),
+        ("Offset", "Origin", "Position"),
+        ("ElementSpacing", "ElementSize"),
+    ),
+}
+#: The values are not scaled.
+_SCALING = ("the scale", "the offset")
+_MAX_HEADER = 1 << 16
+_SLICES = 16
+
+
+def read_itk_ct(
+    path: Path, *, sha256: str | None, fill_nan: bool, remarks: list[str]
+) -> tuple[Volume, int]:
+    """Read a CT; see ``read_ct_counting``.
+
+    Raises:
+        SourceError: If it is damaged, not 3D, not in HU, or does not say how it lies.
+    """
+    image, stored = _open(path, sha256)
+    voxels = CtVoxels(stored)
+    _add(voxels, image, stored)
+    return voxels.finish(remarks, fill_nan=fill_nan)
+
+
+def read_itk_labels(path: Path, *, sha256: str | None) -> Volume:
+    """Read a label map; see ``read_labels``.
+
+    Raises:
+        SourceError: If it is damaged, not 3D, holds no labels, or does not say how it lies.
+    """
+    image, stored = _open(path, sha256)
+    voxels = LabelVoxels(stored)
+    _add(voxels, image, stored)
+    return voxels.finish()
+
+
+def _open(path: Path, sha256: str | None) -> tuple[SimpleITK.Image, Stored]:
+    """The image, and how it lies."""
+    _require_place(path)
+    try:
+        import SimpleITK
+    except ImportError as err:
+        raise SourceError(
+            f"{path}: NRRD and MetaImage are read by SimpleITK, which is not installed; run "
+            "pip install '.[itk]'"
+        ) from err
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        reader = SimpleITK.ImageFileReader()
+        reader.SetFileName(str(path))
+        reader.ReadImageInformation()
+        size = reader.GetSize()
+        if len(size) != 3 or reader.GetNumberOfComponents() != 1:
+            raise SourceError(
+                f"{path}: expected a 3D scan or label map but its size is {size} with "
+                f"{reader.GetNumberOfComponents()} values a voxel; save one scan, or one label map "
+                "of segments that do not overlap"
+            )
+        if np.prod(size, dtype=float) > MAX_VOXELS:
+            raise SourceError(f"{path}: {size} voxels are more than {MAX_VOXELS}")
+        image = reader.Execute()
+    except OSError as err:
+        raise SourceError(f"{path}: cannot be read ({err.strerror})") from err
+    except RuntimeError as err:
+        said = str(err).strip().splitlines()[-1]
+        raise SourceError(f"{path}: damaged or cut short ({said}); fetch it again") from err
+    if sha256 is not None and digest != sha256:
+        raise SourceError(
+            f"{path}: is not the file that was indexed; run the command again. If it says so "
+            "again, the file is damaged: restore it, or touch it if it is right"
+        )
+    affine = np.eye(4)
+    affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
+    affine[:3, 3] = image.GetOrigin()
+    affine[:2] *= -1  # ITK is LPS+
+    return image, Stored(path, image.GetSize(), affine, _SCALING)
+
+
+def _add(voxels: CtVoxels | LabelVoxels, image: SimpleITK.Image, stored: Stored) -> None:
+    import SimpleITK
+
+    array = SimpleITK.GetArrayViewFromImage(image)  # (K, J, I)
+    if array.dtype.kind not in "iuf":
+        raise SourceError(f"{stored.path}: voxels of type {array.dtype} are not a CT or label map")
+    for start in range(0, len(array), _SLICES):
+        voxels.add(start, array[start : start + _SLICES].T)
+
+
+def _require_place(path: Path) -> None:
+    """Refuse a file whose header leaves open how it lies, or that is something else.
+
+    Raises:
+        SourceError: If it does, or cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(_MAX_HEADER)
+    except OSError as err:
+        raise SourceError(f"{path}: cannot be read ({err.strerror})") from err
+    fields = set()
+    for line in start.split(b"ElementDataFile")[0].split(b"\n\n")[0].splitlines():
+        name = line.partition(b"=" if path.suffix == ".mha" else b":")[0]
+        fields.add(name.decode("ascii", "replace").strip())
+    for names in _PLACE[path.suffix]:
+        if fields.isdisjoint(names):
+            raise SourceError(
+                f"{path}: its header has no '{names[0]}', so how it lies in the patient is "
+                "unknown; save it again by a program that knows"
+            )

@@ -1,0 +1,119 @@
+"""Whether the default limits notice what is wrong: real tissue, made wrong on purpose.
+
+    PYTHONPATH=tests python tests/benchmarks/falsifiers.py --data ../shared/data
+
+learns the default limits of each scan as a build does, alters the tissue under the masks of the
+yardstick, and prints the share of masks that break a limit, and which. Real tissue pasted back must
+break none, and of the neighbouring slices at most 5 % texture or spectrum (their seam is honestly
+high). Noise of twice or half the strength, blur, and noise of a softer or a sharper kernel must
+break one.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from falsified import FALSIFIERS, falsified
+from yardstick import SCANS, Region, Task, find_scan, pasted, read_tasks
+
+from synthct.build.limits import PLACES, limits_of
+from synthct.build.real_tissue import compare_real
+from synthct.metrics.seam import seam_ratio
+from synthct.metrics.spectrum import spectrum_distance
+from synthct.metrics.texture import texture_ratio
+from synthct.recipe.quality import Quality, Standard
+from synthct.seeds import generator
+from synthct.volume import Box, Volume
+from synthct.volume.case import Case
+
+#: Most of them that may break texture or spectrum.
+MOST_NEIGHBOURS = 0.05
+#: Least share of falsified masks that must break a limit.
+LEAST_NOTICED = 0.8
+#: Pixels around a mask in which its noise is altered.
+MARGIN = 24
+
+
+def standard_of(ct: Volume, label: str | None, organ: Region | None) -> Standard:
+    """The default limits that a build of this scan alone would have."""
+    values = np.zeros(ct.shape, np.uint8) if organ is None else organ.astype(np.uint8)
+    names = {label: 1} if label else {}
+    case = Case("case", "patient", "hosts", ct, Volume(values, ct.affine), names)
+    pairs = compare_real(case, label, "axial", None, PLACES)
+    limits = limits_of([pairs], with_other_places=False)
+    return Standard(Quality.model_validate(limits), is_default=True)
+
+
+def paintings(task: Task) -> Iterator[tuple[str, Volume]]:
+    """The slice of a mask with each kind of tissue under it."""
+    inside = task.region.array
+    yield "real tissue pasted back", pasted(task, task.ct.array[inside].astype(np.float64))
+    yield "real neighbouring slice", pasted(task, task.next_values)
+    box = Box.around(inside)
+    assert box is not None
+    crop = box.grow((MARGIN, MARGIN, 0)).clip(task.ct.shape).slices
+    hu, mask = task.ct.array[crop][:, :, 0], inside[crop][:, :, 0]
+    for kind in FALSIFIERS:
+        rng = generator(0, "falsifier", kind, str(task.index))
+        yield kind, pasted(task, falsified(hu, kind, rng)[mask])
+
+
+def broken_limits(tasks: Sequence[Task], standard: Standard) -> dict[str, Counter[str]]:
+    """By kind of tissue: how many masks break which limit, and ``any``, ``texture or spectrum``."""
+    counts: dict[str, Counter[str]] = {}
+    for task in tasks:
+        for kind, painted in paintings(task):
+            given = task.ct.array, painted.array, task.region.array, task.range_hu
+            measures = {
+                "seam_ratio": seam_ratio(*given),
+                "texture_ratio": texture_ratio(*given),
+                "spectrum_distance": spectrum_distance(*given),
+            }
+            broken = {
+                name
+                for name, value in measures.items()
+                if (standard.strain({**dict.fromkeys(measures), name: value}) or 0) > 1
+            }
+            count = counts.setdefault(kind, Counter())
+            count.update(broken)
+            count["any"] += bool(broken)
+            count["texture or spectrum"] += bool(broken - {"seam_ratio"})
+    return counts
+
+
+def is_as_it_should(kind: str, count: Counter[str], masks: int) -> bool:
+    """Whether real tissue passes, or what is wrong is noticed."""
+    if kind == "real tissue pasted back":
+        return count["any"] == 0
+    if kind == "real neighbouring slice":
+        return count["texture or spectrum"] <= MOST_NEIGHBOURS * masks
+    return count["any"] >= LEAST_NOTICED * masks
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--scan", nargs="+", default=[*SCANS, "acrin_flt"])
+    parser.add_argument("--masks", type=int, default=100)
+    options = parser.parse_args()
+    for scan in options.scan:
+        for title, ct, organ, tasks in read_tasks(find_scan(options.data, scan), options.masks):
+            standard = standard_of(ct, tasks[0].label, organ)
+            shown = {k: v.model_dump(exclude_none=True) for k, v in standard.limits.limits.items()}
+            print(f"\n{title}: {shown}\n")
+            print("| | any limit | texture or spectrum | seam | texture | spectrum | |")
+            print("|---|---|---|---|---|---|---|")
+            for kind, count in broken_limits(tasks, standard).items():
+                names = ("any", "texture or spectrum")
+                each = [count[name] for name in (*names, *standard.limits.limits)]
+                shares = " | ".join(f"{100 * n / len(tasks):.0f} %" for n in each)
+                verdict = "yes" if is_as_it_should(kind, count, len(tasks)) else "NO"
+                print(f"| {kind} | {shares} | {verdict} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

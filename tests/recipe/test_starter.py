@@ -1,0 +1,179 @@
+"""``synthct init``: a recipe for a folder of any layout, which ``check`` takes as it is."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import make_tiny_case, write_kits
+from typer.testing import CliRunner, Result
+
+from synthct.cli import app
+from synthct.recipe.recipe import load_recipe
+from synthct.volume import Volume, write_volume
+
+Run = Callable[..., Result]
+Write = Callable[[Path], None]
+
+CASES = ("scan01", "scan02", "scan03")
+
+
+def volumes(number: int) -> tuple[Volume, Volume]:
+    """Scan and label map (kidney 1, tumor 2) of a case."""
+    case = make_tiny_case(noise_seed=number)
+    return case.scan(), case.labels
+
+
+def structure(labels: Volume, value: int) -> Volume:
+    return Volume((labels.array == value).astype(np.uint8), labels.affine)
+
+
+def write(root: Path, image: str, **structures: str) -> None:
+    """Cases by patterns; ``labels`` is the label map, any other name a file of one structure."""
+    for number, case in enumerate(CASES):
+        ct, labels = volumes(number)
+        parts = {
+            "labels": labels, "kidney": structure(labels, 1), "tumor": structure(labels, 2),
+            "image": ct,
+        }  # fmt: skip
+        for name, pattern in {"image": image, **structures}.items():
+            path = root / pattern.format(case=case, number=number)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_volume(parts[name], path)
+
+
+def write_json(root: Path, **content: object) -> None:
+    (root / "dataset.json").write_text(json.dumps(content))
+
+
+def nnunet(root: Path) -> None:
+    write(root, "imagesTr/{case}_0000.nii.gz", labels="labelsTr/{case}.nii.gz")
+    write_json(root, channel_names={"0": "CT"}, labels={"background": 0, "kidney": 1, "tumor": 2},
+               numTraining=3, file_ending=".nii.gz")  # fmt: skip
+
+
+def msd(root: Path) -> None:
+    write(root, "imagesTr/{case}.nii.gz", labels="labelsTr/{case}.nii.gz")
+    pairs = [{"image": f"./imagesTr/{c}.nii.gz", "label": f"./labelsTr/{c}.nii.gz"} for c in CASES]
+    write_json(root, modality={"0": "CT"}, labels={"0": "background", "1": "kidney", "2": "tumor"},
+               training=pairs)  # fmt: skip
+
+
+def kits(root: Path) -> None:
+    for number in range(3):
+        write_kits(root / "dataset", make_tiny_case(f"case_0000{number}", noise_seed=number))
+
+
+LAYOUTS: dict[str, tuple[Write, str, set[str]]] = {
+    "nnunet": (nnunet, "nnunet", {"kidney", "tumor"}),
+    "msd": (msd, "msd", {"kidney", "tumor"}),
+    "kits, a folder below": (kits, "kits23", {"kidney", "tumor"}),
+    "totalsegmentator": (
+        lambda root: write(root, "{case}/ct.nii.gz", kidney="{case}/segmentations/kidney.nii.gz"),
+        "totalsegmentator", {"kidney"},
+    ),
+    "nnU-Net without its JSON": (
+        lambda root: write(root, "imagesTr/{case}_0000.nii.gz", labels="labelsTr/{case}.nii.gz"),
+        "nifti", {"label_1", "label_2"},
+    ),
+    "a folder for each case": (
+        lambda root: write(root, "{case}/scan.nii.gz", kidney="{case}/seg_kidney.nii.gz",
+                           tumor="{case}/seg_gtv_1.nii.gz"),
+        "nifti", {"kidney", "tumor"},
+    ),
+    "the case's name in folder and file": (
+        lambda root: write(root, "{case}/{case}_ct.nii.gz", tumor="{case}/{case}_tumour.nii.gz"),
+        "nifti", {"tumor"},
+    ),
+    "all in one folder": (
+        lambda root: write(root, "{case}.nii.gz", labels="{case}_seg.nii.gz"),
+        "nifti", {"label_1", "label_2"},
+    ),
+    "LiTS": (
+        lambda root: write(root, "volume-{number}.nii", labels="segmentation-{number}.nii"),
+        "nifti", {"label_1", "label_2"},
+    ),
+    "words of no meaning": (
+        lambda root: write(root, "a/b/{case}/one.nii.gz", kidney="a/b/{case}/two.nii.gz"),
+        "nifti", {"two"},
+    ),
+    "scans alone": (lambda root: write(root, "{case}.nii.gz"), "nifti", set()),
+}  # fmt: skip
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SYNTHCT_CACHE", str(tmp_path / "cache"))
+    return lambda *words: CliRunner().invoke(app, [str(word) for word in words])
+
+
+@pytest.mark.parametrize(("write_data", "layout", "structures"), LAYOUTS.values(), ids=LAYOUTS)
+def test_a_recipe_for_own_scans_is_taken_as_it_is(
+    run: Run, tmp_path: Path, write_data: Write, layout: str, structures: set[str]
+) -> None:
+    (tmp_path / "My scans").mkdir()
+    write_data(tmp_path / "My scans")
+    result = run("init", "My scans", "--output", "mine.yaml", "--quiet")
+    assert (result.exit_code, result.stdout) == (0, "mine.yaml\n"), result.output
+    text = (tmp_path / "mine.yaml").read_text()
+    assert text.startswith("# 3 scans; 3 of them were read")
+    recipe = load_recipe(tmp_path / "mine.yaml")
+    assert (recipe.name, recipe.sources["hosts"].layout) == ("my-scans", layout)
+    checked = run("check", "mine.yaml", "--json", "--no-sheet")
+    facts = json.loads(checked.stdout)
+    assert checked.exit_code == 0, checked.output
+    assert len(facts["hosts"]) == 3
+    assert facts["left_out"] == []
+    for name in structures - {"tumor"}:
+        assert f"{name}" in text
+    if "kidney" in structures:
+        assert {"kidney", "tumors"} <= facts["masks"].keys()
+    elif "tumor" in structures:
+        assert facts["masks"].keys() == {"tumor"}
+    elif structures:
+        assert all(name.startswith("around-") for name in facts["masks"])
+    else:
+        assert facts["masks"].keys() == {"blobs"}
+
+
+def test_a_recipe_goes_to_standard_output(run: Run, tmp_path: Path) -> None:
+    nnunet(tmp_path / "mine")
+    assert run("init", "mine").stdout.startswith("# 3 scans")
+    (tmp_path / "there.yaml").write_text("mine")
+    assert run("init", "mine", "-o", "there.yaml").exit_code == 6
+    assert (tmp_path / "there.yaml").read_text() == "mine"
+
+
+def test_links_and_scans_that_cannot_be_read_are_told(run: Run, tmp_path: Path) -> None:
+    write(tmp_path / "data", "{case}/ct.nii.gz", kidney="{case}/kidney.nii.gz")
+    for case in CASES:
+        (tmp_path / "links" / case).mkdir(parents=True)
+        for name in ("ct.nii.gz", "kidney.nii.gz"):
+            (tmp_path / "links" / case / name).symlink_to(tmp_path / "data" / case / name)
+    ct = tmp_path / "data/scan02/ct.nii.gz"
+    ct.write_bytes(ct.read_bytes()[:-9])
+    text = run("init", "links").stdout
+    assert "links: follow" in text
+    assert "on_bad_case: skip" in text
+    assert "# scan02: " in text
+    (tmp_path / "mine.yaml").write_text(text)
+    facts = json.loads(run("check", "mine.yaml", "--json", "--no-sheet").stdout)
+    assert [one["case"] for one in facts["left_out"]] == ["scan02"]
+
+
+def test_a_folder_without_scans_is_told(run: Run, tmp_path: Path) -> None:
+    for name in ("nowhere", "."):
+        result = run("init", name)
+        assert result.exit_code == 3
+        assert len(result.stderr.splitlines()) == 1
+    write(tmp_path / "maps", "{case}/ct.nii.gz", labels="{case}/labels.nii.gz")
+    for case in CASES:
+        (tmp_path / "maps" / case / "ct.nii.gz").unlink()
+    result = run("init", "maps")
+    assert "none is a scan" in result.stderr
+    shutil.rmtree(tmp_path / "maps")

@@ -1,0 +1,119 @@
+"""NRRD and MetaImage: the same voxels at the same place as in NIfTI, or the reason why not."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK
+from orientations import stored_in_all_ways
+
+from synthct.errors import SourceError
+from synthct.volume import Volume, canonical, read_ct, read_labels, same_grid
+from synthct.volume.case import Case
+from synthct.volume.nifti import read_ct_counting
+
+
+def write(path: Path, volume: Volume, compressed: bool = False) -> Path:
+    affine = np.diag([-1.0, -1, 1, 1]) @ volume.affine
+    steps = np.linalg.norm(affine[:3, :3], axis=0)
+    image = SimpleITK.GetImageFromArray(volume.array.T)
+    image.SetSpacing(steps.tolist())
+    image.SetOrigin(affine[:3, 3].tolist())
+    image.SetDirection((affine[:3, :3] / steps).ravel().tolist())
+    SimpleITK.WriteImage(image, str(path), compressed)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".nrrd", ".mha"])
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_scan_is_read_as_it_is_however_it_is_stored(
+    tmp_path: Path, tiny_case: Case, suffix: str, compressed: bool
+) -> None:
+    for number, stored in enumerate(stored_in_all_ways(tiny_case.scan())):
+        if number % 9 == 0:
+            found = read_ct(write(tmp_path / f"a{suffix}", stored, compressed))
+            expected = canonical(stored)
+            assert np.array_equal(found.array, expected.array)
+            assert same_grid(found.shape, found.affine, expected.affine)
+
+
+@pytest.mark.parametrize("suffix", [".nrrd", ".mha"])
+def test_labels_are_read(tmp_path: Path, tiny_case: Case, suffix: str) -> None:
+    path = write(tmp_path / f"a{suffix}", tiny_case.labels)
+    assert np.array_equal(read_labels(path).array, tiny_case.labels.array)
+    half = Volume(tiny_case.labels.array * 0.5, tiny_case.labels.affine)
+    with pytest.raises(SourceError, match="is not a whole number"):
+        read_labels(write(path, half))
+
+
+def test_a_space_of_another_handedness_is_understood(tmp_path: Path, tiny_case: Case) -> None:
+    """3D Slicer writes LPS, others RAS; the space turns the affine, not the voxels."""
+    path = write(tmp_path / "a.nrrd", tiny_case.scan())
+    start, _, voxels = path.read_bytes().partition(b"\n\n")
+    ras = b"right-anterior-superior"
+    path.write_bytes(start.replace(b"left-posterior-superior", ras) + b"\n\n" + voxels)
+    turned = Volume(tiny_case.scan().array, np.diag([-1.0, -1, 1, 1]) @ tiny_case.scan().affine)
+    found = read_ct(path)
+    assert np.array_equal(found.array, canonical(turned).array)
+    assert same_grid(found.shape, found.affine, canonical(turned).affine)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "field"),
+    [
+        (".nrrd", b"space:"), (".nrrd", b"space directions"), (".nrrd", b"space origin"),
+        (".mha", b"TransformMatrix"), (".mha", b"Offset"), (".mha", b"ElementSpacing"),
+    ],
+)  # fmt: skip
+def test_a_file_that_does_not_say_how_it_lies_is_refused(
+    tmp_path: Path, tiny_case: Case, suffix: str, field: bytes
+) -> None:
+    path = write(tmp_path / f"a{suffix}", tiny_case.scan())
+    kept = [line for line in path.read_bytes().split(b"\n") if not line.startswith(field)]
+    path.write_bytes(b"\n".join(kept))
+    with pytest.raises(SourceError, match="how it lies in the patient is unknown"):
+        read_ct(path)
+
+
+@pytest.mark.parametrize("suffix", [".nrrd", ".mha"])
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_file_that_is_cut_short_is_refused(
+    tmp_path: Path, tiny_case: Case, suffix: str, compressed: bool
+) -> None:
+    path = write(tmp_path / f"a{suffix}", tiny_case.scan(), compressed)
+    whole = path.read_bytes()
+    for share in (0, 0.001, 0.5, 0.99):
+        path.write_bytes(whole[: int(len(whole) * share)])
+        with pytest.raises(SourceError, match=path.name):
+            read_ct(path)
+
+
+def test_what_is_no_scan_is_refused(tmp_path: Path, tiny_case: Case) -> None:
+    shifted = Volume(tiny_case.scan().array + np.int16(1024), tiny_case.scan().affine)
+    with pytest.raises(SourceError, match=r"not HU: .*subtract 1024"):
+        read_ct(write(tmp_path / "a.nrrd", shifted))
+    several = SimpleITK.JoinSeries([SimpleITK.Image(4, 4, 4, SimpleITK.sitkInt16)] * 2)
+    SimpleITK.WriteImage(several, str(tmp_path / "b.nrrd"))
+    with pytest.raises(SourceError, match=r"expected a 3D scan|how it lies"):
+        read_ct(tmp_path / "b.nrrd")
+    colours = SimpleITK.Image([4, 4, 4], SimpleITK.sitkVectorUInt8, 3)
+    SimpleITK.WriteImage(colours, str(tmp_path / "c.mha"))
+    with pytest.raises(SourceError, match="3 values a voxel"):
+        read_ct(tmp_path / "c.mha")
+
+
+def test_another_file_than_was_indexed_is_refused(tmp_path: Path, tiny_case: Case) -> None:
+    with pytest.raises(SourceError, match="is not the file that was indexed"):
+        read_ct_counting(write(tmp_path / "a.mha", tiny_case.scan()), sha256="0")
+
+
+def test_without_simpleitk_the_command_is_named(
+    tmp_path: Path, tiny_case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "a.mha", tiny_case.scan())
+    monkeypatch.setitem(sys.modules, "SimpleITK", None)
+    with pytest.raises(SourceError, match=r"pip install '\.\[itk\]'"):
+        read_ct(path)
