@@ -11,7 +11,6 @@ from pathlib import Path
 from synthct.dataset.manifest import read_manifest
 from synthct.dataset.schema import measures_of
 from synthct.dataset.writer import read_shard
-from synthct.metrics.table import MEASURES
 from synthct.recipe.quality import GRADES, Grade, Standard
 from synthct.storage.files import atomic_write, beside, make_folder
 
@@ -50,9 +49,11 @@ def grade_samples(
         shards: Its shards, relative to it.
         standards: By the name of the section of masks, from ``Recipe.standards``.
     """
+    # Only what is limited: datasets of slices have no column of what applies to volumes only.
+    limited = {name for standard in standards.values() for name in standard.limits.limits}
+    names = ["sample_id", "mask_name", "is_painted", *sorted(limited)]
     graded = []
     for shard in shards:
-        names = ["sample_id", "mask_name", "is_painted", *MEASURES]
         for number, row in enumerate(read_shard(folder / shard, names).to_pylist()):
             standard, measures = standards[row["mask_name"]], measures_of(row)
             strain, grade = standard.strain(measures), standard.grade(measures)

@@ -19,12 +19,16 @@ import pyarrow.parquet as pq
 from synthct.dataset.first_format import ADDED, with_added_columns
 from synthct.dataset.schema import flat_columns, flat_schema
 from synthct.errors import ResourceError, VerifyError
+from synthct.metrics.table import MEASURES
 from synthct.storage.files import atomic_write, make_folder, resource_error
 
 #: Few enough rows that a viewer can fetch one group, many enough that scans stay long.
 ROW_GROUP_ROWS = 64
 
 _CODEC, _CODEC_LEVEL = "zstd", 3
+
+#: Columns that shards of earlier formats, or of slices, have not.
+_OPTIONAL = {*ADDED, *(name for name, measure in MEASURES.items() if measure.of_volumes)}
 
 
 @dataclass(frozen=True)
@@ -158,7 +162,7 @@ def read_shard(path: Path, columns: Collection[str] | None = None) -> pa.Table:
             file = pa.PythonFile(stream, mode="r")
             if columns is not None:
                 there = set(pq.read_schema(file).names)
-                stored = [name for name in columns if name in there or name not in ADDED]
+                stored = [name for name in columns if name in there or name not in _OPTIONAL]
             table = pq.read_table(
                 file,
                 columns=None if columns is None else stored,
