@@ -100,7 +100,9 @@ def test_a_killed_adaptation_goes_on_to_the_same_weights(data, tiny_checkpoint, 
     assert files.training["adapted"] == {"steps": 8, "include_test": False}
     assert files.training["licence"] == "CC-BY-NC-SA-4.0"
     assert files.training["from_checkpoint"]["name"] == tiny_checkpoint.name
-    assert set(read_index(files)["patient_id"].to_pylist()) == members
+    regions = read_index(files)
+    assert regions is not None
+    assert set(regions["patient_id"].to_pylist()) == members
     assert "scans of 2 test patients are not used" in report(again)
     assert "texture ratio" in report(again)
     assert again.before != again.after
@@ -118,6 +120,7 @@ def test_a_recipe_is_not_built_with_a_checkpoint_that_was_not_adapted_for_it(
 ):
     recipe = load_recipe(written(data, tiny_checkpoint))
     checked = check(recipe, cache_dir=tmp_path / "cache")
+    assert checked.checkpoint is not None
     with pytest.raises(
         RecipeError, match=r"recipe\.yaml:\d+.*has not been adapted to the hosts in 8"
     ):
