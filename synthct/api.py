@@ -245,7 +245,7 @@ def inpaint(
     checkpoint: str = "package:starter-2d",
     revision: str | None = None,
     scheduler: str = "dpmsolver++",
-    num_inference_steps: int = 20,
+    num_inference_steps: int | None = None,
     guidance_scale: float = 1.0,
     seed: int = 0,
     device: str = "cpu",
@@ -264,7 +264,7 @@ def inpaint(
         checkpoint: ``package:NAME``, a folder, or a Hub id.
         revision: Commit, tag or branch on the Hub.
         scheduler: As in a recipe.
-        num_inference_steps: Number of denoising steps.
+        num_inference_steps: Number of denoising steps; by default as in a recipe.
         guidance_scale: As in a recipe.
         seed: Random seed.
         device: Device of the model.

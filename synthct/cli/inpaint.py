@@ -40,7 +40,10 @@ def inpaint(
         str | None, typer.Option(help="Commit or tag of the Hub repository.")
     ] = None,
     scheduler: Annotated[str, typer.Option(help="As in a recipe.")] = "dpmsolver++",
-    steps: Annotated[int, typer.Option(min=1, max=1000, help="Denoising steps.")] = 20,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, max=1000, help="Denoising steps; by default as in a recipe."),
+    ] = None,
     guidance_scale: Annotated[float, typer.Option(help="As in a recipe.")] = 1.0,
     prompt: Annotated[
         str | None, typer.Option(help="For a checkpoint that is guided by text.")

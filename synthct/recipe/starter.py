@@ -114,7 +114,6 @@ def _lines(
     yield ""
     yield "inpaint:"
     yield "  checkpoint: package:starter-2d   # ships with synthct; or a folder, or a Hub id"
-    yield "  num_inference_steps: 20"
     yield ""
     yield "keep_original: true          # rows also hold the slice as it was"
     yield "splits: {train: 0.8, validation: 0.1, test: 0.1}   # by patient"
