@@ -19,7 +19,7 @@ from synthct.dataset.version import commit, open_staging
 from synthct.dataset.writer import shard_name, write_shard
 from synthct.volume import Box
 from synthct.volume.case import Case
-from synthct.volume.views import VIEW_AXIS, View
+from synthct.volume.views import VIEW_AXIS, Plane
 
 #: The lesion lies in the tumour of ``make_tiny_case`` and beyond; its label value.
 LESION_MM, RADII_MM, LESION_VALUE = (28.0, 18.0, 30.0), (5.0, 4.0, 9.0), 2
@@ -56,7 +56,7 @@ def make_host(case_id: str = "host", variants: int = 2) -> Host:
     return Host(case, lesion, painted, labels)
 
 
-def slices_of(host: Host, view: View) -> list[int]:
+def slices_of(host: Host, view: Plane) -> list[int]:
     """The slices that the lesion is on."""
     axis = VIEW_AXIS[view]
     across = tuple(n for n in range(3) if n != axis)
@@ -64,7 +64,7 @@ def slices_of(host: Host, view: View) -> list[int]:
 
 
 def lesion_row(
-    host: Host, view: View, index: int, variant: int | None, *, keep_original: bool, **facts: Any
+    host: Host, view: Plane, index: int, variant: int | None, *, keep_original: bool, **facts: Any
 ) -> dict[str, Any]:
     """One slice of one painting of a host's lesion."""
     plane = host.case.scan().slab(VIEW_AXIS[view], index)
@@ -95,7 +95,7 @@ def lesion_row(
 def write_lesions(
     final: Path,
     hosts: Sequence[Host],
-    view: View = "axial",
+    view: Plane = "axial",
     *,
     left_out: Sequence[int] = (),
     keep_original: bool = True,

@@ -17,7 +17,6 @@ from synthct.publish.export.export_format import (
     Item,
     file_columns,
     file_stem,
-    flat_schema,
 )
 
 
@@ -32,8 +31,8 @@ class Raw(ExportFormat):
         del name
         return f"{stem}.npy"
 
-    def record_schema(self, keep_original: bool) -> pa.Schema:
-        return pa.schema([*file_columns(self, keep_original), *flat_schema()])
+    def record_schema(self, keep_original: bool, flat: pa.Schema) -> pa.Schema:
+        return pa.schema([*file_columns(self, keep_original), *flat])
 
     sample_schema = record_schema
 

@@ -38,7 +38,7 @@ from synthct.models.methods import CopyPaste, Inpaint, NoiseFill
 from synthct.recipe.recipe import Recipe, load_recipe
 from synthct.volume import Affine, Array, Box, Volume
 from synthct.volume.case import Case
-from synthct.volume.views import View, from_picture
+from synthct.volume.views import Plane, from_picture
 
 SPACING = (0.9, 0.8, 2.0)
 SHAPE = (80, 72, 30)
@@ -76,7 +76,7 @@ def make_case(
 
 
 def drawn_in(
-    host: Case, section: Any, donor: Case | None = None, view: View = "axial", seed: int = 0
+    host: Case, section: Any, donor: Case | None = None, view: Plane = "axial", seed: int = 0
 ) -> DrawnMask:
     rng = np.random.default_rng(seed)
     params = section.draw(host, donor, rng)
@@ -86,7 +86,7 @@ def drawn_in(
 
 
 def painted(
-    drawn: DrawnMask, method: CopyPaste | NoiseFill, view: View = "axial", seed: int = 0
+    drawn: DrawnMask, method: CopyPaste | NoiseFill, view: Plane = "axial", seed: int = 0
 ) -> tuple[Array, Array]:
     """HU of the masked voxels of all slices, and where those voxels are, RAS+ mm."""
     control = control_for(drawn, method, view)
@@ -104,7 +104,7 @@ ALL = TUMORS.model_copy(update={"slices": "all"})
 
 @pytest.mark.parametrize("view", ["axial", "coronal", "sagittal"])
 @pytest.mark.parametrize("seed", range(2))
-def test_a_copied_voxel_is_the_one_that_the_mask_came_from(view: View, seed: int) -> None:
+def test_a_copied_voxel_is_the_one_that_the_mask_came_from(view: Plane, seed: int) -> None:
     """A donor whose HU rise linearly through the lesion: each pasted value tells its origin."""
     affine = np.diag([-1.0, 1, -1, 1]) @ oblique_affine(SPACING)  # mirrored and upside down
     donor = make_case("donor", affine=affine)
@@ -199,7 +199,7 @@ def neighbours(values: Array, mask: Array, axis: int) -> float:
 
 @pytest.mark.parametrize("view", ["axial", "coronal", "sagittal"])
 @pytest.mark.parametrize("sigma_px", [0.0, 1.0])
-def test_noise_has_the_level_spread_and_grain_of_the_organ(view: View, sigma_px: float) -> None:
+def test_noise_has_the_level_spread_and_grain_of_the_organ(view: Plane, sigma_px: float) -> None:
     host = make_case("host", tumor=False, noise=noise_of(1, sigma_px, 12.0))
     section = Organ(name="kidneys", label="kidney", slices="all")
     drawn = drawn_in(host, section, view=view)

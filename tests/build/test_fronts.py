@@ -79,24 +79,30 @@ def test_both_ends_first_and_never_two_neighbours_at_once(
     assert stack(*runs).steps() == steps
 
 
+def beside(patch: Patch) -> np.ndarray:
+    """The neighbouring slices that a patch has."""
+    assert patch.neighbours is not None
+    return patch.neighbours
+
+
 def test_each_slice_is_told_what_is_real_or_painted_beside_it() -> None:
     one = stack((4, 9))
     _, painter = run([one])
     first, last = painter.calls[0]
     centre = np.s_[12:20, 12:20]  # inside of the mask: patches are centred on it
     for patch, known, unknown in ((first, 0, 1), (last, 1, 0)):
-        assert np.isnan(patch.neighbours[unknown][patch.own]).all()
-        assert not np.isnan(patch.neighbours[unknown][~patch.own]).any()
-        assert not np.isnan(patch.neighbours[known]).any()
+        assert np.isnan(beside(patch)[unknown][patch.own]).all()
+        assert not np.isnan(beside(patch)[unknown][~patch.own]).any()
+        assert not np.isnan(beside(patch)[known]).any()
     real = SOFT_TISSUE.encode(host().array[:, :, 3])
-    assert np.allclose(first.neighbours[0][centre], real[16:24, 14:22], atol=1e-6)
+    assert np.allclose(beside(first)[0][centre], real[16:24, 14:22], atol=1e-6)
     middle = painter.calls[2][0]  # both sides were painted in the second call
-    assert np.allclose(SOFT_TISSUE.decode(middle.neighbours[:, *centre]), 2, atol=0.01)
+    assert np.allclose(SOFT_TISSUE.decode(beside(middle)[:, *centre]), 2, atol=0.01)
 
 
 def test_beyond_the_end_of_the_scan_nothing_is_known() -> None:
     _, painter = run([stack((0, 2))])
-    assert np.isnan(painter.calls[0][0].neighbours[0]).all()
+    assert np.isnan(beside(painter.calls[0][0])[0]).all()
 
 
 def test_a_checkpoint_that_takes_no_neighbours_is_given_none() -> None:
@@ -117,7 +123,7 @@ def test_companions_change_neither_patches_nor_seeds() -> None:
     ]
     for own, call in zip(mine, alone[1].calls, strict=False):
         for (_, one), other in zip(own, call, strict=True):
-            assert np.array_equal(one.neighbours, other.neighbours, equal_nan=True)
+            assert np.array_equal(beside(one), beside(other), equal_nan=True)
 
 
 def test_all_of_the_mask_is_painted_and_in_the_order_of_its_voxels() -> None:
@@ -152,6 +158,8 @@ def test_noise_stays_alike_through_slices_over_its_length(
     assert np.corrcoef(one.ravel(), two.ravel())[0, 1] == pytest.approx(correlation, abs=0.08)
     assert one.std() == pytest.approx(1, abs=0.1)
     again = run([stack((3, 5))], noise)[1].calls[0][0].noise
+    assert one is not None
+    assert again is not None
     assert np.array_equal(one, again)
     assert run([stack((3, 5))])[1].calls[0][0].noise is None
 

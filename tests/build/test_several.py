@@ -65,7 +65,7 @@ def test_the_next_is_drawn_with_the_labels_of_those_before(
     made = recipe(folder, tiny_checkpoint, masks_per_case=1)
     seen: list[int] = []
     kind = type(made.masks[0])
-    real = kind.draw
+    real: Any = kind.draw
 
     def spy(self: MaskSection, host: Any, donor: Any, rng: Any) -> Any:
         seen.append(int(np.count_nonzero(host.labels.array == 255)))

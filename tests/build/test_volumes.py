@@ -23,7 +23,7 @@ from synthct.evaluate.stream import Dataset
 from synthct.metrics.table import MEASURES
 from synthct.recipe.recipe import Recipe
 
-MASKS = [
+MASKS: list[dict[str, Any]] = [
     {"name": "tumors", "kind": "transplant", "label": "tumor", "into": "kidney", "pair": True,
      "accept": {"inside_fraction": 0.5}},
     {"name": "blob", "kind": "blob", "radius_mm": [3, 6]},
@@ -60,6 +60,7 @@ def test_a_row_holds_the_box_around_the_mask_and_all_measures(volumes: Path) -> 
         assert one.view == one.facts.view == "volume"
         assert min(one.shape) >= 3
         assert one.mask.any(axis=(0, 1)).sum() >= 2
+        assert one.original is not None
         assert np.array_equal(one.image[~one.mask], one.original[~one.mask])
         assert one.affine.shape == (4, 4)
     painted = [one for one in made if one.facts.is_painted]

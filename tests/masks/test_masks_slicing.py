@@ -19,9 +19,9 @@ from synthct.masks.slicing import (
 )
 from synthct.volume import Box, Volume
 from synthct.volume.regions import components, structure
-from synthct.volume.views import IGNORE, VIEW_AXIS, View
+from synthct.volume.views import IGNORE, VIEW_AXIS, Plane
 
-VIEWS: tuple[View, ...] = ("axial", "coronal", "sagittal")
+VIEWS: tuple[Plane, ...] = ("axial", "coronal", "sagittal")
 SHAPE, SPACING = (60, 50, 20), (0.8, 0.8, 2.5)
 
 
@@ -37,13 +37,13 @@ def wide_mask() -> Mask:
     return Mask(volume, Box((0, 0, 0), SHAPE), None)
 
 
-def areas(mask: Mask, view: View) -> np.ndarray:
+def areas(mask: Mask, view: Plane) -> np.ndarray:
     """Voxels of the mask in each slice of the host."""
     across = tuple(a for a in range(3) if a != VIEW_AXIS[view])
     return mask.in_host((48, 40, 24)).sum(axis=across)
 
 
-def indices(mask: Mask, view: View, rule: SliceRule, seed: int = 0) -> list[int]:
+def indices(mask: Mask, view: Plane, rule: SliceRule, seed: int = 0) -> list[int]:
     drawn = draw_slices(mask, view, rule, None, np.random.default_rng(seed))
     assert all(one["part"] is None for one in drawn)
     return [one["slice_index"] for one in drawn]

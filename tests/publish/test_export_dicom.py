@@ -31,9 +31,9 @@ from synthct.volume import Volume
 from synthct.volume.dicom.drawn import read_drawn
 from synthct.volume.dicom.files import Drawn, Series
 from synthct.volume.dicom.scan import read_series
-from synthct.volume.views import VIEW_AXIS, View
+from synthct.volume.views import VIEW_AXIS, Plane
 
-VIEWS: tuple[View, ...] = ("axial", "coronal", "sagittal")
+VIEWS: tuple[Plane, ...] = ("axial", "coronal", "sagittal")
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def host() -> Host:
 @pytest.fixture(scope="module", params=VIEWS)
 def exported(
     request: pytest.FixtureRequest, host: Host, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[View, Path]:
+) -> tuple[Plane, Path]:
     folder = tmp_path_factory.mktemp("dicom")
     version = write_lesions(folder / "lesions/1.0.0", [host], request.param, real=True)
     return request.param, export(version, "dicom", folder / "out")
@@ -78,7 +78,7 @@ def all_files(folder: Path) -> Iterator[tuple[Path, Dataset]]:
         yield path, dcmread(path)
 
 
-def test_series_open_over_the_host_with_equal_hu(exported: tuple[View, Path], host: Host) -> None:
+def test_series_open_over_the_host_with_equal_hu(exported: tuple[Plane, Path], host: Host) -> None:
     view, out = exported
     for name, truth in (
         ("v0_image", host.painted[0]), ("v0_original", host.painted[None]),
@@ -96,7 +96,7 @@ def test_series_open_over_the_host_with_equal_hu(exported: tuple[View, Path], ho
 
 
 def test_segments_read_by_highdicom_lie_where_they_were(
-    exported: tuple[View, Path], host: Host
+    exported: tuple[Plane, Path], host: Host
 ) -> None:
     _, out = exported
     (labels,) = out.glob("train/*v0_label_map.dcm")
@@ -118,7 +118,7 @@ def test_segments_read_by_highdicom_lie_where_they_were(
             assert np.array_equal(ours.array > 0, region[at(ours, host)])
 
 
-def test_files_say_what_they_are_and_not_who(exported: tuple[View, Path]) -> None:
+def test_files_say_what_they_are_and_not_who(exported: tuple[Plane, Path]) -> None:
     _, out = exported
     instances = set()
     for path, data in all_files(out):
@@ -160,7 +160,9 @@ def test_the_same_dataset_gives_the_same_bytes_and_another_other_uids(
     assert not uids[0] & uids[1]
 
 
-def test_an_export_read_back_knows_its_patient(exported: tuple[View, Path], tmp_path: Path) -> None:
+def test_an_export_read_back_knows_its_patient(
+    exported: tuple[Plane, Path], tmp_path: Path
+) -> None:
     _, out = exported
     index = index_sources({"hosts": Dicom(root=out)}, ["tumor"], cache_dir=tmp_path)
     assert {entry.patient_id for entry in index.entries("hosts")} == {"test one"}

@@ -25,7 +25,7 @@ from synthct.publish.report.lesions import choose_lesions, middle
 from synthct.publish.report.pictures import DIFFERENCE_HU, difference
 from synthct.publish.report.report_data import choose_masks, read_report_data
 from synthct.publish.report.run import write_report
-from synthct.volume.views import View
+from synthct.volume.views import Plane
 
 VENDOR = Path(synthct.publish.report.__file__).parent / "vendor"
 
@@ -105,7 +105,7 @@ def test_lesions_bring_their_viewer_and_nothing_that_is_not_hashed(tmp_path: Pat
 
 @pytest.mark.parametrize("view", ["axial", "coronal", "sagittal"])
 def test_pictures_are_in_proportion_and_their_outline_lies_over_them(
-    tmp_path: Path, view: View
+    tmp_path: Path, view: Plane
 ) -> None:
     """Browsers go by the pixels of a file, so those must be square."""
     host = make_host(variants=1)

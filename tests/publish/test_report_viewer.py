@@ -19,21 +19,21 @@ from synthct.dataset.tiles import windowed
 from synthct.publish.report.pictures import rim
 from synthct.publish.report.run import write_report
 from synthct.volume.intensity import BONE, LUNG, SOFT_TISSUE, Window
-from synthct.volume.views import VIEW_AXIS, View, to_picture
+from synthct.volume.views import VIEW_AXIS, Plane, to_picture
 
 pytestmark = needs_chromium
 
 HOST = make_host(variants=1)
 
 #: Size of the pixels of a picture, along rows' and along columns' index.
-SPACING: dict[View, tuple[float, float]] = {
+SPACING: dict[Plane, tuple[float, float]] = {
     "axial": (0.8, 0.8), "coronal": (2.5, 0.8), "sagittal": (2.5, 0.8),
 }  # fmt: skip
 
 SOFTWARE = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 
 
-def write_page(folder: Path, view: View = "axial") -> Path:
+def write_page(folder: Path, view: Plane = "axial") -> Path:
     """A report of one lesion, named by somebody who means ill."""
     dataset = write_lesions(
         folder / "d/1.0.0", [HOST], view, lesion_id=HOSTILE, label=HOSTILE, keep_original=False
@@ -67,7 +67,7 @@ def page(browser: Any, report: Path) -> Iterator[Any]:
         yield page
 
 
-def voxels(page: Any, view: View = "axial") -> np.ndarray:
+def voxels(page: Any, view: Plane = "axial") -> np.ndarray:
     """What the canvas shows at the centre of each voxel of the slice: RGB, (rows, columns, 3)."""
     page.wait_for_timeout(50)
     shown = page.locator("canvas").screenshot()
@@ -81,7 +81,7 @@ def voxels(page: Any, view: View = "axial") -> np.ndarray:
     return canvas[y.astype(int)][:, x.astype(int)]
 
 
-def expected(view: View, index: int, window: Window = SOFT_TISSUE) -> np.ndarray:
+def expected(view: Plane, index: int, window: Window = SOFT_TISSUE) -> np.ndarray:
     """The slice that is shown, in a window, as the flat pictures have it."""
     hu = to_picture(HOST.painted[0].take([index], VIEW_AXIS[view]), view)
     return windowed(hu, window)[..., 0].astype(int)
@@ -93,7 +93,7 @@ def likeness(shown: np.ndarray, truth: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("view", ["axial", "coronal", "sagittal"])
-def test_slices_lie_as_radiologists_have_them(browser: Any, view: View, tmp_path: Path) -> None:
+def test_slices_lie_as_radiologists_have_them(browser: Any, view: Plane, tmp_path: Path) -> None:
     with opened(browser, write_page(tmp_path, view)) as page:
         page.uncheck(".overlay")
         slices = slices_of(HOST, view)
