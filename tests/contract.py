@@ -14,6 +14,7 @@ from typing import Any, get_args
 
 import numpy as np
 from conftest import make_tiny_case, write_kits, write_structures, write_tiny_checkpoint
+from dicom_writer import write_rtstruct, write_series
 from pydantic import TypeAdapter
 
 from synthct.masks import MaskKind
@@ -140,8 +141,18 @@ def _phantom(root: Path) -> Mapping[str, Any]:
     return {"patients": 2, "shape": [48, 40, 24], "spacing_mm": [6, 6, 10]}
 
 
+def _dicom(root: Path) -> Mapping[str, Any]:
+    for number in (1, 2):
+        case, series = make_tiny_case(f"p{number}", noise_seed=number), f"series{number}"
+        write_series(root / series, case.scan(), series, PatientID=f"P{number}")
+        drawn = {"kidney": case.region("kidney")}
+        write_rtstruct(root / series / "rtstruct.dcm", case.scan(), drawn, series)
+    return {"root": root}
+
+
 #: Writes two cases with a kidney and gives the section's fields beside ``layout``.
 LAYOUTS: dict[str, Callable[[Path], Mapping[str, Any]]] = {
+    "dicom": _dicom,
     "kits19": _kits,
     "kits21": _kits21,
     "kits23": _kits,

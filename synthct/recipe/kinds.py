@@ -6,13 +6,14 @@ from synthct.recipe.yaml_model import Document
 
 #: Keys that recipes of datasets have and training recipes have not.
 DATASET_KEYS = frozenset({
-    "inpaint", "keep_original", "masks_per_case", "on_bad_case", "quality", "relabel", "release",
-    "samples_per_shard", "splits", "variants", "version", "view",
+    "extent", "inpaint", "keep_original", "margin_mm", "masks_per_case", "masks_per_sample",
+    "on_bad_case", "quality", "relabel", "release", "samples_per_shard", "series", "splits",
+    "variants", "version", "view",
 })  # fmt: skip
 #: The reverse.
 TRAINING_KEYS = frozenset({
-    "data", "from_checkpoint", "model", "noise", "optim", "presets", "revision", "sample_every",
-    "save_every", "validation",
+    "adapt", "data", "from_checkpoint", "model", "noise", "optim", "presets", "revision",
+    "sample_every", "save_every", "validation",
 })  # fmt: skip
 
 

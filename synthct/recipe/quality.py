@@ -28,6 +28,8 @@ Number = Annotated[float, Field(allow_inf_nan=False)]
 Grade = Literal["good", "doubtful", "poor"]
 GRADES: tuple[Grade, ...] = ("good", "doubtful", "poor")
 
+#: Beyond so many times the way from the ideal value to a default limit a sample is rejected.
+_GROSS = 2.0
 #: Share of the way from the ideal value to a limit beyond which a sample is doubtful.
 _DOUBTFUL = 2 / 3
 
@@ -137,11 +139,18 @@ class Standard:
     def first_broken(self, measures: Measures) -> BrokenLimit | None:
         """The limit for which a sample is rejected, or None; see ``Quality.first_broken``.
 
-        A measure that cannot be computed breaks no limit that nobody asked for.
+        A measure that cannot be computed breaks no limit that nobody asked for, and for breaking
+        such a limit a sample is rejected only if it lies beyond it by as much again.
         """
         if not self.rejects:
             return None
-        return self.limits.first_broken(self._counting(measures))
+        counting = dict(self._counting(measures))
+        if self.is_default:
+            for name, limits in self.limits.limits.items():
+                value = counting[name]
+                if value is not None and _strain(name, value, limits) <= _GROSS:
+                    counting[name] = None
+        return self.limits.first_broken(counting)
 
     def strain(self, measures: Measures) -> float | None:
         """How far a sample is on the way from the ideal to the nearest limit.

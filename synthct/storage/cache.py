@@ -28,7 +28,7 @@ DIGESTS = "digests"
 _HEADER = b"synthct-kept-1 "
 
 #: The folders in the cache's folder; each is used by one room.
-PARTS = ("features", "hub", "index", "patches", "phantoms", "tissue")
+PARTS = ("adapted", "features", "hub", "index", "limits", "patches", "phantoms", "tissue")
 
 logger = logging.getLogger(__name__)
 

@@ -285,7 +285,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--checkpoint", nargs="+", default=["package:starter-2d"])
     parser.add_argument("--scan", nargs="+", default=SCANS, help="s0004 is for tuning")
-    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--steps", type=int, help="by default as in a recipe")
     parser.add_argument("--scheduler", default="dpmsolver++")
     parser.add_argument("--variants", type=int, default=1)
     parser.add_argument("--no-organs", action="store_true", help="whatever fits only")
@@ -297,7 +297,10 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     options = parse_arguments()
     names = [name for name in options.checkpoint if name != "none"]
-    print(f"{options.masks} masks in each, {options.scheduler}, {options.steps} steps, ", end="")
+    print(
+        f"{options.masks} masks in each, {options.scheduler}, {options.steps or 'default'} steps, ",
+        end="",
+    )
     print(f"{options.dtype} on {options.device}")
     verdicts = []
     for scan in options.scan:

@@ -199,6 +199,7 @@ def test_dicom_goes_in_and_dicom_comes_out(
         "version": "1.0.0",
         "sources": {"hosts": host},
         "masks_per_case": 2,
+        "quality": "none",
         "masks": [
             {"name": label, "kind": "organ", "label": label, "margin_mm": -0.5}
             for label in ("kidney", "tumor")

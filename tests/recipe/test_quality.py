@@ -94,8 +94,16 @@ def test_the_grade_is_the_worst_of_the_limited_measures(
 def test_a_sample_is_poor_where_it_breaks_a_limit() -> None:
     for value in (0.3, 0.5, 0.51, 1.0, 1.99, 2.0, 2.01, 5.0):
         measures = {**NONE, "seam_ratio": value}
-        is_broken = STANDARD.first_broken(measures) is not None
+        is_broken = STANDARD.limits.first_broken(measures) is not None
         assert (STANDARD.grade(measures) == "poor") == is_broken
+
+
+def test_a_default_limit_rejects_only_what_lies_twice_as_far_from_the_ideal() -> None:
+    standard = Standard(Quality(seam_ratio=Limits(min=0.5, max=2)), is_default=True)
+    for value in (0.26, 0.4, 1.0, 2.5, 3.9):
+        assert standard.first_broken({**NONE, "seam_ratio": value}) is None
+    for value in (0.24, 4.1):
+        assert standard.first_broken({**NONE, "seam_ratio": value}) is not None
 
 
 def test_only_the_recipes_own_limits_reject_what_cannot_be_computed() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -269,15 +270,18 @@ class HubRepo:
             *(CommitOperationDelete(path, is_folder=False) for path in delete),
         ]
         try:
-            made = self._api.create_commit(
-                self.name,
-                operations,
-                commit_message=title,
-                repo_type=self.kind,
-                revision=branch,
-                parent_commit=parent,
-                num_threads=1,
-            )
+            with warnings.catch_warnings():
+                # The index of training regions is a table, and belongs to its checkpoint.
+                warnings.filterwarnings("ignore", "It seems that you are about to commit a data")
+                made = self._api.create_commit(
+                    self.name,
+                    operations,
+                    commit_message=title,
+                    repo_type=self.kind,
+                    revision=branch,
+                    parent_commit=parent,
+                    num_threads=1,
+                )
         except RevisionNotFoundError:
             raise BranchGoneError(self.name, branch) from None
         except RemoteEntryNotFoundError:  # deleted since we looked
