@@ -38,6 +38,8 @@ _CLASS = 2.0
 _ALIKE = 100.0
 #: Tissue is even where its local deviation is at most so many times the commonest one.
 _EVEN = 1.45
+#: But no more than at this share of the voxels.
+_QUIET = 0.3
 #: Frequencies of which the local mean left less are not known well enough to be completed.
 _KEPT = 0.3
 #: Kriging near the border: voxels of the finest axis from the mask that are known, and that are
@@ -45,8 +47,8 @@ _KEPT = 0.3
 _RING, _DEPTH, _NEIGHBOURS, _NUGGET = 2.5, 6.0, 10, 0.02
 #: Keeps quotients finite, in HU².
 _LEAST = 1e-6
-#: Fewer even voxels say nothing about a spectrum.
-LEAST_VOXELS = 64
+#: Fewer even voxels of the surroundings, or of the paint, say nothing about a spectrum.
+LEAST_AROUND, LEAST_PAINTED = 200, 64
 
 
 class Grain(NamedTuple):
@@ -146,12 +148,15 @@ def match_grain(
     smooth = ndimage.gaussian_filter(np.where(inside, paint, scan), _CLASS / voxel)
     low, high = np.percentile(smooth[inside], (5, 95))
     low, high = max(range_hu[0], low - _ALIKE), min(range_hu[1], high + _ALIKE)
-    tissue = ~inside & (smooth > low) & (smooth < high)
-    around = _spectrum(_residual(scan, tissue, voxel), tissue, voxel, lags, shape)
-    if around is None:
+    for lowest, highest in ((low, high), range_hu):  # first of the painted kind of tissue
+        tissue = ~inside & (smooth > lowest) & (smooth < highest)
+        around = _spectrum(_residual(scan, tissue, voxel), tissue, voxel, lags, shape)
+        if around is not None:
+            break
+    else:
         return painted[mask].astype(np.float32), None
     residual = _residual(paint, np.ones_like(inside), voxel)
-    own = _spectrum(_residual(paint, inside, voxel), inside, voxel, lags, shape)
+    own = _spectrum(_residual(paint, inside, voxel), inside, voxel, lags, shape, 0.0)
     own_power = 0 * around.power if own is None else own.power
     part = tuple(slice(n) for n in scan.shape)
 
@@ -238,13 +243,18 @@ def _spectrum(
     voxel: Steps,
     lags: npt.NDArray[np.int_],
     shape: Sequence[int],
+    share: float = 0.6,
 ) -> _Spectrum | None:
-    """The grain of the even part of a region; None if that is too small."""
+    """The grain of the even part of a region; None if that is too small.
+
+    ``share`` of the window around a voxel must lie in the region: rims of other tissue, of the same
+    HU by chance, fill none. It is 0 for the paint, of which all counts.
+    """
     from scipy import fft
 
-    even = _even(residual, region, voxel)
+    even = _even(residual, region, voxel, share)
     voxels = int(np.count_nonzero(even))
-    if voxels < LEAST_VOXELS:
+    if voxels < (LEAST_AROUND if share else LEAST_PAINTED):
         return None
 
     def correlate(values: Values) -> Values:
@@ -267,18 +277,21 @@ def _spectrum(
     return _Spectrum(power.astype(np.float32), covariance.astype(np.float32), variance, voxels)
 
 
-def _even(residual: Values, region: Region, voxel: Steps) -> Region:
-    """Where the local deviation is about the commonest one of the region."""
+def _even(residual: Values, region: Region, voxel: Steps, share: float) -> Region:
+    """Where the local deviation is at most about the commonest one of the region."""
     from scipy.ndimage import uniform_filter
 
     size = np.maximum(1, np.round(WINDOW / voxel)).astype(int).tolist()
-    share = uniform_filter(region.astype(np.float32), size)
+    filled = uniform_filter(region.astype(np.float32), size)
     square = uniform_filter(np.where(region, np.square(residual), np.float32(0)), size)
-    inner = region & (share > 0.6)
-    if np.count_nonzero(inner) < LEAST_VOXELS:
-        return region
-    variance = np.maximum(square, 0) / np.maximum(share, _LEAST)
-    commonest = np.exp(_mode(np.log(variance[inner] + _LEAST)))
+    inner = region & (filled > share)
+    if not inner.any():
+        return inner
+    variance = np.maximum(square, 0) / np.maximum(filled, _LEAST)
+    # Where anatomy is everywhere, it is the commonest; it is never less than grain.
+    commonest = min(
+        np.exp(_mode(np.log(variance[inner] + _LEAST))), np.quantile(variance[inner], _QUIET)
+    )
     even: Region = inner & (variance <= _EVEN**2 * commonest)
     return even
 

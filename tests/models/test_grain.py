@@ -156,3 +156,13 @@ def test_grain_of_a_volume_goes_on_through_thin_slices() -> None:
         for v in (out.array, scan)
     ]
     assert jumps[0] / jumps[1] == pytest.approx(1, abs=0.15)
+
+
+def test_rims_of_other_tissue_are_no_grain() -> None:
+    rows, columns = np.indices(SHAPE)
+    is_rim = (rows % 40 < 2) | (columns % 40 < 2)  # as bright as the paint, and nothing else is
+    scan = np.where(is_rim, 200, 40) + noise(SHAPE, 0.7, 8)
+    original, painted = as_hu(scan), as_hu(np.where(DISC, 200, scan))
+    rng = np.random.default_rng(0)
+    _, facts = match_grain(original, painted, DISC, (0.8, 0.8), RANGE, rng)
+    assert facts is None or facts.around_hu < 20
