@@ -91,7 +91,7 @@ def test_the_checkpoints_folder_may_have_another_name(
 
 
 def test_where_the_sources_are_must_be_said(built: Path, check: Verify, folder: Path) -> None:
-    with pytest.raises(RecipeError, match="DONORS_ROOT"):
+    with pytest.raises(RecipeError, match="give --source donors=FOLDER"):
         check(built, sources={"hosts": folder / "data/hosts"})
 
 
