@@ -90,8 +90,11 @@ def test_the_checkpoints_folder_may_have_another_name(
         check(built, checkpoint=None)
 
 
-def test_where_the_sources_are_must_be_said(built: Path, check: Verify, folder: Path) -> None:
-    with pytest.raises(RecipeError, match="give --source donors=FOLDER"):
+def test_where_the_sources_are_must_be_said(
+    built: Path, check: Verify, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DONORS_ROOT", raising=False)
+    with pytest.raises(RecipeError, match="donors=FOLDER|DONORS_ROOT"):
         check(built, sources={"hosts": folder / "data/hosts"})
 
 
