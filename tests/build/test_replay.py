@@ -94,7 +94,7 @@ def test_where_the_sources_are_must_be_said(
     built: Path, check: Verify, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("DONORS_ROOT", raising=False)
-    with pytest.raises(RecipeError, match="donors=FOLDER|DONORS_ROOT"):
+    with pytest.raises(RecipeError, match=r"donors=FOLDER|DONORS_ROOT"):
         check(built, sources={"hosts": folder / "data/hosts"})
 
 
