@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +13,7 @@ import tiny_recipe
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from conftest import make_tiny_case, write_kits
 from foreign_checkpoints import write_unconditional
+from killed_training import kill_at_first_state
 
 from synthct.build.check import check, require_adapted
 from synthct.errors import CheckpointError, MaskError, RecipeError
@@ -68,20 +66,7 @@ def test_a_killed_adaptation_goes_on_to_the_same_weights(data, tiny_checkpoint, 
     made = run(recipe, whole, cache)
     command = [sys.executable, "-m", "synthct", "adapt", str(path), "--output", str(killed)]
     command += ["--cache-dir", str(cache), "--device", "cpu", "--threads", "1", "--workers", "0"]
-    process = subprocess.Popen(
-        command,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    deadline = time.monotonic() + 120
-    while not list((killed / "states").glob("step-*")) and process.poll() is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    said, _ = process.communicate()
-    assert process.returncode == -signal.SIGKILL, said
+    kill_at_first_state(command, killed)
     assert not finished(killed, Adapt(**STEPS))
     again = run(recipe, killed, cache)
     assert (killed / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()

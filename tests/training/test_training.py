@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
+from killed_training import kill_at_first_state
 from PIL import Image
 from safetensors.torch import load_file
 from training_recipes import TINY_MODEL, objective_with, open_set, tiny_fields, tiny_recipe
@@ -376,20 +377,7 @@ def test_a_killed_run_goes_on_to_the_very_same_weights(kits_root, patch_cache, t
     recipe = load_training_recipe(path)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     train(recipe, whole, cache_dir=patch_cache, device="cpu", workers=0)
-    process = subprocess.Popen(
-        command(path, killed, patch_cache),
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    deadline = time.monotonic() + 120
-    while not list((killed / "states").glob("step-*")) and process.poll() is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    said, _ = process.communicate()
-    assert process.returncode == -signal.SIGKILL, said
+    said = kill_at_first_state(command(path, killed, patch_cache), killed)
     left = latest_state(killed)
     assert left is not None, said
     assert left.name < "step-00000008"
