@@ -133,14 +133,25 @@ def verify(dataset: str | Path, *, level: int = 1, **options: Any) -> Report:
     return verify(Path(dataset), level=level, originals=Originals(**options))
 
 
-def export(dataset: str | Path, kind: str, output: str | Path | None = None) -> Path:
+def export(
+    dataset: str | Path,
+    kind: str,
+    output: str | Path | None = None,
+    *,
+    real: bool = False,
+    sources: Mapping[str, Path] | None = None,
+    cache_dir: Path | None = None,
+) -> Path:
     """Write a finished dataset as a folder of plain files.
 
     Args:
         dataset: The folder of a version.
         kind: ``nifti``: volumes that open over the host's scan; ``dicom``: these as CT series and
-            SEG; ``png``: pictures of each sample.
+            SEG; ``png``: pictures of each sample; ``nnunet``: whole scans for nnU-Net.
         output: The new folder; by default the version with the kind, such as ``1.0.0.nifti``.
+        real: With ``nnunet``: also the hosts as they are.
+        sources: With ``nnunet``: source name to folder.
+        cache_dir: With ``nnunet``: folder of cached indexes and phantoms.
 
     Returns:
         The new folder.
@@ -156,10 +167,12 @@ def export(dataset: str | Path, kind: str, output: str | Path | None = None) -> 
         >>> (plain / "samples.csv").is_file()
         True
     """
-    from synthct.publish.export.run import export
+    from synthct.publish.export.run import NNUNET, Whole, default_output, export
 
     version = Path(dataset)
-    return export(version, kind, Path(output or beside(version, kind)))
+    whole = Whole(sources or {}, cache_dir or default_cache_dir(), real)
+    folder = Path(output or default_output(version, kind))
+    return export(version, kind, folder, whole=whole if kind == NNUNET else None)
 
 
 def evaluate(
