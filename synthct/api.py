@@ -133,15 +133,7 @@ def verify(dataset: str | Path, *, level: int = 1, **options: Any) -> Report:
     return verify(Path(dataset), level=level, originals=Originals(**options))
 
 
-def export(
-    dataset: str | Path,
-    kind: str,
-    output: str | Path | None = None,
-    *,
-    real: bool = False,
-    sources: Mapping[str, Path] | None = None,
-    cache_dir: Path | None = None,
-) -> Path:
+def export(dataset: str | Path, kind: str, output: str | Path | None = None, **whole: Any) -> Path:
     """Write a finished dataset as a folder of plain files.
 
     Args:
@@ -149,9 +141,8 @@ def export(
         kind: ``nifti``: volumes that open over the host's scan; ``dicom``: these as CT series and
             SEG; ``png``: pictures of each sample; ``nnunet``: whole scans for nnU-Net.
         output: The new folder; by default the version with the kind, such as ``1.0.0.nifti``.
-        real: With ``nnunet``: also the hosts as they are.
-        sources: With ``nnunet``: source name to folder.
-        cache_dir: With ``nnunet``: folder of cached indexes and phantoms.
+        **whole: With ``nnunet``: ``sources`` (roots by name), ``cache_dir`` and ``real`` (also the
+            hosts as they are), as in ``synthct.publish.export.run.Whole``.
 
     Returns:
         The new folder.
@@ -170,9 +161,10 @@ def export(
     from synthct.publish.export.run import NNUNET, Whole, default_output, export
 
     version = Path(dataset)
-    whole = Whole(sources or {}, cache_dir or default_cache_dir(), real)
     folder = Path(output or default_output(version, kind))
-    return export(version, kind, folder, whole=whole if kind == NNUNET else None)
+    given: dict[str, Any] = {"sources": {}, "cache_dir": default_cache_dir()} | whole
+    scans = Whole(**given) if whole or kind == NNUNET else None
+    return export(version, kind, folder, whole=scans)
 
 
 def evaluate(
