@@ -11,49 +11,24 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
-from inspect import Parameter, Signature
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from diffusers import ConfigMixin, DiffusionPipeline, ModelMixin, UNet2DModel
-from diffusers.configuration_utils import register_to_config
+from diffusers import ConfigMixin, ModelMixin, UNet2DModel
 from diffusers.models.embeddings import TimestepEmbedding
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils.torch_utils import randn_tensor
-from pydantic import BaseModel
 from torch import Tensor, nn
 
-from synthct.models.folder import check_folder, download_folder, read_json
 from synthct.models.palette_config import LAYOUT, PaletteConfig, check_config
+from synthct.models.pipeline import InpaintPipeline, configured_by
 
 #: Spacings are embedded as logarithms relative to this, a common one of abdominal scans.
 REFERENCE_SPACING_MM = 0.8
 
 #: Jacobi iterations of Laplace's equation on each level of ``smooth_fill``.
 _RELAXATIONS = 8
-
-
-def configured_by(fields: type[BaseModel]) -> Callable[[Callable[..., None]], Any]:
-    """Give an ``__init__`` the fields of a model as its signature.
-
-    diffusers reads the names and defaults of a config from there.
-    """
-    arguments = [
-        Parameter(
-            name,
-            Parameter.POSITIONAL_OR_KEYWORD,
-            default=field.get_default(call_default_factory=True),
-        )
-        for name, field in fields.model_fields.items()
-    ]
-
-    def decorate(init: Callable[..., None]) -> Any:
-        own = Parameter("self", Parameter.POSITIONAL_OR_KEYWORD)
-        init.__signature__ = Signature([own, *arguments])  # type: ignore[attr-defined]
-        return register_to_config(init)
-
-    return decorate
 
 
 class PaletteUNet(ModelMixin, ConfigMixin):
@@ -186,40 +161,22 @@ class PaletteUNet(ModelMixin, ConfigMixin):
         return int(self.fold * 2 ** (len(self.config.block_out_channels) - 1))
 
 
-class PaletteInpaintPipeline(DiffusionPipeline):
+class PaletteInpaintPipeline(InpaintPipeline):
     """Inpaints 2D CT patches with a ``PaletteUNet`` and a scheduler of diffusers.
 
     It works on tensors in -1..1; ``synthct.inpaint`` paints scans in HU.
     """
+
+    layout = LAYOUT
 
     def __init__(self, unet: PaletteUNet, scheduler: SchedulerMixin) -> None:
         super().__init__()
         self.register_modules(unet=unet, scheduler=scheduler)
 
     @classmethod
-    def download(
-        cls, pretrained_model_name: str, *, revision: str | None = None, **_: object
-    ) -> str:
-        """Download a checkpoint from the Hub for ``from_pretrained``, and check it.
-
-        The method of diffusers loads only its own networks and those that come with code.
-
-        Args:
-            pretrained_model_name: The Hub id.
-            revision: Commit, tag or branch.
-
-        Returns:
-            Its folder.
-
-        Raises:
-            CheckpointError: If it is not a valid Palette checkpoint.
-            HubError: If the Hub does not deliver it.
-        """
-        name = pretrained_model_name
-        folder = download_folder(name, revision or "main", [LAYOUT])[0]
-        check_folder(folder, name, [LAYOUT], from_hub=True)
-        check_config(name, read_json(folder / "unet/config.json", name))
-        return str(folder)
+    def check_config(cls, name: str, config: Mapping[str, Any]) -> None:
+        """As in ``InpaintPipeline``."""
+        check_config(name, config)
 
     @torch.no_grad()
     def __call__(

@@ -7,8 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from synthct.errors import CheckpointError
-from synthct.models.config import Channels, PatchFields, require
+from synthct.models.config import Channels, PatchFields, require_declared, require_known
 from synthct.models.layout import Component, Layout
 
 LAYOUT = Layout(
@@ -118,10 +117,7 @@ class PaletteConfig(PaletteFields):
 
     @model_validator(mode="after")
     def _check_labels(self) -> Self:
-        for field in ("codecs", "strengths"):
-            names = set(getattr(self, field) or ())
-            if unknown := sorted(names - {"default", *self.labels}):
-                raise ValueError(f"{field}: '{unknown[0]}' is not one of its labels")
+        require_known(self, "codecs", "strengths")
         return self
 
 
@@ -135,9 +131,4 @@ def check_config(name: str, config: Mapping[str, Any]) -> None:
     Raises:
         CheckpointError: With the first key that is wrong, and why.
     """
-    if missing := [field for field in PatchFields.model_fields if field not in config]:
-        raise CheckpointError(
-            f"checkpoint '{name}': its config is wrong (unet/config.json: {missing[0]}: Field "
-            "required)"
-        )
-    require(name, "unet/config.json", config, PaletteConfig)
+    require_declared(name, "unet/config.json", config, PaletteConfig)
