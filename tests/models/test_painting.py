@@ -24,12 +24,8 @@ from synthct.models.painting import (
     numerics_class,
     trailing_timesteps,
 )
-from synthct.models.palette import (
-    PaletteInpaintPipeline,
-    PaletteUNet,
-    clip_prediction,
-    smooth_fill,
-)
+from synthct.models.denoiser import clip_prediction, smooth_fill
+from synthct.models.palette import PaletteInpaintPipeline, PaletteUNet
 from synthct.models.patch import Patch
 from synthct.volume.intensity import FULL_RANGE, SOFT_TISSUE
 
