@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from inspect import Parameter, Signature
 from typing import Any, ClassVar
 
@@ -23,6 +23,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from pydantic import BaseModel
 from torch import Tensor, nn
 
+from synthct.models.denoiser_config import DenoiserConfig, require_config
 from synthct.models.folder import check_folder, download_folder, read_json
 from synthct.models.layout import Layout
 
@@ -108,23 +109,6 @@ class Denoiser(ModelMixin, ConfigMixin):
             return None
         return self.to_diffused(neighbours, surroundings).nan_to_num(nan=0.0)
 
-    def neighbour_channels(self, neighbours: Tensor | None, surroundings: Tensor) -> Tensor | None:
-        """What the network is told of the slices before and after.
-
-        With ``residual_scale`` their difference from ``surroundings``, scaled like what is
-        diffused, so that 0 says nothing.
-
-        Args:
-            neighbours: (B, 2, H, W) in -1..1; NaN where nothing is known.
-            surroundings: (B, 1, H, W), of the slice between them.
-
-        Returns:
-            (B, 2, H, W), 0 where nothing is known; None if there are none or it takes none.
-        """
-        if not self.neighbours or neighbours is None:
-            return None
-        return self.to_diffused(neighbours, surroundings).nan_to_num(nan=0.0)
-
     def from_diffused(self, diffused: Tensor, surroundings: Tensor) -> Tensor:
         """The inverse of ``to_diffused``, clipped to -1..1."""
         if self.residual_scale is not None:
@@ -157,8 +141,8 @@ class InpaintPipeline(DiffusionPipeline):
     #: Of images: batch, channel and sides.
     ndim: ClassVar[int] = 4
     layout: ClassVar[Layout]
-    #: Refuses the config of the network of a checkpoint, given its name.
-    check_config: ClassVar[Callable[[str, Mapping[str, Any]], None]]
+    #: Those of the network's config.
+    fields: ClassVar[type[DenoiserConfig]]
 
     def __init__(self, unet: Denoiser, scheduler: SchedulerMixin) -> None:
         super().__init__()
@@ -204,7 +188,7 @@ class InpaintPipeline(DiffusionPipeline):
         name = pretrained_model_name
         folder = download_folder(name, revision or "main", [cls.layout])[0]
         check_folder(folder, name, [cls.layout], from_hub=True)
-        cls.check_config(name, read_json(folder / "unet/config.json", name))
+        require_config(name, read_json(folder / "unet/config.json", name), cls.fields)
         return str(folder)
 
     @torch.no_grad()

@@ -14,7 +14,7 @@ from diffusers.models.embeddings import TimestepEmbedding
 from torch import Tensor, nn
 
 from synthct.models.denoiser import Denoiser, InpaintPipeline, configured_by
-from synthct.models.palette_config import LAYOUT, PaletteConfig, check_config
+from synthct.models.palette_config import LAYOUT, PaletteConfig
 
 #: Spacings are embedded as logarithms relative to this, a common one of abdominal scans.
 REFERENCE_SPACING_MM = 0.8
@@ -91,4 +91,4 @@ class PaletteUNet(Denoiser):
 class PaletteInpaintPipeline(InpaintPipeline):
     """Inpaints 2D CT patches with a ``PaletteUNet`` and a scheduler of diffusers."""
 
-    layout, check_config = LAYOUT, staticmethod(check_config)
+    layout, fields = LAYOUT, PaletteConfig

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import model_validator
 
 from synthct.models.config import Channels
-from synthct.models.denoiser_config import DenoiserConfig, UNetFields, require_config
+from synthct.models.denoiser_config import DenoiserConfig, UNetFields
 from synthct.models.layout import Component, Layout
 
 LAYOUT = Layout(
@@ -68,12 +67,3 @@ class PaletteSection(PaletteFields):
 
 class PaletteConfig(PaletteFields, DenoiserConfig):
     """``unet/config.json``: all arguments of ``PaletteUNet``."""
-
-
-def check_config(name: str, config: Mapping[str, Any]) -> None:
-    """Refuse a ``unet/config.json`` that describes no Palette network.
-
-    Raises:
-        CheckpointError: With the first key that is wrong, and why.
-    """
-    require_config(name, config, PaletteConfig)

@@ -5,8 +5,9 @@ from synthct.models.network import Network
 from synthct.models.networks.latent import TextGuided
 from synthct.models.networks.palette import Palette
 from synthct.models.networks.unconditional import Unconditional
+from synthct.models.networks.volume import VolumeNetwork
 
-NETWORKS: tuple[type[Network], ...] = (Palette, Unconditional, TextGuided)
+NETWORKS: tuple[type[Network], ...] = (Palette, Unconditional, TextGuided, VolumeNetwork)
 
 
 def network_of(pipeline: object) -> type[Network] | None:
