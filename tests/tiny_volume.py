@@ -27,7 +27,7 @@ def tiny_unet(seed: int = 0, **fields: Any) -> VolumeUNet:
     """A network of random numbers that depends on everything a trained one depends on."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        unet = VolumeUNet(**{"labels": TINY_PAINTS, **TINY_VOLUME, **fields})
+        unet: VolumeUNet = VolumeUNet(**{"labels": TINY_PAINTS, **TINY_VOLUME, **fields})
         for name, weight in unet.named_parameters():
             if "through.weight" in name or name == "label_embedding.weight":
                 torch.nn.init.normal_(weight, std=0.3)

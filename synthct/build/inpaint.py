@@ -208,13 +208,13 @@ def paint_file(
 
 
 def settings_of(**fields: Any) -> Diffusion:
-    """Arguments as a recipe's section ``inpaint``.
+    """Arguments as a recipe's section ``inpaint``; None for what is not stated.
 
     Raises:
         RecipeError: If one is invalid.
     """
     try:
-        return Diffusion(**fields)
+        return Diffusion(**{name: value for name, value in fields.items() if value is not None})
     except ValidationError as err:
         first = err.errors(include_url=False)[0]
         name = ".".join(str(part) for part in first["loc"])

@@ -11,46 +11,21 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
-from inspect import Parameter, Signature
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
-from diffusers import ConfigMixin, DiffusionPipeline, ModelMixin
-from diffusers.configuration_utils import register_to_config
+from diffusers import ConfigMixin, ModelMixin
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils.torch_utils import randn_tensor
-from pydantic import BaseModel
 from torch import Tensor, nn
 
-from synthct.models.denoiser_config import DenoiserConfig, require_config
-from synthct.models.folder import check_folder, download_folder, read_json
-from synthct.models.layout import Layout
+from synthct.models.config import require_declared
+from synthct.models.denoiser_config import DenoiserConfig
+from synthct.models.pipeline import InpaintPipeline
 
 #: Jacobi iterations of Laplace's equation on each level of ``smooth_fill``.
 _RELAXATIONS = 8
-
-
-def configured_by(fields: type[BaseModel]) -> Callable[[Callable[..., None]], Any]:
-    """Give an ``__init__`` the fields of a model as its signature.
-
-    diffusers reads the names and defaults of a config from there.
-    """
-    arguments = [
-        Parameter(
-            name,
-            Parameter.POSITIONAL_OR_KEYWORD,
-            default=field.get_default(call_default_factory=True),
-        )
-        for name, field in fields.model_fields.items()
-    ]
-
-    def decorate(init: Callable[..., None]) -> Any:
-        own = Parameter("self", Parameter.POSITIONAL_OR_KEYWORD)
-        init.__signature__ = Signature([own, *arguments])  # type: ignore[attr-defined]
-        return register_to_config(init)
-
-    return decorate
 
 
 class Denoiser(ModelMixin, ConfigMixin):
@@ -132,21 +107,27 @@ class Denoiser(ModelMixin, ConfigMixin):
         return torch.atan2((1 - clean).sqrt(), clean.sqrt()) * (2000 / math.pi)
 
 
-class InpaintPipeline(DiffusionPipeline):
+class DiffusionInpaintPipeline(InpaintPipeline):
     """Inpaints CT patches with a ``Denoiser`` and a scheduler of diffusers.
 
     It works on tensors in -1..1; ``synthct.inpaint`` paints scans in HU.
+
+    Attributes:
+        fields: Those of the network's config.
+        ndim: Of images: batch, channel and sides.
     """
 
-    #: Of images: batch, channel and sides.
-    ndim: ClassVar[int] = 4
-    layout: ClassVar[Layout]
-    #: Those of the network's config.
     fields: ClassVar[type[DenoiserConfig]]
+    ndim: ClassVar[int] = 4
 
     def __init__(self, unet: Denoiser, scheduler: SchedulerMixin) -> None:
         super().__init__()
         self.register_modules(unet=unet, scheduler=scheduler)
+
+    @classmethod
+    def check_config(cls, name: str, config: Mapping[str, Any]) -> None:
+        """As in ``InpaintPipeline``."""
+        require_declared(name, "unet/config.json", config, cls.fields)
 
     def check_sides(self, sides: tuple[int, ...]) -> None:
         """Refuse patches of a size that the network does not take.
@@ -165,31 +146,6 @@ class InpaintPipeline(DiffusionPipeline):
         """What the network predicts, as in its ``forward``."""
         out: Tensor = self.unet(noisy, position, masked, mask, label, spacing_mm, told)
         return out
-
-    @classmethod
-    def download(
-        cls, pretrained_model_name: str, *, revision: str | None = None, **_: object
-    ) -> str:
-        """Download a checkpoint from the Hub for ``from_pretrained``, and check it.
-
-        The method of diffusers loads only its own networks and those that come with code.
-
-        Args:
-            pretrained_model_name: The Hub id.
-            revision: Commit, tag or branch.
-
-        Returns:
-            Its folder.
-
-        Raises:
-            CheckpointError: If it is not a valid checkpoint of this kind.
-            HubError: If the Hub does not deliver it.
-        """
-        name = pretrained_model_name
-        folder = download_folder(name, revision or "main", [cls.layout])[0]
-        check_folder(folder, name, [cls.layout], from_hub=True)
-        require_config(name, read_json(folder / "unet/config.json", name), cls.fields)
-        return str(folder)
 
     @torch.no_grad()
     def __call__(

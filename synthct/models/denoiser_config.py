@@ -1,14 +1,13 @@
-"""The fields of networks that inpaint by diffusion, and the check of their ``config.json``."""
+"""The fields of networks that inpaint by diffusion."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from synthct.errors import CheckpointError
-from synthct.models.config import Channels, PatchFields, require
+from synthct.models.config import Channels, PatchFields, require_known
 
 Strength = Annotated[float, Field(gt=0, le=1)]
 
@@ -88,27 +87,5 @@ class DenoiserConfig(DenoiserFields):
 
     @model_validator(mode="after")
     def _check_labels(self) -> Self:
-        for field in ("codecs", "strengths"):
-            names = set(getattr(self, field) or ())
-            if unknown := sorted(names - {"default", *self.labels}):
-                raise ValueError(f"{field}: '{unknown[0]}' is not one of its labels")
+        require_known(self, "codecs", "strengths")
         return self
-
-
-def require_config(name: str, config: Mapping[str, Any], model: type[DenoiserConfig]) -> None:
-    """Refuse a ``unet/config.json`` that describes no network, or leaves its patches undeclared.
-
-    Args:
-        name: The checkpoint's name.
-        config: The content of the file.
-        model: The fields that it must have.
-
-    Raises:
-        CheckpointError: With the first key that is wrong, and why.
-    """
-    if missing := [field for field in PatchFields.model_fields if field not in config]:
-        raise CheckpointError(
-            f"checkpoint '{name}': its config is wrong (unet/config.json: {missing[0]}: Field "
-            "required)"
-        )
-    require(name, "unet/config.json", config, model)

@@ -13,8 +13,9 @@ from diffusers import UNet2DModel
 from diffusers.models.embeddings import TimestepEmbedding
 from torch import Tensor, nn
 
-from synthct.models.denoiser import Denoiser, InpaintPipeline, configured_by
+from synthct.models.denoiser import Denoiser, DiffusionInpaintPipeline
 from synthct.models.palette_config import LAYOUT, PaletteConfig
+from synthct.models.pipeline import configured_by
 
 #: Spacings are embedded as logarithms relative to this, a common one of abdominal scans.
 REFERENCE_SPACING_MM = 0.8
@@ -88,7 +89,7 @@ class PaletteUNet(Denoiser):
         return int(self.fold * 2 ** (len(self.config.block_out_channels) - 1))
 
 
-class PaletteInpaintPipeline(InpaintPipeline):
+class PaletteInpaintPipeline(DiffusionInpaintPipeline):
     """Inpaints 2D CT patches with a ``PaletteUNet`` and a scheduler of diffusers."""
 
     layout, fields = LAYOUT, PaletteConfig

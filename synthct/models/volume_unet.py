@@ -16,7 +16,8 @@ import torch
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from torch import Tensor, nn
 
-from synthct.models.denoiser import Denoiser, InpaintPipeline, configured_by
+from synthct.models.denoiser import Denoiser, DiffusionInpaintPipeline
+from synthct.models.pipeline import configured_by
 from synthct.models.region import box_within
 from synthct.models.volume_config import LAYOUT, VolumeConfig
 
@@ -160,7 +161,7 @@ def _in_slices(boxes: Tensor, like: Tensor) -> Tensor:
     return last.reshape(*like.permute(0, 2, 3, 1).shape[:3], last.shape[3]).permute(0, 3, 1, 2)
 
 
-class VolumeInpaintPipeline(InpaintPipeline):
+class VolumeInpaintPipeline(DiffusionInpaintPipeline):
     """Inpaints boxes of a CT with a network in 3D and a scheduler of diffusers.
 
     The network sees boxes of the size that it was trained on. In a larger one they overlap, and
@@ -171,7 +172,7 @@ class VolumeInpaintPipeline(InpaintPipeline):
     ndim, layout, fields = 5, LAYOUT, VolumeConfig
 
     def check_sides(self, sides: tuple[int, ...]) -> None:
-        """As in ``InpaintPipeline``."""
+        """As in ``DiffusionInpaintPipeline``."""
         box = self._box(sides)
         if any(n < least for n, least in zip(sides, box, strict=True)):
             raise ValueError(f"a box of {sides} voxels is smaller than {box}, which it paints")
@@ -180,7 +181,7 @@ class VolumeInpaintPipeline(InpaintPipeline):
         self, noisy: Tensor, position: Tensor, masked: Tensor, mask: Tensor, label: Tensor,
         spacing_mm: Tensor, told: Tensor | None,
     ) -> Tensor:  # fmt: skip
-        """As in ``InpaintPipeline``: blended from all boxes that show some of the mask."""
+        """As in ``DiffusionInpaintPipeline``: blended from all boxes that show some of the mask."""
         sides = tuple(noisy.shape[2:])
         box = self._box(sides)
         if sides == box:

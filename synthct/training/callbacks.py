@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -68,11 +68,13 @@ class Callbacks:
         """Whether early stopping ends the training."""
         return should_stop(self.log.validations, self._early_stopping)
 
-    def after_step(self, progress: Progress, loss: Tensor, learning_rate: float) -> None:
+    def after_step(
+        self, progress: Progress, losses: Mapping[str, Tensor], learning_rate: float
+    ) -> None:
         """Log a step; sample, validate and save if it is time."""
         recipe, step = self.recipe, progress.step
         with self._disk_errors():
-            self.log.add(step, loss, learning_rate)
+            self.log.add(step, losses, learning_rate)
             if step % recipe.sample_every == 0 and self.data.slices:
                 self._sample(step)
             if recipe.validation is not None and step % recipe.validation.every == 0:

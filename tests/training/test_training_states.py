@@ -207,7 +207,7 @@ def test_a_measure_that_could_not_be_taken_is_null_in_json(kits_root, tmp_path):
 def test_a_tracker_gets_the_same_numbers(kits_root, tmp_path):
     told = []
     log = Log(tmp_path / "log.jsonl", tiny_recipe(kits_root), 0, lambda *args: told.append(args))
-    log.add(1, LOSS, 0.1)
+    log.add(1, {"unet": LOSS}, 0.1)
     log.add_validation(MEASURES)
     log.close()
     assert told[0] == ({"loss": 1.0, "learning_rate": 0.1}, 1)
@@ -216,8 +216,8 @@ def test_a_tracker_gets_the_same_numbers(kits_root, tmp_path):
 
 def test_a_loss_that_is_no_number_ends_the_run_with_advice(kits_root, tmp_path):
     log = Log(tmp_path / "log.jsonl", tiny_recipe(kits_root), 0)
-    log.add(1, LOSS, 0.1)
-    log.add(2, torch.tensor(float("nan")), 0.1)
+    log.add(1, {"unet": LOSS}, 0.1)
+    log.add(2, {"unet": torch.tensor(float("nan"))}, 0.1)
     with pytest.raises(RecipeError, match=r"tiny: the loss is nan at step 2; lower optim.learning"):
         log.flush()
 

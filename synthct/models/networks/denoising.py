@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from synthct.errors import CheckpointError
-from synthct.models.denoiser_config import DenoiserConfig, require_config
+from synthct.models.config import require_declared
+from synthct.models.denoiser_config import DenoiserConfig
 from synthct.models.methods import Diffusion
 from synthct.models.network import Checkpoint, CheckpointFiles, Network
 from synthct.models.patch import Patch, PatchRules
@@ -15,11 +16,11 @@ from synthct.models.patch import Patch, PatchRules
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from synthct.models.denoiser import Denoiser, InpaintPipeline
+    from synthct.models.denoiser import Denoiser, DiffusionInpaintPipeline
 
 
 class Denoising(Network):
-    """An ``InpaintPipeline`` and how it is to paint.
+    """A ``DiffusionInpaintPipeline`` and how it is to paint.
 
     Attributes:
         config: The fields of its network.
@@ -29,13 +30,13 @@ class Denoising(Network):
 
     @staticmethod
     @abstractmethod
-    def classes() -> tuple[type[Denoiser], type[InpaintPipeline]]:
+    def classes() -> tuple[type[Denoiser], type[DiffusionInpaintPipeline]]:
         """The classes of its network and of its pipeline."""
 
     @classmethod
     def check_configs(cls, name: str, configs: Mapping[str, Mapping[str, Any]]) -> None:
         """As in ``Network``."""
-        require_config(name, configs["unet"], cls.config)
+        require_declared(name, "unet/config.json", configs["unet"], cls.config)
 
     @classmethod
     def rules(

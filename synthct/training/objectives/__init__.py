@@ -2,9 +2,10 @@
 
 from synthct.training.objective import Objective
 from synthct.training.objectives.palette import PaletteObjective
+from synthct.training.objectives.pix2pix import Pix2PixObjective
 from synthct.training.recipe import TrainingRecipe
 
-OBJECTIVES: tuple[type[Objective], ...] = (PaletteObjective,)
+OBJECTIVES: tuple[type[Objective], ...] = (PaletteObjective, Pix2PixObjective)
 
 
 def make_objective(recipe: TrainingRecipe) -> Objective:
