@@ -11,13 +11,12 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
-from synthct.build.block import Block
 from synthct.errors import CheckpointError, ConflictError, MaskError, RecipeError, SourceError
-from synthct.masks.base import Mask
 from synthct.models.checkpoint import find_checkpoint, load_checkpoint
 from synthct.models.grain import with_grain
 from synthct.models.methods import Diffusion
-from synthct.models.patch import FloatArray, Patch, PatchRules, cut_patches, paste_patches
+from synthct.models.patch import Patch, PatchRules
+from synthct.models.region import cut, paste
 from synthct.recipe.checkpoint_settings import setting_problems
 from synthct.recipe.yaml_errors import path_text
 from synthct.seeds import derive_seed, generator
@@ -25,7 +24,7 @@ from synthct.storage.files import atomic_write, make_folder
 from synthct.volume import HU_MAX, HU_MIN, Box, Volume, read_ct, read_labels
 from synthct.volume.intensity import window_for
 from synthct.volume.rewrite import changed_file, require_storable
-from synthct.volume.views import VIEW_AXIS, Plane, plane_of
+from synthct.volume.views import VIEW_AXIS, Plane
 
 Ct = str | Path | Volume | tuple[npt.NDArray[Any], npt.NDArray[np.float64]]
 
@@ -65,7 +64,7 @@ def paint_scan(
     for problem in setting_problems(files, settings, (label,)):
         raise CheckpointError(f"{path_text(problem.location)}: {problem.message}")
     rules = files.network.rules(files, settings, (label,))
-    pieces = list(_cut(scan, region, label, rules, view))
+    pieces = list(_pieces(scan, region, label, rules, view))
     all_patches = [patch for one in pieces for patch in one.patches]
     seeds = [
         derive_seed(seed, "inpaint", one.name, str(n))
@@ -81,7 +80,7 @@ def paint_scan(
         painted = iter(inpainter.paint(all_patches, seeds, bar.update))
     out = Volume(scan.array.copy(), scan.affine)
     for one in pieces:
-        pasted = one.pasted([next(painted) for _ in one.patches])
+        pasted = paste(one.ct, one.region, one.patches, [next(painted) for _ in one.patches])
         if settings.grain == "surroundings":
             under_hu = float(one.ct.array[one.region.array].mean())
             window = window_for(label, under_hu, one.patches[0].codec)
@@ -101,7 +100,6 @@ class _Piece:
         ct: HU.
         region: Boolean, on the same grid: where to paint.
         patches: What the network gets.
-        block: The patches of a network in 3D; None for a slice.
     """
 
     name: str
@@ -109,18 +107,9 @@ class _Piece:
     ct: Volume
     region: Volume
     patches: Sequence[Patch]
-    block: Block | None = None
-
-    def pasted(self, painted: Sequence[FloatArray]) -> Volume:
-        """HU with the paint in it."""
-        if self.block is None:
-            return paste_patches(self.ct, self.region, self.patches, painted)
-        hu = self.ct.array.copy()
-        hu[self.region.array] = self.block.painted_hu(painted)
-        return Volume(hu, self.ct.affine)
 
 
-def _cut(
+def _pieces(
     scan: Volume, region: Volume, label: str | None, rules: PatchRules, view: Plane
 ) -> Iterator[_Piece]:
     """A scan as a network takes it.
@@ -128,20 +117,16 @@ def _cut(
     Raises:
         MaskError: If the mask is too large for the checkpoint.
     """
-    where = region.array.astype(bool)
     whole = Box.whole(scan.shape)
     if rules.depth > 1:
-        box = Box.around(where)
-        assert box is not None, "the mask is not empty"
-        mask = Mask(Volume(where[box.slices], scan.crop(box).affine), box, label)
-        block = Block.of(scan, mask, plane_of("volume", scan.spacing_mm), label, rules)
-        yield _Piece("volume", whole.slices, scan, Volume(where, scan.affine), block.boxes, block)
+        yield _Piece("volume", whole.slices, scan, region, cut(scan, region, label, rules))
         return
     axis = VIEW_AXIS[view]
-    for index in np.flatnonzero(where.any(axis=tuple(a for a in range(3) if a != axis))).tolist():
+    across = tuple(n for n in range(3) if n != axis)
+    for index in np.flatnonzero(region.array.any(axis=across)).tolist():
         plane, part = scan.slab(axis, index), region.slab(axis, index)
         try:
-            patches = cut_patches(plane, part, label, rules)
+            patches = cut(plane, part, label, rules)
         except MaskError as err:
             raise MaskError(f"{view} slice {index}: {err}") from err
         yield _Piece(str(index), whole.slab(axis, index).slices, plane, part, patches)

@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
-from diffusers import ConfigMixin, ModelMixin
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor, nn
@@ -28,13 +27,16 @@ from synthct.models.pipeline import InpaintPipeline
 _RELAXATIONS = 8
 
 
-class Denoiser(ModelMixin, ConfigMixin):
+class Denoiser:
     """A network that predicts the noise, velocity or image of a masked patch.
 
     Its config has the fields of ``denoiser_config.DenoiserConfig``. ``forward`` takes the noisy
     patch, its noise level, the known region, the mask, label, spacing, and what is told of
-    neighbouring slices.
+    neighbouring slices. It comes before ``ModelMixin``, which diffusers looks for by name in the
+    very module that ``model_index.json`` names.
     """
+
+    config: Any
 
     #: Neighbouring slices that it is told of.
     neighbours: int = 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from diffusers import UNet2DModel
+from diffusers import ConfigMixin, ModelMixin, UNet2DModel
 from diffusers.models.embeddings import TimestepEmbedding
 from torch import Tensor, nn
 
@@ -21,7 +21,7 @@ from synthct.models.pipeline import configured_by
 REFERENCE_SPACING_MM = 0.8
 
 
-class PaletteUNet(Denoiser):
+class PaletteUNet(Denoiser, ModelMixin, ConfigMixin):
     """A U-Net that predicts the noise (or velocity) of a masked CT patch.
 
     Its arguments are the fields of ``palette_config.PaletteConfig``.

@@ -1,4 +1,4 @@
-"""Boxes of a scan around a 3D mask, for a network in 3D, and their paint put back.
+"""What of a scan a network gets to paint a mask, slices or boxes in 3D, and its paint put back.
 
 A box lies on the scan's own grid, with its slices along the last axis. It has the size that the
 network was trained on, or is larger: the network then paints it in overlapping parts.
@@ -6,21 +6,30 @@ network was trained on, or is larger: the network then paints it in overlapping 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import product
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from synthct.errors import MaskError
 from synthct.models.patch import (
     CONTEXT_PX,
     BoolArray,
     FloatArray,
     Patch,
     PatchRules,
+    cut_patches,
     first_voxel,
+    paste_patches,
 )
 from synthct.volume import HU_MAX, HU_MIN, Box, Volume
+from synthct.volume.views import VIEW_AXIS, plane_of
+
+#: Boxes within a larger one overlap by at least this share of their sides.
+OVERLAP = 0.25
 
 Number = TypeVar("Number", int, float)
 
@@ -29,6 +38,48 @@ Number = TypeVar("Number", int, float)
 CONTEXT_SLICES, LEAST_SLICES = 4, 2
 #: Sides and depth of larger boxes are multiples of these, so that they can be halved a few times.
 _SIDES, _DEPTHS = 16, 4
+
+
+def cut(ct: Volume, region: Volume, label: str | None, rules: PatchRules) -> list[Patch]:
+    """What a checkpoint gets to paint a mask: patches of a slice, or boxes of a scan.
+
+    Args:
+        ct: HU; one voxel thick for a network in 2D.
+        region: Boolean, on the grid of ``ct``: where to paint.
+        label: What to paint; None for whatever fits.
+        rules: The patches that the checkpoint takes.
+
+    Raises:
+        MaskError: If the mask is empty or too large for the checkpoint.
+        CheckpointError: If the checkpoint cannot paint the label.
+    """
+    if rules.depth == 1:
+        return cut_patches(ct, region, label, rules)
+    where = region.array.astype(bool)
+    at = Box.around(where)
+    if at is None:
+        raise MaskError("the mask is empty")
+    return cut_boxes(ct, where[at.slices], at, _through(ct), label, rules)
+
+
+def paste(
+    ct: Volume, region: Volume, patches: Sequence[Patch], painted: Sequence[FloatArray]
+) -> Volume:
+    """What ``cut`` was given, with the paint inside the mask and every other voxel untouched.
+
+    Args:
+        ct: As given to ``cut``.
+        region: Likewise.
+        patches: Its result.
+        painted: One array in -1..1 per patch, of its shape.
+    """
+    if patches[0].mask.ndim == 2:
+        return paste_patches(ct, region, patches, painted)
+    where, hu = region.array.astype(bool), ct.array.copy()
+    at = Box.around(where)
+    assert at is not None, "a mask that was cut is not empty"
+    hu[where] = paste_boxes(where[at.slices], at, _through(ct), patches, painted)
+    return Volume(hu, ct.affine)
 
 
 def cut_boxes(
@@ -53,7 +104,7 @@ def cut_boxes(
     patches = []
     for part, bounds in _parts(mask):
         extent = [stop - start for start, stop in bounds]
-        sides = _sides(extent, rules)
+        sides = needed_sides(extent, rules)
         origin = tuple(
             first_voxel(start + o, stop + o, n, length)
             for (start, stop), o, n, length in zip(bounds, first, sides, hu.shape, strict=True)
@@ -111,7 +162,35 @@ def box_within(sides: Sequence[int], sizes: Sequence[int], depth: int) -> tuple[
     return side, side, depth
 
 
-def _sides(extent: Sequence[int], rules: PatchRules) -> tuple[int, int, int]:
+def boxes_in(sides: Sequence[int], box: Sequence[int]) -> Iterator[tuple[slice, ...]]:
+    """The places of evenly spread, overlapping boxes that cover a larger one."""
+    starts = []
+    for length, side in zip(sides, box, strict=True):
+        step = side - int(OVERLAP * side)
+        steps = -(-(length - side) // step)
+        starts.append([round(n * (length - side) / max(steps, 1)) for n in range(steps + 1)])
+    for corner in product(*starts):
+        yield tuple(slice(start, start + side) for start, side in zip(corner, box, strict=True))
+
+
+def parts_of(patch: Patch, rules: PatchRules) -> list[Patch]:
+    """A box as the network sees it: as it is, or every part of its own size that shows the mask."""
+    sides = patch.mask.shape
+    box = box_within(sides, rules.patch_sizes, rules.depth)
+    return [
+        replace(
+            patch,
+            image=patch.image[at],
+            mask=patch.mask[at],
+            own=patch.own[at],
+            origin=tuple(o + s.start for o, s in zip(patch.origin, at, strict=True)),
+        )
+        for at in boxes_in(sides, box)
+        if patch.own[at].any()
+    ]
+
+
+def needed_sides(extent: Sequence[int], rules: PatchRules) -> tuple[int, int, int]:
     """The sides of the box around a mask of some extent: the network's own where it fits."""
     wide = [n + 2 * CONTEXT_PX for n in extent[:2]]
     side = next((n for n in rules.patch_sizes if n >= max(wide)), None)
@@ -120,6 +199,11 @@ def _sides(extent: Sequence[int], rules: PatchRules) -> tuple[int, int, int]:
     if extent[2] + 2 * LEAST_SLICES > depth:
         depth = _up(extent[2] + 2 * CONTEXT_SLICES, _DEPTHS)
     return rows, columns, max(depth, rules.depth)
+
+
+def _through(ct: Volume) -> int:
+    """The axis across the slices of a scan."""
+    return VIEW_AXIS[plane_of("volume", ct.spacing_mm)]
 
 
 def _parts(mask: BoolArray) -> list[tuple[BoolArray, list[tuple[int, int]]]]:

@@ -8,27 +8,24 @@ does several times faster than those in 3D.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import pairwise, product
+from itertools import pairwise
 from typing import Any
 
 import torch
+from diffusers import ConfigMixin, ModelMixin
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from torch import Tensor, nn
 
 from synthct.models.denoiser import Denoiser, DiffusionInpaintPipeline
 from synthct.models.pipeline import configured_by
-from synthct.models.region import box_within
+from synthct.models.region import box_within, boxes_in
 from synthct.models.volume_config import LAYOUT, VolumeConfig
 
 #: Spacings are embedded as logarithms relative to these, common ones of abdominal scans.
 REFERENCE_SPACING_MM = (0.8, 0.8, 2.5)
 
-#: Boxes within a larger one overlap by at least this share of their sides.
-OVERLAP = 0.25
 
-
-class VolumeUNet(Denoiser):
+class VolumeUNet(Denoiser, ModelMixin, ConfigMixin):
     """A U-Net that predicts the noise, velocity or image of a masked box of a CT.
 
     Its arguments are the fields of ``volume_config.VolumeConfig``.
@@ -200,17 +197,6 @@ class VolumeInpaintPipeline(DiffusionInpaintPipeline):
     def _box(self, sides: tuple[int, ...]) -> tuple[int, int, int]:
         config = self.unet.config
         return box_within(sides, sorted(config.patch_sizes), config.depth)
-
-
-def boxes_in(sides: tuple[int, ...], box: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
-    """The places of evenly spread, overlapping boxes that cover a larger one."""
-    starts = []
-    for length, side in zip(sides, box, strict=True):
-        step = side - int(OVERLAP * side)
-        steps = -(-(length - side) // step)
-        starts.append([round(n * (length - side) / max(steps, 1)) for n in range(steps + 1)])
-    for corner in product(*starts):
-        yield tuple(slice(start, start + side) for start, side in zip(corner, box, strict=True))
 
 
 def box_weight(box: tuple[int, ...]) -> Tensor:

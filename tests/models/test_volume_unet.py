@@ -14,12 +14,12 @@ from tiny_volume import TINY_VOLUME, tiny_unet, write_tiny_volume
 from synthct.errors import CheckpointError
 from synthct.models.checkpoint import load_checkpoint
 from synthct.models.denoiser import smooth_fill
+from synthct.models.region import boxes_in
 from synthct.models.volume_config import VolumeConfig
 from synthct.models.volume_unet import (
     VolumeInpaintPipeline,
     VolumeUNet,
     box_weight,
-    boxes_in,
 )
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -133,3 +133,8 @@ def test_weights_must_be_those_of_the_config(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="depth"):
         load_checkpoint(str(folder))
     assert TINY_VOLUME["depth"] == 8
+
+
+def test_plain_diffusers_loads_the_checkpoint(tmp_path: Path) -> None:
+    pipeline = VolumeInpaintPipeline.from_pretrained(write_tiny_volume(tmp_path / "tiny"))
+    assert torch.equal(pipeline.unet(*make_inputs()), tiny_unet()(*make_inputs()))

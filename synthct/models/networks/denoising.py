@@ -16,7 +16,7 @@ from synthct.models.patch import Patch, PatchRules
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from synthct.models.denoiser import Denoiser, DiffusionInpaintPipeline
+    from synthct.models.denoiser import DiffusionInpaintPipeline
 
 
 class Denoising(Network):
@@ -30,7 +30,7 @@ class Denoising(Network):
 
     @staticmethod
     @abstractmethod
-    def classes() -> tuple[type[Denoiser], type[DiffusionInpaintPipeline]]:
+    def classes() -> tuple[type[Any], type[DiffusionInpaintPipeline]]:
         """The classes of its network and of its pipeline."""
 
     @classmethod
