@@ -166,7 +166,7 @@ def test_log_forgets_what_a_resumed_run_does_once_more(kits_root, tmp_path):
     path, recipe = tmp_path / "log.jsonl", tiny_recipe(kits_root)
     first = Log(path, recipe, 0)
     for step in range(1, 2 * LOG_EVERY + 6):
-        first.add(step, LOSS, 0.1)
+        first.add(step, {"unet": LOSS}, 0.1)
         if step in (LOG_EVERY, LOG_EVERY + 3):
             first.add_validation(MEASURES)
     with path.open("a") as file:
@@ -174,7 +174,7 @@ def test_log_forgets_what_a_resumed_run_does_once_more(kits_root, tmp_path):
     second = Log(path, recipe, LOG_EVERY)
     assert second.validations == [(LOG_EVERY, MEASURES)]
     for step in range(LOG_EVERY + 1, 2 * LOG_EVERY + 3):
-        second.add(step, LOSS / 2, 0.1)
+        second.add(step, {"unet": LOSS / 2}, 0.1)
     second.close()
     lines = [(line["step"], line.get("loss")) for line in read_log(path)]
     assert lines == [
