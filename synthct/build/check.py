@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from synthct.build.controls import require_paint
 from synthct.dataset.lockfile import Lock, LockedCase, LockedSource, work_id
+from synthct.dataset.verdicts import Verdict, read_verdicts
 from synthct.errors import CheckpointError
 from synthct.licence import Origin, licence_of
 from synthct.models.checkpoint import find_checkpoint
@@ -27,6 +28,7 @@ from synthct.recipe.plan import Plan, plan_samples
 from synthct.recipe.recipe import Recipe
 from synthct.recipe.volumes import host_problem
 from synthct.sources import Index, download, index_sources, label_table
+from synthct.storage.files import sha256_of
 from synthct.version import __version__
 from synthct.volume import is_sheared
 from synthct.volume.views import VIEW_AXIS, plane_of
@@ -50,6 +52,7 @@ class Checked:
         rules: The patches that the checkpoint takes; None where a control paints.
         licence: SPDX id of the dataset; None if a source's licence is unknown.
         limit: Only the first so many samples are planned; None for all.
+        verdicts: What was decided of samples in an earlier version.
     """
 
     recipe: Recipe
@@ -60,6 +63,7 @@ class Checked:
     rules: PatchRules | None
     licence: str | None
     limit: int | None = None
+    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
 
     @cached_property
     def trained_on(self) -> frozenset[str] | None:
@@ -132,6 +136,7 @@ def check(
     Raises:
         SynthCTError: If something is wrong with the sources, masks, checkpoint or licence.
     """
+    verdicts = _verdicts(recipe)
     files = rules = None
     if (inpaint := recipe.inpaint.network) is not None:
         files = _checkpoint(inpaint, checkpoint)
@@ -172,7 +177,28 @@ def check(
         rules=rules,
         licence=licence,
         limit=limit,
+        verdicts=verdicts,
     )
+
+
+def _verdicts(recipe: Recipe) -> dict[str, Verdict]:
+    """What the recipe's ``review`` decides, by sample.
+
+    Raises:
+        RecipeError: If its table is damaged, or another one than the recipe says.
+        ResourceError: If it cannot be read.
+    """
+    if (review := recipe.review) is None:
+        return {}
+    path = Path(review.table)
+    found = sha256_of(path)
+    if review.sha256 not in (None, found):
+        raise recipe.error(
+            ("review", "sha256"),
+            f"{path} has sha256 {found}, the recipe says {review.sha256}; use the table that "
+            "belongs to it, or remove sha256",
+        )
+    return read_verdicts(path)
 
 
 def _checkpoint(inpaint: Diffusion, adapted: Path | None) -> CheckpointFiles:

@@ -18,6 +18,12 @@ from synthct.build.sample import FloatArray, finish, noise_seed
 from synthct.dataset.partial import Made, PartialShard
 from synthct.dataset.patch_rows import encode_patch
 from synthct.dataset.rows import encode
+from synthct.dataset.verdicts import (
+    NOT_REVIEWED,
+    REJECTED_BY_REVIEW,
+    verdict_on,
+    with_verdict,
+)
 from synthct.dataset.writer import Rejection, reject
 from synthct.recipe.plan import SampleSpec
 
@@ -216,6 +222,13 @@ class _Results:
         if broken is not None:
             rejection = reject(row, broken.reason, broken.measure, broken.value)
             return Made(spec.sample_id, rejection=rejection)
+        if (review := recipe.review) is not None:
+            verdict = verdict_on(row, self.context.checked.verdicts)
+            if verdict is not None and verdict.decision == "accept":
+                row = with_verdict(row, verdict)
+            elif verdict is not None or review.unreviewed == "reject":
+                reason = REJECTED_BY_REVIEW if verdict else NOT_REVIEWED
+                return Made(spec.sample_id, rejection=reject(row, reason))
         return Made(spec.sample_id, row, inside=sample.image[sample.mask])
 
     def _take(self, spec: SampleSpec, made: Made) -> None:

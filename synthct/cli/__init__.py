@@ -13,6 +13,7 @@ from synthct.cli import (
     inpaint,
     machine,
     publish,
+    readers,
     report,
     selftest,
     train,
@@ -34,6 +35,7 @@ COMMANDS: dict[Callable[..., None], tuple[str, ...]] = {
     data.check: ("check recipe.yaml", "check recipe.yaml --source hosts=/data/kits23/dataset"),
     build.build: ("build recipe.yaml --limit 8", "build recipe.yaml --num-processes 4"),
     report.report: ("report out/name/1.0.0",),
+    readers.review: ("review out/name/1.0.0", "review out/name/1.0.0 --page review.html"),
     trust.verify: ("verify out/name/1.0.0", "verify out/name/1.0.0 --level 2 --json"),
     evaluate.evaluate: (
         "evaluate out/name/1.0.0",
