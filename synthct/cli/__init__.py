@@ -36,6 +36,11 @@ COMMANDS: dict[Callable[..., None], tuple[str, ...]] = {
     build.build: ("build recipe.yaml --limit 8", "build recipe.yaml --num-processes 4"),
     report.report: ("report out/name/1.0.0",),
     readers.review: ("review out/name/1.0.0", "review out/name/1.0.0 --page review.html"),
+    readers.reader_study: (
+        "reader-study out/name/1.0.0 --reader jane",
+        "reader-study out/name/1.0.0 --files",
+        "reader-study out/name/1.0.0 --reader jane --answers answers.csv",
+    ),
     trust.verify: ("verify out/name/1.0.0", "verify out/name/1.0.0 --level 2 --json"),
     evaluate.evaluate: (
         "evaluate out/name/1.0.0",

@@ -65,14 +65,14 @@ def test_decisions_are_written_at_once_and_taken_up_again(
     assert again.item(2)["comment"] == 'a seam, "left"'
     assert again.counts() == {"accept": 1, "reject": 1, "undecided": 2}
     again.decide({"number": 2, "decision": "", "comment": "x"})
-    assert list(read_verdicts(reviewed.table)) == [again.places[0].sample_id]
+    assert list(read_verdicts(reviewed.table)) == [again.rows.facts[0]["sample_id"]]
 
 
 def test_a_decision_on_another_painting_does_not_count(reviewed: Reviewed) -> None:
     reviewed.decide({"number": 0, "decision": "accept", "comment": ""})
-    text = reviewed.table.read_text().replace(reviewed.places[0].sample_digest, "0" * 64)
+    text = reviewed.table.read_text().replace(reviewed.rows.facts[0]["sample_digest"], "0" * 64)
     reviewed.table.write_text(text)
-    again = Reviewed(reviewed.places[0].shard.parents[1], reviewed.table)
+    again = Reviewed(reviewed.rows.dataset.folder, reviewed.table)
     assert again.verdict(0) is None
 
 
@@ -96,7 +96,7 @@ def test_a_slice_is_shown_before_and_after_and_a_volume_in_three_planes(
 def test_rows_that_nobody_painted_are_not_shown(tmp_path: Path) -> None:
     host = make_host(variants=1)
     dataset = write_lesions(tmp_path / "d/1.0.0", [host], real=True)
-    ids = [place.sample_id for place in Reviewed(dataset).places]
+    ids = [row["sample_id"] for row in Reviewed(dataset).rows.facts]
     assert ids
     assert all(name.endswith(".v0") for name in ids)
 
@@ -109,7 +109,7 @@ def test_the_server_gives_page_and_items_and_takes_answers(
     assert "default-src 'none'" in headers["Content-Security-Policy"]
     assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
     status, body, _ = asked(address, "items/1")
-    assert json.loads(body)["sample_id"] == reviewed.places[1].sample_id
+    assert json.loads(body)["sample_id"] == reviewed.rows.facts[1]["sample_id"]
     answer = {"number": 1, "decision": "accept", "comment": "fine"}
     assert asked(address, "answers", answer)[0] == 200
     assert [one.comment for one in read_verdicts(reviewed.table).values()] == ["fine"]

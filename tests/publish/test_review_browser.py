@@ -42,7 +42,7 @@ def test_every_sample_is_decided_on_by_keyboard(
     reviewed = Reviewed(dataset, tmp_path / "table.csv")
     with serving(site(reviewed)) as address, watched(browser, address) as page:
         progress(page, "sample 1 of 3; 0 accepted, 0 rejected, 3 undecided")
-        assert page.inner_text("#name") == reviewed.places[0].sample_id
+        assert page.inner_text("#name") == reviewed.rows.facts[0]["sample_id"]
         page.keyboard.press("a")
         progress(page, "sample 2 of 3; 1 accepted")
         page.keyboard.press("c")

@@ -34,7 +34,7 @@ def write_page(
         ResourceError: If the file cannot be written.
     """
     items = []
-    for number in range(len(reviewed.places)):
+    for number in range(len(reviewed.rows)):
         items.append(json.dumps(reviewed.item(number)))
         advance()
     make_folder(path.parent)
@@ -49,7 +49,7 @@ def _rendered(reviewed: Reviewed, items: list[str] | None) -> tuple[str, str]:
         f"script-src {hashed(script)}; base-uri 'none'; form-action 'none'"
     ) + ("; connect-src 'self'" if items is None else "")
     release = reviewed.release
-    verdicts = [reviewed.verdict(n) for n in range(len(reviewed.places))]
+    verdicts = [reviewed.verdict(n) for n in range(len(reviewed.rows))]
     start: dict[str, Any] = {
         "is_served": items is None,
         "table": reviewed.table.name,
