@@ -153,7 +153,7 @@ def test_validation_measures_what_is_painted_in_3d(kits_template: Path, patch_ca
     small = recipe(kits_template)
     data = open_set(small, patch_cache)
     objective = make_objective(small)
-    objective.unet.eval()
+    objective.networks["unet"].eval()
     measures = Validation(small, data.slices[:2]).measure(objective)
     assert measures.mae_hu > 0
     assert np.isfinite(measures.loss)
