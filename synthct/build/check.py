@@ -144,7 +144,7 @@ def check(
         used = inpaint.without(files.network.unused)
         recipe = recipe.model_copy(update={"inpaint": used})
     _check_painted(recipe, rules)
-    _check_slice_noise(recipe, files, rules)
+    _check_slices(recipe, files, rules)
     logger.info(
         "synthct %s  %s %s  recipe %s  %s",
         __version__, recipe.name, recipe.version, recipe.recipe_id[:12],
@@ -273,13 +273,14 @@ def _check_painted(recipe: Recipe, rules: PatchRules | None) -> None:
             raise CheckpointError(f"masks '{section.name}': {err}") from err
 
 
-def _check_slice_noise(
+def _check_slices(
     recipe: Recipe, checkpoint: CheckpointFiles | None, rules: PatchRules | None
 ) -> None:
     """How slices of a volume come to fit each other; warns where nothing but noise sees to it.
 
     Raises:
-        RecipeError: If noise is to stay alike through slices, and there are none or it cannot.
+        RecipeError: If noise is to stay alike through slices, and there are none or it cannot, or
+            if a network in 3D is to paint slices.
     """
     inpaint = recipe.inpaint.network
     if inpaint is None or checkpoint is None or rules is None:
@@ -292,7 +293,10 @@ def _check_slice_noise(
             message = f"{described(checkpoint)}, which draws its own noise; remove it"
         if message:
             raise recipe.error(where, f"slice_noise_mm {message}")
-    if recipe.view == "volume" and not rules.neighbours:
+    if rules.depth > 1 and recipe.view != "volume":
+        message = f"{described(checkpoint)} and paints no slices: use 'view: volume'"
+        raise recipe.error(("view",), message)
+    if recipe.view == "volume" and rules.depth == 1 and not rules.neighbours:
         logger.warning(
             "%s, which is not told the slices beside the one it paints: slices of a volume may "
             "not fit each other (see z_jump_ratio); a checkpoint with 'neighbours: 2' is",

@@ -6,8 +6,15 @@ from synthct.models.networks.latent import TextGuided
 from synthct.models.networks.palette import Palette
 from synthct.models.networks.pix2pix import Pix2Pix
 from synthct.models.networks.unconditional import Unconditional
+from synthct.models.networks.volume import VolumeNetwork
 
-NETWORKS: tuple[type[Network], ...] = (Palette, Pix2Pix, Unconditional, TextGuided)
+NETWORKS: tuple[type[Network], ...] = (
+    Palette,
+    Pix2Pix,
+    VolumeNetwork,
+    Unconditional,
+    TextGuided,
+)
 
 
 def network_of(pipeline: object) -> type[Network] | None:
