@@ -64,6 +64,9 @@ class Dicom(FolderSection):
             ``*soft*``.
         annotations: Which files the structures are from, where several hold them: ``SEG``,
             ``RTSTRUCT``, or a pattern of paths beneath ``root``.
+        contours: ``interpolate`` to fill the slices between the contours of an RTSTRUCT, which may
+            then lie between slices too. By default a contour lies on a slice, and slices without
+            one are empty.
         label_names: Structure to what the files call it, a name, a pattern such as ``GTV*`` or
             several; structures that are not named are left out. With ``labels``, to its value.
         labels: Pattern of a label map (NIfTI, NRRD or MetaImage) for each series, beneath
@@ -79,6 +82,7 @@ class Dicom(FolderSection):
     keep_uids: bool = False
     series: tuple[Name, ...] | None = None
     annotations: Name | None = None
+    contours: Literal["interpolate"] | None = None
     label_names: dict[Name, LabelValue | Called] = Field(default_factory=dict)
     labels: Pattern | None = None
     structures: dict[Name, Pattern] = Field(default_factory=dict)
@@ -265,7 +269,8 @@ class Dicom(FolderSection):
                     f"{listed}; say with 'annotations: SEG', 'annotations: RTSTRUCT' or a pattern "
                     "of paths which of them to use"
                 )
-            yield name, Drawn(tuple((path, tuple(n)) for path, n in parts.items()), series)
+            numbers = tuple((path, tuple(n)) for path, n in parts.items())
+            yield name, Drawn(numbers, series, interpolates=self.contours is not None)
 
     def _named(self, called: str) -> Iterator[str]:
         """The structures that a file means by ``called``."""

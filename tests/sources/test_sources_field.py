@@ -425,7 +425,7 @@ def test_the_decathlon_is_a_source_with_its_licence(tmp_path: Path, tiny_case: C
         ({"labels": {"a": "x"}}, "'labels' is damaged"),
         ({"labels": {"a": 255}}, "255, which means 'ignore'"),
         ({"labels": {"kidney": 1}}, "holds the value 2"),
-        ({"file_ending": ".nrrd"}, "convert the files"),
+        ({"file_ending": ".tif"}, "convert the files"),
         ({"dataset": {"a": {"images": ["../out.nii"], "label": "../out.nii"}}}, "leads out"),
         ({"dataset": {"a": {"images": []}}}, "is damaged"),
     ],
