@@ -79,6 +79,13 @@ def reader_study(
         int | None,
         typer.Option(help="Chooses and mixes the pictures.", show_default="one that nobody knows"),
     ] = None,
+    real: Annotated[
+        Path | None,
+        typer.Option(
+            help="Another dataset, whose slices before painting are the real ones.",
+            show_default="structures of its own sources",
+        ),
+    ] = None,
     files: Annotated[
         bool, typer.Option("--files", help="Only make the pictures and a table to fill in.")
     ] = False,
@@ -120,6 +127,7 @@ def reader_study(
                 pairs=pairs,
                 seed=seed,
                 roots=roots_of(source),
+                real=real,
                 cache_dir=cache_dir or default_cache_dir(),
                 advance=bar.update,
             )

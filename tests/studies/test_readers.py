@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from lesion_rows import make_host, write_volumes
+from lesion_rows import make_host, write_lesions, write_volumes
 from PIL import Image
 from tiny_recipe import write_data, write_recipe
 from typer.testing import CliRunner
@@ -127,7 +127,7 @@ def test_a_study_is_gone_on_with_and_never_mixed_up(
     world: Path, study: StudyFolder, tmp_path: Path
 ) -> None:
     assert opened(world, study.folder).study == study.study
-    with pytest.raises(ConflictError, match="leave --pairs and --seed out"):
+    with pytest.raises(ConflictError, match="leave --pairs, --seed and --real out"):
         opened(world, study.folder, pairs=3)
     other = write_volumes(tmp_path / "v/1.0.0", [make_host()])
     with pytest.raises(ConflictError, match="is about content"):
@@ -213,6 +213,25 @@ def test_the_command_works_without_a_browser(world: Path, tmp_path: Path) -> Non
     told = json.loads(run("--reader", "script", "--answers", str(table), "--json").output)
     assert told["readers"]["script"]["accuracy"]["value"] == 0.5
     assert "script" in run("--reader", "script", "--answers", str(table)).output
+
+
+def test_real_ones_may_come_from_another_dataset(tmp_path: Path) -> None:
+    hosts = [make_host("a", variants=1), make_host("b", variants=1)]
+    mine, other = (
+        write_lesions(tmp_path / name / "1.0.0", hosts, keep_original=name == "other")
+        for name in ("mine", "other")
+    )
+    study = open_study(mine, tmp_path / "study", pairs=4, seed=1, roots={}, cache_dir=tmp_path,
+                       real=other)  # fmt: skip
+    truths = study.key().pictures.values()
+    assert [one.truth for one in truths].count("real") == 4
+    assert all(".d000.s" in one.origin for one in truths)
+    with pytest.raises(RecipeError, match="does not keep its originals"):
+        open_study(mine, tmp_path / "no", pairs=4, seed=1, roots={}, cache_dir=tmp_path, real=mine)
+    coronal = write_lesions(tmp_path / "c/1.0.0", hosts, "coronal")
+    with pytest.raises(RecipeError, match="shows no 'tumor' in view axial"):
+        open_study(mine, tmp_path / "no", pairs=4, seed=1, roots={}, cache_dir=tmp_path,
+                   real=coronal)  # fmt: skip
 
 
 def test_a_volume_is_shown_in_three_planes_beside_real_ones(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from synthct.recipe.roots import require_roots
 from synthct.sources import CaseEntry, download, index_sources, label_table, read_case
 from synthct.studies.readers.views import Looks, before, most_alike, painted, png, real
 from synthct.volume.intensity import Window, window_for
+from synthct.volume.views import View
 
 #: Name of masks without a label.
 ANYTHING = "whatever fits"
@@ -67,6 +69,7 @@ def choose_pictures(
     *,
     roots: Mapping[str, Path],
     cache_dir: Path,
+    other: Path | None = None,
     advance: Callable[[], object] = lambda: None,
 ) -> list[Picture]:
     """Painted pictures and as many real ones, mixed.
@@ -77,6 +80,8 @@ def choose_pictures(
         rng: Decides everything.
         roots: Source name to folder; phantoms need none.
         cache_dir: Folder of cached indexes and phantoms.
+        other: A version whose slices before painting are the real ones; None for those of the
+            dataset's own sources.
         advance: Called once per picture.
 
     Raises:
@@ -98,7 +103,12 @@ def choose_pictures(
         advance()
     labelled = [target for target in targets if target.sample.facts.label is not None]
     others = [target for target in targets if target.sample.facts.label is None]
-    for one in (*_of_sources(folder, labelled, roots, cache_dir, rng), *_of_originals(others)):
+    found = (
+        [_of_sources(folder, labelled, roots, cache_dir, rng), _of_originals(others)]
+        if other is None
+        else [_of_dataset(other, targets)]
+    )
+    for one in chain.from_iterable(found):
         pictures.append(one)
         advance()
     return [pictures[n] for n in rng.permutation(len(pictures))]
@@ -149,7 +159,8 @@ def _of_sources(
         if not scans:
             raise RecipeError(
                 f"no scan of the sources shows a real '{label}' to compare the painted ones with; "
-                "a reader study needs some"
+                "give --real with a dataset of some, whose masks lie on them (kind: organ, label: "
+                f"{label}, keep_original: true)"
             )
         order = rng.permutation(len(scans))
         wanted = [target for target in targets if target.sample.facts.label == label]
@@ -173,6 +184,37 @@ def _of_scan(
         left = left or list(candidates)
         looks = left.pop(most_alike(left, target.looks))
         yield target.picture(looks, False, entry.case_id)
+
+
+def _of_dataset(folder: Path, targets: Sequence[_Target]) -> Iterator[Picture]:
+    """For each painted picture what another dataset had there before it was painted over."""
+    rows = PaintedRows(folder)
+    if not rows.dataset.keeps_original:
+        raise RecipeError(f"--real {folder}: does not keep its originals (keep_original: true)")
+    by_label: dict[tuple[str | None, View], dict[str, Looks]] = {}
+    for number in range(len(rows)):
+        sample = decode(rows.columns(number))
+        key = sample.facts.label, sample.view
+        by_label.setdefault(key, {})[sample.facts.mask_id] = before(sample)
+    for key, wanted in groupby(
+        sorted(targets, key=lambda one: str(_label_and_view(one))), key=_label_and_view
+    ):
+        known = by_label.get(key)
+        if known is None:
+            raise RecipeError(
+                f"--real {folder}: shows no '{key[0] or ANYTHING}' in view {key[1]}; give a "
+                "dataset with masks of that label"
+            )
+        left = dict(known)
+        for target in wanted:
+            left = left or dict(known)
+            names = list(left)
+            name = names[most_alike([left[one] for one in names], target.looks)]
+            yield target.picture(left.pop(name), False, name)
+
+
+def _label_and_view(target: _Target) -> tuple[str | None, View]:
+    return target.sample.facts.label, target.sample.view
 
 
 def _of_originals(targets: Sequence[_Target]) -> Iterator[Picture]:

@@ -13,6 +13,7 @@ import json
 import re
 import secrets
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -229,6 +230,7 @@ def open_study(
     seed: int | None,
     roots: Mapping[str, Path],
     cache_dir: Path,
+    real: Path | None = None,
     advance: Callable[[], object] = lambda: None,
 ) -> StudyFolder:
     """The study of a dataset; chooses the pictures if there is none yet.
@@ -240,6 +242,8 @@ def open_study(
         seed: Chooses and mixes; None for one that nobody knows.
         roots: Source name to folder; phantoms need none.
         cache_dir: Folder of cached indexes and phantoms.
+        real: A version whose slices before painting are the real ones; None for structures of the
+            dataset's own sources.
         advance: Called once per picture.
 
     Raises:
@@ -248,37 +252,33 @@ def open_study(
     """
     release = require_manifest(dataset).release
     if not (folder / STUDY).is_file():
-        return _make(dataset, folder, release, pairs or PAIRS, seed, roots, cache_dir, advance)
+        choose = partial(
+            choose_pictures, dataset, pairs or PAIRS,
+            roots=roots, cache_dir=cache_dir, other=real, advance=advance,
+        )  # fmt: skip
+        return _make(folder, release, secrets.randbits(63) if seed is None else seed, choose)
     study = StudyFolder(folder)
     if study.study.content_id != release.content_id:
         raise ConflictError(
             f"{folder} is about content {study.study.content_id[:12]}, {dataset} is "
             f"{release.content_id[:12]}; give another --output"
         )
-    if pairs is not None or seed is not None:
+    if (pairs, seed, real) != (None, None, None):
         raise ConflictError(
-            f"{folder} is there already, with its pictures; leave --pairs and --seed out to go on, "
-            "or give another --output"
+            f"{folder} is there already, with its pictures; leave --pairs, --seed and --real out "
+            "to go on, or give another --output"
         )
     return study
 
 
 def _make(
-    dataset: Path,
     folder: Path,
     release: Release,
-    pairs: int,
-    seed: int | None,
-    roots: Mapping[str, Path],
-    cache_dir: Path,
-    advance: Callable[[], object],
+    seed: int,
+    choose: Callable[[np.random.Generator], list[Picture]],
 ) -> StudyFolder:
     """Choose pictures and write a study."""
-    seed = secrets.randbits(63) if seed is None else seed
-    rng: np.random.Generator = seeds.generator(seed, "reader study", release.content_id)
-    pictures = choose_pictures(
-        dataset, pairs, rng, roots=roots, cache_dir=cache_dir, advance=advance
-    )
+    pictures = choose(seeds.generator(seed, "reader study", release.content_id))
     names = [f"{n:03}" for n in range(1, len(pictures) + 1)]
     key = Key(seed=seed, pictures=dict(zip(names, map(_truth, pictures), strict=True)))
     secret = f"{key.model_dump_json(indent=1)}\n".encode()
