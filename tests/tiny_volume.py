@@ -40,3 +40,38 @@ def write_tiny_volume(folder: Path, *, seed: int = 0, **fields: Any) -> Path:
     noise = DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")
     VolumeInpaintPipeline(tiny_unet(seed, **fields), noise).save_pretrained(folder)
     return folder
+
+
+#: Fields of a tiny Med-DDPM: boxes of 16 x 16 x 8 voxels.
+TINY_MED_DDPM: dict[str, Any] = {
+    "patch_sizes": (16,),
+    "depth": 8,
+    "block_out_channels": (4, 8, 8),
+    "norm_num_groups": 4,
+    "spacing_range_mm": (0.5, 3.1),
+    "slice_range_mm": (0.5, 4.0),
+}
+
+
+def tiny_med_ddpm(**fields: Any) -> Any:
+    """A Med-DDPM of random numbers; MONAI must be there."""
+    from synthct.models.med_ddpm import MedDDPMUNet
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        unet = MedDDPMUNet(**{**TINY_MED_DDPM, **fields})
+        for name, weight in unet.named_parameters():
+            if name.endswith("conv2.conv.weight") or name.startswith("unet.out"):
+                torch.nn.init.normal_(weight, std=0.1)
+    return unet.eval().requires_grad_(False)
+
+
+def write_tiny_med_ddpm(folder: Path) -> Path:
+    """A checkpoint of ``tiny_med_ddpm``."""
+    from synthct.models.med_ddpm import MedDDPMInpaintPipeline
+
+    noise = DDPMScheduler(
+        250, beta_schedule="squaredcos_cap_v2", prediction_type="epsilon", clip_sample=False
+    )
+    MedDDPMInpaintPipeline(tiny_med_ddpm(), noise).save_pretrained(folder)
+    return folder

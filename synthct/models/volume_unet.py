@@ -9,7 +9,7 @@ does several times faster than those in 3D.
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
@@ -17,6 +17,7 @@ from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from torch import Tensor, nn
 
 from synthct.models.denoiser import Denoiser, DiffusionInpaintPipeline
+from synthct.models.denoiser_config import DenoiserConfig
 from synthct.models.pipeline import configured_by
 from synthct.models.region import box_within, boxes_in
 from synthct.models.volume_config import LAYOUT, VolumeConfig
@@ -166,7 +167,8 @@ class VolumeInpaintPipeline(DiffusionInpaintPipeline):
     al., "MultiDiffusion", 2023).
     """
 
-    ndim, layout, fields = 5, LAYOUT, VolumeConfig
+    ndim, layout = 5, LAYOUT
+    fields: ClassVar[type[DenoiserConfig]] = VolumeConfig
 
     def check_sides(self, sides: tuple[int, ...]) -> None:
         """As in ``DiffusionInpaintPipeline``."""

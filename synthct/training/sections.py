@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
+from synthct.models.med_ddpm_config import MedDDPMSection
 from synthct.models.methods import Scheduler
 from synthct.models.palette_config import PaletteSection
 from synthct.models.pix2pix_config import Pix2PixSection
@@ -32,7 +33,8 @@ def kind(section: Any) -> str | None:
 ModelSection = Annotated[
     Annotated[PaletteSection, Tag("palette")]
     | Annotated[Pix2PixSection, Tag("pix2pix")]
-    | Annotated[VolumeSection, Tag("volume")],
+    | Annotated[VolumeSection, Tag("volume")]
+    | Annotated[MedDDPMSection, Tag("med_ddpm")],
     Discriminator(kind),
 ]
 BetaSchedule = Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
