@@ -19,6 +19,7 @@ from synthct.sources.folder import FolderSection
 from synthct.sources.stored import SUFFIXES, Stored
 from synthct.volume.dicom.files import Drawn, Series
 from synthct.volume.dicom.kinds import Kind
+from synthct.volume.formats import START_BYTES, describe_format
 from synthct.volume.views import IGNORE
 
 _FOLDER, _CASE = "{folder}", "{case}"
@@ -341,6 +342,13 @@ def _in_one_place(paths: Sequence[Path], kinds: Mapping[Path, Kind]) -> bool:
 def _instead(found: DicomFiles, recursive: bool) -> str:
     """What a folder without a CT series holds, and what to do."""
     if not found.kinds:
+        if found.others:
+            with found.others[0].open("rb") as file:
+                strange = describe_format(file.read(START_BYTES)) or "they have no mark of DICOM"
+            return (
+                f": {len(found.others)} files are called .dcm or .ima but are no DICOM "
+                f"('{found.others[0].name}': {strange})"
+            )
         below = "" if recursive else ", or below it with 'recursive: true'"
         return f": there is no DICOM file in it{below}; correct root"
     kinds = Counter(
