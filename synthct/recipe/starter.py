@@ -109,7 +109,7 @@ def _lines(
     yield "    # licence: CC-BY-4.0     # of your scans; without it nothing can be published"
     yield "    # patients: {case_1: anna, case_2: anna}   # where one person has several scans"
     if found.section["layout"] == "nifti":
-        yield "    # scans are called as your files; these names go into the dataset, so they should"
+        yield "    # scans are called as your files, and the dataset tells these names: they should"
         yield "    # not say who a patient is"
     for remark in found.remarks:
         yield f"    # {remark}"
