@@ -61,7 +61,7 @@ MENDED: dict[str, dict[str, dict[str, Any]]] = {
         "links": {"links": "follow"},
         "image": {"image": "{case}/other.nii.gz"},
         "labels": {"labels": "{case}/other-labels.nii.gz"},
-        "label_names": {"label_names": {"tumor": 1, "kidney": 2}},
+        "label_names": {"label_names": {"kidney": 2, "tumor": 1}},
         "structures": {"structures": {"kidney": "{case}/labels.nii.gz"}, "labels": None,
                        "label_names": {}},
         "unions": {"unions": {"kidney_and_tumor": ["kidney", "tumor"]}},
