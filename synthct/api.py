@@ -133,14 +133,16 @@ def verify(dataset: str | Path, *, level: int = 1, **options: Any) -> Report:
     return verify(Path(dataset), level=level, originals=Originals(**options))
 
 
-def export(dataset: str | Path, kind: str, output: str | Path | None = None) -> Path:
+def export(dataset: str | Path, kind: str, output: str | Path | None = None, **whole: Any) -> Path:
     """Write a finished dataset as a folder of plain files.
 
     Args:
         dataset: The folder of a version.
         kind: ``nifti``: volumes that open over the host's scan; ``dicom``: these as CT series and
-            SEG; ``png``: pictures of each sample.
+            SEG; ``png``: pictures of each sample; ``nnunet``: whole scans for nnU-Net.
         output: The new folder; by default the version with the kind, such as ``1.0.0.nifti``.
+        **whole: With ``nnunet``: ``sources`` (roots by name), ``cache_dir`` and ``real`` (also the
+            hosts as they are), as in ``synthct.publish.export.run.Whole``.
 
     Returns:
         The new folder.
@@ -156,10 +158,13 @@ def export(dataset: str | Path, kind: str, output: str | Path | None = None) -> 
         >>> (plain / "samples.csv").is_file()
         True
     """
-    from synthct.publish.export.run import export
+    from synthct.publish.export.run import NNUNET, Whole, default_output, export
 
     version = Path(dataset)
-    return export(version, kind, Path(output or beside(version, kind)))
+    folder = Path(output or default_output(version, kind))
+    given: dict[str, Any] = {"sources": {}, "cache_dir": default_cache_dir()} | whole
+    scans = Whole(**given) if whole or kind == NNUNET else None
+    return export(version, kind, folder, whole=scans)
 
 
 def evaluate(

@@ -39,7 +39,7 @@ class Callbacks:
         objective: What is validated and written as a checkpoint.
         train_state: Its networks and optimisers.
         data: Slices to validate on, and the cases to name in the checkpoint.
-        step: The step that the run starts or resumes from.
+        progress: Where the run starts or resumes from.
         accelerator: For its trackers, such as TensorBoard.
     """
 
@@ -50,7 +50,7 @@ class Callbacks:
         objective: Objective,
         train_state: TrainState,
         data: TrainingSet,
-        step: int,
+        progress: Progress,
         accelerator: Accelerator,
     ) -> None:
         self.recipe, self.output, self.data = recipe, output, data
@@ -58,8 +58,8 @@ class Callbacks:
         self.validation = Validation(recipe, data.slices)
         self.strip = SampleStrip(self.validation, output)
         with self._disk_errors():
-            self.log = Log(output / "log.jsonl", recipe, step, self._track)
-            self.strip.remove_after(step)
+            self.log = Log(output / "log.jsonl", recipe, progress, self._track)
+            self.strip.remove_after(progress.step)
 
     @property
     def folder(self) -> Path:

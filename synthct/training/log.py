@@ -20,6 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from synthct.errors import RecipeError
+from synthct.training.checkpoint import Progress
 from synthct.training.recipe import TrainingRecipe
 from synthct.training.validate import Measures
 
@@ -40,22 +41,26 @@ class Log:
     Args:
         path: The file of JSON lines.
         recipe: What is trained.
-        step: The step that the run starts or resumes from.
+        progress: Where the run starts or resumes from; new validations are added to it.
         tracker: Gets the same numbers, such as TensorBoard.
     """
 
     def __init__(
-        self, path: Path, recipe: TrainingRecipe, step: int, tracker: Tracker | None = None
+        self,
+        path: Path,
+        recipe: TrainingRecipe,
+        progress: Progress,
+        tracker: Tracker | None = None,
     ) -> None:
-        self.path, self.recipe, self.step = path, recipe, step
+        self.path, self.recipe, self.step = path, recipe, progress.step
+        self.validations = progress.validations
         self.tracker = tracker
         self.losses: list[Mapping[str, Tensor]] = []
         self.learning_rate = 0.0
         self.started = time.monotonic()
-        self.validations: list[tuple[int, Measures]] = []
-        self._truncate(step)
+        self._truncate(self.step)
         # disable=None: no bar unless stderr is a terminal.
-        self.bar = tqdm(total=recipe.optim.max_steps, initial=step, unit="step", disable=None)
+        self.bar = tqdm(total=recipe.optim.max_steps, initial=self.step, unit="step", disable=None)
 
     def add(self, step: int, losses: Mapping[str, Tensor], learning_rate: float) -> None:
         """Log a step's losses by name; every ``LOG_EVERY`` steps a line is written."""
@@ -126,7 +131,7 @@ class Log:
             file.write(json.dumps(line) + "\n")
 
     def _truncate(self, step: int) -> None:
-        """Keep the lines up to a step, and take the validations from them."""
+        """Keep the lines up to a step."""
         if not self.path.exists():
             return
         stored = self.path.read_bytes()
@@ -139,12 +144,6 @@ class Log:
             temporary = self.path.with_name(f".{self.path.name}.tmp")
             temporary.write_bytes(text)
             temporary.replace(self.path)
-        entries = [json.loads(line) for line in kept]
-        self.validations = [
-            (entry["step"], Measures.from_json(entry["validation"]))
-            for entry in entries
-            if "validation" in entry
-        ]
 
 
 def _step_of(line: str) -> int | None:

@@ -13,7 +13,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import wraps
 from pathlib import Path
@@ -190,7 +190,7 @@ def train(
             purge = {"tensorboard": {"purge_step": progress.step + 1}}
             accelerator.init_trackers("tensorboard", init_kwargs=purge)
         callbacks = Callbacks(
-            recipe, output, objective, trainer.train_state, data, progress.step, accelerator
+            recipe, output, objective, trainer.train_state, data, progress, accelerator
         )
     batches = batches_from(
         PatchBatches(recipe, data.patches, accelerator.process_index, accelerator.num_processes),
@@ -254,7 +254,7 @@ def _resume(recipe: TrainingRecipe, output: Path, trainer: Trainer) -> Progress:
             "of torch: training goes on, but not to the very same weights",
             state,
         )
-    return Progress(progress.step, setting)
+    return replace(progress, setting=setting)
 
 
 def _setting(recipe: TrainingRecipe, accelerator: Accelerator) -> str:

@@ -151,7 +151,11 @@ def card(recipe: TrainingRecipe, facts: Mapping[str, Any]) -> str:
     model = recipe.model
     low, high = model.spacing_range_mm
     labels = ", ".join(code(name) for name in recipe.labels) or "none"
-    sizes = ", ".join(map(str, model.patch_sizes))
+    sizes, rules = ", ".join(map(str, model.patch_sizes)), recipe.rules
+    patches = f"Patches: {sizes} pixels"
+    if rules.slice_range_mm is not None:
+        apart = "{:g} to {:g} mm apart".format(*rules.slice_range_mm)
+        patches = f"Boxes: {sizes} pixels and {rules.depth} slices, {apart}"
     return f"""---
 {yaml_text(_header(recipe, facts["licence"]))}---
 
@@ -162,7 +166,7 @@ def card(recipe: TrainingRecipe, facts: Mapping[str, Any]) -> str:
 A {facts["parameters"] / 1e6:.1f} M parameter {model.summary}
 
 - Labels: {labels}, and whatever fits.
-- In-plane spacing: {low:g} to {high:g} mm. Patches: {sizes} pixels.
+- In-plane spacing: {low:g} to {high:g} mm. {patches}.
 - Trained for {facts["steps"]} steps with `synthct train`, synthct {facts["synthct_version"]}.
 {_painting(recipe, facts)}
 ## Use

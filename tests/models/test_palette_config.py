@@ -14,8 +14,8 @@ from synthct.models.config import OF_DIFFUSERS
 from synthct.models.networks import NETWORKS
 from synthct.models.palette import PaletteUNet
 from synthct.models.palette_config import PaletteConfig, PaletteSection
+from synthct.training.denoising import build_unet
 from synthct.training.objectives import OBJECTIVES
-from synthct.training.objectives.palette import build_unet
 from synthct.training.sections import ModelSection
 
 #: Another value than the default for each field.
