@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from synthct.build.draw import CaseReader
 from synthct.build.run import build
 from synthct.dataset.manifest import require_manifest
@@ -17,6 +19,7 @@ from synthct.errors import PolicyError
 from synthct.models.methods import CopyPaste, Inpaint, NoiseFill
 from synthct.publish.export.scans import PaintedScan, PaintedScans, rows_of_split
 from synthct.recipe.recipe import Recipe, Splits
+from synthct.recipe.yaml_errors import path_text
 from synthct.seeds import derive_seed
 from synthct.sources import CaseEntry, FolderSection, Index
 from synthct.storage.files import make_folder
@@ -135,6 +138,9 @@ def recipe_for(study: Study, method: str, index: Index, patients: frozenset[str]
         method: ``painted`` or a control.
         index: Of the dataset's sources.
         patients: Who is known.
+
+    Raises:
+        RecipeError: If the masks of the dataset are not for that paint.
     """
     base = study.recipe
     sources = {
@@ -158,7 +164,13 @@ def recipe_for(study: Study, method: str, index: Index, patients: frozenset[str]
             "keep_original": False,
         }
     )
-    return Recipe.model_validate(copy.model_dump())
+    try:
+        return Recipe.model_validate(copy.model_dump())
+    except ValidationError as err:
+        first = err.errors()[0]
+        where = path_text(tuple(first["loc"]))
+        message = f"{study.dataset}, arm {method}: {where}: {first['msg']}"
+        raise study.error(("dataset",), message) from None
 
 
 def make_known(

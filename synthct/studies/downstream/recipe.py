@@ -48,7 +48,7 @@ class Trainer(_Section):
 
     steps: Count = 800
     batch_size: Annotated[int, Field(ge=1, le=256)] = 8
-    patch_px: Annotated[int, Field(ge=16, le=512, multiple_of=8)] = 112
+    patch_px: Annotated[int, Field(ge=16, le=512, multiple_of=32)] = 96
     spacing_mm: Annotated[float, Field(ge=0.3, le=10)] = 1.5
     channels: Annotated[Listed[tuple[Count, ...]], Field(min_length=2, max_length=6)] = (
         12, 24, 48, 96,

@@ -132,12 +132,7 @@ def healthy_alarms(weights: Vector, arm: Counts, real: Counts) -> Vector:
     found = (weights @ arm.found) / np.maximum(weights @ arm.lesions, 1e-9)[:, None]
     healthy = (weights @ arm.healthy)[:, None]
     alarms = _ratio(weights @ arm.alarms_healthy, np.broadcast_to(healthy, found.shape))
-    return np.array(
-        [
-            np.interp(w, f[::-1], a[::-1]) if f.max() >= w else np.nan
-            for w, f, a in zip(wanted, found, alarms, strict=True)
-        ]
-    )
+    return np.array([_at_found(*one) for one in zip(wanted, found, alarms, strict=True)])
 
 
 def froc(alarms: Vector, found: Vector) -> Vector:
@@ -147,7 +142,20 @@ def froc(alarms: Vector, found: Vector) -> Vector:
         alarms: False positives per scan, falling with the threshold.
         found: Share of the lesions found, likewise.
     """
-    return np.interp(ALARMS, alarms[::-1], found[::-1], left=0.0)
+    rising = np.maximum.accumulate(alarms[::-1])  # parts of a prediction may also join
+    return np.interp(ALARMS, rising, found[::-1], left=0.0)
+
+
+def _at_found(wanted: float, found: Vector, alarms: Vector) -> float:
+    """False positives at the highest threshold that finds enough; NaN if none does."""
+    enough = np.flatnonzero(found >= wanted - 1e-9)
+    if not len(enough):
+        return float("nan")
+    at = int(enough[-1])
+    if at + 1 == len(found) or found[at] <= wanted:
+        return float(alarms[at])
+    beyond = (found[at] - wanted) / (found[at] - found[at + 1])
+    return float(alarms[at] + beyond * (alarms[at + 1] - alarms[at]))
 
 
 #: What arms are compared by: name, and whether more is better.
