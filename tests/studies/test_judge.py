@@ -66,7 +66,7 @@ def test_surfaces_agree_within_two_millimetres() -> None:
     near[25:27, 5:25, 4:16] = 1
     far[25:31, 5:25, 4:16] = 1
     assert judged(certain(near)).surface_dice["kidney"] == 1.0
-    assert judged(certain(far)).surface_dice["kidney"] < 0.9
+    assert (judged(certain(far)).surface_dice["kidney"] or 0) < 0.9
 
 
 def test_what_nobody_knows_counts_for_nothing() -> None:
