@@ -8,6 +8,7 @@ import typer
 from synthct.cli import (
     build,
     data,
+    downstream,
     evaluate,
     export,
     inpaint,
@@ -47,6 +48,7 @@ COMMANDS: dict[Callable[..., None], tuple[str, ...]] = {
         "evaluate out/name/1.0.0",
         "evaluate out/name/1.0.0 --arm copies=out/name-copies/1.0.0",
     ),
+    downstream.downstream: ("downstream recipes/downstream/phantoms.yaml",),
     export.export: ("export out/name/1.0.0 --to nifti",),
     publish.publish: ("publish out/name/1.0.0 --repo USER/NAME --dry-run",),
     trust.diff: ("diff out/name/1.0.0 out/name/1.1.0",),
