@@ -12,6 +12,7 @@ from synthct.cli import (
     export,
     inpaint,
     machine,
+    privacy,
     publish,
     report,
     selftest,
@@ -38,6 +39,10 @@ COMMANDS: dict[Callable[..., None], tuple[str, ...]] = {
     evaluate.evaluate: (
         "evaluate out/name/1.0.0",
         "evaluate out/name/1.0.0 --arm copies=out/name-copies/1.0.0",
+    ),
+    privacy.privacy: (
+        "privacy out/name/1.0.0",
+        "privacy out/name/1.0.0 --training train.yaml --source scans=/data/kits23/dataset",
     ),
     export.export: ("export out/name/1.0.0 --to nifti",),
     publish.publish: ("publish out/name/1.0.0 --repo USER/NAME --dry-run",),

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pyarrow as pa
 
 from synthct import seeds
-from synthct.metrics.region_key import region_hash, region_key
+from synthct.metrics.region_key import bounding_square, region_hash, region_key
 from synthct.models.network import CheckpointFiles
 from synthct.models.patch import PatchRules
 from synthct.models.training_index import LIMIT, make_index, read_index
 from synthct.sources import CaseEntry
 from synthct.training.rows import PatchCache
+
+#: Of millimetres: a region 100 pixels wide is placed to a hundredth of a pixel.
+_DECIMALS = 4
 
 
 def index_regions(
@@ -51,6 +55,9 @@ def _region(
     entry = entries[patch.source, patch.case_id]
     label = rules.labels[patch.label - 1] if patch.label else None
     hu = rules.codec(label).decode(patch.image if patch.target is None else patch.target)
+    row_px, column_px, side = bounding_square(patch.mask)
+    grid = np.asarray(patch.grid_mm, dtype=np.float64).reshape(3, 3)
+    grid[0] += row_px * grid[1] + column_px * grid[2]
     return {
         "key": region_key(hu, patch.mask).tobytes(),
         "sha256": region_hash(hu, patch.mask),
@@ -59,4 +66,6 @@ def _region(
         "case_id": entry.case_id,
         "patient_id": entry.patient_id,
         "fingerprint": entry.fingerprint,
+        "side_px": side,
+        "grid_mm": np.round(grid, _DECIMALS).ravel().tolist(),
     }

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from synthct.models.patch import Patch, PatchRules, cut_patches
+from synthct.models.patch import Patch, PatchRules, cut_patches, thin_axis
 from synthct.sources import CaseEntry
 from synthct.training.draw import MaskedSlice
 from synthct.volume import Volume
@@ -34,6 +34,7 @@ PATCH_SCHEMA = pa.schema(
         ("flips", pa.bool_()),
         ("source", pa.string()),
         ("case_id", pa.string()),
+        ("grid_mm", pa.list_(pa.float64(), 9)),
     ]
 )
 SLICE_SCHEMA = pa.schema(
@@ -62,6 +63,8 @@ class CachedPatch:
         flips: Whether it may be flipped left to right.
         source: The source of its scan, and the scan.
         case_id: See ``source``.
+        grid_mm: Where it lies in its scan: centre of the first pixel (RAS+ mm), step to the next
+            row, step to the next column.
         target: float32 (S, S) in -1..1, what is to be painted; None for ``image``.
         neighbours: float32 (2, S, S) in -1..1, the slices before and after, NaN where the network
             is told nothing; None if it is told nothing of either.
@@ -74,6 +77,7 @@ class CachedPatch:
     flips: bool
     source: str
     case_id: str
+    grid_mm: tuple[float, ...]
     target: npt.NDArray[np.float32] | None = None
     neighbours: npt.NDArray[np.float32] | None = None
 
@@ -114,15 +118,21 @@ class PatchCache:
             flips=fields["flips"].as_py(),
             source=fields["source"].as_py(),
             case_id=fields["case_id"].as_py(),
+            grid_mm=tuple(fields["grid_mm"].as_py()),
             target=_decoded(target, size)[0] if target is not None else None,
             neighbours=_decoded(neighbours, size) if neighbours is not None else None,
         )
 
 
 def patch_row(
-    patch: Patch, target: npt.NDArray[np.float32] | None, host: CaseEntry, *, flips: bool
+    patch: Patch,
+    target: npt.NDArray[np.float32] | None,
+    plane: Volume,
+    host: CaseEntry,
+    *,
+    flips: bool,
 ) -> dict[str, Any]:
-    """A patch of a host, and what is to be painted in it, as a row of ``PATCH_SCHEMA``."""
+    """A patch of a host's slice, and what is to be painted in it, as a row of ``PATCH_SCHEMA``."""
     return {
         "size": patch.size,
         "image": _encoded(patch.image),
@@ -134,7 +144,19 @@ def patch_row(
         "flips": flips,
         "source": host.source,
         "case_id": host.case_id,
+        "grid_mm": _grid_mm(patch, plane),
     }
+
+
+def _grid_mm(patch: Patch, plane: Volume) -> list[float]:
+    """First pixel, row step and column step of a patch in world coordinates: 9 numbers."""
+    axes = [axis for axis in range(3) if axis != thin_axis(plane)]
+    first = plane.affine[:3, 3].copy()
+    steps = []
+    for axis, origin, scale in zip(axes, patch.origin, patch.scale, strict=True):
+        first += plane.affine[:3, axis] * ((origin + 0.5) * scale - 0.5)
+        steps.append(plane.affine[:3, axis] * scale)
+    return [float(x) for x in (*first, *steps[0], *steps[1])]
 
 
 def slice_row(one: MaskedSlice) -> dict[str, Any]:
