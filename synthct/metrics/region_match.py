@@ -6,7 +6,7 @@ edge of an organ nor gas decides. Pieces are stacks of slices (N, rows, columns)
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
@@ -31,9 +31,13 @@ SCALES = (0.9, 1.0, 1.1)
 #: Side of blocks that are compared voxel for voxel.
 BLOCK_PX = 8
 
-#: Standard deviation of the high-pass, as a share of the side, and HU² below which variance counts
-#: as noise. Places that stand out by more than so many deviations count no more than that.
-_HIGH_PASS, _LEAST_VARIANCE, _CLIP = 0.09, 25.0, 2.5
+#: Standard deviation of the high-pass in pixels of the grid, and HU² below which variance counts as
+#: noise. Places that stand out by more than so many deviations count no more than that. Wider
+#: high-passes find neighbouring slices no better, and other patients' edges more often.
+_HIGH_PASS_PX, _LEAST_VARIANCE, _CLIP = 1.5, 25.0, 2.5
+
+#: Flips and scales whose best shift is looked at with the mask in place.
+_LOOKED_AT = 3
 
 _FLIPS: tuple[tuple[bool, ...], ...] = tuple(product((False, True), repeat=2))
 
@@ -72,11 +76,11 @@ class Query:
 
 def correlation(query: Query, other: Query) -> float:
     """High-passed correlation of two pieces under the same mask, without any alignment."""
-    mine, theirs = (_even(one.hu, query.mask, query.cells) for one in (query, other))
+    mine, theirs = (_even(one.hu, query.mask) for one in (query, other))
     return float(_ncc(mine, theirs))
 
 
-def best_correlation(query: Query, tissues: Iterator[FloatArray] | list[FloatArray]) -> float:
+def best_correlation(query: Query, tissues: Sequence[FloatArray]) -> float:
     """The largest correlation of a piece with other tissue, over flips and shifts.
 
     Args:
@@ -87,31 +91,25 @@ def best_correlation(query: Query, tissues: Iterator[FloatArray] | list[FloatArr
     Returns:
         At most 1; -1 if nothing can be compared.
     """
-    windows, masks = [], []
-    flips = [(_flipped(query.mask, flip), flip) for flip in _FLIPS]
-    mine = _even(query.hu, query.mask, query.cells)
-    for tissue in tissues:
-        flat = _even(tissue, np.ones(tissue.shape, dtype=bool), query.cells)
-        shape = flat.shape[1:]
-        spectrum, energy = np.fft.rfft2(flat), np.fft.rfft2(flat**2)
-        for mask, flip in flips:
-            wanted = np.fft.rfft2(_flipped(mine, flip), s=shape)
-            under = np.fft.rfft2(mask.astype(np.float32), s=shape)
-            cross, square = (
-                np.fft.irfft2((one * np.conj(other)).sum(axis=0), s=shape)
-                for one, other in ((spectrum, wanted), (energy, under))
-            )
-            last = 2 * SHIFT_PX + 1
-            likeness = (cross / np.sqrt(np.maximum(square, 1e-3)))[:last, :last]
-            row, column = np.unravel_index(int(np.argmax(likeness)), likeness.shape)
-            size = query.cells
-            window = tissue[:, row : row + size, column : column + size]
-            windows.append(_flipped(window, flip))
-            masks.append(query.mask)
-    if not windows:
+    if not len(tissues):
         return -1.0
-    theirs = _even(np.stack(windows), np.stack(masks), query.cells)
-    return float(max(_ncc(mine, one) for one in theirs))
+    mine, size = _even(query.hu, query.mask), query.cells
+    turned = np.stack([_flipped(mine, flip) for flip in _FLIPS])
+    masks = np.stack([_flipped(query.mask, flip) for flip in _FLIPS])
+    theirs = np.stack(tissues)
+    flat = _even(theirs, np.ones(theirs.shape, dtype=bool))
+    products = (_sums(flat, turned), _sums(flat**2, masks.astype(np.float32)))
+    likeness = products[0] / np.sqrt(np.maximum(products[1], 1e-3))
+    # The contrast was made even without the mask here: the best few are looked at again.
+    best = np.argsort(-likeness.max(axis=(2, 3)), axis=None, kind="stable")
+    windows = []
+    for place in best[:_LOOKED_AT]:
+        n, flip = divmod(int(place), len(_FLIPS))
+        row, column = divmod(int(np.argmax(likeness[n, flip])), likeness.shape[-1])
+        window = theirs[n, :, row : row + size, column : column + size]
+        windows.append(_flipped(window, _FLIPS[flip]))
+    seen = _even(np.stack(windows), np.broadcast_to(query.mask, (len(windows), *query.mask.shape)))
+    return max(_ncc(mine, one) for one in seen)
 
 
 def blocks(hu: npt.NDArray[np.int16], inside: Region, step: int = 1) -> Blocks:
@@ -134,8 +132,8 @@ def blocks(hu: npt.NDArray[np.int16], inside: Region, step: int = 1) -> Blocks:
 
 def dice(one: Region, other: Region) -> float:
     """Overlap of two regions: 1 if they are equal, 0 if they have nothing in common."""
-    both = np.count_nonzero(one) + np.count_nonzero(other)
-    return 2 * np.count_nonzero(one & other) / max(both, 1)
+    both = int(one.sum()) + int(other.sum())
+    return 2 * int((one & other).sum()) / max(both, 1)
 
 
 def _square(array: npt.NDArray[np.generic], row: int, column: int, side: int) -> FloatArray:
@@ -151,13 +149,10 @@ def _square(array: npt.NDArray[np.generic], row: int, column: int, side: int) ->
     return out
 
 
-def _even(hu: FloatArray, mask: Region, cells: int) -> FloatArray:
-    """High-passed tissue of even contrast, with mean 0 under the mask and 0 outside of it.
-
-    ``cells`` is the side of the query's grid, on which the width of the high-pass depends.
-    """
+def _even(hu: FloatArray, mask: Region) -> FloatArray:
+    """High-passed tissue of even contrast, with mean 0 under the mask and 0 outside of it."""
     inside = mask.astype(np.float32)
-    smooth = _smoothing(hu.shape[-1], cells)
+    smooth = _smoothing(hu.shape[-1])
     around = np.maximum(smooth @ inside @ smooth.T, 1e-3)
     tissue = hu * inside
     fine = (tissue - smooth @ tissue @ smooth.T / around) * inside
@@ -173,17 +168,24 @@ def _ncc(mine: FloatArray, theirs: FloatArray) -> float:
     return float((mine * theirs).sum()) / max(lengths, 1e-6)
 
 
+def _sums(tissue: FloatArray, turned: FloatArray) -> FloatArray:
+    """Sums of products at every shift: (tissues, flips, 2 * ``SHIFT_PX`` + 1, the same)."""
+    shape, last = tissue.shape[-2:], 2 * SHIFT_PX + 1
+    theirs, mine = np.fft.rfft2(tissue), np.conj(np.fft.rfft2(turned, s=shape))
+    product = (theirs[:, None] * mine[None]).sum(axis=2)
+    return np.asarray(np.fft.irfft2(product, s=shape)[..., :last, :last], dtype=np.float32)
+
+
 def _flipped(array: npt.NDArray[Any], flip: tuple[bool, ...]) -> npt.NDArray[Any]:
     rows, columns = (slice(None, None, -1 if one else 1) for one in flip)
     return array[..., rows, columns]
 
 
 @cache
-def _smoothing(side: int, cells: int) -> FloatArray:
+def _smoothing(side: int) -> FloatArray:
     """A Gaussian along one axis, not normalised."""
     apart = np.subtract.outer(np.arange(side), np.arange(side))
-    deviation = max(1.5, _HIGH_PASS * cells)
-    return np.asarray(np.exp(-(apart**2) / (2 * deviation**2)), dtype=np.float32)
+    return np.asarray(np.exp(-(apart**2) / (2 * _HIGH_PASS_PX**2)), dtype=np.float32)
 
 
 @cache

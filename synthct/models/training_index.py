@@ -29,7 +29,7 @@ _FORMAT = {b"synthct.training_index": b"2"}
 
 #: One row per region: key and hash of its tissue, its label (null for whatever fits), its case, and
 #: where it lies: the side of the square around it, the centre of that square's first pixel in the
-#: scan (RAS+ mm), and the steps to the next row and to the next column.
+#: scan (RAS+ mm), and the steps to the next row and to the next column (null where not known).
 SCHEMA = pa.schema(
     [
         ("key", pa.binary(KEY_BYTES)),
@@ -44,7 +44,7 @@ SCHEMA = pa.schema(
     ],
     metadata=_FORMAT,
 )
-_MAY_BE_NULL = {"label", "fingerprint"}
+_MAY_BE_NULL = {"label", "fingerprint", "side_px", "grid_mm"}
 
 
 def make_index(rows: Sequence[Mapping[str, object]], base: pa.Table | None, seed: int) -> pa.Table:

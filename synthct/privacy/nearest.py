@@ -30,7 +30,8 @@ class Nearest:
         key_similarity: The largest cosine of the keys.
         ncc: The largest correlation of a slice; None where no training scan was at hand.
         ncc_3d: The same of all slices together, where they are several.
-        is_compared: Whether the scans of all candidates were at hand.
+        unseen: Row and similarity of the candidate with the most similar key among those whose scan
+            was not at hand, or whose place in it is not known.
         is_same: Whether the hash of a training region is that of a slice.
         block_copy: Share of the blocks that are in the nearest region voxel for voxel; None where
             it was not looked at.
@@ -40,7 +41,7 @@ class Nearest:
     key_similarity: float
     ncc: float | None = None
     ncc_3d: float | None = None
-    is_compared: bool = False
+    unseen: tuple[int, float] | None = None
     is_same: bool = False
     block_copy: float | None = None
 
@@ -51,7 +52,7 @@ class TrainingRegions:
 
     Attributes:
         index: The table of ``models.training_index``.
-        scans: Row numbers of cases in ``index`` that have a scan, by entry.
+        entries: The cases of the scans that are at hand, by their key.
     """
 
     index: pa.Table
@@ -59,10 +60,11 @@ class TrainingRegions:
 
     def __post_init__(self) -> None:
         self.keys = keys_of(self.index)
+        self._is_placed = self.index["grid_mm"].is_valid().to_pylist()
         self._hashes = set(self.index["sha256"].to_pylist())
         self._case = [
-            _case_key(*one)
-            for one in zip(
+            fingerprint or f"{source}/{case}"
+            for fingerprint, source, case in zip(
                 self.index["fingerprint"].to_pylist(),
                 self.index["source"].to_pylist(),
                 self.index["case_id"].to_pylist(),
@@ -72,7 +74,7 @@ class TrainingRegions:
 
     @property
     def cases(self) -> set[str]:
-        """Keys of all cases, see ``case_key``."""
+        """Keys of all cases: the fingerprint of the scan, or source and name where it has none."""
         return set(self._case)
 
     @property
@@ -97,25 +99,23 @@ class TrainingRegions:
         rows, cosines = search_keys(regions, self.keys, CANDIDATES)
         found: dict[int, Nearest] = {}
         wanted: dict[str, list[tuple[int, int, int]]] = defaultdict(list)
-        for (piece, one), near, likeness in zip(slices, rows, cosines, strict=True):
-            if piece not in found or likeness[0] > found[piece].key_similarity:
-                same = piece in found and found[piece].is_same
-                found[piece] = Nearest(int(near[0]), float(likeness[0]), is_same=same)
-            if region_hash(pieces[piece].hu[one], pieces[piece].mask[one]) in self._hashes:
-                found[piece] = replace(found[piece], is_same=True, block_copy=1.0)
-            for row in near:
-                wanted[self._case[row]].append((piece, one, int(row)))
-        missing = {
-            piece for case in wanted.keys() - self.entries.keys() for piece, *_ in wanted[case]
-        }
-        for case in sorted(wanted.keys() & self.entries.keys()):
+        for (number, one), near, cosine in zip(slices, rows, cosines, strict=True):
+            best = found.get(number, Nearest(int(near[0]), float(cosine[0])))
+            if cosine[0] > best.key_similarity:
+                best = replace(best, row=int(near[0]), key_similarity=float(cosine[0]))
+            if region_hash(pieces[number].hu[one], pieces[number].mask[one]) in self._hashes:
+                best = replace(best, is_same=True, block_copy=1.0)
+            for row, similarity in zip(near.tolist(), cosine.tolist(), strict=True):
+                if self._case[row] in self.entries and self._is_placed[row]:
+                    wanted[self._case[row]].append((number, one, row))
+                elif best.unseen is None or similarity > best.unseen[1]:
+                    best = replace(best, unseen=(row, similarity))
+            found[number] = best
+        for case in sorted(wanted):
             scan = read_case(self.entries[case], {}).scan()
-            for piece, one, row in wanted[case]:
-                found[piece] = self._compared(found[piece], pieces[piece], one, row, scan)
-        return [
-            replace(found[n], is_compared=found[n].ncc is not None and n not in missing)
-            for n in range(len(pieces))
-        ]
+            for number, one, row in wanted[case]:
+                found[number] = self._compared(found[number], pieces[number], one, row, scan)
+        return [found[number] for number in range(len(pieces))]
 
     def _compared(self, so_far: Nearest, piece: Piece, one: int, row: int, scan: Volume) -> Nearest:
         """The nearer of what was found so far and a training region."""
@@ -152,15 +152,6 @@ def likeness(pieces: Sequence[Piece], keys: Keys) -> FloatArray:
     """The largest similarity of each piece's widest slice to some keys."""
     widest = [(piece, _widest(piece)[0]) for piece in pieces]
     return search_keys([(p.hu[n], p.mask[n]) for p, n in widest], keys, best=1)[1][:, 0]
-
-
-def _case_key(fingerprint: str | None, source: str, case_id: str) -> str:
-    return fingerprint or f"{source}/{case_id}"
-
-
-def case_key(entry: CaseEntry) -> str:
-    """What a scan is known by: its fingerprint, or its name where it has none."""
-    return _case_key(entry.fingerprint, entry.source, entry.case_id)
 
 
 def _widest(piece: Piece) -> list[int]:

@@ -20,7 +20,7 @@ from synthct.models.checkpoint import find_checkpoint
 from synthct.models.network import CheckpointFiles
 from synthct.models.training_index import read_index
 from synthct.privacy.field import Anatomy
-from synthct.privacy.nearest import Nearest, TrainingRegions, case_key, key_of, likeness
+from synthct.privacy.nearest import Nearest, TrainingRegions, key_of, likeness
 from synthct.privacy.power import Limits, measure_power
 from synthct.privacy.regions import PaintedRegion, Piece, painted_regions
 from synthct.privacy.results import Flag, How, Power, PrivacyCheck, RegionResult, Share, Threshold
@@ -158,10 +158,11 @@ def _training(
     found = index_sources(download(sources, cache_dir), (), cache_dir=cache_dir)
     known = TrainingRegions(index).cases
     entries: dict[str, CaseEntry] = {
-        case_key(entry): entry
+        key: entry
         for name in sources
         for entry in found.entries(name)
-        if entry.image is not None and case_key(entry) in known
+        for key in (entry.fingerprint, f"{name}/{entry.case_id}")
+        if key in known and key is not None
     }
     if len(entries) < len(known):
         notes.append(
@@ -240,11 +241,13 @@ def _nearer(
     keys = np.stack([key_of(piece) for _, piece in held_out])
     count = 0
     for host in sorted({one.facts.patient_id for one in regions}):
-        others = keys[patients != host]
+        others, known = keys[patients != host], training.keys
         mine = [one.painted for one in regions if one.facts.patient_id == host]
-        chosen = rng.permutation(len(training.index))[: len(others)]
-        theirs = likeness(mine, others)
-        count += int((likeness(mine, training.keys[chosen]) > theirs).sum())
+        size = min(len(others), len(known))
+        to_others, to_known = (
+            likeness(mine, some[rng.permutation(len(some))[:size]]) for some in (others, known)
+        )
+        count += int((to_known > to_others).sum())
     return share(count, len(regions))
 
 
@@ -270,19 +273,21 @@ def _result(
     flags: list[Flag] = []
     how: How = "not assessed"
     if near is not None and training is not None:
-        how = "correlation" if near.is_compared else "key"
+        how = "correlation" if near.unseen is None else "key"
+        row = near.row
         if near.ncc is not None and near.ncc > limits["train_nn_ncc"]:
             flags.append("training_ncc")
-        if not near.is_compared and near.key_similarity > limits["train_key"]:
+        elif near.unseen is not None and near.unseen[1] > limits["train_key"]:
             flags.append("training_key")
+            row = near.unseen[0]
         if near.block_copy:
             flags.append("block_copy")
         known = {
             "train_key": near.key_similarity,
             "train_nn_ncc": near.ncc,
             "train_nn_ncc_3d": near.ncc_3d,
-            "nearest_patient": training.patient(near.row),
-            "nearest_case": training.case(near.row),
+            "nearest_patient": training.patient(row),
+            "nearest_case": training.case(row),
             "block_copy": near.block_copy,
         }
     return RegionResult(

@@ -85,6 +85,6 @@ def _at(scan: Volume, points: Points) -> FloatArray:
         return np.full(points.shape[:-1], HU_MIN, dtype=np.float32)
     part = scan.array[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
     values = map_coordinates(
-        part.astype(np.float32), (flat - low).T, order=1, mode="constant", cval=HU_MIN
+        part.astype(np.float32), (flat - low).T, order=1, mode="grid-constant", cval=HU_MIN
     )
     return np.asarray(values, dtype=np.float32).reshape(points.shape[:-1])

@@ -34,9 +34,7 @@ def sentence(how: How, copies: Share | None, power: Sequence[Power], real_share:
         f"Copies of training patients: {copies.count:,} of {copies.of:,} painted regions "
         f"(at most {copies.high:.2%} with 95 % confidence), {_HOW[how]}"
     )
-    lost = [
-        f"{one.change} {figure(one.lost_at)} {one.unit}" for one in power if one.lost_at is not None
-    ]
+    lost = [f"{one.change} {one.lost_at:g} {one.unit}" for one in power if one.lost_at is not None]
     if not power:
         seen = "what it could have seen was not measured"
     elif lost:
@@ -48,7 +46,7 @@ def sentence(how: How, copies: Share | None, power: Sequence[Power], real_share:
 
 def tables_markdown(check: PrivacyCheck) -> str:
     """The tables of a check as one markdown page."""
-    parts = [f"# Privacy of {code(check.dataset)} {code(check.version)}", inert_line(check)]
+    parts = [f"# Privacy of {code(check.dataset)} {code(check.version)}", inert(check.sentence)]
     parts.append(f"## Dataset\n\n{_dataset(check)}")
     if check.thresholds:
         parts.append(f"## Thresholds\n\n{_thresholds(check)}")
@@ -60,11 +58,6 @@ def tables_markdown(check: PrivacyCheck) -> str:
     if check.notes:
         parts.append(bullets(inert(note) for note in check.notes))
     return "\n\n".join(parts) + "\n"
-
-
-def inert_line(check: PrivacyCheck) -> str:
-    """The sentence as markdown."""
-    return inert(check.sentence)
 
 
 def _dataset(check: PrivacyCheck) -> str:
@@ -111,14 +104,12 @@ def _thresholds(check: PrivacyCheck) -> str:
 def _power(check: PrivacyCheck) -> str:
     rows = []
     for one in check.power:
-        seen = ", ".join(
-            f"{figure(s)}: {r:.0%}" for s, r in zip(one.strengths, one.recall, strict=True)
-        )
-        lost = "none tried" if one.lost_at is None else figure(one.lost_at)
+        seen = ", ".join(f"{s:g}: {r:.0%}" for s, r in zip(one.strengths, one.recall, strict=True))
+        lost = "none tried" if one.lost_at is None else f"{one.lost_at:g}"
         rows.append((one.change, one.unit, seen, lost))
     head = ("change", "unit", "recall by strength", "below 50 % from")
-    planted = f"{count(check.power[0].planted, 'copy').replace('copys', 'copies')} at each strength"
-    return f"{planted}, of real tissue planted among the training regions.\n\n{table(head, rows)}"
+    planted = f"Real tissue planted among the training regions, {check.power[0].planted} times each"
+    return f"{planted}.\n\n{table(head, rows)}"
 
 
 def _flagged(check: PrivacyCheck) -> str:
