@@ -14,6 +14,7 @@ from synthct.cli import (
     machine,
     privacy,
     publish,
+    readers,
     report,
     selftest,
     train,
@@ -35,6 +36,12 @@ COMMANDS: dict[Callable[..., None], tuple[str, ...]] = {
     data.check: ("check recipe.yaml", "check recipe.yaml --source hosts=/data/kits23/dataset"),
     build.build: ("build recipe.yaml --limit 8", "build recipe.yaml --num-processes 4"),
     report.report: ("report out/name/1.0.0",),
+    readers.review: ("review out/name/1.0.0", "review out/name/1.0.0 --page review.html"),
+    readers.reader_study: (
+        "reader-study out/name/1.0.0 --reader jane",
+        "reader-study out/name/1.0.0 --files",
+        "reader-study out/name/1.0.0 --reader jane --answers answers.csv",
+    ),
     trust.verify: ("verify out/name/1.0.0", "verify out/name/1.0.0 --level 2 --json"),
     evaluate.evaluate: (
         "evaluate out/name/1.0.0",

@@ -6,6 +6,7 @@ Class attributes say what a method needs from a build, so that no other code ask
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import (
@@ -13,6 +14,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PrivateAttr,
     SerializerFunctionWrapHandler,
     field_validator,
     model_serializer,
@@ -56,6 +58,8 @@ FOREIGN = ("prompt", "codecs", "labels", "spacing_range_mm", "jump_length", "jum
 #: Steps in which a checkpoint of the package paints best: further ones cost time, and errors of the
 #: mean rise (its card has the figures).
 PACKAGE_STEPS = {"package:starter-2d": 2}
+#: Steps of any other checkpoint.
+STEPS = 20
 
 #: All settings of a network in a resolved recipe of 0.1.
 _FIRST_SETTINGS = (
@@ -136,7 +140,7 @@ class Diffusion(Method):
         revision: Commit or tag of a Hub repository.
         scheduler: The sampler, by its usual name.
         num_inference_steps: Passes of the model per sample; by default ``PACKAGE_STEPS`` for a
-            checkpoint that ships with the package, 20 for any other.
+            checkpoint that ships with the package, ``STEPS`` for any other.
         guidance_scale: Classifier-free guidance by the prompt, or by the label of a checkpoint that
             was trained with ``label_dropout``; 1 for none, else twice the passes.
         grain: ``surroundings``: the paint's grain is completed to the noise power spectrum of the
@@ -169,7 +173,9 @@ class Diffusion(Method):
     checkpoint: Annotated[str, Field(min_length=1)] = "package:starter-2d"
     revision: str | None = None
     scheduler: Scheduler = "dpmsolver++"
-    num_inference_steps: Annotated[int, Field(ge=1, le=1000)] = 20
+    num_inference_steps: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default_factory=lambda stated: PACKAGE_STEPS.get(stated["checkpoint"], STEPS)
+    )
     guidance_scale: Annotated[float, Field(ge=1, le=20)] = 1.0
     grain: Literal["surroundings", "checkpoint"] = "surroundings"
     adapt: Adapt | None = None
@@ -183,15 +189,29 @@ class Diffusion(Method):
     jump_length: Annotated[int, Field(ge=1, le=1000)] | None = None
     jump_n_sample: Annotated[int, Field(ge=1, le=100)] | None = None
 
+    #: Settings that the checkpoint's network has no use for.
+    _unused: frozenset[str] = PrivateAttr(frozenset())
+
     @property
     def network(self) -> Diffusion:
         """These settings."""
         return self
 
+    def without(self, unused: Iterable[str]) -> Self:
+        """These settings for a network that has no use for some of them.
+
+        Those are part neither of a dataset's identity nor of its card.
+        """
+        settings = self.model_copy()
+        settings._unused = frozenset(unused)
+        return settings
+
     def settings(self) -> dict[str, str]:
         """As in ``Method``, without the checkpoint: the card shows the one that was used."""
         stated = {name: value for name in FOREIGN if (value := getattr(self, name)) is not None}
         shown = {"scheduler": self.scheduler, "steps": self.num_inference_steps, **stated}
+        if "num_inference_steps" in self._unused:
+            shown = stated
         if self.grain == "surroundings":
             shown["grain"] = "of the surroundings"
         if self.adapt is not None:
@@ -241,16 +261,8 @@ class Diffusion(Method):
         if self.grain == "checkpoint":
             del fields["grain"]
         optional = (*FOREIGN, "adapt", "slice_noise_mm")
-        return {k: v for k, v in fields.items() if not (k in optional and v is None)}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _default_steps(cls, value: Any) -> Any:
-        if not isinstance(value, dict) or value.get("num_inference_steps") is not None:
-            return value
-        checkpoint = value.get("checkpoint", cls.model_fields["checkpoint"].default)
-        steps = cls.model_fields["num_inference_steps"].default
-        return {**value, "num_inference_steps": PACKAGE_STEPS.get(checkpoint, steps)}
+        kept = {k: v for k, v in fields.items() if k not in self._unused}
+        return {k: v for k, v in kept.items() if not (k in optional and v is None)}
 
     @model_validator(mode="before")
     @classmethod

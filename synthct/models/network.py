@@ -120,6 +120,8 @@ class Network(ABC):
         numeric_packages: Those of them on whose version low bits depend.
         section: The section ``model`` of the training recipes that make such checkpoints; None for
             networks that are neither trained nor published here.
+        unused: Settings of any other network that it has no use for, such as steps; a recipe that
+            states one is refused.
         words: How a dataset's card describes its paintings.
         takes_noise: Whether it starts from the noise of a patch, where that has some.
         device: Where the loaded network is.
@@ -131,6 +133,7 @@ class Network(ABC):
     packages: ClassVar[tuple[str, ...]] = ()
     numeric_packages: ClassVar[tuple[str, ...]] = ()
     section: ClassVar[type[PatchFields] | None] = None
+    unused: ClassVar[tuple[str, ...]] = ()
     words: ClassVar[MethodWords] = DIFFUSION_WORDS
     takes_noise: ClassVar[bool] = False
 
@@ -152,7 +155,10 @@ class Network(ABC):
     ) -> Iterator[Misfit]:
         """Settings that do not go with the checkpoint, and required ones that are missing."""
         del labels
-        if inpaint.scheduler == REPAINT:
+        for key in cls.unused:
+            if key in inpaint.model_fields_set:
+                yield Misfit((key,), f"{described(files)}, which has no '{key}'; remove it")
+        if inpaint.scheduler == REPAINT and "scheduler" not in cls.unused:
             yield Misfit(
                 ("scheduler",),
                 f"'{REPAINT}' is for unconditional models, and {described(files)}; choose "

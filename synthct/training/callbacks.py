@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -36,7 +36,7 @@ class Callbacks:
         objective: What is validated and written as a checkpoint.
         train_state: Its networks and optimisers.
         data: Slices to validate on, and the cases to name in the checkpoint.
-        step: The step that the run starts or resumes from.
+        progress: Where the run starts or resumes from.
         accelerator: For its trackers, such as TensorBoard.
     """
 
@@ -47,7 +47,7 @@ class Callbacks:
         objective: Objective,
         train_state: TrainState,
         data: TrainingSet,
-        step: int,
+        progress: Progress,
         accelerator: Accelerator,
     ) -> None:
         self.recipe, self.output, self.data = recipe, output, data
@@ -55,8 +55,8 @@ class Callbacks:
         self.validation = Validation(recipe, data.slices)
         self.strip = SampleStrip(self.validation, output)
         with self._disk_errors():
-            self.log = Log(output / "log.jsonl", recipe, step, self._track)
-            self.strip.remove_after(step)
+            self.log = Log(output / "log.jsonl", recipe, progress, self._track)
+            self.strip.remove_after(progress.step)
 
     @property
     def folder(self) -> Path:
@@ -68,11 +68,13 @@ class Callbacks:
         """Whether early stopping ends the training."""
         return should_stop(self.log.validations, self._early_stopping)
 
-    def after_step(self, progress: Progress, loss: Tensor, learning_rate: float) -> None:
+    def after_step(
+        self, progress: Progress, losses: Mapping[str, Tensor], learning_rate: float
+    ) -> None:
         """Log a step; sample, validate and save if it is time."""
         recipe, step = self.recipe, progress.step
         with self._disk_errors():
-            self.log.add(step, loss, learning_rate)
+            self.log.add(step, losses, learning_rate)
             if step % recipe.sample_every == 0 and self.data.slices:
                 self._sample(step)
             if recipe.validation is not None and step % recipe.validation.every == 0:

@@ -54,18 +54,23 @@ def _region(
     patch = patches.patch(row)
     entry = entries[patch.source, patch.case_id]
     label = rules.labels[patch.label - 1] if patch.label else None
-    hu = rules.codec(label).decode(patch.image if patch.target is None else patch.target)
-    row_px, column_px, side = bounding_square(patch.mask)
-    grid = np.asarray(patch.grid_mm, dtype=np.float64).reshape(3, 3)
-    grid[0] += row_px * grid[1] + column_px * grid[2]
+    hu, mask = patch.image if patch.target is None else patch.target, patch.mask
+    widest = 0
+    if mask.ndim == 3:  # the slice that shows most of the mask
+        widest = int(np.argmax(mask.sum(axis=(0, 1))))
+        hu, mask = hu[..., widest], mask[..., widest]
+    hu = rules.codec(label).decode(hu)
+    row_px, column_px, side = bounding_square(mask)
+    grid = np.asarray(patch.grid_mm, dtype=np.float64).reshape(4, 3)
+    first = grid[0] + row_px * grid[1] + column_px * grid[2] + widest * grid[3]
     return {
-        "key": region_key(hu, patch.mask).tobytes(),
-        "sha256": region_hash(hu, patch.mask),
+        "key": region_key(hu, mask).tobytes(),
+        "sha256": region_hash(hu, mask),
         "label": label,
         "source": entry.source,
         "case_id": entry.case_id,
         "patient_id": entry.patient_id,
         "fingerprint": entry.fingerprint,
         "side_px": side,
-        "grid_mm": np.round(grid, _DECIMALS).ravel().tolist(),
+        "grid_mm": np.round([first, *grid[1:3]], _DECIMALS).ravel().tolist(),
     }

@@ -21,7 +21,8 @@ from synthct.metrics.texture import texture_ratio
 from synthct.models.methods import Diffusion
 from synthct.models.network import Checkpoint, CheckpointFiles
 from synthct.models.painting import Inpainter
-from synthct.models.patch import Patch, paste_patches
+from synthct.models.patch import Patch
+from synthct.models.region import paste
 from synthct.seeds import derive_seed
 from synthct.training.data import Batch
 from synthct.training.draw import MaskedSlice
@@ -84,7 +85,7 @@ class Validation:
     def measure(self, objective: Objective) -> Measures:
         """Measure networks that are in evaluation mode."""
         pasted = [
-            paste_patches(one.plane, one.region, one.patches, painted)
+            paste(one.plane, one.region, one.patches, painted)
             for one, painted in zip(self.slices, self.paint(objective, self.slices), strict=True)
         ]
         return replace(measure_painted(self.slices, pasted), loss=self.loss(objective))
@@ -104,7 +105,7 @@ class Validation:
         return float(np.mean(losses))
 
     def paint(self, objective: Objective, slices: Sequence[MaskedSlice]) -> list[list[FloatArray]]:
-        """Paint the patches of each slice: float32 (S, S) in -1..1."""
+        """Paint the patches of each slice: float32 in -1..1, of their shape."""
         validation = self.recipe.validation
         inpaint = Diffusion(
             scheduler=validation.scheduler if validation else "dpmsolver++",
@@ -169,8 +170,8 @@ def _batch(patch: Patch, count: int) -> Batch:
     """One patch, ``count`` times."""
     image, mask = torch.from_numpy(patch.image), torch.from_numpy(patch.mask).float()
     return {
-        "image": image.expand(count, 1, -1, -1),
-        "mask": mask.expand(count, 1, -1, -1),
+        "image": image.expand(count, 1, *image.shape),
+        "mask": mask.expand(count, 1, *mask.shape),
         "label": torch.full((count,), patch.label, dtype=torch.int64),
         "spacing_mm": torch.tensor([patch.spacing_mm] * count, dtype=torch.float32),
     }

@@ -16,7 +16,7 @@ from synthct.errors import CheckpointError, PolicyError, RecipeError
 from synthct.models.checkpoint import load_checkpoint
 from synthct.models.folder import write_sums
 from synthct.recipe.yaml_model import read_yaml
-from synthct.training.objectives.palette import build_unet, make_network
+from synthct.training.denoising import build_unet, make_network
 from synthct.training.recipe import load_training_recipe
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes" / "training"
