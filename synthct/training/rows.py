@@ -157,7 +157,7 @@ def patch_row(
 
 
 def _grid_mm(patch: Patch, one: MaskedSlice) -> list[float]:
-    """``CachedPatch.grid_mm`` of a patch: its slices, if it has several, lie along the view's axis."""
+    """``CachedPatch.grid_mm`` of a patch, whose slices, if any, lie along the view's axis."""
     through = VIEW_AXIS[one.view]
     axes = [*(axis for axis in range(3) if axis != through), through]
     affine, first, steps = one.plane.affine, one.plane.affine[:3, 3].copy(), []
