@@ -13,6 +13,7 @@ from synthct.cli import (
     export,
     inpaint,
     machine,
+    privacy,
     publish,
     readers,
     report,
@@ -49,6 +50,10 @@ COMMANDS: dict[Callable[..., None], tuple[str, ...]] = {
         "evaluate out/name/1.0.0 --arm copies=out/name-copies/1.0.0",
     ),
     downstream.downstream: ("downstream recipes/downstream/phantoms.yaml",),
+    privacy.privacy: (
+        "privacy out/name/1.0.0",
+        "privacy out/name/1.0.0 --training train.yaml --source scans=/data/kits23/dataset",
+    ),
     export.export: ("export out/name/1.0.0 --to nifti",),
     publish.publish: ("publish out/name/1.0.0 --repo USER/NAME --dry-run",),
     trust.diff: ("diff out/name/1.0.0 out/name/1.1.0",),
