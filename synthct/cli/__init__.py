@@ -16,6 +16,7 @@ from synthct.cli import (
     readers,
     report,
     selftest,
+    table,
     train,
     trust,
 )
@@ -52,6 +53,10 @@ COMMANDS: dict[Callable[..., None], tuple[str, ...]] = {
     trust.compose: ("compose out/name/1.0.0 --source hosts=/data/kits23/dataset",),
     train.train: ("train recipe.yaml --preset small",),
     train.adapt: ("adapt recipe.yaml", "adapt recipe.yaml --steps 200 --minutes 10"),
+    table.table: (
+        "table recipes/tables/thesis_phantoms.yaml --preset quick",
+        "table recipe.yaml --check",
+    ),
     inpaint.inpaint: ("inpaint ct.nii.gz mask.nii.gz --label tumor --output out.nii.gz",),
     data.phantom: ("phantom --output phantoms --patients 4",),
     data.schema: ("schema > recipe.schema.json",),

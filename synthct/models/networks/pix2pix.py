@@ -19,7 +19,7 @@ class Pix2Pix(Network):
 
     layout = LAYOUT
     section = Pix2PixSection
-    unused = ("scheduler", "num_inference_steps", "guidance_scale")
+    takes_steps = False
     words = MethodWords(
         "a generative adversarial network has painted",
         "the picture is synthetic",

@@ -41,10 +41,12 @@ class Pix2PixObjective(Adversarial):
         recipe = self.recipe
         section = recipe.model
         assert isinstance(section, Pix2PixSection)
-        self.l1_weight = section.l1_weight
+        self.l1_weight, self.varies = section.l1_weight, section.dropout > 0
         fields: dict[str, Any] = section.model_dump(exclude={"kind", "labels", "l1_weight"})
         generator = Pix2PixGenerator(labels=recipe.labels, **fields)
-        discriminator = PatchDiscriminator(generator.in_channels + 1)
+        discriminator = PatchDiscriminator(
+            generator.in_channels + 1, base_channels=section.base_channels
+        )
         for network in (generator, discriminator):
             network.apply(initialise)
         base = None
