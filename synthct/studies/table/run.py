@@ -141,7 +141,7 @@ def make_table(
         logger.warning("note: %s", note)
     make_folder(place.output)
     checkpoints = {method: _trained(table, method, place) for method in table.trainings}
-    diary = _Diary(place.output / "arms.json")
+    diary = Diary(place.output / "arms.json")
     arms: dict[str, dict[str, Path]] = {}
     scores: list[Score] = []
     measures: list[Spread] = []
@@ -180,7 +180,7 @@ def _trained(table: Table, method: str, place: Place) -> Path:
     section = table.recipe.methods[method].train
     assert section is not None
     output = place.training(method)
-    left = 60 * section.minutes - _seconds_trained(output)
+    left = 60 * section.minutes - seconds_trained(output)
     if left > 0 or not (output / "checkpoint").is_dir():
         train(
             table.trainings[method],
@@ -194,7 +194,7 @@ def _trained(table: Table, method: str, place: Place) -> Path:
     return output / "checkpoint"
 
 
-def _seconds_trained(output: Path) -> float:
+def seconds_trained(output: Path) -> float:
     """How long a training has taken in all of its runs, by its log; 0 before the first."""
     log = output / "log.jsonl"
     if not log.is_file():
@@ -208,7 +208,7 @@ def _seconds_trained(output: Path) -> float:
     return total
 
 
-class _Diary:
+class Diary:
     """How long each dataset took; a file beside them.
 
     Args:
@@ -279,7 +279,7 @@ def _costs(
     table: Table,
     arms: Mapping[str, Mapping[str, Path]],
     checkpoints: Mapping[str, Path],
-    diary: _Diary,
+    diary: Diary,
 ) -> Iterator[Cost]:
     for title, method in table.recipe.methods.items():
         network, files = method.inpaint.network, None
