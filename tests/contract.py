@@ -17,6 +17,7 @@ import pytest
 from conftest import make_tiny_case, write_kits, write_structures, write_tiny_checkpoint
 from dicom_writer import write_rtstruct, write_series
 from pydantic import TypeAdapter
+from tiny_gan import write_gan
 from tiny_volume import write_tiny_med_ddpm, write_tiny_volume
 
 from synthct.masks import MaskKind
@@ -176,6 +177,11 @@ def _palette(folder: Path) -> Mapping[str, Any]:
     return {"scheduler": "ddim", "num_inference_steps": 2}
 
 
+def _pix2pix(folder: Path) -> Mapping[str, Any]:
+    write_gan(folder)
+    return {}
+
+
 def _unconditional(folder: Path) -> Mapping[str, Any]:
     from foreign_checkpoints import write_unconditional
 
@@ -206,6 +212,7 @@ def _med_ddpm(folder: Path) -> Mapping[str, Any]:
 #: Writes a tiny random checkpoint and gives the settings of ``inpaint`` that it is to paint with.
 NETWORKS: dict[str, Callable[[Path], Mapping[str, Any]]] = {
     "Palette": _palette,
+    "Pix2Pix": _pix2pix,
     "TextGuided": _text_guided,
     "Unconditional": _unconditional,
     "VolumeNetwork": _volume,
