@@ -249,9 +249,9 @@ def inpaint(
     view: Plane = "axial",
     checkpoint: str = "package:starter-2d",
     revision: str | None = None,
-    scheduler: str = "dpmsolver++",
+    scheduler: str | None = None,
     num_inference_steps: int | None = None,
-    guidance_scale: float = 1.0,
+    guidance_scale: float | None = None,
     seed: int = 0,
     device: str = "cpu",
     **settings: Any,
@@ -268,7 +268,7 @@ def inpaint(
         view: The plane of the slices: ``axial``, ``coronal`` or ``sagittal``.
         checkpoint: ``package:NAME``, a folder, or a Hub id.
         revision: Commit, tag or branch on the Hub.
-        scheduler: As in a recipe.
+        scheduler: As in a recipe, and so is its default.
         num_inference_steps: Number of denoising steps; by default as in a recipe.
         guidance_scale: As in a recipe.
         seed: Random seed.

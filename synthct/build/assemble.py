@@ -25,6 +25,7 @@ from synthct.dataset.version import Staging, commit, discard, find_release, open
 from synthct.dataset.writer import Rejection, ShardRecord, write_shard
 from synthct.errors import ConflictError, MaskError
 from synthct.processes.group import Group
+from synthct.storage.cache import warn_damaged
 from synthct.storage.files import require_space
 
 logger = logging.getLogger(__name__)
@@ -162,7 +163,11 @@ def _begin(order: Order, staging: Staging) -> list[int]:
         ) from err
     done = staging.finished()
     todo = [number for number, shard in enumerate(order.shards) if shard.path not in done]
-    samples = sum(len(staging.partial(order.shards[number].path).made) for number in todo)
+    partial = [staging.partial(order.shards[number].path) for number in todo]
+    for one in partial:
+        if one.is_damaged:
+            warn_damaged(one.path, f"after {counted(len(one.made), 'sample')}")
+    samples = sum(len(one.made) for one in partial)
     if done or samples:
         also = f", and {counted(samples, 'sample')} of the others" if samples else ""
         kept = len(order.shards) - len(todo)

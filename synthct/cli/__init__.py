@@ -14,8 +14,10 @@ from synthct.cli import (
     inpaint,
     machine,
     publish,
+    readers,
     report,
     selftest,
+    table,
     train,
     trust,
 )
@@ -35,6 +37,12 @@ COMMANDS: dict[Callable[..., None], tuple[str, ...]] = {
     data.check: ("check recipe.yaml", "check recipe.yaml --source hosts=/data/kits23/dataset"),
     build.build: ("build recipe.yaml --limit 8", "build recipe.yaml --num-processes 4"),
     report.report: ("report out/name/1.0.0",),
+    readers.review: ("review out/name/1.0.0", "review out/name/1.0.0 --page review.html"),
+    readers.reader_study: (
+        "reader-study out/name/1.0.0 --reader jane",
+        "reader-study out/name/1.0.0 --files",
+        "reader-study out/name/1.0.0 --reader jane --answers answers.csv",
+    ),
     trust.verify: ("verify out/name/1.0.0", "verify out/name/1.0.0 --level 2 --json"),
     evaluate.evaluate: (
         "evaluate out/name/1.0.0",
@@ -47,6 +55,10 @@ COMMANDS: dict[Callable[..., None], tuple[str, ...]] = {
     trust.compose: ("compose out/name/1.0.0 --source hosts=/data/kits23/dataset",),
     train.train: ("train recipe.yaml --preset small",),
     train.adapt: ("adapt recipe.yaml", "adapt recipe.yaml --steps 200 --minutes 10"),
+    table.table: (
+        "table recipes/tables/thesis_phantoms.yaml --preset quick",
+        "table recipe.yaml --check",
+    ),
     inpaint.inpaint: ("inpaint ct.nii.gz mask.nii.gz --label tumor --output out.nii.gz",),
     data.phantom: ("phantom --output phantoms --patients 4",),
     data.schema: ("schema > recipe.schema.json",),

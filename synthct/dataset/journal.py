@@ -8,15 +8,15 @@ there. A resumed build believes an entry only if the shard's bytes still have th
 from __future__ import annotations
 
 import json
-import zlib
 from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from synthct.dataset.digest import canonical_json
 from synthct.dataset.writer import Rejection, ShardRecord
-from synthct.errors import ConflictError
-from synthct.storage.files import atomic_write, make_folder, resource_error, sha256_of
+from synthct.errors import ConflictError, VerifyError
+from synthct.storage.cache import DamageError, content_of, warn_damaged, write_kept
+from synthct.storage.files import resource_error, sha256_of
 
 _PLAN, _ENTRY = "plan", ".shard"
 
@@ -26,18 +26,22 @@ def start_journal(journal: Path, plan_id: str) -> None:
 
     Raises:
         ConflictError: If the one that is there belongs to another plan.
+        VerifyError: If it is damaged.
         ResourceError: If it cannot be written.
     """
-    make_folder(journal)
-    text = _read(journal / _PLAN)
-    if text is None:
-        atomic_write(journal / _PLAN, _sealed({"plan_id": plan_id}))
+    try:
+        found = _read(journal / _PLAN).decode()
+    except FileNotFoundError:
+        write_kept(journal / _PLAN, plan_id.encode())
         return
-    found = (_opened(text) or {}).get("plan_id")
+    except DamageError as err:
+        raise VerifyError(
+            f"{journal / _PLAN} is damaged ({err}), so nobody knows which recipe the unfinished "
+            f"build is of; delete {journal.parent} and run the same command again"
+        ) from err
     if found != plan_id:
-        holds = f"shards of plan {found}" if found else "a journal that cannot be read"
         raise ConflictError(
-            f"{journal.parent} holds {holds}, not of plan {plan_id}; "
+            f"{journal.parent} holds shards of plan {found}, not of plan {plan_id}; "
             "delete that folder, or give the recipe another version"
         )
 
@@ -49,32 +53,40 @@ def record_shard(journal: Path, record: ShardRecord) -> None:
         ResourceError: If the disk is full or the folder cannot be written.
     """
     name = f"{PurePosixPath(record.path).stem}{_ENTRY}"
-    atomic_write(journal / name, _sealed(asdict(record)))
+    write_kept(journal / name, canonical_json(asdict(record)).encode())
 
 
 def recorded_shards(journal: Path) -> dict[str, ShardRecord]:
-    """What the journal says is done, by path; damaged entries count for nothing.
+    """What the journal says is done, by path; damaged entries are told and count for nothing.
 
     Raises:
         ResourceError: If an entry cannot be read.
     """
     recorded = {}
     for path in sorted(journal.glob(f"*{_ENTRY}")):
-        content = _opened(_read(path) or b"")
-        if content is not None:
-            rejected = tuple(Rejection(**rejection) for rejection in content.pop("rejected"))
-            recorded[content["path"]] = ShardRecord(**content, rejected=rejected)
+        try:
+            content: dict[str, Any] = json.loads(_read(path))
+        except DamageError as err:
+            warn_damaged(path, str(err))
+            continue
+        rejected = tuple(Rejection(**rejection) for rejection in content.pop("rejected"))
+        recorded[content["path"]] = ShardRecord(**content, rejected=rejected)
     return recorded
 
 
 def finished_shards(journal: Path, folder: Path) -> dict[str, ShardRecord]:
-    """The shards that need not be made again, by path: those whose bytes are as recorded.
+    """The shards that need not be made again, by path; one whose bytes are not as recorded is told.
 
     Raises:
         ResourceError: If something cannot be read.
     """
-    recorded = recorded_shards(journal)
-    return {path: record for path, record in recorded.items() if _is_intact(folder, record)}
+    finished = {}
+    for path, record in recorded_shards(journal).items():
+        if _is_intact(folder, record):
+            finished[path] = record
+        else:
+            warn_damaged(folder / path, "missing, or not the file that was written")
+    return finished
 
 
 def _is_intact(folder: Path, record: ShardRecord) -> bool:
@@ -87,24 +99,18 @@ def _is_intact(folder: Path, record: ShardRecord) -> bool:
     )
 
 
-def _read(path: Path) -> bytes | None:
+def _read(path: Path) -> bytes:
+    """The content of an entry.
+
+    Raises:
+        DamageError: If it is damaged.
+        FileNotFoundError: If there is none.
+        ResourceError: If the disk fails.
+    """
     try:
-        return path.read_bytes()
+        stored = path.read_bytes()
     except FileNotFoundError:
-        return None
+        raise
     except OSError as err:
         raise resource_error(path, err) from err
-
-
-def _sealed(content: dict[str, Any]) -> bytes:
-    """A line of JSON with a checksum of its own."""
-    body = canonical_json(content).encode()
-    return b"%08x %s\n" % (zlib.crc32(body), body)
-
-
-def _opened(line: bytes) -> dict[str, Any] | None:
-    checksum, _, body = line.removesuffix(b"\n").partition(b" ")
-    if checksum != b"%08x" % zlib.crc32(body):
-        return None
-    content: dict[str, Any] = json.loads(body)
-    return content
+    return content_of(stored, path.name)

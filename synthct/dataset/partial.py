@@ -1,12 +1,14 @@
 """The samples of a shard that is not finished yet, kept one by one for the case of an interruption.
 
-A file of lines, each with its own hash. What a killed process was just writing, and all that
-follows damage, counts for nothing and is made again. Finished shards do not need it any more.
+A file of lines, each with a hash of itself and the file's name. What a killed process was just
+writing, and all that follows damage, counts for nothing and is made again. Finished shards do not
+need it any more.
 """
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import logging
@@ -56,10 +58,12 @@ class PartialShard:
 
     Attributes:
         made: What earlier runs have made, by sample.
+        is_damaged: Whether there is more in the file that cannot be used.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.is_damaged = False
         self.made: dict[str, Made] = {}
         self._file: int | None = None
         self._is_given_up = False
@@ -68,7 +72,8 @@ class PartialShard:
         try:
             with path.open("rb") as lines:
                 for line in lines:
-                    if (one := _opened(line)) is None:
+                    if (one := _opened(line, path.name)) is None:
+                        self.is_damaged = True
                         break
                     self.made[one.sample_id] = one
                     self._length += len(line)
@@ -85,7 +90,7 @@ class PartialShard:
                 self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o666)
                 os.ftruncate(self._file, self._length)
                 os.lseek(self._file, self._length, os.SEEK_SET)
-            rest = memoryview(_sealed(one))
+            rest = memoryview(_sealed(one, self.path.name))
             while rest:
                 rest = rest[os.write(self._file, rest) :]
             if time.monotonic() > self._synced + _SYNC_S:
@@ -98,14 +103,15 @@ class PartialShard:
             self._is_given_up = True
 
     def remove(self) -> None:
-        """Delete the file: the shard is finished."""
+        """Delete the file: the shard is finished. Where that fails it does no harm."""
         if self._file is not None:
             os.close(self._file)
             self._file = None
-        self.path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.path.unlink(missing_ok=True)
 
 
-def _sealed(one: Made) -> bytes:
+def _sealed(one: Made, name: str) -> bytes:
     content = {
         "sample_id": one.sample_id,
         "row": one.row,
@@ -113,13 +119,13 @@ def _sealed(one: Made) -> bytes:
         "inside": None if one.inside is None else one.inside.astype("<i2").tobytes(),
     }
     body = json.dumps(content, default=_plain).encode()
-    return _hash(body) + b" " + body + b"\n"
+    return _hash(body, name) + b" " + body + b"\n"
 
 
-def _opened(line: bytes) -> Made | None:
+def _opened(line: bytes, name: str) -> Made | None:
     """The sample of a line; None if it is damaged or was not written to its end."""
     digest, _, body = line.removesuffix(b"\n").partition(b" ")
-    if not line.endswith(b"\n") or digest != _hash(body):
+    if not line.endswith(b"\n") or digest != _hash(body, name):
         return None
     content = json.loads(body, object_hook=_restored)
     rejection, inside = content["rejection"], content["inside"]
@@ -131,8 +137,8 @@ def _opened(line: bytes) -> Made | None:
     )
 
 
-def _hash(body: bytes) -> bytes:
-    return hashlib.sha256(body).hexdigest().encode()
+def _hash(body: bytes, name: str) -> bytes:
+    return hashlib.sha256(name.encode() + b"\0" + body).hexdigest().encode()
 
 
 def _plain(value: Any) -> Any:

@@ -117,6 +117,8 @@ def check_folder(
     for weights in layout.weights:
         _check_weights_header(folder, weights, name)
     hashes = {n: _sha256(folder / n, name) for n in present if n != SUMS}
+    if from_hub:
+        _check_blobs(folder, hashes, name)
     if SUMS in present:
         _check_sums(folder / SUMS, hashes, name)
     else:
@@ -253,6 +255,29 @@ def _check_weights_header(folder: Path, weights: str, name: str) -> None:
         )
 
 
+def _check_blobs(folder: Path, hashes: Mapping[str, str], name: str) -> None:
+    """Compare files in the Hub's cache with their digests there: SHA-256, of small ones git's.
+
+    The cache keeps each file under its digest, and a link to it in the checkpoint's folder. Where
+    there are no links there are no digests.
+    """
+    for file, sha256 in hashes.items():
+        blob = (folder / file).resolve()
+        if re.fullmatch(r"[0-9a-f]{64}", blob.name):
+            intact = blob.name == sha256
+        elif COMMIT.fullmatch(blob.name):
+            content = blob.read_bytes()
+            found = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False)
+            intact = blob.name == found.hexdigest()
+        else:
+            continue
+        if not intact:
+            raise CheckpointError(
+                f"checkpoint '{name}': {file} is damaged in the Hub's cache; delete {blob} and run "
+                "the command again"
+            )
+
+
 def _check_sums(path: Path, hashes: Mapping[str, str], name: str) -> None:
     sums: dict[str, str] = {}
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -260,8 +285,9 @@ def _check_sums(path: Path, hashes: Mapping[str, str], name: str) -> None:
         if entry is None or entry[2] in sums:
             raise CheckpointError(f"checkpoint '{name}': {SUMS} is damaged at '{line[:80]}'")
         sums[entry[2]] = entry[1]
-    if TRAINING_INDEX in sums.keys() - hashes.keys():
-        raise CheckpointError(f"checkpoint '{name}' lacks {TRAINING_INDEX}; fetch it again")
+    for file in BESIDE:
+        if file in sums.keys() - hashes.keys():
+            raise CheckpointError(f"checkpoint '{name}' lacks {file}; fetch it again")
     for file, sha256 in hashes.items():
         if sums.get(file) != sha256:
             raise CheckpointError(

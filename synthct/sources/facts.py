@@ -120,6 +120,7 @@ class FactsStore:
         if isinstance(stored, Drawn):  # on the grid of its series
             numbers = [numbers for _, numbers in stored.parts]
             kind = f"drawn {numbers} on {[self._state(path)[1] for path in stored.series.files]}"
+            kind += " interpolated" if stored.interpolates else ""
         if reading.image is not None:  # whose grid the labels may take
             try:
                 state = reading.image.stat()

@@ -114,8 +114,10 @@ class Nifti(FolderSection):
         root = self.require_root()
         images = self._match(root, self.image) if self.image else {}
         if self.image and not images:
+            below = sorted(p for p in root.iterdir() if next(p.glob(_glob(self.image)), None))
+            hint = f"use {below[0]} as root" if below else "correct it"
             raise SourceError(
-                f"image: the pattern {self.image} matches no file in {root}; correct it, or leave "
+                f"image: the pattern {self.image} matches no file in {root}; {hint}, or leave "
                 "image out of a source of donors that have only label maps"
             )
         maps = self._match(root, self.labels) if self.labels else {}

@@ -76,8 +76,21 @@ def check_kept(path: Path, *, name: str | None = None) -> bytes:
         raise
     except OSError as err:
         raise DamageError(str(err.strerror)) from err
+    return content_of(stored, name or path.name)
+
+
+def content_of(stored: bytes, name: str) -> bytes:
+    """The content in the bytes of a kept file.
+
+    Args:
+        stored: All of the file.
+        name: What the digest calls it.
+
+    Raises:
+        DamageError: If it is damaged.
+    """
     head, _, content = stored.partition(b"\n")
-    if head + b"\n" != _head(name or path.name, content):
+    if head + b"\n" != _head(name, content):
         raise DamageError("its content does not have the digest that it was written with")
     return content
 

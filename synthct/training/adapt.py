@@ -8,6 +8,7 @@ dataset's: masks at random in tissue, and the organs that the dataset paints.
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,19 +17,20 @@ from typing import Any
 import numpy as np
 
 from synthct import seeds
-from synthct.errors import MaskError, RecipeError
+from synthct.errors import CheckpointError, MaskError, RecipeError
 from synthct.masks.blob import TISSUE_HU
 from synthct.models.checkpoint import find_checkpoint, load_checkpoint
 from synthct.models.grain import with_grain
 from synthct.models.methods import Adapt, Diffusion
 from synthct.models.network import CheckpointFiles, described
 from synthct.models.painting import Inpainter
-from synthct.models.patch import CONTEXT_PX, PatchRules, paste_patches
+from synthct.models.patch import CONTEXT_PX, paste_patches
 from synthct.recipe.plan import plan_samples
 from synthct.recipe.recipe import Recipe
 from synthct.recipe.yaml_model import Document
 from synthct.sources import CaseEntry, Index, download, index_sources
 from synthct.sources.keys import case_facts
+from synthct.storage.cache import warn_damaged
 from synthct.storage.keys import cache_key
 from synthct.training.cache import TrainingSet, open_training_set
 from synthct.training.loop import train
@@ -104,9 +106,13 @@ def adapt(
         raise RecipeError(f"{max_seconds / 60:g} minutes leave no time for a step; give more")
     plan = _plan(recipe, settings, cache_dir)
     training, notes = plan.training, list(plan.notes)
-    rules = PatchRules.from_config(training.model.model_dump() | {"labels": training.labels})
     data = open_training_set(
-        training, plan.index, rules, cache_dir=cache_dir, workers=workers, progress=progress_bar
+        training,
+        plan.index,
+        training.rules,
+        cache_dir=cache_dir,
+        workers=workers,
+        progress=progress_bar,
     )
     _require_tissue(data.patches, training.name)
     if not data.held_out:
@@ -145,6 +151,7 @@ def folder_for(recipe: Recipe, settings: Adapt, cache_dir: Path) -> Path:
     """
     plan = _plan(recipe, settings, cache_dir)
     key = cache_key(
+        __name__,
         training=plan.training.model_dump(mode="json", exclude={"sources", "from_checkpoint"}),
         base=plan.base.checkpoint_id,
         cases=[case_facts(entry) for entry in plan.index.entries("hosts")],
@@ -155,12 +162,17 @@ def folder_for(recipe: Recipe, settings: Adapt, cache_dir: Path) -> Path:
 def finished(folder: Path, settings: Adapt) -> bool:
     """Whether the adaptation in a folder has taken all its steps.
 
-    Raises:
-        CheckpointError: If its checkpoint is damaged.
+    A damaged checkpoint is told and deleted: the adaptation's states lead to the same one again.
     """
-    if not (folder / "checkpoint").is_dir():
+    checkpoint = folder / "checkpoint"
+    if not checkpoint.is_dir():
         return False
-    return find_checkpoint(str(folder / "checkpoint")).training["steps"] == settings.steps
+    try:
+        return bool(find_checkpoint(str(checkpoint)).training["steps"] == settings.steps)
+    except (CheckpointError, KeyError) as err:
+        warn_damaged(checkpoint, str(err))
+        shutil.rmtree(checkpoint)
+        return False
 
 
 @dataclass(frozen=True, eq=False)

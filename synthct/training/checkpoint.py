@@ -9,7 +9,7 @@ import json
 import logging
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -22,6 +22,7 @@ from torch.optim import Optimizer
 from synthct.errors import CheckpointError
 from synthct.storage.cache import DamageError, check_files, write_digests
 from synthct.storage.files import atomic_write, make_folder, sync_folder
+from synthct.training.validate import Measures
 
 KEEP = 2
 
@@ -36,10 +37,12 @@ class Progress:
         step: Optimiser steps done.
         setting: sha256 of recipe, processes, threads, device and torch version; a run that
             resumes with another gives slightly other weights.
+        validations: Step and measures of each validation.
     """
 
     step: int = 0
     setting: str = ""
+    validations: list[tuple[int, Measures]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +109,13 @@ def save_state(output: Path, progress: Progress, train_state: TrainState) -> Non
         _save(_flat(optimizer), temporary / f"{name}.optimizer.safetensors")
     scale = train_state.scaler.state_dict() if train_state.scaler else {}
     steps = {name: ema.optimization_step for name, ema in train_state.ema.items()}
-    facts = {**asdict(progress), "ema_steps": steps, "scaler": scale}
+    facts = {
+        "step": progress.step,
+        "setting": progress.setting,
+        "validations": [(step, measures.as_json()) for step, measures in progress.validations],
+        "ema_steps": steps,
+        "scaler": scale,
+    }
     atomic_write(temporary / "progress.json", json.dumps(facts).encode())
     write_digests(temporary, sorted(path.name for path in temporary.iterdir()), name=final.name)
     temporary.rename(final)
@@ -159,7 +168,8 @@ def load_state(state: Path, train_state: TrainState) -> Progress:
         _restore(optimizer, moments[name])
     if train_state.scaler is not None and facts["scaler"]:
         train_state.scaler.load_state_dict(facts["scaler"])
-    return Progress(facts["step"], facts["setting"])
+    validations = [(n, Measures.from_json(one)) for n, one in facts.get("validations", ())]
+    return Progress(facts["step"], facts["setting"], validations)
 
 
 def _states(output: Path) -> list[Path]:

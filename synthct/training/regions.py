@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pyarrow as pa
 
 from synthct import seeds
@@ -50,10 +51,14 @@ def _region(
     patch = patches.patch(row)
     entry = entries[patch.source, patch.case_id]
     label = rules.labels[patch.label - 1] if patch.label else None
-    hu = rules.codec(label).decode(patch.image if patch.target is None else patch.target)
+    hu, mask = patch.image if patch.target is None else patch.target, patch.mask
+    if mask.ndim == 3:  # the slice that shows most of the mask
+        widest = int(np.argmax(mask.sum(axis=(0, 1))))
+        hu, mask = hu[..., widest], mask[..., widest]
+    hu = rules.codec(label).decode(hu)
     return {
-        "key": region_key(hu, patch.mask).tobytes(),
-        "sha256": region_hash(hu, patch.mask),
+        "key": region_key(hu, mask).tobytes(),
+        "sha256": region_hash(hu, mask),
         "label": label,
         "source": entry.source,
         "case_id": entry.case_id,

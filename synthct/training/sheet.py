@@ -6,6 +6,8 @@ masked input and the original (Figure 11 of the thesis).
 
 from __future__ import annotations
 
+import io
+import logging
 from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -15,9 +17,12 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from synthct.models.patch import Patch
+from synthct.storage.files import atomic_write
 from synthct.training.draw import MaskedSlice
 from synthct.training.objective import Objective
 from synthct.training.validate import Validation
+
+logger = logging.getLogger(__name__)
 
 #: Slices in a strip, columns at most, and side of a tile in pixels.
 ROWS, COLUMNS, TILE_PX = 6, 10, 128
@@ -46,9 +51,11 @@ class SampleStrip:
             _tile(one.patches[0], patches[0])
             for one, patches in zip(self.slices, painted, strict=True)
         ]
+        png = io.BytesIO()
+        Image.fromarray(np.concatenate(tiles)).save(png, format="png")
         columns = self.output / "samples"
         columns.mkdir(exist_ok=True)
-        Image.fromarray(np.concatenate(tiles)).save(columns / f"step-{step:08d}.png")
+        atomic_write(columns / f"step-{step:08d}.png", png.getvalue())
         self.draw()
 
     def draw(self) -> None:
@@ -56,10 +63,13 @@ class SampleStrip:
         firsts = [one.patches[0] for one in self.slices]
         masked = np.concatenate([_tile(p, np.where(p.mask, -1, p.image)) for p in firsts])
         original = np.concatenate([_tile(p, p.image) for p in firsts])
-        columns = sorted((self.output / "samples").glob("step-*.png"))
+        columns = {}
+        for path in sorted((self.output / "samples").glob("step-*.png")):
+            if (column := _column(path, original)) is not None:
+                columns[f"step {step_of(path)}"] = column
+        titles = list(columns)
         chosen = sorted({round(n) for n in np.linspace(0, len(columns) - 1, COLUMNS)})
-        shown = [("masked", masked)]
-        shown += [(f"step {step_of(columns[n])}", np.array(Image.open(columns[n]))) for n in chosen]
+        shown = [("masked", masked), *((titles[n], columns[titles[n]]) for n in chosen)]
         shown.append(("original", original))
         titled = [_titled(title, column) for title, column in shown]
         temporary = self.output / ".samples.png"
@@ -87,9 +97,25 @@ def step_of(column: Path) -> int:
     return int(column.stem.removeprefix("step-"))
 
 
+def _column(path: Path, like: Grey) -> Grey | None:
+    """A column of an earlier interval; None, with a warning, if it is damaged."""
+    try:
+        png = path.read_bytes()
+        Image.open(io.BytesIO(png), formats=["PNG"]).verify()  # sums, which reading passes over
+        column = np.array(Image.open(io.BytesIO(png), formats=["PNG"]))
+        if (column.shape, column.dtype) != (like.shape, like.dtype):
+            raise ValueError(f"it has the shape {column.shape}")
+    except (OSError, ValueError, SyntaxError) as err:  # Pillow's, of broken PNG files
+        logger.warning("%s is damaged and left out of the strip (%s)", path, err)
+        return None
+    return column
+
+
 def _tile(patch: Patch, image: npt.NDArray[np.floating]) -> Grey:
     """A patch as a grey picture, with ``image`` inside its mask."""
     picture = np.where(patch.mask, image, patch.image)
+    if picture.ndim == 3:  # the slice that shows most of the mask
+        picture = picture[..., int(np.argmax(patch.mask.sum(axis=(0, 1))))]
     grey = ((picture + 1) * 127.5).clip(0, 255).astype(np.uint8)
     # Axial slices are (left-right, back-front); radiological orientation is front up, right left.
     turned = Image.fromarray(np.ascontiguousarray(grey[::-1, ::-1].T))

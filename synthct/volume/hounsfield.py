@@ -27,16 +27,26 @@ _FAT_HU, _FEW = -50, 0.005
 _DARK = 0.02
 #: Metal and contrast medium take up less of a scan than this; padding below air is of one value.
 _MOST_ABOVE, _MOST_BELOW, _FAR_BELOW_HU, _PADDINGS = 0.25, 0.05, -1200, 16
-#: Where air and soft tissue are if the sign is wrong, and the least shares of them.
-_NEGATED_AIR, _NEGATED_TISSUE, _LEAST_AIR, _LEAST_TISSUE = (900, 1100), (-75, -15), 0.15, 0.1
+#: If the sign is wrong, air and lung lie where dense bone does, with little beside them: the least
+#: share there, and what may lie above and below by that share. A padding of one value may be more.
+_NEGATED_AIR, _NOT_AIR_HU, _LEAST_AIR = (600, 1100), -300, 0.15
+_MORE_ABOVE, _MORE_BELOW, _LEAST_PADDING = 0.2, 0.3, 0.02
+#: Where muscle and fat lie in HU, and where they do with the wrong sign, which must have so many
+#: times as much. In a scan of this width there is air, so there less will do.
+_SOFT, _NEGATED_SOFT, _MORE_SOFT = ((15, 75), (-130, -80)), ((-75, -15), (80, 130)), 1.5
+_BROAD_MM, _LEAST_AIR_OF_BROAD, _MORE_SOFT_OF_BROAD = 120.0, 0.1, 0.75
 #: The range of 8 bits; values that were cut to it reach so near to either end, in so large a share.
 _BYTES, _NEAR_END, _AT_END, _FEWEST_AT_END = ((-128, 127), (0, 255)), 3, 0.001, 16
-#: Scans of this width show air, which is below this.
-_WIDE_MM, _AIR_HU = 200.0, -300
+#: Scans of this width show air, which lies here, in more than this share of the voxels.
+_WIDE_MM, _AIR_HU, _NO_AIR = 150.0, (-1200, -850), 0.0005
 
 
 def not_hu(
-    values: npt.NDArray[Any], low: float, high: float, scaling: tuple[str, str] = NIFTI_SCALING
+    values: npt.NDArray[Any],
+    low: float,
+    high: float,
+    width_mm: float,
+    scaling: tuple[str, str] = NIFTI_SCALING,
 ) -> str | None:
     """Why values are not HU, with the figures that say so; None if they may be.
 
@@ -44,12 +54,13 @@ def not_hu(
         values: Some of the values (N,), as stored and scaled, rounded.
         low: Least of all values.
         high: Greatest of all values.
+        width_mm: Size of the scan along the second longest of its axes.
         scaling: Names of the fields that scale stored values, slope and intercept.
     """
     slope, intercept = scaling
     if high - max(low, HU_MIN) <= _LEAST_SPAN_HU:
         return f"all values lie within {low:g}..{high:g}; convert them to HU"
-    if evidence := _out_of_range(values) or _wrong_scale(values, low, high):
+    if evidence := _out_of_range(values) or _wrong_scale(values, low, high, width_mm):
         least, half, most = (float(q) for q in np.percentile(values, [1, 50, 99]))
         figures = f"least {low:g}, percentiles 1/50/99 {least:g}/{half:g}/{most:g}"
         return f"{evidence} ({figures}, greatest {high:g}); correct {slope} and {intercept}"
@@ -73,14 +84,18 @@ def not_hu(
     return None
 
 
-def has_no_air(low: float, extent_mm: tuple[float, float, float]) -> bool:
+def has_no_air(values: npt.NDArray[Any], width_mm: float) -> bool:
     """Whether a scan is so wide that air must be seen, and none is: its scale may be wrong.
 
     Args:
-        low: Least of its values in HU.
-        extent_mm: Its size along the axes.
+        values: Some of its values (N,) in HU.
+        width_mm: Its size along the second longest of its axes.
     """
-    return low > _AIR_HU and sorted(extent_mm)[1] >= _WIDE_MM
+    return width_mm >= _WIDE_MM and _share(values, *_AIR_HU) < _NO_AIR
+
+
+def _share(values: npt.NDArray[Any], least: float, most: float) -> float:
+    return float(((values >= least) & (values <= most)).mean())
 
 
 def _out_of_range(values: npt.NDArray[Any]) -> str | None:
@@ -94,23 +109,28 @@ def _out_of_range(values: npt.NDArray[Any]) -> str | None:
     return None
 
 
-def _wrong_scale(values: npt.NDArray[Any], low: float, high: float) -> str | None:
+def _wrong_scale(values: npt.NDArray[Any], low: float, high: float, width_mm: float) -> str | None:
     """Whether the sign is wrong, or values were cut to 8 bits."""
-
-    def share(between: tuple[float, float]) -> float:
-        return float(((values >= between[0]) & (values <= between[1])).mean())
-
-    tissue = share(_NEGATED_TISSUE)
-    mirrored = share((-_NEGATED_TISSUE[1], -_NEGATED_TISSUE[0]))
-    if (
-        share(_NEGATED_AIR) >= _LEAST_AIR
-        and share((_NEGATED_AIR[1], np.inf)) < _SOME
-        and tissue >= max(_LEAST_TISSUE, 2 * mirrored)
-    ):
+    if _is_negated(values, is_broad=width_mm >= _BROAD_MM):
         return "they look like HU of the wrong sign"
     if (low, high) in _BYTES:
         ends = ((low, low + _NEAR_END), (high - _NEAR_END, high))
-        least = min(share(end) for end in ends)
+        least = min(_share(values, *end) for end in ends)
         if least >= _AT_END and least * values.size >= _FEWEST_AT_END:
             return "they look as if cut to 8 bits, in which values that differ by 256 are the same"
     return None
+
+
+def _is_negated(values: npt.NDArray[Any], *, is_broad: bool) -> bool:
+    above, counts = np.unique(values[values > _NEGATED_AIR[1]], return_counts=True)
+    if counts.size and counts.max() >= _LEAST_PADDING * values.size:
+        values = values[values != above[counts.argmax()]]
+    air = _share(values, *_NEGATED_AIR) if values.size else 0.0
+    if (
+        air < (_LEAST_AIR_OF_BROAD if is_broad else _LEAST_AIR)
+        or _share(values, _NEGATED_AIR[1] + 1, np.inf) > _MORE_ABOVE * air
+        or _share(values, -np.inf, _NOT_AIR_HU) > _MORE_BELOW * air
+    ):
+        return False
+    soft, negated = (sum(_share(values, *one) for one in both) for both in (_SOFT, _NEGATED_SOFT))
+    return negated > (_MORE_SOFT_OF_BROAD if is_broad else _MORE_SOFT) * soft

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from synthct.errors import SourceError
+from synthct.volume.formats import START_BYTES, describe_format
 from synthct.volume.header import MAX_VOXELS
 from synthct.volume.volume import Volume
 from synthct.volume.voxels import CtVoxels, LabelVoxels, Stored
@@ -31,6 +32,8 @@ _PLACE = {
         ("ElementSpacing", "ElementSize"),
     ),
 }
+#: What such files begin with.
+_BEGINNINGS = {".nrrd": (b"NRRD",), ".mha": (b"ObjectType", b"NDims", b"Comment")}
 #: The values are not scaled.
 _SCALING = ("the scale", "the offset")
 _MAX_HEADER = 1 << 16
@@ -127,6 +130,9 @@ def _require_place(path: Path) -> None:
             start = file.read(_MAX_HEADER)
     except OSError as err:
         raise SourceError(f"{path}: cannot be read ({err.strerror})") from err
+    strange = describe_format(start[:START_BYTES])
+    if strange is not None and not start.startswith(_BEGINNINGS[path.suffix]):
+        raise SourceError(f"{path}: not what its name says; {strange}")
     fields = set()
     for line in start.split(b"ElementDataFile")[0].split(b"\n\n")[0].splitlines():
         name = line.partition(b"=" if path.suffix == ".mha" else b":")[0]

@@ -117,17 +117,17 @@ class CtVoxels:
                 f"{path}: values {low:g}..{high:g}{scaled} are not HU; repair the header or the "
                 "scan"
             )
-        if evidence := not_hu(np.concatenate(self._some), low, high, self._of.scaling):
+        steps = zip(self._out.shape, spacing_of(self._affine), strict=True)
+        some, width_mm = np.concatenate(self._some), sorted(n * s for n, s in steps)[1]
+        if evidence := not_hu(some, low, high, width_mm, self._of.scaling):
             raise SourceError(f"{path}: its values are not HU: {evidence}")
         if is_sheared(self._of.affine):
             tilted = "the image's slices are sheared (tilted gantry) and stay so"
             remarks.append("; ".join(text for text in (tilted, corrected) if text))
-        steps = zip(self._out.shape, spacing_of(self._affine), strict=True)
-        i_mm, j_mm, k_mm = (n * s for n, s in steps)
-        if has_no_air(low, (i_mm, j_mm, k_mm)):
+        if has_no_air(some, width_mm):
             remarks.append(
-                "no value of the image is as low as that of air, though it is as wide as a body; "
-                "see that its values are HU and not, say, a tenth of them"
+                "no part of the image has the values of air, though it is as wide as a body; see "
+                "that its values are HU and not, say, a tenth of them"
             )
         if low < HU_MIN:
             remarks.append(f"values below {HU_MIN} HU (padding) are clipped to it")
@@ -158,7 +158,9 @@ class LabelVoxels:
                 fractional = ~(np.abs(values - whole) <= _LABEL_TOLERANCE)
             if fractional.any():
                 raise SourceError(
-                    f"{path}: label value {values[fractional][0]} is not a whole number"
+                    f"{path}: label value {values[fractional][0]} is not a whole number (within "
+                    f"{_LABEL_TOLERANCE:g}), so this is no label map, or one that was resampled "
+                    "or averaged; save it again with nearest neighbours"
                 )
             values = whole
         low, high = int(values.min()), int(values.max())

@@ -164,6 +164,7 @@ def test_what_is_damaged_is_made_again(
     with caplog.at_level(logging.INFO, "synthct"):
         assert make("damaged") == whole
     assert "going on: 0 of 1 shards are done, and 5 samples of the others" in caplog.text
+    assert f"{path} is damaged and made anew (after 5 samples)" in caplog.text
 
 
 def test_a_disk_that_takes_no_more_samples_is_told_and_harms_nothing(
@@ -194,8 +195,12 @@ def test_every_cut_leaves_the_samples_before_it(tmp_path: Path) -> None:
         again = PartialShard(path)
         count = sum(end <= cut for end in ends)
         assert list(again.made) == [f"s{n}" for n in range(count)]
+        assert again.is_damaged == (cut not in {0, *ends})
         again.add(Made("late"))  # in place of the torn line
         assert list(PartialShard(path).made) == [*again.made, "late"]
+    other = path.with_name("y.samples")
+    other.write_bytes(data)
+    assert PartialShard(other).is_damaged
     path.write_bytes(data)
     made = PartialShard(path).made
     assert [made[f"s{n}"].row for n in range(3)] == rows

@@ -266,9 +266,18 @@ def info(request: Request, kind: str, name: str, revision: str = "main") -> Answ
             "downloads": 0,
             "likes": 0,
             "tags": [],
-            "siblings": [{"rfilename": path} for path in sorted(commit.tree)],
+            "siblings": [sibling(path, commit.tree[path]) for path in sorted(commit.tree)],
         }
     )
+
+
+def sibling(path: str, entry: Entry) -> dict[str, Any]:
+    """A file as the description of a repository lists it if asked for its hashes."""
+    size = len(entry.data)
+    row: dict[str, Any] = {"rfilename": path, "size": size, "blobId": entry.oid}
+    if entry.sha256 is not None:
+        row["lfs"] = {"sha256": entry.sha256, "size": size, "pointerSize": 134}
+    return row
 
 
 def refs(request: Request, kind: str, name: str) -> Answer:

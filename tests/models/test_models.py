@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from safetensors.torch import load_file, save_file
 import synthct
 from synthct.errors import CheckpointError, HubError
 from synthct.models.checkpoint import find_checkpoint, load_checkpoint
-from synthct.models.folder import SUMS
+from synthct.models.folder import SUMS, write_sums
 from synthct.models.methods import Diffusion
 from synthct.models.networks.palette import Palette
 from synthct.models.painting import Inpainter
@@ -373,6 +374,38 @@ def test_hub_checkpoint_is_pinned_to_its_commit(
     assert not any("*" in p or p.endswith((".py", ".bin")) for p in asked["patterns"])
     loaded = load_checkpoint("owner/name", revision="v1")
     assert loaded.files.checkpoint_id == files.checkpoint_id
+
+
+def test_files_in_the_hubs_cache_are_compared_with_its_digests(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever publishes no sums is not worse off for it."""
+    snapshot = copied.rename(copied.with_name(COMMIT))
+    blobs = {}
+    (copied.parent / "blobs").mkdir()
+    for path in sorted(path for path in snapshot.rglob("*") if path.is_file()):
+        content = path.read_bytes()
+        git = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+        large = path.suffix == ".safetensors"
+        blob = copied.parent / "blobs" / (hashlib.sha256(content).hexdigest() if large else git)
+        path.replace(blob)
+        path.symlink_to(blob)
+        blobs[path.relative_to(snapshot).as_posix()] = blob
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(snapshot))
+    find_checkpoint("owner/name", revision="v1")
+    for name in ("unet/diffusion_pytorch_model.safetensors", "unet/config.json", "training.json"):
+        good = blobs[name].read_bytes()
+        blobs[name].write_bytes(good.replace(b"0", b"1", 1))
+        with pytest.raises(CheckpointError, match=rf"{name} is damaged in the Hub's cache; delete"):
+            find_checkpoint("owner/name", revision="v1")
+        blobs[name].write_bytes(good)
+
+
+def test_a_checkpoint_lacks_no_file_of_its_sums(copied: Path) -> None:
+    write_sums(copied)
+    (copied / "training.json").unlink()
+    with pytest.raises(CheckpointError, match=r"lacks training.json; fetch it again"):
+        find_checkpoint(str(copied))
 
 
 @pytest.mark.parametrize(

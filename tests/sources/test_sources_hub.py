@@ -145,6 +145,54 @@ def test_what_the_client_settles_for_is_not_taken_for_all(
             Kits(repo=REPO, revision=TAG).download(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["case_00000/imaging.nii.gz", ".complete"])
+def test_what_was_damaged_since_is_told_and_fetched_again(
+    hub: HubServer,
+    kits_root: Path,
+    tmp_path: Path,
+    upload: Upload,
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+) -> None:
+    commit = upload(kits_root)
+    source = Kits(repo=REPO, revision=commit)
+    root = source.download(tmp_path).root
+    assert root is not None
+    good = files_of(root)
+    victim = root / name
+    content = victim.read_bytes()
+    victim.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    hub.faults.arm(Fault(1, "403", lasting=True))
+    with pytest.raises(HubError, match="did not deliver it"):  # never used as it is
+        source.download(tmp_path)
+    assert f"{victim} is damaged" in caplog.text
+    hub.faults.arm()
+    assert source.download(tmp_path).root == root
+    assert files_of(root) == good
+    assert source.download(tmp_path).root == root
+    assert caplog.text.count("is damaged") == 1
+
+
+def test_other_bytes_than_the_hub_lists_are_refused(
+    kits_root: Path, tmp_path: Path, upload: Upload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload(kits_root)
+    fetch = huggingface_hub.snapshot_download
+
+    def flipping(*args: Any, local_dir: Path, **kwargs: Any) -> str:
+        fetch(*args, local_dir=local_dir, **kwargs)
+        (local_dir / "case_00001/segmentation.nii.gz").write_bytes(b"something else")
+        return str(local_dir)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(huggingface_hub, "snapshot_download", flipping)
+        with pytest.raises(HubError, match=r"case_00001/segmentation.nii.gz came with other bytes"):
+            Kits(repo=REPO, revision=TAG).download(tmp_path)
+    root = Kits(repo=REPO, revision=TAG).download(tmp_path).root
+    assert root is not None
+    assert files_of(root) == files_of(kits_root)
+
+
 def test_what_is_not_there_is_told(
     hub: HubServer, kits_root: Path, organs_root: Path, tmp_path: Path, upload: Upload
 ) -> None:

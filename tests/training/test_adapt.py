@@ -59,7 +59,7 @@ def run(recipe, output, cache, **settings):
     return adapt(recipe, output, settings=given, cache_dir=cache, device="cpu", workers=0)
 
 
-def test_a_killed_adaptation_goes_on_to_the_same_weights(data, tiny_checkpoint, tmp_path):
+def test_a_killed_adaptation_goes_on_to_the_same_weights(data, tiny_checkpoint, tmp_path, caplog):
     path = written(data, tiny_checkpoint)
     recipe = load_recipe(path)
     whole, killed, cache = (tmp_path / name for name in ("whole", "killed", "cache"))
@@ -72,6 +72,14 @@ def test_a_killed_adaptation_goes_on_to_the_same_weights(data, tiny_checkpoint, 
     assert (killed / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
     assert again.after.as_json() == made.after.as_json()
     assert finished(killed, Adapt(**STEPS))
+
+    # Damage is told, and what was trained leads to the same checkpoint again.
+    good = (killed / WEIGHTS).read_bytes()
+    (killed / WEIGHTS).write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    assert not finished(killed, Adapt(**STEPS))
+    assert f"{killed / 'checkpoint'} is damaged and made anew" in caplog.text
+    run(recipe, killed, cache)
+    assert (killed / WEIGHTS).read_bytes() == good
 
     # The checkpoint says of itself what any other does, and fits the recipe that asked for it.
     files = find_checkpoint(str(again.folder))

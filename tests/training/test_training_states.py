@@ -164,17 +164,17 @@ def read_log(path):
 
 def test_log_forgets_what_a_resumed_run_does_once_more(kits_root, tmp_path):
     path, recipe = tmp_path / "log.jsonl", tiny_recipe(kits_root)
-    first = Log(path, recipe, 0)
+    first = Log(path, recipe, Progress())
     for step in range(1, 2 * LOG_EVERY + 6):
-        first.add(step, LOSS, 0.1)
+        first.add(step, {"unet": LOSS}, 0.1)
         if step in (LOG_EVERY, LOG_EVERY + 3):
             first.add_validation(MEASURES)
     with path.open("a") as file:
         file.write('{"step": 1')  # killed while it wrote
-    second = Log(path, recipe, LOG_EVERY)
+    second = Log(path, recipe, Progress(LOG_EVERY, validations=[(LOG_EVERY, MEASURES)]))
     assert second.validations == [(LOG_EVERY, MEASURES)]
     for step in range(LOG_EVERY + 1, 2 * LOG_EVERY + 3):
-        second.add(step, LOSS / 2, 0.1)
+        second.add(step, {"unet": LOSS / 2}, 0.1)
     second.close()
     lines = [(line["step"], line.get("loss")) for line in read_log(path)]
     assert lines == [
@@ -187,27 +187,42 @@ def test_lines_of_the_log_that_are_no_text_are_left_out_and_told(kits_root, tmp_
     path.write_bytes(
         b'{"step": 1, "loss": 1.0}\n{"step": 2, "\xff": 1}\n{"step": 3, "loss": 2.0}\n'
     )
-    Log(path, recipe, 3)
+    Log(path, recipe, Progress(3))
     assert [line["step"] for line in read_log(path)] == [1, 3]
     assert ["log.jsonl: lines that are no UTF-8" in line for line in caplog.messages] == [True]
 
 
 def test_a_measure_that_could_not_be_taken_is_null_in_json(kits_root, tmp_path):
     path, recipe = tmp_path / "log.jsonl", tiny_recipe(kits_root)
-    log = Log(path, recipe, 0)
+    log = Log(path, recipe, Progress())
     log.step = 3
     log.add_validation(replace(MEASURES, texture_ratio=float("nan")))
     assert read_log(path)[0]["validation"]["texture_ratio"] is None
-    ((step, again),) = Log(path, recipe, 3).validations
-    assert step == 3
-    assert again.texture_ratio != again.texture_ratio
-    assert again.loss == MEASURES.loss
+
+
+def test_validations_are_kept_with_the_state_and_not_in_the_log(kits_root, tmp_path):
+    unknown = replace(MEASURES, texture_ratio=float("nan"))
+    recipe = tiny_recipe(kits_root)
+    parts = fresh_parts(recipe)
+    save_state(tmp_path, Progress(3, "", [(2, MEASURES), (3, unknown)]), parts)
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"step": 2, "validetion": {}}\n{"step": 3, "validation": {"maf_hu": 0}}\n')
+    state = latest_state(tmp_path)
+    assert state is not None
+    log = Log(path, recipe, load_state(state, parts))
+    (two, first), (three, second) = log.validations
+    assert (two, three) == (2, 3)
+    assert first == MEASURES
+    assert second.texture_ratio != second.texture_ratio
+    assert second.loss == MEASURES.loss
 
 
 def test_a_tracker_gets_the_same_numbers(kits_root, tmp_path):
     told = []
-    log = Log(tmp_path / "log.jsonl", tiny_recipe(kits_root), 0, lambda *args: told.append(args))
-    log.add(1, LOSS, 0.1)
+    log = Log(
+        tmp_path / "log.jsonl", tiny_recipe(kits_root), Progress(), lambda *args: told.append(args)
+    )
+    log.add(1, {"unet": LOSS}, 0.1)
     log.add_validation(MEASURES)
     log.close()
     assert told[0] == ({"loss": 1.0, "learning_rate": 0.1}, 1)
@@ -215,9 +230,9 @@ def test_a_tracker_gets_the_same_numbers(kits_root, tmp_path):
 
 
 def test_a_loss_that_is_no_number_ends_the_run_with_advice(kits_root, tmp_path):
-    log = Log(tmp_path / "log.jsonl", tiny_recipe(kits_root), 0)
-    log.add(1, LOSS, 0.1)
-    log.add(2, torch.tensor(float("nan")), 0.1)
+    log = Log(tmp_path / "log.jsonl", tiny_recipe(kits_root), Progress())
+    log.add(1, {"unet": LOSS}, 0.1)
+    log.add(2, {"unet": torch.tensor(float("nan"))}, 0.1)
     with pytest.raises(RecipeError, match=r"tiny: the loss is nan at step 2; lower optim.learning"):
         log.flush()
 

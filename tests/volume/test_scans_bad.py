@@ -353,17 +353,65 @@ def test_what_is_ct_is_never_taken_for_something_else(
     assert np.array_equal(read, np.rint(array).clip(HU_MIN, HU_MAX))
 
 
-def test_a_wide_scan_without_air_is_told(tmp_path: Path) -> None:
+def wide_body(air: int, padding: int | None = None) -> Any:
+    """A slab of 240 mm: so many of its 60 rows are air; fat, muscle and some bone; padding."""
+    rng = np.random.default_rng(0)
+    body = rng.normal(40, 10, (60, 60, 12))
+    body[air : air + 15] = rng.normal(-100, 10, (15, 60, 12))
+    body[-1] = rng.normal(700, 200, (60, 12))
+    body[:air] = rng.normal(-1000, 10, (air, 60, 12))
+    if padding is not None:
+        body[:, :9] = padding
+    return body
+
+
+@pytest.mark.parametrize("padding", [None, -2048, -3024])
+def test_a_wide_scan_without_air_is_told(tmp_path: Path, padding: int | None) -> None:
     """A tenth of HU is a range that a crop within fat may have, but no scan of a body."""
     wide = np.diag([4.0, 4, 5, 1])
-    body = np.random.default_rng(0).normal(40, 10, (60, 60, 12))
-    body[:20] = np.random.default_rng(1).normal(-1000, 10, (20, 60, 12))
     for factor, is_told in ((1.0, False), (0.1, True)):
-        array = np.rint(factor * body).astype(np.int16)
+        array = np.rint(factor * wide_body(20, padding)).astype(np.int16)
         (tmp_path / "a.nii").write_bytes(nifti_bytes(Volume(array, wide), compress=False))
         remarks: list[str] = []
         read_ct_counting(tmp_path / "a.nii", remarks=remarks)
-        assert any("as low as that of air" in text for text in remarks) == is_told
+        assert any("has the values of air" in text for text in remarks) == is_told
+
+
+@pytest.mark.parametrize("padding", [None, -2048, -3024])
+@pytest.mark.parametrize("air", [8, 40])
+def test_a_scan_of_the_wrong_sign_is_refused(tmp_path: Path, air: int, padding: int | None) -> None:
+    array = -np.rint(wide_body(air, padding)).astype(np.int16)
+    volume = Volume(array, np.diag([4.0, 4, 5, 1]))
+    (tmp_path / "a.nii").write_bytes(nifti_bytes(volume, compress=False))
+    with pytest.raises(SourceError, match="HU of the wrong sign"):
+        read_ct(tmp_path / "a.nii")
+
+
+@pytest.mark.realdata
+def test_real_scans_on_wrong_scales_are_refused_or_told(shared_data: Path, tmp_path: Path) -> None:
+    wrong: dict[str, Callable[[Any], Any]] = {
+        "inverted": lambda hu: -hu,
+        "ten times": lambda hu: 10 * hu,
+        "8 bits": lambda hu: (hu + 128) % 256 - 128,
+        "12 bits": lambda hu: hu % 4096,
+        "a tenth": lambda hu: np.rint(hu / 10),
+    }
+    for path in [*shared_data.rglob("ct.nii.gz"), *shared_data.rglob("imaging.nii.gz")]:
+        scan, _ = read_ct_counting(path)
+        hu = scan.array[::2, ::2, :: 3 if scan.shape[2] > 9 else 1].astype(np.int32)
+        affine = scan.affine @ np.diag([2, 2, 3 if scan.shape[2] > 9 else 1, 1])
+        for name, change in wrong.items():
+            volume = Volume(change(hu).astype(np.int16), affine)
+            (tmp_path / "a.nii").write_bytes(nifti_bytes(volume, compress=False))
+            remarks: list[str] = []
+            try:
+                read_ct_counting(tmp_path / "a.nii", remarks=remarks)
+            except SourceError:
+                pass
+            else:
+                assert name == "a tenth", (name, path)
+                width_mm = sorted(np.array(hu.shape) * volume.spacing_mm)[1]
+                assert width_mm < 150 or any("values of air" in text for text in remarks), path
 
 
 @pytest.mark.realdata

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -12,11 +13,13 @@ import numpy as np
 from synthct.build.assemble import Order, Painted, ShardFile, assemble, find_finished
 from synthct.build.progress import Progress
 from synthct.dataset.manifest import Release
+from synthct.dataset.partial import Made
 from synthct.dataset.records import write_recipe, write_rejected
 from synthct.dataset.rows import encode
 from synthct.dataset.sample import Sample
 from synthct.dataset.schema import Facts, arrow_schema
 from synthct.dataset.summary import rejections
+from synthct.dataset.version import Staging
 from synthct.dataset.writer import Rejection, ShardRecord, shard_name
 from synthct.metrics.table import MEASURES
 from synthct.processes.group import Group
@@ -56,22 +59,41 @@ class StandIn:
     def __init__(self) -> None:
         self._rows = [_row(number) for number in range(len(_SPLITS))]
 
-    def build(self, final: Path, seed: int, painted: list[int]) -> None:
+    def build(
+        self, final: Path, seed: int, painted: list[int], *, samples: int | None = None
+    ) -> None:
         """Build the version or go on with it, as ``synthct build`` does.
 
         Args:
             final: Where it will stand.
             seed: Of the order of the shards.
             painted: Gets the numbers of the shards that had to be painted.
+            samples: Interrupt the build after so many samples, two of which make a shard.
 
         Raises:
+            KeyboardInterrupt: If it is interrupted.
             SynthCTError: As in a build.
         """
+        left = itertools.count() if samples is None else iter(range(samples))
 
         def paint(numbers: Iterator[int], progress: Progress) -> Iterator[Painted]:
             for number in numbers:
                 painted.append(number)
-                yield number, [self._rows[number]], [Rejection(f"rejected-{number}", "seam")]
+                partial = Staging(final).partial(shard_path(number))
+                made = [
+                    Made(f"sample-{number}", self._rows[number]),
+                    Made(reject := f"rejected-{number}", rejection=Rejection(reject, "seam")),
+                ]
+                for one in made:
+                    if one.sample_id not in partial.made:
+                        if next(left, None) is None:
+                            raise KeyboardInterrupt
+                        partial.add(one)
+                row, rejection = (partial.made.get(one.sample_id, one) for one in made)
+                assert row.row is not None
+                assert rejection.rejection is not None
+                yield number, [row.row], [rejection.rejection]
+                partial.remove()
                 progress.update()
 
         def document(tree: Path, release: Release, shards: Sequence[ShardRecord]) -> None:
