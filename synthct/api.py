@@ -133,14 +133,16 @@ def verify(dataset: str | Path, *, level: int = 1, **options: Any) -> Report:
     return verify(Path(dataset), level=level, originals=Originals(**options))
 
 
-def export(dataset: str | Path, kind: str, output: str | Path | None = None) -> Path:
+def export(dataset: str | Path, kind: str, output: str | Path | None = None, **whole: Any) -> Path:
     """Write a finished dataset as a folder of plain files.
 
     Args:
         dataset: The folder of a version.
         kind: ``nifti``: volumes that open over the host's scan; ``dicom``: these as CT series and
-            SEG; ``png``: pictures of each sample.
+            SEG; ``png``: pictures of each sample; ``nnunet``: whole scans for nnU-Net.
         output: The new folder; by default the version with the kind, such as ``1.0.0.nifti``.
+        **whole: With ``nnunet``: ``sources`` (roots by name), ``cache_dir`` and ``real`` (also the
+            hosts as they are), as in ``synthct.publish.export.run.Whole``.
 
     Returns:
         The new folder.
@@ -156,10 +158,13 @@ def export(dataset: str | Path, kind: str, output: str | Path | None = None) -> 
         >>> (plain / "samples.csv").is_file()
         True
     """
-    from synthct.publish.export.run import export
+    from synthct.publish.export.run import NNUNET, Whole, default_output, export
 
     version = Path(dataset)
-    return export(version, kind, Path(output or beside(version, kind)))
+    folder = Path(output or default_output(version, kind))
+    given: dict[str, Any] = {"sources": {}, "cache_dir": default_cache_dir()} | whole
+    scans = Whole(**given) if whole or kind == NNUNET else None
+    return export(version, kind, folder, whole=scans)
 
 
 def evaluate(
@@ -244,9 +249,9 @@ def inpaint(
     view: Plane = "axial",
     checkpoint: str = "package:starter-2d",
     revision: str | None = None,
-    scheduler: str = "dpmsolver++",
+    scheduler: str | None = None,
     num_inference_steps: int | None = None,
-    guidance_scale: float = 1.0,
+    guidance_scale: float | None = None,
     seed: int = 0,
     device: str = "cpu",
     **settings: Any,
@@ -263,7 +268,7 @@ def inpaint(
         view: The plane of the slices: ``axial``, ``coronal`` or ``sagittal``.
         checkpoint: ``package:NAME``, a folder, or a Hub id.
         revision: Commit, tag or branch on the Hub.
-        scheduler: As in a recipe.
+        scheduler: As in a recipe, and so is its default.
         num_inference_steps: Number of denoising steps; by default as in a recipe.
         guidance_scale: As in a recipe.
         seed: Random seed.

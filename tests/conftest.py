@@ -179,7 +179,7 @@ def write_tiny_checkpoint(folder: Path, *, seed: int = 0) -> Path:
     from diffusers import DDPMScheduler
 
     from synthct.models.palette import PaletteInpaintPipeline
-    from synthct.training.objectives.palette import build_unet
+    from synthct.training.denoising import build_unet
     from synthct.training.recipe import TrainingRecipe
     from synthct.training.release import TrainingSummary, write_checkpoint
 

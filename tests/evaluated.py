@@ -54,7 +54,7 @@ def write_dataset(
     masks: int = 6,
     variants: int = 1,
     keep_original: bool = True,
-    labels: tuple[str, str] = ("kidney", "liver"),
+    labels: tuple[str | None, str | None] = ("kidney", "liver"),
     prefix: str = "p",
     measures: Callable[[int], Measures] = lambda number: METRICS,
     **facts: Any,

@@ -17,6 +17,7 @@ from synthct.dataset.sample import Sample
 from synthct.dataset.schema import arrow_schema
 from synthct.dataset.version import commit, open_staging
 from synthct.dataset.writer import shard_name, write_shard
+from synthct.metrics.table import MEASURES
 from synthct.volume import Box
 from synthct.volume.case import Case
 from synthct.volume.views import VIEW_AXIS, Plane
@@ -130,3 +131,41 @@ def write_lesions(
         records.append(write_shard(staging.tree, name, rows, split=split, schema=schema))
         record_shard(staging.journal, records[-1])
     return commit(staging, complete(staging, records))
+
+
+def write_volumes(final: Path, hosts: Sequence[Host], *, keep_original: bool = True) -> Path:
+    """A version with the lesion of each host as a volume, 4 mm of the host around it."""
+    staging, rows = open_staging(final, "plan"), []
+    for host in hosts:
+        box = Box.around(host.lesion)
+        assert box is not None
+        scan, name = host.case.scan(), host.case.case_id
+        box = box.grow((5, 5, 2)).clip(scan.shape)
+        for variant in (variant for variant in host.painted if variant is not None):
+            named = replace(
+                FACTS,
+                case_id=name, patient_id=name, lesion_id=f"{name}.tumors.d000",
+                mask_id=f"{name}.tumors.d000", sample_id=f"{name}.tumors.d000.v{variant}",
+                view="volume", slice_index=box.start_ijk[2], variant=variant, label="tumor",
+                mask_name="tumors", mask_kind="transplant",
+            )  # fmt: skip
+            sample = Sample(
+                facts=named,
+                affine=scan.crop(box).affine,
+                original=scan.array[box.slices],
+                image=host.painted[variant][box.slices],
+                mask=host.lesion[box.slices],
+                labels=host.labels[variant][box.slices],
+                metrics={**dict.fromkeys(MEASURES), **METRICS},
+                provenance={
+                    "mask": {"label_value": LESION_VALUE},
+                    "host": {"box": [list(box.start_ijk), list(box.stop_ijk)]},
+                },
+            )
+            rows.append(encode(sample, keep_original=keep_original))
+    schema = arrow_schema(keep_original, volume=True)
+    record = write_shard(
+        staging.tree, shard_name("train", 0, 1), rows, split="train", schema=schema
+    )
+    record_shard(staging.journal, record)
+    return commit(staging, complete(staging, [record]))

@@ -21,6 +21,7 @@ LAYERS = (
     {"sources", "masks", "models"},
     {"recipe", "dataset"},
     {"build", "training", "evaluate"},
+    {"privacy"},
     {"publish", "torch"},
     {"studies", "api"},
     {"cli"},

@@ -26,7 +26,7 @@ from synthct.models.checkpoint import find_checkpoint, load_checkpoint
 from synthct.models.methods import Diffusion
 from synthct.models.network import Network
 from synthct.models.painting import Inpainter
-from synthct.models.patch import Patch
+from synthct.models.patch import Patch, PatchRules
 from synthct.publish.export.run import FORMATS, export
 from synthct.sources import Source, download, index_sources, label_table, read_case
 from synthct.volume.intensity import SOFT_TISSUE
@@ -145,7 +145,7 @@ def test_a_network_paints_the_mask_alone_and_by_its_seed_alone(
     inpaint = checkpoint_of(network, tmp_path)
     checkpoint = load_checkpoint(inpaint.checkpoint)
     rules = network.rules(checkpoint.files, inpaint, [None])
-    patches = [random_patch(rules.patch_sizes[0], seed) for seed in range(3)]
+    patches = [random_patch(rules, seed) for seed in range(3)]
     inpainter = Inpainter(checkpoint, inpaint, rules.labels)
     painted = inpainter.paint(patches, [5, 6, 7])
     again = inpainter.paint(patches[::-1], [7, 6, 5])[::-1]
@@ -159,12 +159,15 @@ def test_a_network_paints_the_mask_alone_and_by_its_seed_alone(
         assert not np.array_equal(one, differs)
 
 
-def random_patch(size: int, seed: int) -> Patch:
-    rng = np.random.default_rng(seed)
-    image = rng.uniform(-1, 1, (size, size)).astype(np.float32)
-    mask = np.zeros((size, size), dtype=bool)
-    mask[8:18, 4 + seed : 14 + seed] = True
-    return Patch(image, mask, mask, 0, SOFT_TISSUE, (0.8, 0.8), (0, 0), (1.0, 1.0))
+def random_patch(rules: PatchRules, seed: int) -> Patch:
+    size, rng = rules.patch_sizes[0], np.random.default_rng(seed)
+    sides = (size, size) if rules.depth == 1 else (size, size, rules.depth)
+    image = rng.uniform(-1, 1, sides).astype(np.float32)
+    mask = np.zeros(sides, dtype=bool)
+    mask[5:12, 2 + seed : 9 + seed] = True
+    spacing, start, scale = (0.8, 0.8, 2.5), (0, 0, 0), (1.0, 1.0, 1.0)
+    n = len(sides)
+    return Patch(image, mask, mask, 0, SOFT_TISSUE, spacing[:n], start[:n], scale[:n])
 
 
 @of_every_network

@@ -14,7 +14,8 @@ from synthct.sources import Index, index_sources
 from synthct.training.cache import TrainingSet, open_training_set
 from synthct.training.checkpoint import TrainState
 from synthct.training.data import Batch, PatchBatches
-from synthct.training.objectives.palette import PaletteObjective, build_unet
+from synthct.training.denoising import build_unet
+from synthct.training.objectives.palette import PaletteObjective
 from synthct.training.recipe import TrainingRecipe
 
 TINY_MODEL = {**TINY_NETWORK, "patch_sizes": [48, 64], "codecs": {"default": "soft_tissue"}}

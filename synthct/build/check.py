@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from synthct.build.controls import require_paint
 from synthct.dataset.lockfile import Lock, LockedCase, LockedSource, work_id
+from synthct.dataset.verdicts import Verdict, read_verdicts
 from synthct.errors import CheckpointError
 from synthct.licence import Origin, licence_of
 from synthct.models.checkpoint import find_checkpoint
@@ -27,6 +28,7 @@ from synthct.recipe.plan import Plan, plan_samples
 from synthct.recipe.recipe import Recipe
 from synthct.recipe.volumes import host_problem
 from synthct.sources import Index, download, index_sources, label_table
+from synthct.storage.files import sha256_of
 from synthct.version import __version__
 from synthct.volume import is_sheared
 from synthct.volume.views import VIEW_AXIS, plane_of
@@ -50,6 +52,7 @@ class Checked:
         rules: The patches that the checkpoint takes; None where a control paints.
         licence: SPDX id of the dataset; None if a source's licence is unknown.
         limit: Only the first so many samples are planned; None for all.
+        verdicts: What was decided of samples in an earlier version.
     """
 
     recipe: Recipe
@@ -60,6 +63,7 @@ class Checked:
     rules: PatchRules | None
     licence: str | None
     limit: int | None = None
+    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
 
     @cached_property
     def trained_on(self) -> frozenset[str] | None:
@@ -132,12 +136,15 @@ def check(
     Raises:
         SynthCTError: If something is wrong with the sources, masks, checkpoint or licence.
     """
+    verdicts = _verdicts(recipe)
     files = rules = None
     if (inpaint := recipe.inpaint.network) is not None:
         files = _checkpoint(inpaint, checkpoint)
         rules = _rules(recipe, inpaint, files)
+        if not files.network.takes_steps:
+            recipe = recipe.model_copy(update={"inpaint": inpaint.in_one_pass()})
     _check_painted(recipe, rules)
-    _check_slice_noise(recipe, files, rules)
+    _check_slices(recipe, files, rules)
     logger.info(
         "synthct %s  %s %s  recipe %s  %s",
         __version__, recipe.name, recipe.version, recipe.recipe_id[:12],
@@ -170,7 +177,28 @@ def check(
         rules=rules,
         licence=licence,
         limit=limit,
+        verdicts=verdicts,
     )
+
+
+def _verdicts(recipe: Recipe) -> dict[str, Verdict]:
+    """What the recipe's ``review`` decides, by sample.
+
+    Raises:
+        RecipeError: If its table is damaged, or another one than the recipe says.
+        ResourceError: If it cannot be read.
+    """
+    if (review := recipe.review) is None:
+        return {}
+    path = Path(review.table)
+    found = sha256_of(path)
+    if review.sha256 not in (None, found):
+        raise recipe.error(
+            ("review", "sha256"),
+            f"{path} has sha256 {found}, the recipe says {review.sha256}; use the table that "
+            "belongs to it, or remove sha256",
+        )
+    return read_verdicts(path)
 
 
 def _checkpoint(inpaint: Diffusion, adapted: Path | None) -> CheckpointFiles:
@@ -245,13 +273,14 @@ def _check_painted(recipe: Recipe, rules: PatchRules | None) -> None:
             raise CheckpointError(f"masks '{section.name}': {err}") from err
 
 
-def _check_slice_noise(
+def _check_slices(
     recipe: Recipe, checkpoint: CheckpointFiles | None, rules: PatchRules | None
 ) -> None:
     """How slices of a volume come to fit each other; warns where nothing but noise sees to it.
 
     Raises:
-        RecipeError: If noise is to stay alike through slices, and there are none or it cannot.
+        RecipeError: If noise is to stay alike through slices, and there are none or it cannot, or
+            if a network in 3D is to paint slices.
     """
     inpaint = recipe.inpaint.network
     if inpaint is None or checkpoint is None or rules is None:
@@ -264,7 +293,10 @@ def _check_slice_noise(
             message = f"{described(checkpoint)}, which draws its own noise; remove it"
         if message:
             raise recipe.error(where, f"slice_noise_mm {message}")
-    if recipe.view == "volume" and not rules.neighbours:
+    if rules.depth > 1 and recipe.view != "volume":
+        message = f"{described(checkpoint)} and paints no slices: use 'view: volume'"
+        raise recipe.error(("view",), message)
+    if recipe.view == "volume" and rules.depth == 1 and not rules.neighbours:
         logger.warning(
             "%s, which is not told the slices beside the one it paints: slices of a volume may "
             "not fit each other (see z_jump_ratio); a checkpoint with 'neighbours: 2' is",

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from synthct.dataset.manifest import read_manifest
+from synthct.dataset.manifest import Release, read_manifest, require_manifest
 from synthct.dataset.schema import measures_of
+from synthct.dataset.verdicts import REJECTED_BY_REVIEW, Verdict, verdict_on
 from synthct.dataset.writer import read_shard
 from synthct.recipe.quality import GRADES, Grade, Standard
 from synthct.storage.files import atomic_write, beside, make_folder
@@ -91,6 +92,26 @@ def tell_grades(final: Path, standards: Mapping[str, Standard]) -> None:
     worst = sorted((one for one in graded if one.grade != "good"), key=lambda one: -one.strain)
     for place in _write_pictures(final, worst[:WORST]):
         logger.info("  %s", place)
+
+
+def tell_review(release: Release, final: Path, verdicts: Mapping[str, Verdict]) -> None:
+    """Log how many verdicts counted, and how many did not, since they are about other paintings."""
+    if not verdicts:
+        return
+    manifest = require_manifest(final)
+    rejected = release.rejected.get(REJECTED_BY_REVIEW, 0)
+    accepted = sum(
+        verdict_on(row, verdicts) is not None
+        for shard in manifest.shards
+        for row in read_shard(final / shard.path, ["sample_id", "sample_digest"]).to_pylist()
+    )
+    logger.info("review: %d samples accepted, %d rejected", accepted, rejected)
+    if unused := len(verdicts) - accepted - rejected:
+        logger.warning(
+            "note: review: %d of %d verdicts are about samples that are not painted here, or "
+            "painted otherwise, and were not used",
+            unused, len(verdicts),
+        )  # fmt: skip
 
 
 def _write_pictures(final: Path, samples: list[Graded]) -> list[str]:

@@ -1,8 +1,9 @@
-"""One scan painted slice by slice, without a recipe: what ``synthct inpaint`` does."""
+"""One scan painted without a recipe, slice by slice or in 3D: what ``synthct inpaint`` does."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ from synthct.errors import CheckpointError, ConflictError, MaskError, RecipeErro
 from synthct.models.checkpoint import find_checkpoint, load_checkpoint
 from synthct.models.grain import with_grain
 from synthct.models.methods import Diffusion
-from synthct.models.patch import Patch, cut_patches, paste_patches
+from synthct.models.patch import Patch, PatchRules
+from synthct.models.region import cut, paste
 from synthct.recipe.checkpoint_settings import setting_problems
 from synthct.recipe.yaml_errors import path_text
 from synthct.seeds import derive_seed, generator
 from synthct.storage.files import atomic_write, make_folder
-from synthct.volume import HU_MAX, HU_MIN, Volume, read_ct, read_labels
+from synthct.volume import HU_MAX, HU_MIN, Box, Volume, read_ct, read_labels
 from synthct.volume.intensity import window_for
 from synthct.volume.rewrite import changed_file, require_storable
 from synthct.volume.views import VIEW_AXIS, Plane
@@ -38,14 +40,14 @@ def paint_scan(
     device: Callable[[], str] = lambda: "cpu",
     progress: bool = False,
 ) -> Volume:
-    """Paint the masked voxels of a scan, slice by slice; each independently of the others.
+    """Paint the masked voxels of a scan: slice by slice, each independently, or whole in 3D.
 
     Args:
         scan: int16 HU in canonical orientation.
         region: Boolean, on the same grid: where to paint.
         settings: Checkpoint, scheduler, steps and so on.
         label: What to paint; None for whatever fits.
-        view: The plane of the slices.
+        view: The plane of the slices; a network in 3D goes by the scan's own.
         seed: Random seed.
         device: Says where the model runs; asked when everything else is known to be right.
         progress: Show a progress bar.
@@ -56,25 +58,19 @@ def paint_scan(
         CheckpointError: If the checkpoint is damaged, or cannot paint the label or by the settings.
     """
     require_same_grid(scan, region)
-    axis = VIEW_AXIS[view]
-    others = tuple(a for a in range(3) if a != axis)
-    slices = [int(n) for n in np.flatnonzero(region.array.any(axis=others))]
-    if not slices:
+    if not region.array.any():
         raise MaskError("the mask is empty; mark the voxels to paint with 1")
     files = find_checkpoint(settings.checkpoint, revision=settings.revision)
     for problem in setting_problems(files, settings, (label,)):
         raise CheckpointError(f"{path_text(problem.location)}: {problem.message}")
     rules = files.network.rules(files, settings, (label,))
-    planes, all_patches, seeds = [], list[Patch](), list[int]()
-    for index in slices:
-        plane, where = scan.slab(axis, index), region.slab(axis, index)
-        try:
-            patches = cut_patches(plane, where, label, rules)
-        except MaskError as err:
-            raise MaskError(f"{view} slice {index}: {err}") from err
-        planes.append((index, plane, where, patches))
-        all_patches += patches
-        seeds += [derive_seed(seed, "inpaint", str(index), str(n)) for n in range(len(patches))]
+    pieces = list(_pieces(scan, region, label, rules, view))
+    all_patches = [patch for one in pieces for patch in one.patches]
+    seeds = [
+        derive_seed(seed, "inpaint", one.name, str(n))
+        for one in pieces
+        for n in range(len(one.patches))
+    ]
     from tqdm import tqdm
 
     from synthct.models.painting import Inpainter
@@ -83,15 +79,57 @@ def paint_scan(
     with tqdm(total=len(seeds), unit="patch", disable=not progress) as bar:
         painted = iter(inpainter.paint(all_patches, seeds, bar.update))
     out = Volume(scan.array.copy(), scan.affine)
-    for index, plane, where, patches in planes:
-        pasted = paste_patches(plane, where, patches, [next(painted) for _ in patches])
+    for one in pieces:
+        pasted = paste(one.ct, one.region, one.patches, [next(painted) for _ in one.patches])
         if settings.grain == "surroundings":
-            under_hu = float(plane.array[where.array].mean())
-            window = window_for(label, under_hu, patches[0].codec)
-            rng = generator(seed, "inpaint-grain", str(index))
-            pasted, _ = with_grain(plane, pasted, where, window.range_hu, rng)
-        out.slab(axis, index).array[...] = pasted.array
+            under_hu = float(one.ct.array[one.region.array].mean())
+            window = window_for(label, under_hu, one.patches[0].codec)
+            rng = generator(seed, "inpaint-grain", one.name)
+            pasted, _ = with_grain(one.ct, pasted, one.region, window.range_hu, rng)
+        out.array[one.place] = pasted.array
     return out
+
+
+@dataclass(frozen=True, eq=False)
+class _Piece:
+    """What of a scan is painted at once: a slice, or all of it by a network in 3D.
+
+    Attributes:
+        name: Of its random streams.
+        place: Its index in the scan.
+        ct: HU.
+        region: Boolean, on the same grid: where to paint.
+        patches: What the network gets.
+    """
+
+    name: str
+    place: tuple[slice, slice, slice]
+    ct: Volume
+    region: Volume
+    patches: Sequence[Patch]
+
+
+def _pieces(
+    scan: Volume, region: Volume, label: str | None, rules: PatchRules, view: Plane
+) -> Iterator[_Piece]:
+    """A scan as a network takes it.
+
+    Raises:
+        MaskError: If the mask is too large for the checkpoint.
+    """
+    whole = Box.whole(scan.shape)
+    if rules.depth > 1:
+        yield _Piece("volume", whole.slices, scan, region, cut(scan, region, label, rules))
+        return
+    axis = VIEW_AXIS[view]
+    across = tuple(n for n in range(3) if n != axis)
+    for index in np.flatnonzero(region.array.any(axis=across)).tolist():
+        plane, part = scan.slab(axis, index), region.slab(axis, index)
+        try:
+            patches = cut(plane, part, label, rules)
+        except MaskError as err:
+            raise MaskError(f"{view} slice {index}: {err}") from err
+        yield _Piece(str(index), whole.slab(axis, index).slices, plane, part, patches)
 
 
 def paint_file(
@@ -120,7 +158,7 @@ def paint_file(
         settings: As for ``paint_scan``, and so the rest.
         label: What to paint; None for whatever fits.
         mask_value: Paint where the mask has this value; None for all but 0.
-        view: The plane of the slices.
+        view: The plane of the slices; a network in 3D goes by the scan's own.
         seed: Random seed.
         device: Says where the model runs.
         overwrite: Whether the output may be there already.
@@ -155,13 +193,13 @@ def paint_file(
 
 
 def settings_of(**fields: Any) -> Diffusion:
-    """Arguments as a recipe's section ``inpaint``.
+    """Arguments as a recipe's section ``inpaint``; None for what is not stated.
 
     Raises:
         RecipeError: If one is invalid.
     """
     try:
-        return Diffusion(**fields)
+        return Diffusion(**{name: value for name, value in fields.items() if value is not None})
     except ValidationError as err:
         first = err.errors(include_url=False)[0]
         name = ".".join(str(part) for part in first["loc"])

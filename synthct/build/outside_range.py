@@ -20,6 +20,10 @@ from synthct.volume.views import VIEW_AXIS, plane_of
 #: Least share of the training patches that a view had.
 LEAST_VIEW = 0.1
 
+#: What becomes of hosts whose voxels the checkpoint was not trained on.
+_RESAMPLED = "they are painted on a resampled grid, which loses fine texture"
+_OWN_GRID = "they are painted as they are, so expect faults there"
+
 logger = logging.getLogger(__name__)
 
 
@@ -43,6 +47,9 @@ def outside_range(checked: Checked) -> Iterator[str]:
     if checked.rules is None:
         return
     yield from _spacings(checked)
+    if checked.rules.depth > 1:
+        yield from _slices(checked)
+        return
     yield from _view(checked)
     yield from _sizes(checked)
 
@@ -68,7 +75,24 @@ def _spacings(checked: Checked) -> Iterator[str]:
         yield (
             f"{len(outside)} of {len(planes)} hosts, such as {name}, have {checked.recipe.plane} "
             f"pixels of {rows:.2f} x {columns:.2f} mm, the checkpoint paints {low:g} to {high:g} "
-            "mm: they are painted on a resampled grid, which loses fine texture"
+            f"mm: {_OWN_GRID if checked.rules.depth > 1 else _RESAMPLED}"
+        )
+
+
+def _slices(checked: Checked) -> Iterator[str]:
+    """Distances of slices that a network in 3D has not seen."""
+    assert checked.rules is not None
+    stated = checked.rules.slice_range_mm
+    if stated is None:
+        return
+    low, high = stated[0] * (1 - SPACING_TOLERANCE), stated[1] * (1 + SPACING_TOLERANCE)
+    hosts = {spec.host.case_id: max(spec.host.spacing_mm) for spec in checked.plan.specs}
+    outside = {name: mm for name, mm in hosts.items() if not low <= mm <= high}
+    if outside:
+        name, apart = next(iter(outside.items()))
+        yield (
+            f"{len(outside)} of {len(hosts)} hosts, such as {name}, have slices {apart:.2f} mm "
+            f"apart, the checkpoint paints {stated[0]:g} to {stated[1]:g} mm: {_OWN_GRID}"
         )
 
 

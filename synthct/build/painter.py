@@ -12,12 +12,18 @@ import numpy.typing as npt
 from synthct import seeds
 from synthct.build.context import BuildContext
 from synthct.build.draw import masks_of, slice_noise_stream
-from synthct.build.fronts import SliceNoise, paint_stacks
+from synthct.build.fronts import SliceNoise, Stack, paint_stacks
 from synthct.build.prepare import Draft, Outcome
 from synthct.build.sample import FloatArray, finish, noise_seed
 from synthct.dataset.partial import Made, PartialShard
 from synthct.dataset.patch_rows import encode_patch
 from synthct.dataset.rows import encode
+from synthct.dataset.verdicts import (
+    NOT_REVIEWED,
+    REJECTED_BY_REVIEW,
+    verdict_on,
+    with_verdict,
+)
 from synthct.dataset.writer import Rejection, reject
 from synthct.recipe.plan import SampleSpec
 
@@ -86,7 +92,9 @@ def _painted(
     if context.inpainter is None:
         yield from ((draft, []) for draft in drafts if not is_made(draft))
         return
-    if context.checked.recipe.view == "volume":
+    rules = context.checked.rules
+    assert rules is not None
+    if context.checked.recipe.view == "volume" and rules.depth == 1:
         yield from _painted_volumes((one for one in drafts if not is_made(one)), context)
         return
     from synthct.models.painting import Job
@@ -137,7 +145,7 @@ def _painted_volumes(
 
         length_mm, least = context.checked.slice_noise_mm, rules.patch_sizes[-1]
         noise = SliceNoise(length_mm, rng, least) if length_mm else None
-        stacks = [draft.stack for draft in painted if draft.stack is not None]
+        stacks = [draft.stack for draft in painted if isinstance(draft.stack, Stack)]
         done = paint_stacks(stacks, rules, inpainter.paint_all, seed, noise)
         for draft in some:
             yield draft, next(done) if draft.spec.is_painted else []
@@ -214,6 +222,13 @@ class _Results:
         if broken is not None:
             rejection = reject(row, broken.reason, broken.measure, broken.value)
             return Made(spec.sample_id, rejection=rejection)
+        if (review := recipe.review) is not None:
+            verdict = verdict_on(row, self.context.checked.verdicts)
+            if verdict is not None and verdict.decision == "accept":
+                row = with_verdict(row, verdict)
+            elif verdict is not None or review.unreviewed == "reject":
+                reason = REJECTED_BY_REVIEW if verdict else NOT_REVIEWED
+                return Made(spec.sample_id, rejection=reject(row, reason))
         return Made(spec.sample_id, row, inside=sample.image[sample.mask])
 
     def _take(self, spec: SampleSpec, made: Made) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from synthct import seeds
+from synthct.build.block import Block
 from synthct.build.check import Checked
 from synthct.build.controls import Control, control_for
 from synthct.build.draw import CaseReader, DrawnMask, draw, noise_stream
@@ -47,7 +48,7 @@ class Draft:
         mask_facts: Numbers of the mask, such as those of ``accept``.
         patches: What the model gets; none where a control paints. Of a volume, those of all slices
             before any of them is painted.
-        stack: The slices of a volume; None for a slice, or where a control paints.
+        stack: A volume, by its slices or whole; None for a slice, or where a control paints.
         paint_facts: What was measured for the paint: by a control, or for its grain.
         labelled: Boolean (I, J, K): where the painted label should be, inside of the mask and
             around it; None where the model paints whatever fits.
@@ -61,7 +62,7 @@ class Draft:
     patches: tuple[Patch, ...]
     paint_facts: Mapping[str, Any]
     labelled: npt.NDArray[np.bool_] | None
-    stack: Stack | None = None
+    stack: Stack | Block | None = None
 
     @property
     def section(self) -> MaskKind:
@@ -149,13 +150,14 @@ def _prepare_slice(
     region = Volume(within(flat, box), plane.affine)
     label = flat.label
     patches: list[Patch] = []
-    stack: Stack | None = None
+    stack: Stack | Block | None = None
     if rules is not None:
         try:
             label = rules.paintable(label) if section.label is None else label
             if recipe.view == "volume":
                 of = plane_of(recipe.view, plane.spacing_mm)
-                stack = Stack.of(drawn.host.scan(), flat, of, label, rules)
+                kind = Stack if rules.depth == 1 else Block
+                stack = kind.of(drawn.host.scan(), flat, of, label, rules)
                 patches = [patch for own in stack.patches for patch in own]
             else:
                 patches = cut_patches(plane, region, label, rules)

@@ -106,7 +106,7 @@ def _generation(draft: Draft, context: BuildContext) -> dict[str, Any]:
         "codec": draft.codec.model_dump() if draft.codec else None,
         "patches": [
             {
-                "size": patch.size,
+                "size": patch.size if patch.mask.ndim == 2 else list(patch.mask.shape),
                 "origin": list(patch.origin),
                 "resampled": patch.is_resampled,
                 "spacing_mm": list(patch.spacing_mm),

@@ -22,7 +22,7 @@ from synthct.build.check import Checked, check, require_adapted
 from synthct.build.context import BuildContext, load_context, require_command
 from synthct.build.documents import recipe_schema, write_documents
 from synthct.build.draw import masks_of
-from synthct.build.grades import tell_grades
+from synthct.build.grades import tell_grades, tell_review
 from synthct.build.outside_range import tell_outside_range
 from synthct.build.painter import MODEL_FAULT, paint_samples
 from synthct.build.progress import Progress
@@ -150,6 +150,7 @@ def build(
         made = assemble(order, group, paint, document, progress=progress)
     if made is not None:
         tell_grades(final, context.standards)
+        tell_review(made, final, checked.verdicts)
         _require_few(made, final)
     return final
 

@@ -39,7 +39,7 @@ def finish(
 
     Args:
         draft: From ``prepare``.
-        painted: From the model, one (S, S) array in -1..1 per patch; none where a control painted,
+        painted: From the model, one array in -1..1 per patch; none where a control painted,
             or for the host's own slice.
         context: What all samples of the build share.
         earlier: HU inside of the mask of earlier variants.

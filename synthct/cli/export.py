@@ -16,14 +16,17 @@ def export(
         str,
         typer.Option(
             help="nifti: volumes that open over the host's scan. dicom: these as CT series and "
-            "SEG. png: pictures.",
+            "SEG. png: pictures. nnunet: whole scans as a raw dataset of nnU-Net.",
             metavar="KIND",
             show_default=False,
         ),
     ],
     output: Annotated[
         Path | None,
-        typer.Option(help="The new folder.", show_default="DATASET.KIND or DATASET.whole"),
+        typer.Option(
+            help="The new folder.",
+            show_default="DATASET.KIND, DATASET.whole, or DATASET.nnunet/Dataset501_Name",
+        ),
     ] = None,
     whole: Annotated[
         bool,
@@ -33,25 +36,32 @@ def export(
             "host: --whole --source hosts=/data/scans.",
         ),
     ] = False,
+    real: Annotated[
+        bool,
+        typer.Option("--real", help="With nnunet: also the hosts as they are."),
+    ] = False,
     source: Sources = None,
     cache_dir: CacheDir = None,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Write a finished dataset as a plain folder: NIfTI, DICOM or pictures.
+    """Write a finished dataset as a plain folder: NIfTI, DICOM, pictures, or for nnU-Net.
 
     Example: synthct export out/quickstart/1.0.0 --to dicom
     """
     with reporting(debug, quiet=quiet) as console:
         from synthct.errors import RecipeError
-        from synthct.publish.export.run import Whole
+        from synthct.publish.export.run import NNUNET, Whole, default_output
         from synthct.publish.export.run import export as run
         from synthct.storage.defaults import default_cache_dir
-        from synthct.storage.files import beside
 
-        if source and not whole:
+        is_whole = whole or to == NNUNET
+        if source and not is_whole:
             raise RecipeError("--source is for --whole; other exports need no scans")
-        scans = Whole(roots_of(source), cache_dir or default_cache_dir()) if whole else None
-        folder = output or beside(dataset, "whole" if whole else to)
+        if real and to != NNUNET:
+            raise RecipeError("--real is for --to nnunet; other exports hold only what was painted")
+        cache = cache_dir or default_cache_dir()
+        scans = Whole(roots_of(source), cache, real) if is_whole else None
+        folder = output or default_output(dataset, "whole" if whole else to)
         run(dataset, to, folder, whole=scans, progress=console.progress)
         console.result(folder)

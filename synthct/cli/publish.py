@@ -36,6 +36,14 @@ def publish(
         Path | None,
         typer.Option(help="The card of a checkpoint, in place of its folder's README.md."),
     ] = None,
+    faces: Annotated[
+        bool,
+        typer.Option(
+            "--faces",
+            help="Publish though heads or faces are in the field: the scans are defaced, or you "
+            "may show them.",
+        ),
+    ] = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -52,13 +60,14 @@ def publish(
         token = get_token()
         if token is None and not dry_run:
             raise HubError("there is no Hub token; run 'hf auth login' with one that may write")
-        bundle = pack(path, tag=tag, card=card, secrets=[token] if token else [])
+        bundle = pack(path, tag=tag, card=card, secrets=[token] if token else [], faces=faces)
         _list(console, bundle, repo, private)
         if token is None or dry_run:
             console.result("nothing was uploaded (--dry-run)")
             return
         options = {"--repo": repo, "--tag": tag, "--card": card and str(card)}
-        words = ["synthct", "publish", path, *(["--private"] if private else [])]
+        words = ["synthct", "publish", path]
+        words += [word for word, given in (("--private", private), ("--faces", faces)) if given]
         words += [word for pair in options.items() if pair[1] for word in pair if word]
         hub_repo = HubRepo(bundle.kind, repo, token, shlex.join(words))
 
@@ -85,5 +94,7 @@ def _list(console: Console, bundle: Bundle, repo: str, private: bool) -> None:
     for item in bundle.items:
         console.say(f"  {item.size:>14,}  {item.path}")
     console.say(f"  {bundle.size:>14,}  bytes in {len(bundle.items)} files")
+    if bundle.privacy:
+        console.result(bundle.privacy)
     if bundle.gated and not private:
         console.result(f"readers of a new repository have to agree to terms first: {bundle.gated}")

@@ -19,7 +19,9 @@ import numpy.typing as npt
 from synthct.volume import Affine
 
 #: Top-level keys of a provenance that describe the run or judge the result, not the content.
-NOT_CONTENT = frozenset({"dataset", "metrics", "numerics", "preview", "sample_digest", "versions"})
+NOT_CONTENT = frozenset(
+    {"dataset", "metrics", "numerics", "preview", "review", "sample_digest", "versions"}
+)
 
 #: What ``sample_digest`` hashes, and how; part of each digest.
 SAMPLE_SCHEME = "synthct/sample/v1"

@@ -137,6 +137,22 @@ class LeftOut(_Model):
     reason: str
 
 
+class LockedReview(_Model):
+    """The table of verdicts of a recipe with ``review``.
+
+    Attributes:
+        table: Its name.
+        sha256: Of the file.
+        accepted: Number of samples that it accepts.
+        rejected: Number of samples that it rejects.
+    """
+
+    table: str
+    sha256: str
+    accepted: int
+    rejected: int
+
+
 class Lock(_Model):
     """All that a dataset depends on beside its recipe.
 
@@ -153,6 +169,7 @@ class Lock(_Model):
         writer: What decides a shard's bytes beside its rows.
         limits: Default limits that were learned from real tissue, by section of masks and measure;
             not written where the recipe sets its own.
+        review: Verdicts on samples; None, and not written, without any.
     """
 
     recipe_id: str
@@ -166,11 +183,12 @@ class Lock(_Model):
     numerics: dict[str, Any]
     writer: dict[str, Any]
     limits: dict[str, dict[str, dict[str, float]]] = {}
+    review: LockedReview | None = None
 
     @model_serializer(mode="wrap")
     def _dump(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         fields: dict[str, Any] = dump(self)
-        return {k: v for k, v in fields.items() if k != "limits" or v}
+        return {k: v for k, v in fields.items() if k not in ("limits", "review") or v}
 
     def differences(self, other: Lock) -> list[str]:
         """What is not the same in ``other``: ``sources.hosts.cases.case_1.patient: a, here b``.

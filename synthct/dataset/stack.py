@@ -13,7 +13,7 @@ from synthct.dataset.rows import Columns, decode
 from synthct.dataset.sample import Sample
 from synthct.errors import VerifyError
 from synthct.volume import Box, same_grid, shifted
-from synthct.volume.views import VIEW_AXIS
+from synthct.volume.views import PLANES, VIEW_AXIS, Plane
 
 
 def neighbours(rows: Iterable[Columns]) -> Iterator[list[Columns]]:
@@ -85,17 +85,25 @@ def widest_slice(sample: Sample) -> Sample:
     return _slice(sample, int(np.argmax(_areas(sample)))) if sample.view == "volume" else sample
 
 
-def _areas(sample: Sample) -> npt.NDArray[np.int64]:
-    """Voxels of the mask in each slice."""
-    axis = VIEW_AXIS[sample.plane]
+def three_planes(sample: Sample) -> list[Sample]:
+    """Of a volume the widest slice of its mask in each plane; a slice as it is."""
+    if sample.view != "volume":
+        return [sample]
+    return [_slice(sample, int(np.argmax(_areas(sample, plane))), plane) for plane in PLANES]
+
+
+def _areas(sample: Sample, plane: Plane | None = None) -> npt.NDArray[np.int64]:
+    """Voxels of the mask in each slice, of a plane other than the sample's if there is one."""
+    axis = VIEW_AXIS[plane or sample.plane]
     across = tuple(n for n in range(3) if n != axis)
     return np.asarray(np.count_nonzero(sample.mask, axis=across), dtype=np.int64)
 
 
-def _slice(sample: Sample, index: int) -> Sample:
+def _slice(sample: Sample, index: int, plane: Plane | None = None) -> Sample:
     """A slice of a volume."""
-    axis, box = VIEW_AXIS[sample.plane], sample.provenance["host"]["box"]
-    facts = replace(sample.facts, view=sample.plane, slice_index=box[0][axis] + index)
+    plane = plane or sample.plane
+    axis, box = VIEW_AXIS[plane], sample.provenance["host"]["box"]
+    facts = replace(sample.facts, view=plane, slice_index=box[0][axis] + index)
     flat = sample.crop(Box.whole(sample.shape).slab(axis, index))
     return replace(flat, facts=facts)
 

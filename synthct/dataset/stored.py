@@ -14,12 +14,9 @@ from synthct.dataset import nii, png
 from synthct.volume import HU_MIN, Affine, Array
 from synthct.volume.grid import spacing_of
 from synthct.volume.intensity import Window
-from synthct.volume.views import VIEW_AXIS, Plane, View, to_picture
+from synthct.volume.views import PLANES, VIEW_AXIS, View, to_picture
 
-#: The planes of a volume's preview, from left to right.
-_PLANES: tuple[Plane, ...] = ("axial", "coronal", "sagittal")
-
-#: Pixels between them.
+#: Pixels between the planes of a volume's preview.
 _GAP = 4
 
 
@@ -68,7 +65,7 @@ def _planes(array: Array, mask: npt.NDArray[np.bool_], affine: Affine, fill: Any
     spacing = spacing_of(affine)
     fine = min(spacing)
     pictures = []
-    for plane in _PLANES:
+    for plane in PLANES:
         axis = VIEW_AXIS[plane]
         across = tuple(n for n in range(3) if n != axis)
         index = int(np.argmax(np.count_nonzero(mask, axis=across)))

@@ -73,7 +73,9 @@ class ShardRecord:
     rejected: tuple[Rejection, ...] = ()
 
 
-def reject(row: Mapping[str, Any], reason: str, measure: str, value: float | None) -> Rejection:
+def reject(
+    row: Mapping[str, Any], reason: str, measure: str | None = None, value: float | None = None
+) -> Rejection:
     """A row that was painted and is not good enough, without its pictures."""
     flat = {name: row[name] for name in flat_schema(volume=row["view"] == "volume").names}
     return Rejection(row["sample_id"], reason, measure, value, flat)

@@ -33,11 +33,15 @@ class PatchFields(BaseModel):
         shape: For recipes: the fields that shape the weights. Training that starts from a
             checkpoint cannot change them.
         summary: For recipes: what a checkpoint's card says after the number of parameters.
+        takes_steps: For recipes: whether it is trained by a noise schedule and paints in steps.
+        takes_labels: For recipes: whether it is told what to paint.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     shape: ClassVar[tuple[str, ...]] = ()
     summary: ClassVar[str] = ""
+    takes_steps: ClassVar[bool] = True
+    takes_labels: ClassVar[bool] = True
 
     labels: Annotated[tuple[Label, ...], Field(max_length=1000)] = ()
     codecs: Annotated[Mapping[str, str | dict[str, Any]], Field(min_length=1, max_length=1001)] = (
@@ -72,6 +76,23 @@ class PatchFields(BaseModel):
         if low > high:
             raise ValueError(f"[{low:g}, {high:g}] must rise: [least, greatest]")
         return spacing
+
+
+class BoxFields(PatchFields):
+    """The fields of a network that paints boxes of a scan, on the scan's own grid.
+
+    Attributes:
+        depth: Slices of a box; its other sides are one of ``patch_sizes``.
+        slice_range_mm: Least and greatest distance of slices that it was trained on.
+    """
+
+    depth: Annotated[int, Field(ge=4, le=512)] = 16
+    slice_range_mm: tuple[Spacing, Spacing] = (0.5, 6.0)
+
+    @field_validator("slice_range_mm")
+    @classmethod
+    def _check_slices(cls, spacing: tuple[float, float]) -> tuple[float, float]:
+        return cls._check_rises(spacing)
 
 
 class ScheduleConfig(BaseModel):
@@ -139,6 +160,35 @@ def require(name: str, file: str, value: Mapping[str, Any], model: type[Model]) 
             f"checkpoint '{name}': its config is wrong ({file}: {key or 'value'}: {first['msg']}, "
             f"not {shown})"
         ) from err
+
+
+def require_declared(
+    name: str, file: str, value: Mapping[str, Any], model: type[PatchFields]
+) -> None:
+    """Validate the config of a network of synthct, which must declare the patches that it takes.
+
+    Args:
+        name: The checkpoint's name.
+        file: The file's name.
+        value: Its content.
+        model: The fields that it may have.
+
+    Raises:
+        CheckpointError: With the first key that is wrong or missing, and why.
+    """
+    if missing := [field for field in PatchFields.model_fields if field not in value]:
+        raise CheckpointError(
+            f"checkpoint '{name}': its config is wrong ({file}: {missing[0]}: Field required)"
+        )
+    require(name, file, value, model)
+
+
+def require_known(fields: PatchFields, *by_label: str) -> None:
+    """Refuse entries of fields by label for a label that the network does not have."""
+    for field in by_label:
+        names = set(getattr(fields, field) or ())
+        if unknown := sorted(names - {"default", *fields.labels}):
+            raise ValueError(f"{field}: '{unknown[0]}' is not one of its labels")
 
 
 def check_range(label: str, codec: Window | Knots) -> None:

@@ -45,6 +45,9 @@ _KEPT = 0.3
 #: Kriging near the border: voxels of the finest axis from the mask that are known, and that are
 #: moved; how many known ones move each; what makes their covariances invertible.
 _RING, _DEPTH, _NEIGHBOURS, _NUGGET = 2.5, 6.0, 10, 0.02
+#: A known voxel that differs from the paint beside it (its mean with this sigma) by more than so
+#: many deviations of the grain is other tissue, which the paint does not go on with.
+_BESIDE, _OTHER = 2.0, 3.0
 #: Keeps quotients finite, in HU².
 _LEAST = 1e-6
 #: Fewer even voxels of the surroundings, or of the paint, say nothing about a spectrum.
@@ -150,13 +153,13 @@ def match_grain(
     low, high = max(range_hu[0], low - _ALIKE), min(range_hu[1], high + _ALIKE)
     for lowest, highest in ((low, high), range_hu):  # first of the painted kind of tissue
         tissue = ~inside & (smooth > lowest) & (smooth < highest)
-        around = _spectrum(_residual(scan, tissue, voxel), tissue, voxel, lags, shape)
+        around = _spectrum(scan, tissue, voxel, lags, shape)
         if around is not None:
             break
     else:
         return painted[mask].astype(np.float32), None
-    residual = _residual(paint, np.ones_like(inside), voxel)
-    own = _spectrum(_residual(paint, inside, voxel), inside, voxel, lags, shape, 0.0)
+    residual = paint - _local_mean(paint, np.ones_like(inside), voxel, MEAN)
+    own = _spectrum(paint, inside, voxel, lags, shape, 0.0)
     own_power = 0 * around.power if own is None else own.power
     part = tuple(slice(n) for n in scan.shape)
 
@@ -169,7 +172,8 @@ def match_grain(
     white = fft.rfftn(rng.standard_normal(shape, dtype=np.float32))
     missing = np.sqrt(np.maximum(around.power - own_power, 0))
     field = fft.irfftn(white * missing, shape)[part]
-    grain = _from_the_border(field, residual, inside, around, voxel)
+    beside = scan - _local_mean(paint, inside, voxel, _BESIDE)
+    grain = _from_the_border(field, np.where(inside, residual, beside), inside, around, voxel)
     facts = Grain(float(deviation), float(np.sqrt(own.variance if own else 0)), around.voxels)
     return (even + grain).astype(np.float32), facts
 
@@ -177,11 +181,20 @@ def match_grain(
 def _from_the_border(
     field: Values, residual: Values, inside: Region, around: _Spectrum, voxel: Steps
 ) -> Values:
-    """Grain (N,) inside the mask that goes on from the known grain at its border.
+    """Grain (N,) inside the mask that goes on from the known voxels at its border.
 
-    Each voxel near the border is moved by kriging from the nearest known ones. The network goes on
-    with their grain as well, more or less: by how much is measured in each layer of voxels, as the
-    slope of its paint's grain over that of the nearest known voxel.
+    Each voxel near the border is moved by kriging from the nearest known ones, by what they differ
+    from the paint beside them: their grain, and the step that the network left at the border. The
+    network goes on with their grain as well, more or less: by how much is measured in each layer of
+    voxels, as the slope of its paint's grain over that of the nearest known voxel.
+
+    Args:
+        field: The grain that was drawn.
+        residual: Inside the mask the paint minus its local mean, outside the scan minus the local
+            mean of the paint.
+        inside: The mask.
+        around: The grain of the surroundings.
+        voxel: Voxel sizes.
     """
     from scipy.ndimage import distance_transform_edt
     from scipy.spatial import cKDTree
@@ -204,8 +217,8 @@ def _from_the_border(
     weights = np.linalg.solve(among, covariance(targets[:, None] - known)[..., None])[..., 0]
 
     def limited(values: Values) -> Values:
-        limit = np.float32(2 * np.sqrt(around.variance))
-        return np.where(np.abs(values) < limit, values, np.float32(0))  # beyond is an edge
+        limit = np.float32(_OTHER * np.sqrt(around.variance))
+        return np.where(np.abs(values) < limit, values, np.float32(0))
 
     at = tuple(np.moveaxis(known, -1, 0))
     border = limited(residual[at])
@@ -227,18 +240,18 @@ def _around(mask: Region, margin: npt.NDArray[np.int_]) -> tuple[slice, ...]:
     )
 
 
-def _residual(hu: Values, region: Region, voxel: Steps) -> Values:
-    """HU minus their local mean over the region."""
+def _local_mean(hu: Values, region: Region, voxel: Steps, sigma: float) -> Values:
+    """The mean of the region's HU around each voxel, with Gaussian weights."""
     from scipy.ndimage import gaussian_filter
 
     weight = region.astype(np.float32)
-    total = gaussian_filter(hu * weight, MEAN / voxel)
-    mean = total / np.maximum(gaussian_filter(weight, MEAN / voxel), _LEAST)
-    return (hu - mean).astype(np.float32)
+    total = gaussian_filter(hu * weight, sigma / voxel)
+    mean = total / np.maximum(gaussian_filter(weight, sigma / voxel), _LEAST)
+    return np.asarray(mean, dtype=np.float32)
 
 
 def _spectrum(
-    residual: Values,
+    hu: Values,
     region: Region,
     voxel: Steps,
     lags: npt.NDArray[np.int_],
@@ -252,6 +265,7 @@ def _spectrum(
     """
     from scipy import fft
 
+    residual = hu - _local_mean(hu, region, voxel, MEAN)
     even = _even(residual, region, voxel, share)
     voxels = int(np.count_nonzero(even))
     if voxels < (LEAST_AROUND if share else LEAST_PAINTED):

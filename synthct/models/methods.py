@@ -35,10 +35,18 @@ Scheduler = Literal[
     "pndm",
     "lms",
     "repaint",
+    "none",
 ]
 
 #: The scheduler of unconditional models.
 REPAINT = "repaint"
+#: The settings of networks that paint in one pass.
+NO_SCHEDULER = "none"
+ONE_PASS: dict[str, Any] = {
+    "scheduler": NO_SCHEDULER,
+    "num_inference_steps": 1,
+    "guidance_scale": 1.0,
+}
 #: Default jumps, as in the paper and in diffusers.
 JUMP_LENGTH, JUMP_N_SAMPLE = 10, 10
 
@@ -56,6 +64,8 @@ FOREIGN = ("prompt", "codecs", "labels", "spacing_range_mm", "jump_length", "jum
 #: Steps in which a checkpoint of the package paints best: further ones cost time, and errors of the
 #: mean rise (its card has the figures).
 PACKAGE_STEPS = {"package:starter-2d": 2}
+#: Steps of any other checkpoint.
+STEPS = 20
 
 #: All settings of a network in a resolved recipe of 0.1.
 _FIRST_SETTINGS = (
@@ -134,9 +144,10 @@ class Diffusion(Method):
         checkpoint: ``package:NAME`` for one that ships with synthct, a folder, or the id of a Hub
             repository, which needs a ``revision``.
         revision: Commit or tag of a Hub repository.
-        scheduler: The sampler, by its usual name.
+        scheduler: The sampler, by its usual name; ``none`` for a network that paints in one pass,
+            which takes neither steps nor guidance.
         num_inference_steps: Passes of the model per sample; by default ``PACKAGE_STEPS`` for a
-            checkpoint that ships with the package, 20 for any other.
+            checkpoint that ships with the package, ``STEPS`` for any other.
         guidance_scale: Classifier-free guidance by the prompt, or by the label of a checkpoint that
             was trained with ``label_dropout``; 1 for none, else twice the passes.
         grain: ``surroundings``: the paint's grain is completed to the noise power spectrum of the
@@ -169,7 +180,9 @@ class Diffusion(Method):
     checkpoint: Annotated[str, Field(min_length=1)] = "package:starter-2d"
     revision: str | None = None
     scheduler: Scheduler = "dpmsolver++"
-    num_inference_steps: Annotated[int, Field(ge=1, le=1000)] = 20
+    num_inference_steps: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default_factory=lambda stated: PACKAGE_STEPS.get(stated["checkpoint"], STEPS)
+    )
     guidance_scale: Annotated[float, Field(ge=1, le=20)] = 1.0
     grain: Literal["surroundings", "checkpoint"] = "surroundings"
     adapt: Adapt | None = None
@@ -188,10 +201,16 @@ class Diffusion(Method):
         """These settings."""
         return self
 
+    def in_one_pass(self) -> Self:
+        """These settings for a network without a schedule."""
+        return self.model_copy(update=ONE_PASS)
+
     def settings(self) -> dict[str, str]:
         """As in ``Method``, without the checkpoint: the card shows the one that was used."""
         stated = {name: value for name in FOREIGN if (value := getattr(self, name)) is not None}
         shown = {"scheduler": self.scheduler, "steps": self.num_inference_steps, **stated}
+        if self.scheduler == NO_SCHEDULER:
+            shown = stated
         if self.grain == "surroundings":
             shown["grain"] = "of the surroundings"
         if self.adapt is not None:
@@ -242,15 +261,6 @@ class Diffusion(Method):
             del fields["grain"]
         optional = (*FOREIGN, "adapt", "slice_noise_mm")
         return {k: v for k, v in fields.items() if not (k in optional and v is None)}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _default_steps(cls, value: Any) -> Any:
-        if not isinstance(value, dict) or value.get("num_inference_steps") is not None:
-            return value
-        checkpoint = value.get("checkpoint", cls.model_fields["checkpoint"].default)
-        steps = cls.model_fields["num_inference_steps"].default
-        return {**value, "num_inference_steps": PACKAGE_STEPS.get(checkpoint, steps)}
 
     @model_validator(mode="before")
     @classmethod

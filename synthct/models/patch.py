@@ -1,7 +1,8 @@
 """Cutting square patches around a mask for a network, and pasting them back.
 
 A patch is on the scan's own grid if the checkpoint was trained on that spacing; resampling to a
-coarser grid and back loses half of the tissue's texture, so it is the exception.
+coarser grid and back loses half of the tissue's texture, so it is the exception. Patches of several
+slices are cut in ``region.py``.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from synthct.errors import CheckpointError, MaskError
+from synthct.models.regrid import cell_of, cover, covered, to_grid
 from synthct.volume import HU_MAX, HU_MIN, Volume
 from synthct.volume.intensity import Knots, Window, parse_codec
 
@@ -42,7 +44,8 @@ class PatchRules:
         spacing_range_mm: Least and greatest in-plane spacing.
         strengths: Share of the noise schedule that painting runs through, by label; ``default``
             for all the others, 1 where nothing is stated.
-        dimensions: 2 for square patches of slices; 3 for cubes.
+        depth: Slices of a patch; more than 1 for a network in 3D.
+        slice_range_mm: Least and greatest distance of slices; None if it makes no difference.
         neighbours: Neighbouring slices that it makes use of: 0, or the 2 before and after.
     """
 
@@ -51,7 +54,8 @@ class PatchRules:
     patch_sizes: tuple[int, ...]
     spacing_range_mm: tuple[float, float]
     strengths: Mapping[str, float] = field(default_factory=dict)
-    dimensions: Literal[2, 3] = 2
+    depth: int = 1
+    slice_range_mm: tuple[float, float] | None = None
     neighbours: int = 0
 
     @classmethod
@@ -67,11 +71,14 @@ class PatchRules:
             low, high = (float(v) for v in config["spacing_range_mm"])
             labels = tuple(str(name) for name in config["labels"])
             strengths = {str(k): float(v) for k, v in (config.get("strengths") or {}).items()}
-            neighbours = int(config.get("neighbours", 0))
+            depth, neighbours = (
+                int(config.get(k, n)) for k, n in (("depth", 1), ("neighbours", 0))
+            )
+            apart = config.get("slice_range_mm")
+            slices = None if apart is None else (float(apart[0]), float(apart[1]))
         except (AttributeError, KeyError, TypeError, ValueError) as err:
-            raise CheckpointError(
-                f"the checkpoint's config does not say how to use it: {err!r}"
-            ) from err
+            message = f"the checkpoint's config does not say how to use it: {err!r}"
+            raise CheckpointError(message) from err
         if "default" not in codecs or not sizes or sizes[0] < 8 or not 0 < low <= high:
             raise CheckpointError(
                 "the checkpoint's config needs a default codec, patch_sizes and spacing_range_mm; "
@@ -79,7 +86,7 @@ class PatchRules:
             )
         if any(not 0 < strength <= 1 for strength in strengths.values()):
             raise CheckpointError(f"the checkpoint's strengths {strengths} are not within 0..1")
-        return cls(labels, codecs, sizes, (low, high), strengths, neighbours=neighbours)
+        return cls(labels, codecs, sizes, (low, high), strengths, depth, slices, neighbours)
 
     def codec(self, label: str | None) -> Window | Knots:
         """The codec in which ``label`` is painted."""
@@ -113,17 +120,17 @@ class PatchRules:
 
 @dataclass(frozen=True, eq=False)
 class Patch:
-    """A square piece of a slice, ready for a network.
+    """A square piece of a slice, or a box of a scan, ready for a network.
 
     Attributes:
-        image: (S, S) in -1..1; real tissue, also inside the mask.
-        mask: Boolean (S, S); true where the network paints.
-        own: Boolean (S, S); the part of the mask that is pasted back from this patch.
+        image: (S, S) or (H, W, D) in -1..1; real tissue, also inside the mask.
+        mask: Boolean, likewise; true where the network paints.
+        own: Boolean, likewise; the part of the mask that is pasted back from this patch.
         label: The network's index of the structure to paint.
         codec: From HU to the range of ``image``.
-        spacing_mm: Pixel size along rows and columns of the patch.
-        origin: Row and column of the patch's first pixel on its grid; may be negative.
-        scale: Pixels of the slice per pixel of the patch, along rows and columns.
+        spacing_mm: Voxel size along each side.
+        origin: Of the patch's first voxel on its grid; may be negative.
+        scale: Voxels of the scan per voxel of the patch, along each side.
         strength: Share of the noise schedule that painting runs through.
         neighbours: (2, S, S) in -1..1, the slices before and after on the same pixels; NaN where
             nothing is known. None if nothing is known of either.
@@ -135,22 +142,22 @@ class Patch:
     own: BoolArray
     label: int
     codec: Window | Knots
-    spacing_mm: tuple[float, float]
-    origin: tuple[int, int]
-    scale: tuple[float, float]
+    spacing_mm: tuple[float, ...]
+    origin: tuple[int, ...]
+    scale: tuple[float, ...]
     strength: float = 1.0
     neighbours: FloatArray | None = None
     noise: FloatArray | None = None
 
     @property
     def size(self) -> int:
-        """Side length in pixels."""
+        """Side length in pixels, of a square patch."""
         return int(self.image.shape[0])
 
     @property
     def is_resampled(self) -> bool:
         """Whether the patch is on another grid than the scan."""
-        return self.scale != (1.0, 1.0)
+        return set(self.scale) != {1.0}
 
 
 def slice_plane(volume: Volume) -> tuple[npt.NDArray[Any], tuple[float, float]]:
@@ -296,16 +303,17 @@ def _cut(
     plane, grid_mask, grid_part = hu.astype(np.float32), mask, part
     if scale != (1.0, 1.0):
         shape = tuple(math.ceil(n / s) for n, s in zip(hu.shape, scale, strict=True))
-        plane = _to_grid(plane, shape, scale)
-        grid_part = _cover(part, shape, scale)
-        traces = _to_grid(mask.astype(np.float32), shape, scale)
-        grid_mask = _cover(mask, shape, scale) | (traces > TRACE)
+        plane = to_grid(plane, shape, scale)
+        grid_part = cover(part, shape, scale)
+        traces = to_grid(mask.astype(np.float32), shape, scale)
+        grid_mask = cover(mask, shape, scale) | (traces > TRACE)
     rows, columns = np.flatnonzero(grid_part.any(axis=1)), np.flatnonzero(grid_part.any(axis=0))
     bounds = ((int(rows[0]), int(rows[-1]) + 1), (int(columns[0]), int(columns[-1]) + 1))
     extent = max(stop - start for start, stop in bounds)
     size = next((n for n in sizes if n >= extent + 2 * CONTEXT_PX), sizes[-1])
     origin = tuple(
-        _origin(start, stop, size, n) for (start, stop), n in zip(bounds, plane.shape, strict=True)
+        first_voxel(start, stop, size, n)
+        for (start, stop), n in zip(bounds, plane.shape, strict=True)
     )
     return Patch(
         image=codec.encode(_window(plane, origin, size, HU_MIN)),
@@ -323,13 +331,13 @@ def _like(patch: Patch, planes: FloatArray) -> FloatArray:
     """Other planes (N, rows, columns) of HU on the pixels of a patch: (N, S, S) in -1..1."""
     if patch.is_resampled:
         shape = tuple(math.ceil(n / s) for n, s in zip(planes.shape[1:], patch.scale, strict=True))
-        planes = np.stack([_to_grid(plane, shape, patch.scale) for plane in planes])
+        planes = np.stack([to_grid(plane, shape, patch.scale) for plane in planes])
     cut = [patch.codec.encode(_window(p, patch.origin, patch.size, HU_MIN)) for p in planes]
     return np.stack(cut)
 
 
-def _origin(start: int, stop: int, size: int, length: int) -> int:
-    """First pixel of a patch centred on start..stop and kept inside the slice where it fits."""
+def first_voxel(start: int, stop: int, size: int, length: int) -> int:
+    """First of ``size`` voxels, centred on start..stop and kept inside the scan where they fit."""
     centred = (start + stop - size) // 2
     return (length - size) // 2 if size >= length else int(np.clip(centred, 0, length - size))
 
@@ -345,32 +353,6 @@ def _window(array: npt.NDArray[Any], origin: Sequence[int], size: int, fill: Any
     return out
 
 
-def _to_grid(array: FloatArray, shape: Sequence[int], scale: tuple[float, float]) -> FloatArray:
-    """Resample to pixels ``scale`` times as large, averaging where they are larger."""
-    from scipy.ndimage import affine_transform, gaussian_filter
-
-    blur = [max(0.0, 0.5 * (s - 1.0)) for s in scale]
-    smooth = gaussian_filter(array, blur, mode="nearest") if max(blur) > 0 else array
-    # Pixel edges coincide: centre of new pixel n lies at (n + 0.5) * scale - 0.5.
-    offset = [0.5 * s - 0.5 for s in scale]
-    out = affine_transform(smooth, np.asarray(scale), offset, tuple(shape), order=1, mode="nearest")
-    return np.asarray(out, dtype=np.float32)
-
-
-def _cover(mask: BoolArray, shape: Sequence[int], scale: tuple[float, float]) -> BoolArray:
-    """The pixels of the other grid in which any pixel of the mask has its centre."""
-    rows, columns = np.nonzero(mask)
-    out = np.zeros(tuple(shape), dtype=bool)
-    out[_cell(rows, scale[0]), _cell(columns, scale[1])] = True
-    return out
-
-
-def _cell(index: npt.NDArray[np.intp], scale: float) -> npt.NDArray[np.intp]:
-    """The pixel of the other grid in which the centre of a pixel of the slice lies."""
-    cell: npt.NDArray[np.intp] = np.floor((index + 0.5) / scale).astype(np.intp)
-    return cell
-
-
 def _put(values: FloatArray, hu: FloatArray, patch: Patch) -> None:
     """Write a painted patch into the plane of its slice, inside the patch's own mask only."""
     from scipy.ndimage import map_coordinates
@@ -380,19 +362,12 @@ def _put(values: FloatArray, hu: FloatArray, patch: Patch) -> None:
         values[rows + patch.origin[0], columns + patch.origin[1]] = hu[rows, columns]
         return
     rows, columns = (
-        _covered(n, start, patch.size, scale)
+        covered(n, start, patch.size, scale)
         for n, start, scale in zip(values.shape, patch.origin, patch.scale, strict=True)
     )
     (r0, c0), (sr, sc) = patch.origin, patch.scale
-    own = patch.own[np.ix_(_cell(rows, sr) - r0, _cell(columns, sc) - c0)]
+    own = patch.own[np.ix_(cell_of(rows, sr) - r0, cell_of(columns, sc) - c0)]
     r, c = own.nonzero()
     rows, columns = rows[r], columns[c]
     at = np.stack([(rows + 0.5) / sr - 0.5 - r0, (columns + 0.5) / sc - 0.5 - c0])
     values[rows, columns] = map_coordinates(hu, at, order=1, mode="nearest")
-
-
-def _covered(length: int, start: int, size: int, scale: float) -> npt.NDArray[np.intp]:
-    """The pixels along one axis of a slice whose centres lie in a patch of another grid."""
-    index = np.arange(length)
-    place = _cell(index, scale) - start
-    return index[(place >= 0) & (place < size)]

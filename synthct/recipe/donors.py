@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from heapq import nsmallest
 
 from synthct.masks import MaskKind
-from synthct.recipe.recipe import Split
+from synthct.recipe.shares import Split
 from synthct.seeds import derive_seed
 from synthct.sources import CaseEntry
 from synthct.sources.base import check_grid

@@ -18,7 +18,8 @@ from synthct.errors import RecipeError, SourceError
 from synthct.masks import MaskKind
 from synthct.masks.base import SeveralSlices
 from synthct.recipe.donors import DonorChooser, OwnCase, can_lend, donor_volume_ml, no_match_message
-from synthct.recipe.recipe import SPLITS, Recipe, Split, donor_source
+from synthct.recipe.recipe import Recipe, donor_source
+from synthct.recipe.shares import SPLITS, Split
 from synthct.recipe.splits import share_out, split_patients
 from synthct.recipe.volumes import SHARD_VOXELS, expected_voxels
 from synthct.recipe.yaml_errors import nearest

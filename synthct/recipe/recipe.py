@@ -30,7 +30,9 @@ from synthct.models.methods import Diffusion, Inpaint, Listed
 from synthct.recipe.kinds import is_training_recipe
 from synthct.recipe.quality import Quality, Standard
 from synthct.recipe.relabel import Relabel
+from synthct.recipe.review import Review
 from synthct.recipe.roots import replace_roots, root_variable
+from synthct.recipe.shares import Splits
 from synthct.recipe.volumes import OF_VOLUMES, Count, Series, volume_problems
 from synthct.recipe.yaml_errors import Problem, did_you_mean, nearest, path_text
 from synthct.recipe.yaml_model import (
@@ -44,10 +46,9 @@ from synthct.sources import Source
 from synthct.volume.views import Plane, View
 
 #: Keys whose values may contain environment variables.
-PATH_KEYS = ("sources.*.root", "inpaint.checkpoint")
+PATH_KEYS = ("sources.*.root", "inpaint.checkpoint", "review.table")
 
-Split = Literal["train", "validation", "test"]
-SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+_IF_STATED = (*OF_VOLUMES, "review")
 
 
 def _check_version(value: object) -> object:
@@ -56,42 +57,7 @@ def _check_version(value: object) -> object:
     raise ValueError(f"{value} is not a version; write three numbers such as 1.0.0")
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Splits(_Section):
-    """The share of the patients in each split, adding up to 1; or the splits of the sources.
-
-    Attributes:
-        from_source: Use the splits in the sources' own tables (TotalSegmentator's ``meta.csv``)
-            instead of shares.
-    """
-
-    train: Annotated[float, Field(ge=0, le=1)] = 0.0
-    validation: Annotated[float, Field(ge=0, le=1)] = 0.0
-    test: Annotated[float, Field(ge=0, le=1)] = 0.0
-    from_source: bool = False
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.from_source:
-            if self.fractions:
-                raise ValueError("from_source and fractions exclude each other; remove one")
-            return self
-        total = sum(self.fractions.values())
-        if abs(total - 1) > 1e-6:
-            raise ValueError(f"the fractions add up to {total:g}, not to 1")
-        return self
-
-    @property
-    def fractions(self) -> dict[Split, float]:
-        """The splits with a share above 0."""
-        shares = zip(SPLITS, (self.train, self.validation, self.test), strict=True)
-        return {split: share for split, share in shares if share > 0}
-
-
-class Recipe(_Section):
+class Recipe(BaseModel):
     """All settings of a dataset.
 
     Attributes:
@@ -118,12 +84,15 @@ class Recipe(_Section):
             ``label_map: relabel``.
         quality: Limits on the measures of a sample; samples that break one are rejected. By
             default those that real tissue of the hosts keeps; ``none`` for no limits.
+        review: What somebody decided of these samples in an earlier version (``synthct review``).
         splits: Share of the patients in each split; host and donor of a sample are in the same.
         keep_original: Whether rows also hold the original slice.
         release: ``full`` writes whole slices; ``patch`` only generated voxels and nothing of the
             scans: ``synthct compose`` restores whole slices for those who have the scans.
         samples_per_shard: Number of samples in a file, the unit of work and of resuming.
     """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=80)]
     version: Annotated[str, BeforeValidator(_check_version)]
@@ -143,6 +112,7 @@ class Recipe(_Section):
     variants: Annotated[int, Field(ge=1, le=10_000)] = 1
     relabel: Relabel | None = None
     quality: Quality | Literal["none"] = Quality()
+    review: Review | None = None
     splits: Splits = Splits(train=0.8, validation=0.1, test=0.1)
     keep_original: bool = False
     release: Literal["full", "patch"] = "full"
@@ -166,9 +136,9 @@ class Recipe(_Section):
 
     @model_serializer(mode="wrap")
     def _dump(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # What only volumes have counts for a dataset's identity only where it is stated.
+        # What most recipes do without counts for a dataset's identity only where it is stated.
         fields: dict[str, Any] = dump(self)
-        return {k: v for k, v in fields.items() if not (k in OF_VOLUMES and v is None)}
+        return {k: v for k, v in fields.items() if not (k in _IF_STATED and v is None)}
 
     def __eq__(self, other: object) -> bool:
         # Recipes are equal if their fields are, wherever these are written.
@@ -240,7 +210,7 @@ class Recipe(_Section):
 
         Roots become variables such as ``${HOSTS_ROOT}``, so that the result is a recipe again;
         Hub repositories stay. Of a checkpoint's path the folder's name is kept (the lock
-        identifies its files by hash).
+        identifies its files by hash), of a review's table its name and hash.
         """
         data: dict[str, Any] = self.model_dump(mode="json")
         for name, section in data["sources"].items():
@@ -251,6 +221,8 @@ class Recipe(_Section):
                 del section["repo"], section["revision"]
         if (network := self.inpaint.network) is not None and network.is_folder:
             data["inpaint"]["checkpoint"] = f"./{PurePath(network.checkpoint).name}"
+        if self.review is not None:
+            data["review"] = self.review.resolved()
         return data
 
     @property

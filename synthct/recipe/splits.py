@@ -8,7 +8,8 @@ from fractions import Fraction
 from itertools import pairwise
 
 from synthct.errors import PolicyError
-from synthct.recipe.recipe import SPLITS, Recipe, Split
+from synthct.recipe.recipe import Recipe
+from synthct.recipe.shares import SPLITS, Split
 from synthct.seeds import derive_seed
 from synthct.sources import CaseEntry
 

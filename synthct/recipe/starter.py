@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from synthct.models.checkpoint import find_checkpoint
 from synthct.models.methods import Diffusion
 from synthct.recipe.recipe import Recipe
 from synthct.sources import CaseEntry, index_sources
-from synthct.sources.detect import Detected, detect
+from synthct.sources.detect import Detected, detect, names_of_drawn
 
 #: So many cases are read to see which structures there are.
 LOOKED_AT = 8
@@ -37,12 +38,17 @@ def starter_recipe(folder: Path, *, cache_dir: Path, progress: bool = False) -> 
     Raises:
         SourceError: If there is no scan in the folder, or none can be read.
     """
-    found = detect(folder)
+    found, labels = detect(folder), _paintable()
     source = _section(found)
-    ids = [case.case_id for case in source.select(source.find(cache_dir)).cases if case.image]
-    some = ids[:: max(1, -(-len(ids) // LOOKED_AT))]
-    labels = _paintable()
+    cases = source.select(source.find(cache_dir)).cases
     known = tuple(source.native_labels()) or tuple(found.section.get("structures", ()))
+    drawn = {} if known else names_of_drawn({n for case in cases for n in case.label_files}, labels)
+    if found.section["layout"] == "dicom" and drawn:
+        named = {**found.section, "label_names": drawn}
+        found, known = replace(found, section=named), tuple(drawn)
+        source = _section(found)
+    ids = [case.case_id for case in cases if case.image]
+    some = ids[:: max(1, -(-len(ids) // LOOKED_AT))]
     wanted = tuple(dict.fromkeys([*labels, *found.section.get("unions", ()), *known]))
     index = index_sources(
         {"hosts": source.model_copy(update={"cases": tuple(some)})},
@@ -95,13 +101,16 @@ def _lines(
     yield "sources:"
     yield "  hosts:                     # the scans that are painted into"
     for key, value in found.section.items():
-        if key != "structures":
+        if key != "structures" and key != "label_names":
             yield f"    {key}: {_flow(value)}"
             continue
-        yield "    structures:"
-        yield from (f"      {_flow(name)}: {_flow(pattern)}" for name, pattern in value.items())
+        yield f"    {key}:"
+        yield from (f"      {_flow(name)}: {_flow(called)}" for name, called in value.items())
     yield "    # licence: CC-BY-4.0     # of your scans; without it nothing can be published"
     yield "    # patients: {case_1: anna, case_2: anna}   # where one person has several scans"
+    if found.section["layout"] == "nifti":
+        yield "    # scans are called as your files, and the dataset tells these names: they should"
+        yield "    # not say who a patient is"
     for remark in found.remarks:
         yield f"    # {remark}"
     if skipped:
@@ -141,7 +150,8 @@ def _masks(
     if organs and "tumor" in labels:
         ignored = "" if "tumor" in numbered else ", label_map: ignore"
         yield f"  - {{name: tumors, kind: ellipsoid, label: tumor, into: {organs[0]}{ignored}}}"
-    elif "tumor" in there:
+    # Scans without such an organ would lend nothing.
+    if there.get("tumor", 0) > max((there[organ] for organ in organs), default=0):
         seen = f"in {there['tumor']} of {total}"
         yield f"  - {{name: tumor, kind: organ, label: tumor, margin_mm: 3}}   # {seen}"
     if not organs and "tumor" not in there:

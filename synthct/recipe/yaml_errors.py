@@ -109,6 +109,8 @@ def describe_errors(err: ValidationError, data: Any, model_type: type[BaseModel]
     """One problem for each location with errors in ``data``, the input of ``model_type``."""
     by_place: dict[tuple[str | int, ...], list[ErrorDetails]] = {}
     for detail in err.errors(include_url=False):
+        if detail["type"] == "default_factory_not_called":
+            continue  # follows from another error
         place = _place(detail, data)
         if detail["type"] == "missing" and isinstance(place[-1], int):
             place = place[:-1]  # too short a list: the error is at the list
@@ -212,7 +214,7 @@ def _tag_problem(
     model_type: type[BaseModel],
 ) -> Problem:
     """The problem of a section whose ``kind`` (or ``layout``, ...) is unknown or missing."""
-    key = str(context["discriminator"]).strip("'")
+    key = str(context["discriminator"]).strip("'()")
     known = [tag for model in _models_at(place, data, model_type) for tag in _literals(model, key)]
     if isinstance(value, dict) and key in value:
         word = value[key]

@@ -14,10 +14,10 @@ from synthct.errors import SourceError
 from synthct.sources.base import CaseFiles, FolderContents
 from synthct.sources.exported import EXPORT_FILES
 from synthct.sources.folder import FolderSection
+from synthct.sources.stored import SUFFIXES
 from synthct.volume.views import IGNORE
 
 _JSON = "dataset.json"
-_SUFFIXES = (".nii.gz", ".nii")
 _MAX_BYTES = 1 << 24
 _CREATIVE_COMMONS = re.compile(r"CC0-1\.0|CC-BY(-NC)?(-SA|-ND)?-\d\.\d")
 #: Names that are no structure: what is not segmented, and nnU-Net's "nobody knows".
@@ -45,7 +45,9 @@ class DatasetJson(FolderSection):
 
     def files(self) -> tuple[str, ...]:
         """The JSON, images and label maps for training, and the tables of an export."""
-        return (_JSON, "imagesTr/*.nii*", "labelsTr/*.nii*", *EXPORT_FILES)
+        folders = ("imagesTr", "labelsTr")
+        scans = [f"{folder}/*{suffix}" for folder in folders for suffix in SUFFIXES]
+        return (_JSON, *scans, *EXPORT_FILES)
 
     def native_labels(self) -> Mapping[str, int]:
         """The structures of ``dataset.json``."""
@@ -101,19 +103,20 @@ class DatasetJson(FolderSection):
                 for one in listed or ():
                     label = str(one["label"]).removeprefix("./")
                     pairs[_stem(label)] = (str(one["image"]).removeprefix("./"), label)
-                return pairs
-            if listed:
+            elif listed:
                 for name, one in listed.items():
                     pairs[name] = (str(one["images"][channel]), str(one["label"]))
-                return pairs
+            if listed or self.layout == "msd":
+                return {name: pair for name, pair in pairs.items() if not name.startswith(".")}
         except (KeyError, TypeError, AttributeError, IndexError) as err:
             raise SourceError(
                 f"{self._root / _JSON}: its list of cases is damaged ({err!r})"
             ) from err
         ending = str(data.get("file_ending", ".nii.gz"))
-        if ending not in _SUFFIXES:
+        if ending not in SUFFIXES:
             raise SourceError(
-                f"{self._root / _JSON}: file_ending is '{ending}'; convert the files to .nii.gz"
+                f"{self._root / _JSON}: file_ending is '{ending}'; convert the files to .nii.gz "
+                f"(or another of {', '.join(SUFFIXES)})"
             )
         mark = f"_{channel:04d}{ending}"
         images = {n.removesuffix(mark) for n in self._names("imagesTr") if n.endswith(mark)}
@@ -215,4 +218,5 @@ class DatasetJson(FolderSection):
 
 def _stem(name: str) -> str:
     """The name of a file without folder and ending."""
-    return Path(name).name.removesuffix(".gz").removesuffix(".nii")
+    own = Path(name).name
+    return own.removesuffix(next((one for one in SUFFIXES if own.endswith(one)), ""))

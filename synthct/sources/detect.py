@@ -1,7 +1,8 @@
 """What a folder of scans is laid out as: the section of a recipe that reads it.
 
-Known layouts are told by their own files; any other folder of NIfTI files by the names that repeat
-from case to case. Voxels are read only where a name does not say whether it is a scan.
+Known layouts are told by their own files, DICOM by its mark; any other folder of NIfTI, NRRD or
+MetaImage files by the names that repeat from case to case. Voxels are read only where a name does
+not say whether it is a scan.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import json
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -18,9 +19,11 @@ from typing import Any
 import numpy as np
 
 from synthct.errors import SourceError
+from synthct.sources.stored import SUFFIXES
 from synthct.volume import read_labels
+from synthct.volume.dicom.files import is_dicom
 
-_SUFFIX = re.compile(r"\.nii(\.gz)?$")
+_SUFFIX = re.compile(rf"({'|'.join(map(re.escape, SUFFIXES))})$")
 _CASE = "{case}"
 #: How deep below the folder files are looked for, and how many are looked at.
 _LEVELS, _MOST_FILES = 5, 20_000
@@ -41,6 +44,9 @@ _SPELLINGS = {
     "gtv": "tumor", "kidneys": "kidney", "lesion": "tumor", "lesions": "tumor", "lungs": "lung",
     "tumors": "tumor", "tumour": "tumor", "tumours": "tumor",
 }  # fmt: skip
+
+#: Words that tell the side of an organ.
+_SIDES = frozenset({"l", "left", "lt", "r", "right", "rt"})
 
 #: Pattern to the files that match it, by case.
 Patterns = Mapping[str, Mapping[str, Path]]
@@ -68,6 +74,8 @@ def detect(root: Path) -> Detected:
     if not root.is_dir():
         raise SourceError(f"{root} is no folder; name the one that your scans lie in")
     root = root.resolve()
+    if _first_dicom(root):
+        return _dicom(root)
     for place in (root, *sorted(path for path in root.iterdir() if path.is_dir())):
         layout = _known_layout(place)
         if layout is not None:
@@ -93,13 +101,63 @@ def _known_layout(root: Path) -> str | None:
     return "totalsegmentator" if any((path / "segmentations").is_dir() for path in scans) else None
 
 
+def _first_dicom(root: Path) -> bool:
+    """Whether a folder holds DICOM: one of the first files of each folder in it has the mark."""
+    for folder, folders, names in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))[:50]
+        if len(Path(folder).relative_to(root).parts) >= _LEVELS:
+            folders.clear()
+        own = [name for name in sorted(names) if not name.startswith(".")]
+        some = [name for name in own if not _SUFFIX.search(name)][:_LOOKED_AT]
+        if any(is_dicom(Path(folder, name)) for name in some):
+            return True
+    return False
+
+
+def _dicom(root: Path) -> Detected:
+    """DICOM series; NIfTI files in their folders are their label maps, if there are any."""
+    section: dict[str, Any] = {"layout": "dicom", "root": str(root)}
+    beside: dict[str, list[Path]] = defaultdict(list)
+    for path in _files(root):
+        beside[path.name].append(root / path)
+    maps = {name: files for name, files in beside.items() if _values(files[0]) is not None}
+    own = {name: _structure_of(name) for name in maps}
+    if len(own) > 1 and all(own.values()) and len(set(own.values())) == len(own):
+        section["structures"] = {str(one): f"{{folder}}/{name}" for name, one in own.items()}
+        section |= _unions(section["structures"])
+    elif maps:
+        name = max(maps, key=lambda one: len(maps[one]))
+        section["labels"] = f"{{folder}}/{name}"
+        section["label_names"] = _named(own[name], maps[name])
+    remarks = (
+        "scans and patients are called by hashes; case_names: folder calls them by their folders",
+    )
+    return Detected(section, remarks)
+
+
+def names_of_drawn(names: Iterable[str], known: Collection[str]) -> dict[str, list[str]]:
+    """Structures of DICOM files by what they are to be called: as in ``known``, where that is told.
+
+    Args:
+        names: What the files call them, such as ``kidney_l`` and ``gtv_1``.
+        known: The labels that a checkpoint paints, such as ``kidney`` and ``tumor``.
+    """
+    called: dict[str, list[str]] = {}
+    for name in sorted(names):
+        words = [word for word in name.split("_") if word not in _SIDES and not word.isdecimal()]
+        plain = "_".join(words)
+        plain = _SPELLINGS.get(plain, plain)
+        called.setdefault(plain if plain in known else name, []).append(name)
+    return called
+
+
 def _nifti(root: Path) -> Detected:
-    """The patterns of a folder of NIfTI files of any arrangement."""
+    """The patterns of a folder of NIfTI, NRRD or MetaImage files of any arrangement."""
     files = sorted(_files(root))
     if not files:
         raise SourceError(
-            f"{root} holds no NIfTI file (.nii, .nii.gz), nor a layout that synthct knows; convert "
-            "the scans first, DICOM with dcm2niix"
+            f"{root} holds no scan ({', '.join(SUFFIXES)}, or DICOM), nor a layout that synthct "
+            "knows; convert the scans to .nii.gz first"
         )
     kinds: dict[Path, bool] = {}
     best = max(
@@ -108,12 +166,12 @@ def _nifti(root: Path) -> Detected:
     )
     if best.image is None:
         raise SourceError(
-            f"{root}: {len(files)} NIfTI files, but none is a scan: all hold whole numbers from 0 "
-            "on, as label maps do; name the folder with the scans"
+            f"{root}: {len(files)} files, but none is a scan: all hold whole numbers from 0 on, as "
+            "label maps do; name the folder with the scans"
         )
     section: dict[str, Any] = {"layout": "nifti", "root": str(root), "image": best.image}
     remarks = []
-    own = {pattern: _structure_of(pattern) for pattern in best.labels}
+    own = {pattern: _structure_of(pattern, _stem_words(best.image)) for pattern in best.labels}
     if len(own) > 1 and all(own.values()) and len(set(own.values())) == len(own):
         section["structures"] = {str(name): pattern for pattern, name in own.items()}
         section |= _unions(section["structures"])
@@ -172,7 +230,7 @@ class _Arrangement:
 
 
 def _files(root: Path) -> Iterator[Path]:
-    """The NIfTI files, relative to the root; hidden ones are none."""
+    """The scans and label maps, relative to the root; hidden ones are none."""
     count = 0
     for folder, folders, names in os.walk(root, followlinks=True):
         place = Path(folder).relative_to(root)
@@ -260,15 +318,24 @@ def _values(path: Path) -> set[int] | None:
     return values if len(values) <= 256 else None
 
 
-def _structure_of(pattern: str) -> str | None:
-    """The structure that a pattern is named after: ``{case}/masks/liver.nii.gz`` is a liver."""
-    stem = _SUFFIX.sub("", PurePosixPath(pattern).name).replace(_CASE, "").lower()
-    words = [word for word in re.split(r"[^a-z0-9]+", stem) if word]
-    words = [word for word in words if word not in _IMAGE_WORDS | _LABEL_WORDS]
+def _structure_of(pattern: str, image: Collection[str] = ()) -> str | None:
+    """The structure that a pattern is named after: ``{case}/masks/liver.nii.gz`` is a liver.
+
+    Args:
+        pattern: Of its files.
+        image: Words of the scan's name, which say nothing of the structure.
+    """
+    words = [w for w in _stem_words(pattern) if w not in {*_IMAGE_WORDS, *_LABEL_WORDS, *image}]
     name = "_".join(words)
     if not re.search("[a-z]", name):
         return None
     return _SPELLINGS.get(re.sub(r"_\d+$", "", name), name)
+
+
+def _stem_words(pattern: str) -> list[str]:
+    """The words of a pattern's file name, in order."""
+    stem = _SUFFIX.sub("", PurePosixPath(pattern).name).replace(_CASE, "").lower()
+    return [word for word in re.split(r"[^a-z0-9]+", stem) if word]
 
 
 def _named(name: str | None, files: Iterable[Path]) -> dict[str, int]:

@@ -24,7 +24,7 @@ from synthct.models.grain import with_grain
 from synthct.models.methods import Adapt, Diffusion
 from synthct.models.network import CheckpointFiles, described
 from synthct.models.painting import Inpainter
-from synthct.models.patch import CONTEXT_PX, PatchRules, paste_patches
+from synthct.models.patch import CONTEXT_PX, paste_patches
 from synthct.recipe.plan import plan_samples
 from synthct.recipe.recipe import Recipe
 from synthct.recipe.yaml_model import Document
@@ -106,9 +106,13 @@ def adapt(
         raise RecipeError(f"{max_seconds / 60:g} minutes leave no time for a step; give more")
     plan = _plan(recipe, settings, cache_dir)
     training, notes = plan.training, list(plan.notes)
-    rules = PatchRules.from_config(training.model.model_dump() | {"labels": training.labels})
     data = open_training_set(
-        training, plan.index, rules, cache_dir=cache_dir, workers=workers, progress=progress_bar
+        training,
+        plan.index,
+        training.rules,
+        cache_dir=cache_dir,
+        workers=workers,
+        progress=progress_bar,
     )
     _require_tissue(data.patches, training.name)
     if not data.held_out:

@@ -144,7 +144,7 @@ class _RowMaker:
             target = one.targets[which] if one.targets is not None else None
             # The first axis of a sagittal slice runs from back to front: no mirror symmetry there.
             flips = one.view != "sagittal"
-            rows.append(patch_row(one.patches[which], target, job.host, flips=flips))
+            rows.append(patch_row(one.patches[which], target, one, job.host, flips=flips))
         return rows, tally
 
     def slices(self, job: HostJob) -> tuple[list[dict[str, Any]], Tally]:

@@ -66,6 +66,7 @@ def check_training(
         "masks": dict(masks),
         "patches": {name: n * recipe.data.patches_per_mask for name, n in masks.items()},
         "patch_sizes": list(objective.rules.patch_sizes),
+        "depth": objective.rules.depth,
         "licence": recipe.resolved_licence(base=base.get("licence")),
         "bytes": size,
         "bytes_free": shutil.disk_usage(cache_dir).free,
@@ -75,20 +76,21 @@ def check_training(
 
 
 def expected_bytes(recipe: TrainingRecipe, rules: PatchRules) -> int:
-    """About how large the patch cache is: an int16 and a bit for each pixel."""
-    pixels = rules.patch_sizes[min(1, len(rules.patch_sizes) - 1)] ** 2
+    """About how large the patch cache is: an int16 and a bit for each voxel."""
+    pixels = rules.patch_sizes[min(1, len(rules.patch_sizes) - 1)] ** 2 * rules.depth
     return int(recipe.data.patches * pixels * (2 + 1 / 8))
 
 
 def describe_training(facts: Mapping[str, Any]) -> str:
     """The facts of a training recipe as text."""
     sizes = ", ".join(str(size) for size in facts["patch_sizes"])
+    through = f" and {facts['depth']} slices" if facts["depth"] > 1 else ""
     patches = ", ".join(f"{name} {count}" for name, count in facts["patches"].items())
     lines = [
         f"{facts['name']}: {facts['steps']} steps, {facts['parameters'] / 1e6:.2f} M parameters",
         f"  {'paints':<8}{', '.join(facts['paints']) or 'whatever fits'}",
         f"  {'cases':<8}{facts['cases']} to train on, {facts['held_out']} held out",
-        f"  {'patches':<8}{patches}; of {sizes} pixels",
+        f"  {'patches':<8}{patches}; of {sizes} pixels{through}",
         f"  {'licence':<8}{facts['licence'] or 'unknown: not to be published'}",
         f"  {'cache':<8}about {facts['bytes'] / 1e6:,.0f} MB, "
         f"{facts['bytes_free'] / 1e6:,.0f} MB are free",

@@ -58,8 +58,9 @@ class PatchBatches(Dataset[Batch]):
         return sum(self._count(size) for size in self.patches.rows)
 
     def patches_per_batch(self, size: int) -> int:
-        """Patches of one size that have as many pixels as ``batch_size`` patches of 128 pixels."""
-        return max(1, round(self.recipe.optim.batch_size * FULL_BATCH_PX**2 / size**2))
+        """Patches of one size that have as many voxels as ``batch_size`` patches of 128 pixels."""
+        voxels = size**2 * self.patches.depth
+        return max(1, round(self.recipe.optim.batch_size * FULL_BATCH_PX**2 / voxels))
 
     def _count(self, size: int) -> int:
         return max(1, len(self.patches.rows[size]) // self._global_batch_size(size))
@@ -115,11 +116,10 @@ def batches_from(batches: PatchBatches, first: int, workers: int) -> Iterator[Ba
 def collate(patches: Sequence[CachedPatch]) -> Batch:
     """Stack patches of one size.
 
-    Image and mask are (B, 1, S, S), label (B,), spacing (B, 2); neighbours (B, 2, S, S) are there
-    if any patch has them.
+    Image and mask are (B, 1, S, S) or (B, 1, S, S, D), label (B,), spacing (B, 2) or (B, 3);
+    neighbours (B, 2, S, S) are there if any patch has them.
     """
-    size = len(patches[0].image)
-    nothing = np.full((2, size, size), np.nan, dtype=np.float32)
+    nothing = np.full((2, *patches[0].image.shape), np.nan, dtype=np.float32)
     told = [nothing if p.neighbours is None else p.neighbours for p in patches]
     given = any(p.neighbours is not None for p in patches)
     return {

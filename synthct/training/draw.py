@@ -1,4 +1,4 @@
-"""Masks drawn in one scan and cut to patches, as in a build."""
+"""Masks drawn in one scan and cut to patches of slices or boxes, as in a build."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from synthct.masks import MaskKind
 from synthct.masks.base import Mask, PlacementError
 from synthct.masks.slicing import draw_slices, on_slice, slice_of
 from synthct.models.patch import Patch, PatchRules, cut_patches
+from synthct.models.region import cut, parts_of
 from synthct.sources import read_case
 from synthct.training.coarse import coarser, thicker
 from synthct.training.plan import HostJob, can_donate
 from synthct.training.recipe import TrainingRecipe
-from synthct.training.remake import remake_slice
+from synthct.training.remake import crop_around, remake_box, remake_slice
 from synthct.volume import HU_MAX, HU_MIN, Volume
 from synthct.volume.case import Case
-from synthct.volume.views import VIEW_AXIS, Plane
+from synthct.volume.views import VIEW_AXIS, Plane, View, plane_of
 
 #: Attempts per mask that has no legal place or cannot be cut, before it is left out.
 TRIES = 10
@@ -30,18 +31,18 @@ TRIES = 10
 
 @dataclass(frozen=True, eq=False)
 class MaskedSlice:
-    """A mask on a slice with the patches that cover it.
+    """A mask on a slice, or in a box of a scan, with the patches that cover it.
 
     Attributes:
         case_id: The scan.
         section: Name of the mask's section of the recipe.
-        plane: HU, one voxel thick.
+        plane: HU; of a slice, one voxel thick.
         region: Boolean, on the grid of ``plane``.
         label: What is painted; None for whatever fits.
-        view: Orientation of the slice.
+        view: Orientation of the slice, or of the slices of the box.
         patches: What the network gets.
-        targets: What it learns to paint, one (S, S) in -1..1 per patch, where that is not the
-            patch's own image.
+        targets: What it learns to paint, one in -1..1 per patch, where that is not the patch's own
+            image.
     """
 
     case_id: str
@@ -59,7 +60,7 @@ class Tally:
     """Counts of drawn and failed masks.
 
     Attributes:
-        drawn: Slices by section.
+        drawn: Slices or boxes by section.
         left_out: Masks that could not be drawn, by section and reason.
     """
 
@@ -103,8 +104,8 @@ def draw_masks(
             resampled[key] = coarser(thick, draw.factor) if draw.factor > 1 else thick
         suitable = [donor for entry, donor in donors if can_donate(entry, section)]
         rng = seeds.generator(recipe.seed, "mask", job.side, str(draw.number))
-        cut = _remade if job.side == "train" and recipe.remakes else _as_it_is
-        drawn = _draw_mask(recipe, rules, section, resampled[key], suitable, slices, cut, rng)
+        cutter = _cutter(recipe, rules, job.side)
+        drawn = _draw_mask(recipe, rules, section, resampled[key], suitable, slices, cutter, rng)
         if isinstance(drawn, str):
             tally.left_out[f"{section.name}: {drawn}"] += 1
             continue
@@ -120,7 +121,7 @@ def _draw_mask(
     host: Case,
     donors: Sequence[Case],
     slices: int,
-    cut: Callable[..., MaskedSlice],
+    cutter: Callable[..., MaskedSlice],
     rng: np.random.Generator,
 ) -> list[MaskedSlice] | str:
     """One 3D mask on some of its slices, or the commonest reason why it cannot be drawn."""
@@ -134,7 +135,7 @@ def _draw_mask(
             for _ in range(slices):
                 chosen = draw_slices(mask, view, section.slices, section.max_extent_mm, rng)
                 flat = slice_of(mask, view, chosen[int(rng.integers(len(chosen)))])
-                drawn.append(cut(recipe, rules, section, host, mask, flat, view, rng))
+                drawn.append(cutter(recipe, rules, section, host, mask, flat, view, rng))
         except PlacementError as err:
             reasons[err.reason] += 1
         except MaskError as err:
@@ -142,6 +143,13 @@ def _draw_mask(
         else:
             return drawn
     return reasons.most_common(1)[0][0]
+
+
+def _cutter(recipe: TrainingRecipe, rules: PatchRules, side: str) -> Callable[..., MaskedSlice]:
+    """What makes patches of a mask, to learn from or to paint."""
+    if rules.depth > 1:
+        return _box_to_learn if side == "train" else _box_to_paint
+    return _remade if side == "train" and recipe.remakes else _as_it_is
 
 
 def _as_it_is(
@@ -182,6 +190,48 @@ def _remade(
     )
 
 
+def _box_to_paint(
+    recipe: TrainingRecipe,
+    rules: PatchRules,
+    section: MaskKind,
+    host: Case,
+    mask: Mask,
+    flat: Mask,
+    view: View,
+    rng: np.random.Generator,
+) -> MaskedSlice:
+    """A mask in a crop of its scan."""
+    del recipe, mask, rng
+    scan, region = crop_around(host.scan(), flat, rules)
+    plane, patches = plane_of(view, scan.spacing_mm), cut(scan, region, flat.label, rules)
+    label = flat.label
+    return MaskedSlice(host.case_id, section.name, scan, region, label, plane, tuple(patches))
+
+
+def _box_to_learn(
+    recipe: TrainingRecipe,
+    rules: PatchRules,
+    section: MaskKind,
+    host: Case,
+    mask: Mask,
+    flat: Mask,
+    view: View,
+    rng: np.random.Generator,
+) -> MaskedSlice:
+    """A mask in a crop of its scan as another scanner would have made it, in boxes of one size."""
+    del mask
+    one = remake_box(host.scan(), flat, recipe.data, rules, rng)
+    given, plane = (one.region, flat.label, rules), plane_of(view, one.plane.spacing_mm)
+    boxes, truths = (
+        [part for patch in cut(ct, *given) for part in parts_of(patch, rules)]
+        for ct in (one.plane, one.target)
+    )
+    return MaskedSlice(
+        host.case_id, section.name, one.plane, one.region, flat.label, plane,
+        tuple(boxes), tuple(one.image for one in truths),
+    )  # fmt: skip
+
+
 def jitter_attenuation(plane: Volume, jitter: float, rng: np.random.Generator) -> Volume:
     """Scale the attenuation (HU + 1000) of a slice by a random factor.
 
@@ -199,8 +249,10 @@ def jitter_attenuation(plane: Volume, jitter: float, rng: np.random.Generator) -
 
 def _draw_view(
     views: Mapping[Plane, float], ct: Volume, rules: PatchRules, rng: np.random.Generator
-) -> Plane:
+) -> View:
     """Draw a view by weight; axial if the drawn one is too coarse or has too few slices."""
+    if rules.depth > 1:
+        return "volume"
     names = list(views)
     weights = np.array([views[name] for name in names])
     view = names[int(rng.choice(len(names), p=weights / weights.sum()))]

@@ -1,7 +1,8 @@
 """The log of a training run: a progress bar and a file of JSON lines.
 
 A line is ``{"step": ..., "loss": ..., "learning_rate": ..., "seconds": ...}``, with the mean loss
-since the line before, or ``{"step": ..., "validation": {...}}``.
+since the line before, or ``{"step": ..., "validation": {...}}``. Where several networks have losses
+of their own, ``loss`` is the sum, and ``losses`` has each by name.
 """
 
 from __future__ import annotations
@@ -54,17 +55,17 @@ class Log:
         self.path, self.recipe, self.step = path, recipe, progress.step
         self.validations = progress.validations
         self.tracker = tracker
-        self.losses: list[Tensor] = []
+        self.losses: list[Mapping[str, Tensor]] = []
         self.learning_rate = 0.0
         self.started = time.monotonic()
         self._truncate(self.step)
         # disable=None: no bar unless stderr is a terminal.
         self.bar = tqdm(total=recipe.optim.max_steps, initial=self.step, unit="step", disable=None)
 
-    def add(self, step: int, loss: Tensor, learning_rate: float) -> None:
-        """Log a step; every ``LOG_EVERY`` steps a line is written."""
+    def add(self, step: int, losses: Mapping[str, Tensor], learning_rate: float) -> None:
+        """Log a step's losses by name; every ``LOG_EVERY`` steps a line is written."""
         self.step, self.learning_rate = step, learning_rate
-        self.losses.append(loss)  # its value is read later: that waits for the device
+        self.losses.append(losses)  # its value is read later: that waits for the device
         self.bar.update()
         if step % LOG_EVERY == 0:
             self.flush()
@@ -97,7 +98,11 @@ class Log:
         """
         if not self.losses:
             return
-        mean = math.fsum(float(loss) for loss in self.losses) / len(self.losses)
+        means = {
+            name: math.fsum(float(losses[name]) for losses in self.losses) / len(self.losses)
+            for name in self.losses[0]
+        }
+        mean = math.fsum(means.values())
         if not math.isfinite(mean):
             raise RecipeError(
                 f"{self.recipe.name}: the loss is {mean} at step {self.step}; lower "
@@ -105,12 +110,15 @@ class Log:
             )
         seconds = time.monotonic() - self.started
         line = {"step": self.step, "loss": round(mean, 5), "learning_rate": self.learning_rate}
-        self._append({**line, "seconds": round(seconds, 1)})
+        each = {name: round(value, 5) for name, value in means.items()}
+        several = {"losses": each} if len(each) > 1 else {}
+        self._append({**line, **several, "seconds": round(seconds, 1)})
         self.bar.set_postfix(loss=f"{mean:.4f}")
         if self.bar.disable:
             logger.info("step %d  loss %.4f", self.step, mean)
         if self.tracker is not None:
-            self.tracker({"loss": mean, "learning_rate": self.learning_rate}, self.step)
+            named = {f"loss/{name}": value for name, value in means.items() if len(means) > 1}
+            self.tracker({"loss": mean, **named, "learning_rate": self.learning_rate}, self.step)
         self.losses.clear()
 
     def close(self) -> None:

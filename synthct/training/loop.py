@@ -64,7 +64,7 @@ class Trainer:
     nets: Mapping[str, torch.nn.Module]
     train_state: TrainState
 
-    def step(self, step: int, batches: Iterator[Batch]) -> tuple[Tensor, float]:
+    def step(self, step: int, batches: Iterator[Batch]) -> tuple[dict[str, Tensor], float]:
         """One step of each optimiser.
 
         Args:
@@ -72,7 +72,7 @@ class Trainer:
             batches: ``gradient_accumulation`` of them are taken.
 
         Returns:
-            The loss on this process, summed over the optimisers, and the learning rate.
+            The loss of each optimiser on this process, by name, and the learning rate.
         """
         optim, accelerator = self.recipe.optim, self.accelerator
         rate = optim.learning_rate * learning_rate_factor(self.recipe, step)
@@ -90,25 +90,25 @@ class Trainer:
                 losses.append(self._minimise(self.objective.losses(self.nets, batch, generator)))
         for name, network in self.train_state.networks.items():
             self.train_state.ema[name].step(network.parameters())
-        return torch.stack(losses).mean(), rate
+        return {name: torch.stack([one[name] for one in losses]).mean() for name in losses[0]}, rate
 
-    def _minimise(self, losses: Iterator[tuple[str, Tensor]]) -> Tensor:
-        """Step each optimiser on its loss of a batch; return the sum of the losses."""
+    def _minimise(self, losses: Iterator[tuple[str, Tensor]]) -> dict[str, Tensor]:
+        """Step each optimiser on its loss of a batch; return the losses by name."""
         accelerator = self.accelerator
-        total: list[Tensor] = []
+        taken: dict[str, Tensor] = {}
         while True:
             with accelerator.autocast():
                 name, loss = next(losses, (None, None))
             if name is None or loss is None:
-                return torch.stack(total).sum()
+                return taken
             optimizer = self.train_state.optimizers[name]
             accelerator.backward(loss)
-            if accelerator.sync_gradients:
+            if accelerator.sync_gradients and self.recipe.optim.max_grad_norm is not None:
                 trained = [p for group in optimizer.param_groups for p in group["params"]]
                 accelerator.clip_grad_norm_(trained, self.recipe.optim.max_grad_norm)
             optimizer.step()
             optimizer.zero_grad()
-            total.append(loss.detach())
+            taken[name] = loss.detach()
 
 
 def _locked(run: Callable[..., Path]) -> Callable[..., Path]:
@@ -205,10 +205,10 @@ def train(
     started = time.monotonic()
     stops = _any_process(accelerator, callbacks is not None and callbacks.should_stop)
     while progress.step < recipe.optim.max_steps and not stops:
-        loss, rate = trainer.step(progress.step, batches)
+        losses, rate = trainer.step(progress.step, batches)
         progress.step += 1
         if callbacks is not None:
-            callbacks.after_step(progress, loss, rate)
+            callbacks.after_step(progress, losses, rate)
         # This waits for all processes, so it is done only where training may stop.
         if max_seconds is not None or recipe.may_stop_after(progress.step):
             is_late = max_seconds is not None and time.monotonic() - started > max_seconds

@@ -37,7 +37,8 @@ def masked_loss(
 ) -> Tensor:
     """Mean error of the prediction over the masked pixels of a batch.
 
-    The known region is given without noise (Palette, section 3) and does not count in the loss.
+    The known region is given without noise (Palette, section 3), unless the network wants it with
+    noise as well, and does not count in the loss.
 
     Args:
         net: The network, or its wrapper for several processes.
@@ -53,10 +54,11 @@ def masked_loss(
     between = unet.noise_embedding == "level" and noise.few_steps is None
     levels = draw_noise_levels(noise, image.shape[0], generator, between=between)
     alpha_cumprod = levels.alpha_cumprod.to(image.device)
+    sides = (1,) * (image.ndim - 1)
     signal, spread = (
-        root.sqrt()[:, None, None, None] for root in (alpha_cumprod, 1 - alpha_cumprod)
+        root.sqrt().reshape(-1, *sides) for root in (alpha_cumprod, 1 - alpha_cumprod)
     )
-    noisy = torch.where(mask > 0.5, signal * image + spread * eps, image)
+    noisy = unet.given_noisy(signal * image + spread * eps, image, mask)
     position = unet.noise_position(levels.timestep.to(image.device), alpha_cumprod)
     told = unet.neighbour_channels(batch.get("neighbours"), known)
     predicted = net(noisy, position, known, mask, batch["label"], batch["spacing_mm"], told)
@@ -68,7 +70,7 @@ def masked_loss(
     error = (predicted.float() - target) * mask
     error = error.abs() if noise.loss == "l1" else error**2
     if noise.min_snr_gamma is not None or noise.loss_weight_cap is not None:
-        error = error * level_weight(noise, alpha_cumprod)[:, None, None, None]
+        error = error * level_weight(noise, alpha_cumprod).reshape(-1, *sides)
     return error.sum() / mask.sum()
 
 

@@ -60,14 +60,16 @@ def apply_checkpoint(document: Document, files: CheckpointFiles) -> None:
             "checkpoint of synthct"
         )
         raise document.error(("from_checkpoint",), message)
-    model, noise = (document.value.setdefault(name, {}) for name in ("model", "noise"))
+    model = document.value.setdefault("model", {})
+    noise = document.value.setdefault("noise", {}) if section.takes_steps else {}
     if not isinstance(model, dict) or not isinstance(noise, dict):
         return  # refused by the validation
     # training.json has the schedule that it was trained with, where it paints with another one.
-    schedule = {**files.scheduler_config, **files.training.get("noise", {})}
-    config = files.configs[files.network.layout.components[0].name]
+    schedule = {**files.configs.get("scheduler", {}), **files.training.get("noise", {})}
+    kind = {"kind": section.model_fields["kind"].default}
+    config = {**kind, **files.configs[files.network.layout.components[0].name]}
     for key, given, base, names in (
-        ("model", model, config, section.shape),
+        ("model", model, config, ("kind", *section.shape)),
         ("noise", noise, schedule, ("prediction_type",)),
     ):
         for name in names:
@@ -84,7 +86,7 @@ def apply_checkpoint(document: Document, files: CheckpointFiles) -> None:
                 model[name] = {**(config.get(name) or {}), **own}
         elif config.get(name) is not None:
             model.setdefault(name, config[name])
-    for name in NOISE:
+    for name in NOISE if section.takes_steps else ():
         if schedule.get(name) is not None:
             noise.setdefault(name, schedule[name])
 

@@ -15,7 +15,8 @@ from synthct import seeds
 from synthct.errors import RecipeError
 from synthct.masks import MaskKind
 from synthct.recipe.plan import has_required_labels
-from synthct.recipe.recipe import Split, donor_source
+from synthct.recipe.recipe import donor_source
+from synthct.recipe.shares import Split
 from synthct.recipe.splits import assign_splits
 from synthct.sources import CaseEntry, Index
 from synthct.training.recipe import TrainingRecipe

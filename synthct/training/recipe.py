@@ -14,6 +14,7 @@ from synthct.masks import MaskKind
 from synthct.models.checkpoint import find_checkpoint
 from synthct.models.methods import Adapt
 from synthct.models.palette_config import PaletteSection
+from synthct.models.patch import PatchRules
 from synthct.recipe.kinds import is_training_recipe
 from synthct.recipe.recipe import donor_source
 from synthct.recipe.roots import replace_roots
@@ -46,6 +47,7 @@ class TrainingRecipe(Section):
             and noise schedule are taken from it; labels and codecs can be added.
         revision: Commit or tag of a Hub repository.
         sources: Scans to train on; a transplant takes shapes from the one it names as ``donors``.
+        noise: The noise schedule, for networks that paint in steps.
         validation: What is held out; None trains on everything.
         adapt: Set by ``synthct adapt``: the section of the dataset's recipe that asked for this.
         sample_every: Steps between columns of the sample strip.
@@ -82,6 +84,11 @@ class TrainingRecipe(Section):
         of_masks = (label for m in self.masks for label in m.painted_labels())
         return tuple(dict.fromkeys([*self.model.labels, *of_masks]))
 
+    @property
+    def rules(self) -> PatchRules:
+        """The patches that its network takes."""
+        return PatchRules.from_config(self.model.model_dump() | {"labels": self.labels})
+
     def all_labels(self) -> tuple[str, ...]:
         """Every label that some section requires or can use, in hosts or donors, in order."""
         return tuple(dict.fromkeys(label for one in self.masks for label in one.all_labels()))
@@ -95,7 +102,7 @@ class TrainingRecipe(Section):
     def remakes(self) -> bool:
         """Whether patches are cut from remade slices or with their neighbours."""
         data = self.data
-        return data.grain is not None or data.zoom != (1.0, 1.0) or self.model.neighbours > 0
+        return data.grain is not None or data.zoom != (1.0, 1.0) or self.rules.neighbours > 0
 
     @property
     def painting_steps(self) -> int:
@@ -189,7 +196,25 @@ def _mask_problems(recipe: TrainingRecipe) -> Iterator[Problem]:
 
 def _section_problems(recipe: TrainingRecipe) -> Iterator[Problem]:
     """Combinations of fields that are not possible."""
-    if recipe.noise.painting is not None and recipe.model.noise_embedding == "timestep":
+    if not recipe.model.takes_steps:
+        what = f"a network of kind {recipe.model.kind} paints in one pass, without"
+        if "noise" in recipe.model_fields_set:
+            yield Problem(("noise",), f"{what} a noise schedule; remove it", at_key=True)
+        stated = recipe.validation.model_fields_set if recipe.validation else set()
+        for name in sorted({"scheduler", "num_inference_steps"} & stated):
+            yield Problem(("validation", name), f"{what} {name}; remove it", at_key=True)
+        if recipe.data.label_dropout:
+            message = f"{what} guidance, which label_dropout is for; remove it"
+            yield Problem(("data", "label_dropout"), message, at_key=True)
+    if not recipe.model.takes_labels:
+        what = f"a network of kind {recipe.model.kind} is not told what to paint"
+        painted = {label for m in recipe.masks for label in (m.painted_labels() or (None,))}
+        if len(painted) > 1:
+            yield Problem(("masks",), f"{what}: train one for each label, and none for both")
+        if recipe.data.label_dropout:
+            yield Problem(("data", "label_dropout"), f"{what}; remove it", at_key=True)
+    told = getattr(recipe.model, "noise_embedding", "timestep") == "level"
+    if recipe.noise.painting is not None and not told:
         message = (
             "only a network that is told the noise level can paint with another schedule; "
             "set model.noise_embedding to level"

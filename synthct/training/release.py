@@ -111,11 +111,12 @@ def training_facts(
         "cases": list({_identity(case): case for case in cases}.values()),
         "held_out": [_case_facts(entry) for entry in summary.held_out],
         "views": _shares(recipe.data.views),
-        "noise": recipe.noise.model_dump(mode="json", exclude_none=True),
         "validation": [
             {"step": step, **measures.as_json()} for step, measures in summary.validations
         ],
     }
+    if recipe.model.takes_steps:
+        facts["noise"] = recipe.noise.model_dump(mode="json", exclude_none=True)
     hub = {
         name: f"{section.repo}@{section.revision}"
         for name, section in recipe.sources.items()
@@ -150,9 +151,13 @@ def card(recipe: TrainingRecipe, facts: Mapping[str, Any]) -> str:
     model = recipe.model
     low, high = model.spacing_range_mm
     labels = ", ".join(code(name) for name in recipe.labels) or "none"
-    sizes = ", ".join(map(str, model.patch_sizes))
+    sizes, rules = ", ".join(map(str, model.patch_sizes)), recipe.rules
+    patches = f"Patches: {sizes} pixels"
+    if rules.slice_range_mm is not None:
+        apart = "{:g} to {:g} mm apart".format(*rules.slice_range_mm)
+        patches = f"Boxes: {sizes} pixels and {rules.depth} slices, {apart}"
     return f"""---
-{yaml_text(_header(facts["licence"]))}---
+{yaml_text(_header(recipe, facts["licence"]))}---
 
 # {recipe.name}
 
@@ -161,7 +166,7 @@ def card(recipe: TrainingRecipe, facts: Mapping[str, Any]) -> str:
 A {facts["parameters"] / 1e6:.1f} M parameter {model.summary}
 
 - Labels: {labels}, and whatever fits.
-- In-plane spacing: {low:g} to {high:g} mm. Patches: {sizes} pixels.
+- In-plane spacing: {low:g} to {high:g} mm. {patches}.
 - Trained for {facts["steps"]} steps with `synthct train`, synthct {facts["synthct_version"]}.
 {_painting(recipe, facts)}
 ## Use
@@ -228,13 +233,14 @@ def _validation(facts: Mapping[str, Any]) -> str:
     return f"\n## Validation\n\n{held}\n\n{table([n.replace('_', ' ') for n in names], rows)}\n"
 
 
-def _header(licence: str | None) -> dict[str, Any]:
+def _header(recipe: TrainingRecipe, licence: str | None) -> dict[str, Any]:
     """The YAML header that the Hub reads."""
+    how = "diffusion" if recipe.model.takes_steps else recipe.model.kind
     return {
         **hub_fields(licence),
         "library_name": "diffusers",
         "pipeline_tag": "image-to-image",
-        "tags": ["medical", "ct", "inpainting", "diffusion", "synthct"],
+        "tags": ["medical", "ct", "inpainting", how, "synthct"],
     }
 
 

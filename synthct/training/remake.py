@@ -1,4 +1,4 @@
-"""Slices as other scanners would have made them, with the slices before and after, as augmentation.
+"""Slices and boxes as other scanners would have made them, as augmentation.
 
 Pixel size, sharpness and noise are drawn anew, so that none of them is the name of a scan. Where
 the recipe says so (``GrainSection.painted``), the tissue to be painted is freed from its grain,
@@ -17,9 +17,10 @@ import numpy.typing as npt
 
 from synthct.masks.base import Mask
 from synthct.models.patch import CONTEXT_PX, PatchRules
+from synthct.models.region import needed_sides
 from synthct.training.sections import DataSection, GrainSection
-from synthct.volume import HU_MAX, HU_MIN, Box, Volume
-from synthct.volume.views import VIEW_AXIS, Plane
+from synthct.volume import HU_MAX, HU_MIN, Box, Volume, spacing_of
+from synthct.volume.views import VIEW_AXIS, Plane, plane_of
 
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
@@ -43,7 +44,7 @@ class RemadeSlice:
     """A masked slice with what a network learns from it.
 
     Attributes:
-        plane: HU, one voxel thick: the surroundings of the mask.
+        plane: HU, of a slice one voxel thick: the surroundings of the mask.
         region: Boolean, on the grid of ``plane``.
         target: HU on the same grid: what is to be painted inside the mask.
         neighbours: (2, rows, columns) HU of the slices before and after, NaN where the network is
@@ -58,9 +59,10 @@ class RemadeSlice:
 
 @dataclass(frozen=True, eq=False)
 class _Stack:
-    """The slices before, at and after a mask: (3, rows, columns) each; NaN beyond the scan.
+    """Slices around a mask: (N, rows, columns) each; NaN beyond the scan.
 
-    ``affine`` is that of the middle one, whose thin axis is ``axis``.
+    They lie along ``axis``, and ``affine`` is that of the one that ``volume`` is given: of three
+    slices before, at and after a mask, the middle one.
     """
 
     hu: FloatArray
@@ -94,8 +96,75 @@ def remake_slice(
         rules: Patch sizes and spacings of the network, and whether it is told of neighbours.
         rng: The random stream.
     """
-    stack = _zoomed(_crop(scan, mask, flat, view, rules), data.zoom, rules, rng)
-    grain = data.grain
+    stack = _remade(_crop(scan, mask, flat, view, rules), data, rules, rng)
+    target = stack.clean[1] if _is_freed(data) else stack.hu[1]
+    return RemadeSlice(
+        plane=stack.volume(_as_int16(stack.hu[1])),
+        region=stack.volume(stack.masks[1]),
+        target=stack.volume(_as_int16(target)),
+        neighbours=_told(stack, rng) if rules.neighbours else None,
+    )
+
+
+def remake_box(
+    scan: Volume, mask: Mask, data: DataSection, rules: PatchRules, rng: np.random.Generator
+) -> RemadeSlice:
+    """The surroundings of a mask in 3D, cropped and remade at random.
+
+    Args:
+        scan: HU.
+        mask: The 3D mask.
+        data: As in ``remake_slice``.
+        rules: Box and spacings of the network.
+        rng: The random stream.
+    """
+    crop, region = crop_around(scan, mask, rules, zoom=data.zoom[1])
+    axis = VIEW_AXIS[plane_of("volume", scan.spacing_mm)]
+    hu = np.moveaxis(crop.array, axis, 0).astype(np.float32)
+    stack = _Stack(hu, hu, np.moveaxis(region.array, axis, 0), crop.affine, axis)
+    stack = _remade(stack, data, rules, rng)
+
+    def volume(planes: npt.NDArray[np.generic]) -> Volume:
+        return Volume(np.ascontiguousarray(np.moveaxis(planes, 0, axis)), stack.affine)
+
+    target = stack.clean if _is_freed(data) else stack.hu
+    return RemadeSlice(
+        volume(_as_int16(stack.hu)), volume(stack.masks), volume(_as_int16(target)), None
+    )
+
+
+def crop_around(
+    scan: Volume, mask: Mask, rules: PatchRules, *, zoom: float = 1.0
+) -> tuple[Volume, Volume]:
+    """HU around a 3D mask as far as its boxes reach, and the mask there.
+
+    Args:
+        scan: HU.
+        mask: The mask.
+        rules: Boxes of the network.
+        zoom: The crop may be seen with pixels so many times larger.
+    """
+    axis = VIEW_AXIS[plane_of("volume", scan.spacing_mm)]
+    extent = [n for a, n in enumerate(mask.box.shape) if a != axis]
+    sides = list(needed_sides([*extent, mask.box.shape[axis]], rules))
+    sides[:2] = [math.ceil(n * max(zoom, 1.0)) for n in sides[:2]]
+    sides.insert(axis, sides.pop())
+    box = mask.box.grow([(n - m + 1) // 2 for n, m in zip(sides, mask.box.shape, strict=True)])
+    box = box.clip(scan.shape)
+    crop = scan.crop(box)
+    return crop, Volume(_inside(mask, box), crop.affine)
+
+
+def _is_freed(data: DataSection) -> bool:
+    """Whether the network learns tissue without its grain."""
+    return data.grain is not None and not data.grain.painted
+
+
+def _remade(
+    stack: _Stack, data: DataSection, rules: PatchRules, rng: np.random.Generator
+) -> _Stack:
+    """Slices with other pixels, attenuation, sharpness and noise, all at random."""
+    stack, grain = _zoomed(stack, data.zoom, rules, rng), data.grain
     clean = stack.hu
     if grain is not None:
         clean = np.stack([without_grain(plane) for plane in stack.hu])
@@ -103,14 +172,7 @@ def remake_slice(
     hu, clean = ((one + np.float32(1000)) * factor - np.float32(1000) for one in (stack.hu, clean))
     if grain is not None:
         hu, clean = _rescanned(hu, clean, grain, rng)
-    stack = replace(stack, hu=hu, clean=clean)
-    target = clean[1] if grain is not None and not grain.painted else hu[1]
-    return RemadeSlice(
-        plane=stack.volume(_as_int16(hu[1])),
-        region=stack.volume(stack.masks[1]),
-        target=stack.volume(_as_int16(target)),
-        neighbours=_told(stack, rng) if rules.neighbours else None,
-    )
+    return replace(stack, hu=hu, clean=clean)
 
 
 def without_grain(hu: FloatArray) -> FloatArray:
@@ -203,7 +265,8 @@ def _zoomed(
 
     if zoom == (1.0, 1.0):
         return stack
-    spacing = [s for a, s in enumerate(stack.volume(stack.masks[1]).spacing_mm) if a != stack.axis]
+    middle = len(stack.masks) // 2
+    spacing = [s for a, s in enumerate(spacing_of(stack.affine)) if a != stack.axis]
     low = max(zoom[0], rules.spacing_range_mm[0] / min(spacing))
     high = min(zoom[1], rules.spacing_range_mm[1] / max(spacing))
     factor = math.exp(rng.uniform(math.log(zoom[0]), math.log(zoom[1])))
@@ -215,7 +278,7 @@ def _zoomed(
     scale = np.array([factor, factor])
     hu = [affine_transform(plane, scale, order=3, **given) for plane in stack.hu]
     masks = [affine_transform(one, scale, order=0, **given) for one in stack.masks]
-    if not masks[1].any():
+    if not masks[middle].any():
         return stack
     affine = stack.affine.copy()
     axes = [a for a in range(3) if a != stack.axis]

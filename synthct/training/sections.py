@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
+from synthct.models.med_ddpm_config import MedDDPMSection
 from synthct.models.methods import Scheduler
 from synthct.models.palette_config import PaletteSection
+from synthct.models.pix2pix_config import Pix2PixSection
+from synthct.models.volume_config import VolumeSection
+from synthct.models.vox2vox_config import Vox2VoxSection
 from synthct.volume.views import Plane
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -17,8 +21,24 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Zoom = Annotated[float, Field(ge=0.5, le=2)]
 Name = Annotated[str, Field(min_length=1)]
+
+
+def kind(section: Any) -> str | None:
+    """The kind of network that a section ``model`` describes; without one it is Palette."""
+    if isinstance(section, dict):
+        return section.get("kind", "palette")
+    return getattr(section, "kind", None)
+
+
 #: The section ``model``: one name per network that can be trained, told apart by ``kind``.
-ModelSection = PaletteSection
+ModelSection = Annotated[
+    Annotated[PaletteSection, Tag("palette")]
+    | Annotated[Pix2PixSection, Tag("pix2pix")]
+    | Annotated[VolumeSection, Tag("volume")]
+    | Annotated[MedDDPMSection, Tag("med_ddpm")]
+    | Annotated[Vox2VoxSection, Tag("vox2vox")],
+    Discriminator(kind),
+]
 BetaSchedule = Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
 
 
@@ -176,10 +196,11 @@ class OptimSection(Section):
         batch_size: Patches of 128 pixels per process and pass; of other sizes as many as have as
             many pixels.
         gradient_accumulation: Passes per optimiser step.
+        learning_rate: Of every optimiser.
         warmup_steps: Steps at the start in which the learning rate rises from zero.
         decay_steps: Steps at the end in which the learning rate falls to zero.
-        max_grad_norm: Gradient norm to clip to.
-        ema_decay: Greatest decay of the moving average of the weights.
+        max_grad_norm: Gradient norm to clip to; None for no clipping.
+        ema_decay: Greatest decay of the moving average of the weights; 0 for no average.
         mixed_precision: As in Accelerate; ``bf16`` is two to three times faster on recent CPUs.
     """
 
@@ -190,7 +211,7 @@ class OptimSection(Section):
     warmup_steps: Annotated[int, Field(ge=0)] = 200
     decay_steps: Annotated[int, Field(ge=0)] = 2_000
     weight_decay: NotNegative = 0.01
-    max_grad_norm: Positive = 1.0
+    max_grad_norm: Positive | None = 1.0
     ema_decay: Fraction = 0.999
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
 
@@ -215,7 +236,7 @@ class ValidationSection(Section):
         patients: Ids of the patients to hold out, instead of a share.
         every: Steps between validations.
         masks: Masks that are painted, with the same noise each time.
-        scheduler: The sampler that paints them.
+        scheduler: The sampler that paints them, for networks that paint in steps.
         num_inference_steps: Its steps; ``few_steps`` has priority.
         early_stopping: None trains to the last step.
     """

@@ -114,6 +114,8 @@ def _column(path: Path, like: Grey) -> Grey | None:
 def _tile(patch: Patch, image: npt.NDArray[np.floating]) -> Grey:
     """A patch as a grey picture, with ``image`` inside its mask."""
     picture = np.where(patch.mask, image, patch.image)
+    if picture.ndim == 3:  # the slice that shows most of the mask
+        picture = picture[..., int(np.argmax(patch.mask.sum(axis=(0, 1))))]
     grey = ((picture + 1) * 127.5).clip(0, 255).astype(np.uint8)
     # Axial slices are (left-right, back-front); radiological orientation is front up, right left.
     turned = Image.fromarray(np.ascontiguousarray(grey[::-1, ::-1].T))

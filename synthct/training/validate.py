@@ -21,7 +21,8 @@ from synthct.metrics.texture import texture_ratio
 from synthct.models.methods import Diffusion
 from synthct.models.network import Checkpoint, CheckpointFiles
 from synthct.models.painting import Inpainter
-from synthct.models.patch import Patch, paste_patches
+from synthct.models.patch import Patch
+from synthct.models.region import paste
 from synthct.seeds import derive_seed
 from synthct.training.data import Batch
 from synthct.training.draw import MaskedSlice
@@ -34,6 +35,10 @@ FloatArray = npt.NDArray[np.float32]
 
 #: Noise levels per patch at which the loss is taken.
 LEVELS = 4
+
+#: Slices that are painted twice to find out whether a generator has collapsed, the least mean
+#: difference between the two (in -1..1), and the greatest error (a quarter of the range).
+LOOKED_AT, LEAST_DIVERSITY, GREATEST_ERROR = 6, 1e-4, 0.5
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,7 @@ class Validation:
     def measure(self, objective: Objective) -> Measures:
         """Measure networks that are in evaluation mode."""
         pasted = [
-            paste_patches(one.plane, one.region, one.patches, painted)
+            paste(one.plane, one.region, one.patches, painted)
             for one, painted in zip(self.slices, self.paint(objective, self.slices), strict=True)
         ]
         return replace(measure_painted(self.slices, pasted), loss=self.loss(objective))
@@ -103,8 +108,38 @@ class Validation:
                 losses.append(float(objective.validation_loss(batch, generator)))
         return float(np.mean(losses))
 
-    def paint(self, objective: Objective, slices: Sequence[MaskedSlice]) -> list[list[FloatArray]]:
-        """Paint the patches of each slice: float32 (S, S) in -1..1."""
+    def collapse(self, objective: Objective) -> str | None:
+        """Why networks in evaluation mode are worth nothing; None if nothing says so.
+
+        They are if their paintings do not change with the seed although the network has chance, or
+        are far from the tissue and further than the mid-grey of an empty hole is.
+
+        Raises:
+            MaskError: If they paint values that are not finite.
+        """
+        slices = self.slices[:LOOKED_AT]
+        masked = [patch for one in slices for patch in one.patches]
+        first, second = (
+            [p for one in self.paint(objective, slices, stream) for p in one]
+            for stream in ("validation", "diversity")
+        )
+        inside = [patch.mask for patch in masked]
+        real, once, again = (
+            np.concatenate([image[mask] for image, mask in zip(images, inside, strict=True)])
+            for images in ([patch.image for patch in masked], first, second)
+        )
+        diversity = float(np.abs(once - again).mean())
+        if objective.varies and diversity < LEAST_DIVERSITY:
+            return f"it paints the same whatever its noise (mean difference {diversity:.1e})"
+        error, empty = float(np.abs(once - real).mean()), float(np.abs(real).mean())
+        if error > max(GREATEST_ERROR, empty):
+            return f"its error {error:.2f} is greater than that of an empty hole, {empty:.2f}"
+        return None
+
+    def paint(
+        self, objective: Objective, slices: Sequence[MaskedSlice], stream: str = "validation"
+    ) -> list[list[FloatArray]]:
+        """Paint the patches of each slice: float32 in -1..1, of their shape."""
         validation = self.recipe.validation
         inpaint = Diffusion(
             scheduler=validation.scheduler if validation else "dpmsolver++",
@@ -115,7 +150,7 @@ class Validation:
         checkpoint = as_checkpoint(objective, self.recipe.name)
         inpainter = Inpainter(checkpoint, inpaint, objective.rules.labels)
         patches = [patch for one in slices for patch in one.patches]
-        seeds = [derive_seed(self.recipe.seed, "validation", str(n)) for n in range(len(patches))]
+        seeds = [derive_seed(self.recipe.seed, stream, str(n)) for n in range(len(patches))]
         painted = iter(inpainter.paint(patches, seeds))
         return [[next(painted) for _ in one.patches] for one in slices]
 
@@ -169,8 +204,8 @@ def _batch(patch: Patch, count: int) -> Batch:
     """One patch, ``count`` times."""
     image, mask = torch.from_numpy(patch.image), torch.from_numpy(patch.mask).float()
     return {
-        "image": image.expand(count, 1, -1, -1),
-        "mask": mask.expand(count, 1, -1, -1),
+        "image": image.expand(count, 1, *image.shape),
+        "mask": mask.expand(count, 1, *mask.shape),
         "label": torch.full((count,), patch.label, dtype=torch.int64),
         "spacing_mm": torch.tensor([patch.spacing_mm] * count, dtype=torch.float32),
     }

@@ -20,6 +20,7 @@ from synthct.volume import Affine, Array
 
 #: The planes of slices.
 Plane = Literal["axial", "coronal", "sagittal"]
+PLANES: tuple[Plane, ...] = ("axial", "coronal", "sagittal")
 #: What a sample shows: a slice, or the whole mask in 3D.
 View = Literal["axial", "coronal", "sagittal", "volume"]
 

@@ -46,8 +46,8 @@ class Membrane(Network):
     def paint_batch(self, patches: Sequence[Patch], seeds: Sequence[int]) -> torch.Tensor:
         import torch
 
+        from synthct.models.denoiser import smooth_fill
         from synthct.models.painting.tensors import as_tensors
-        from synthct.models.palette import smooth_fill
 
         image, mask, generators = as_tensors(patches, seeds, self.device)
         noise = torch.stack([torch.randn(image.shape[1:], generator=g) for g in generators])

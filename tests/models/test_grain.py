@@ -73,6 +73,26 @@ def test_the_border_is_no_seam() -> None:
     assert np.mean(ratios) == pytest.approx(1, abs=0.12)
 
 
+def rim_step(painted: npt.NDArray[Any]) -> float:
+    """Mean HU of the outermost layer inside the disc, above that of the layer outside."""
+    inner = DISC & ~ndimage.binary_erosion(DISC)
+    outer = ndimage.binary_dilation(DISC) & ~DISC
+    return float(painted[inner].mean() - painted[outer].mean())
+
+
+def test_a_small_step_of_the_paint_at_the_border_is_taken_off() -> None:
+    steps = []
+    for seed in range(4):
+        scan = 50 + noise(SHAPE, 1.2, 12, seed)
+        steps.append(rim_step(painted_with(scan, 68, seed)) - rim_step(scan))
+    assert abs(np.mean(steps)) < 18 / 3
+
+
+def test_the_edge_of_other_tissue_stays_an_edge() -> None:
+    scan = 50 + noise(SHAPE, 1.2, 12)
+    assert rim_step(painted_with(scan, 170)) == pytest.approx(120, rel=0.15)
+
+
 def test_paint_that_has_the_grain_already_gets_no_more() -> None:
     scan = 50 + noise(SHAPE, 0.8, 20)
     out = painted_with(scan, 50 + noise(SHAPE, 0.8, 20, seed=5))

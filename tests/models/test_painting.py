@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from synthct.errors import CheckpointError, MaskError
 from synthct.models.checkpoint import load_checkpoint
+from synthct.models.denoiser import clip_prediction, smooth_fill
 from synthct.models.methods import Diffusion
 from synthct.models.network import Checkpoint
 from synthct.models.painting import (
@@ -24,12 +25,7 @@ from synthct.models.painting import (
     numerics_class,
     trailing_timesteps,
 )
-from synthct.models.palette import (
-    PaletteInpaintPipeline,
-    PaletteUNet,
-    clip_prediction,
-    smooth_fill,
-)
+from synthct.models.palette import PaletteInpaintPipeline, PaletteUNet
 from synthct.models.patch import Patch
 from synthct.volume.intensity import FULL_RANGE, SOFT_TISSUE
 
@@ -138,7 +134,9 @@ def test_batches_have_one_shape_per_patch_size(
     checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inpainter = Inpainter(checkpoint, Diffusion(num_inference_steps=1, batch_size=4))
-    assert [inpainter.shape_of_batch(n) for n in (32, 128, 192, 256, 512)] == [4, 4, 1, 1, 1]
+    sides = [(n, n) for n in (32, 128, 192, 256, 512)]
+    assert [inpainter.shape_of_batch(one) for one in sides] == [4, 4, 1, 1, 1]
+    assert inpainter.shape_of_batch((8, 8, 4)) == 1
     shapes = []
     forward = checkpoint["unet"].forward
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from synthct.models.checkpoint import load_checkpoint
-from synthct.models.palette import PaletteUNet, smooth_fill
+from synthct.models.denoiser import smooth_fill
+from synthct.models.palette import PaletteUNet
 
 
 def make_inputs(size: int = 16) -> tuple[torch.Tensor, ...]:

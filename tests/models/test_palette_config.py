@@ -14,8 +14,8 @@ from synthct.models.config import OF_DIFFUSERS
 from synthct.models.networks import NETWORKS
 from synthct.models.palette import PaletteUNet
 from synthct.models.palette_config import PaletteConfig, PaletteSection
+from synthct.training.denoising import build_unet
 from synthct.training.objectives import OBJECTIVES
-from synthct.training.objectives.palette import build_unet
 from synthct.training.sections import ModelSection
 
 #: Another value than the default for each field.
@@ -66,6 +66,6 @@ def test_recipe_config_and_network_have_the_same_fields() -> None:
 
 
 def test_every_network_that_recipes_describe_can_be_trained_and_read() -> None:
-    sections = set(get_args(ModelSection) or [ModelSection])
+    sections = {get_args(one)[0] for one in get_args(get_args(ModelSection)[0])}
     assert sections == {one.network.section for one in OBJECTIVES}
     assert sections == {one.section for one in NETWORKS} - {None}

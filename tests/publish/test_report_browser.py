@@ -35,7 +35,7 @@ def browser() -> Iterator[Any]:
 @pytest.fixture
 def page(browser: Any, report: Path) -> Iterator[Any]:
     """The page, which must have fetched nothing and complained of nothing at the end."""
-    with watched(browser, report) as page:
+    with watched(browser, report.as_uri()) as page:
         yield page
 
 

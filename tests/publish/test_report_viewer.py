@@ -55,7 +55,7 @@ def browser() -> Iterator[Any]:
 @contextmanager
 def opened(browser: Any, report: Path) -> Iterator[Any]:
     """A page with its lesion opened; in the end it has fetched and complained of nothing."""
-    with watched(browser, report) as page:
+    with watched(browser, report.as_uri()) as page:
         page.click(".lesion button")
         page.locator("output:has-text('slice')").wait_for()
         yield page

@@ -13,7 +13,8 @@ from planned import TUMOR, cases, entry, plan, recipe
 
 from synthct.errors import PolicyError, RecipeError, SourceError
 from synthct.recipe.plan import Plan, plan_samples
-from synthct.recipe.recipe import Split, load_recipe
+from synthct.recipe.recipe import load_recipe
+from synthct.recipe.shares import Split
 from synthct.recipe.splits import assign_splits, share_out, split_patients
 from synthct.sources import CaseEntry, Index, index_sources
 from synthct.volume.anatomy import LesionFacts, Seat

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import make_tiny_case, write_kits
+from dicom_writer import write_rtstruct, write_series
 from typer.testing import CliRunner, Result
 
 from synthct.cli import app
@@ -43,7 +44,21 @@ def write(root: Path, image: str, **structures: str) -> None:
         for name, pattern in {"image": image, **structures}.items():
             path = root / pattern.format(case=case, number=number)
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_volume(parts[name], path)
+            if path.suffix in (".nrrd", ".mha"):
+                write_itk(parts[name], path)
+            else:
+                write_volume(parts[name], path)
+
+
+def write_itk(volume: Volume, path: Path) -> None:
+    import SimpleITK
+
+    image = SimpleITK.GetImageFromArray(volume.array.T)
+    affine = np.diag([-1.0, -1, 1, 1]) @ volume.affine  # ITK is LPS+
+    image.SetSpacing(volume.spacing_mm)
+    image.SetDirection((affine[:3, :3] / volume.spacing_mm).ravel())
+    image.SetOrigin(affine[:3, 3])
+    SimpleITK.WriteImage(image, path)
 
 
 def write_json(root: Path, **content: object) -> None:
@@ -68,6 +83,29 @@ def kits(root: Path) -> None:
         write_kits(root / "dataset", make_tiny_case(f"case_0000{number}", noise_seed=number))
 
 
+def nnunet_mha(root: Path) -> None:
+    write(root, "imagesTr/{case}_0000.mha", labels="labelsTr/{case}.mha")
+    write_json(root, channel_names={"0": "CT"}, labels={"background": 0, "kidney": 1, "tumor": 2},
+               numTraining=3, file_ending=".mha")  # fmt: skip
+
+
+def dicom(root: Path) -> None:
+    for number, case in enumerate(CASES):
+        ct, labels = volumes(number)
+        left = (labels.array == 1) & (np.indices(labels.shape)[0] < labels.shape[0] // 2)
+        regions = {"Kidney L": left, "Kidney R": (labels.array == 1) & ~left,
+                   "GTV-1": labels.array == 2, "Table": labels.array == 2}  # fmt: skip
+        write_series(root / f"exam {number}" / case, ct, case, PatientID=case)
+        write_rtstruct(root / f"exam {number}/rs.dcm", ct, regions, case)
+
+
+def dicom_with_maps(root: Path) -> None:
+    for number, case in enumerate(CASES):
+        ct, labels = volumes(number)
+        write_series(root / case, ct, case, PatientID=case)
+        write_volume(structure(labels, 1), root / case / "kidney.nii.gz")
+
+
 LAYOUTS: dict[str, tuple[Write, str, set[str]]] = {
     "nnunet": (nnunet, "nnunet", {"kidney", "tumor"}),
     "msd": (msd, "msd", {"kidney", "tumor"}),
@@ -83,6 +121,11 @@ LAYOUTS: dict[str, tuple[Write, str, set[str]]] = {
     "a folder for each case": (
         lambda root: write(root, "{case}/scan.nii.gz", kidney="{case}/seg_kidney.nii.gz",
                            tumor="{case}/seg_gtv_1.nii.gz"),
+        "nifti", {"kidney", "tumor"},
+    ),
+    "the scan's name in all names": (
+        lambda root: write(root, "{case}/thorax.nii.gz", kidney="{case}/thorax_kidney.nii.gz",
+                           tumor="{case}/thorax_GTV.nii.gz"),
         "nifti", {"kidney", "tumor"},
     ),
     "the case's name in folder and file": (
@@ -101,6 +144,13 @@ LAYOUTS: dict[str, tuple[Write, str, set[str]]] = {
         lambda root: write(root, "a/b/{case}/one.nii.gz", kidney="a/b/{case}/two.nii.gz"),
         "nifti", {"two"},
     ),
+    "NRRD": (
+        lambda root: write(root, "{case}/ct.nrrd", labels="{case}/segmentation.nrrd"),
+        "nifti", {"label_1", "label_2"},
+    ),
+    "MetaImage of nnU-Net": (nnunet_mha, "nnunet", {"kidney", "tumor"}),
+    "DICOM with RTSTRUCT": (dicom, "dicom", {"kidney", "tumor"}),
+    "DICOM with NIfTI": (dicom_with_maps, "dicom", {"kidney"}),
     "scans alone": (lambda root: write(root, "{case}.nii.gz"), "nifti", set()),
 }  # fmt: skip
 

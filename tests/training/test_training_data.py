@@ -19,8 +19,8 @@ from synthct.models.patch import PatchRules
 from synthct.training import cache as training_cache
 from synthct.training.coarse import coarser, thicker
 from synthct.training.data import PatchBatches, batches_from
+from synthct.training.denoising import build_unet
 from synthct.training.draw import jitter_attenuation
-from synthct.training.objectives.palette import build_unet
 from synthct.training.plan import hold_out, plan_jobs
 
 KIDNEYS = {"name": "kidneys", "kind": "organ", "label": "kidney"}

@@ -166,7 +166,7 @@ def test_log_forgets_what_a_resumed_run_does_once_more(kits_root, tmp_path):
     path, recipe = tmp_path / "log.jsonl", tiny_recipe(kits_root)
     first = Log(path, recipe, Progress())
     for step in range(1, 2 * LOG_EVERY + 6):
-        first.add(step, LOSS, 0.1)
+        first.add(step, {"unet": LOSS}, 0.1)
         if step in (LOG_EVERY, LOG_EVERY + 3):
             first.add_validation(MEASURES)
     with path.open("a") as file:
@@ -174,7 +174,7 @@ def test_log_forgets_what_a_resumed_run_does_once_more(kits_root, tmp_path):
     second = Log(path, recipe, Progress(LOG_EVERY, validations=[(LOG_EVERY, MEASURES)]))
     assert second.validations == [(LOG_EVERY, MEASURES)]
     for step in range(LOG_EVERY + 1, 2 * LOG_EVERY + 3):
-        second.add(step, LOSS / 2, 0.1)
+        second.add(step, {"unet": LOSS / 2}, 0.1)
     second.close()
     lines = [(line["step"], line.get("loss")) for line in read_log(path)]
     assert lines == [
@@ -222,7 +222,7 @@ def test_a_tracker_gets_the_same_numbers(kits_root, tmp_path):
     log = Log(
         tmp_path / "log.jsonl", tiny_recipe(kits_root), Progress(), lambda *args: told.append(args)
     )
-    log.add(1, LOSS, 0.1)
+    log.add(1, {"unet": LOSS}, 0.1)
     log.add_validation(MEASURES)
     log.close()
     assert told[0] == ({"loss": 1.0, "learning_rate": 0.1}, 1)
@@ -231,8 +231,8 @@ def test_a_tracker_gets_the_same_numbers(kits_root, tmp_path):
 
 def test_a_loss_that_is_no_number_ends_the_run_with_advice(kits_root, tmp_path):
     log = Log(tmp_path / "log.jsonl", tiny_recipe(kits_root), Progress())
-    log.add(1, LOSS, 0.1)
-    log.add(2, torch.tensor(float("nan")), 0.1)
+    log.add(1, {"unet": LOSS}, 0.1)
+    log.add(2, {"unet": torch.tensor(float("nan"))}, 0.1)
     with pytest.raises(RecipeError, match=r"tiny: the loss is nan at step 2; lower optim.learning"):
         log.flush()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections import Counter
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +16,7 @@ from synthct.dataset.lockfile import (
     Lock,
     LockedCheckpoint,
     LockedPlan,
+    LockedReview,
     read_lock,
 )
 from synthct.dataset.writer import writer_settings
@@ -63,6 +65,20 @@ def lock_of(
         numerics=dict(numerics),
         writer=writer_settings(),
         limits={name: dict(by_measure) for name, by_measure in limits.items()},
+        review=_review(checked),
+    )
+
+
+def _review(checked: Checked) -> LockedReview | None:
+    if (review := checked.recipe.review) is None:
+        return None
+    decisions = Counter(verdict.decision for verdict in checked.verdicts.values())
+    named = review.resolved()
+    return LockedReview(
+        table=named["table"],
+        sha256=named["sha256"],
+        accepted=decisions["accept"],
+        rejected=decisions["reject"],
     )
 
 

@@ -47,7 +47,7 @@ _CLOSE_HU, _FAR_SHARE = 2, 0.001
 _CLOSE_MEASURE = 1e-6
 
 #: Keys of a provenance that level 1 compares with lock and manifest.
-_OF_THE_RUN = {"numerics", "versions"}
+_OF_THE_RUN = {"numerics", "review", "versions"}
 
 #: The planned samples of some masks.
 Groups = Sequence[tuple[SampleSpec, ...]]

@@ -186,7 +186,7 @@ class _Levels:
             self.folder / RECIPE, sources=given.sources, checkpoint=given.checkpoint
         )
         checked = check_recipe(
-            recipe,
+            recipe.model_copy(update={"review": None}),  # its table is not of the dataset
             cache_dir=given.cache_dir or default_cache_dir(),
             limit=lock.plan.limit,
             progress=given.progress,
@@ -234,6 +234,8 @@ def _check_lock(
         yield Finding(LOCK, "is not the lock of the manifest's plan_id")
     if recipe is None:
         return
+    if (lock.review and lock.review.sha256) != (recipe.review and recipe.review.sha256):
+        yield Finding(LOCK, f"has another table of verdicts than {RECIPE}")
     if lock.sources.keys() != recipe.sources.keys():
         yield Finding(LOCK, f"has other sources than {RECIPE}")
         return

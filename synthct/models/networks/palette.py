@@ -2,100 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from synthct.errors import CheckpointError
-from synthct.models.methods import Diffusion
-from synthct.models.network import Checkpoint, CheckpointFiles, Network
-from synthct.models.palette_config import LAYOUT, PaletteSection, check_config
-from synthct.models.patch import Patch, PatchRules
+from synthct.models.networks.denoising import Denoising
+from synthct.models.palette_config import LAYOUT, PaletteConfig, PaletteSection
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from synthct.models.palette import PaletteInpaintPipeline, PaletteUNet
 
 
-class Palette(Network):
+class Palette(Denoising):
     """A ``PaletteInpaintPipeline`` and how it is to paint."""
 
-    layout = LAYOUT
-    section = PaletteSection
+    layout, section, config = LAYOUT, PaletteSection, PaletteConfig
     takes_noise = True
 
-    @classmethod
-    def check_configs(cls, name: str, configs: Mapping[str, Mapping[str, Any]]) -> None:
-        """As in ``Network``."""
-        check_config(name, configs["unet"])
+    @staticmethod
+    def classes() -> tuple[type[PaletteUNet], type[PaletteInpaintPipeline]]:
+        """As in ``Denoising``."""
+        from synthct.models.palette import PaletteInpaintPipeline, PaletteUNet
 
-    @classmethod
-    def rules(
-        cls, files: CheckpointFiles, inpaint: Diffusion, labels: Sequence[str | None]
-    ) -> PatchRules:
-        """As in ``Network``; the checkpoint declares them."""
-        del inpaint, labels
-        return PatchRules.from_config(files.configs["unet"])
-
-    @classmethod
-    def load(cls, files: CheckpointFiles, device: str) -> Mapping[str, Any]:
-        """As in ``Network``."""
-        from synthct.models.palette import PaletteUNet
-        from synthct.models.weights import load_network
-
-        return {"unet": load_network(files, "unet", PaletteUNet, device)}
-
-    def __init__(
-        self, checkpoint: Checkpoint, inpaint: Diffusion, prompts: Sequence[str | None]
-    ) -> None:
-        """As in ``Network``."""
-        from synthct.models.painting.schedulers import (
-            make_scheduler,
-            require_levels,
-            require_steps,
-        )
-        from synthct.models.palette import PaletteInpaintPipeline
-
-        del prompts
-        unet, scheduler, steps = checkpoint["unet"], inpaint.scheduler, inpaint.num_inference_steps
-        if inpaint.guidance_scale != 1 and unet.null_label is None:
-            raise CheckpointError(
-                f"checkpoint '{checkpoint.files.name}' was trained without label_dropout and "
-                f"cannot be guided; set guidance_scale to 1, not {inpaint.guidance_scale:g}"
-            )
-        sampler = make_scheduler(scheduler, checkpoint.files.scheduler_config)
-        require_steps(sampler, scheduler, steps)
-        if unet.trained_steps is not None:
-            require_levels(sampler, scheduler, unet.trained_steps)
-        self.steps, self.guidance_scale = steps, inpaint.guidance_scale
-        self.device = next(unet.parameters()).device
-        self.pipeline = PaletteInpaintPipeline(unet, sampler)
-        self.passes = len(sampler.timesteps) * (1 if self.guidance_scale == 1 else 2)
-
-    def paint_batch(self, patches: Sequence[Patch], seeds: Sequence[int]) -> Tensor:
-        """As in ``Network``."""
-        import torch
-
-        from synthct.models.painting.tensors import as_tensors, neighbours_tensor, noise_tensor
-
-        image, mask, generators = as_tensors(patches, seeds, self.device)
-        painted: Tensor = self.pipeline(
-            image=image,
-            mask_image=mask,
-            label=torch.tensor([p.label for p in patches], device=self.device),
-            spacing_mm=torch.tensor([p.spacing_mm for p in patches]).to(self.device),
-            generator=generators,
-            num_inference_steps=self.steps,
-            strength=patches[0].strength,
-            guidance_scale=self.guidance_scale,
-            neighbours=neighbours_tensor(patches, self.device),
-            noise=noise_tensor(patches, self.device),
-        )
-        return painted[:, 0]
-
-    def probe(self, size: int) -> None:
-        """As in ``Network``."""
-        import torch
-
-        blank = torch.zeros((1, 1, size, size), device=self.device)
-        label = torch.zeros(1, dtype=torch.int64, device=self.device)
-        spacing = torch.ones((1, 2), device=self.device)
-        self.pipeline.unet(blank, label, blank, blank, label, spacing)
+        return PaletteUNet, PaletteInpaintPipeline

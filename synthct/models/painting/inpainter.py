@@ -7,6 +7,7 @@ padded with copies of their last patch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -66,9 +67,11 @@ class Inpainter:
         prompts = [inpaint.prompt_for(label) for label in (None, *labels)]
         self.network = checkpoint.files.network(checkpoint, inpaint, prompts)
 
-    def shape_of_batch(self, patch_size: int) -> int:
-        """Number of patches of one size in each batch."""
-        return max(1, min(self.batch_size, self.batch_size * FULL_BATCH_PX**2 // patch_size**2))
+    def shape_of_batch(self, sides: tuple[int, ...]) -> int:
+        """Number of patches of one size in each batch; a box of a scan is painted alone."""
+        if len(sides) > 2:
+            return 1
+        return max(1, min(self.batch_size, self.batch_size * FULL_BATCH_PX**2 // math.prod(sides)))
 
     def paint(
         self,
@@ -84,7 +87,7 @@ class Inpainter:
             update: Called for each patch that is painted.
 
         Returns:
-            One (S, S) array in -1..1 per patch, for ``paste_patches``.
+            One array in -1..1 per patch, of its shape, for ``paste_patches``.
 
         Raises:
             MaskError: If a painted value is not finite.
@@ -118,11 +121,11 @@ class Inpainter:
         painted, and of the others only what is not done is given. A painting is NaN where the
         network or the scheduler overflowed.
         """
-        waiting: dict[tuple[int, float], list[Job[Key]]] = {}
+        waiting: dict[tuple[tuple[int, ...], float], list[Job[Key]]] = {}
         for job in jobs:
-            queue = waiting.setdefault((job.patch.size, job.patch.strength), [])
+            queue = waiting.setdefault((job.patch.mask.shape, job.patch.strength), [])
             queue.append(job)
-            if len(queue) == self.shape_of_batch(job.patch.size):
+            if len(queue) == self.shape_of_batch(job.patch.mask.shape):
                 yield from self._batch(queue)
                 queue.clear()
         for queue in waiting.values():
@@ -132,7 +135,7 @@ class Inpainter:
     def _batch(self, jobs: Sequence[Job[Key]]) -> Iterator[tuple[Key, FloatArray]]:
         if all(job.is_done for job in jobs):
             return
-        full = self.shape_of_batch(jobs[0].patch.size)
+        full = self.shape_of_batch(jobs[0].patch.mask.shape)
         padded = [*jobs, *[jobs[-1]] * (full - len(jobs))]
         with torch.no_grad(), self._arithmetic():
             out = self.network.paint_batch([j.patch for j in padded], [j.seed for j in padded])

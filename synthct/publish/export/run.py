@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -20,17 +20,18 @@ from synthct.dataset.integrity import check_bytes
 from synthct.dataset.lockfile import LOCK, read_lock
 from synthct.dataset.manifest import Manifest, require_manifest
 from synthct.dataset.records import RECIPE, front_matter
-from synthct.dataset.rows import stored_rows
 from synthct.dataset.schema import flat_schema, is_of_volumes
 from synthct.errors import ConflictError, RecipeError, VerifyError
 from synthct.publish.export.dicom import DicomSeries
 from synthct.publish.export.export_format import Columns, ExportFormat
+from synthct.publish.export.nnunet import NnUnet, default_name, require_name
 from synthct.publish.export.page import page
 from synthct.publish.export.pictures import Pictures
+from synthct.publish.export.samples import samples_table
+from synthct.publish.export.scans import PaintedScans, rows_of_split
 from synthct.publish.export.volumes import Volumes
 from synthct.publish.export.whole import WholeScans
-from synthct.sources.exported import is_formula
-from synthct.storage.files import make_folder, require_space, resource_error, sync_folder
+from synthct.storage.files import beside, make_folder, require_space, resource_error, sync_folder
 from synthct.storage.lock import version_lock
 
 METADATA, SAMPLES = "metadata.parquet", "samples.csv"
@@ -41,6 +42,9 @@ FORMATS: dict[str, ExportFormat] = {
     "nifti": Volumes(),
     "png": Pictures(),
 }
+
+#: Writes whole scans only, in folders of its own arrangement.
+NNUNET = "nnunet"
 
 #: Files that are copied from the version: new name, old name, description.
 _COPIED = (
@@ -62,10 +66,12 @@ class Whole:
     Attributes:
         sources: Source name to folder; phantoms need none.
         cache_dir: Folder of cached indexes and phantoms.
+        real: With ``nnunet``: also the hosts as they are.
     """
 
     sources: Mapping[str, Path]
     cache_dir: Path
+    real: bool = False
 
 
 def export(
@@ -76,9 +82,9 @@ def export(
     Args:
         folder: The folder of a version.
         kind: ``png``: the pictures of each sample; ``nifti``: volumes of neighbouring slices;
-            ``dicom``: these as CT series and SEG files.
+            ``dicom``: these as CT series and SEG files; ``nnunet``: whole scans for nnU-Net.
         output: The new folder.
-        whole: With ``nifti``: whole scans with all of their lesions.
+        whole: With ``nifti``: whole scans with all of their lesions; ``nnunet`` needs it.
         progress: Show a progress bar.
 
     Returns:
@@ -90,8 +96,9 @@ def export(
         ConflictError: If the new folder is not empty, or lies in the dataset.
         ResourceError: If it cannot be written.
     """
-    if kind not in FORMATS:
-        raise RecipeError(f"there is no export format '{kind}'; choose one of {', '.join(FORMATS)}")
+    if kind not in (*FORMATS, NNUNET):
+        known = ", ".join([*FORMATS, NNUNET])
+        raise RecipeError(f"there is no export format '{kind}'; choose one of {known}")
     manifest = require_manifest(folder)
     folder, output = folder.resolve(), output.resolve()
     if manifest.release.patch_id is not None:
@@ -99,27 +106,36 @@ def export(
             f"{folder} is a patch-only release, which holds no whole slices; run 'synthct compose' "
             "on it with your copy of the scans, and export what that makes"
         )
-    if whole is not None and kind != "nifti":
+    if whole is not None and kind not in ("nifti", NNUNET):
         raise RecipeError(f"whole scans are NIfTI files; write --to nifti --whole, not {kind}")
+    if kind == NNUNET:
+        require_name(output)
     _require_free(output, folder)
-    if kind != "nifti" and any(
+    if kind not in ("nifti", NNUNET) and any(
         is_of_volumes(pq.read_schema(folder / shard.path)) for shard in manifest.shards
     ):
         raise RecipeError(f"{folder} holds volumes, which {kind} cannot hold; use --to nifti")
     if findings := check_bytes(folder, manifest):
         listed = "\n".join(f"  {finding}" for finding in findings)
         raise VerifyError(f"{folder} is damaged; download or build it again\n{listed}")
-    FORMATS[kind].require()
+    if kind in FORMATS:
+        FORMATS[kind].require()
     make_folder(output.parent)
     require_space(output.parent, sum(shard.bytes for shard in manifest.shards))
     staging = output.with_name(f".{output.name}.exporting")
     with version_lock(output):
         shutil.rmtree(staging, ignore_errors=True)  # of an export that was killed
         try:
-            fmt = FORMATS[kind]
-            if whole is not None:
-                fmt = WholeScans(folder, whole.sources, whole.cache_dir)
-            _write(folder, manifest, fmt, staging, progress)
+            if whole is None:
+                _write(folder, manifest, FORMATS[kind], staging, progress)
+            else:
+                scans = PaintedScans(folder, whole.sources, whole.cache_dir)
+                if kind == NNUNET:
+                    staging.mkdir()
+                    NnUnet(scans, real=whole.real).write(folder, manifest, staging, progress)
+                    _copy_documents(folder, staging)
+                else:
+                    _write(folder, manifest, WholeScans(scans), staging, progress)
             _put_in_place(staging, output)
         except OSError as err:
             # Of a copy, the second is the one that is written.
@@ -127,6 +143,17 @@ def export(
         finally:
             shutil.rmtree(staging, ignore_errors=True)
     return output
+
+
+def default_output(folder: Path, kind: str) -> Path:
+    """Where an export goes unless somebody says: beside the version.
+
+    Args:
+        folder: The folder of a version.
+        kind: As in ``export``, or ``whole``.
+    """
+    place = beside(folder, kind)
+    return place / default_name(folder.resolve().parent.name) if kind == NNUNET else place
 
 
 def _require_free(output: Path, folder: Path) -> None:
@@ -157,13 +184,13 @@ def _write(folder: Path, manifest: Manifest, fmt: ExportFormat, tree: Path, prog
         for split in (split.name for split in manifest.release.splits if split.rows):
             place = tree / split
             place.mkdir()
-            items = fmt.write(_rows(folder, manifest, split), place, start, labels)
+            items = fmt.write(rows_of_split(folder, manifest, split), place, start, labels)
             with pq.ParquetWriter(place / METADATA, records, compression="zstd") as metadata:
                 while batch := list(islice(items, _ITEMS)):
                     start += len(batch)
                     rows = [{**row, "split": split} for item in batch for row in item.samples]
                     metadata.write_table(_table([item.record for item in batch], records))
-                    listed.write_table(_table([_without_formulas(row) for row in rows], samples))
+                    listed.write_table(samples_table(rows, samples))
                     bar.update(len(rows))
     _write_documents(folder, manifest, fmt, tree, labels, keep_original)
 
@@ -181,10 +208,7 @@ def _write_documents(
         f"*/{METADATA}": "the columns of the dataset, with provenance, for `load_dataset`",
         SAMPLES: "the samples with their files and measures, as text",
     }
-    for name, source, what in _COPIED:
-        if (folder / source).is_file():
-            shutil.copyfile(folder / source, tree / name)
-            beside[name] = what
+    beside |= _copy_documents(folder, tree)
     for name, (text, what) in fmt.label_files(labels).items():
         (tree / name).write_text(text, encoding="utf-8")
         beside[name] = what
@@ -200,23 +224,18 @@ def _write_documents(
     (tree / CARD).write_text(text, encoding="utf-8")
 
 
-def _rows(folder: Path, manifest: Manifest, split: str) -> Iterator[Columns]:
-    """The stored rows of a split, in the order of the dataset."""
-    for shard in manifest.shards:
-        if shard.split == split:
-            yield from stored_rows(folder / shard.path)
+def _copy_documents(folder: Path, tree: Path) -> dict[str, str]:
+    """Copy documents of the version; their descriptions by name."""
+    copied = {}
+    for name, source, what in _COPIED:
+        if (folder / source).is_file():
+            shutil.copyfile(folder / source, tree / name)
+            copied[name] = what
+    return copied
 
 
 def _table(rows: Sequence[Columns], schema: pa.Schema) -> pa.Table:
     return pa.table({name: [row[name] for row in rows] for name in schema.names}, schema)
-
-
-def _without_formulas(row: Columns) -> Columns:
-    """A row with an apostrophe before every text that a spreadsheet would run as a formula."""
-    return {
-        name: f"'{value}" if isinstance(value, str) and is_formula(value) else value
-        for name, value in row.items()
-    }
 
 
 def _put_in_place(staging: Path, output: Path) -> None:

@@ -17,6 +17,7 @@ from synthct.models.checkpoint import PACKAGE_PREFIX, find_checkpoint, load_chec
 from synthct.models.folder import BESIDE, SUMS, TRAINING
 from synthct.models.layout import INDEX
 from synthct.models.network import CheckpointFiles, described
+from synthct.privacy.gate import passed
 from synthct.publish.hub.bundle import CARD, Bundle, Item
 from synthct.publish.hub.leaks import require_no_leaks
 
@@ -47,6 +48,7 @@ def pack(
     tag: str | None = None,
     card: Path | None = None,
     secrets: Sequence[str] = (),
+    faces: bool = False,
 ) -> Bundle:
     """Check a dataset's version or a checkpoint, and list the files to publish.
 
@@ -55,18 +57,20 @@ def pack(
         tag: Version of a checkpoint; a dataset has its own.
         card: A card for a checkpoint, in place of the one in its folder.
         secrets: Texts that must not be in any file, such as the user's token.
+        faces: Whether a dataset may have heads or faces in the field.
 
     Raises:
         RecipeError: If the options do not fit.
         VerifyError: If a dataset does not match its manifest.
         CheckpointError: If a checkpoint cannot be loaded, or lacks metadata.
-        PolicyError: If a licence is unknown or forbids it, or a file has secrets or local paths.
+        PolicyError: If a licence is unknown or forbids it, a file has secrets or local paths, or
+            the privacy check beside a dataset found copies of training patients, or faces.
     """
     if (Path(path) / MANIFEST).exists():
         if tag is not None or card is not None:
             option = "--tag" if tag is not None else "--card"
             raise RecipeError(f"{option} is for checkpoints; a dataset has its version and card")
-        bundle = _dataset(Path(path))
+        bundle = _dataset(Path(path), faces)
     elif path.startswith(PACKAGE_PREFIX) or (Path(path) / INDEX).exists():
         if tag is not None and not _TAG.fullmatch(tag):
             raise RecipeError(f"--tag {tag}: write a version such as 1.0.0")
@@ -80,7 +84,7 @@ def pack(
     return bundle
 
 
-def _dataset(folder: Path) -> Bundle:
+def _dataset(folder: Path, faces: bool) -> Bundle:
     report = verify(folder, level=1)
     if report.findings:
         listed = "\n".join(f"  {finding}" for finding in report.findings)
@@ -93,6 +97,7 @@ def _dataset(folder: Path) -> Bundle:
     ]
     items = (*entries, Item.of(MANIFEST, folder / MANIFEST))
     _require_card(items, licence)
+    privacy = passed(folder, manifest.release.content_id, faces=faces)
     is_real = any(source.layout != "phantom" for source in lock.sources.values())
     shows_scans = is_real and manifest.release.patch_id is None
     return Bundle(
@@ -103,6 +108,7 @@ def _dataset(folder: Path) -> Bundle:
         licence=licence,
         items=_in_order(items),
         gated="it shows scans of real patients" if shows_scans else _terms(licence),
+        privacy=privacy,
     )
 
 

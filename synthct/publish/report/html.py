@@ -16,6 +16,8 @@ from PIL import Image
 from synthct.dataset.tiles import Rgb
 from synthct.publish.report.pictures import data_uri, rim_picture
 
+_HERE = "synthct.publish.report"
+
 #: Width of a picture on a wide page, in pixels.
 _WIDTH = 180
 
@@ -76,18 +78,18 @@ def _in_proportion(picture: Rgb, size_mm: tuple[float, float]) -> Rgb:
     return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.NEAREST))
 
 
-def fill_template(values: Mapping[str, Any]) -> str:
-    """Render ``page.html``; all values are escaped."""
+def fill_template(values: Mapping[str, Any], package: str = _HERE) -> str:
+    """Render the ``page.html`` of a package; all values are escaped."""
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["count"] = "{:,}".format
-    return environment.from_string(asset("page.html")).render(values).lstrip()
+    return environment.from_string(asset("page.html", package)).render(values).lstrip()
 
 
-def asset(name: str) -> str:
-    """A text file of this package."""
-    return files("synthct.publish.report").joinpath(*name.split("/")).read_text(encoding="utf-8")
+def asset(name: str, package: str = _HERE) -> str:
+    """A text file of a package."""
+    return files(package).joinpath(*name.split("/")).read_text(encoding="utf-8")
 
 
 def hashed(source: str) -> str:

@@ -1,0 +1,44 @@
+"""Slices and masks on a grid of larger or smaller pixels; pixel edges coincide at the origin."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float32]
+BoolArray = npt.NDArray[np.bool_]
+
+
+def to_grid(array: FloatArray, shape: Sequence[int], scale: Sequence[float]) -> FloatArray:
+    """Resample to pixels ``scale`` times as large, averaging where they are larger."""
+    from scipy.ndimage import affine_transform, gaussian_filter
+
+    blur = [max(0.0, 0.5 * (s - 1.0)) for s in scale]
+    smooth = gaussian_filter(array, blur, mode="nearest") if max(blur) > 0 else array
+    # Pixel edges coincide: centre of new pixel n lies at (n + 0.5) * scale - 0.5.
+    offset = [0.5 * s - 0.5 for s in scale]
+    out = affine_transform(smooth, np.asarray(scale), offset, tuple(shape), order=1, mode="nearest")
+    return np.asarray(out, dtype=np.float32)
+
+
+def cover(mask: BoolArray, shape: Sequence[int], scale: Sequence[float]) -> BoolArray:
+    """The pixels of the other grid in which any pixel of the mask has its centre."""
+    rows, columns = np.nonzero(mask)
+    out = np.zeros(tuple(shape), dtype=bool)
+    out[cell_of(rows, scale[0]), cell_of(columns, scale[1])] = True
+    return out
+
+
+def cell_of(index: npt.NDArray[np.intp], scale: float) -> npt.NDArray[np.intp]:
+    """The pixel of the other grid in which the centre of a pixel of the slice lies."""
+    cell: npt.NDArray[np.intp] = np.floor((index + 0.5) / scale).astype(np.intp)
+    return cell
+
+
+def covered(length: int, start: int, size: int, scale: float) -> npt.NDArray[np.intp]:
+    """The pixels along one axis of a slice whose centres lie in a patch of another grid."""
+    index = np.arange(length)
+    place = cell_of(index, scale) - start
+    return index[(place >= 0) & (place < size)]

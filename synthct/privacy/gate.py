@@ -1,0 +1,64 @@
+"""What a privacy check must not have found in a dataset that is published."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from synthct.dataset.markdown import count
+from synthct.errors import PolicyError
+from synthct.privacy.results import RESULTS, PrivacyCheck, read_results
+from synthct.privacy.words import FLAGS
+from synthct.storage.files import beside
+
+#: Samples that a message names.
+_NAMED = 5
+
+
+def passed(folder: Path, content_id: str, *, faces: bool = False) -> str:
+    """The sentence of a dataset's privacy check, or that there is none.
+
+    Args:
+        folder: The dataset's folder, with the results of ``synthct privacy`` beside it.
+        content_id: Of the dataset.
+        faces: Whether it may be published though heads or faces are in the field.
+
+    Raises:
+        PolicyError: If a region is flagged, a head or face is in the field, or the results are
+            those of other content.
+        VerifyError: If the results are damaged.
+    """
+    results = beside(folder, "privacy")
+    if not (results / RESULTS).is_file():
+        return f"Copies of training patients: not assessed; run 'synthct privacy {folder}'."
+    check = read_results(results)
+    if check.content_id != content_id:
+        raise PolicyError(
+            f"{results} is of content {check.content_id[:12]}, {folder} of {content_id[:12]}; run "
+            f"'synthct privacy {folder}' again"
+        )
+    _refuse_copies(folder, check)
+    shown = [one.sample_id for one in check.regions if one.recognisable]
+    if shown and not faces:
+        raise PolicyError(
+            f"{folder}: a head or face is in the field of {count(len(shown), 'sample')} (such as "
+            f"{shown[0]}), so this is not published; deface the scans and build again, or give "
+            "--faces if they are defaced or you may show them"
+        )
+    return check.sentence
+
+
+def _refuse_copies(folder: Path, check: PrivacyCheck) -> None:
+    flagged = [one for one in check.regions if one.flags]
+    if not flagged:
+        return
+    lines = [
+        f"  {one.sample_id} {FLAGS[one.flags[0]]}"
+        + (f" (patient {one.nearest_patient})" if one.nearest_patient else "")
+        for one in flagged[:_NAMED]
+    ]
+    raise PolicyError(
+        f"{folder}: {count(len(flagged), 'painting')} may be copies of training patients, so this "
+        "is not published; build again without these masks, or with another checkpoint\n"
+        + "\n".join(lines)
+        + (f"\n  ... and {len(flagged) - _NAMED:,} more" if len(flagged) > _NAMED else "")
+    )

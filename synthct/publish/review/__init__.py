@@ -1,0 +1,1 @@
+"""``synthct review``: somebody looks at every sample and accepts or rejects it."""
