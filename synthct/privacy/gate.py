@@ -6,9 +6,20 @@ from pathlib import Path
 
 from synthct.dataset.markdown import count
 from synthct.errors import PolicyError
-from synthct.privacy.results import RESULTS, PrivacyCheck, read_results
-from synthct.privacy.words import FLAGS
+from synthct.models.network import CheckpointFiles
+from synthct.privacy.results import (
+    MEMBERSHIP,
+    RESULTS,
+    PrivacyCheck,
+    read_membership,
+    read_results,
+)
+from synthct.privacy.words import FLAGS, membership_sentence
 from synthct.storage.files import beside
+
+#: A checkpoint is refused if the whole interval of its AUC, or of the share of members found at 1 %
+#: false positives, is above these.
+MOST_AUC, MOST_FOUND = 0.65, 0.05
 
 #: Samples that a message names.
 _NAMED = 5
@@ -45,6 +56,37 @@ def passed(folder: Path, content_id: str, *, faces: bool = False) -> str:
             "--faces if they are defaced or you may show them"
         )
     return check.sentence
+
+
+def passed_test(files: CheckpointFiles, folder: Path) -> str:
+    """The sentence of a checkpoint's membership test, or that there is none.
+
+    Args:
+        files: The checkpoint.
+        folder: Its folder, with the results of ``synthct privacy`` beside it.
+
+    Raises:
+        PolicyError: If members are told apart beyond chance, or the results are those of another
+            checkpoint.
+        VerifyError: If the results are damaged.
+    """
+    results = beside(folder, "privacy")
+    if not (results / MEMBERSHIP).is_file():
+        return "Membership of training patients: not assessed; run 'synthct privacy' on it."
+    test = read_membership(results)
+    if test.checkpoint_id != files.checkpoint_id:
+        raise PolicyError(
+            f"{results} is of checkpoint {test.checkpoint_id[:12]}, {folder} is "
+            f"{files.checkpoint_id[:12]}; run 'synthct privacy {folder}' again"
+        )
+    if test.auc.low > MOST_AUC or test.true_positives.low > MOST_FOUND:
+        raise PolicyError(
+            f"{folder}: its loss tells whom it was trained on, so it is not published (AUC "
+            f"{test.auc.low:.2f} to {test.auc.high:.2f}, at most {MOST_AUC}; "
+            f"{test.true_positives.low:.0%} to {test.true_positives.high:.0%} of members found, at "
+            f"most {MOST_FOUND:.0%}); train on more patients or for fewer steps"
+        )
+    return membership_sentence(test)
 
 
 def _refuse_copies(folder: Path, check: PrivacyCheck) -> None:

@@ -10,6 +10,7 @@ from synthct.build.check import locked_origins, trained_under
 from synthct.build.verify.run import verify
 from synthct.dataset.lockfile import read_lock
 from synthct.dataset.manifest import MANIFEST, read_manifest
+from synthct.dataset.markdown import inert
 from synthct.dataset.records import front_matter
 from synthct.errors import CheckpointError, PolicyError, RecipeError, VerifyError
 from synthct.licence import Origin, hub_fields, licence_of, terms_of
@@ -17,7 +18,7 @@ from synthct.models.checkpoint import PACKAGE_PREFIX, find_checkpoint, load_chec
 from synthct.models.folder import BESIDE, SUMS, TRAINING
 from synthct.models.layout import INDEX
 from synthct.models.network import CheckpointFiles, described
-from synthct.privacy.gate import passed
+from synthct.privacy.gate import passed, passed_test
 from synthct.publish.hub.bundle import CARD, Bundle, Item
 from synthct.publish.hub.leaks import require_no_leaks
 
@@ -130,7 +131,8 @@ def _checkpoint(path: str, tag: str | None, card: Path | None) -> Bundle:
     names = [name for name in (*files.hashes, *told, SUMS) if name != CARD]
     items = [Item.of(name, files.folder / name) for name in names]
     items += [Item.of(name, beside / name) for name in _pictures(page, beside)]
-    items.append(Item.of(CARD, page.encode()))
+    privacy = passed_test(files, files.folder)
+    items.append(Item.of(CARD, f"{page.rstrip()}\n\n## Privacy\n\n{inert(privacy)}\n".encode()))
     _require_card(items, licence)
     _require_unchanged(files, items)
     return Bundle(
@@ -141,6 +143,7 @@ def _checkpoint(path: str, tag: str | None, card: Path | None) -> Bundle:
         licence=licence,
         items=_in_order(items),
         gated=_terms(licence),
+        privacy=privacy,
     )
 
 
