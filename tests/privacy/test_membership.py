@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from accelerate.state import AcceleratorState, GradientState, PartialState
 from training_recipes import tiny_fields, tiny_recipe
 from typer.testing import CliRunner
 
@@ -18,6 +20,15 @@ from synthct.privacy.gate import passed_test
 from synthct.privacy.membership import AttackOptions, attack, judged
 from synthct.privacy.results import read_membership
 from synthct.training.loop import train
+
+
+@pytest.fixture(autouse=True)
+def _nothing_remembered() -> Iterator[None]:
+    """Accelerate remembers the first run in a process."""
+    yield
+    for state in (AcceleratorState, PartialState, GradientState):
+        state._reset_state()
+
 
 PATIENTS = [f"p{n // 10}" for n in range(200)]
 
