@@ -23,15 +23,18 @@ if TYPE_CHECKING:
         verify,
     )
     from synthct.models.palette import PaletteInpaintPipeline, PaletteUNet
+    from synthct.models.pix2pix import Pix2PixGenerator, Pix2PixInpaintPipeline
     from synthct.recipe.recipe import load_recipe
     from synthct.volume.intensity import Window
     from synthct.volume.volume import Volume
 
-#: Public name to the module it lives in. The two Palette classes are here because diffusers looks
-#: for them by the name of the package that a checkpoint's model_index.json gives.
+#: Public name to the module it lives in. Networks and their pipelines are here because diffusers
+#: looks for them by the name of the package that a checkpoint's model_index.json gives.
 _HOMES = {
     "PaletteInpaintPipeline": "synthct.models.palette",
     "PaletteUNet": "synthct.models.palette",
+    "Pix2PixGenerator": "synthct.models.pix2pix",
+    "Pix2PixInpaintPipeline": "synthct.models.pix2pix",
     "Volume": "synthct.volume.volume",
     "Window": "synthct.volume.intensity",
     "build": "synthct.api",
@@ -49,6 +52,8 @@ _HOMES = {
 __all__ = [
     "PaletteInpaintPipeline",
     "PaletteUNet",
+    "Pix2PixGenerator",
+    "Pix2PixInpaintPipeline",
     "Volume",
     "Window",
     "__version__",

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+import pytest
 from conftest import make_tiny_case, write_kits, write_structures, write_tiny_checkpoint
 from dicom_writer import write_rtstruct, write_series
 from pydantic import TypeAdapter
-from tiny_volume import write_tiny_volume
+from tiny_volume import write_tiny_med_ddpm, write_tiny_volume, write_tiny_vox2vox
 
 from synthct.masks import MaskKind
 from synthct.sources import Source
@@ -196,10 +197,23 @@ def _volume(folder: Path) -> Mapping[str, Any]:
     return {"num_inference_steps": 2}
 
 
+def _med_ddpm(folder: Path) -> Mapping[str, Any]:
+    pytest.importorskip("einops")
+    write_tiny_med_ddpm(folder)
+    return {"num_inference_steps": 2}
+
+
+def _vox2vox(folder: Path) -> Mapping[str, Any]:
+    write_tiny_vox2vox(folder)
+    return {}
+
+
 #: Writes a tiny random checkpoint and gives the settings of ``inpaint`` that it is to paint with.
 NETWORKS: dict[str, Callable[[Path], Mapping[str, Any]]] = {
     "Palette": _palette,
     "TextGuided": _text_guided,
     "Unconditional": _unconditional,
     "VolumeNetwork": _volume,
+    "MedDDPM": _med_ddpm,
+    "Vox2Vox": _vox2vox,
 }

@@ -23,7 +23,7 @@ ADDED = [
     (EXAMPLES / "add_mask_kind.py", "masks", "Ball", "masks/__init__.py", "Organ | ", "Ball | "),
     (ADDITIONS / "pairs.py", "sources", "Pairs", "sources/__init__.py", "Kits | ", "Pairs | "),
     (ADDITIONS / "membrane.py", "models/networks", "Membrane", "models/networks/__init__.py",
-     "Palette, Pix2Pix", "Membrane, "),
+     "    Palette,\n", "Membrane, "),
     (ADDITIONS / "edge_count.py", "metrics", "EDGE_COUNT", "metrics/table.py",
      "MASK_AREA,\n        PAINTED", "EDGE_COUNT,\n        "),
     (ADDITIONS / "raw.py", "publish/export", "Raw", "publish/export/run.py", '"nifti": ',

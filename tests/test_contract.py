@@ -164,7 +164,7 @@ def random_patch(rules: PatchRules, seed: int) -> Patch:
     sides = (size, size) if rules.depth == 1 else (size, size, rules.depth)
     image = rng.uniform(-1, 1, sides).astype(np.float32)
     mask = np.zeros(sides, dtype=bool)
-    mask[8:18, 4 + seed : 14 + seed] = True
+    mask[5:12, 2 + seed : 9 + seed] = True
     spacing, start, scale = (0.8, 0.8, 2.5), (0, 0, 0), (1.0, 1.0, 1.0)
     n = len(sides)
     return Patch(image, mask, mask, 0, SOFT_TISSUE, spacing[:n], start[:n], scale[:n])

@@ -11,7 +11,9 @@ import pytest
 import synthct
 
 ROOT = Path(__file__).resolve().parents[1]
-PALETTE = {"PaletteInpaintPipeline", "PaletteUNet"}  # diffusers looks them up here
+NETWORKS = {  # diffusers looks them up here
+    "PaletteInpaintPipeline", "PaletteUNet", "Pix2PixGenerator", "Pix2PixInpaintPipeline",
+}  # fmt: skip
 NAMES = {
     "build", "check", "evaluate", "export", "inpaint", "inpaint_file", "load", "load_recipe",
     "report", "verify", "Volume", "Window",
@@ -27,7 +29,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_dir_shows_the_public_names() -> None:
-    assert set(dir(synthct)) == NAMES | PALETTE | {"__version__"}
+    assert set(dir(synthct)) == NAMES | NETWORKS | {"__version__"}
     assert all(hasattr(synthct, name) for name in dir(synthct))
 
 

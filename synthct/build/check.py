@@ -142,8 +142,8 @@ def check(
     if (inpaint := recipe.inpaint.network) is not None:
         files = _checkpoint(inpaint, checkpoint)
         rules = _rules(recipe, inpaint, files)
-        used = inpaint.without(files.network.unused)
-        recipe = recipe.model_copy(update={"inpaint": used})
+        if not files.network.takes_steps:
+            recipe = recipe.model_copy(update={"inpaint": inpaint.in_one_pass()})
     _check_painted(recipe, rules)
     training_copies(recipe, files)  # raises RecipeError without an index
     _check_slices(recipe, files, rules)

@@ -8,6 +8,7 @@ import typer
 from synthct.cli import (
     build,
     data,
+    downstream,
     evaluate,
     export,
     inpaint,
@@ -17,6 +18,7 @@ from synthct.cli import (
     readers,
     report,
     selftest,
+    table,
     train,
     trust,
 )
@@ -47,6 +49,7 @@ COMMANDS: dict[Callable[..., None], tuple[str, ...]] = {
         "evaluate out/name/1.0.0",
         "evaluate out/name/1.0.0 --arm copies=out/name-copies/1.0.0",
     ),
+    downstream.downstream: ("downstream recipes/downstream/phantoms.yaml",),
     privacy.privacy: (
         "privacy out/name/1.0.0",
         "privacy out/name/1.0.0 --training train.yaml --source scans=/data/kits23/dataset",
@@ -58,6 +61,10 @@ COMMANDS: dict[Callable[..., None], tuple[str, ...]] = {
     trust.compose: ("compose out/name/1.0.0 --source hosts=/data/kits23/dataset",),
     train.train: ("train recipe.yaml --preset small",),
     train.adapt: ("adapt recipe.yaml", "adapt recipe.yaml --steps 200 --minutes 10"),
+    table.table: (
+        "table recipes/tables/thesis_phantoms.yaml --preset quick",
+        "table recipe.yaml --check",
+    ),
     inpaint.inpaint: ("inpaint ct.nii.gz mask.nii.gz --label tumor --output out.nii.gz",),
     data.phantom: ("phantom --output phantoms --patients 4",),
     data.schema: ("schema > recipe.schema.json",),

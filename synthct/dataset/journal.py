@@ -14,7 +14,7 @@ from typing import Any
 
 from synthct.dataset.digest import canonical_json
 from synthct.dataset.writer import Rejection, ShardRecord
-from synthct.errors import ConflictError
+from synthct.errors import ConflictError, VerifyError
 from synthct.storage.cache import DamageError, content_of, warn_damaged, write_kept
 from synthct.storage.files import resource_error, sha256_of
 
@@ -26,6 +26,7 @@ def start_journal(journal: Path, plan_id: str) -> None:
 
     Raises:
         ConflictError: If the one that is there belongs to another plan.
+        VerifyError: If it is damaged.
         ResourceError: If it cannot be written.
     """
     try:
@@ -33,12 +34,14 @@ def start_journal(journal: Path, plan_id: str) -> None:
     except FileNotFoundError:
         write_kept(journal / _PLAN, plan_id.encode())
         return
-    except DamageError:
-        found = ""
+    except DamageError as err:
+        raise VerifyError(
+            f"{journal / _PLAN} is damaged ({err}), so nobody knows which recipe the unfinished "
+            f"build is of; delete {journal.parent} and run the same command again"
+        ) from err
     if found != plan_id:
-        holds = f"shards of plan {found}" if found else "a journal that cannot be read"
         raise ConflictError(
-            f"{journal.parent} holds {holds}, not of plan {plan_id}; "
+            f"{journal.parent} holds shards of plan {found}, not of plan {plan_id}; "
             "delete that folder, or give the recipe another version"
         )
 

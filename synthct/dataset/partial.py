@@ -58,7 +58,7 @@ class PartialShard:
 
     Attributes:
         made: What earlier runs have made, by sample.
-        is_damaged: Whether more was made, but is damaged; an unfinished last line is no damage.
+        is_damaged: Whether there is more in the file that cannot be used.
     """
 
     def __init__(self, path: Path) -> None:
@@ -73,7 +73,7 @@ class PartialShard:
             with path.open("rb") as lines:
                 for line in lines:
                     if (one := _opened(line, path.name)) is None:
-                        self.is_damaged = line.endswith(b"\n")
+                        self.is_damaged = True
                         break
                     self.made[one.sample_id] = one
                     self._length += len(line)

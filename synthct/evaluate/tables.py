@@ -41,10 +41,10 @@ class Section(NamedTuple):
 def results_markdown(evaluation: Evaluation) -> str:
     """All tables of an evaluation as one markdown page."""
     parts = [f"# {code(evaluation.dataset)} {code(evaluation.version)}", compared(evaluation)]
-    parts.append(_markdown(groups_grid(evaluation)))
+    parts.append(grid_markdown(groups_grid(evaluation)))
     for section in sections(evaluation):
         parts.append(f"## {section.title}")
-        parts += [f"{grid.title}:\n\n{_markdown(grid)}" for grid in section.grids]
+        parts += [f"{grid.title}:\n\n{grid_markdown(grid)}" for grid in section.grids]
     if evaluation.notes:
         parts.append("\n".join(f"- {inert(note)}" for note in evaluation.notes))
     return "\n\n".join(parts) + "\n"
@@ -92,12 +92,12 @@ def _grids(evaluation: Evaluation, extractor: str, scope: Scope) -> Iterator[Gri
     yield grid(
         f"{name} of one half of the patients to the real scans of the other half, one painting per "
         "mask; lower is better, the last column (real to real) is the floor",
-        lambda s: _interval(s.fid_halves),
+        lambda s: interval_text(s.fid_halves),
     )
     yield grid(f"{name} of all samples (samples / real samples), biased upward if few", _whole)
-    yield grid("KID (0 is best, may be negative)", lambda s: _interval(s.kid))
+    yield grid("KID (0 is best, may be negative)", lambda s: interval_text(s.kid))
     if is_network:
-        yield grid("Inception score (higher is more distinct and varied)", _inception)
+        yield grid("Inception score (higher is more distinct and varied)", inception_text)
     yield grid("Precision / recall (1 / 1 is best), over the same halves", _precision_recall)
 
 
@@ -110,7 +110,7 @@ def _grid(evaluation: Evaluation, extractor: str, scope: Scope, title: str, cell
     return Grid(title, ("label", *arms), tuple(rows))
 
 
-def _markdown(grid: Grid) -> str:
+def grid_markdown(grid: Grid) -> str:
     """A grid as Markdown; names, which come from the dataset, are escaped."""
     rows = [[inert(name), *cells] for name, *cells in grid.rows]
     return table([inert(name) for name in grid.head], rows)
@@ -119,10 +119,11 @@ def _markdown(grid: Grid) -> str:
 def _whole(score: Score) -> str:
     if score.fid is None:
         return ""
-    return f"{_number(score.fid)} ({score.samples} / {score.real_samples})"
+    return f"{number_text(score.fid)} ({score.samples} / {score.real_samples})"
 
 
-def _inception(score: Score) -> str:
+def inception_text(score: Score) -> str:
+    """The inception score of an arm, with its spread."""
     if score.inception_score is None:
         return ""
     if score.inception_score_std is None:
@@ -136,14 +137,16 @@ def _precision_recall(score: Score) -> str:
     return f"{score.precision:.2f} / {score.recall:.2f}"
 
 
-def _interval(interval: Interval | None) -> str:
+def interval_text(interval: Interval | None) -> str:
+    """A number with its interval in brackets."""
     if interval is None:
         return ""
     ends = ""
     if interval.low is not None and interval.high is not None:
-        ends = f" ({_number(interval.low)} to {_number(interval.high)})"
-    return f"{_number(interval.value)}{ends}"
+        ends = f" ({number_text(interval.low)} to {number_text(interval.high)})"
+    return f"{number_text(interval.value)}{ends}"
 
 
-def _number(value: float) -> str:
+def number_text(value: float) -> str:
+    """A number with three digits."""
     return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"

@@ -34,12 +34,14 @@ class PatchFields(BaseModel):
             checkpoint cannot change them.
         summary: For recipes: what a checkpoint's card says after the number of parameters.
         takes_steps: For recipes: whether it is trained by a noise schedule and paints in steps.
+        takes_labels: For recipes: whether it is told what to paint.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     shape: ClassVar[tuple[str, ...]] = ()
     summary: ClassVar[str] = ""
     takes_steps: ClassVar[bool] = True
+    takes_labels: ClassVar[bool] = True
 
     labels: Annotated[tuple[Label, ...], Field(max_length=1000)] = ()
     codecs: Annotated[Mapping[str, str | dict[str, Any]], Field(min_length=1, max_length=1001)] = (
@@ -74,6 +76,23 @@ class PatchFields(BaseModel):
         if low > high:
             raise ValueError(f"[{low:g}, {high:g}] must rise: [least, greatest]")
         return spacing
+
+
+class BoxFields(PatchFields):
+    """The fields of a network that paints boxes of a scan, on the scan's own grid.
+
+    Attributes:
+        depth: Slices of a box; its other sides are one of ``patch_sizes``.
+        slice_range_mm: Least and greatest distance of slices that it was trained on.
+    """
+
+    depth: Annotated[int, Field(ge=4, le=512)] = 16
+    slice_range_mm: tuple[Spacing, Spacing] = (0.5, 6.0)
+
+    @field_validator("slice_range_mm")
+    @classmethod
+    def _check_slices(cls, spacing: tuple[float, float]) -> tuple[float, float]:
+        return cls._check_rises(spacing)
 
 
 class ScheduleConfig(BaseModel):

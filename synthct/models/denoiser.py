@@ -40,6 +40,14 @@ class Denoiser:
 
     #: Neighbouring slices that it is told of.
     neighbours: int = 0
+    #: ``clean`` or ``blended``: whether noise is in the known region, and put back after each step.
+    known_region: str = "clean"
+    #: Of its weights.
+    memory_format = torch.channels_last
+
+    def given_noisy(self, noisy: Tensor, clean: Tensor, mask: Tensor) -> Tensor:
+        """What the network sees: noise in the mask only, or everywhere where it is blended."""
+        return noisy if self.known_region == "blended" else torch.where(mask > 0.5, noisy, clean)
 
     def keep_settings(self) -> None:
         """Take over what the pipeline and the loss ask for from the config."""
@@ -216,7 +224,7 @@ class DiffusionInpaintPipeline(InpaintPipeline):
         surroundings = self.unet.surroundings(image, mask_image)
         clean = self.unet.to_diffused(torch.where(paint, surroundings, image), surroundings)
         told = self.unet.neighbour_channels(neighbours, surroundings)
-        noisy = _start(noise, image, generator)
+        noisy = start = _start(noise, image, generator)
         if skipped:
             if hasattr(self.scheduler, "set_begin_index"):
                 self.scheduler.set_begin_index(skipped)
@@ -224,10 +232,9 @@ class DiffusionInpaintPipeline(InpaintPipeline):
             noisy = self.scheduler.add_noise(clean, noisy, first)
         else:
             noisy = noisy * self.scheduler.init_noise_sigma
-        for t in timesteps:
-            # The known region has no noise at any step.
+        for number, t in enumerate(timesteps):
             model_input = self.scheduler.scale_model_input(noisy, t)
-            model_input = torch.where(paint, model_input, clean)
+            model_input = self.unet.given_noisy(model_input, clean, mask_image)
             clean_share = self.scheduler.alphas_cumprod[int(t)].to(image.device)
             position = self.unet.noise_position(t.to(image.device), clean_share)
             given = (model_input, position.expand(image.shape[0]), surroundings, mask_image)
@@ -241,6 +248,10 @@ class DiffusionInpaintPipeline(InpaintPipeline):
                 out = clip_prediction(out.to(noisy.dtype), model_input, clean_share, kind)
             with torch.autocast(image.device.type, enabled=False):  # schedulers need float32
                 noisy = self.scheduler.step(out.to(noisy.dtype), t, noisy, **extra).prev_sample
+                if self.unet.known_region == "blended" and number + 1 < len(timesteps):
+                    following = timesteps[number + 1 : number + 2].expand(len(image))
+                    known = self.scheduler.add_noise(clean, start, following)
+                    noisy = torch.where(paint, noisy, known)
         noisy = torch.where(noisy.isfinite(), noisy, torch.nan)  # clipping would hide an overflow
         return torch.where(paint, self.unet.from_diffused(noisy, surroundings), image)
 

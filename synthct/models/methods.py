@@ -6,7 +6,6 @@ Class attributes say what a method needs from a build, so that no other code ask
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import (
@@ -14,7 +13,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    PrivateAttr,
     SerializerFunctionWrapHandler,
     field_validator,
     model_serializer,
@@ -37,10 +35,18 @@ Scheduler = Literal[
     "pndm",
     "lms",
     "repaint",
+    "none",
 ]
 
 #: The scheduler of unconditional models.
 REPAINT = "repaint"
+#: The settings of networks that paint in one pass.
+NO_SCHEDULER = "none"
+ONE_PASS: dict[str, Any] = {
+    "scheduler": NO_SCHEDULER,
+    "num_inference_steps": 1,
+    "guidance_scale": 1.0,
+}
 #: Default jumps, as in the paper and in diffusers.
 JUMP_LENGTH, JUMP_N_SAMPLE = 10, 10
 
@@ -138,7 +144,8 @@ class Diffusion(Method):
         checkpoint: ``package:NAME`` for one that ships with synthct, a folder, or the id of a Hub
             repository, which needs a ``revision``.
         revision: Commit or tag of a Hub repository.
-        scheduler: The sampler, by its usual name.
+        scheduler: The sampler, by its usual name; ``none`` for a network that paints in one pass,
+            which takes neither steps nor guidance.
         num_inference_steps: Passes of the model per sample; by default ``PACKAGE_STEPS`` for a
             checkpoint that ships with the package, ``STEPS`` for any other.
         guidance_scale: Classifier-free guidance by the prompt, or by the label of a checkpoint that
@@ -189,28 +196,20 @@ class Diffusion(Method):
     jump_length: Annotated[int, Field(ge=1, le=1000)] | None = None
     jump_n_sample: Annotated[int, Field(ge=1, le=100)] | None = None
 
-    #: Settings that the checkpoint's network has no use for.
-    _unused: frozenset[str] = PrivateAttr(frozenset())
-
     @property
     def network(self) -> Diffusion:
         """These settings."""
         return self
 
-    def without(self, unused: Iterable[str]) -> Self:
-        """These settings for a network that has no use for some of them.
-
-        Those are part neither of a dataset's identity nor of its card.
-        """
-        settings = self.model_copy()
-        settings._unused = frozenset(unused)
-        return settings
+    def in_one_pass(self) -> Self:
+        """These settings for a network without a schedule."""
+        return self.model_copy(update=ONE_PASS)
 
     def settings(self) -> dict[str, str]:
         """As in ``Method``, without the checkpoint: the card shows the one that was used."""
         stated = {name: value for name in FOREIGN if (value := getattr(self, name)) is not None}
         shown = {"scheduler": self.scheduler, "steps": self.num_inference_steps, **stated}
-        if "num_inference_steps" in self._unused:
+        if self.scheduler == NO_SCHEDULER:
             shown = stated
         if self.grain == "surroundings":
             shown["grain"] = "of the surroundings"
@@ -261,8 +260,7 @@ class Diffusion(Method):
         if self.grain == "checkpoint":
             del fields["grain"]
         optional = (*FOREIGN, "adapt", "slice_noise_mm")
-        kept = {k: v for k, v in fields.items() if k not in self._unused}
-        return {k: v for k, v in kept.items() if not (k in optional and v is None)}
+        return {k: v for k, v in fields.items() if not (k in optional and v is None)}
 
     @model_validator(mode="before")
     @classmethod

@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from synthct.models.config import PatchFields
 from synthct.models.layout import Layout
-from synthct.models.methods import DIFFUSION_WORDS, REPAINT, Diffusion, MethodWords
+from synthct.models.methods import (
+    DIFFUSION_WORDS,
+    NO_SCHEDULER,
+    ONE_PASS,
+    REPAINT,
+    Diffusion,
+    MethodWords,
+)
 from synthct.models.patch import Patch, PatchRules
 
 if TYPE_CHECKING:
@@ -120,8 +127,7 @@ class Network(ABC):
         numeric_packages: Those of them on whose version low bits depend.
         section: The section ``model`` of the training recipes that make such checkpoints; None for
             networks that are neither trained nor published here.
-        unused: Settings of any other network that it has no use for, such as steps; a recipe that
-            states one is refused.
+        takes_steps: Whether it paints by a schedule; if not, in one pass.
         words: How a dataset's card describes its paintings.
         takes_noise: Whether it starts from the noise of a patch, where that has some.
         device: Where the loaded network is.
@@ -133,7 +139,7 @@ class Network(ABC):
     packages: ClassVar[tuple[str, ...]] = ()
     numeric_packages: ClassVar[tuple[str, ...]] = ()
     section: ClassVar[type[PatchFields] | None] = None
-    unused: ClassVar[tuple[str, ...]] = ()
+    takes_steps: ClassVar[bool] = True
     words: ClassVar[MethodWords] = DIFFUSION_WORDS
     takes_noise: ClassVar[bool] = False
 
@@ -155,10 +161,16 @@ class Network(ABC):
     ) -> Iterator[Misfit]:
         """Settings that do not go with the checkpoint, and required ones that are missing."""
         del labels
-        for key in cls.unused:
-            if key in inpaint.model_fields_set:
-                yield Misfit((key,), f"{described(files)}, which has no '{key}'; remove it")
-        if inpaint.scheduler == REPAINT and "scheduler" not in cls.unused:
+        if not cls.takes_steps:
+            for key, only in ONE_PASS.items():
+                if key in inpaint.model_fields_set and getattr(inpaint, key) != only:
+                    message = f"{described(files)}, which paints in one pass; remove {key}"
+                    yield Misfit((key,), message)
+            return
+        if inpaint.scheduler == NO_SCHEDULER:
+            message = f"{described(files)}, which paints in steps; choose one, such as dpmsolver++"
+            yield Misfit(("scheduler",), message)
+        if inpaint.scheduler == REPAINT:
             yield Misfit(
                 ("scheduler",),
                 f"'{REPAINT}' is for unconditional models, and {described(files)}; choose "

@@ -30,7 +30,7 @@ Rename = Callable[[str], str | None]
 def load_network(
     files: CheckpointFiles, component: str, network: type[Network], device: str
 ) -> Network:
-    """Load a network of diffusers, channels last.
+    """Load a network of diffusers, channels last unless it says otherwise.
 
     Args:
         files: The checkpoint.
@@ -44,7 +44,8 @@ def load_network(
     blank = build_from_config(files.name, network, files.configs[component])
     weights = f"{component}/diffusion_pytorch_model.safetensors"
     loaded = fill(blank, files.name, files.folder, weights, files.hashes[weights], _current_name)
-    return loaded.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    memory_format = getattr(network, "memory_format", torch.channels_last)
+    return loaded.to(device, memory_format=memory_format)  # type: ignore[call-overload]
 
 
 def _current_name(tensor: str) -> str:

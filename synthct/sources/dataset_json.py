@@ -103,11 +103,11 @@ class DatasetJson(FolderSection):
                 for one in listed or ():
                     label = str(one["label"]).removeprefix("./")
                     pairs[_stem(label)] = (str(one["image"]).removeprefix("./"), label)
-                return pairs
-            if listed:
+            elif listed:
                 for name, one in listed.items():
                     pairs[name] = (str(one["images"][channel]), str(one["label"]))
-                return pairs
+            if listed or self.layout == "msd":
+                return {name: pair for name, pair in pairs.items() if not name.startswith(".")}
         except (KeyError, TypeError, AttributeError, IndexError) as err:
             raise SourceError(
                 f"{self._root / _JSON}: its list of cases is damaged ({err!r})"

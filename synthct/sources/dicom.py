@@ -19,6 +19,7 @@ from synthct.sources.folder import FolderSection
 from synthct.sources.stored import SUFFIXES, Stored
 from synthct.volume.dicom.files import Drawn, Series
 from synthct.volume.dicom.kinds import Kind
+from synthct.volume.formats import START_BYTES, describe_format
 from synthct.volume.views import IGNORE
 
 _FOLDER, _CASE = "{folder}", "{case}"
@@ -64,6 +65,9 @@ class Dicom(FolderSection):
             ``*soft*``.
         annotations: Which files the structures are from, where several hold them: ``SEG``,
             ``RTSTRUCT``, or a pattern of paths beneath ``root``.
+        contours: ``interpolate`` to fill the slices between the contours of an RTSTRUCT, which may
+            then lie between slices too. By default a contour lies on a slice, and slices without
+            one are empty.
         label_names: Structure to what the files call it, a name, a pattern such as ``GTV*`` or
             several; structures that are not named are left out. With ``labels``, to its value.
         labels: Pattern of a label map (NIfTI, NRRD or MetaImage) for each series, beneath
@@ -79,6 +83,7 @@ class Dicom(FolderSection):
     keep_uids: bool = False
     series: tuple[Name, ...] | None = None
     annotations: Name | None = None
+    contours: Literal["interpolate"] | None = None
     label_names: dict[Name, LabelValue | Called] = Field(default_factory=dict)
     labels: Pattern | None = None
     structures: dict[Name, Pattern] = Field(default_factory=dict)
@@ -265,7 +270,8 @@ class Dicom(FolderSection):
                     f"{listed}; say with 'annotations: SEG', 'annotations: RTSTRUCT' or a pattern "
                     "of paths which of them to use"
                 )
-            yield name, Drawn(tuple((path, tuple(n)) for path, n in parts.items()), series)
+            numbers = tuple((path, tuple(n)) for path, n in parts.items())
+            yield name, Drawn(numbers, series, interpolates=self.contours is not None)
 
     def _named(self, called: str) -> Iterator[str]:
         """The structures that a file means by ``called``."""
@@ -336,6 +342,13 @@ def _in_one_place(paths: Sequence[Path], kinds: Mapping[Path, Kind]) -> bool:
 def _instead(found: DicomFiles, recursive: bool) -> str:
     """What a folder without a CT series holds, and what to do."""
     if not found.kinds:
+        if found.others:
+            with found.others[0].open("rb") as file:
+                strange = describe_format(file.read(START_BYTES)) or "they have no mark of DICOM"
+            return (
+                f": {len(found.others)} files are called .dcm or .ima but are no DICOM "
+                f"('{found.others[0].name}': {strange})"
+            )
         below = "" if recursive else ", or below it with 'recursive: true'"
         return f": there is no DICOM file in it{below}; correct root"
     kinds = Counter(

@@ -120,6 +120,7 @@ class FactsStore:
         if isinstance(stored, Drawn):  # on the grid of its series
             numbers = [numbers for _, numbers in stored.parts]
             kind = f"drawn {numbers} on {[self._state(path)[1] for path in stored.series.files]}"
+            kind += " interpolated" if stored.interpolates else ""
         if reading.image is not None:  # whose grid the labels may take
             try:
                 state = reading.image.stat()
@@ -150,7 +151,7 @@ class FactsStore:
         stamp: list[Any] = [kind, *states[0][1]]
         if isinstance(stored, Drawn):  # a file holds many
             name += f" {cache_key(__name__, kind=kind, files=[file for file, _ in states])}"
-        if not isinstance(stored, Path):
+        if not isinstance(stored, Path) or len(states) > 1:
             stamp = [kind, states]
         known = self._files.get(name)
         if known is not None and known["stamp"] == json.loads(json.dumps(stamp)):

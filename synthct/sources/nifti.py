@@ -94,7 +94,9 @@ class Nifti(FolderSection):
 
     def files(self) -> tuple[str, ...]:
         """Whatever the patterns match, and the tables of an export of synthct."""
-        return (*(_glob(pattern) for pattern in self.patterns), *EXPORT_FILES)
+        globs = [_glob(pattern) for pattern in self.patterns]
+        raw = [f"{one[:-5]}.*" for one in globs if one.endswith((".mhd", "nhdr"))]
+        return (*globs, *raw, *EXPORT_FILES)
 
     def native_labels(self) -> Mapping[str, int]:
         """``label_names``."""
@@ -114,8 +116,10 @@ class Nifti(FolderSection):
         root = self.require_root()
         images = self._match(root, self.image) if self.image else {}
         if self.image and not images:
+            below = sorted(p for p in root.iterdir() if next(p.glob(_glob(self.image)), None))
+            hint = f"use {below[0]} as root" if below else "correct it"
             raise SourceError(
-                f"image: the pattern {self.image} matches no file in {root}; correct it, or leave "
+                f"image: the pattern {self.image} matches no file in {root}; {hint}, or leave "
                 "image out of a source of donors that have only label maps"
             )
         maps = self._match(root, self.labels) if self.labels else {}

@@ -91,6 +91,7 @@ class Adversarial(Objective):
         l1_weight: Weight of the mean absolute error in the generator's loss.
     """
 
+    may_collapse = True
     criterion: Criterion = staticmethod(cross_entropy)
     l1_weight: float
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -14,7 +15,7 @@ from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
 
-from synthct.errors import ResourceError
+from synthct.errors import RecipeError, ResourceError
 from synthct.training.cache import TrainingSet
 from synthct.training.checkpoint import Progress, TrainState, save_state
 from synthct.training.log import Log
@@ -25,6 +26,8 @@ from synthct.training.release import TrainingSummary, write_checkpoint
 from synthct.training.sections import EarlyStopping
 from synthct.training.sheet import SampleStrip
 from synthct.training.validate import Measures, Validation
+
+logger = logging.getLogger(__name__)
 
 
 class Callbacks:
@@ -83,7 +86,11 @@ class Callbacks:
                 self._save(progress)
 
     def close(self, progress: Progress) -> None:
-        """Validate, save, and write the checkpoint unless early stopping kept a better one."""
+        """Validate, save, and write the checkpoint unless early stopping kept a better one.
+
+        Raises:
+            RecipeError: If the networks have collapsed; there is a state, but no checkpoint of it.
+        """
         with self._disk_errors():
             self.log.flush()
             if self.log.last_validation != progress.step:
@@ -91,6 +98,7 @@ class Callbacks:
             self._save(progress)
             if self._early_stopping is None or not self.folder.is_dir():
                 with self._averaged_weights():
+                    self._require_sound()
                     self._write_checkpoint()
             self.log.close()
 
@@ -116,9 +124,23 @@ class Callbacks:
             return
         with self._averaged_weights():
             self.log.add_validation(self.validation.measure(self.objective))
-            rule = self._early_stopping
-            if rule is not None and is_best(self.log.validations, rule):
+            rule, reason = self._early_stopping, self._collapse()
+            if reason is not None:
+                logger.warning("step %d: the network has collapsed: %s", self.log.step, reason)
+            elif rule is not None and is_best(self.log.validations, rule):
                 self._write_checkpoint()
+
+    def _collapse(self) -> str | None:
+        """Why the averaged weights are worth nothing, if they are."""
+        watched = self.objective.may_collapse and self.data.slices
+        return self.validation.collapse(self.objective) if watched else None
+
+    def _require_sound(self) -> None:
+        if (reason := self._collapse()) is not None:
+            raise RecipeError(
+                f"{self.recipe.name}: the network has collapsed by step {self.log.step}: {reason}; "
+                "no checkpoint is written. Lower optim.learning_rate and train into another folder"
+            )
 
     def _write_checkpoint(self) -> None:
         summary = TrainingSummary(

@@ -85,7 +85,7 @@ def make_network(recipe: TrainingRecipe) -> tuple[Any, CheckpointFiles | None]:
         base = loaded.files
         recipe.resolved_licence(base=base.training.get("licence"))
         load_pretrained(unet, loaded)
-    unet.to(memory_format=torch.channels_last)
+    unet.to(memory_format=unet.memory_format)
     return unet, base
 
 
@@ -113,7 +113,7 @@ def load_pretrained(unet: Any, base: Checkpoint) -> None:
         CheckpointError: If a tensor is missing or has another shape.
     """
     weights: dict[str, Tensor] = dict(base["unet"].state_dict())
-    embeddings = weights.pop(LABELS)
+    embeddings = weights.pop(LABELS, None)
     added = unet.neighbours - base["unet"].neighbours
     if added > 0 and FIRST in weights:
         added *= unet.fold**2
@@ -133,9 +133,11 @@ def load_pretrained(unet: Any, base: Checkpoint) -> None:
                 f"checkpoint '{base.files.name}': tensor {name} is {have}, the recipe's network "
                 f"needs {tuple(value.shape)}; leave the fields of model out that shape the network"
             )
-    rows = label_rows(base["unet"])
-    table = torch.stack([embeddings[rows.get(name, 0)] for name in label_rows(unet)])
-    unet.load_state_dict({**weights, LABELS: table})
+    if embeddings is not None:
+        rows = label_rows(base["unet"])
+        table = [embeddings[rows.get(name, 0)] for name in label_rows(unet)]
+        weights[LABELS] = torch.stack(table)
+    unet.load_state_dict(weights)
 
 
 def label_rows(unet: Any) -> Mapping[str | None, int]:

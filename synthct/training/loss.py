@@ -37,7 +37,8 @@ def masked_loss(
 ) -> Tensor:
     """Mean error of the prediction over the masked pixels of a batch.
 
-    The known region is given without noise (Palette, section 3) and does not count in the loss.
+    The known region is given without noise (Palette, section 3), unless the network wants it with
+    noise as well, and does not count in the loss.
 
     Args:
         net: The network, or its wrapper for several processes.
@@ -57,7 +58,7 @@ def masked_loss(
     signal, spread = (
         root.sqrt().reshape(-1, *sides) for root in (alpha_cumprod, 1 - alpha_cumprod)
     )
-    noisy = torch.where(mask > 0.5, signal * image + spread * eps, image)
+    noisy = unet.given_noisy(signal * image + spread * eps, image, mask)
     position = unet.noise_position(levels.timestep.to(image.device), alpha_cumprod)
     told = unet.neighbour_channels(batch.get("neighbours"), known)
     predicted = net(noisy, position, known, mask, batch["label"], batch["spacing_mm"], told)

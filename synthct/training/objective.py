@@ -28,6 +28,9 @@ class Objective(ABC):
 
     Attributes:
         network: The kind of network that the checkpoint will be.
+        may_collapse: Whether a training can end in networks that are worth nothing though their
+            loss is finite; such ones are not written as a checkpoint (``Validation.collapse``).
+        varies: Whether another seed gives another painting.
         networks: What is trained, by name; each is saved in states and has a moving average.
         optimizers: By name, in the order of their steps.
         base: The checkpoint that training starts from, if any.
@@ -35,6 +38,8 @@ class Objective(ABC):
     """
 
     network: ClassVar[type[Network]]
+    may_collapse: ClassVar[bool] = False
+    varies: bool = True
 
     networks: Mapping[str, nn.Module]
     optimizers: Mapping[str, Optimizer]

@@ -7,10 +7,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
+from synthct.models.med_ddpm_config import MedDDPMSection
 from synthct.models.methods import Scheduler
 from synthct.models.palette_config import PaletteSection
 from synthct.models.pix2pix_config import Pix2PixSection
 from synthct.models.volume_config import VolumeSection
+from synthct.models.vox2vox_config import Vox2VoxSection
 from synthct.volume.views import Plane
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -32,7 +34,9 @@ def kind(section: Any) -> str | None:
 ModelSection = Annotated[
     Annotated[PaletteSection, Tag("palette")]
     | Annotated[Pix2PixSection, Tag("pix2pix")]
-    | Annotated[VolumeSection, Tag("volume")],
+    | Annotated[VolumeSection, Tag("volume")]
+    | Annotated[MedDDPMSection, Tag("med_ddpm")]
+    | Annotated[Vox2VoxSection, Tag("vox2vox")],
     Discriminator(kind),
 ]
 BetaSchedule = Literal["linear", "scaled_linear", "squaredcos_cap_v2"]

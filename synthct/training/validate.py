@@ -36,6 +36,10 @@ FloatArray = npt.NDArray[np.float32]
 #: Noise levels per patch at which the loss is taken.
 LEVELS = 4
 
+#: Slices that are painted twice to find out whether a generator has collapsed, the least mean
+#: difference between the two (in -1..1), and the greatest error (a quarter of the range).
+LOOKED_AT, LEAST_DIVERSITY, GREATEST_ERROR = 6, 1e-4, 0.5
+
 
 @dataclass(frozen=True)
 class Measures:
@@ -104,7 +108,37 @@ class Validation:
                 losses.append(float(objective.validation_loss(batch, generator)))
         return float(np.mean(losses))
 
-    def paint(self, objective: Objective, slices: Sequence[MaskedSlice]) -> list[list[FloatArray]]:
+    def collapse(self, objective: Objective) -> str | None:
+        """Why networks in evaluation mode are worth nothing; None if nothing says so.
+
+        They are if their paintings do not change with the seed although the network has chance, or
+        are far from the tissue and further than the mid-grey of an empty hole is.
+
+        Raises:
+            MaskError: If they paint values that are not finite.
+        """
+        slices = self.slices[:LOOKED_AT]
+        masked = [patch for one in slices for patch in one.patches]
+        first, second = (
+            [p for one in self.paint(objective, slices, stream) for p in one]
+            for stream in ("validation", "diversity")
+        )
+        inside = [patch.mask for patch in masked]
+        real, once, again = (
+            np.concatenate([image[mask] for image, mask in zip(images, inside, strict=True)])
+            for images in ([patch.image for patch in masked], first, second)
+        )
+        diversity = float(np.abs(once - again).mean())
+        if objective.varies and diversity < LEAST_DIVERSITY:
+            return f"it paints the same whatever its noise (mean difference {diversity:.1e})"
+        error, empty = float(np.abs(once - real).mean()), float(np.abs(real).mean())
+        if error > max(GREATEST_ERROR, empty):
+            return f"its error {error:.2f} is greater than that of an empty hole, {empty:.2f}"
+        return None
+
+    def paint(
+        self, objective: Objective, slices: Sequence[MaskedSlice], stream: str = "validation"
+    ) -> list[list[FloatArray]]:
         """Paint the patches of each slice: float32 in -1..1, of their shape."""
         validation = self.recipe.validation
         inpaint = Diffusion(
@@ -116,7 +150,7 @@ class Validation:
         checkpoint = as_checkpoint(objective, self.recipe.name)
         inpainter = Inpainter(checkpoint, inpaint, objective.rules.labels)
         patches = [patch for one in slices for patch in one.patches]
-        seeds = [derive_seed(self.recipe.seed, "validation", str(n)) for n in range(len(patches))]
+        seeds = [derive_seed(self.recipe.seed, stream, str(n)) for n in range(len(patches))]
         painted = iter(inpainter.paint(patches, seeds))
         return [[next(painted) for _ in one.patches] for one in slices]
 

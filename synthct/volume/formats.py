@@ -52,10 +52,11 @@ def describe_format(start: bytes) -> str | None:
     Args:
         start: The first ``START_BYTES``, fewer of a shorter file; gunzipped where it is gzipped.
     """
+    start = start.removeprefix(b"\xef\xbb\xbf")
     for offset, magic, name, remedy in _MAGIC:
         if start[offset : offset + len(magic)] == magic:
             return f"it looks like {name}, {remedy}"
-    text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
+    text = start.lstrip()
     for pattern, name, remedy in _TEXTS:
         if re.match(pattern, text, re.IGNORECASE):
             return f"it looks like {name}, {remedy}"

@@ -158,7 +158,9 @@ class LabelVoxels:
                 fractional = ~(np.abs(values - whole) <= _LABEL_TOLERANCE)
             if fractional.any():
                 raise SourceError(
-                    f"{path}: label value {values[fractional][0]} is not a whole number"
+                    f"{path}: label value {values[fractional][0]} is not a whole number (within "
+                    f"{_LABEL_TOLERANCE:g}), so this is no label map, or one that was resampled "
+                    "or averaged; save it again with nearest neighbours"
                 )
             values = whole
         low, high = int(values.min()), int(values.max())

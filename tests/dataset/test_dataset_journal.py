@@ -10,7 +10,7 @@ from dataset_rows import make_test_row
 from synthct.dataset.journal import finished_shards, record_shard, recorded_shards, start_journal
 from synthct.dataset.schema import arrow_schema
 from synthct.dataset.writer import Rejection, ShardRecord, shard_name, write_shard
-from synthct.errors import ConflictError
+from synthct.errors import ConflictError, VerifyError
 
 
 def write(folder: Path, number: int, rejected: tuple[Rejection, ...] = ()) -> ShardRecord:
@@ -73,5 +73,5 @@ def test_journal_of_another_plan_is_a_conflict(tmp_path: Path) -> None:
     with pytest.raises(ConflictError, match=r"plan-a.*plan-b"):
         start_journal(journal, "plan-b")
     (journal / "plan").write_bytes(b"nonsense")
-    with pytest.raises(ConflictError, match="cannot be read"):
+    with pytest.raises(VerifyError, match=r"journal/plan is damaged .* delete"):
         start_journal(journal, "plan-a")

@@ -87,4 +87,4 @@ def test_a_network_that_is_not_listed_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("network", networks.NETWORKS, ids=lambda n: n.__name__)
 def test_a_lock_without_a_pipeline_is_of_a_diffusion_model(network: type[Network]) -> None:
-    assert network.words is DIFFUSION_WORDS
+    assert (network.words is DIFFUSION_WORDS) == network.layout.has_schedule

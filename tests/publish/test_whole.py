@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +97,7 @@ def test_all_slices_of_lesions_are_pasted_back(
     assert check(slices, folder, whole(slices, folder, tmp_path / "plain")) >= 1
 
 
-def test_geometry_is_the_hosts_for_simpleitk_and_monai(
+def test_geometry_is_the_hosts_for_simpleitk_monai_and_torchio(
     volumes: Path, folder: Path, tmp_path: Path
 ) -> None:
     plain = whole(volumes, folder, tmp_path / "plain")
@@ -107,6 +109,21 @@ def test_geometry_is_the_hosts_for_simpleitk_and_monai(
         assert getattr(one, of)() == getattr(host, of)()
     mask = itk.ReadImage(str(path).replace("_image", "_mask"))
     assert np.allclose(mask.GetDirection(), host.GetDirection(), atol=1e-6)
+    opened = nibabel.load(path)
+    hu = np.asanyarray(opened.dataobj)
+    if find_spec("monai") is not None:
+        reader: Any = import_module("monai.data").NibabelReader()
+        array, facts = reader.get_data(reader.read(str(path)))
+        assert np.array_equal(array, hu)
+        assert np.allclose(facts["affine"], opened.affine, atol=1e-4)
+    if find_spec("torchio") is not None:
+        tio: Any = import_module("torchio")
+        mask_path = str(path).replace("_image", "_mask")
+        subject = tio.Subject(image=tio.ScalarImage(path), mask=tio.LabelMap(mask_path))
+        subject.check_consistent_space()
+        assert np.array_equal(subject.image.data[0].numpy(), hu)
+        assert np.allclose(subject.image.affine, opened.affine, atol=1e-4)
+        assert subject.mask.data.any()
 
 
 def test_single_slices_show_no_lesion_and_are_refused(

@@ -20,6 +20,7 @@ from synthct.errors import SourceError
 from synthct.recipe.recipe import load_recipe
 from synthct.sources import (
     DatasetJson,
+    Dicom,
     Index,
     Kits,
     Nifti,
@@ -404,6 +405,7 @@ def test_the_decathlon_is_a_source_with_its_licence(tmp_path: Path, tiny_case: C
         {"image": f"./imagesTr/liver_{n}.nii.gz", "label": f"./labelsTr/liver_{n}.nii.gz"}
         for n in range(3)
     ]
+    files.append({"image": "./imagesTr/._liver_0.nii.gz", "label": "./labelsTr/._liver_0.nii.gz"})
     content = {
         "name": "LIVER", "reference": "IRCAD", "licence": "CC-BY-SA 4.0",
         "modality": {"0": "CT"}, "labels": {"0": "background", "1": "liver", "2": "cancer"},
@@ -425,7 +427,7 @@ def test_the_decathlon_is_a_source_with_its_licence(tmp_path: Path, tiny_case: C
         ({"labels": {"a": "x"}}, "'labels' is damaged"),
         ({"labels": {"a": 255}}, "255, which means 'ignore'"),
         ({"labels": {"kidney": 1}}, "holds the value 2"),
-        ({"file_ending": ".nrrd"}, "convert the files"),
+        ({"file_ending": ".tif"}, "convert the files"),
         ({"dataset": {"a": {"images": ["../out.nii"], "label": "../out.nii"}}}, "leads out"),
         ({"dataset": {"a": {"images": []}}}, "is damaged"),
     ],
@@ -447,6 +449,27 @@ def test_a_root_one_level_too_high_names_the_right_one(organs_root: Path, tmp_pa
     (tmp_path / "up/d/dataset.json").write_text("{}")
     with pytest.raises(SourceError, match=f"use {tmp_path}/up/d"):
         index_one(DatasetJson(layout="msd", root=tmp_path / "up"), tmp_path)
+    (tmp_path / "mine/below/img").mkdir(parents=True)
+    (tmp_path / "mine/below/img/a.nii.gz").write_bytes(b"")
+    with pytest.raises(SourceError, match=f"use {tmp_path}/mine/below as root"):
+        index_one(Nifti(root=tmp_path / "mine", image="img/{case}.nii.gz"), tmp_path)
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 12\n"
+
+
+@pytest.mark.parametrize("start", [POINTER, b"\xef\xbb\xbf" + POINTER.replace(b"\n", b"\r\n")])
+@pytest.mark.parametrize("name", ["a.nii.gz", "a.mha", "a.nrrd", "a.dcm"])
+def test_a_pointer_is_told_whatever_format_it_stands_for(
+    tmp_path: Path, name: str, start: bytes
+) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / name).write_bytes(start)
+    source: Source = Dicom(root=tmp_path / "d")
+    if not name.endswith(".dcm"):
+        source = Nifti(root=tmp_path / "d", image=name.replace("a.", "{case}."))
+    with pytest.raises(SourceError, match="a Git LFS pointer, run 'git lfs pull'"):
+        index_one(source, tmp_path)
 
 
 def test_options_of_a_source_are_told_by_lock_and_card(

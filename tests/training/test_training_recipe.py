@@ -261,3 +261,36 @@ def test_a_schedule_to_paint_with_leads_back_to_the_one_trained_on(kits_root, tm
     write_sums(folder)
     noise = tuned(tmp_path, kits_root, folder).noise
     assert noise.model_dump(include=set(trained)) == trained
+
+
+def test_a_network_without_steps_refuses_what_belongs_to_them(tmp_path: Path) -> None:
+    path = tmp_path / "gan.yaml"
+    path.write_text(
+        "name: gan\n"
+        "sources: {phantoms: {layout: phantom, patients: 2}}\n"
+        "masks: [{name: blobs, kind: blob, radius_mm: [15, 40]}]\n"
+        "model: {kind: pix2pix, levels: 6, patch_sizes: [64]}\n"
+        "noise: {loss: l1}\n"
+        "data: {label_dropout: 0.1}\n"
+        "validation: {scheduler: ddim}\n"
+    )
+    with pytest.raises(RecipeError) as refused:
+        load_training_recipe(path)
+    lines = str(refused.value).splitlines()
+    places = [line.removeprefix(f"{path}:").split(": ")[:2] for line in lines]
+    assert [place for _, place in places] == [
+        "noise", "data.label_dropout", "validation.scheduler",
+    ]  # fmt: skip
+    assert all("of kind pix2pix paints in one pass" in line for line in lines)
+
+
+def test_an_unknown_kind_of_network_is_told_with_the_nearest(tmp_path: Path) -> None:
+    path = tmp_path / "gan.yaml"
+    path.write_text(
+        "name: gan\n"
+        "sources: {phantoms: {layout: phantom, patients: 2}}\n"
+        "masks: [{name: blobs, kind: blob, radius_mm: [15, 40]}]\n"
+        "model: {kind: pixpix}\n"
+    )
+    with pytest.raises(RecipeError, match=r"4:15: model\.kind: 'pixpix' is not known"):
+        load_training_recipe(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -447,8 +448,70 @@ def square(scan: Volume, k: float, low: float = 5.5, high: float = 10.5) -> np.n
 def test_a_contour_between_slices_is_refused(tmp_path: Path, tiny_case: Case) -> None:
     scan = small(tiny_case)
     structure = drawing(tmp_path, scan, [contour(square(scan, 2.5))])
-    with pytest.raises(SourceError, match=r"lies on no slice .*0.50 slices off"):
+    with pytest.raises(SourceError, match=r"lies on no slice .*0.50 slices off.*contours: interp"):
         read_drawn(structure)
+
+
+def ball(scan: Volume, places: list[float]) -> list[Dataset]:
+    """Circles of a ball around slice 2.5, on the grid of the scan, in mm."""
+    spacing, middle = np.array(scan.spacing_mm), 2.5
+    contours = []
+    for k in places:
+        radius_mm = np.sqrt(8.0**2 - ((k - middle) * spacing[2]) ** 2)
+        turn = np.linspace(0, 2 * np.pi, 90, endpoint=False)
+        centre = np.array(scan.shape[:2]) / 2
+        ij = centre + radius_mm * np.column_stack([np.cos(turn), np.sin(turn)]) / spacing[:2]
+        ijk = np.column_stack([ij, np.full(len(ij), k)])
+        to_lps = LPS @ scan.affine
+        contours.append(contour(ijk @ to_lps[:3, :3].T + to_lps[:3, 3]))
+    return contours
+
+
+@pytest.mark.parametrize("places", [[0.0, 2, 4], [0.5, 1.5, 2.5, 3.5, 4.5], [0, 1, 2, 3, 4, 5]])
+def test_slices_between_contours_are_interpolated_on_demand(
+    tmp_path: Path, tiny_case: Case, places: list[float]
+) -> None:
+    scan = small(tiny_case)
+    drawn = replace(drawing(tmp_path, scan, ball(scan, places)), interpolates=True)
+    remarks: list[str] = []
+    found = read_drawn(drawn, remarks=remarks).array.astype(bool)
+    filled = np.flatnonzero(found.any(axis=(0, 1)))
+    assert filled.tolist() == list(range(int(np.ceil(places[0])), int(places[-1]) + 1))
+    assert remarks == (
+        [] if len(places) == 6 else ["slices between the contours of a structure are interpolated"]
+    )
+    i, j, k = np.indices(scan.shape)
+    distance = (np.stack([i, j, k], -1) - [*np.array(scan.shape[:2]) / 2, 2.5]) * scan.spacing_mm
+    truth = (distance**2).sum(-1) <= 64
+    overlap = 2 * (found & truth)[..., filled].sum() / (found.sum() + truth[..., filled].sum())
+    assert overlap > 0.95
+
+
+def test_parts_that_are_apart_stay_apart(tmp_path: Path, tiny_case: Case) -> None:
+    scan = small(tiny_case)
+    contours = [contour(square(scan, k)) for k in (0, 1, 4, 5)]
+    drawn = replace(drawing(tmp_path, scan, contours), interpolates=True)
+    remarks: list[str] = []
+    found = read_drawn(drawn, remarks=remarks).array
+    assert np.flatnonzero(found.any(axis=(0, 1))).tolist() == [0, 1, 4, 5]
+    assert "left empty" in remarks[0]
+
+
+def test_a_lone_contour_between_slices_goes_to_the_nearest(tmp_path: Path, tiny_case: Case) -> None:
+    scan = small(tiny_case)
+    drawn = replace(drawing(tmp_path, scan, [contour(square(scan, 2.4))]), interpolates=True)
+    assert np.flatnonzero(read_drawn(drawn).array.any(axis=(0, 1))).tolist() == [2]
+
+
+def test_a_contour_that_is_not_parallel_to_the_slices_is_refused_anyway(
+    tmp_path: Path, tiny_case: Case
+) -> None:
+    scan = small(tiny_case)
+    points = square(scan, 2.5)
+    points[0] += (LPS @ scan.affine)[:3, 2]
+    drawn = replace(drawing(tmp_path, scan, [contour(points)]), interpolates=True)
+    with pytest.raises(SourceError, match="lies on no slice"):
+        read_drawn(drawn)
 
 
 def test_a_contour_beyond_the_series_is_refused(tmp_path: Path, tiny_case: Case) -> None:

@@ -3,15 +3,19 @@
 from synthct.models.layout import Layout
 from synthct.models.network import Network
 from synthct.models.networks.latent import TextGuided
+from synthct.models.networks.med_ddpm import MedDDPM
 from synthct.models.networks.palette import Palette
 from synthct.models.networks.pix2pix import Pix2Pix
 from synthct.models.networks.unconditional import Unconditional
 from synthct.models.networks.volume import VolumeNetwork
+from synthct.models.networks.vox2vox import Vox2Vox
 
 NETWORKS: tuple[type[Network], ...] = (
     Palette,
     Pix2Pix,
     VolumeNetwork,
+    MedDDPM,
+    Vox2Vox,
     Unconditional,
     TextGuided,
 )

@@ -11,7 +11,7 @@ import logging
 import shutil
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,13 +118,13 @@ class _Trial:
     def run(self, tally: Tally) -> None:
         """Damage a file, use it, note what came of it, and put everything back."""
         path = self.victims[int(self.rng.integers(len(self.victims)))]
-        how = self._damage(path)
+        how, harmed = self._damage(path)
         self.messages.clear()
         tally.trials += 1
         try:
             content = self.kind.use()
         except SynthCTError as err:
-            if self._names(path, [str(err)]):
+            if _names(harmed, [str(err)]):
                 tally.refused += 1
             else:
                 tally.silent += 1
@@ -133,7 +133,7 @@ class _Trial:
             tally.tracebacks += 1
             tally.first = tally.first or f"{how}: {traceback.format_exc()}"
         else:
-            if content in self.expected and self._names(path, self.messages):
+            if content in self.expected and _names(harmed, self.messages):
                 tally.mended += 1
             else:
                 tally.silent += 1
@@ -141,8 +141,8 @@ class _Trial:
                 tally.first = tally.first or f"{how}: {what} {self.messages}"
         self._restore()
 
-    def _damage(self, path: Path) -> str:
-        """Damage a file so that its bytes differ; says how."""
+    def _damage(self, path: Path) -> tuple[str, list[Path]]:
+        """Damage a file so that its bytes differ; says how, and which files are damaged then."""
         content = self.good[path]
         others = [p for p in self.good if p != path and self.good[p] != content]
         how = DAMAGES[int(self.rng.integers(3 if others else 2))]
@@ -151,14 +151,14 @@ class _Trial:
             other = others[int(self.rng.integers(len(others)))]
             path.write_bytes(self.good[other])
             other.write_bytes(content)
-            return f"{name} exchanged with {other.relative_to(self.kind.folder)}"
+            return f"{name} exchanged with {other.relative_to(self.kind.folder)}", [path, other]
         at = int(self.rng.integers(len(content)))
         if how == "cut":
             path.write_bytes(content[:at])
-            return f"{name} cut to {at} of {len(content)} bytes"
+            return f"{name} cut to {at} of {len(content)} bytes", [path]
         bit = int(self.rng.integers(8))
         path.write_bytes(content[:at] + bytes([content[at] ^ 1 << bit]) + content[at + 1 :])
-        return f"{name} with bit {bit} of byte {at} flipped"
+        return f"{name} with bit {bit} of byte {at} flipped", [path]
 
     def _restore(self) -> None:
         for path in _contents(self.kind.folder).keys() - self.good.keys():
@@ -167,8 +167,12 @@ class _Trial:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
 
-    def _names(self, path: Path, messages: list[str]) -> bool:
-        return any(path.name in text or path.parent.name in text for text in messages)
+
+def _names(harmed: Sequence[Path], messages: Sequence[str]) -> bool:
+    """Whether a message names one of the files, or its folder."""
+    return any(
+        path.name in text or path.parent.name in text for path in harmed for text in messages
+    )
 
 
 def _contents(folder: Path) -> dict[Path, bytes]:

@@ -5,7 +5,10 @@ The scans are blocks of noise; all that finds, keeps, checks and reads is what e
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import importlib.util
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,14 +25,19 @@ from synthct.evaluate.collect import FeatureJob, collect
 from synthct.evaluate.pictures import Crop, Extracted
 from synthct.evaluate.stream import Dataset
 from synthct.metrics.table import MEASURES
-from synthct.sources import Index, Kits, PhantomSource, index_sources
+from synthct.models.checkpoint import find_checkpoint, load_checkpoint
+from synthct.models.training_index import make_index, read_index
+from synthct.sources import Index, Kits, PhantomSource, dicom_files, index_sources
 from synthct.sources.scanner import write_case
 from synthct.sources.stored import sha256_of
-from synthct.studies.selftest.stand_in import stand_in_facts
+from synthct.storage.files import make_folder
+from synthct.storage.hub import is_here, note_files
+from synthct.studies.selftest.stand_in import StandIn, stand_in_facts
 from synthct.training.cache import open_training_set
 from synthct.training.checkpoint import Progress, TrainState, latest_state, load_state, save_state
 from synthct.training.objectives.palette import PaletteObjective
 from synthct.training.recipe import TrainingRecipe
+from synthct.training.release import TrainingSummary, write_checkpoint
 from synthct.volume import Array, Volume
 
 _LABELS = {"kidney": 1, "tumor": 2, "cyst": 3}
@@ -93,6 +101,10 @@ def every_kind(folder: Path) -> tuple[KeptFiles, ...]:
         _states(folder / "run"),
         KeptFiles("evaluation features", cache / "features", lambda: _features(cache)),
         KeptFiles("phantoms", cache / "phantoms", lambda: _phantoms(cache)),
+        _unfinished_build(folder / "build"),
+        _download(cache / "hub"),
+        _checkpoint(folder / "trained"),
+        *((_dicom_headers(folder / "dicom"),) if importlib.util.find_spec("pydicom") else ()),
     )
     for kind in kinds:
         kind.use()
@@ -190,6 +202,80 @@ def _states(output: Path) -> KeptFiles:
     return KeptFiles("training states", output, use, "step-00000002/*", refuses=True)
 
 
+def _unfinished_build(output: Path) -> KeptFiles:
+    """A build that was interrupted in its third shard, and is gone on with in a copy."""
+    stand_in, scratch = StandIn(), output.with_name("finished")
+    with contextlib.suppress(KeyboardInterrupt):
+        stand_in.build(output / "1.0.0", 0, [], samples=5)
+
+    def use() -> str:
+        shutil.rmtree(scratch, ignore_errors=True)
+        shutil.copytree(output, scratch)
+        stand_in.build(scratch / "1.0.0", 0, [])
+        return _files_digest(scratch / "1.0.0")
+
+    return KeptFiles("unfinished builds", output, use)
+
+
+def _download(cache: Path) -> KeptFiles:
+    """Two files of a repository; a folder stands for the Hub."""
+    names = ("case_00000/imaging.nii.gz", "meta.csv")
+    folder = cache / "selftest--scans" / ("0" * 40) / "files"
+
+    def use() -> str:
+        if not is_here(folder):
+            for number, name in enumerate(names):
+                make_folder((folder / name).parent)
+                (folder / name).write_bytes(np.random.default_rng(number).bytes(3000))
+            note_files(folder, names)
+        return " ".join(sha256_of(folder / name) for name in names)
+
+    return KeptFiles("files of the Hub", cache, use)
+
+
+def _checkpoint(output: Path) -> KeptFiles:
+    """A checkpoint that a training has written; damage to it is refused."""
+    recipe = _recipe(Kits(layout="kits23", root=output), 0)
+    torch.manual_seed(0)
+    regions = make_index((), None, 0)
+    summary = TrainingSummary(steps=1, regions=regions)
+    folder = output / "checkpoint"
+    write_checkpoint(PaletteObjective(recipe).pipeline(), folder, recipe, summary)
+    (folder / "README.md").unlink()  # for people, who may edit it
+
+    def use() -> str:
+        files = find_checkpoint(str(folder))
+        read_index(files)
+        load_checkpoint(files)
+        return f"{files.checkpoint_id} {files.training}"
+
+    return KeptFiles("checkpoints", output, use)
+
+
+def _dicom_headers(root: Path) -> KeptFiles:
+    """What is known of the DICOM files of a folder, which a program of its own reads again."""
+    from pydicom import Dataset, FileMetaDataset
+    from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
+
+    make_folder(root)
+    for number in ("1", "2"):
+        data = Dataset()
+        data.file_meta = FileMetaDataset()
+        data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = CTImageStorage
+        data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = UID(f"1.2.{number}")
+        data.Modality, data.SeriesInstanceUID, data.PatientID = "CT", "1.2", "selftest"
+        data.save_as(root / f"{number}.dcm", enforce_file_format=True)
+    cache = root.with_name("dicom-cache")
+
+    def use() -> str:
+        dicom_files._known.clear()  # as in a process of its own
+        found = dicom_files.dicom_files(root, cache, recursive=True, check=lambda path: path)
+        return repr(sorted(found.kinds.items()))
+
+    return KeptFiles("DICOM headers", cache, use)
+
+
 class _Rows(Dataset):
     """A dataset of three small slices that lies nowhere."""
 
@@ -250,6 +336,11 @@ def _phantoms(cache: Path) -> str:
     source.prepare(cases)
     paths = [path for case in cases for path in (case.image, case.label_files["liver"]) if path]
     return " ".join(sha256_of(path) for path in paths)
+
+
+def _files_digest(folder: Path) -> str:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return " ".join(f"{path.relative_to(folder)} {sha256_of(path)}" for path in files)
 
 
 def _digest(*arrays: Any) -> str:

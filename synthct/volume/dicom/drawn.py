@@ -1,12 +1,14 @@
 """Structures of SEG and RTSTRUCT files as label maps on the grid of the series they are drawn on.
 
-A frame of a SEG must lie on the grid, by a whole number of voxels; a contour, on one of its slices.
-Nothing is resampled.
+A frame of a SEG must lie on the grid, by a whole number of voxels; a contour, on one of its slices,
+unless the recipe asks for the slices between contours. Nothing else is resampled.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +20,7 @@ from synthct.volume.dicom.files import Drawn, joint_sha256, open_hashed, underst
 from synthct.volume.dicom.kinds import RTSTRUCT_CLASS
 from synthct.volume.dicom.scan import grid_of
 from synthct.volume.dicom.slices import LPS_TO_RAS, tolerance
-from synthct.volume.grid import GRID_TOLERANCE
+from synthct.volume.grid import GRID_TOLERANCE, spacing_of
 from synthct.volume.volume import Array, Volume
 from synthct.volume.voxels import Stored
 
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
 #: A voxel belongs to a fractional segment from this share on.
 _FRACTION = 0.5
+#: Contours farther apart than so many times their usual distance have nothing between them.
+_GAP = 1.5
 #: So near to a contour, in voxels, a centre is on it: positions are rounded.
 _ON_CONTOUR = 1e-3
 
@@ -54,8 +58,11 @@ def read_drawn(
         data, digest = open_hashed(path)
         digests.append(digest)
         with understood(path):
-            fill = _fill_contours if data.SOPClassUID == RTSTRUCT_CLASS else _fill_segments
-            fill(path, data, numbers, stored, inside, remarks)
+            if data.SOPClassUID == RTSTRUCT_CLASS:
+                how = drawn.interpolates
+                _fill_contours(path, data, numbers, stored, inside, remarks, interpolate=how)
+            else:
+                _fill_segments(path, data, numbers, stored, inside, remarks)
     if sha256 is not None and joint_sha256(iter(digests)) != sha256:
         raise SourceError(
             f"{drawn.name}: is not the file that was indexed; run the command again. If it says so "
@@ -145,18 +152,27 @@ def _fill_contours(
     stored: Stored,
     inside: Array,
     remarks: list[str],
+    *,
+    interpolate: bool,
 ) -> None:
     """Add regions of an RTSTRUCT file to ``inside``, which is in the orientation of ``stored``."""
+    columns, rows, _ = stored.shape
     for region in data.get("ROIContourSequence") or ():
         if int(region.ReferencedROINumber) not in numbers:
             continue
-        slices: dict[int, list[Points]] = {}
+        planes: dict[float, list[Points]] = {}
         for contour in region.get("ContourSequence") or ():
-            if (placed := _placed(path, contour, stored, remarks)) is not None:
-                slices.setdefault(placed[0], []).append(placed[1])
-        columns, rows, _ = stored.shape
-        for k, contours in slices.items():
-            inside[:, :, k] |= fill_even_odd(contours, (columns, rows))
+            placed = _placed(path, contour, stored, remarks, between=interpolate)
+            if placed is not None:
+                planes.setdefault(placed[0], []).append(placed[1])
+        drawn = {k: fill_even_odd(planes[k], (columns, rows)) for k in sorted(planes)}
+        spacing_mm = spacing_of(stored.affine)[:2]
+        slices = dict(interpolated(drawn, spacing_mm)) if interpolate else drawn
+        if slices.keys() - drawn.keys():
+            remarks.append("slices between the contours of a structure are interpolated")
+        for k, filled in slices.items():
+            if 0 <= k < stored.shape[2]:
+                inside[:, :, int(k)] |= filled
         if slices and len(slices) <= max(slices) - min(slices):
             remarks.append(
                 "slices without a contour lie between others of a structure; they are left empty, "
@@ -164,10 +180,57 @@ def _fill_contours(
             )
 
 
+def interpolated(
+    planes: Mapping[float, npt.NDArray[np.bool_]], spacing_mm: tuple[float, float]
+) -> Iterator[tuple[int, npt.NDArray[np.bool_]]]:
+    """The slices of a structure from planes that lie anywhere between or on them.
+
+    Between two planes the signed distances to the outlines are averaged (Raya and Udupa, 1990).
+    Planes that are farther apart than the structure's own are, by half, belong to parts that are
+    apart. A structure that reaches no slice at all goes to the nearest one of each plane.
+
+    Args:
+        planes: Rising place, counted in slices, to boolean (I, J).
+        spacing_mm: Size of a voxel along i and j.
+    """
+    places = list(planes)
+    gaps = np.diff(places)
+    widest = _GAP * float(np.median(gaps)) if len(gaps) else 0.0
+    found: dict[int, npt.NDArray[np.bool_]] = {
+        int(k): planes[k] for k in places if float(k).is_integer()
+    }
+    for low, high in pairwise(places):
+        if high - low > widest:
+            continue
+        ends = [_signed_mm(planes[place], spacing_mm) for place in (low, high)]
+        for k in range(math.floor(low) + 1, math.ceil(high)):
+            share = (k - low) / (high - low)
+            found[k] = (1 - share) * ends[0] + share * ends[1] > 0
+    yield from found.items() if found else ((round(k), planes[k]) for k in places)
+
+
+def _signed_mm(region: npt.NDArray[np.bool_], spacing_mm: tuple[float, float]) -> Points:
+    """Distance to the outline: positive inside, negative outside; no region is outside of all."""
+    from scipy.ndimage import distance_transform_edt
+
+    if not region.any():
+        return np.full(region.shape, -np.inf)
+    within = distance_transform_edt(np.pad(region, 1), sampling=spacing_mm)[1:-1, 1:-1]
+    beyond = distance_transform_edt(~region, sampling=spacing_mm)
+    return np.asarray(within - beyond, dtype=np.float64)
+
+
 def _placed(
-    path: Path, contour: Dataset, stored: Stored, remarks: list[str]
-) -> tuple[int, Points] | None:
+    path: Path, contour: Dataset, stored: Stored, remarks: list[str], *, between: bool
+) -> tuple[float, Points] | None:
     """The slice of a contour and its points (N, 2), as voxel indices; None if it has no inside.
+
+    Args:
+        path: The file.
+        contour: One of its contours.
+        stored: The grid.
+        remarks: Gets what was left out.
+        between: Whether a contour may lie between two slices.
 
     Raises:
         SourceError: If it is not on a slice.
@@ -184,15 +247,24 @@ def _placed(
     points = np.array(numbers, dtype=np.float64).reshape(-1, 3)
     to_voxel = np.linalg.inv(stored.affine) @ LPS_TO_RAS
     found = points @ to_voxel[:3, :3].T + to_voxel[:3, 3]
-    k = int(np.rint(np.median(found[:, 2])))
-    off = float(np.abs(found[:, 2] - k).max())
-    if off > tolerance(stored.affine)[2] or not 0 <= k < stored.shape[2]:
+    limit, where = tolerance(stored.affine)[2], float(np.median(found[:, 2]))
+    nearest = int(np.rint(where))
+    place = nearest if abs(where - nearest) <= limit or not between else round(where, 3)
+    off = float(np.abs(found[:, 2] - place).max())
+    is_beyond = not -1 < place < stored.shape[2] if between else not 0 <= place < stored.shape[2]
+    if off > limit or is_beyond:
+        hint = "use the series that it was drawn on"
+        if not between and np.ptp(found[:, 2]) <= 2 * limit and -1 < where < stored.shape[2]:
+            hint += (
+                ", or say 'contours: interpolate' in the source, if it was meant to be drawn "
+                "between two slices"
+            )
         raise SourceError(
             f"{path}: a contour at {points[0].tolist()} mm lies on no slice of its series in "
-            f"{stored.path} ({off:.2f} slices off, at most {GRID_TOLERANCE:g}, or beyond it); use "
-            "the series that it was drawn on"
+            f"{stored.path} ({off:.2f} slices off, at most {GRID_TOLERANCE:g}, or beyond it); "
+            f"{hint}"
         )
-    return k, found[:, :2]
+    return place, found[:, :2]
 
 
 def fill_even_odd(contours: Sequence[Points], shape: tuple[int, int]) -> npt.NDArray[np.bool_]:

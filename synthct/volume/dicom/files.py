@@ -48,10 +48,12 @@ class Drawn:
         parts: SEG or RTSTRUCT files, each with the numbers of its segments or regions that make
             up the structure.
         series: What they are drawn on.
+        interpolates: Whether slices between contours belong to the structure.
     """
 
     parts: tuple[tuple[Path, tuple[int, ...]], ...]
     series: Series
+    interpolates: bool = False
 
     @property
     def name(self) -> str:

@@ -1,0 +1,75 @@
+"""The page of a table: its grids, and pictures of the same masks painted by each method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from jinja2 import Environment, StrictUndefined
+
+from synthct.evaluate.stream import Dataset, painted_slice
+from synthct.publish.report.html import Picture, asset, hashed, pictured
+from synthct.publish.report.pictures import MaskCrop, crop_around_mask, masked, outlined
+from synthct.storage.files import atomic_write
+from synthct.studies.table.results import TableResults, grids
+from synthct.volume.intensity import Window
+
+
+class Shown(NamedTuple):
+    """One mask: what the methods saw, what each painted, and the original."""
+
+    title: str
+    pictures: Sequence[Picture]
+
+
+def write_page(
+    folder: Path, results: TableResults, arms: Mapping[str, Mapping[str, Path]], count: int
+) -> Path:
+    """Write ``table.html``, which needs nothing else.
+
+    Args:
+        folder: Where.
+        results: The tables.
+        arms: The dataset of each method, by row.
+        count: Masks shown of each row.
+    """
+    shown = [one for row, datasets in arms.items() for one in shown_masks(row, datasets, count)]
+    style = asset("page.css")
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    page = files("synthct.studies.table").joinpath("page.html").read_text(encoding="utf-8")
+    text = environment.from_string(page).render(
+        results=results, grids=list(grids(results)), masks=shown, style=style,
+        style_hash=hashed(style),
+    )  # fmt: skip
+    path = folder / "table.html"
+    atomic_write(path, text.encode())
+    return path
+
+
+def shown_masks(row: str, datasets: Mapping[str, Path], count: int) -> list[Shown]:
+    """The first masks of a row."""
+    crops: dict[str, dict[str, tuple[MaskCrop, Window]]] = {}
+    for method, folder in datasets.items():
+        for sample in islice(Dataset(folder).samples(), count):
+            window = painted_slice(sample).window
+            one = crop_around_mask(sample, {}), window
+            crops.setdefault(sample.facts.mask_id, {})[method] = one
+    return [
+        Shown(f"{row}: {mask_id}", list(_pictures(painted)))
+        for mask_id, painted in islice(crops.items(), count)
+    ]
+
+
+def _pictures(painted: Mapping[str, tuple[MaskCrop, Window]]) -> list[Picture]:
+    first, window = next(iter(painted.values()))
+    shown = {"masked": masked(first, window)}
+    for method, (crop, _) in painted.items():
+        shown[method] = outlined(crop.painted, crop.mask, window)
+    assert first.original is not None, "a table's datasets keep their originals"
+    shown["original"] = outlined(first.original, first.mask, window)
+    return [pictured(name, {"soft": one}, first.size_mm) for name, one in shown.items()]
