@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ REMADE = {
 
 
 @pytest.mark.parametrize("data", [{"patches": 24, "patches_per_mask": 2}, REMADE])
-def test_a_region_is_found_where_the_index_says(data, kits_root: Path, tmp_path: Path) -> None:
+def test_a_region_is_found_where_the_index_says(data: Any, kits_root: Path, tmp_path: Path) -> None:
     recipe = tiny_recipe(kits_root, data=data)
     rules = recipe.rules
     training, cases = open_set(recipe, tmp_path), index_of(recipe, tmp_path).entries("scans")

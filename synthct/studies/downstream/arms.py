@@ -18,7 +18,8 @@ from synthct.dataset.rows import Columns
 from synthct.errors import PolicyError
 from synthct.models.methods import CopyPaste, Inpaint, NoiseFill
 from synthct.publish.export.scans import PaintedScan, PaintedScans, rows_of_split
-from synthct.recipe.recipe import Recipe, Splits
+from synthct.recipe.recipe import Recipe
+from synthct.recipe.shares import Splits
 from synthct.recipe.yaml_errors import path_text
 from synthct.seeds import derive_seed
 from synthct.sources import CaseEntry, FolderSection, Index
