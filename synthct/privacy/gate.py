@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from synthct.dataset.manifest import read_manifest
 from synthct.dataset.markdown import count
 from synthct.errors import PolicyError
+from synthct.models.checkpoint import PACKAGE_PREFIX, find_checkpoint
+from synthct.models.layout import INDEX
 from synthct.models.network import CheckpointFiles
 from synthct.privacy.results import (
     MEMBERSHIP,
@@ -23,6 +26,26 @@ MOST_AUC, MOST_FOUND = 0.65, 0.05
 
 #: Samples that a message names.
 _NAMED = 5
+
+
+def checked(path: str, *, faces: bool = False) -> str:
+    """The sentence of the privacy check of what is to be published; empty if it is neither.
+
+    Args:
+        path: A dataset's folder, a checkpoint's, or the ``package:`` name of a checkpoint.
+        faces: Whether a dataset may be published though heads or faces are in the field.
+
+    Raises:
+        PolicyError: If the check found what is not published.
+        VerifyError: If its results are damaged.
+    """
+    manifest = read_manifest(Path(path))
+    if manifest is not None:
+        return passed(Path(path), manifest.release.content_id, faces=faces)
+    if path.startswith(PACKAGE_PREFIX) or (Path(path) / INDEX).exists():
+        files = find_checkpoint(path)
+        return passed_test(files, files.folder)
+    return ""
 
 
 def passed(folder: Path, content_id: str, *, faces: bool = False) -> str:
