@@ -4,14 +4,48 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from synthct.dataset.manifest import read_manifest
 from synthct.dataset.markdown import count
 from synthct.errors import PolicyError
-from synthct.privacy.results import RESULTS, PrivacyCheck, read_results
-from synthct.privacy.words import FLAGS
+from synthct.models.checkpoint import PACKAGE_PREFIX, find_checkpoint
+from synthct.models.layout import INDEX
+from synthct.models.network import CheckpointFiles
+from synthct.privacy.results import (
+    MEMBERSHIP,
+    RESULTS,
+    PrivacyCheck,
+    read_membership,
+    read_results,
+)
+from synthct.privacy.words import FLAGS, membership_sentence
 from synthct.storage.files import beside
+
+#: A checkpoint is refused if the whole interval of its AUC, or of the share of members found at 1 %
+#: false positives, is above these.
+MOST_AUC, MOST_FOUND = 0.65, 0.05
 
 #: Samples that a message names.
 _NAMED = 5
+
+
+def checked(path: str, *, faces: bool = False) -> str:
+    """The sentence of the privacy check of what is to be published; empty if it is neither.
+
+    Args:
+        path: A dataset's folder, a checkpoint's, or the ``package:`` name of a checkpoint.
+        faces: Whether a dataset may be published though heads or faces are in the field.
+
+    Raises:
+        PolicyError: If the check found what is not published.
+        VerifyError: If its results are damaged.
+    """
+    manifest = read_manifest(Path(path))
+    if manifest is not None:
+        return passed(Path(path), manifest.release.content_id, faces=faces)
+    if path.startswith(PACKAGE_PREFIX) or (Path(path) / INDEX).exists():
+        files = find_checkpoint(path)
+        return passed_test(files, files.folder)
+    return ""
 
 
 def passed(folder: Path, content_id: str, *, faces: bool = False) -> str:
@@ -45,6 +79,37 @@ def passed(folder: Path, content_id: str, *, faces: bool = False) -> str:
             "--faces if they are defaced or you may show them"
         )
     return check.sentence
+
+
+def passed_test(files: CheckpointFiles, folder: Path) -> str:
+    """The sentence of a checkpoint's membership test, or that there is none.
+
+    Args:
+        files: The checkpoint.
+        folder: Its folder, with the results of ``synthct privacy`` beside it.
+
+    Raises:
+        PolicyError: If members are told apart beyond chance, or the results are those of another
+            checkpoint.
+        VerifyError: If the results are damaged.
+    """
+    results = beside(folder, "privacy")
+    if not (results / MEMBERSHIP).is_file():
+        return "Membership of training patients: not assessed; run 'synthct privacy' on it."
+    test = read_membership(results)
+    if test.checkpoint_id != files.checkpoint_id:
+        raise PolicyError(
+            f"{results} is of checkpoint {test.checkpoint_id[:12]}, {folder} is "
+            f"{files.checkpoint_id[:12]}; run 'synthct privacy {folder}' again"
+        )
+    if test.auc.low > MOST_AUC or test.true_positives.low > MOST_FOUND:
+        raise PolicyError(
+            f"{folder}: its loss tells whom it was trained on, so it is not published (AUC "
+            f"{test.auc.low:.2f} to {test.auc.high:.2f}, at most {MOST_AUC}; "
+            f"{test.true_positives.low:.0%} to {test.true_positives.high:.0%} of members found, at "
+            f"most {MOST_FOUND:.0%}); train on more patients or for fewer steps"
+        )
+    return membership_sentence(test)
 
 
 def _refuse_copies(folder: Path, check: PrivacyCheck) -> None:

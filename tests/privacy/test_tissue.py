@@ -44,4 +44,4 @@ def test_a_region_is_found_where_the_index_says(data: Any, kits_root: Path, tmp_
             mine = blocks(np.rint(hu).astype(np.int16), patch.mask)
             assert np.isin(mine, blocks(voxels, np.ones(voxels.shape, dtype=bool))).all()
     assert len(found) > 5
-    assert np.median(found) > (0.8 if "zoom" in data else 0.95), sorted(found)
+    assert np.median(found) > (0.6 if "zoom" in data else 0.95), sorted(found)
