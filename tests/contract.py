@@ -198,11 +198,6 @@ def _text_guided(folder: Path) -> Mapping[str, Any]:
     return {**asked, "scheduler": "ddim", "num_inference_steps": 2}
 
 
-def _pix2pix(folder: Path) -> Mapping[str, Any]:
-    write_gan(folder)
-    return {}
-
-
 def _volume(folder: Path) -> Mapping[str, Any]:
     write_tiny_volume(folder)
     return {"num_inference_steps": 2}
