@@ -54,12 +54,12 @@ def privacy(
     --training with sources that have scans of other patients, too.
     """
     with reporting(debug, quiet=quiet, as_json=as_json) as console:
+        from synthct.dataset.privacy.results import write_results
+        from synthct.dataset.privacy.words import tables_markdown
         from synthct.errors import RecipeError
         from synthct.models.checkpoint import PACKAGE_PREFIX
         from synthct.models.layout import INDEX
-        from synthct.privacy.results import write_results
         from synthct.privacy.run import Options, check_privacy
-        from synthct.privacy.words import tables_markdown
         from synthct.storage.defaults import default_cache_dir
         from synthct.storage.files import beside
 
@@ -91,9 +91,9 @@ def _test(
     cache_dir: Path | None,
 ) -> None:
     """Test a checkpoint for its members."""
+    from synthct.dataset.privacy.results import write_membership
+    from synthct.dataset.privacy.words import membership_sentence
     from synthct.privacy.membership import attack
-    from synthct.privacy.results import write_membership
-    from synthct.privacy.words import membership_sentence
     from synthct.storage.defaults import default_cache_dir
     from synthct.storage.files import beside
 

@@ -52,9 +52,9 @@ def publish(
         from huggingface_hub import get_token
 
         from synthct.errors import HubError
-        from synthct.privacy.gate import checked
         from synthct.publish.hub.deliver import deliver
         from synthct.publish.hub.gate import pack, require_repo_name
+        from synthct.publish.hub.privacy import checked
         from synthct.publish.hub.repo import HubRepo
 
         require_repo_name(repo)

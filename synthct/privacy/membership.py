@@ -18,10 +18,10 @@ import pyarrow as pa
 import torch
 
 from synthct import seeds
+from synthct.dataset.privacy.results import Interval, Membership, Side
 from synthct.errors import CheckpointError, SourceError
 from synthct.models.checkpoint import PACKAGE_PREFIX, find_checkpoint
 from synthct.models.network import CheckpointFiles
-from synthct.privacy.results import Interval, Membership, Side
 from synthct.sources import CaseEntry, download, index_sources, label_table
 from synthct.training.cache import draw_rows
 from synthct.training.data import collate

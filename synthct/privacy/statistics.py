@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from synthct.privacy.results import Reuse, Share, Threshold
+from synthct.dataset.privacy.results import Reuse, Share, Threshold
 from synthct.recipe.privacy import MOST_ALIKE
 
 #: Expected share of regions of unknown patients above a threshold.

@@ -31,7 +31,9 @@ def made(folder: Path, data: Path, checkpoint: Path, **changes: Any) -> Path:
 
 
 def rows(version: Path) -> list[dict[str, Any]]:
-    return [dict(row) for path in sorted(version.glob("data/*.parquet")) for row in stored_rows(path)]
+    return [
+        dict(row) for path in sorted(version.glob("data/*.parquet")) for row in stored_rows(path)
+    ]
 
 
 def test_what_is_too_like_a_training_region_is_rejected(

@@ -13,12 +13,12 @@ from training_recipes import tiny_fields, tiny_recipe
 from typer.testing import CliRunner
 
 from synthct.cli import app
+from synthct.dataset.privacy.results import read_membership
 from synthct.errors import CheckpointError, PolicyError, SourceError
 from synthct.models.checkpoint import find_checkpoint
 from synthct.privacy import membership
-from synthct.privacy.gate import passed_test
 from synthct.privacy.membership import AttackOptions, attack, judged
-from synthct.privacy.results import read_membership
+from synthct.publish.hub.privacy import passed_test
 from synthct.training.loop import train
 
 

@@ -17,13 +17,13 @@ from typer.testing import CliRunner
 
 from synthct.cli import app
 from synthct.dataset.lockfile import write_lock
+from synthct.dataset.privacy.results import PrivacyCheck, read_results
 from synthct.errors import CheckpointError
 from synthct.metrics.region_key import bounding_square, region_hash, region_key
 from synthct.models.checkpoint import find_checkpoint
 from synthct.models.folder import write_sums
 from synthct.models.training_index import make_index, write_index
 from synthct.privacy import nearest, power
-from synthct.privacy.results import PrivacyCheck, read_results
 from synthct.privacy.run import Options, check_privacy
 from synthct.volume import Volume
 from synthct.volume.nifti import write_volume

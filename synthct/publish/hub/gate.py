@@ -57,7 +57,7 @@ def pack(
         tag: Version of a checkpoint; a dataset has its own.
         card: A card for a checkpoint, in place of the one in its folder.
         secrets: Texts that must not be in any file, such as the user's token.
-        privacy: What is known of copies of training patients (``privacy.gate``); a checkpoint's
+        privacy: What is known of copies of training patients (``hub.privacy``); a checkpoint's
             card says it too.
 
     Raises:

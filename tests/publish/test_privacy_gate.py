@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 from synthct.cli import app
 from synthct.dataset.manifest import read_manifest
+from synthct.dataset.privacy.results import PrivacyCheck
 from synthct.errors import PolicyError
-from synthct.privacy.gate import checked
-from synthct.privacy.results import PrivacyCheck
+from synthct.publish.hub.privacy import checked
 
 
 def privacy_check(folder: Path, **changes: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from synthct.dataset.markdown import bullets, code, count, figure, inert, table
-from synthct.privacy.results import How, Membership, Power, PrivacyCheck, Share
+from synthct.dataset.privacy.results import How, Membership, Power, PrivacyCheck, Share
 
 #: What each flag says.
 FLAGS = {

@@ -6,18 +6,18 @@ from pathlib import Path
 
 from synthct.dataset.manifest import read_manifest
 from synthct.dataset.markdown import count
-from synthct.errors import PolicyError
-from synthct.models.checkpoint import PACKAGE_PREFIX, find_checkpoint
-from synthct.models.layout import INDEX
-from synthct.models.network import CheckpointFiles
-from synthct.privacy.results import (
+from synthct.dataset.privacy.results import (
     MEMBERSHIP,
     RESULTS,
     PrivacyCheck,
     read_membership,
     read_results,
 )
-from synthct.privacy.words import FLAGS, membership_sentence
+from synthct.dataset.privacy.words import FLAGS, membership_sentence
+from synthct.errors import PolicyError
+from synthct.models.checkpoint import PACKAGE_PREFIX, find_checkpoint
+from synthct.models.layout import INDEX
+from synthct.models.network import CheckpointFiles
 from synthct.storage.files import beside
 
 #: A checkpoint is refused if the whole interval of its AUC, or of the share of members found at 1 %
