@@ -177,6 +177,11 @@ def _palette(folder: Path) -> Mapping[str, Any]:
     return {"scheduler": "ddim", "num_inference_steps": 2}
 
 
+def _pix2pix(folder: Path) -> Mapping[str, Any]:
+    write_gan(folder)
+    return {}
+
+
 def _unconditional(folder: Path) -> Mapping[str, Any]:
     from foreign_checkpoints import write_unconditional
 
@@ -191,11 +196,6 @@ def _text_guided(folder: Path) -> Mapping[str, Any]:
     write_text_model(folder)
     asked = {"codecs": {"default": "soft_tissue"}, "prompt": "a kidney"}
     return {**asked, "scheduler": "ddim", "num_inference_steps": 2}
-
-
-def _pix2pix(folder: Path) -> Mapping[str, Any]:
-    write_gan(folder)
-    return {}
 
 
 def _volume(folder: Path) -> Mapping[str, Any]:

@@ -27,7 +27,7 @@ from synthct.sources import PhantomSource, Source, download, index_sources, labe
 from synthct.sources.folder import FolderSection
 from synthct.sources.keys import case_facts
 from synthct.training.cache import open_training_set
-from synthct.training.objectives.palette import build_unet
+from synthct.training.denoising import build_unet
 from synthct.training.recipe import TrainingRecipe
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -53,6 +53,7 @@ COMMANDS: dict[Callable[..., None], tuple[str, ...]] = {
     privacy.privacy: (
         "privacy out/name/1.0.0",
         "privacy out/name/1.0.0 --training train.yaml --source scans=/data/kits23/dataset",
+        "privacy runs/name/checkpoint --training train.yaml",
     ),
     export.export: ("export out/name/1.0.0 --to nifti",),
     publish.publish: ("publish out/name/1.0.0 --repo USER/NAME --dry-run",),

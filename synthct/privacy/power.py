@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from synthct.dataset.privacy.results import Power
 from synthct.metrics.region_key import bounding_square, region_key, search_keys
 from synthct.metrics.region_match import Query, best_correlation
 from synthct.models.training_index import keys_of
 from synthct.privacy.nearest import CANDIDATES, TrainingRegions
 from synthct.privacy.regions import Piece
-from synthct.privacy.results import Power
 from synthct.privacy.tissue import tissues
 from synthct.volume import Volume
 

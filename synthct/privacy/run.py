@@ -13,6 +13,16 @@ import numpy as np
 
 from synthct import seeds
 from synthct.dataset.lockfile import Lock, read_lock
+from synthct.dataset.privacy.results import (
+    Flag,
+    How,
+    Power,
+    PrivacyCheck,
+    RegionResult,
+    Share,
+    Threshold,
+)
+from synthct.dataset.privacy.words import sentence
 from synthct.errors import CheckpointError, SynthCTError
 from synthct.evaluate.stream import Dataset, HostScans
 from synthct.metrics.region_match import Query, correlation
@@ -23,9 +33,7 @@ from synthct.privacy.field import Anatomy
 from synthct.privacy.nearest import Nearest, TrainingRegions, key_of, likeness
 from synthct.privacy.power import Limits, measure_power
 from synthct.privacy.regions import PaintedRegion, Piece, painted_regions
-from synthct.privacy.results import Flag, How, Power, PrivacyCheck, RegionResult, Share, Threshold
 from synthct.privacy.statistics import LEAST_PATIENTS, fit_threshold, reuse, share
-from synthct.privacy.words import sentence
 from synthct.sources import CaseEntry, download, index_sources
 from synthct.training.recipe import load_training_recipe
 from synthct.version import __version__

@@ -125,6 +125,13 @@ def masks_to_draw(recipe: TrainingRecipe) -> int:
     return -(-recipe.data.patches // recipe.data.patches_per_mask)
 
 
+def draw_rows(
+    recipe: TrainingRecipe, rules: PatchRules, names: Mapping[str, int], job: HostJob
+) -> list[dict[str, Any]]:
+    """The training patches of a job as rows of ``PATCH_SCHEMA``; ``names`` as in ``draw_masks``."""
+    return _RowMaker(recipe, rules, names).patches(job)[0]
+
+
 @dataclass(frozen=True, eq=False)
 class _RowMaker:
     """Draws the masks of a job as rows of the cache's files."""

@@ -91,11 +91,11 @@ class PatchCache:
     """Patches of a memory-mapped file.
 
     Args:
-        path: An Arrow file of ``PATCH_SCHEMA``.
+        rows: An Arrow file of ``PATCH_SCHEMA``, or its rows in memory.
     """
 
-    def __init__(self, path: Path) -> None:
-        table = _read(path)
+    def __init__(self, rows: Path | pa.Table) -> None:
+        table = _read(rows) if isinstance(rows, Path) else rows
         self._batches = table.to_batches()
         self._ends = np.cumsum([len(batch) for batch in self._batches])
         sizes = table["size"].to_numpy()

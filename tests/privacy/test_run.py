@@ -17,13 +17,13 @@ from typer.testing import CliRunner
 
 from synthct.cli import app
 from synthct.dataset.lockfile import write_lock
+from synthct.dataset.privacy.results import PrivacyCheck, read_results
 from synthct.errors import CheckpointError
 from synthct.metrics.region_key import bounding_square, region_hash, region_key
 from synthct.models.checkpoint import find_checkpoint
 from synthct.models.folder import write_sums
 from synthct.models.training_index import make_index, write_index
 from synthct.privacy import nearest, power
-from synthct.privacy.results import PrivacyCheck, read_results
 from synthct.privacy.run import Options, check_privacy
 from synthct.volume import Volume
 from synthct.volume.nifti import write_volume
@@ -45,13 +45,13 @@ def drawn(rng: np.random.Generator) -> tuple[int, int]:
 def copied(original: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     del original
     patient, k = drawn(rng)
-    return SCANS[patient][:, :, k : k + 1] + np.rint(rng.normal(0, 8, DISC.shape))
+    return np.asarray(SCANS[patient][:, :, k : k + 1] + np.rint(rng.normal(0, 8, DISC.shape)))
 
 
 def exact(original: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     del original
     patient, k = drawn(rng)
-    return SCANS[patient][:, :, k : k + 1]
+    return np.asarray(SCANS[patient][:, :, k : k + 1])
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -99,8 +99,9 @@ masks: [{{kind: blob, name: blobs, radius_mm: [3, 6]}}]
     )
     painted = {"fresh": fresh, "copied": copied, "exact": exact}
     for name, paint in painted.items():
-        sizes = {"patients": 2 if name == "exact" else 9, "variants": 2 if name == "fresh" else 1}
-        write_dataset(folder / f"{name}/1.0.0", paint, **sizes)
+        patients, variants = 2 if name == "exact" else 9, 2 if name == "fresh" else 1
+        final = folder / f"{name}/1.0.0"
+        write_dataset(final, paint, patients=patients, variants=variants)
         lock(folder / f"{name}/1.0.0", checkpoint)
     return folder
 

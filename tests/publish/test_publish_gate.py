@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,9 +13,7 @@ from published import rewritten
 from tiny_recipe import write_data, write_recipe
 
 from synthct.build.run import build
-from synthct.dataset.manifest import read_manifest
 from synthct.errors import PolicyError, RecipeError, VerifyError
-from synthct.privacy.results import PrivacyCheck
 from synthct.publish.hub.bundle import Item
 from synthct.publish.hub.gate import pack, require_repo_name
 from synthct.publish.hub.leaks import require_no_leaks
@@ -159,43 +156,3 @@ def test_a_token_in_a_published_text_is_found_on_the_way(
     copy = rewritten(versions["1.0.0"], tmp_path / "copy", "README.md", SECRET.encode())
     with pytest.raises(PolicyError, match=r"README\.md holds what looks like a token"):
         pack(str(copy))
-
-
-def privacy_check(folder: Path, **changes: Any) -> None:
-    """Results of a privacy check beside a dataset."""
-    manifest = read_manifest(folder)
-    assert manifest is not None
-    region = {
-        "sample_id": "host.boxes.d000.s0.v0", "patient_id": "host", "host_in_training": False,
-        "real_voxel_fraction": 0.9, "recognisable": None, "assessed": "correlation",
-        "nearest_patient": "trained", **changes.pop("region", {}),
-    }  # fmt: skip
-    results = {
-        "package_version": "1", "dataset": "tiny", "version": "1.0.0", "checkpoint": "tiny",
-        "content_id": manifest.release.content_id, "checkpoint_id": "4" * 64, "notes": (),
-        "training_regions": 9, "training_patients": 3, "training_scans": 3, "scans_at_hand": 3,
-        "assessed": "correlation", "copies": None, "nearer_to_training": None, "thresholds": (),
-        "variant_diversity": None, "reuse": {"patients": 1, "most": 1, "gini": 0.0}, "power": (),
-        "sentence": "Copies of training patients: 0 of 1.", "regions": [region], **changes,
-    }  # fmt: skip
-    beside = folder.with_name(f"{folder.name}.privacy")
-    beside.mkdir(exist_ok=True)
-    text = PrivacyCheck.model_validate(results).model_dump_json()
-    (beside / "privacy.json").write_text(text)
-
-
-def test_copies_and_faces_are_not_published(versions: dict[str, Path], tmp_path: Path) -> None:
-    folder = shutil.copytree(versions["1.0.0"], tmp_path / "1.0.0")
-    assert "not assessed" in (pack(str(folder)).privacy or "")
-    privacy_check(folder)
-    assert pack(str(folder)).privacy == "Copies of training patients: 0 of 1."
-    privacy_check(folder, region={"flags": ["training_ncc"]})
-    with pytest.raises(PolicyError, match=r"1 painting may be .*\n.*patient trained"):
-        pack(str(folder), faces=True)
-    privacy_check(folder, region={"recognisable": True})
-    with pytest.raises(PolicyError, match="a head or face is in the field of 1 sample"):
-        pack(str(folder))
-    assert pack(str(folder), faces=True).privacy is not None
-    privacy_check(folder, content_id="5" * 64)
-    with pytest.raises(PolicyError, match="is of content 555555555555"):
-        pack(str(folder))

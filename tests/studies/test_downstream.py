@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from typer.testing import CliRunner
 
 from synthct.build.check import check
 from synthct.cli import app
-from synthct.errors import RecipeError
+from synthct.errors import RecipeError, ResourceError
 from synthct.studies.downstream import segmenter
 from synthct.studies.downstream.arms import (
     Run,
@@ -100,8 +102,9 @@ def test_an_arm_of_other_settings_is_trained_anew(
 def test_arms_have_equal_masks_and_labels(root: Path, tiny_checkpoint: Path) -> None:
     study = load_study(write_study(root, tiny_checkpoint, arms=["painted", "copy_paste"]))
     checked = check(study.recipe, cache_dir=root / "cache")
+    unet, everybody = segmenter.SmallUnet(study, "cpu"), frozenset(TRAINING)
     known = make_known(
-        study, checked.index, frozenset(TRAINING), root / "equal",
+        study, unet, checked.index, everybody, root / "equal",
         label_names=checked.label_names, cache_dir=root / "cache", device="cpu", progress=False,
     )  # fmt: skip
     assert len(known.real) == 3
@@ -113,9 +116,9 @@ def test_arms_have_equal_masks_and_labels(root: Path, tiny_checkpoint: Path) -> 
         for stack in same[1:]:
             assert np.array_equal(stack.classes, same[0].classes)
         assert not np.array_equal(same[0].hu, same[1].hu)
-    half = known.stacks(Run("painted", 1.0, 0.5, 0))
+    half = known.scans(Run("painted", 1.0, 0.5, 0))
     assert [stack.is_real for stack in half] == [True] * 3 + [False] * 2
-    assert not any(stack.is_real for stack in known.stacks(Run("painted_only", 1.0, 1, 0)))
+    assert not any(stack.is_real for stack in known.scans(Run("painted_only", 1.0, 1, 0)))
 
 
 def test_a_share_knows_nothing_of_the_others(root: Path, tiny_checkpoint: Path) -> None:
@@ -165,3 +168,33 @@ def test_the_command_says_the_tables(done: Path, root: Path, tiny_checkpoint: Pa
     assert "## Differences" in made.output
     assert made.output.rstrip().endswith(str(done))
     assert len(TEST) == 3
+
+
+def test_nnunet_and_its_python_go_together(root: Path, tiny_checkpoint: Path) -> None:
+    recipe = str(write_study(root, tiny_checkpoint))
+    for more, message in (
+        (["--trainer", "nnunet"], "--python PATH go together"),
+        (["--python", "python3"], "--python PATH go together"),
+        (["--trainer", "forest"], "no trainer 'forest'"),
+        (["--configuration", "4d"], "no configuration '4d'"),
+    ):
+        made = CliRunner().invoke(app, ["downstream", recipe, *more])
+        assert made.exit_code == RecipeError.exit_code
+        assert message in made.output
+    study = load_study(write_study(root, tiny_checkpoint, arms=["real"]))
+    with pytest.raises(ResourceError, match="is nnunetv2 installed there"):
+        run_study(study, root / "none", nnunet=Path(sys.executable), cache_dir=root / "cache")
+
+
+@pytest.mark.slow
+def test_nnunet_trains_and_is_judged(root: Path, tiny_checkpoint: Path) -> None:
+    python = os.environ.get("NNUNET_PYTHON")
+    if python is None:
+        pytest.skip("NNUNET_PYTHON is not the interpreter of an environment with nnunetv2")
+    study = load_study(write_study(root, tiny_checkpoint, arms=["real", "painted"]))
+    folder = run_study(
+        study, root / "nnunet", nnunet=Path(python), cache_dir=root / "cache", device="cpu"
+    )
+    results = json.loads((folder / "results.json").read_text())
+    assert [row["arm"] for row in results["arms"]] == ["real", "painted"]
+    assert not (folder / "nnunet").exists()

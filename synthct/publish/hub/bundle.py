@@ -105,7 +105,6 @@ class Bundle:
         licence: SPDX id.
         items: All of its files, large ones first.
         gated: Why readers should have to agree to terms first; None if they need not.
-        privacy: What is known of copies of training patients, in a sentence.
     """
 
     kind: Kind
@@ -115,7 +114,6 @@ class Bundle:
     licence: str
     items: tuple[Item, ...]
     gated: str | None
-    privacy: str | None = None
 
     @property
     def label(self) -> str:

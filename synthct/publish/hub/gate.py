@@ -10,6 +10,7 @@ from synthct.build.check import locked_origins, trained_under
 from synthct.build.verify.run import verify
 from synthct.dataset.lockfile import read_lock
 from synthct.dataset.manifest import MANIFEST, read_manifest
+from synthct.dataset.markdown import inert
 from synthct.dataset.records import front_matter
 from synthct.errors import CheckpointError, PolicyError, RecipeError, VerifyError
 from synthct.licence import Origin, hub_fields, licence_of, terms_of
@@ -17,7 +18,6 @@ from synthct.models.checkpoint import PACKAGE_PREFIX, find_checkpoint, load_chec
 from synthct.models.folder import BESIDE, SUMS, TRAINING
 from synthct.models.layout import INDEX
 from synthct.models.network import CheckpointFiles, described
-from synthct.privacy.gate import passed
 from synthct.publish.hub.bundle import CARD, Bundle, Item
 from synthct.publish.hub.leaks import require_no_leaks
 
@@ -48,7 +48,7 @@ def pack(
     tag: str | None = None,
     card: Path | None = None,
     secrets: Sequence[str] = (),
-    faces: bool = False,
+    privacy: str = "",
 ) -> Bundle:
     """Check a dataset's version or a checkpoint, and list the files to publish.
 
@@ -57,24 +57,24 @@ def pack(
         tag: Version of a checkpoint; a dataset has its own.
         card: A card for a checkpoint, in place of the one in its folder.
         secrets: Texts that must not be in any file, such as the user's token.
-        faces: Whether a dataset may have heads or faces in the field.
+        privacy: What is known of copies of training patients (``hub.privacy``); a checkpoint's
+            card says it too.
 
     Raises:
         RecipeError: If the options do not fit.
         VerifyError: If a dataset does not match its manifest.
         CheckpointError: If a checkpoint cannot be loaded, or lacks metadata.
-        PolicyError: If a licence is unknown or forbids it, a file has secrets or local paths, or
-            the privacy check beside a dataset found copies of training patients, or faces.
+        PolicyError: If a licence is unknown or forbids it, or a file has secrets or local paths.
     """
     if (Path(path) / MANIFEST).exists():
         if tag is not None or card is not None:
             option = "--tag" if tag is not None else "--card"
             raise RecipeError(f"{option} is for checkpoints; a dataset has its version and card")
-        bundle = _dataset(Path(path), faces)
+        bundle = _dataset(Path(path))
     elif path.startswith(PACKAGE_PREFIX) or (Path(path) / INDEX).exists():
         if tag is not None and not _TAG.fullmatch(tag):
             raise RecipeError(f"--tag {tag}: write a version such as 1.0.0")
-        bundle = _checkpoint(path, tag, card)
+        bundle = _checkpoint(path, tag, card, privacy)
     else:
         raise RecipeError(
             f"{path} is neither a dataset's version (a folder with {MANIFEST}) nor a checkpoint "
@@ -84,7 +84,7 @@ def pack(
     return bundle
 
 
-def _dataset(folder: Path, faces: bool) -> Bundle:
+def _dataset(folder: Path) -> Bundle:
     report = verify(folder, level=1)
     if report.findings:
         listed = "\n".join(f"  {finding}" for finding in report.findings)
@@ -97,7 +97,6 @@ def _dataset(folder: Path, faces: bool) -> Bundle:
     ]
     items = (*entries, Item.of(MANIFEST, folder / MANIFEST))
     _require_card(items, licence)
-    privacy = passed(folder, manifest.release.content_id, faces=faces)
     is_real = any(source.layout != "phantom" for source in lock.sources.values())
     shows_scans = is_real and manifest.release.patch_id is None
     return Bundle(
@@ -108,11 +107,10 @@ def _dataset(folder: Path, faces: bool) -> Bundle:
         licence=licence,
         items=_in_order(items),
         gated="it shows scans of real patients" if shows_scans else _terms(licence),
-        privacy=privacy,
     )
 
 
-def _checkpoint(path: str, tag: str | None, card: Path | None) -> Bundle:
+def _checkpoint(path: str, tag: str | None, card: Path | None, privacy: str) -> Bundle:
     files = find_checkpoint(path)
     if files.network.section is None:
         raise CheckpointError(f"{described(files)}; only checkpoints of synthct are published")
@@ -130,6 +128,7 @@ def _checkpoint(path: str, tag: str | None, card: Path | None) -> Bundle:
     names = [name for name in (*files.hashes, *told, SUMS) if name != CARD]
     items = [Item.of(name, files.folder / name) for name in names]
     items += [Item.of(name, beside / name) for name in _pictures(page, beside)]
+    page += f"\n## Privacy\n\n{inert(privacy)}\n" if privacy else ""
     items.append(Item.of(CARD, page.encode()))
     _require_card(items, licence)
     _require_unchanged(files, items)

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Generic
 
 from pydantic import ValidationError
 
@@ -18,13 +19,15 @@ from synthct.dataset.rows import Columns
 from synthct.errors import PolicyError
 from synthct.models.methods import CopyPaste, Inpaint, NoiseFill
 from synthct.publish.export.scans import PaintedScan, PaintedScans, rows_of_split
-from synthct.recipe.recipe import Recipe, Splits
+from synthct.recipe.recipe import Recipe
+from synthct.recipe.shares import Splits
 from synthct.recipe.yaml_errors import path_text
 from synthct.seeds import derive_seed
 from synthct.sources import CaseEntry, FolderSection, Index
 from synthct.storage.files import make_folder
+from synthct.studies.downstream.kind import Scan, SegmenterKind
 from synthct.studies.downstream.recipe import Arm, Study
-from synthct.studies.downstream.slices import Stack, classes_of, write_stack
+from synthct.studies.downstream.slices import classes_of
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +75,7 @@ def runs_of(study: Study) -> list[Run]:
 
 
 @dataclass(frozen=True, eq=False)
-class Known:
+class Known(Generic[Scan]):
     """The patients that are known at a share, and what was made of them.
 
     Attributes:
@@ -82,15 +85,15 @@ class Known:
         facts: What they were made from, as JSON.
     """
 
-    real: tuple[Stack, ...]
-    painted: Mapping[str, tuple[Stack, ...]]
+    real: tuple[Scan, ...]
+    painted: Mapping[str, tuple[Scan, ...]]
     facts: Mapping[str, object] = field(repr=False)
 
     def facts_of(self, run: Run) -> dict[str, object]:
         """What the training scans of a segmenter were made from."""
         return {name: self.facts[name] for name in ("real", run.method) if name in self.facts}
 
-    def stacks(self, run: Run) -> list[Stack]:
+    def scans(self, run: Run) -> list[Scan]:
         """The training scans of a segmenter.
 
         Raises:
@@ -100,10 +103,10 @@ class Known:
         painted = self.painted.get(run.method, ())[:wanted]
         if len(painted) < wanted:
             logger.warning("%s: %d painted scans, not %d", run.name, len(painted), wanted)
-        stacks = [*(() if run.arm == "painted_only" else self.real), *painted]
-        if not stacks:
+        scans = [*(() if run.arm == "painted_only" else self.real), *painted]
+        if not scans:
             raise PolicyError(f"{run.name}: no mask could be painted, so there is no training scan")
-        return stacks
+        return scans
 
 
 def patients_known(study: Study, index: Index, share: float, seed: int) -> frozenset[str]:
@@ -175,6 +178,7 @@ def recipe_for(study: Study, method: str, index: Index, patients: frozenset[str]
 
 def make_known(
     study: Study,
+    kind: SegmenterKind[Scan],
     index: Index,
     patients: frozenset[str],
     folder: Path,
@@ -183,11 +187,12 @@ def make_known(
     cache_dir: Path,
     device: str | None,
     progress: bool,
-) -> Known:
+) -> Known[Scan]:
     """Build the datasets of a share and write its training scans.
 
     Args:
         study: The study.
+        kind: Keeps the scans.
         index: Of the dataset's sources.
         patients: Who is known.
         folder: Of the study.
@@ -212,42 +217,39 @@ def make_known(
     make_folder(place)
     hosts = [e for e in index.entries("hosts") if e.patient_id in patients and e.image is not None]
     reader = CaseReader(label_names, keep=1)
-    real = tuple(_real(study, entry, reader, place) for entry in hosts)
+    real = tuple(_real(study, kind, entry, reader, place) for entry in hosts)
     accepted = [_lesions(path) for path in datasets.values()]
     common = set.intersection(*accepted) if accepted else set()
-    painted: dict[str, tuple[Stack, ...]] = {}
+    painted: dict[str, tuple[Scan, ...]] = {}
     facts: dict[str, object] = {}
     for method, dataset in datasets.items():
         scans = PaintedScans(dataset, roots, cache_dir, study.lesions_per_scan)
         rows = (row for row in _rows(dataset) if row["lesion_id"] in common)
-        made = [_painted(study, scan, method, place) for scan in scans.of(rows)]
+        made = [_painted(study, kind, scan, method, place) for scan in scans.of(rows)]
         made.sort(key=lambda one: one[0])
-        painted[method] = tuple(stack for _, stack in made)
+        painted[method] = tuple(kept for _, kept in made)
         facts[method] = [require_manifest(dataset).release.content_id, sorted(common)]
     facts["real"] = [[entry.voxel_sha256, entry.label_sha256] for entry in hosts]
     return Known(real, painted, facts)
 
 
-def _real(study: Study, entry: CaseEntry, reader: CaseReader, place: Path) -> Stack:
+def _real(
+    study: Study, kind: SegmenterKind[Scan], entry: CaseEntry, reader: CaseReader, place: Path
+) -> Scan:
     case = reader.read(entry)
     classes = classes_of(case, case.labels.array, study.classes)
-    return write_stack(
-        place, f"real-{entry.case_id}", case.scan().array, classes, entry.spacing_mm,
-        study.trainer.spacing_mm, is_real=True,
-    )  # fmt: skip
+    name = f"real-{entry.case_id}"
+    return kind.keep(place, name, case.scan().array, classes, entry, is_real=True)
 
 
 def _painted(
-    study: Study, scan: PaintedScan, method: str, place: Path
-) -> tuple[tuple[int, int], Stack]:
+    study: Study, kind: SegmenterKind[Scan], scan: PaintedScan, method: str, place: Path
+) -> tuple[tuple[int, int], Scan]:
     """A painted scan, with what it is sorted by: the first of each host come first."""
     classes = classes_of(scan.case, scan.labels, study.classes)
     name = f"{method}-{scan.entry.case_id}-{scan.part}"
-    stack = write_stack(
-        place, name, scan.painted(), classes, scan.entry.spacing_mm, study.trainer.spacing_mm,
-        is_real=False,
-    )  # fmt: skip
-    return (scan.part, derive_seed(study.seed, "order", scan.entry.case_id)), stack
+    kept = kind.keep(place, name, scan.painted(), classes, scan.entry, is_real=False)
+    return (scan.part, derive_seed(study.seed, "order", scan.entry.case_id)), kept
 
 
 def _rows(dataset: Path) -> Iterable[Columns]:

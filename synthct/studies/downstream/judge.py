@@ -31,10 +31,13 @@ USUAL = 0.5
 
 #: Share of a lesion that must be predicted for it to be found.
 _HIT = 0.1
-#: Smaller parts of a prediction count for nothing.
-_LEAST_ML = 0.02
+#: Smaller parts of a prediction are no false positives.
+_LEAST_ML = 0.1
 #: Two surfaces agree where they are as close as this.
 TOLERANCE_MM = 2.0
+
+#: All that the numbers of a prediction depend on.
+RULES = (THRESHOLDS, _HIT, _LEAST_ML, TOLERANCE_MM)
 
 _CONNECTED = np.ones((3, 3, 3), bool)
 
@@ -160,7 +163,7 @@ def _lesions(
         true = np.zeros(found + 1, bool)
         true[touching] = True
         alarms.append(int((large & ~true).sum()))
-        hit = np.bincount(numbered[large[parts]].ravel(), minlength=count + 1)
+        hit = np.bincount(numbered[parts > 0], minlength=count + 1)
         scores[hit >= np.maximum(1, _HIT * sizes)] = threshold
     lesions = []
     for number, place in enumerate(ndimage.find_objects(numbered), 1):

@@ -55,7 +55,7 @@ class Trainer(_Section):
     )  # fmt: skip
     window_hu: Listed[tuple[float, float]] = (-160.0, 240.0)
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 3e-3
-    lesion_share: Annotated[float, Field(ge=0, le=1)] = 0.5
+    lesion_share: Annotated[float, Field(ge=0, le=1)] = 0.33
 
 
 class Study(_Section):

@@ -6,9 +6,12 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from synthct.build.check import Checked, check
 from synthct.build.draw import CaseReader
@@ -28,8 +31,10 @@ from synthct.studies.downstream.arms import (
     recipe_for,
     runs_of,
 )
-from synthct.studies.downstream.judge import Judged, judge
+from synthct.studies.downstream.judge import RULES, Judged, judge
+from synthct.studies.downstream.kind import SegmenterKind
 from synthct.studies.downstream.leaks import require_no_leaks
+from synthct.studies.downstream.nnunet import NnUnet
 from synthct.studies.downstream.recipe import TEST, Study
 from synthct.studies.downstream.results import write_documents
 from synthct.studies.downstream.slices import classes_of
@@ -56,16 +61,17 @@ class _TestSet:
         """The scans by hash."""
         return [[entry.voxel_sha256, entry.label_sha256] for entry in self.entries]
 
-    def judge(self, net: Any, study: Study, device: str) -> list[Judged]:
-        """A segmenter on all of the scans."""
-        from synthct.studies.downstream.segmenter import predict
-
-        judged = []
+    def scans(self) -> Iterator[tuple[CaseEntry, npt.NDArray[np.int16]]]:
+        """The scans, one after the other."""
         for entry in self.entries:
+            yield entry, self._reader.read(entry).scan().array
+
+    def judge(self, probabilities: Iterable[npt.NDArray[np.float32]]) -> list[Judged]:
+        """What a segmenter's predictions of all scans are worth."""
+        judged = []
+        for entry, probability in zip(self.entries, probabilities, strict=True):
             case = self._reader.read(entry)
             truth = classes_of(case, case.labels.array, self._names)
-            hu = case.scan().array
-            probability = predict(net, hu, entry.spacing_mm, study.trainer, device)
             who = entry.case_id, entry.patient_id
             judged.append(judge(who, truth, probability, entry.affine, self._names))
         return judged
@@ -75,6 +81,8 @@ def run_study(
     study: Study,
     output: Path,
     *,
+    nnunet: Path | None = None,
+    configuration: str = "2d",
     cache_dir: Path | None = None,
     device: str | None = None,
     progress: bool = False,
@@ -84,6 +92,8 @@ def run_study(
     Args:
         study: From ``load_study``.
         output: Folder below which ``<name>`` is made.
+        nnunet: Python of an environment with nnunetv2, which then takes the small U-Net's place.
+        configuration: Of nnU-Net: ``2d`` or ``3d_fullres``.
         cache_dir: Of indexes and phantoms; by default the user's cache folder.
         device: Where networks run; by default a GPU if there is one.
         progress: Show progress bars.
@@ -110,7 +120,9 @@ def run_study(
         for method in study.methods:  # before anything is painted
             everybody = frozenset(entry.patient_id for entry in known)
             check(recipe_for(study, method, checked.index, everybody), cache_dir=cache_dir)
-        results = _Segmenters(study, checked, test, folder, cache_dir, device).all(progress)
+        kind = _kind(study, nnunet, configuration, choose_device(device))
+        runs = _Runs(study, kind, checked, test, folder, cache_dir, device)
+        results = runs.all(progress)
         write_documents(folder, study, results, len(checked.index.entries("hosts")))
         shutil.rmtree(folder / "scans", ignore_errors=True)
     return folder
@@ -134,21 +146,31 @@ def _require_labels(study: Study, checked: Checked, test: _TestSet) -> None:
             )
 
 
-class _Segmenters:
+def _kind(study: Study, nnunet: Path | None, configuration: str, device: str) -> SegmenterKind[Any]:
+    if nnunet is not None:
+        return NnUnet(study, nnunet, configuration, device)
+    from synthct.studies.downstream.segmenter import SmallUnet
+
+    return SmallUnet(study, device)
+
+
+class _Runs:
     """Trains what is missing; a finished segmenter is a file with what it was judged."""
 
     def __init__(
         self,
         study: Study,
+        kind: SegmenterKind[Any],
         checked: Checked,
         test: _TestSet,
         folder: Path,
         cache_dir: Path,
         device: str | None,
     ) -> None:
+        self._kind = kind
         self._study, self._checked, self._test, self._folder = study, checked, test, folder
         self._cache_dir, self._device = cache_dir, device
-        self._known: tuple[frozenset[str], Known] | None = None
+        self._known: tuple[frozenset[str], Known[Any]] | None = None
 
     def all(self, progress: bool) -> dict[Run, list[Judged]]:
         """All segmenters of the study, judged."""
@@ -177,40 +199,38 @@ class _Segmenters:
                 results[run] = judged
         return results
 
-    def _make(self, run: Run, known: Known, on_step: Any) -> list[Judged]:
-        from synthct.studies.downstream.segmenter import train
+    def _make(self, run: Run, known: Known[Any], on_step: Callable[[], object]) -> list[Judged]:
+        """Train a segmenter and judge it."""
+        predicted = self._kind.probabilities(
+            known.scans(run), run.seed, self._test.scans, self._folder, on_step
+        )
+        return self._test.judge(predicted)
 
-        study, device = self._study, choose_device(self._device)
-        net = train(
-            known.stacks(run), len(study.classes) + 1, study.trainer, run.seed,
-            device=device, on_step=on_step,
-        )  # fmt: skip
-        return self._test.judge(net, study, device)
-
-    def _known_at(self, run: Run, progress: bool) -> Known:
+    def _known_at(self, run: Run, progress: bool) -> Known[Any]:
         """The training scans of a share; the last ones are kept."""
         patients = patients_known(self._study, self._checked.index, run.share, run.seed)
         if self._known is None or self._known[0] != patients:
             made = make_known(
-                self._study, self._checked.index, patients, self._folder,
+                self._study, self._kind, self._checked.index, patients, self._folder,
                 label_names=self._checked.label_names, cache_dir=self._cache_dir,
                 device=self._device, progress=progress,
             )  # fmt: skip
             self._known = patients, made
         return self._known[1]
 
-    def _key(self, run: Run, known: Known) -> str:
+    def _key(self, run: Run, known: Known[Any]) -> str:
         """Hash of all that the numbers of a segmenter depend on."""
         study = self._study
         decided = {
             "version": __version__,
             "run": run.name,
-            "stacks": [stack.name for stack in known.stacks(run)],
+            "scans": [scan.name for scan in known.scans(run)],
             "known": known.facts_of(run),
             "test": self._test.facts,
             "classes": list(study.classes),
             "lesions_per_scan": study.lesions_per_scan,
-            "trainer": study.trainer.model_dump(mode="json"),
+            "segmenter": self._kind.facts,
+            "judge": RULES,
         }
         return hashlib.sha256(canonical_json(decided).encode()).hexdigest()
 

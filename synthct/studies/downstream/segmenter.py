@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from synthct.seeds import derive_seed, generator
+from synthct.sources import CaseEntry
 from synthct.studies.downstream.network import Unet
-from synthct.studies.downstream.recipe import Trainer
-from synthct.studies.downstream.slices import Stack, pixels, resize
+from synthct.studies.downstream.recipe import Study, Trainer
+from synthct.studies.downstream.slices import Stack, pixels, resize, write_stack
 from synthct.volume import Spacing
 from synthct.volume.views import IGNORE
 
@@ -25,6 +27,52 @@ _WARMUP = 20
 _SLICES = 8
 #: Augmentation: greatest rotation, range of zoom, of contrast and of brightness.
 _ROTATE_DEG, _ZOOM, _CONTRAST, _SHIFT = 15.0, (0.85, 1.2), 0.1, 0.1
+
+
+class SmallUnet:
+    """The U-Net of ``network.py`` as a study's segmenter; see ``SegmenterKind``.
+
+    Args:
+        study: The study.
+        device: As torch names it.
+    """
+
+    def __init__(self, study: Study, device: str) -> None:
+        self._trainer, self._classes = study.trainer, len(study.classes) + 1
+        self._device = device
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """As in ``SegmenterKind``."""
+        return {"network": "unet", **self._trainer.model_dump(mode="json")}
+
+    def keep(
+        self,
+        folder: Path,
+        name: str,
+        hu: npt.NDArray[np.int16],
+        classes: npt.NDArray[np.uint8],
+        entry: CaseEntry,
+        *,
+        is_real: bool,
+    ) -> Stack:
+        """As in ``SegmenterKind``."""
+        pixel_mm = self._trainer.spacing_mm
+        return write_stack(folder, name, hu, classes, entry.spacing_mm, pixel_mm, is_real=is_real)
+
+    def probabilities(
+        self,
+        kept: Sequence[Stack],
+        seed: int,
+        test: Callable[[], Iterator[tuple[CaseEntry, npt.NDArray[np.int16]]]],
+        folder: Path,
+        on_step: Callable[[], object],
+    ) -> Iterator[npt.NDArray[np.float32]]:
+        """As in ``SegmenterKind``."""
+        del folder
+        net = train(kept, self._classes, self._trainer, seed, device=self._device, on_step=on_step)
+        for entry, hu in test():
+            yield predict(net, hu, entry.spacing_mm, self._trainer, self._device)
 
 
 def train(

@@ -19,7 +19,7 @@ from synthct.build.run import build
 from synthct.dataset.manifest import require_manifest
 from synthct.evaluate.pictures import Extractor
 from synthct.evaluate.results import Score, Spread
-from synthct.evaluate.run import ALL, LEAST_MASKS, PAINTED, Options, evaluate
+from synthct.evaluate.run import LEAST_MASKS, PAINTED, Options, evaluate
 from synthct.models.checkpoint import find_checkpoint
 from synthct.models.network import CheckpointFiles
 from synthct.recipe.recipe import Recipe
@@ -157,8 +157,8 @@ def make_table(
         real = table.real(row)
         real_at = None if real is None else diary.build(real, place.datasets(row, "real"), place)
         found = _evaluated(table, arms[row], real_at, extractors, place)
-        scores += [_of_row(score, row, arms[row]) for score in found.scores if score.group == ALL]
-        measures += [_of_row(one, row, arms[row]) for one in found.measures if one.group == ALL]
+        scores += [_of_row(score, row, arms[row]) for score in found.scores]
+        measures += [_of_row(one, row, arms[row]) for one in found.measures]
         notes += [f"{row}: {note}" for note in found.notes]
     results = TableResults(
         package_version=__version__,
@@ -264,6 +264,7 @@ def _evaluated(
         arms={method: arms[method] for method in others},
         real=real,
         roots=roots or None,
+        by_label=False,
         progress=place.progress,
     )
     return evaluate(arms[first], extractors, options, cache_dir=place.cache_dir)

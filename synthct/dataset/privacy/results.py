@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -12,7 +12,7 @@ from synthct.storage.files import atomic_write, make_folder
 
 #: Version of the layout of ``privacy.json``.
 RESULTS_VERSION = "1.0.0"
-RESULTS, TABLES = "privacy.json", "privacy.md"
+RESULTS, TABLES, MEMBERSHIP = "privacy.json", "privacy.md", "membership.json"
 
 #: How painted regions were compared with those of the training.
 How = Literal["correlation", "key", "not assessed"]
@@ -21,6 +21,9 @@ Flag = Literal["training_ncc", "training_key", "block_copy", "host_ncc"]
 
 class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+Results = TypeVar("Results", bound=_Model)
 
 
 class Share(_Model):
@@ -133,6 +136,45 @@ class Reuse(_Model):
     gini: float
 
 
+class Interval(_Model):
+    """A number with its 95 % bootstrap interval over patients."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Side(_Model):
+    """The patches on one side of a membership test, and of how many patients they are."""
+
+    patches: int
+    patients: int
+
+
+class Membership(_Model):
+    """The results of a membership test of a checkpoint.
+
+    Attributes:
+        format_version: Layout of this file.
+        package_version: Version of synthct.
+        checkpoint: Its name.
+        checkpoint_id: Hash over its files.
+        members: Patches of patients whom it was trained on.
+        others: Patches of other patients.
+        auc: Chance that a member has a lower loss than another; 0.5 tells nothing.
+        true_positives: Share of members found where 1 % of others are taken for members.
+    """
+
+    format_version: str = RESULTS_VERSION
+    package_version: str
+    checkpoint: str
+    checkpoint_id: str
+    members: Side
+    others: Side
+    auc: Interval
+    true_positives: Interval
+
+
 class PrivacyCheck(_Model):
     """All results of a privacy check.
 
@@ -193,15 +235,37 @@ def write_results(folder: Path, check: PrivacyCheck, tables: str) -> None:
     atomic_write(folder / RESULTS, f"{check.model_dump_json(indent=1)}\n".encode())
 
 
+def write_membership(folder: Path, result: Membership) -> None:
+    """Write ``membership.json``.
+
+    Raises:
+        ResourceError: If the folder cannot be written.
+    """
+    make_folder(folder)
+    atomic_write(folder / MEMBERSHIP, f"{result.model_dump_json(indent=1)}\n".encode())
+
+
 def read_results(folder: Path) -> PrivacyCheck:
     """Read ``privacy.json``.
 
     Raises:
         VerifyError: If it is missing or damaged.
     """
-    path = folder / RESULTS
+    return _read(folder / RESULTS, PrivacyCheck)
+
+
+def read_membership(folder: Path) -> Membership:
+    """Read ``membership.json``.
+
+    Raises:
+        VerifyError: If it is missing or damaged.
+    """
+    return _read(folder / MEMBERSHIP, Membership)
+
+
+def _read(path: Path, model: type[Results]) -> Results:
     try:
-        return PrivacyCheck.model_validate_json(path.read_bytes())
+        return model.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as err:
         raise VerifyError(
             f"{path} is missing or damaged ({err}); run 'synthct privacy' again"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from synthct.dataset.markdown import bullets, code, count, figure, inert, table
-from synthct.privacy.results import How, Power, PrivacyCheck, Share
+from synthct.dataset.privacy.results import How, Membership, Power, PrivacyCheck, Share
 
 #: What each flag says.
 FLAGS = {
@@ -42,6 +42,20 @@ def sentence(how: How, copies: Share | None, power: Sequence[Power], real_share:
     else:
         seen = "more than half of copies would be seen at every change that was tried"
     return f"{found}; {seen}; {real}."
+
+
+def membership_sentence(result: Membership) -> str:
+    """The result of a membership test in a sentence that fits on a card."""
+    auc, found = result.auc, result.true_positives
+    sides = (
+        f"{one.patches} patches of {count(one.patients, 'patient')}"
+        for one in (result.members, result.others)
+    )
+    return (
+        f"Membership test by loss: AUC {auc.value:.2f} ({auc.low:.2f} to {auc.high:.2f}; 0.5 tells "
+        f"nothing), {found.value:.0%} ({found.low:.0%} to {found.high:.0%}) of members found where "
+        f"1 % of others are taken for members; {' trained on against '.join(sides)} not trained on."
+    )
 
 
 def tables_markdown(check: PrivacyCheck) -> str:
