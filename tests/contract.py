@@ -18,7 +18,7 @@ from conftest import make_tiny_case, write_kits, write_structures, write_tiny_ch
 from dicom_writer import write_rtstruct, write_series
 from pydantic import TypeAdapter
 from tiny_gan import write_gan
-from tiny_volume import write_tiny_med_ddpm, write_tiny_volume
+from tiny_volume import write_tiny_med_ddpm, write_tiny_volume, write_tiny_vox2vox
 
 from synthct.masks import MaskKind
 from synthct.sources import Source
@@ -210,6 +210,11 @@ def _med_ddpm(folder: Path) -> Mapping[str, Any]:
     return {"num_inference_steps": 2}
 
 
+def _vox2vox(folder: Path) -> Mapping[str, Any]:
+    write_tiny_vox2vox(folder)
+    return {}
+
+
 #: Writes a tiny random checkpoint and gives the settings of ``inpaint`` that it is to paint with.
 NETWORKS: dict[str, Callable[[Path], Mapping[str, Any]]] = {
     "Palette": _palette,
@@ -218,4 +223,5 @@ NETWORKS: dict[str, Callable[[Path], Mapping[str, Any]]] = {
     "Unconditional": _unconditional,
     "VolumeNetwork": _volume,
     "MedDDPM": _med_ddpm,
+    "Vox2Vox": _vox2vox,
 }

@@ -8,10 +8,12 @@ import typer
 from synthct.cli import (
     build,
     data,
+    downstream,
     evaluate,
     export,
     inpaint,
     machine,
+    privacy,
     publish,
     readers,
     report,
@@ -46,6 +48,12 @@ COMMANDS: dict[Callable[..., None], tuple[str, ...]] = {
     evaluate.evaluate: (
         "evaluate out/name/1.0.0",
         "evaluate out/name/1.0.0 --arm copies=out/name-copies/1.0.0",
+    ),
+    downstream.downstream: ("downstream recipes/downstream/phantoms.yaml",),
+    privacy.privacy: (
+        "privacy out/name/1.0.0",
+        "privacy out/name/1.0.0 --training train.yaml --source scans=/data/kits23/dataset",
+        "privacy runs/name/checkpoint --training train.yaml",
     ),
     export.export: ("export out/name/1.0.0 --to nifti",),
     publish.publish: ("publish out/name/1.0.0 --repo USER/NAME --dry-run",),

@@ -80,8 +80,8 @@ def test_the_committed_table_loads_with_equal_minutes(preset: str | None) -> Non
     assert pix2pix.rules == palette.rules  # so that the patches are the same ones
     minutes = {m.train.minutes for m in table.recipe.methods.values() if m.train is not None}
     assert len(minutes) == 1
-    trained_on = {section.seed for section in pix2pix.sources.values()}  # type: ignore[union-attr]
-    assert not trained_on & {s.seed for s in table.recipe.sources.values()}  # type: ignore[union-attr]
+    trained_on = {section.seed for section in pix2pix.sources.values()}
+    assert not trained_on & {s.seed for s in table.recipe.sources.values()}
 
 
 def method(**fields: Any) -> dict[str, Any]:

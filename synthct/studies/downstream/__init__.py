@@ -1,0 +1,1 @@
+"""``synthct downstream``: whether painted lesions help a segmenter of real ones."""

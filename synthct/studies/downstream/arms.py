@@ -1,0 +1,267 @@
+"""What each segmenter is trained on: real scans, and painted ones with equal masks in all arms."""
+
+from __future__ import annotations
+
+import logging
+import math
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Generic
+
+from pydantic import ValidationError
+
+from synthct.build.draw import CaseReader
+from synthct.build.run import build
+from synthct.dataset.manifest import require_manifest
+from synthct.dataset.rows import Columns
+from synthct.errors import PolicyError
+from synthct.models.methods import CopyPaste, Inpaint, NoiseFill
+from synthct.publish.export.scans import PaintedScan, PaintedScans, rows_of_split
+from synthct.recipe.recipe import Recipe
+from synthct.recipe.shares import Splits
+from synthct.recipe.yaml_errors import path_text
+from synthct.seeds import derive_seed
+from synthct.sources import CaseEntry, FolderSection, Index
+from synthct.storage.files import make_folder
+from synthct.studies.downstream.kind import Scan, SegmenterKind
+from synthct.studies.downstream.recipe import Arm, Study
+from synthct.studies.downstream.slices import classes_of
+
+logger = logging.getLogger(__name__)
+
+#: The controls that a study paints with beside the recipe's own method.
+_CONTROLS: Mapping[str, Inpaint] = {"copy_paste": CopyPaste(), "noise_fill": NoiseFill()}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One segmenter.
+
+    Attributes:
+        arm: What it is trained on.
+        share: Share of the real patients that are known.
+        amount: Painted scans for each real one; 0 for real scans only.
+        seed: Of its training.
+    """
+
+    arm: Arm
+    share: float
+    amount: float
+    seed: int
+
+    @property
+    def method(self) -> str:
+        """How its painted scans were painted."""
+        return "painted" if self.arm == "painted_only" else self.arm
+
+    @property
+    def name(self) -> str:
+        """Name of its file."""
+        amount = f"-x{self.amount:g}" if self.amount else ""
+        return f"{self.arm}{amount}-share{100 * self.share:g}-seed{self.seed}"
+
+
+def runs_of(study: Study) -> list[Run]:
+    """All segmenters of a study, in the order in which they are trained."""
+    return [
+        Run(arm, share, amount, seed)
+        for share in study.shares
+        for seed in study.seeds
+        for arm in study.arms
+        for amount in ((0.0,) if arm == "real" else study.amounts)
+    ]
+
+
+@dataclass(frozen=True, eq=False)
+class Known(Generic[Scan]):
+    """The patients that are known at a share, and what was made of them.
+
+    Attributes:
+        real: The real training scans.
+        painted: By method the painted ones, equal masks in all of them, in the order in which
+            smaller amounts take them.
+        facts: What they were made from, as JSON.
+    """
+
+    real: tuple[Scan, ...]
+    painted: Mapping[str, tuple[Scan, ...]]
+    facts: Mapping[str, object] = field(repr=False)
+
+    def facts_of(self, run: Run) -> dict[str, object]:
+        """What the training scans of a segmenter were made from."""
+        return {name: self.facts[name] for name in ("real", run.method) if name in self.facts}
+
+    def scans(self, run: Run) -> list[Scan]:
+        """The training scans of a segmenter.
+
+        Raises:
+            PolicyError: If there are none.
+        """
+        wanted = math.ceil(run.amount * len(self.real))
+        painted = self.painted.get(run.method, ())[:wanted]
+        if len(painted) < wanted:
+            logger.warning("%s: %d painted scans, not %d", run.name, len(painted), wanted)
+        scans = [*(() if run.arm == "painted_only" else self.real), *painted]
+        if not scans:
+            raise PolicyError(f"{run.name}: no mask could be painted, so there is no training scan")
+        return scans
+
+
+def patients_known(study: Study, index: Index, share: float, seed: int) -> frozenset[str]:
+    """The patients that are known at a share, of those with and without the lesion alike.
+
+    Everybody at share 1; else drawn for each seed.
+
+    Args:
+        study: With the seed of the draw.
+        index: Of the dataset's sources.
+        share: Of the patients.
+        seed: Of the training.
+    """
+    entries = [entry for cases in index.sources.values() for entry in cases]
+    everybody = {entry.patient_id for entry in entries}
+    if share == 1:
+        return frozenset(everybody)
+    with_lesion = {entry.patient_id for entry in entries if study.lesion in entry.labels}
+    chosen: set[str] = set()
+    for group in (with_lesion, everybody - with_lesion):
+        names = ("share", str(share), str(seed))
+        ranked = sorted(group, key=lambda who: (derive_seed(study.seed, *names, who), who))
+        chosen.update(ranked[: max(1, round(share * len(ranked)))])
+    return frozenset(chosen)
+
+
+def recipe_for(study: Study, method: str, index: Index, patients: frozenset[str]) -> Recipe:
+    """The recipe of an arm's dataset: the study's own, with its patients and its paint.
+
+    Args:
+        study: The study.
+        method: ``painted`` or a control.
+        index: Of the dataset's sources.
+        patients: Who is known.
+
+    Raises:
+        RecipeError: If the masks of the dataset are not for that paint.
+    """
+    base = study.recipe
+    sources = {
+        name: section.model_copy(
+            update={
+                "cases": tuple(e.case_id for e in index.entries(name) if e.patient_id in patients),
+                "exclude": (),
+            }
+        )
+        for name, section in base.sources.items()
+    }
+    tag = derive_seed(0, *sorted(patients)) % 16**6
+    copy = base.model_copy(
+        update={
+            "name": f"{study.name}-{method.replace('_', '-')}-{tag:06x}",
+            "sources": sources,
+            "inpaint": _CONTROLS.get(method, base.inpaint),
+            "masks_per_case": math.ceil(max(study.amounts) * study.lesions_per_scan),
+            "variants": 1,
+            "splits": Splits(train=1.0),
+            "keep_original": False,
+        }
+    )
+    try:
+        return Recipe.model_validate(copy.model_dump())
+    except ValidationError as err:
+        first = err.errors()[0]
+        where = path_text(tuple(first["loc"]))
+        message = f"{study.dataset}, arm {method}: {where}: {first['msg']}"
+        raise study.error(("dataset",), message) from None
+
+
+def make_known(
+    study: Study,
+    kind: SegmenterKind[Scan],
+    index: Index,
+    patients: frozenset[str],
+    folder: Path,
+    *,
+    label_names: Mapping[str, int],
+    cache_dir: Path,
+    device: str | None,
+    progress: bool,
+) -> Known[Scan]:
+    """Build the datasets of a share and write its training scans.
+
+    Args:
+        study: The study.
+        kind: Keeps the scans.
+        index: Of the dataset's sources.
+        patients: Who is known.
+        folder: Of the study.
+        label_names: Structure to value in the label maps of the real scans.
+        cache_dir: Of indexes and phantoms.
+        device: Where the model paints.
+        progress: Show progress bars.
+    """
+    roots = {
+        name: section.root
+        for name, section in study.recipe.sources.items()
+        if isinstance(section, FolderSection) and section.root is not None
+    }
+    datasets = {}
+    for method in study.methods:
+        recipe = recipe_for(study, method, index, patients)
+        datasets[method] = build(
+            recipe, folder / "datasets", cache_dir=cache_dir, device=device, progress=progress
+        )
+    place = folder / "scans"
+    shutil.rmtree(place, ignore_errors=True)
+    make_folder(place)
+    hosts = [e for e in index.entries("hosts") if e.patient_id in patients and e.image is not None]
+    reader = CaseReader(label_names, keep=1)
+    real = tuple(_real(study, kind, entry, reader, place) for entry in hosts)
+    accepted = [_lesions(path) for path in datasets.values()]
+    common = set.intersection(*accepted) if accepted else set()
+    painted: dict[str, tuple[Scan, ...]] = {}
+    facts: dict[str, object] = {}
+    for method, dataset in datasets.items():
+        scans = PaintedScans(dataset, roots, cache_dir, study.lesions_per_scan)
+        rows = (row for row in _rows(dataset) if row["lesion_id"] in common)
+        made = [_painted(study, kind, scan, method, place) for scan in scans.of(rows)]
+        made.sort(key=lambda one: one[0])
+        painted[method] = tuple(kept for _, kept in made)
+        facts[method] = [require_manifest(dataset).release.content_id, sorted(common)]
+    facts["real"] = [[entry.voxel_sha256, entry.label_sha256] for entry in hosts]
+    return Known(real, painted, facts)
+
+
+def _real(
+    study: Study, kind: SegmenterKind[Scan], entry: CaseEntry, reader: CaseReader, place: Path
+) -> Scan:
+    case = reader.read(entry)
+    classes = classes_of(case, case.labels.array, study.classes)
+    name = f"real-{entry.case_id}"
+    return kind.keep(place, name, case.scan().array, classes, entry, is_real=True)
+
+
+def _painted(
+    study: Study, kind: SegmenterKind[Scan], scan: PaintedScan, method: str, place: Path
+) -> tuple[tuple[int, int], Scan]:
+    """A painted scan, with what it is sorted by: the first of each host come first."""
+    classes = classes_of(scan.case, scan.labels, study.classes)
+    name = f"{method}-{scan.entry.case_id}-{scan.part}"
+    kept = kind.keep(place, name, scan.painted(), classes, scan.entry, is_real=False)
+    return (scan.part, derive_seed(study.seed, "order", scan.entry.case_id)), kept
+
+
+def _rows(dataset: Path) -> Iterable[Columns]:
+    return rows_of_split(dataset, require_manifest(dataset), "train")
+
+
+def _lesions(dataset: Path) -> set[str]:
+    """Ids of the painted lesions of a dataset."""
+    return {row["lesion_id"] for row in _rows(dataset) if row["is_painted"]}
+
+
+def labels_missing(names: Sequence[str], entries: Iterable[CaseEntry]) -> list[str]:
+    """The labels that no case knows."""
+    known = {name for entry in entries for name in entry.available}
+    return [name for name in names if name not in known]

@@ -1,0 +1,246 @@
+"""Runs a study: builds, trains, judges; run again to go on with the next segmenter."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from synthct.build.check import Checked, check
+from synthct.build.draw import CaseReader
+from synthct.dataset.digest import canonical_json
+from synthct.errors import SourceError
+from synthct.processes.device import choose_device
+from synthct.sources import CaseEntry, download, index_sources, label_table
+from synthct.storage.defaults import default_cache_dir
+from synthct.storage.files import atomic_write, make_folder, require_writable
+from synthct.storage.lock import version_lock
+from synthct.studies.downstream.arms import (
+    Known,
+    Run,
+    labels_missing,
+    make_known,
+    patients_known,
+    recipe_for,
+    runs_of,
+)
+from synthct.studies.downstream.judge import RULES, Judged, judge
+from synthct.studies.downstream.kind import SegmenterKind
+from synthct.studies.downstream.leaks import require_no_leaks
+from synthct.studies.downstream.nnunet import NnUnet
+from synthct.studies.downstream.recipe import TEST, Study
+from synthct.studies.downstream.results import write_documents
+from synthct.studies.downstream.slices import classes_of
+from synthct.version import __version__
+
+logger = logging.getLogger(__name__)
+
+
+class _TestSet:
+    """The real test scans, read one after the other."""
+
+    def __init__(self, study: Study, cache_dir: Path, progress: bool) -> None:
+        sources = download({TEST: study.test}, cache_dir)
+        index = index_sources(sources, study.classes, cache_dir=cache_dir, progress=progress)
+        self.entries: Sequence[CaseEntry] = index.entries(TEST)
+        for entry in self.entries:
+            if entry.image is None:
+                raise SourceError(f"source '{TEST}': case {entry.case_id} has no image; exclude it")
+        self._reader = CaseReader(label_table(sources, study.classes), keep=1)
+        self._names = study.classes
+
+    @property
+    def facts(self) -> list[list[str | None]]:
+        """The scans by hash."""
+        return [[entry.voxel_sha256, entry.label_sha256] for entry in self.entries]
+
+    def scans(self) -> Iterator[tuple[CaseEntry, npt.NDArray[np.int16]]]:
+        """The scans, one after the other."""
+        for entry in self.entries:
+            yield entry, self._reader.read(entry).scan().array
+
+    def judge(self, probabilities: Iterable[npt.NDArray[np.float32]]) -> list[Judged]:
+        """What a segmenter's predictions of all scans are worth."""
+        judged = []
+        for entry, probability in zip(self.entries, probabilities, strict=True):
+            case = self._reader.read(entry)
+            truth = classes_of(case, case.labels.array, self._names)
+            who = entry.case_id, entry.patient_id
+            judged.append(judge(who, truth, probability, entry.affine, self._names))
+        return judged
+
+
+def run_study(
+    study: Study,
+    output: Path,
+    *,
+    nnunet: Path | None = None,
+    configuration: str = "2d",
+    cache_dir: Path | None = None,
+    device: str | None = None,
+    progress: bool = False,
+) -> Path:
+    """Train and judge all segmenters of a study that are not there yet.
+
+    Args:
+        study: From ``load_study``.
+        output: Folder below which ``<name>`` is made.
+        nnunet: Python of an environment with nnunetv2, which then takes the small U-Net's place.
+        configuration: Of nnU-Net: ``2d`` or ``3d_fullres``.
+        cache_dir: Of indexes and phantoms; by default the user's cache folder.
+        device: Where networks run; by default a GPU if there is one.
+        progress: Show progress bars.
+
+    Returns:
+        The folder of the study, with ``results.json``, ``results.md`` and ``index.html``.
+
+    Raises:
+        PolicyError: If a test patient has a part in what is trained on.
+        SynthCTError: If a recipe, a source or a checkpoint has a problem.
+    """
+    cache_dir, folder = cache_dir or default_cache_dir(), output / study.name
+    make_folder(folder)
+    require_writable(folder)
+    with version_lock(folder):
+        checked = check(study.recipe, cache_dir=cache_dir, progress=progress)
+        test = _TestSet(study, cache_dir, progress)
+        _require_labels(study, checked, test)
+        known = [entry for cases in checked.index.sources.values() for entry in cases]
+        require_no_leaks(
+            test.entries, known, checked.checkpoint,
+            allow_unknown=study.unknown_training == "allow",
+        )  # fmt: skip
+        for method in study.methods:  # before anything is painted
+            everybody = frozenset(entry.patient_id for entry in known)
+            check(recipe_for(study, method, checked.index, everybody), cache_dir=cache_dir)
+        kind = _kind(study, nnunet, configuration, choose_device(device))
+        runs = _Runs(study, kind, checked, test, folder, cache_dir, device)
+        results = runs.all(progress)
+        write_documents(folder, study, results, len(checked.index.entries("hosts")))
+        shutil.rmtree(folder / "scans", ignore_errors=True)
+    return folder
+
+
+def _require_labels(study: Study, checked: Checked, test: _TestSet) -> None:
+    """See that the labels are known in the training and in the test scans.
+
+    Raises:
+        RecipeError: If one is not.
+    """
+    for where, entries in (
+        ("hosts of the dataset", checked.index.entries("hosts")),
+        ("test scans", test.entries),
+    ):
+        if missing := labels_missing(study.classes, entries):
+            field = "lesion" if missing[0] == study.lesion else "labels"
+            known = sorted({name for entry in entries for name in entry.available})
+            raise study.error(
+                (field,), f"the {where} know no '{missing[0]}' (known: {', '.join(known)})"
+            )
+
+
+def _kind(study: Study, nnunet: Path | None, configuration: str, device: str) -> SegmenterKind[Any]:
+    if nnunet is not None:
+        return NnUnet(study, nnunet, configuration, device)
+    from synthct.studies.downstream.segmenter import SmallUnet
+
+    return SmallUnet(study, device)
+
+
+class _Runs:
+    """Trains what is missing; a finished segmenter is a file with what it was judged."""
+
+    def __init__(
+        self,
+        study: Study,
+        kind: SegmenterKind[Any],
+        checked: Checked,
+        test: _TestSet,
+        folder: Path,
+        cache_dir: Path,
+        device: str | None,
+    ) -> None:
+        self._kind = kind
+        self._study, self._checked, self._test, self._folder = study, checked, test, folder
+        self._cache_dir, self._device = cache_dir, device
+        self._known: tuple[frozenset[str], Known[Any]] | None = None
+
+    def all(self, progress: bool) -> dict[Run, list[Judged]]:
+        """All segmenters of the study, judged."""
+        from tqdm import tqdm
+
+        runs, steps = runs_of(self._study), self._study.trainer.steps
+        results = {}
+        total = len(runs) * steps
+        with tqdm(total=total, unit="step", disable=not progress) as bar:
+            for number, run in enumerate(runs, 1):
+                known = self._known_at(run, progress)
+                key = self._key(run, known)
+                path = self._folder / "segmenters" / f"{run.name}.json"
+                judged = _read(path, key)
+                bar.set_description(run.name)
+                if judged is None:
+                    judged = self._make(run, known, bar.update)
+                    content = {"key": key, "cases": [one.as_json() for one in judged]}
+                    make_folder(path.parent)
+                    atomic_write(path, (json.dumps(content, indent=1) + "\n").encode())
+                    logger.info("%d of %d segmenters: %s", number, len(runs), run.name)
+                else:  # its time does not count for the time that is left
+                    total -= steps
+                    bar.total = total
+                    bar.refresh()
+                results[run] = judged
+        return results
+
+    def _make(self, run: Run, known: Known[Any], on_step: Callable[[], object]) -> list[Judged]:
+        """Train a segmenter and judge it."""
+        predicted = self._kind.probabilities(
+            known.scans(run), run.seed, self._test.scans, self._folder, on_step
+        )
+        return self._test.judge(predicted)
+
+    def _known_at(self, run: Run, progress: bool) -> Known[Any]:
+        """The training scans of a share; the last ones are kept."""
+        patients = patients_known(self._study, self._checked.index, run.share, run.seed)
+        if self._known is None or self._known[0] != patients:
+            made = make_known(
+                self._study, self._kind, self._checked.index, patients, self._folder,
+                label_names=self._checked.label_names, cache_dir=self._cache_dir,
+                device=self._device, progress=progress,
+            )  # fmt: skip
+            self._known = patients, made
+        return self._known[1]
+
+    def _key(self, run: Run, known: Known[Any]) -> str:
+        """Hash of all that the numbers of a segmenter depend on."""
+        study = self._study
+        decided = {
+            "version": __version__,
+            "run": run.name,
+            "scans": [scan.name for scan in known.scans(run)],
+            "known": known.facts_of(run),
+            "test": self._test.facts,
+            "classes": list(study.classes),
+            "lesions_per_scan": study.lesions_per_scan,
+            "segmenter": self._kind.facts,
+            "judge": RULES,
+        }
+        return hashlib.sha256(canonical_json(decided).encode()).hexdigest()
+
+
+def _read(path: Path, key: str) -> list[Judged] | None:
+    """What a segmenter was judged; None if it is not there, damaged, or of another study."""
+    try:
+        stored: Mapping[str, Any] = json.loads(path.read_bytes())
+        if stored["key"] != key:
+            return None
+        return [Judged.from_json(one) for one in stored["cases"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

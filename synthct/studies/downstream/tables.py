@@ -1,0 +1,146 @@
+"""The results of a study as tables, in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from synthct.dataset.markdown import table
+from synthct.studies.downstream.statistics import MEASURES
+
+Results = Mapping[str, Any]
+
+#: Arms as they are called in tables.
+ARM_NAMES = {
+    "real": "real",
+    "painted": "real + painted",
+    "copy_paste": "real + copy-paste",
+    "noise_fill": "real + noise fill",
+    "painted_only": "painted only",
+}
+
+#: Short names of the measures, for the heads of tables.
+_NAMES = ("lesion Dice", "found", "FROC", "FP", "FP healthy at found of real")
+_SHORT = dict(zip(MEASURES, _NAMES, strict=True))
+
+
+class Grid(NamedTuple):
+    """One table, with plain text in its cells.
+
+    Attributes:
+        title: What its numbers are.
+        head: Names of the columns.
+        rows: Cells by row.
+    """
+
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def markdown(results: Results) -> str:
+    """All tables of a study as one page."""
+    parts = [f"# {results['study']}", summary(results)]
+    for grid in grids(results):
+        parts += [f"## {grid.title}", table(grid.head, grid.rows)]
+    return "\n\n".join(parts) + "\n"
+
+
+def summary(results: Results) -> str:
+    """What was trained and judged, in a few sentences."""
+    test = results["test"]
+    seeds = len(results["seeds"])
+    return (
+        f"Segmenters of {', '.join(results['labels'])}, trained for {results['steps']} steps each "
+        f"on {results['training_scans']} real scans and what the arm adds, with {seeds} "
+        f"seed{'s' if seeds > 1 else ''}. Judged on {test['scans']} real scans of "
+        f"{test['patients']} other patients, {test['with_lesion']} of them with {test['lesions']} "
+        f"lesions ({results['lesion']}). Intervals are of 95 %, of test patients drawn anew."
+    )
+
+
+def grids(results: Results) -> Iterator[Grid]:
+    """The tables, the difference to pasted lesions first."""
+    several = {
+        name: len({row[name] for row in results["arms"] if row["arm"] != "real"}) > 1
+        for name in ("share", "amount")
+    }
+    extra = tuple(name for name, is_so in several.items() if is_so)
+
+    def of(row: Mapping[str, Any]) -> tuple[str, ...]:
+        return tuple(f"{row[name]:g}" for name in extra)
+
+    yield Grid(
+        "Differences",
+        (*extra, "arm", "minus", "measure", "difference", "interval", ""),
+        tuple(
+            (
+                *of(row),
+                ARM_NAMES[row["arm"]],
+                ARM_NAMES[row["against"]],
+                row["measure"],
+                f"{row['value']:+.3f}",
+                f"{row['low']:+.3f} to {row['high']:+.3f}",
+                row["verdict"],
+            )
+            for row in results["differences"]
+        ),
+    )
+    yield Grid(
+        "Arms",
+        (*extra, "arm", *_SHORT.values(), *(f"{name} Dice" for name in results["labels"][:-1])),
+        tuple(
+            (
+                *of(row),
+                ARM_NAMES[row["arm"]],
+                *(figure(row[name]) for name in _SHORT),
+                *(figure(row["dice"][name]) for name in results["labels"][:-1]),
+            )
+            for row in results["arms"]
+        ),
+    )
+    sizes = results["arms"][0]["by_size"]
+    yield Grid(
+        "Lesions found, by greatest diameter",
+        (*extra, "arm", *(f"{name} ({n})" for name, (n, _) in sizes.items())),
+        tuple(
+            (*of(row), ARM_NAMES[row["arm"]], *(figure(one) for _, one in row["by_size"].values()))
+            for row in results["arms"]
+        ),
+    )
+    yield Grid(
+        "Lesions found at so many false positives per scan (FROC)",
+        (*extra, "arm", *(f"{one:g}" for one in results["alarms"])),
+        tuple(
+            (*of(row), ARM_NAMES[row["arm"]], *(figure(one) for one in row["froc"]))
+            for row in results["arms"]
+        ),
+    )
+    yield Grid(
+        f"Overlap (surface Dice within {results['tolerance_mm']:g} mm)",
+        (*extra, "arm", "label", "Dice", "Jaccard", "surface Dice"),
+        tuple(
+            (
+                *of(row),
+                ARM_NAMES[row["arm"]],
+                label,
+                *(figure(row[name][label]) for name in ("dice", "jaccard", "surface_dice")),
+            )
+            for row in results["arms"]
+            for label in results["labels"]
+        ),
+    )
+    yield Grid(
+        "By seed of training",
+        (*extra, "arm", "seed", *_SHORT.values()),
+        tuple(
+            (*of(row), ARM_NAMES[row["arm"]], seed, *(figure(one[name]) for name in _SHORT))
+            for row in results["arms"]
+            for seed, one in row["by_seed"].items()
+        ),
+    )
+
+
+def figure(value: float | None) -> str:
+    """A number for a cell; a dash where there is none."""
+    return "-" if value is None else f"{value:.3f}"

@@ -1,0 +1,200 @@
+"""``synthct downstream`` from end to end: equal masks, the same result after a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from downstream_study import TEST, TRAINING, write_folders, write_study
+from typer.testing import CliRunner
+
+from synthct.build.check import check
+from synthct.cli import app
+from synthct.errors import RecipeError, ResourceError
+from synthct.studies.downstream import segmenter
+from synthct.studies.downstream.arms import (
+    Run,
+    make_known,
+    patients_known,
+    recipe_for,
+    runs_of,
+)
+from synthct.studies.downstream.recipe import load_study
+from synthct.studies.downstream.run import run_study
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_folders(tmp_path_factory.mktemp("downstream"))
+
+
+@pytest.fixture(scope="module")
+def done(root: Path, tiny_checkpoint: Path) -> Path:
+    study = load_study(write_study(root, tiny_checkpoint))
+    return run_study(study, root / "out", cache_dir=root / "cache", device="cpu")
+
+
+def numbers(folder: Path) -> dict[str, bytes]:
+    files = [*folder.glob("segmenters/*.json"), folder / "results.json"]
+    return {path.name: path.read_bytes() for path in files}
+
+
+def test_all_arms_are_judged_and_the_difference_to_pasting_comes_first(done: Path) -> None:
+    results = json.loads((done / "results.json").read_text())
+    arms = [row["arm"] for row in results["arms"]]
+    assert arms == ["real", "painted", "copy_paste", "noise_fill", "painted_only"]
+    assert results["test"] == {"scans": 3, "patients": 3, "with_lesion": 2, "lesions": 2}
+    first = results["differences"][0]
+    assert (first["arm"], first["against"]) == ("painted", "copy_paste")
+    text = (done / "results.md").read_text()
+    head, _, rest = text.partition("## Differences")
+    assert "3 real scans" in head
+    assert rest.index("real + copy-paste") < rest.index("## Arms")
+    for row in results["differences"]:
+        assert (row["verdict"] == "not shown") == (row["low"] <= 0 <= row["high"])
+    page = (done / "index.html").read_text()
+    assert page.count("<polyline") == 5
+    assert not (done / "scans").exists()
+
+
+def test_a_killed_study_goes_on_to_the_same_numbers(
+    done: Path, root: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = load_study(write_study(root, tiny_checkpoint))
+    trained: list[int] = []
+    train = segmenter.train
+
+    def killed(*args: Any, **options: Any) -> Any:
+        trained.append(len(args[0]))
+        if len(trained) == 3:
+            raise KeyboardInterrupt
+        return train(*args, **options)
+
+    monkeypatch.setattr(segmenter, "train", killed)
+    other = root / "killed"
+    with pytest.raises(KeyboardInterrupt):
+        run_study(study, other, cache_dir=root / "cache", device="cpu")
+    assert len(list((other / "study/segmenters").iterdir())) == 2
+    run_study(study, other, cache_dir=root / "cache", device="cpu")
+    assert len(trained) == 6  # the two that were done are not trained again
+    assert numbers(other / "study") == numbers(done)
+
+
+def test_an_arm_of_other_settings_is_trained_anew(
+    done: Path, root: Path, tiny_checkpoint: Path
+) -> None:
+    path = done / "segmenters/real-share100-seed0.json"
+    before = path.read_bytes()
+    content = json.loads(before) | {"key": "of another study"}
+    path.write_text(json.dumps(content))
+    run_study(
+        load_study(write_study(root, tiny_checkpoint)), root / "out",
+        cache_dir=root / "cache", device="cpu",
+    )  # fmt: skip
+    assert path.read_bytes() == before
+
+
+def test_arms_have_equal_masks_and_labels(root: Path, tiny_checkpoint: Path) -> None:
+    study = load_study(write_study(root, tiny_checkpoint, arms=["painted", "copy_paste"]))
+    checked = check(study.recipe, cache_dir=root / "cache")
+    unet, everybody = segmenter.SmallUnet(study, "cpu"), frozenset(TRAINING)
+    known = make_known(
+        study, unet, checked.index, everybody, root / "equal",
+        label_names=checked.label_names, cache_dir=root / "cache", device="cpu", progress=False,
+    )  # fmt: skip
+    assert len(known.real) == 3
+    sets = list(known.painted.values())
+    assert len(sets) == 2
+    assert len(sets[0]) == 3
+    for same in zip(*sets, strict=True):
+        assert len({stack.name.partition("-")[2] for stack in same}) == 1
+        for stack in same[1:]:
+            assert np.array_equal(stack.classes, same[0].classes)
+        assert not np.array_equal(same[0].hu, same[1].hu)
+    half = known.scans(Run("painted", 1.0, 0.5, 0))
+    assert [stack.is_real for stack in half] == [True] * 3 + [False] * 2
+    assert not any(stack.is_real for stack in known.scans(Run("painted_only", 1.0, 1, 0)))
+
+
+def test_a_share_knows_nothing_of_the_others(root: Path, tiny_checkpoint: Path) -> None:
+    study = load_study(write_study(root, tiny_checkpoint, shares=[0.67, 1.0], seeds=[0, 1, 2]))
+    index = check(study.recipe, cache_dir=root / "cache").index
+    drawn = [patients_known(study, index, 0.67, seed) for seed in study.seeds]
+    assert {len(patients) for patients in drawn} == {2}
+    assert len(set(drawn)) > 1
+    recipe = recipe_for(study, "copy_paste", index, drawn[0])
+    for section in recipe.sources.values():
+        assert set(section.cases or ()) == drawn[0]
+    assert patients_known(study, index, 1.0, 0) == set(TRAINING)
+    names = [run.name for run in runs_of(study)]
+    assert len(names) == len(set(names)) == 2 * 3 * 5
+
+
+def test_bad_studies_are_told_with_their_place(root: Path, tiny_checkpoint: Path) -> None:
+    def error(match: str, **changes: Any) -> None:
+        with pytest.raises(RecipeError, match=match):
+            load_study(write_study(root, tiny_checkpoint, **changes))
+
+    sections = {"view": "axial", "margin_mm": None}
+    error("study.yaml:1:.*masks 'tumors' paint some slices", dataset_fields=sections)
+    error("adapt", dataset_fields={"inpaint": {"adapt": {"steps": 5}}})
+    error("did you mean 'trainer'", trainr={})
+    error("labels has the lesion", labels=["tumor"])
+    error("a value twice", seeds=[1, 1])
+    error("no such file", dataset="nowhere.yaml")
+    study = load_study(write_study(root, tiny_checkpoint, labels=["spleen"]))
+    with pytest.raises(RecipeError, match=r"study.yaml:1:.*know no 'spleen' \(known: cyst"):
+        run_study(study, root / "bad", cache_dir=root / "cache")
+
+
+def test_masks_without_donors_cannot_be_pasted(root: Path, tiny_checkpoint: Path) -> None:
+    blob = [{"name": "blob", "kind": "blob", "radius_mm": [3, 6], "within": "kidney"}]
+    study = load_study(write_study(root, tiny_checkpoint, dataset_fields={"masks": blob}))
+    with pytest.raises(RecipeError, match=r"copy_paste.* has no donor"):
+        run_study(study, root / "bad", cache_dir=root / "cache")
+
+
+def test_the_command_says_the_tables(done: Path, root: Path, tiny_checkpoint: Path) -> None:
+    recipe = write_study(root, tiny_checkpoint, test={"layout": "kits23", "root": "nowhere"})
+    arguments = ["downstream", str(recipe), "--output", str(root / "out"), "--device", "cpu"]
+    arguments += ["--cache-dir", str(root / "cache"), "--source", f"test={root / 'test'}"]
+    made = CliRunner().invoke(app, arguments)
+    assert made.exit_code == 0, made.output
+    assert "## Differences" in made.output
+    assert made.output.rstrip().endswith(str(done))
+    assert len(TEST) == 3
+
+
+def test_nnunet_and_its_python_go_together(root: Path, tiny_checkpoint: Path) -> None:
+    recipe = str(write_study(root, tiny_checkpoint))
+    for more, message in (
+        (["--trainer", "nnunet"], "--python PATH go together"),
+        (["--python", "python3"], "--python PATH go together"),
+        (["--trainer", "forest"], "no trainer 'forest'"),
+        (["--configuration", "4d"], "no configuration '4d'"),
+    ):
+        made = CliRunner().invoke(app, ["downstream", recipe, *more])
+        assert made.exit_code == RecipeError.exit_code
+        assert message in made.output
+    study = load_study(write_study(root, tiny_checkpoint, arms=["real"]))
+    with pytest.raises(ResourceError, match="is nnunetv2 installed there"):
+        run_study(study, root / "none", nnunet=Path(sys.executable), cache_dir=root / "cache")
+
+
+@pytest.mark.slow
+def test_nnunet_trains_and_is_judged(root: Path, tiny_checkpoint: Path) -> None:
+    python = os.environ.get("NNUNET_PYTHON")
+    if python is None:
+        pytest.skip("NNUNET_PYTHON is not the interpreter of an environment with nnunetv2")
+    study = load_study(write_study(root, tiny_checkpoint, arms=["real", "painted"]))
+    folder = run_study(
+        study, root / "nnunet", nnunet=Path(python), cache_dir=root / "cache", device="cpu"
+    )
+    results = json.loads((folder / "results.json").read_text())
+    assert [row["arm"] for row in results["arms"]] == ["real", "painted"]
+    assert not (folder / "nnunet").exists()
