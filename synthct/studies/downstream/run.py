@@ -38,7 +38,10 @@ from synthct.studies.downstream.nnunet import NnUnet
 from synthct.studies.downstream.recipe import TEST, Study
 from synthct.studies.downstream.results import write_documents
 from synthct.studies.downstream.slices import classes_of
+from synthct.studies.downstream.suggest import suggestion
 from synthct.version import __version__
+
+SUGGESTION = "suggestion.yaml"
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +86,7 @@ def run_study(
     *,
     nnunet: Path | None = None,
     configuration: str = "2d",
+    suggest: bool = False,
     cache_dir: Path | None = None,
     device: str | None = None,
     progress: bool = False,
@@ -94,6 +98,7 @@ def run_study(
         output: Folder below which ``<name>`` is made.
         nnunet: Python of an environment with nnunetv2, which then takes the small U-Net's place.
         configuration: Of nnU-Net: ``2d`` or ``3d_fullres``.
+        suggest: Also write ``suggestion.yaml``, masks that make more of what ``real`` misses.
         cache_dir: Of indexes and phantoms; by default the user's cache folder.
         device: Where networks run; by default a GPU if there is one.
         progress: Show progress bars.
@@ -125,6 +130,8 @@ def run_study(
         results = runs.all(progress)
         write_documents(folder, study, results, len(checked.index.entries("hosts")))
         shutil.rmtree(folder / "scans", ignore_errors=True)
+        if suggest:
+            atomic_write(folder / SUGGESTION, suggestion(study, results).encode())
     return folder
 
 
