@@ -154,7 +154,7 @@ class LauncherWatch:
     def __init__(self) -> None:
         self.is_gone = False
         starter = os.environ.pop(_STARTER, None)
-        self._parent = int(starter or os.environ.get(_LAUNCHER, os.getppid()))
+        self._parent = int(starter or os.environ.get(_LAUNCHER) or os.getppid())
         if starter is not None or world_size() > 1:
             threading.Thread(target=self._watch, daemon=True).start()
 
