@@ -21,7 +21,7 @@ from synthct.processes.device import choose_device
 from synthct.sources import CaseEntry, download, index_sources, label_table
 from synthct.storage.cache import read_kept, write_kept
 from synthct.storage.defaults import default_cache_dir
-from synthct.storage.files import make_folder, require_writable
+from synthct.storage.files import atomic_write, make_folder, require_writable
 from synthct.storage.lock import version_lock
 from synthct.studies.downstream.arms import (
     Known,
