@@ -159,6 +159,13 @@ def test_few_masks_are_refused_and_few_patients_are_told(folder: Path, tmp_path:
     assert notes[0].startswith("row 'kidney' has 3 patients: without 5 its numbers have no int")
 
 
+def test_hosts_that_a_method_is_trained_on_are_told(folder: Path, tmp_path: Path) -> None:
+    write_training(folder, tmp_path)
+    changes = method(train={"recipe": "training.yaml", "minutes": 1})
+    (note,) = check_table(table_of(folder, tmp_path, **changes), place_of(folder, tmp_path))
+    assert note.startswith("one is trained on 8 of the 8 hosts, so its numbers are better")
+
+
 def test_a_training_must_know_what_its_rows_paint(folder: Path, tmp_path: Path) -> None:
     write_training(folder, tmp_path, masks=[ORGAN])
     changes = method(train={"recipe": "training.yaml", "minutes": 1})

@@ -23,13 +23,14 @@ from synthct.evaluate.run import LEAST_MASKS, PAINTED, Options, evaluate
 from synthct.models.checkpoint import find_checkpoint
 from synthct.models.network import CheckpointFiles
 from synthct.recipe.recipe import Recipe
-from synthct.sources import FolderSection
+from synthct.sources import FolderSection, Index, Source, download, index_sources
 from synthct.storage.cache import read_kept, write_kept
 from synthct.storage.files import make_folder
 from synthct.studies.table.recipe import Table, slug
 from synthct.studies.table.results import ALWAYS, Cost, TableResults
 from synthct.training.check import check_training
 from synthct.training.loop import train
+from synthct.training.plan import hold_out
 from synthct.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -93,12 +94,33 @@ def check_table(table: Table, place: Place) -> list[str]:
                         f"its training recipe has no '{min(unknown)}', which row '{row}' paints",
                     )
             else:
-                check(table.dataset(row, method), cache_dir=place.cache_dir)
+                checked = check(table.dataset(row, method), cache_dir=place.cache_dir)
+                notes += _known(method, checked.index, checked.trained_on or frozenset())
     for method, training in table.trainings.items():
         refused = check_training(training, cache_dir=place.cache_dir)["refused"]
         if refused:
             raise table.error(f"methods.{method}", f"cannot be trained: {'; '.join(refused)}")
+        index = _index(training.sources, training.all_labels(), place)
+        cases = hold_out(training, index)[0].cases
+        hashes = (one for case in cases for one in (case.voxel_sha256, case.fingerprint))
+        seen = frozenset(one for one in hashes if one is not None)
+        notes += _known(method, _index(recipe.sources, (), place), seen)
     return list(dict.fromkeys(notes))
+
+
+def _index(sources: Mapping[str, Source], labels: Sequence[str], place: Place) -> Index:
+    return index_sources(download(sources, place.cache_dir), labels, cache_dir=place.cache_dir)
+
+
+def _known(method: str, index: Index, trained_on: frozenset[str]) -> Iterator[str]:
+    """A note if a checkpoint is trained on scans that it is judged on."""
+    hosts = index.entries("hosts")
+    known = sum(not trained_on.isdisjoint({e.voxel_sha256, e.fingerprint}) for e in hosts)
+    if known:
+        yield (
+            f"{method} is trained on {known} of the {len(hosts)} hosts, so its numbers are better "
+            "than they would be on scans that it does not know"
+        )
 
 
 def _check_masks(table: Table, row: str, recipe: Recipe, place: Place) -> Iterator[str]:
