@@ -130,12 +130,6 @@ def blocks(hu: npt.NDArray[np.int16], inside: Region, step: int = 1) -> Blocks:
     return np.asarray((varied * _multipliers()).sum(axis=1, dtype=np.uint64))
 
 
-def dice(one: Region, other: Region) -> float:
-    """Overlap of two regions: 1 if they are equal, 0 if they have nothing in common."""
-    both = int(one.sum()) + int(other.sum())
-    return 2 * int((one & other).sum()) / max(both, 1)
-
-
 def _square(array: npt.NDArray[np.generic], row: int, column: int, side: int) -> FloatArray:
     """A square of every slice, 0 beyond the edge."""
     out = np.zeros((len(array), side, side), dtype=np.float32)

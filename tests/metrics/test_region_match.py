@@ -13,7 +13,6 @@ from synthct.metrics.region_match import (
     best_correlation,
     blocks,
     correlation,
-    dice,
 )
 
 ROWS, COLUMNS = np.mgrid[:60, :60] - 30
@@ -84,9 +83,3 @@ def test_blocks_are_found_at_any_place_and_flat_ones_are_left_out():
     assert not np.isin(blocks(moved + 1, inside), known).any()
     assert len(blocks(np.full((20, 20), -1024, dtype=np.int16), np.ones((20, 20), bool))) == 0
     assert len(blocks(hu[:5], inside[:5])) == 0
-
-
-def test_dice():
-    assert dice(MASK, MASK) == 1
-    assert dice(MASK, ~MASK) == 0
-    assert dice(MASK[:30], np.ones((30, 60), bool)) == pytest.approx(0.47, abs=0.02)

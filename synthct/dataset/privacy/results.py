@@ -101,7 +101,6 @@ class RegionResult(_Model):
         nearest_patient: The patient of that region.
         nearest_case: The case of that region.
         block_copy: Share of 8 x 8 blocks that are in it voxel for voxel.
-        donor_shape_dice: Overlap of the mask with the donor's lesion, rigidly aligned.
         flags: Which limits it breaks.
     """
 
@@ -118,7 +117,6 @@ class RegionResult(_Model):
     nearest_patient: str | None = None
     nearest_case: str | None = None
     block_copy: float | None = None
-    donor_shape_dice: float | None = None
     flags: tuple[Flag, ...] = ()
 
 

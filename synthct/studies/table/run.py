@@ -24,7 +24,8 @@ from synthct.models.checkpoint import find_checkpoint
 from synthct.models.network import CheckpointFiles
 from synthct.recipe.recipe import Recipe
 from synthct.sources import FolderSection, Index, Source, download, index_sources
-from synthct.storage.files import atomic_write, make_folder
+from synthct.storage.cache import read_kept, write_kept
+from synthct.storage.files import make_folder
 from synthct.studies.table.recipe import Table, slug
 from synthct.studies.table.results import ALWAYS, Cost, TableResults
 from synthct.training.check import check_training
@@ -163,7 +164,7 @@ def make_table(
         logger.warning("note: %s", note)
     make_folder(place.output)
     checkpoints = {method: _trained(table, method, place) for method in table.trainings}
-    diary = Diary(place.output / "arms.json")
+    diary = Diary(place.output / "arms.kept")
     arms: dict[str, dict[str, Path]] = {}
     scores: list[Score] = []
     measures: list[Spread] = []
@@ -222,9 +223,12 @@ def seconds_trained(output: Path) -> float:
     if not log.is_file():
         return 0.0
     total = last = 0.0
-    for line in log.read_text().splitlines():
-        seconds = json.loads(line).get("seconds")
-        if seconds is not None:
+    for line in log.read_text(errors="replace").splitlines():
+        try:
+            seconds = json.loads(line).get("seconds")
+        except (ValueError, AttributeError):  # cut short by a kill, or damaged
+            continue
+        if isinstance(seconds, int | float):
             total += seconds - last if seconds >= last else seconds  # a new run counts from 0
             last = seconds
     return total
@@ -239,9 +243,7 @@ class Diary:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.seconds: dict[str, float | None] = (
-            json.loads(path.read_text()) if path.is_file() else {}
-        )
+        self.seconds: dict[str, float | None] = json.loads(read_kept(path) or b"{}")
 
     def build(self, recipe: Recipe, folder: Path, place: Place) -> Path:
         """Build a dataset, or take it if it is there; an interrupted one has no duration."""
@@ -264,8 +266,7 @@ class Diary:
 
     def _note(self, key: str, seconds: float | None) -> None:
         self.seconds[key] = seconds
-        make_folder(self.path.parent)
-        atomic_write(self.path, json.dumps(self.seconds, indent=1).encode())
+        write_kept(self.path, json.dumps(self.seconds, indent=1).encode())
 
 
 def _evaluated(
