@@ -99,7 +99,7 @@ def test_a_set_of_patches_is_learned_by_heart(kits_root: Path) -> None:
         optimizer.param_groups[0]["lr"] = 4e-3
     noise = torch.Generator()
     before = objective.validation_loss(patches, noise).item()
-    for _ in range(150):
+    for _ in range(120):
         for name, loss in objective.losses(objective.networks, patches, noise):
             loss.backward()
             objective.optimizers[name].step()
