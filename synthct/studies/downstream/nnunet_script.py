@@ -46,7 +46,8 @@ def main(settings: dict[str, Any]) -> None:
         def on_epoch_end(self) -> None:
             """Say so."""
             super().on_epoch_end()
-            print("epoch done", flush=True)  # noqa: T201
+            sys.stdout.write("epoch done\n")
+            sys.stdout.flush()
 
     dataset, configuration = settings["dataset"], settings["configuration"]
     torch.manual_seed(settings["seed"])
