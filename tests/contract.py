@@ -17,7 +17,8 @@ import pytest
 from conftest import make_tiny_case, write_kits, write_structures, write_tiny_checkpoint
 from dicom_writer import write_rtstruct, write_series
 from pydantic import TypeAdapter
-from tiny_volume import write_tiny_med_ddpm, write_tiny_volume
+from tiny_gan import write_gan
+from tiny_volume import write_tiny_med_ddpm, write_tiny_volume, write_tiny_vox2vox
 
 from synthct.masks import MaskKind
 from synthct.sources import Source
@@ -29,6 +30,7 @@ MASKS: dict[str, dict[str, Any]] = {
     "blob": {"radius_mm": [3, 6], "within": "kidney"},
     "box": {"around": "kidney", "margin_mm": [1, 4], "jitter_mm": 2},
     "ellipsoid": {"label": "tumor", "into": "kidney", "sizes": ["tiny"]},
+    "free_form": {"box_mm": [8, 12], "width_mm": [2, 4], "segment_mm": 6, "frame_mm": 20},
     "organ": {"label": "kidney", "margin_mm": 3},
     "own": {"part": "random"},
     "removal": {"lesion": "tumor"},
@@ -176,6 +178,11 @@ def _palette(folder: Path) -> Mapping[str, Any]:
     return {"scheduler": "ddim", "num_inference_steps": 2}
 
 
+def _pix2pix(folder: Path) -> Mapping[str, Any]:
+    write_gan(folder)
+    return {}
+
+
 def _unconditional(folder: Path) -> Mapping[str, Any]:
     from foreign_checkpoints import write_unconditional
 
@@ -203,11 +210,18 @@ def _med_ddpm(folder: Path) -> Mapping[str, Any]:
     return {"num_inference_steps": 2}
 
 
+def _vox2vox(folder: Path) -> Mapping[str, Any]:
+    write_tiny_vox2vox(folder)
+    return {}
+
+
 #: Writes a tiny random checkpoint and gives the settings of ``inpaint`` that it is to paint with.
 NETWORKS: dict[str, Callable[[Path], Mapping[str, Any]]] = {
     "Palette": _palette,
+    "Pix2Pix": _pix2pix,
     "TextGuided": _text_guided,
     "Unconditional": _unconditional,
     "VolumeNetwork": _volume,
     "MedDDPM": _med_ddpm,
+    "Vox2Vox": _vox2vox,
 }

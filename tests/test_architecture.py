@@ -21,7 +21,7 @@ LAYERS = (
     {"sources", "masks", "models"},
     {"recipe", "dataset"},
     {"build", "training", "evaluate"},
-    {"publish", "torch"},
+    {"publish", "privacy", "torch"},
     {"studies", "api"},
     {"cli"},
     {"__main__"},

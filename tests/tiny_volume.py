@@ -10,6 +10,7 @@ from conftest import TINY_PAINTS
 from diffusers import DDPMScheduler
 
 from synthct.models.volume_unet import VolumeInpaintPipeline, VolumeUNet
+from synthct.models.vox2vox import Vox2VoxGenerator, Vox2VoxInpaintPipeline
 
 #: Its fields: boxes of 32 x 32 x 8 voxels.
 TINY_VOLUME: dict[str, Any] = {
@@ -74,4 +75,32 @@ def write_tiny_med_ddpm(folder: Path) -> Path:
         250, beta_schedule="squaredcos_cap_v2", prediction_type="epsilon", clip_sample=False
     )
     MedDDPMInpaintPipeline(tiny_med_ddpm(), noise).save_pretrained(folder)
+    return folder
+
+
+#: Fields of a tiny Vox2Vox: boxes of 32 x 32 x 32 voxels.
+TINY_VOX2VOX: dict[str, Any] = {
+    "patch_sizes": (32,),
+    "depth": 32,
+    "base_channels": 2,
+    "spacing_range_mm": (0.5, 3.1),
+    "slice_range_mm": (0.5, 4.0),
+}
+
+
+def tiny_vox2vox(**fields: Any) -> Vox2VoxGenerator:
+    """A Vox2Vox of random numbers."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        made: Vox2VoxGenerator = Vox2VoxGenerator(**{**TINY_VOX2VOX, **fields})
+        for weight in made.parameters():
+            if weight.ndim == 5:
+                torch.nn.init.normal_(weight, std=0.3)
+    made.eval().requires_grad_(False)
+    return made
+
+
+def write_tiny_vox2vox(folder: Path) -> Path:
+    """A checkpoint of ``tiny_vox2vox``."""
+    Vox2VoxInpaintPipeline(tiny_vox2vox()).save_pretrained(folder)
     return folder

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from synthct.build.controls import require_paint
+from synthct.build.copies import training_copies
 from synthct.dataset.lockfile import Lock, LockedCase, LockedSource, work_id
 from synthct.dataset.verdicts import Verdict, read_verdicts
 from synthct.errors import CheckpointError
@@ -144,6 +145,7 @@ def check(
         if not files.network.takes_steps:
             recipe = recipe.model_copy(update={"inpaint": inpaint.in_one_pass()})
     _check_painted(recipe, rules)
+    training_copies(recipe, files)  # raises RecipeError without an index
     _check_slices(recipe, files, rules)
     logger.info(
         "synthct %s  %s %s  recipe %s  %s",

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from synthct.build.check import Checked
+from synthct.build.copies import TrainingCopies, training_copies
 from synthct.build.draw import CaseReader, shown_of
 from synthct.build.limits import DefaultLimits, learn_limits
 from synthct.build.references import References, learn_references
@@ -68,6 +69,11 @@ class BuildContext:
     def standards(self) -> Mapping[str, Standard]:
         """What samples are judged by, by the name of their section of masks."""
         return self.checked.recipe.standards(self.limits)
+
+    @cached_property
+    def copies(self) -> TrainingCopies | None:
+        """What paintings must not be too like; None if the recipe does not ask for it."""
+        return training_copies(self.checked.recipe, self.checked.checkpoint)
 
     @cached_property
     def generation(self) -> dict[str, Any]:

@@ -5,7 +5,7 @@ All of them follow from the recipe, the lock and the shards.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -134,9 +134,19 @@ def _card_facts(recipe: Recipe, lock: Lock, *, has_picture: bool) -> CardFacts:
         keep_original=recipe.keep_original,
         relabelled=recipe.relabel.name if recipe.relabel else None,
         ignore=any(section.leaves_unknown() for section in recipe.masks),
-        notes=[*lock.plan.notes, *left_out],
+        notes=[*lock.plan.notes, *left_out, *_privacy_note(recipe)],
         is_training_known=lock.checkpoint is None or _says_training(lock.checkpoint),
     )
+
+
+def _privacy_note(recipe: Recipe) -> Iterator[str]:
+    """What is known of copies of training patients when a dataset is built."""
+    if recipe.privacy is not None:
+        yield (
+            "Paintings whose key is more similar to that of a region that the checkpoint was "
+            f"trained on than {recipe.privacy.max_training_key:g}, or that equal one, were "
+            "rejected (by key only; synthct privacy says what this can see)."
+        )
 
 
 def _example(checkpoint: LockedCheckpoint | None) -> str:

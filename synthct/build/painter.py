@@ -222,6 +222,11 @@ class _Results:
         if broken is not None:
             rejection = reject(row, broken.reason, broken.measure, broken.value)
             return Made(spec.sample_id, rejection=rejection)
+        copies = self.context.copies
+        if copies is not None and (copied := copies.reason(sample)) is not None:
+            why, similarity = copied
+            rejection = reject(row, why, "train_key", similarity)
+            return Made(spec.sample_id, rejection=rejection)
         if (review := recipe.review) is not None:
             verdict = verdict_on(row, self.context.checked.verdicts)
             if verdict is not None and verdict.decision == "accept":

@@ -49,12 +49,23 @@ def facts_of(checked: Checked) -> dict[str, Any]:
         "licence": checked.licence,
         "bytes": int(expected_bytes(checked, plan.specs)),
         "seconds": round(plan.num_painted * seconds_per_sample(checked), 1),
-        "notes": [*plan.notes, *checked.index.notes],
+        "notes": [*plan.notes, *checked.index.notes, *_review_notes(checked)],
         "left_out": [
             {"source": s.source, "case": s.case_id, "reason": s.reason}
             for s in checked.index.skipped
         ],
     }
+
+
+def _review_notes(checked: Checked) -> list[str]:
+    """How much a table of verdicts decides."""
+    if (review := checked.recipe.review) is None:
+        return []
+    decided = Counter(verdict.decision for verdict in checked.verdicts.values())
+    return [
+        f"review: {Path(review.table).name} accepts {decided['accept']} samples and rejects "
+        f"{decided['reject']}, which counts where the same is painted again"
+    ]
 
 
 def describe(checked: Checked, facts: Mapping[str, Any] | None = None) -> str:

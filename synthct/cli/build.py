@@ -25,7 +25,13 @@ from synthct.cli.common import (
     roots_of,
 )
 from synthct.errors import RecipeError
-from synthct.processes.launch import is_first, launch, processes_to_start, world_size
+from synthct.processes.launch import (
+    ending_with_this,
+    is_first,
+    launch,
+    processes_to_start,
+    world_size,
+)
 from synthct.storage.files import make_folder
 
 if TYPE_CHECKING:
@@ -161,7 +167,9 @@ def _adapted(
         make_folder(folder.parent)
         command = [sys.executable, "-m", "synthct", "adapt", str(recipe), "--output", str(folder)]
         command += ["--cache-dir", str(cache_dir), *options]
-        done = subprocess.run(command, stdout=sys.stderr, check=False)  # noqa: S603 - our own
+        done = subprocess.run(  # noqa: S603 - our own
+            command, stdout=sys.stderr, env=ending_with_this(), check=False
+        )
         if done.returncode:
             raise typer.Exit(done.returncode)
     return folder / "checkpoint"

@@ -36,6 +36,14 @@ def publish(
         Path | None,
         typer.Option(help="The card of a checkpoint, in place of its folder's README.md."),
     ] = None,
+    faces: Annotated[
+        bool,
+        typer.Option(
+            "--faces",
+            help="Publish though heads or faces are in the field: the scans are defaced, or you "
+            "may show them.",
+        ),
+    ] = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -46,19 +54,22 @@ def publish(
         from synthct.errors import HubError
         from synthct.publish.hub.deliver import deliver
         from synthct.publish.hub.gate import pack, require_repo_name
+        from synthct.publish.hub.privacy import checked
         from synthct.publish.hub.repo import HubRepo
 
         require_repo_name(repo)
         token = get_token()
         if token is None and not dry_run:
             raise HubError("there is no Hub token; run 'hf auth login' with one that may write")
-        bundle = pack(path, tag=tag, card=card, secrets=[token] if token else [])
-        _list(console, bundle, repo, private)
+        privacy = checked(path, faces=faces)
+        bundle = pack(path, tag=tag, card=card, secrets=[token] if token else [], privacy=privacy)
+        _list(console, bundle, repo, private, privacy)
         if token is None or dry_run:
             console.result("nothing was uploaded (--dry-run)")
             return
         options = {"--repo": repo, "--tag": tag, "--card": card and str(card)}
-        words = ["synthct", "publish", path, *(["--private"] if private else [])]
+        words = ["synthct", "publish", path]
+        words += [word for word, given in (("--private", private), ("--faces", faces)) if given]
         words += [word for pair in options.items() if pair[1] for word in pair if word]
         hub_repo = HubRepo(bundle.kind, repo, token, shlex.join(words))
 
@@ -78,12 +89,14 @@ _OUTCOMES = {
 }
 
 
-def _list(console: Console, bundle: Bundle, repo: str, private: bool) -> None:
+def _list(console: Console, bundle: Bundle, repo: str, private: bool, privacy: str) -> None:
     """Print the files to upload."""
     where = f"{bundle.kind} {repo}{f', tag {bundle.version}' if bundle.version else ''}"
     console.say(f"{bundle.label} ({bundle.licence}) -> {where}")
     for item in bundle.items:
         console.say(f"  {item.size:>14,}  {item.path}")
     console.say(f"  {bundle.size:>14,}  bytes in {len(bundle.items)} files")
+    if privacy:
+        console.result(privacy)
     if bundle.gated and not private:
         console.result(f"readers of a new repository have to agree to terms first: {bundle.gated}")

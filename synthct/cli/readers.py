@@ -153,6 +153,11 @@ def _serve(console: Console, site: Site, port: int) -> None:
         console.result(address)
         console.say("open this address in a browser of this machine; Ctrl-C ends it")
         try:
-            threading.Event().wait()
+            wait_for_ever()
         except KeyboardInterrupt:
             return
+
+
+def wait_for_ever() -> None:
+    """Until a signal interrupts the process."""
+    threading.Event().wait()

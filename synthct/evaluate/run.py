@@ -51,6 +51,7 @@ class Options:
             own originals are healthy; None for the dataset's own.
         roots: Source name to folder, for the neighbouring slices.
         scopes: Crops around the mask, whole slices, or both.
+        by_label: Also compare the samples of each label alone.
         segmenter: The user's command, see ``segmenter.user_adherence``; None for none.
         segmenter_values: Label to its values in that command's label maps.
         progress: Show a progress bar.
@@ -60,6 +61,7 @@ class Options:
     real: Path | None = None
     roots: Mapping[str, Path] | None = None
     scopes: Sequence[Scope] = ("crop", "slice")
+    by_label: bool = True
     segmenter: str | None = None
     segmenter_values: Mapping[str, frozenset[int]] = field(default_factory=dict)
     progress: bool = False
@@ -132,7 +134,9 @@ def evaluate(
                 main, options.segmenter, options.segmenter_values, advance=bar.update
             )
     _compare_masks(painted, controls, notes)
-    return _results(painted, controls, reference, jobs, scans is not None, notes)
+    return _results(
+        painted, controls, reference, jobs, scans is not None, notes, by_label=options.by_label
+    )
 
 
 def _scans(
@@ -202,6 +206,8 @@ def _results(
     jobs: Sequence[tuple[Extractor, Scope]],
     has_neighbours: bool,
     notes: list[str],
+    *,
+    by_label: bool,
 ) -> Evaluation:
     sides = {PAINTED: painted, **controls}
     label_of, patient_of = _columns([*sides.values(), reference])
@@ -209,7 +215,7 @@ def _results(
     scores: list[Score] = []
     notes += _unlike_real(painted, reference, label_of)
     names = [ALL, *dict.fromkeys(label_of[row["mask_id"]] for row in painted.rows)]
-    for name in names if len(names) > 2 else [ALL]:
+    for name in names if by_label and len(names) > 2 else [ALL]:
         real_masks = _masks(reference, label_of, name)
         made_masks = [m for side in sides.values() for m in _masks(side, label_of, name)]
         if len(real_masks) < LEAST_MASKS:

@@ -54,6 +54,14 @@ def region_key(hu: Hu, mask: Region) -> Keys:
     return np.asarray(pairs[:, 0] << 4 | pairs[:, 1], dtype=np.uint8)
 
 
+def bounding_square(mask: Region) -> tuple[int, int, int]:
+    """First row and column of the square around a mask, and its side; it may leave the picture."""
+    hit = [np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0)]
+    side = max(int(one[-1] - one[0]) + 1 for one in hit)
+    first = [(int(one[0]) + int(one[-1]) + 1 - side) // 2 for one in hit]
+    return first[0], first[1], side
+
+
 def region_hash(hu: Hu, mask: Region) -> bytes:
     """The first ``HASH_BYTES`` of a sha256 over the mask's box and the HU inside, rounded."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
@@ -104,11 +112,10 @@ def _variants(hu: Hu, mask: Region) -> FloatArray:
 def _coefficients(hu: Hu, mask: Region, shift: tuple[int, ...] = (0, 0)) -> FloatArray:
     """Unit vector of the weighted cosine coefficients of the square around the mask."""
     check_shapes(hu, hu, mask)
-    hit = [np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0)]
-    side = max(int(one[-1] - one[0]) + 1 for one in hit)
+    *corner, side = bounding_square(mask)
     cut, onto = [], []
-    for one, step, length in zip(hit, shift, mask.shape, strict=True):
-        first = (int(one[0]) + int(one[-1]) + 1 - side) // 2 + step
+    for start, step, length in zip(corner, shift, mask.shape, strict=True):
+        first = start + step
         low, high = max(first, 0), max(min(first + side, length), 0)
         cut.append(slice(low, high))
         onto.append(_area_means(side)[:, low - first : high - first])

@@ -78,6 +78,23 @@ class PatchFields(BaseModel):
         return spacing
 
 
+class BoxFields(PatchFields):
+    """The fields of a network that paints boxes of a scan, on the scan's own grid.
+
+    Attributes:
+        depth: Slices of a box; its other sides are one of ``patch_sizes``.
+        slice_range_mm: Least and greatest distance of slices that it was trained on.
+    """
+
+    depth: Annotated[int, Field(ge=4, le=512)] = 16
+    slice_range_mm: tuple[Spacing, Spacing] = (0.5, 6.0)
+
+    @field_validator("slice_range_mm")
+    @classmethod
+    def _check_slices(cls, spacing: tuple[float, float]) -> tuple[float, float]:
+        return cls._check_rises(spacing)
+
+
 class ScheduleConfig(BaseModel):
     """``scheduler/scheduler_config.json``: what makes the noise schedule; the rest is ignored."""
 

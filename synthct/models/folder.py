@@ -113,9 +113,6 @@ def check_folder(
             f"checkpoint '{name}' comes with Python code ({code[0]}), which synthct never runs; "
             "delete it if the checkpoint does without, else use another checkpoint"
         )
-    _check_classes(folder, index, layout, name)
-    for weights in layout.weights:
-        _check_weights_header(folder, weights, name)
     hashes = {n: _sha256(folder / n, name) for n in present if n != SUMS}
     if from_hub:
         _check_blobs(folder, hashes, name)
@@ -123,6 +120,9 @@ def check_folder(
         _check_sums(folder / SUMS, hashes, name)
     else:
         _log.info("checkpoint %s has no %s: damaged weights may go unnoticed", name, SUMS)
+    _check_classes(folder, index, layout, name)
+    for weights in layout.weights:
+        _check_weights_header(folder, weights, name)
     return layout, {n: hashes[n] for n in files}
 
 

@@ -8,10 +8,9 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from synthct.errors import CheckpointError
-from synthct.models.config import Channels
-from synthct.models.denoiser_config import DenoiserConfig
+from synthct.models.config import BoxFields, Channels
+from synthct.models.denoiser_config import DenoiserConfig, DenoiserFields
 from synthct.models.layout import Component, Layout
-from synthct.models.volume_config import BoxFields
 
 LAYOUT = Layout(
     "MedDDPMInpaintPipeline",
@@ -24,7 +23,7 @@ LAYOUT = Layout(
 PACKAGES = ("monai", "einops")
 
 
-class MedDDPMFields(BoxFields):
+class MedDDPMFields(BoxFields, DenoiserFields):
     """The fields of a Med-DDPM that a training recipe states; the defaults are the published ones.
 
     Attributes:

@@ -9,7 +9,7 @@ sample's own generator.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -17,14 +17,15 @@ import torch
 from diffusers import ConfigMixin, ModelMixin
 from torch import Tensor, nn
 
-from synthct.models.pipeline import InpaintPipeline, configured_by
-from synthct.models.pix2pix_config import LAYOUT, Pix2PixConfig, check_config
+from synthct.models.generator import Generator, GeneratorPipeline
+from synthct.models.pipeline import configured_by
+from synthct.models.pix2pix_config import LAYOUT, Pix2PixConfig
 
 #: Decoder levels with dropout, after the innermost one.
 DROPPED = (1, 2, 3)
 
 
-class Pix2PixGenerator(ModelMixin, ConfigMixin):
+class Pix2PixGenerator(Generator, ModelMixin, ConfigMixin):
     """A U-Net from a patch with a hole, the mask and a plane for each label to the whole patch.
 
     Its arguments are the fields of ``pix2pix_config.Pix2PixConfig``.
@@ -57,22 +58,6 @@ class Pix2PixGenerator(ModelMixin, ConfigMixin):
             end = nn.Tanh() if is_last else nn.InstanceNorm2d(after, affine=True)
             self.decoder.append(nn.Sequential(nn.ReLU(), up, end))
 
-    def condition(self, image: Tensor, mask: Tensor, label: Tensor) -> Tensor:
-        """What the generator is told.
-
-        Args:
-            image: (B, 1, H, W) in -1..1; values inside the mask have no influence.
-            mask: (B, 1, H, W); 1 where the model paints.
-            label: (B,) int64; 0 for whatever fits, n + 1 for ``labels[n]``.
-
-        Returns:
-            (B, 2 + labels, H, W): the patch with 0 in its hole, the mask, and the mask again in the
-            plane of its label.
-        """
-        known = (mask <= 0.5).to(image.dtype)
-        planes = nn.functional.one_hot(label, 1 + len(self.config.labels))[:, 1:, None, None]
-        return torch.cat([image * known, mask, mask * planes.to(mask.dtype)], dim=1)
-
     def forward(
         self, condition: Tensor, generators: Sequence[torch.Generator] | None = None
     ) -> Tensor:
@@ -95,53 +80,13 @@ class Pix2PixGenerator(ModelMixin, ConfigMixin):
         for level, decode in enumerate(self.decoder):
             x = decode(x)
             if level in DROPPED and level < len(self.decoder) - 1:
-                x = self._drop(x, generators)
+                x = self.drop(x, generators)
             if skips:
                 x = torch.cat([skips.pop(), x], dim=1)
         return x
 
-    def _drop(self, x: Tensor, generators: Sequence[torch.Generator] | None) -> Tensor:
-        share = self.config.dropout
-        if generators is None:
-            return nn.functional.dropout(x, share, self.training)
-        drawn = torch.stack([torch.rand(x.shape[1:], generator=one) for one in generators])
-        return x * (drawn >= share).to(x.device, x.dtype) / (1 - share)
 
+class Pix2PixInpaintPipeline(GeneratorPipeline):
+    """Inpaints 2D CT patches with a ``Pix2PixGenerator``, in one pass."""
 
-class Pix2PixInpaintPipeline(InpaintPipeline):
-    """Inpaints 2D CT patches with a ``Pix2PixGenerator``, in one pass.
-
-    It works on tensors in -1..1; ``synthct.inpaint`` paints scans in HU.
-    """
-
-    layout = LAYOUT
-
-    def __init__(self, generator: Pix2PixGenerator) -> None:
-        super().__init__()
-        self.register_modules(generator=generator)
-
-    @classmethod
-    def check_config(cls, name: str, config: Mapping[str, Any]) -> None:
-        """As in ``InpaintPipeline``."""
-        check_config(name, config)
-
-    @torch.no_grad()
-    def __call__(
-        self, image: Tensor, mask_image: Tensor, label: Tensor, generator: list[torch.Generator]
-    ) -> Tensor:
-        """Paint a batch.
-
-        Args:
-            image: (B, 1, H, W) in -1..1; values inside the mask have no influence.
-            mask_image: (B, 1, H, W); 1 where the model paints, 0 elsewhere.
-            label: (B,) int64; 0 for whatever fits, n + 1 for ``generator.config.labels[n]``.
-            generator: One CPU generator per sample, so that its dropout does not depend on the
-                others in the batch.
-
-        Returns:
-            (B, 1, H, W) in -1..1, equal to ``image`` outside the mask; NaN where the network
-            overflowed.
-        """
-        condition = self.generator.condition(image, mask_image, label)
-        painted = self.generator(condition, generator).to(image.dtype)
-        return torch.where(mask_image > 0.5, painted, image)
+    layout, fields = LAYOUT, Pix2PixConfig

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from synthct.models.config import Channels, PatchFields, require_declared, require_known
+from synthct.models.config import Channels, PatchFields, require_known
 from synthct.models.layout import Component, Layout
 
 LAYOUT = Layout(
@@ -81,16 +80,3 @@ class Pix2PixSection(Pix2PixFields):
 
     kind: Literal["pix2pix"] = "pix2pix"
     l1_weight: Annotated[float, Field(ge=0, le=10_000)] = 100.0
-
-
-def check_config(name: str, config: Mapping[str, Any]) -> None:
-    """Refuse a ``generator/config.json`` that describes no network.
-
-    Args:
-        name: The checkpoint's name.
-        config: The content of the file.
-
-    Raises:
-        CheckpointError: With the first key that is wrong, and why.
-    """
-    require_declared(name, "generator/config.json", config, Pix2PixConfig)

@@ -1,8 +1,8 @@
 """The privacy index of a checkpoint: which regions it was trained on, as hashes and small keys.
 
 It proposes the training regions that a painting may have copied (``metrics.region_key``) and names
-their patients; no voxel is in it. A checkpoint without it has not been assessed, which says nothing
-about copies.
+their patients and where in the scans they lie; no voxel is in it. A checkpoint without it has not
+been assessed, which says nothing about copies.
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ from synthct.storage.files import atomic_write
 LIMIT = 20_000
 
 _NAME = pa.dictionary(pa.int32(), pa.string())
-_FORMAT = {b"synthct.training_index": b"1"}
+_FORMAT = {b"synthct.training_index": b"2"}
 
-#: One row per region: key and hash of its tissue, its label (null for whatever fits), its case.
+#: One row per region: key and hash of its tissue, its label (null for whatever fits), its case, and
+#: where it lies: the side of the square around it, the centre of that square's first pixel in the
+#: scan (RAS+ mm), and the steps to the next row and to the next column (null where not known).
 SCHEMA = pa.schema(
     [
         ("key", pa.binary(KEY_BYTES)),
@@ -37,10 +39,12 @@ SCHEMA = pa.schema(
         ("case_id", _NAME),
         ("patient_id", _NAME),
         ("fingerprint", _NAME),
+        ("side_px", pa.int32()),
+        ("grid_mm", pa.list_(pa.float32(), 9)),
     ],
     metadata=_FORMAT,
 )
-_MAY_BE_NULL = {"label", "fingerprint"}
+_MAY_BE_NULL = {"label", "fingerprint", "side_px", "grid_mm"}
 
 
 def make_index(rows: Sequence[Mapping[str, object]], base: pa.Table | None, seed: int) -> pa.Table:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from synthct.models.config import Channels, Spacing
-from synthct.models.denoiser_config import DenoiserConfig, DenoiserFields, UNetFields
+from synthct.models.config import BoxFields, Channels
+from synthct.models.denoiser_config import DenoiserConfig, UNetFields
 from synthct.models.layout import Component, Layout
 
 LAYOUT = Layout(
@@ -15,23 +15,6 @@ LAYOUT = Layout(
     "a checkpoint of synthct in 3D",
     (Component("unet", "network", ("synthct", "synthct.models.volume_unet"), "VolumeUNet"),),
 )
-
-
-class BoxFields(DenoiserFields):
-    """The fields of a network that paints boxes of a scan, on the scan's own grid.
-
-    Attributes:
-        depth: Slices of a box; its other sides are one of ``patch_sizes``.
-        slice_range_mm: Least and greatest distance of slices that it was trained on.
-    """
-
-    depth: Annotated[int, Field(ge=4, le=512)] = 16
-    slice_range_mm: tuple[Spacing, Spacing] = (0.5, 6.0)
-
-    @field_validator("slice_range_mm")
-    @classmethod
-    def _check_slices(cls, spacing: tuple[float, float]) -> tuple[float, float]:
-        return cls._check_rises(spacing)
 
 
 class VolumeFields(BoxFields, UNetFields):

@@ -1,9 +1,9 @@
 """Inpainting in 3D: a small U-Net for anisotropic boxes, and its pipeline for regions of any size.
 
-Convolutions run in the plane of the slices (3 x 3 x 1) and through them (1 x 1 x 3) in turn, and
-only the plane is pooled: a box has few slices, and their distance is larger than a pixel. In memory
-the channels come last, so that both kinds are convolutions in 2D of the same array, which a CPU
-does several times faster than those in 3D.
+Convolutions run in the plane of the slices (3 x 3 x 1) and through them (1 x 1 x 3) in turn, which
+takes a third of the time of those of 3 x 3 x 3, and only the plane is pooled: a box has few slices,
+and their distance is larger than a pixel. In memory the channels come last, so that both kinds are
+convolutions in 2D of the same array.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from torch import Tensor, nn
 
+from synthct.models.blend import Place, blended
 from synthct.models.denoiser import Denoiser, DiffusionInpaintPipeline
 from synthct.models.denoiser_config import DenoiserConfig
 from synthct.models.pipeline import configured_by
-from synthct.models.region import box_within, boxes_in
+from synthct.models.region import box_within
 from synthct.models.volume_config import LAYOUT, VolumeConfig
 
 #: Spacings are embedded as logarithms relative to these, common ones of abdominal scans.
@@ -181,31 +182,14 @@ class VolumeInpaintPipeline(DiffusionInpaintPipeline):
         spacing_mm: Tensor, told: Tensor | None,
     ) -> Tensor:  # fmt: skip
         """As in ``DiffusionInpaintPipeline``: blended from all boxes that show some of the mask."""
-        sides = tuple(noisy.shape[2:])
-        box = self._box(sides)
-        if sides == box:
-            return super().predict(noisy, position, masked, mask, label, spacing_mm, told)
-        weight = box_weight(box).to(noisy.device)
-        total, weights = torch.zeros_like(noisy), torch.zeros_like(noisy)
-        for place in boxes_in(sides, box):
-            at = (slice(None), slice(None), *place)
-            if not bool((mask[at] > 0.5).any()):
-                continue
+        network = super().predict
+
+        def part(at: Place) -> Tensor:
             given = noisy[at], position, masked[at], mask[at], label, spacing_mm, told
-            total[at] += weight * super().predict(*given)
-            weights[at] += weight
-        return total / weights.clamp_min(1e-6)
+            return network(*given)
+
+        return blended(part, mask, self._box(tuple(noisy.shape[2:])))
 
     def _box(self, sides: tuple[int, ...]) -> tuple[int, int, int]:
         config = self.unet.config
         return box_within(sides, sorted(config.patch_sizes), config.depth)
-
-
-def box_weight(box: tuple[int, ...]) -> Tensor:
-    """The weight of a box's prediction: 1 in its middle, falling to nearly 0 at its sides."""
-    weight = torch.ones(())
-    for side in box:
-        place = torch.arange(side) + 0.5
-        ramp = torch.minimum(place, side - place) / (side / 2)
-        weight = weight[..., None] * ramp
-    return weight

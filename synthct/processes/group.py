@@ -5,14 +5,14 @@ taken one by one by whichever process is free, and a dead, stopped or stuck proc
 it was at. All of it goes through a small key-value store of torch's, since a process that waits in
 a barrier of torch's hears no signal and ends with a traceback when another one dies.
 
-A process that dies on this machine is seen at once; one that is stopped, or whose machine is gone,
-after a minute.
+A dead process of this machine is seen at once; a stopped one, or a lost machine, after a minute.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import signal
 import socket
@@ -39,6 +39,14 @@ START_S = 600
 
 #: The same for the store of a launcher that has started this process, so must be there.
 STORE_S = 30
+
+#: So long it may take until the launcher has seen that a process is dead.
+_REAPED_S = 5.0
+
+#: After a signal a process has so long to end by itself.
+GRACE_S = 10.0
+
+logger = logging.getLogger(__name__)
 
 
 class Interrupt(KeyboardInterrupt):
@@ -163,12 +171,22 @@ class LaunchedGroup(Group):
     ) -> None:
         self._ended.set()
         self._pulse.join()
-        signal.signal(signal.SIGTERM, self._before)
+        fault = self._fault
+        is_cut_off = isinstance(err, RuntimeError)  # torch's, if another process died; else a bug
+        deadline = time.monotonic() + _REAPED_S * is_cut_off
+        if is_cut_off:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which the launcher sends meanwhile
         with contextlib.suppress(ResourceError):
             if isinstance(err, SynthCTError):
                 self._set("failed", f"process {self.rank} of {self.size} failed: {err}")
-            fault = self._fault or self._dead_neighbour()
+            fault = fault or self._dead_neighbour()
+            while fault is None and time.monotonic() < deadline:
+                time.sleep(0.1)
+                fault = self._dead_neighbour()
             self._say(over=True)
+        signal.signal(signal.SIGTERM, self._before)
+        if is_cut_off and fault:
+            raise ResourceError(fault) from None
         if isinstance(err, KeyboardInterrupt):
             self._explain(err, fault)
 
@@ -252,7 +270,7 @@ class LaunchedGroup(Group):
             time.sleep(0.2)
 
     def _explain(self, err: KeyboardInterrupt, fault: str | None) -> None:
-        """Say why a launcher, or our own watch, ended this process; one process says it for all."""
+        """Say why a launcher, or our own watch, ended this process; one says it for all."""
         with contextlib.suppress(ResourceError):
             if self._failed():  # which has told it already
                 raise SystemExit(130) from None
@@ -278,6 +296,9 @@ class LaunchedGroup(Group):
                 self._fault = str(err)
         if self._fault is not None and not self._ended.is_set():
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+            if not self._ended.wait(GRACE_S):  # in a call of torch's that no signal interrupts
+                logger.error("%s", self._fault)
+                os._exit(ResourceError.exit_code)
 
     def _silence(self, seen: dict[str, tuple[object, int]]) -> str | None:
         """What is wrong with the next process that is still at work, if anything.

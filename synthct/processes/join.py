@@ -35,17 +35,39 @@ def join_group(wanted_device: str | None = None) -> Iterator[Group]:
         yield group
         return
     import accelerate
-    from torch.distributed import PrefixStore  # type: ignore[attr-defined]
-    from torch.distributed.rendezvous import rendezvous
 
     device = choose_device(wanted_device)
-    is_there = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    with asking():
-        patience = timedelta(seconds=STORE_S if is_there else START_S)
-        store, rank, size = next(iter(rendezvous("env://", timeout=patience)))
-    store = PrefixStore(f"group-{next(_joined)}", store)
-    with LaunchedGroup(store, rank, size) as launched:
+    with _launched() as launched:
         launched.meet(device)
         yield launched
         launched.part()
         accelerate.PartialState().destroy_process_group()
+
+
+@contextmanager
+def watching() -> Iterator[None]:
+    """Watch over the other processes of a launch while code of Accelerate's waits for them.
+
+    A process alone has nobody to watch.
+
+    Raises:
+        ResourceError: If another process has died or is stopped.
+    """
+    if world_size() == 1:
+        yield
+        return
+    with _launched() as launched:
+        yield
+        launched.part()
+
+
+def _launched() -> LaunchedGroup:
+    """This process among those of its launch, which tell each other about themselves."""
+    from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+    from torch.distributed.rendezvous import rendezvous
+
+    is_there = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    with asking():
+        patience = timedelta(seconds=STORE_S if is_there else START_S)
+        store, rank, size = next(iter(rendezvous("env://", timeout=patience)))
+    return LaunchedGroup(PrefixStore(f"group-{next(_joined)}", store), rank, size)

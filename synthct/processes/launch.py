@@ -34,6 +34,9 @@ _GRACE_S = 20.0
 #: Set by ``launch``, to whose processes it says whose end is theirs.
 _LAUNCHER = "SYNTHCT_LAUNCHER_PID"
 
+#: The same for a single command that another one has started.
+_STARTER = "SYNTHCT_STARTER_PID"
+
 #: Where MPI says what the other launchers say by ``WORLD_SIZE`` (Open MPI, MPICH, MVAPICH).
 _MPI_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
 
@@ -128,6 +131,11 @@ def launch(num_processes: int, arguments: Sequence[str]) -> int:
     return 0
 
 
+def ending_with_this() -> dict[str, str]:
+    """The environment for a command of ours that is to end when this process does."""
+    return {**os.environ, _STARTER: str(os.getpid())}
+
+
 def interrupt(number: int, frame: object) -> None:
     """A signal handler that ends the main thread like Ctrl-C, and says which signal it was."""
     del frame
@@ -145,8 +153,9 @@ class LauncherWatch:
 
     def __init__(self) -> None:
         self.is_gone = False
-        self._parent = int(os.environ.get(_LAUNCHER, os.getppid()))
-        if world_size() > 1:
+        starter = os.environ.pop(_STARTER, None)
+        self._parent = int(starter or os.environ.get(_LAUNCHER) or os.getppid())
+        if starter is not None or world_size() > 1:
             threading.Thread(target=self._watch, daemon=True).start()
 
     def _watch(self) -> None:

@@ -28,6 +28,7 @@ from synthct.masks import MaskKind
 from synthct.masks.base import Rising
 from synthct.models.methods import Diffusion, Inpaint, Listed
 from synthct.recipe.kinds import is_training_recipe
+from synthct.recipe.privacy import Privacy
 from synthct.recipe.quality import Quality, Standard
 from synthct.recipe.relabel import Relabel
 from synthct.recipe.review import Review
@@ -48,7 +49,7 @@ from synthct.volume.views import Plane, View
 #: Keys whose values may contain environment variables.
 PATH_KEYS = ("sources.*.root", "inpaint.checkpoint", "review.table")
 
-_IF_STATED = (*OF_VOLUMES, "review")
+_IF_STATED = (*OF_VOLUMES, "privacy", "review")
 
 
 def _check_version(value: object) -> object:
@@ -84,6 +85,7 @@ class Recipe(BaseModel):
             ``label_map: relabel``.
         quality: Limits on the measures of a sample; samples that break one are rejected. By
             default those that real tissue of the hosts keeps; ``none`` for no limits.
+        privacy: How like the checkpoint's training regions a painting may be.
         review: What somebody decided of these samples in an earlier version (``synthct review``).
         splits: Share of the patients in each split; host and donor of a sample are in the same.
         keep_original: Whether rows also hold the original slice.
@@ -112,6 +114,7 @@ class Recipe(BaseModel):
     variants: Annotated[int, Field(ge=1, le=10_000)] = 1
     relabel: Relabel | None = None
     quality: Quality | Literal["none"] = Quality()
+    privacy: Privacy | None = None
     review: Review | None = None
     splits: Splits = Splits(train=0.8, validation=0.1, test=0.1)
     keep_original: bool = False

@@ -108,6 +108,9 @@ def _lines(
         yield from (f"      {_flow(name)}: {_flow(called)}" for name, called in value.items())
     yield "    # licence: CC-BY-4.0     # of your scans; without it nothing can be published"
     yield "    # patients: {case_1: anna, case_2: anna}   # where one person has several scans"
+    if found.section["layout"] == "nifti":
+        yield "    # scans are called as your files, and the dataset tells these names: they should"
+        yield "    # not say who a patient is"
     for remark in found.remarks:
         yield f"    # {remark}"
     if skipped:
@@ -147,7 +150,8 @@ def _masks(
     if organs and "tumor" in labels:
         ignored = "" if "tumor" in numbered else ", label_map: ignore"
         yield f"  - {{name: tumors, kind: ellipsoid, label: tumor, into: {organs[0]}{ignored}}}"
-    elif "tumor" in there:
+    # Scans without such an organ would lend nothing.
+    if there.get("tumor", 0) > max((there[organ] for organ in organs), default=0):
         seen = f"in {there['tumor']} of {total}"
         yield f"  - {{name: tumor, kind: organ, label: tumor, margin_mm: 3}}   # {seen}"
     if not organs and "tumor" not in there:

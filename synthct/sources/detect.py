@@ -171,7 +171,7 @@ def _nifti(root: Path) -> Detected:
         )
     section: dict[str, Any] = {"layout": "nifti", "root": str(root), "image": best.image}
     remarks = []
-    own = {pattern: _structure_of(pattern) for pattern in best.labels}
+    own = {pattern: _structure_of(pattern, _stem_words(best.image)) for pattern in best.labels}
     if len(own) > 1 and all(own.values()) and len(set(own.values())) == len(own):
         section["structures"] = {str(name): pattern for pattern, name in own.items()}
         section |= _unions(section["structures"])
@@ -318,15 +318,24 @@ def _values(path: Path) -> set[int] | None:
     return values if len(values) <= 256 else None
 
 
-def _structure_of(pattern: str) -> str | None:
-    """The structure that a pattern is named after: ``{case}/masks/liver.nii.gz`` is a liver."""
-    stem = _SUFFIX.sub("", PurePosixPath(pattern).name).replace(_CASE, "").lower()
-    words = [word for word in re.split(r"[^a-z0-9]+", stem) if word]
-    words = [word for word in words if word not in _IMAGE_WORDS | _LABEL_WORDS]
+def _structure_of(pattern: str, image: Collection[str] = ()) -> str | None:
+    """The structure that a pattern is named after: ``{case}/masks/liver.nii.gz`` is a liver.
+
+    Args:
+        pattern: Of its files.
+        image: Words of the scan's name, which say nothing of the structure.
+    """
+    words = [w for w in _stem_words(pattern) if w not in {*_IMAGE_WORDS, *_LABEL_WORDS, *image}]
     name = "_".join(words)
     if not re.search("[a-z]", name):
         return None
     return _SPELLINGS.get(re.sub(r"_\d+$", "", name), name)
+
+
+def _stem_words(pattern: str) -> list[str]:
+    """The words of a pattern's file name, in order."""
+    stem = _SUFFIX.sub("", PurePosixPath(pattern).name).replace(_CASE, "").lower()
+    return [word for word in re.split(r"[^a-z0-9]+", stem) if word]
 
 
 def _named(name: str | None, files: Iterable[Path]) -> dict[str, int]:

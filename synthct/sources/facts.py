@@ -151,7 +151,7 @@ class FactsStore:
         stamp: list[Any] = [kind, *states[0][1]]
         if isinstance(stored, Drawn):  # a file holds many
             name += f" {cache_key(__name__, kind=kind, files=[file for file, _ in states])}"
-        if not isinstance(stored, Path):
+        if not isinstance(stored, Path) or len(states) > 1:
             stamp = [kind, states]
         known = self._files.get(name)
         if known is not None and known["stamp"] == json.loads(json.dumps(stamp)):

@@ -94,7 +94,9 @@ class Nifti(FolderSection):
 
     def files(self) -> tuple[str, ...]:
         """Whatever the patterns match, and the tables of an export of synthct."""
-        return (*(_glob(pattern) for pattern in self.patterns), *EXPORT_FILES)
+        globs = [_glob(pattern) for pattern in self.patterns]
+        raw = [f"{one[:-5]}.*" for one in globs if one.endswith((".mhd", "nhdr"))]
+        return (*globs, *raw, *EXPORT_FILES)
 
     def native_labels(self) -> Mapping[str, int]:
         """``label_names``."""

@@ -11,7 +11,7 @@ from synthct.volume import CtReading, LabelReading, Volume, read_ct_counting, re
 from synthct.volume.dicom.drawn import read_drawn
 from synthct.volume.dicom.files import Drawn, Series, joint_sha256
 from synthct.volume.dicom.scan import read_series, reference_to
-from synthct.volume.itk import ITK_SUFFIXES
+from synthct.volume.itk import ITK_SUFFIXES, files_of
 
 #: How the name of a file ends that is a scan or a label map by itself.
 SUFFIXES = (".nii", ".nii.gz", *ITK_SUFFIXES)
@@ -28,7 +28,7 @@ def paths_of(stored: Stored) -> tuple[Path, ...]:
         case Drawn():
             return tuple(path for path, _ in stored.parts)
         case _:
-            return (stored,)
+            return files_of(stored) if stored.suffix in ITK_SUFFIXES else (stored,)
 
 
 def place_of(stored: Stored) -> Path:
@@ -55,7 +55,8 @@ def sha256_of(stored: Stored) -> str:
         SourceError: If one cannot be read.
     """
     digests = [_file_sha256(path) for path in paths_of(stored)]
-    return digests[0] if isinstance(stored, Path) else joint_sha256(iter(digests))
+    one = isinstance(stored, Path) and len(digests) == 1
+    return digests[0] if one else joint_sha256(iter(digests))
 
 
 def read_image(

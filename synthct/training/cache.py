@@ -125,6 +125,13 @@ def masks_to_draw(recipe: TrainingRecipe) -> int:
     return -(-recipe.data.patches // recipe.data.patches_per_mask)
 
 
+def draw_rows(
+    recipe: TrainingRecipe, rules: PatchRules, names: Mapping[str, int], job: HostJob
+) -> list[dict[str, Any]]:
+    """The training patches of a job as rows of ``PATCH_SCHEMA``; ``names`` as in ``draw_masks``."""
+    return _RowMaker(recipe, rules, names).patches(job)[0]
+
+
 @dataclass(frozen=True, eq=False)
 class _RowMaker:
     """Draws the masks of a job as rows of the cache's files."""
@@ -144,7 +151,7 @@ class _RowMaker:
             target = one.targets[which] if one.targets is not None else None
             # The first axis of a sagittal slice runs from back to front: no mirror symmetry there.
             flips = one.view != "sagittal"
-            rows.append(patch_row(one.patches[which], target, job.host, flips=flips))
+            rows.append(patch_row(one.patches[which], target, one, job.host, flips=flips))
         return rows, tally
 
     def slices(self, job: HostJob) -> tuple[list[dict[str, Any]], Tally]:

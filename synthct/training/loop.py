@@ -26,6 +26,7 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor
 
 from synthct.errors import RecipeError
+from synthct.processes.join import watching
 from synthct.processes.launch import is_first
 from synthct.seeds import derive_seed
 from synthct.sources import Index, download, index_sources
@@ -111,15 +112,19 @@ class Trainer:
 
 
 def _locked(run: Callable[..., Path]) -> Callable[..., Path]:
-    """Lock the output against a second training; the first of several processes holds the lock."""
+    """Lock the output against a second training; the first of several processes holds the lock.
+
+    Several processes watch over each other.
+    """
 
     @wraps(run)
     def locked(recipe: TrainingRecipe, output: Path, **options: Any) -> Path:
         if not is_first():
-            return run(recipe, output, **options)
+            with watching():
+                return run(recipe, output, **options)
         make_folder(output.parent)
         lock = output.with_name(f".{output.name}.lock")
-        with exclusive(lock, f"training into {output}"):
+        with exclusive(lock, f"training into {output}"), watching():
             return run(recipe, output, **options)
 
     return locked
@@ -159,7 +164,7 @@ def train(
         RecipeError, SourceError, MaskError: If there is nothing to train on.
         CheckpointError: If the output holds states of another network, or the checkpoint that
             training starts from does not fit.
-        ResourceError: If the output cannot be written.
+        ResourceError: If the output cannot be written, or another process died or is stopped.
     """
     if recipe.from_checkpoint is None:
         recipe.resolved_licence()  # raises PolicyError before anything is read

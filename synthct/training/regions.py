@@ -8,12 +8,15 @@ import numpy as np
 import pyarrow as pa
 
 from synthct import seeds
-from synthct.metrics.region_key import region_hash, region_key
+from synthct.metrics.region_key import bounding_square, region_hash, region_key
 from synthct.models.network import CheckpointFiles
 from synthct.models.patch import PatchRules
 from synthct.models.training_index import LIMIT, make_index, read_index
 from synthct.sources import CaseEntry
 from synthct.training.rows import PatchCache
+
+#: Of millimetres: a region 100 pixels wide is placed to a hundredth of a pixel.
+_DECIMALS = 4
 
 
 def index_regions(
@@ -52,10 +55,14 @@ def _region(
     entry = entries[patch.source, patch.case_id]
     label = rules.labels[patch.label - 1] if patch.label else None
     hu, mask = patch.image if patch.target is None else patch.target, patch.mask
+    widest = 0
     if mask.ndim == 3:  # the slice that shows most of the mask
         widest = int(np.argmax(mask.sum(axis=(0, 1))))
         hu, mask = hu[..., widest], mask[..., widest]
     hu = rules.codec(label).decode(hu)
+    row_px, column_px, side = bounding_square(mask)
+    grid = np.asarray(patch.grid_mm, dtype=np.float64).reshape(4, 3)
+    first = grid[0] + row_px * grid[1] + column_px * grid[2] + widest * grid[3]
     return {
         "key": region_key(hu, mask).tobytes(),
         "sha256": region_hash(hu, mask),
@@ -64,4 +71,6 @@ def _region(
         "case_id": entry.case_id,
         "patient_id": entry.patient_id,
         "fingerprint": entry.fingerprint,
+        "side_px": side,
+        "grid_mm": np.round([first, *grid[1:3]], _DECIMALS).ravel().tolist(),
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from synthct.models.region import cut
 from synthct.sources import CaseEntry
 from synthct.training.draw import MaskedSlice
 from synthct.volume import Volume
+from synthct.volume.views import VIEW_AXIS
 
 #: Values in -1..1 are stored as int16: a step is less than 0.1 HU in every codec.
 SCALE = 32767
@@ -37,6 +39,7 @@ PATCH_SCHEMA = pa.schema(
         ("flips", pa.bool_()),
         ("source", pa.string()),
         ("case_id", pa.string()),
+        ("grid_mm", pa.list_(pa.float64(), 12)),
     ]
 )
 SLICE_SCHEMA = pa.schema(
@@ -65,6 +68,8 @@ class CachedPatch:
         flips: Whether it may be flipped left to right.
         source: The source of its scan, and the scan.
         case_id: See ``source``.
+        grid_mm: Where it lies in its scan: centre of the first voxel (RAS+ mm), steps to the next
+            row, column and slice.
         target: float32, likewise, in -1..1: what is to be painted; None for ``image``.
         neighbours: float32 (2, S, S) in -1..1, the slices before and after, NaN where the network
             is told nothing; None if it is told nothing of either.
@@ -77,6 +82,7 @@ class CachedPatch:
     flips: bool
     source: str
     case_id: str
+    grid_mm: tuple[float, ...]
     target: npt.NDArray[np.float32] | None = None
     neighbours: npt.NDArray[np.float32] | None = None
 
@@ -85,11 +91,11 @@ class PatchCache:
     """Patches of a memory-mapped file.
 
     Args:
-        path: An Arrow file of ``PATCH_SCHEMA``.
+        rows: An Arrow file of ``PATCH_SCHEMA``, or its rows in memory.
     """
 
-    def __init__(self, path: Path) -> None:
-        table = _read(path)
+    def __init__(self, rows: Path | pa.Table) -> None:
+        table = _read(rows) if isinstance(rows, Path) else rows
         self._batches = table.to_batches()
         self._ends = np.cumsum([len(batch) for batch in self._batches])
         sizes = table["size"].to_numpy()
@@ -119,15 +125,21 @@ class PatchCache:
             flips=fields["flips"].as_py(),
             source=fields["source"].as_py(),
             case_id=fields["case_id"].as_py(),
+            grid_mm=tuple(fields["grid_mm"].as_py()),
             target=_decoded(target, sides)[0] if target is not None else None,
             neighbours=_decoded(neighbours, sides) if neighbours is not None else None,
         )
 
 
 def patch_row(
-    patch: Patch, target: npt.NDArray[np.float32] | None, host: CaseEntry, *, flips: bool
+    patch: Patch,
+    target: npt.NDArray[np.float32] | None,
+    one: MaskedSlice,
+    host: CaseEntry,
+    *,
+    flips: bool,
 ) -> dict[str, Any]:
-    """A patch of a host, and what is to be painted in it, as a row of ``PATCH_SCHEMA``."""
+    """A patch of a slice of a host, and what is to be painted, as a row of ``PATCH_SCHEMA``."""
     return {
         "size": patch.size,
         "depth": 1 if patch.mask.ndim == 2 else patch.mask.shape[2],
@@ -140,7 +152,19 @@ def patch_row(
         "flips": flips,
         "source": host.source,
         "case_id": host.case_id,
+        "grid_mm": _grid_mm(patch, one),
     }
+
+
+def _grid_mm(patch: Patch, one: MaskedSlice) -> list[float]:
+    """``CachedPatch.grid_mm`` of a patch, whose slices, if any, lie along the view's axis."""
+    through = VIEW_AXIS[one.view]
+    axes = [*(axis for axis in range(3) if axis != through), through]
+    affine, first, steps = one.plane.affine, one.plane.affine[:3, 3].copy(), []
+    for axis, origin, scale in zip_longest(axes, patch.origin, patch.scale):
+        first += 0 if origin is None else affine[:3, axis] * ((origin + 0.5) * scale - 0.5)
+        steps.append(affine[:3, axis] * (scale or 1))
+    return np.concatenate([first, *steps]).tolist()
 
 
 def slice_row(one: MaskedSlice) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from synthct.models.methods import Scheduler
 from synthct.models.palette_config import PaletteSection
 from synthct.models.pix2pix_config import Pix2PixSection
 from synthct.models.volume_config import VolumeSection
+from synthct.models.vox2vox_config import Vox2VoxSection
 from synthct.volume.views import Plane
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -34,7 +35,8 @@ ModelSection = Annotated[
     Annotated[PaletteSection, Tag("palette")]
     | Annotated[Pix2PixSection, Tag("pix2pix")]
     | Annotated[VolumeSection, Tag("volume")]
-    | Annotated[MedDDPMSection, Tag("med_ddpm")],
+    | Annotated[MedDDPMSection, Tag("med_ddpm")]
+    | Annotated[Vox2VoxSection, Tag("vox2vox")],
     Discriminator(kind),
 ]
 BetaSchedule = Literal["linear", "scaled_linear", "squaredcos_cap_v2"]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from synthct.errors import SourceError
+from synthct.volume.dicom.files import joint_sha256
 from synthct.volume.formats import START_BYTES, describe_format
 from synthct.volume.header import MAX_VOXELS
 from synthct.volume.volume import Volume
@@ -20,24 +21,72 @@ from synthct.volume.voxels import CtVoxels, LabelVoxels, Stored
 if TYPE_CHECKING:
     import SimpleITK
 
-#: Header and voxels in one file. ``.nhdr`` and ``.mhd`` point to another file.
-ITK_SUFFIXES = (".nrrd", ".mha")
+#: With header and voxels in one file, and with a header that names the file of the voxels.
+ITK_SUFFIXES = (".nrrd", ".mha", ".nhdr", ".mhd")
+_DETACHED = {".nhdr": b"data file", ".mhd": b"ElementDataFile"}
 
 #: What of a header says how the file lies; one name of each is needed.
 _PLACE = {
-    ".nrrd": (("space",), ("space directions",), ("space origin",)),
-    ".mha": (
+    "nrrd": (("space",), ("space directions",), ("space origin",)),
+    "mha": (
         ("TransformMatrix", "Orientation", "Rotation"),
         ("Offset", "Origin", "Position"),
         ("ElementSpacing", "ElementSize"),
     ),
 }
 #: What such files begin with.
-_BEGINNINGS = {".nrrd": (b"NRRD",), ".mha": (b"ObjectType", b"NDims", b"Comment")}
+_BEGINNINGS = {"nrrd": (b"NRRD",), "mha": (b"ObjectType", b"NDims", b"Comment")}
 #: The values are not scaled.
 _SCALING = ("the scale", "the offset")
 _MAX_HEADER = 1 << 16
 _SLICES = 16
+
+
+def files_of(path: Path) -> tuple[Path, ...]:
+    """The files that a scan or label map lies in: the one, and that of its voxels if it is another.
+
+    Raises:
+        SourceError: If the header names no such file in its own folder.
+    """
+    key = _DETACHED.get(path.suffix)
+    if key is None:
+        return (path,)
+    fields = _fields(path, _start(path))
+    name = fields.get(key.decode(), "")
+    if not name or name in ("LOCAL", "LIST") or Path(name).name != name or "%" in name:
+        raise SourceError(
+            f"{path}: its header names '{name}' as the file of the voxels; save it as "
+            f"{'.nrrd' if path.suffix == '.nhdr' else '.mha'}, header and voxels in one file"
+        )
+    if not path.with_name(name).is_file():
+        raise SourceError(f"{path}: the file of its voxels, '{name}', is not beside it")
+    return path, path.with_name(name)
+
+
+def _kind(path: Path) -> str:
+    return "mha" if path.suffix.startswith(".mh") else "nrrd"
+
+
+def _start(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(_MAX_HEADER)
+    except OSError as err:
+        raise SourceError(f"{path}: cannot be read ({err.strerror})") from err
+
+
+def _fields(path: Path, start: bytes) -> dict[str, str]:
+    """The fields of a header."""
+    sign = b"=" if _kind(path) == "mha" else b":"
+    fields = {}
+    for line in start.replace(b"\r\n", b"\n").split(b"\n\n")[0].split(b"\n"):
+        name, found, value = line.partition(sign)
+        if found:
+            key = name.decode("ascii", "replace").strip()
+            fields[key] = value.decode("utf-8", "replace").strip()
+            if key == "ElementDataFile":  # the last one; the voxels may follow
+                break
+    return fields
 
 
 def read_itk_ct(
@@ -77,8 +126,8 @@ def _open(path: Path, sha256: str | None) -> tuple[SimpleITK.Image, Stored]:
             "pip install '.[itk]'"
         ) from err
     try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digests = [_sha256(file) for file in files_of(path)]
+        digest = digests[0] if len(digests) == 1 else joint_sha256(iter(digests))
         reader = SimpleITK.ImageFileReader()
         reader.SetFileName(str(path))
         reader.ReadImageInformation()
@@ -109,6 +158,11 @@ def _open(path: Path, sha256: str | None) -> tuple[SimpleITK.Image, Stored]:
     return image, Stored(path, image.GetSize(), affine, _SCALING)
 
 
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _add(voxels: CtVoxels | LabelVoxels, image: SimpleITK.Image, stored: Stored) -> None:
     import SimpleITK
 
@@ -125,20 +179,13 @@ def _require_place(path: Path) -> None:
     Raises:
         SourceError: If it does, or cannot be read.
     """
-    try:
-        with path.open("rb") as file:
-            start = file.read(_MAX_HEADER)
-    except OSError as err:
-        raise SourceError(f"{path}: cannot be read ({err.strerror})") from err
+    start = _start(path)
     strange = describe_format(start[:START_BYTES])
-    if strange is not None and not start.startswith(_BEGINNINGS[path.suffix]):
+    if strange is not None and not start.startswith(_BEGINNINGS[_kind(path)]):
         raise SourceError(f"{path}: not what its name says; {strange}")
-    fields = set()
-    for line in start.split(b"ElementDataFile")[0].split(b"\n\n")[0].splitlines():
-        name = line.partition(b"=" if path.suffix == ".mha" else b":")[0]
-        fields.add(name.decode("ascii", "replace").strip())
-    for names in _PLACE[path.suffix]:
-        if fields.isdisjoint(names):
+    fields = _fields(path, start)
+    for names in _PLACE[_kind(path)]:
+        if fields.keys().isdisjoint(names):
             raise SourceError(
                 f"{path}: its header has no '{names[0]}', so how it lies in the patient is "
                 "unknown; save it again by a program that knows"

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from tiny_recipe import write_data, write_recipe
 
+from synthct.build.check import check
+from synthct.build.preview import facts_of
 from synthct.build.run import build
 from synthct.build.verify.run import Originals, verify
 from synthct.dataset.lockfile import read_lock
@@ -73,6 +75,9 @@ def test_the_next_version_leaves_out_what_was_rejected(
     other = {**first[3], "sample_digest": "0" * 64}  # painted otherwise since
     table = decided(tmp_path / "seen.csv",
                     (first[0], "accept"), (first[1], "reject"), (other, "reject"))  # fmt: skip
+    recipe = loaded(world, version="1.1.0", review={"table": table})
+    facts = facts_of(check(recipe, cache_dir=world / "cache"))
+    assert "review: seen.csv accepts 1 samples and rejects 2" in facts["notes"][-1]
     caplog.set_level(logging.INFO, "synthct")
     final = make(world, version="1.1.0", review={"table": table})
     said = [record.getMessage() for record in caplog.records]

@@ -73,7 +73,7 @@ def test_the_known_region_is_seen_clean_or_with_its_noise(known_region: Any) -> 
     if known_region == "clean":
         assert apart == [0, 0, 0]
     else:  # less noise at each step
-        assert apart[0] > apart[1] > apart[2] > 0.05
+        assert apart[0] > apart[1] > apart[2] > 0.02
     unet.train()
     seen.clear()
     masked_loss(unet, NOISE, given, torch.Generator().manual_seed(0))

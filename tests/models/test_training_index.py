@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,7 +20,13 @@ from synthct.models.training_index import SCHEMA, keys_of, make_index, read_inde
 
 def row(number, **changes):
     key = np.random.default_rng(number).bytes(KEY_BYTES)
-    known = {"key": key, "sha256": key[:HASH_BYTES], "label": None, "source": "scans"}
+    known: dict[str, Any] = {
+        "key": key,
+        "sha256": key[:HASH_BYTES],
+        "label": None,
+        "source": "scans",
+    }
+    known |= {"side_px": 20, "grid_mm": [0.0] * 9}
     return {**known, "case_id": str(number), "patient_id": "p", "fingerprint": None, **changes}
 
 
@@ -60,7 +68,7 @@ def test_an_index_of_another_form_is_refused(fault, folder):
     if fault == "columns":
         table = table.drop_columns(["source"])
     if fault == "version":
-        table = table.replace_schema_metadata({b"synthct.training_index": b"2"})
+        table = table.replace_schema_metadata({b"synthct.training_index": b"1"})
     pq.write_table(table, path)
     if fault == "cut":
         path.write_bytes(path.read_bytes()[:-20])

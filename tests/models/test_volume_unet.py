@@ -12,6 +12,7 @@ from diffusers import DDPMScheduler
 from tiny_volume import TINY_VOLUME, tiny_unet, write_tiny_volume
 
 from synthct.errors import CheckpointError
+from synthct.models.blend import box_weight
 from synthct.models.checkpoint import load_checkpoint
 from synthct.models.denoiser import smooth_fill
 from synthct.models.region import boxes_in
@@ -19,7 +20,6 @@ from synthct.models.volume_config import VolumeConfig
 from synthct.models.volume_unet import (
     VolumeInpaintPipeline,
     VolumeUNet,
-    box_weight,
 )
 
 pytestmark = pytest.mark.usefixtures("one_thread")

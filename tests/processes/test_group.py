@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
 from typing import Any
@@ -102,6 +104,31 @@ def test_one_that_is_stopped_after_the_others_are_done_is_named() -> None:
         first.part()  # all shards are taken, and this process has nothing left to do
 
 
+def test_a_process_that_waits_where_no_signal_reaches_it_ends_all_the_same() -> None:
+    """As in a collective operation of torch's; here in a lock of the C library."""
+    code = """
+import ctypes, json, logging
+from torch.distributed import HashStore
+from synthct.processes import group
+group.GRACE_S = 0.2
+logging.basicConfig()
+store = HashStore()
+state = {"pid": 1, "host": "other", "machine": "other", "beat": 7, "tick": 3, "over": False}
+store.set("process/1", json.dumps(state | {"place": ""}))
+lock = (ctypes.c_byte * 64)()
+libc = ctypes.CDLL(None)
+with group.LaunchedGroup(store, 0, 2, beat_s=0.01, silent_beats=10):
+    libc.pthread_mutex_lock(lock)
+    libc.pthread_mutex_lock(lock)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == ResourceError.exit_code, done.stderr
+    assert "process 1 of 2 (pid 1 on other) has not answered" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_processes_part_when_all_are_done() -> None:
     threads = [threading.Thread(target=group.part) for group in groups(3)]
     for thread in threads:
@@ -156,6 +183,25 @@ def test_a_dead_process_of_this_machine_is_named_at_once() -> None:
     peer(first._store, 1, pid=child, machine=first._state["machine"])
     with pytest.raises(ResourceError, match=rf"process 1 of 2 \(pid {child} on .*\) died"), first:
         time.sleep(30)
+
+
+def test_what_torch_raises_when_another_process_dies_is_told_as_that() -> None:
+    child = os.fork()
+    if child == 0:
+        time.sleep(0.5)
+        os._exit(0)
+    threading.Timer(1.0, os.waitpid, (child, 0)).start()  # until then it seems to live
+    first, _ = groups(2)
+    peer(first._store, 1, pid=child, machine=first._state["machine"])
+    with pytest.raises(ResourceError, match=rf"process 1 of 2 \(pid {child} on .*\) died"), first:
+        raise RuntimeError("Connection closed by peer")
+
+
+def test_a_bug_stays_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("synthct.processes.group._REAPED_S", 0.1)
+    first, _ = groups(2)
+    with pytest.raises(RuntimeError, match="a bug"), first:
+        raise RuntimeError("a bug")
 
 
 def test_an_error_elsewhere_stops_this_process_too() -> None:

@@ -48,6 +48,22 @@ def test_a_process_ends_with_its_launcher(rank: str) -> None:
     assert ("the launcher or the other processes" in said) == (rank == "0")
 
 
+def test_a_command_ends_with_the_one_that_started_it() -> None:
+    starting = (
+        "import subprocess, sys, time\n"
+        "from synthct.processes.launch import ending_with_this\n"
+        "subprocess.Popen([sys.executable, '-c', sys.argv[1]], env=ending_with_this())\n"
+        "time.sleep(60)"
+    )
+    starter = subprocess.Popen(
+        [sys.executable, "-c", starting, CHILD], stdout=subprocess.PIPE, text=True
+    )
+    assert starter.stdout is not None
+    assert starter.stdout.readline() == "begun\n"
+    starter.kill()
+    starter.communicate(timeout=50)  # returns when the child has ended too
+
+
 def test_a_process_whose_launcher_died_before_it_looked_ends_too() -> None:
     done = subprocess.run(
         [sys.executable, "-c", CHILD],

@@ -155,6 +155,25 @@ def test_the_command_writes_one_file(dataset: Path, tmp_path: Path) -> None:
     assert text.count('<template id="item-') == 4
 
 
+def test_the_command_serves_until_it_is_interrupted(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """Somebody decides, then presses Ctrl-C."""
+    from synthct.cli import readers
+
+    def decide() -> None:
+        address = capsys.readouterr().out.splitlines()[0]
+        answer = {"number": 0, "decision": "reject", "comment": ""}
+        assert asked(address, "answers", answer)[0] == 200
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(readers, "wait_for_ever", decide)
+    readers.review(dataset, table=tmp_path / "table.csv")
+    said = capsys.readouterr().out
+    assert "of 4 samples: 0 accept, 1 reject, 3 undecided" in said
+    assert said.splitlines()[-1] == str(tmp_path / "table.csv")
+
+
 def test_a_table_of_something_else_is_not_written_over(dataset: Path, tmp_path: Path) -> None:
     table = tmp_path / "other.csv"
     table.write_text("name,age\n")

@@ -123,6 +123,11 @@ LAYOUTS: dict[str, tuple[Write, str, set[str]]] = {
                            tumor="{case}/seg_gtv_1.nii.gz"),
         "nifti", {"kidney", "tumor"},
     ),
+    "the scan's name in all names": (
+        lambda root: write(root, "{case}/thorax.nii.gz", kidney="{case}/thorax_kidney.nii.gz",
+                           tumor="{case}/thorax_GTV.nii.gz"),
+        "nifti", {"kidney", "tumor"},
+    ),
     "the case's name in folder and file": (
         lambda root: write(root, "{case}/{case}_ct.nii.gz", tumor="{case}/{case}_tumour.nii.gz"),
         "nifti", {"tumor"},

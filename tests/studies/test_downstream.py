@@ -19,6 +19,7 @@ from synthct.build.check import check
 from synthct.cli import app
 from synthct.errors import RecipeError, ResourceError
 from synthct.recipe.recipe import Recipe
+from synthct.storage.cache import read_kept, write_kept
 from synthct.studies.downstream import segmenter
 from synthct.studies.downstream.arms import (
     Run,
@@ -45,7 +46,7 @@ def done(root: Path, tiny_checkpoint: Path) -> Path:
 
 
 def numbers(folder: Path) -> dict[str, bytes]:
-    files = [*folder.glob("segmenters/*.json"), folder / "results.json"]
+    files = [*folder.glob("segmenters/*"), folder / "results.json"]
     return {path.name: path.read_bytes() for path in files}
 
 
@@ -94,15 +95,26 @@ def test_a_killed_study_goes_on_to_the_same_numbers(
 def test_an_arm_of_other_settings_is_trained_anew(
     done: Path, root: Path, tiny_checkpoint: Path
 ) -> None:
-    path = done / "segmenters/real-share100-seed0.json"
-    before = path.read_bytes()
-    content = json.loads(before) | {"key": "of another study"}
-    path.write_text(json.dumps(content))
-    run_study(
-        load_study(write_study(root, tiny_checkpoint)), root / "out",
-        cache_dir=root / "cache", device="cpu",
-    )  # fmt: skip
+    path = done / "segmenters/real-share100-seed0.judged"
+    before, kept = path.read_bytes(), read_kept(path)
+    assert kept is not None
+    content = json.loads(kept) | {"key": "of another study"}
+    write_kept(path, json.dumps(content).encode())
+    study = load_study(write_study(root, tiny_checkpoint))
+    run_study(study, root / "out", cache_dir=root / "cache", device="cpu")
     assert path.read_bytes() == before
+
+
+def test_a_damaged_result_is_told_and_made_anew(
+    done: Path, root: Path, tiny_checkpoint: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = done / "segmenters/real-share100-seed0.judged"
+    before = path.read_bytes()
+    path.write_bytes(before.replace(b"0", b"1", 200)[: len(before)])
+    study = load_study(write_study(root, tiny_checkpoint))
+    run_study(study, root / "out", cache_dir=root / "cache", device="cpu")
+    assert path.read_bytes() == before
+    assert f"{path} is damaged and made anew" in caplog.text
 
 
 def test_arms_have_equal_masks_and_labels(done: Path, root: Path, tiny_checkpoint: Path) -> None:

@@ -215,6 +215,16 @@ def test_the_command_works_without_a_browser(world: Path, tmp_path: Path) -> Non
     assert "script" in run("--reader", "script", "--answers", str(table)).output
 
 
+def test_a_study_of_volumes_shows_three_planes(tmp_path: Path) -> None:
+    hosts = [make_host(name, variants=1) for name in ("a", "b")]
+    mine, other = (write_volumes(tmp_path / name / "1.0.0", hosts) for name in ("mine", "other"))
+    study = open_study(mine, tmp_path / "study", pairs=2, seed=1, roots={}, cache_dir=tmp_path,
+                       real=other)  # fmt: skip
+    assert study.study.pictures == 4
+    picture = Image.open(io.BytesIO(study.picture("001")))
+    assert picture.size == (3 * SIDE + 2 * GAP, SIDE)
+
+
 def test_real_ones_may_come_from_another_dataset(tmp_path: Path) -> None:
     hosts = [make_host("a", variants=1), make_host("b", variants=1)]
     mine, other = (

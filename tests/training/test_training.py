@@ -471,3 +471,39 @@ def test_two_processes_train_one_checkpoint(kits_root, patch_cache, tmp_path, ca
     with caplog.at_level("WARNING", logger="synthct"):
         train(load_training_recipe(path), output, cache_dir=patch_cache, device="cpu")
     assert "number of processes" in caplog.text
+
+
+@pytest.mark.full  # a stopped process is missed for a minute
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
+@pytest.mark.parametrize(
+    ("number", "said"), [(signal.SIGSTOP, "has not answered for 60 s"), (signal.SIGKILL, "died")]
+)
+def test_a_process_of_a_training_that_is_stopped_or_dies_is_named(
+    kits_root, patch_cache, tmp_path, number, said
+):
+    changes = {**RANDOM, "optim": {"max_steps": 100_000, "batch_size": 1}, "save_every": 1}
+    path, output = written(tmp_path, kits_root, **changes), tmp_path / "run"
+    launch = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        [*launch, *command(path, output, patch_cache)[1:]],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 240
+    while not list((output / "states").glob("step-*")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.1)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    (second,) = [
+        int(pid) for pid in children if b"\0RANK=1\0" in Path(f"/proc/{pid}/environ").read_bytes()
+    ]
+    os.kill(second, number)
+    _, told = process.communicate(timeout=150)
+    assert process.returncode != 0
+    assert f"process 1 of 2 (pid {second} on " in told
+    assert said in told

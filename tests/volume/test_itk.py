@@ -11,8 +11,10 @@ import SimpleITK
 from orientations import stored_in_all_ways
 
 from synthct.errors import SourceError
+from synthct.sources.stored import sha256_of
 from synthct.volume import Volume, canonical, read_ct, read_labels, same_grid
 from synthct.volume.case import Case
+from synthct.volume.itk import files_of
 from synthct.volume.nifti import read_ct_counting
 
 
@@ -47,6 +49,30 @@ def test_labels_are_read(tmp_path: Path, tiny_case: Case, suffix: str) -> None:
     half = Volume(tiny_case.labels.array * 0.5, tiny_case.labels.affine)
     with pytest.raises(SourceError, match="is not a whole number"):
         read_labels(write(path, half))
+
+
+@pytest.mark.parametrize(("suffix", "raw"), [(".mhd", "a.raw"), (".nhdr", "a.raw")])
+def test_a_header_may_name_the_file_of_the_voxels(
+    tmp_path: Path, tiny_case: Case, suffix: str, raw: str
+) -> None:
+    path = write(tmp_path / f"a{suffix}", tiny_case.scan())
+    assert files_of(path) == (path, tmp_path / raw)
+    assert np.array_equal(read_ct(path).array, canonical(tiny_case.scan()).array)
+    known = sha256_of(path)
+    content = (tmp_path / raw).read_bytes()
+    (tmp_path / raw).write_bytes(content[:-2] + b"ab")
+    assert sha256_of(path) != known
+    with pytest.raises(SourceError, match="is not the file that was indexed"):
+        read_ct_counting(path, sha256=known)
+    (tmp_path / raw).unlink()
+    with pytest.raises(SourceError, match=r"'a\.raw', is not beside it"):
+        read_ct(path)
+    for elsewhere in ("../a.raw", "/etc/passwd", "LIST", "a%03d.raw", ""):
+        path.write_bytes(path.read_bytes().replace(b"a.raw", elsewhere.encode()))
+        with pytest.raises(SourceError, match="as the file of the voxels"):
+            read_ct(path)
+        path.write_bytes(path.read_bytes().replace(elsewhere.encode(), b"a.raw") if elsewhere
+                         else path.read_bytes())  # fmt: skip
 
 
 def test_a_space_of_another_handedness_is_understood(tmp_path: Path, tiny_case: Case) -> None:

@@ -8,12 +8,14 @@ from synthct.models.networks.palette import Palette
 from synthct.models.networks.pix2pix import Pix2Pix
 from synthct.models.networks.unconditional import Unconditional
 from synthct.models.networks.volume import VolumeNetwork
+from synthct.models.networks.vox2vox import Vox2Vox
 
 NETWORKS: tuple[type[Network], ...] = (
     Palette,
     Pix2Pix,
     VolumeNetwork,
     MedDDPM,
+    Vox2Vox,
     Unconditional,
     TextGuided,
 )

@@ -10,6 +10,7 @@ from synthct.build.check import locked_origins, trained_under
 from synthct.build.verify.run import verify
 from synthct.dataset.lockfile import read_lock
 from synthct.dataset.manifest import MANIFEST, read_manifest
+from synthct.dataset.markdown import inert
 from synthct.dataset.records import front_matter
 from synthct.errors import CheckpointError, PolicyError, RecipeError, VerifyError
 from synthct.licence import Origin, hub_fields, licence_of, terms_of
@@ -47,6 +48,7 @@ def pack(
     tag: str | None = None,
     card: Path | None = None,
     secrets: Sequence[str] = (),
+    privacy: str = "",
 ) -> Bundle:
     """Check a dataset's version or a checkpoint, and list the files to publish.
 
@@ -55,6 +57,8 @@ def pack(
         tag: Version of a checkpoint; a dataset has its own.
         card: A card for a checkpoint, in place of the one in its folder.
         secrets: Texts that must not be in any file, such as the user's token.
+        privacy: What is known of copies of training patients (``hub.privacy``); a checkpoint's
+            card says it too.
 
     Raises:
         RecipeError: If the options do not fit.
@@ -70,7 +74,7 @@ def pack(
     elif path.startswith(PACKAGE_PREFIX) or (Path(path) / INDEX).exists():
         if tag is not None and not _TAG.fullmatch(tag):
             raise RecipeError(f"--tag {tag}: write a version such as 1.0.0")
-        bundle = _checkpoint(path, tag, card)
+        bundle = _checkpoint(path, tag, card, privacy)
     else:
         raise RecipeError(
             f"{path} is neither a dataset's version (a folder with {MANIFEST}) nor a checkpoint "
@@ -106,7 +110,7 @@ def _dataset(folder: Path) -> Bundle:
     )
 
 
-def _checkpoint(path: str, tag: str | None, card: Path | None) -> Bundle:
+def _checkpoint(path: str, tag: str | None, card: Path | None, privacy: str) -> Bundle:
     files = find_checkpoint(path)
     if files.network.section is None:
         raise CheckpointError(f"{described(files)}; only checkpoints of synthct are published")
@@ -124,6 +128,7 @@ def _checkpoint(path: str, tag: str | None, card: Path | None) -> Bundle:
     names = [name for name in (*files.hashes, *told, SUMS) if name != CARD]
     items = [Item.of(name, files.folder / name) for name in names]
     items += [Item.of(name, beside / name) for name in _pictures(page, beside)]
+    page += f"\n## Privacy\n\n{inert(privacy)}\n" if privacy else ""
     items.append(Item.of(CARD, page.encode()))
     _require_card(items, licence)
     _require_unchanged(files, items)

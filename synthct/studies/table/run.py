@@ -19,16 +19,18 @@ from synthct.build.run import build
 from synthct.dataset.manifest import require_manifest
 from synthct.evaluate.pictures import Extractor
 from synthct.evaluate.results import Score, Spread
-from synthct.evaluate.run import ALL, LEAST_MASKS, PAINTED, Options, evaluate
+from synthct.evaluate.run import LEAST_MASKS, PAINTED, Options, evaluate
 from synthct.models.checkpoint import find_checkpoint
 from synthct.models.network import CheckpointFiles
 from synthct.recipe.recipe import Recipe
-from synthct.sources import FolderSection
-from synthct.storage.files import atomic_write, make_folder
+from synthct.sources import FolderSection, Index, Source, download, index_sources
+from synthct.storage.cache import read_kept, write_kept
+from synthct.storage.files import make_folder
 from synthct.studies.table.recipe import Table, slug
 from synthct.studies.table.results import ALWAYS, Cost, TableResults
 from synthct.training.check import check_training
 from synthct.training.loop import train
+from synthct.training.plan import hold_out
 from synthct.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -92,12 +94,33 @@ def check_table(table: Table, place: Place) -> list[str]:
                         f"its training recipe has no '{min(unknown)}', which row '{row}' paints",
                     )
             else:
-                check(table.dataset(row, method), cache_dir=place.cache_dir)
+                checked = check(table.dataset(row, method), cache_dir=place.cache_dir)
+                notes += _known(method, checked.index, checked.trained_on or frozenset())
     for method, training in table.trainings.items():
         refused = check_training(training, cache_dir=place.cache_dir)["refused"]
         if refused:
             raise table.error(f"methods.{method}", f"cannot be trained: {'; '.join(refused)}")
+        index = _index(training.sources, training.all_labels(), place)
+        cases = hold_out(training, index)[0].cases
+        hashes = (one for case in cases for one in (case.voxel_sha256, case.fingerprint))
+        seen = frozenset(one for one in hashes if one is not None)
+        notes += _known(method, _index(recipe.sources, (), place), seen)
     return list(dict.fromkeys(notes))
+
+
+def _index(sources: Mapping[str, Source], labels: Sequence[str], place: Place) -> Index:
+    return index_sources(download(sources, place.cache_dir), labels, cache_dir=place.cache_dir)
+
+
+def _known(method: str, index: Index, trained_on: frozenset[str]) -> Iterator[str]:
+    """A note if a checkpoint is trained on scans that it is judged on."""
+    hosts = index.entries("hosts")
+    known = sum(not trained_on.isdisjoint({e.voxel_sha256, e.fingerprint}) for e in hosts)
+    if known:
+        yield (
+            f"{method} is trained on {known} of the {len(hosts)} hosts, so its numbers are better "
+            "than they would be on scans that it does not know"
+        )
 
 
 def _check_masks(table: Table, row: str, recipe: Recipe, place: Place) -> Iterator[str]:
@@ -141,7 +164,7 @@ def make_table(
         logger.warning("note: %s", note)
     make_folder(place.output)
     checkpoints = {method: _trained(table, method, place) for method in table.trainings}
-    diary = _Diary(place.output / "arms.json")
+    diary = Diary(place.output / "arms.kept")
     arms: dict[str, dict[str, Path]] = {}
     scores: list[Score] = []
     measures: list[Spread] = []
@@ -157,8 +180,8 @@ def make_table(
         real = table.real(row)
         real_at = None if real is None else diary.build(real, place.datasets(row, "real"), place)
         found = _evaluated(table, arms[row], real_at, extractors, place)
-        scores += [_of_row(score, row, arms[row]) for score in found.scores if score.group == ALL]
-        measures += [_of_row(one, row, arms[row]) for one in found.measures if one.group == ALL]
+        scores += [_of_row(score, row, arms[row]) for score in found.scores]
+        measures += [_of_row(one, row, arms[row]) for one in found.measures]
         notes += [f"{row}: {note}" for note in found.notes]
     results = TableResults(
         package_version=__version__,
@@ -180,7 +203,7 @@ def _trained(table: Table, method: str, place: Place) -> Path:
     section = table.recipe.methods[method].train
     assert section is not None
     output = place.training(method)
-    left = 60 * section.minutes - _seconds_trained(output)
+    left = 60 * section.minutes - seconds_trained(output)
     if left > 0 or not (output / "checkpoint").is_dir():
         train(
             table.trainings[method],
@@ -194,21 +217,24 @@ def _trained(table: Table, method: str, place: Place) -> Path:
     return output / "checkpoint"
 
 
-def _seconds_trained(output: Path) -> float:
+def seconds_trained(output: Path) -> float:
     """How long a training has taken in all of its runs, by its log; 0 before the first."""
     log = output / "log.jsonl"
     if not log.is_file():
         return 0.0
     total = last = 0.0
-    for line in log.read_text().splitlines():
-        seconds = json.loads(line).get("seconds")
-        if seconds is not None:
+    for line in log.read_text(errors="replace").splitlines():
+        try:
+            seconds = json.loads(line).get("seconds")
+        except (ValueError, AttributeError):  # cut short by a kill, or damaged
+            continue
+        if isinstance(seconds, int | float):
             total += seconds - last if seconds >= last else seconds  # a new run counts from 0
             last = seconds
     return total
 
 
-class _Diary:
+class Diary:
     """How long each dataset took; a file beside them.
 
     Args:
@@ -217,9 +243,7 @@ class _Diary:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.seconds: dict[str, float | None] = (
-            json.loads(path.read_text()) if path.is_file() else {}
-        )
+        self.seconds: dict[str, float | None] = json.loads(read_kept(path) or b"{}")
 
     def build(self, recipe: Recipe, folder: Path, place: Place) -> Path:
         """Build a dataset, or take it if it is there; an interrupted one has no duration."""
@@ -242,8 +266,7 @@ class _Diary:
 
     def _note(self, key: str, seconds: float | None) -> None:
         self.seconds[key] = seconds
-        make_folder(self.path.parent)
-        atomic_write(self.path, json.dumps(self.seconds, indent=1).encode())
+        write_kept(self.path, json.dumps(self.seconds, indent=1).encode())
 
 
 def _evaluated(
@@ -264,6 +287,7 @@ def _evaluated(
         arms={method: arms[method] for method in others},
         real=real,
         roots=roots or None,
+        by_label=False,
         progress=place.progress,
     )
     return evaluate(arms[first], extractors, options, cache_dir=place.cache_dir)
@@ -279,7 +303,7 @@ def _costs(
     table: Table,
     arms: Mapping[str, Mapping[str, Path]],
     checkpoints: Mapping[str, Path],
-    diary: _Diary,
+    diary: Diary,
 ) -> Iterator[Cost]:
     for title, method in table.recipe.methods.items():
         network, files = method.inpaint.network, None

@@ -5,6 +5,7 @@ from synthct.training.objectives.med_ddpm import MedDDPMObjective
 from synthct.training.objectives.palette import PaletteObjective
 from synthct.training.objectives.pix2pix import Pix2PixObjective
 from synthct.training.objectives.volume import VolumeObjective
+from synthct.training.objectives.vox2vox import Vox2VoxObjective
 from synthct.training.recipe import TrainingRecipe
 
 OBJECTIVES: tuple[type[Objective], ...] = (
@@ -12,6 +13,7 @@ OBJECTIVES: tuple[type[Objective], ...] = (
     Pix2PixObjective,
     VolumeObjective,
     MedDDPMObjective,
+    Vox2VoxObjective,
 )
 
 

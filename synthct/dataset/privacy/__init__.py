@@ -1,0 +1,1 @@
+"""What a privacy check found, as it lies beside a dataset: its results and their words."""

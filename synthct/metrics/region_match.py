@@ -1,0 +1,197 @@
+"""How alike two pieces of tissue are: high-passed correlation under a mask, over small alignments.
+
+Both pieces lose what is smooth, and every place is brought to the same contrast, so that neither an
+edge of an organ nor gas decides. Pieces are stacks of slices (N, rows, columns); N is 1 in 2D.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import product
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from synthct.metrics.crop import Region
+from synthct.metrics.region_key import bounding_square
+
+FloatArray = npt.NDArray[np.float32]
+Blocks = npt.NDArray[np.uint64]
+
+#: Largest side of the grid on which pieces are compared, in pixels, and pixels around it in which
+#: the other piece is searched.
+SIDE_PX, SHIFT_PX = 48, 4
+
+#: Sizes of the other piece that are tried.
+SCALES = (0.9, 1.0, 1.1)
+
+#: Side of blocks that are compared voxel for voxel.
+BLOCK_PX = 8
+
+#: Standard deviation of the high-pass in pixels of the grid, and HU² below which variance counts as
+#: noise. Places that stand out by more than so many deviations count no more than that. Wider
+#: high-passes find neighbouring slices no better, and other patients' edges more often.
+_HIGH_PASS_PX, _LEAST_VARIANCE, _CLIP = 1.5, 25.0, 2.5
+
+#: Flips and scales whose best shift is looked at with the mask in place.
+_LOOKED_AT = 3
+
+_FLIPS: tuple[tuple[bool, ...], ...] = tuple(product((False, True), repeat=2))
+
+
+@dataclass(frozen=True, eq=False)
+class Query:
+    """A masked piece of tissue that is looked for.
+
+    Attributes:
+        hu: (N, S, S), the square around the mask on the grid of the comparison.
+        mask: Boolean (N, S, S).
+        side_px: Side of the square before it was made coarser, in pixels.
+    """
+
+    hu: FloatArray
+    mask: Region
+    side_px: int
+
+    @classmethod
+    def of(cls, hu: npt.NDArray[np.generic], mask: Region) -> Query:
+        """The masked piece of a slice (rows, columns), or of a stack (N, rows, columns)."""
+        stack, masks = np.atleast_3d(hu.T).T, np.atleast_3d(mask.T).T
+        row, column, side = bounding_square(np.asarray(masks.any(axis=0)))
+        square = [_square(one, row, column, side) for one in (stack.astype(np.float32), masks)]
+        cells = min(side, SIDE_PX)
+        onto = _means(side, cells)
+        covered = onto @ square[1].astype(np.float32) @ onto.T
+        total = onto @ (square[0] * square[1]) @ onto.T
+        return cls(total / np.maximum(covered, 1e-3), covered > 0.5, side)
+
+    @property
+    def cells(self) -> int:
+        """Side of the grid."""
+        return int(self.hu.shape[-1])
+
+
+def correlation(query: Query, other: Query) -> float:
+    """High-passed correlation of two pieces under the same mask, without any alignment."""
+    mine, theirs = (_even(one.hu, query.mask) for one in (query, other))
+    return float(_ncc(mine, theirs))
+
+
+def best_correlation(query: Query, tissues: Sequence[FloatArray]) -> float:
+    """The largest correlation of a piece with other tissue, over flips and shifts.
+
+    Args:
+        query: The piece.
+        tissues: (N, S + 2 * ``SHIFT_PX``, the same) each, such as one for each of ``SCALES``, on
+            the grid of the piece and centred on where it may have come from.
+
+    Returns:
+        At most 1; -1 if nothing can be compared.
+    """
+    if not len(tissues):
+        return -1.0
+    mine, size = _even(query.hu, query.mask), query.cells
+    turned = np.stack([_flipped(mine, flip) for flip in _FLIPS])
+    masks = np.stack([_flipped(query.mask, flip) for flip in _FLIPS])
+    theirs = np.stack(tissues)
+    flat = _even(theirs, np.ones(theirs.shape, dtype=bool))
+    products = (_sums(flat, turned), _sums(flat**2, masks.astype(np.float32)))
+    likeness = products[0] / np.sqrt(np.maximum(products[1], 1e-3))
+    # The contrast was made even without the mask here: the best few are looked at again.
+    best = np.argsort(-likeness.max(axis=(2, 3)), axis=None, kind="stable")
+    windows = []
+    for place in best[:_LOOKED_AT]:
+        n, flip = divmod(int(place), len(_FLIPS))
+        row, column = divmod(int(np.argmax(likeness[n, flip])), likeness.shape[-1])
+        window = theirs[n, :, row : row + size, column : column + size]
+        windows.append(_flipped(window, _FLIPS[flip]))
+    seen = _even(np.stack(windows), np.broadcast_to(query.mask, (len(windows), *query.mask.shape)))
+    return max(_ncc(mine, one) for one in seen)
+
+
+def blocks(hu: npt.NDArray[np.int16], inside: Region, step: int = 1) -> Blocks:
+    """Hashes of the ``BLOCK_PX`` squares of a slice that lie inside; without those of one value.
+
+    Args:
+        hu: (rows, columns).
+        inside: Boolean, of the same shape.
+        step: Pixels from one square to the next along rows and columns.
+    """
+    if min(hu.shape) < BLOCK_PX:
+        return np.empty(0, dtype=np.uint64)
+    windows = np.lib.stride_tricks.sliding_window_view
+    size = (BLOCK_PX, BLOCK_PX)
+    whole = windows(inside, size)[::step, ::step].all(axis=(2, 3))
+    squares = windows(hu, size)[::step, ::step][whole].reshape(-1, BLOCK_PX**2)
+    varied = squares[np.ptp(squares, axis=1) > 1].astype(np.int64).astype(np.uint64)
+    return np.asarray((varied * _multipliers()).sum(axis=1, dtype=np.uint64))
+
+
+def _square(array: npt.NDArray[np.generic], row: int, column: int, side: int) -> FloatArray:
+    """A square of every slice, 0 beyond the edge."""
+    out = np.zeros((len(array), side, side), dtype=np.float32)
+    rows, columns = (
+        slice(max(start, 0), min(start + side, n))
+        for start, n in ((row, array.shape[1]), (column, array.shape[2]))
+    )
+    part = array[:, rows, columns]
+    top, left = rows.start - row, columns.start - column
+    out[:, top : top + part.shape[1], left : left + part.shape[2]] = part
+    return out
+
+
+def _even(hu: FloatArray, mask: Region) -> FloatArray:
+    """High-passed tissue of even contrast, with mean 0 under the mask and 0 outside of it."""
+    inside = mask.astype(np.float32)
+    smooth = _smoothing(hu.shape[-1])
+    around = np.maximum(smooth @ inside @ smooth.T, 1e-3)
+    tissue = hu * inside
+    fine = (tissue - smooth @ tissue @ smooth.T / around) * inside
+    deviation = np.sqrt(smooth @ (fine**2) @ smooth.T / around + np.float32(_LEAST_VARIANCE))
+    even = np.clip(fine / deviation, -_CLIP, _CLIP)
+    axes = (-3, -2, -1)
+    mean = even.sum(axis=axes, keepdims=True) / np.maximum(inside.sum(axes, keepdims=True), 1)
+    return np.asarray((even - mean) * inside, dtype=np.float32)
+
+
+def _ncc(mine: FloatArray, theirs: FloatArray) -> float:
+    lengths = float(np.linalg.norm(mine)) * float(np.linalg.norm(theirs))
+    return float((mine * theirs).sum()) / max(lengths, 1e-6)
+
+
+def _sums(tissue: FloatArray, turned: FloatArray) -> FloatArray:
+    """Sums of products at every shift: (tissues, flips, 2 * ``SHIFT_PX`` + 1, the same)."""
+    shape, last = tissue.shape[-2:], 2 * SHIFT_PX + 1
+    theirs, mine = np.fft.rfft2(tissue), np.conj(np.fft.rfft2(turned, s=shape))
+    product = (theirs[:, None] * mine[None]).sum(axis=2)
+    return np.asarray(np.fft.irfft2(product, s=shape)[..., :last, :last], dtype=np.float32)
+
+
+def _flipped(array: npt.NDArray[Any], flip: tuple[bool, ...]) -> npt.NDArray[Any]:
+    rows, columns = (slice(None, None, -1 if one else 1) for one in flip)
+    return array[..., rows, columns]
+
+
+@cache
+def _smoothing(side: int) -> FloatArray:
+    """A Gaussian along one axis, not normalised."""
+    apart = np.subtract.outer(np.arange(side), np.arange(side))
+    return np.asarray(np.exp(-(apart**2) / (2 * _HIGH_PASS_PX**2)), dtype=np.float32)
+
+
+@cache
+def _means(side: int, cells: int) -> FloatArray:
+    """(cells, side): the mean over each cell of a grid."""
+    edges, pixel = np.linspace(0, side, cells + 1), np.arange(side)
+    overlap = np.minimum(edges[1:, None], pixel + 1) - np.maximum(edges[:-1, None], pixel)
+    return np.asarray(np.clip(overlap, 0, None) * cells / side, dtype=np.float32)
+
+
+@cache
+def _multipliers() -> Blocks:
+    """Odd numbers of a fixed random stream, one for each pixel of a block."""
+    rng = np.random.Generator(np.random.Philox(7))
+    return rng.integers(0, 2**63, BLOCK_PX**2, dtype=np.uint64) | np.uint64(1)

@@ -1,0 +1,71 @@
+"""Thresholds, intervals and spreads of a privacy check."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from synthct.dataset.privacy.results import Reuse, Share, Threshold
+from synthct.recipe.privacy import MOST_ALIKE
+
+#: Expected share of regions of unknown patients above a threshold.
+FALSE_ALARMS = 0.001
+
+#: Least held-out regions and patients that a threshold is fitted to.
+LEAST_REGIONS, LEAST_PATIENTS = 50, 3
+
+#: Thresholds where no patients are held out, measured by tests/benchmarks/privacy.py: above all
+#: of 1,000 regions of patients that were not in an index of 12,000.
+DEFAULTS = {"train_nn_ncc": 0.72, "train_key": MOST_ALIKE}
+
+
+def fit_threshold(measure: str, values: Sequence[float], patients: Sequence[str]) -> Threshold:
+    """The threshold of a measure, from real regions of patients who were not trained on.
+
+    A Gumbel distribution of largest values is fitted to them, and the threshold is exceeded by
+    ``FALSE_ALARMS`` of it; it is never below the largest of the values.
+
+    Args:
+        measure: A key of ``DEFAULTS``.
+        values: Of held-out regions.
+        patients: Of each of them.
+    """
+    from scipy.stats import gumbel_r
+
+    largest = max(values, default=None)
+    count = len(set(patients))
+    if len(values) < LEAST_REGIONS or count < LEAST_PATIENTS:
+        reason = (
+            f"{len(values)} real regions of {count} held-out patients, fewer than "
+            f"{LEAST_REGIONS} of {LEAST_PATIENTS}: the one measured on other real CT"
+        )
+        value, is_fitted = max(DEFAULTS[measure], largest or 0.0), False
+    else:
+        location, scale = gumbel_r.fit(values)
+        value = max(float(gumbel_r.isf(FALSE_ALARMS, location, scale)), float(largest or 0.0))
+        reason = f"exceeded by {FALSE_ALARMS:.1%} of the Gumbel fit to held-out patients"
+        is_fitted = True
+    return Threshold(
+        measure=measure, value=min(value, 0.99), is_fitted=is_fitted, regions=len(values),
+        patients=count, largest=largest, reason=reason,
+    )  # fmt: skip
+
+
+def share(count: int, of: int) -> Share:
+    """A share with its Clopper-Pearson interval (Biometrika 26, 1934)."""
+    from scipy.stats import beta
+
+    low = float(beta.ppf(0.025, count, of - count + 1)) if count else 0.0
+    high = float(beta.ppf(0.975, count + 1, of - count)) if count < of else 1.0
+    return Share(count=count, of=of, low=low, high=high)
+
+
+def reuse(patients: Sequence[str]) -> Reuse:
+    """How often each of the patients is there."""
+    counts = np.sort(np.unique(np.array(patients, dtype=str), return_counts=True)[1])
+    if not len(counts):
+        return Reuse(patients=0, most=0, gini=0.0)
+    rank = np.arange(1, len(counts) + 1)
+    gini = float((2 * rank - len(counts) - 1) @ counts / (len(counts) * counts.sum()))
+    return Reuse(patients=len(counts), most=int(counts[-1]), gini=gini)
