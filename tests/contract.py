@@ -30,6 +30,7 @@ MASKS: dict[str, dict[str, Any]] = {
     "blob": {"radius_mm": [3, 6], "within": "kidney"},
     "box": {"around": "kidney", "margin_mm": [1, 4], "jitter_mm": 2},
     "ellipsoid": {"label": "tumor", "into": "kidney", "sizes": ["tiny"]},
+    "free_form": {"box_mm": [8, 12], "width_mm": [2, 4], "segment_mm": 6, "frame_mm": 20},
     "organ": {"label": "kidney", "margin_mm": 3},
     "own": {"part": "random"},
     "removal": {"lesion": "tumor"},

@@ -36,6 +36,13 @@ def downstream(
     configuration: Annotated[
         str, typer.Option(help="With nnunet: 2d or 3d_fullres.", metavar="2d|3d_fullres")
     ] = "2d",
+    suggest: Annotated[
+        bool,
+        typer.Option(
+            "--suggest",
+            help="Also print masks for a recipe that make more of what real scans alone miss.",
+        ),
+    ] = False,
     device: Device = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads.", show_default="all cores")
@@ -65,7 +72,7 @@ def downstream(
         study = load_study(recipe, sources=roots_of(source))
         import torch
 
-        from synthct.studies.downstream.run import run_study
+        from synthct.studies.downstream.run import SUGGESTION, run_study
 
         if threads is not None:
             torch.set_num_threads(threads)
@@ -74,9 +81,12 @@ def downstream(
             output,
             nnunet=python,
             configuration=configuration,
+            suggest=suggest,
             cache_dir=cache_dir,
             device=device,
             progress=console.progress,
         )
         console.say((folder / "results.md").read_text(encoding="utf-8"))
+        if suggest:
+            console.say((folder / SUGGESTION).read_text(encoding="utf-8"))
         console.result(folder)

@@ -7,11 +7,13 @@ from pydantic import Field
 from synthct.masks.blob import Blob
 from synthct.masks.box import BoxMask
 from synthct.masks.ellipsoid import Ellipsoid
+from synthct.masks.free_form import FreeForm
 from synthct.masks.organ import Organ
 from synthct.masks.own import Own
 from synthct.masks.removal import Removal
 from synthct.masks.transplant import Transplant
 
 MaskKind = Annotated[
-    Organ | BoxMask | Transplant | Ellipsoid | Removal | Blob | Own, Field(discriminator="kind")
+    Organ | BoxMask | Transplant | Ellipsoid | Removal | Blob | FreeForm | Own,
+    Field(discriminator="kind"),
 ]

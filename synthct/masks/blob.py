@@ -75,7 +75,7 @@ class Blob(MaskSection):
             if places is not None:
                 voxel = places[rng.integers(len(places))]
             else:
-                voxel = _place_in_tissue(host, rng)
+                voxel = place_in_tissue(host, rng)
             if voxel is None:
                 reasons["no_tissue"] += 1
                 continue
@@ -141,7 +141,7 @@ class Blob(MaskSection):
         return float((hu > TISSUE_HU).mean()) >= self.tissue_fraction
 
 
-def _place_in_tissue(host: Case, rng: np.random.Generator) -> npt.NDArray[np.int64] | None:
+def place_in_tissue(host: Case, rng: np.random.Generator) -> npt.NDArray[np.int64] | None:
     """The first of 256 random voxels that is tissue; None if none is."""
     voxels = rng.integers(host.labels.shape, size=(256, 3))
     i, j, k = voxels.T

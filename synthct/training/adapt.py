@@ -24,7 +24,8 @@ from synthct.models.grain import with_grain
 from synthct.models.methods import Adapt, Diffusion
 from synthct.models.network import CheckpointFiles, described
 from synthct.models.painting import Inpainter
-from synthct.models.patch import CONTEXT_PX, paste_patches
+from synthct.models.patch import CONTEXT_PX
+from synthct.models.region import paste
 from synthct.recipe.plan import plan_samples
 from synthct.recipe.recipe import Recipe
 from synthct.recipe.yaml_model import Document
@@ -244,7 +245,7 @@ def training_recipe(
         ],
         "noise": dict(base.training.get("noise", {})),
         "data": {
-            "views": {recipe.view: 1},
+            "views": {recipe.plane: 1},
             "patches": min(_PATCHES, BATCH * max(settings.steps, _LEAST_STEPS)),
             "patches_per_mask": 4,
             "attenuation_jitter": 0.02,
@@ -287,7 +288,7 @@ def measure(files: CheckpointFiles, inpaint: Diffusion, data: TrainingSet, seed:
     painted = []
     for number, one in enumerate(data.slices):
         own = [next(pixels) for _ in one.patches]
-        pasted = paste_patches(one.plane, one.region, one.patches, own)
+        pasted = paste(one.plane, one.region, one.patches, own)
         if inpaint.grain == "surroundings":
             rng = seeds.generator(seed, "adapt-grain", str(number))
             pasted, _ = with_grain(one.plane, pasted, one.region, range_of(one), rng)

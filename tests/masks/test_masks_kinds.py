@@ -27,6 +27,8 @@ KINDS = [
     {"kind": "box", "around": "kidney", "margin_mm": [1, 4], "in_plane": "coronal"},
     {"kind": "blob", "radius_mm": [3, 6]},
     {"kind": "blob", "radius_mm": [3, 6], "within": "kidney"},
+    {"kind": "free_form", "box_share": 1, "box_mm": [8, 12], "frame_mm": 20},
+    {"kind": "free_form", "box_share": 0, "width_mm": [2, 4], "segment_mm": 6, "frame_mm": 20},
 ]
 
 
@@ -347,3 +349,38 @@ def test_box_and_blob_say_which_labels_they_need():
     assert BoxMask(name="b", around="liver", margin_mm=(1, 2)).required_labels() == ("liver",)
     assert Blob(name="b").required_labels() == ()
     assert Blob(name="b", within="lung").required_labels() == ("lung",)
+
+
+def test_a_free_form_is_the_same_in_all_its_slices_and_stays_in_its_frame():
+    case = make_tiny_case()
+    for seed in range(6):
+        kind = section(kind="free_form", frame_mm=20, segment_mm=6, box_mm=[8, 12],
+                       width_mm=[2, 4], depth_mm=6, tissue_fraction=0)  # fmt: skip
+        mask = kind.build(case, None, kind.draw(case, None, np.random.default_rng(seed)))
+        region = mask.region.array
+        drawn = [region[:, :, k] for k in range(region.shape[2])]
+        assert all(np.array_equal(one, drawn[0]) for one in drawn)
+        i_mm, j_mm = (n * s for n, s in zip(region.shape, case.labels.spacing_mm[:2], strict=False))
+        assert max(i_mm, j_mm) <= 20 + 2 * 0.8
+        assert region.shape[2] * case.labels.spacing_mm[2] <= 6 + 2 * 2.5
+
+
+@pytest.mark.parametrize(("share", "is_box"), [(1, True), (0, False)])
+def test_a_free_form_is_a_box_or_strokes(share, is_box):
+    case = make_tiny_case()
+    kind = section(kind="free_form", box_share=share, frame_mm=20, segment_mm=6, box_mm=[8, 12],
+                   width_mm=[2, 3], tissue_fraction=0, strokes=[3, 3])  # fmt: skip
+    params = kind.draw(case, None, np.random.default_rng(1))
+    assert ("half_mm" in params["lines"][0]) is is_box
+    assert len(params["lines"]) == (1 if is_box else 3)
+    region = kind.build(case, None, params).region.array
+    assert bool(region.all()) is is_box
+
+
+def test_a_free_form_lies_in_tissue_or_is_told():
+    case = make_tiny_case()
+    air = Case(case.case_id, case.patient_id, case.source,
+               Volume(np.full_like(case.ct.array, -1000), case.ct.affine),
+               case.labels, case.label_names)  # fmt: skip
+    with pytest.raises(PlacementError, match=r"no place for a free form after 30 tries \(no_tis"):
+        section(kind="free_form").draw(air, None, np.random.default_rng(0))

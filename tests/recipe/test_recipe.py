@@ -341,7 +341,7 @@ def test_the_json_schema_describes_every_kind() -> None:
     schema = recipe_json_schema()
     kinds = schema["properties"]["masks"]["items"]["discriminator"]["mapping"]
     assert set(kinds) == {
-        "organ", "box", "transplant", "ellipsoid", "removal", "blob", "own",
+        "organ", "box", "transplant", "ellipsoid", "removal", "blob", "free_form", "own",
     }  # fmt: skip
     assert schema["additionalProperties"] is False
     json.dumps(schema)

@@ -11,11 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 from downstream_study import TEST, TRAINING, write_folders, write_study
+from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from synthct.build.check import check
 from synthct.cli import app
 from synthct.errors import RecipeError, ResourceError
+from synthct.recipe.recipe import Recipe
+from synthct.storage.cache import read_kept, write_kept
 from synthct.studies.downstream import segmenter
 from synthct.studies.downstream.arms import (
     Run,
@@ -24,8 +27,10 @@ from synthct.studies.downstream.arms import (
     recipe_for,
     runs_of,
 )
+from synthct.studies.downstream.judge import Judged, Lesion
 from synthct.studies.downstream.recipe import load_study
 from synthct.studies.downstream.run import run_study
+from synthct.studies.downstream.suggest import suggestion
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +45,7 @@ def done(root: Path, tiny_checkpoint: Path) -> Path:
 
 
 def numbers(folder: Path) -> dict[str, bytes]:
-    files = [*folder.glob("segmenters/*.json"), folder / "results.json"]
+    files = [*folder.glob("segmenters/*"), folder / "results.json"]
     return {path.name: path.read_bytes() for path in files}
 
 
@@ -88,15 +93,26 @@ def test_a_killed_study_goes_on_to_the_same_numbers(
 def test_an_arm_of_other_settings_is_trained_anew(
     done: Path, root: Path, tiny_checkpoint: Path
 ) -> None:
-    path = done / "segmenters/real-share100-seed0.json"
-    before = path.read_bytes()
-    content = json.loads(before) | {"key": "of another study"}
-    path.write_text(json.dumps(content))
-    run_study(
-        load_study(write_study(root, tiny_checkpoint)), root / "out",
-        cache_dir=root / "cache", device="cpu",
-    )  # fmt: skip
+    path = done / "segmenters/real-share100-seed0.judged"
+    before, kept = path.read_bytes(), read_kept(path)
+    assert kept is not None
+    content = json.loads(kept) | {"key": "of another study"}
+    write_kept(path, json.dumps(content).encode())
+    study = load_study(write_study(root, tiny_checkpoint))
+    run_study(study, root / "out", cache_dir=root / "cache", device="cpu")
     assert path.read_bytes() == before
+
+
+def test_a_damaged_result_is_told_and_made_anew(
+    done: Path, root: Path, tiny_checkpoint: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = done / "segmenters/real-share100-seed0.judged"
+    before = path.read_bytes()
+    path.write_bytes(before.replace(b"0", b"1", 200)[: len(before)])
+    study = load_study(write_study(root, tiny_checkpoint))
+    run_study(study, root / "out", cache_dir=root / "cache", device="cpu")
+    assert path.read_bytes() == before
+    assert f"{path} is damaged and made anew" in caplog.text
 
 
 def test_arms_have_equal_masks_and_labels(root: Path, tiny_checkpoint: Path) -> None:
@@ -168,6 +184,27 @@ def test_the_command_says_the_tables(done: Path, root: Path, tiny_checkpoint: Pa
     assert "## Differences" in made.output
     assert made.output.rstrip().endswith(str(done))
     assert len(TEST) == 3
+
+
+def test_more_of_what_was_missed_is_suggested_as_masks_of_a_recipe(
+    root: Path, tiny_checkpoint: Path
+) -> None:
+    study = load_study(write_study(root, tiny_checkpoint))
+    lesions = [Lesion(1.0, size, (0.2, 0.7, 0.5), score)
+               for size, score in ((10.0, 0.9), (25.0, 0.1), (30.0, 0.0), (50.0, 0.0))]  # fmt: skip
+    scan = Judged("a", "A", {}, {}, {}, tuple(lesions), ())
+    text = suggestion(study, {Run("real", 1.0, 0.0, 0): [scan]})
+    assert "#   2 to 4 cm: 2 of 2\n" in text
+    assert "#   left half of the scan: 3 of 4\n" in text
+    sections = YAML(typ="safe").load(text)["masks"]
+    assert [(one["name"], one["weight"]) for one in sections] == [
+        ("tumors-2-to-4-cm", 2),
+        ("tumors-4-cm-and-above", 1),
+    ]
+    fields = study.recipe.model_dump() | {"masks": sections}
+    assert Recipe.model_validate(fields).masks[0].query.diameter_mm == (20, 40)
+    with pytest.raises(RecipeError, match="needs the arm 'real'"):
+        suggestion(study, {Run("painted", 1.0, 1.0, 0): [scan]})
 
 
 def test_nnunet_and_its_python_go_together(root: Path, tiny_checkpoint: Path) -> None:

@@ -159,6 +159,13 @@ def test_few_masks_are_refused_and_few_patients_are_told(folder: Path, tmp_path:
     assert notes[0].startswith("row 'kidney' has 3 patients: without 5 its numbers have no int")
 
 
+def test_hosts_that_a_method_is_trained_on_are_told(folder: Path, tmp_path: Path) -> None:
+    write_training(folder, tmp_path)
+    changes = method(train={"recipe": "training.yaml", "minutes": 1})
+    (note,) = check_table(table_of(folder, tmp_path, **changes), place_of(folder, tmp_path))
+    assert note.startswith("one is trained on 8 of the 8 hosts, so its numbers are better")
+
+
 def test_a_training_must_know_what_its_rows_paint(folder: Path, tmp_path: Path) -> None:
     write_training(folder, tmp_path, masks=[ORGAN])
     changes = method(train={"recipe": "training.yaml", "minutes": 1})
@@ -214,7 +221,7 @@ def test_a_table_has_every_number_and_goes_on_where_it_stopped(
     page = write_page(place.output, results, arms, 1).read_text()
     assert page.count("<figure>") == 4 + 5  # masked, two or three methods, original
 
-    trained, built = run.seconds_trained(place.training("trained")), (place.output / "arms.json")
+    trained, built = run.seconds_trained(place.training("trained")), (place.output / "arms.kept")
     assert trained > 0
     before = built.read_text()
     monkeypatch.setattr(run, "train", None)
@@ -237,10 +244,10 @@ def test_an_interrupted_dataset_has_no_duration(
     monkeypatch.setattr(run, "build", build)
     for name, fails in (("whole", False), ("killed", True), ("killed", False)):
         try:
-            run.Diary(place.output / "arms.json").build(recipe, place.output / name, place)
+            run.Diary(place.output / "arms.kept").build(recipe, place.output / name, place)
         except KeyboardInterrupt:
             assert fails
-    seconds = run.Diary(place.output / "arms.json").seconds
+    seconds = run.Diary(place.output / "arms.kept").seconds
     assert seconds["whole"] is not None
     assert seconds["killed"] is None
 
@@ -256,5 +263,6 @@ def test_parameters_are_counted_from_the_files(folder: Path) -> None:
 def test_a_resumed_training_counts_what_it_had(tmp_path: Path) -> None:
     seconds = [5.0, 9.0, 3.0, 4.5]  # the second run begins at 3
     lines = [{"step": n, "seconds": s} for n, s in enumerate(seconds)]
-    (tmp_path / "log.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    text = "".join(f"{json.dumps(line)}\n" for line in lines)
+    (tmp_path / "log.jsonl").write_text(f'{text}{{"step": 4, "seco')  # cut short by a kill
     assert run.seconds_trained(tmp_path) == 13.5

@@ -14,6 +14,7 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 from conftest import make_tiny_case, write_kits
 from foreign_checkpoints import write_unconditional
 from killed_training import kill_at_first_state
+from tiny_volume import write_tiny_volume
 
 from synthct.build.check import check, require_adapted
 from synthct.errors import CheckpointError, MaskError, RecipeError
@@ -215,3 +216,14 @@ def test_the_command_build_adapts_first(data, tiny_checkpoint, tmp_path):
     (folder,) = (tmp_path / "cache" / "adapted").glob("[0-9a-f]*")
     (state,) = (folder / "states").iterdir()
     assert state.name == "step-00000001"
+
+
+@pytest.mark.slow
+def test_a_network_in_3d_is_adapted_to_the_hosts_of_volumes(data, tmp_path):
+    made = write_tiny_volume(tmp_path / "tiny-3d")
+    recipe = load_recipe(written(data, made, settings={"steps": 1}, view="volume"))
+    adapted = run(recipe, tmp_path / "out", tmp_path / "cache", steps=1)
+    files = find_checkpoint(str(adapted.folder))
+    assert files.training["adapted"]["steps"] == 1
+    assert files.configs["unet"]["depth"] == 8
+    assert np.isfinite(adapted.after.mae_hu)

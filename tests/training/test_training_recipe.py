@@ -16,7 +16,8 @@ from synthct.errors import CheckpointError, PolicyError, RecipeError
 from synthct.models.checkpoint import load_checkpoint
 from synthct.models.folder import write_sums
 from synthct.recipe.yaml_model import read_yaml
-from synthct.training.denoising import build_unet, make_network
+from synthct.training.denoising import make_network
+from synthct.training.objectives import make_objective
 from synthct.training.recipe import load_training_recipe
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes" / "training"
@@ -40,7 +41,7 @@ def test_committed_recipes_load_with_every_preset_and_may_have_their_licence(nam
         small = load_training_recipe(RECIPES / name, preset=preset)
         assert small.sources == recipe.sources
         assert small.labels == recipe.labels
-        assert build_unet(small).null_label is None
+        assert make_objective(small).rules == small.rules
 
 
 @pytest.mark.parametrize(

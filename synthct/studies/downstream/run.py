@@ -19,6 +19,7 @@ from synthct.dataset.digest import canonical_json
 from synthct.errors import SourceError
 from synthct.processes.device import choose_device
 from synthct.sources import CaseEntry, download, index_sources, label_table
+from synthct.storage.cache import read_kept, write_kept
 from synthct.storage.defaults import default_cache_dir
 from synthct.storage.files import atomic_write, make_folder, require_writable
 from synthct.storage.lock import version_lock
@@ -38,7 +39,10 @@ from synthct.studies.downstream.nnunet import NnUnet
 from synthct.studies.downstream.recipe import TEST, Study
 from synthct.studies.downstream.results import write_documents
 from synthct.studies.downstream.slices import classes_of
+from synthct.studies.downstream.suggest import suggestion
 from synthct.version import __version__
+
+SUGGESTION = "suggestion.yaml"
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +87,7 @@ def run_study(
     *,
     nnunet: Path | None = None,
     configuration: str = "2d",
+    suggest: bool = False,
     cache_dir: Path | None = None,
     device: str | None = None,
     progress: bool = False,
@@ -94,6 +99,7 @@ def run_study(
         output: Folder below which ``<name>`` is made.
         nnunet: Python of an environment with nnunetv2, which then takes the small U-Net's place.
         configuration: Of nnU-Net: ``2d`` or ``3d_fullres``.
+        suggest: Also write ``suggestion.yaml``, masks that make more of what ``real`` misses.
         cache_dir: Of indexes and phantoms; by default the user's cache folder.
         device: Where networks run; by default a GPU if there is one.
         progress: Show progress bars.
@@ -125,6 +131,8 @@ def run_study(
         results = runs.all(progress)
         write_documents(folder, study, results, len(checked.index.entries("hosts")))
         shutil.rmtree(folder / "scans", ignore_errors=True)
+        if suggest:
+            atomic_write(folder / SUGGESTION, suggestion(study, results).encode())
     return folder
 
 
@@ -183,14 +191,13 @@ class _Runs:
             for number, run in enumerate(runs, 1):
                 known = self._known_at(run, progress)
                 key = self._key(run, known)
-                path = self._folder / "segmenters" / f"{run.name}.json"
+                path = self._folder / "segmenters" / f"{run.name}.judged"
                 judged = _read(path, key)
                 bar.set_description(run.name)
                 if judged is None:
                     judged = self._make(run, known, bar.update)
                     content = {"key": key, "cases": [one.as_json() for one in judged]}
-                    make_folder(path.parent)
-                    atomic_write(path, (json.dumps(content, indent=1) + "\n").encode())
+                    write_kept(path, json.dumps(content).encode())
                     logger.info("%d of %d segmenters: %s", number, len(runs), run.name)
                 else:  # its time does not count for the time that is left
                     total -= steps
@@ -236,11 +243,9 @@ class _Runs:
 
 
 def _read(path: Path, key: str) -> list[Judged] | None:
-    """What a segmenter was judged; None if it is not there, damaged, or of another study."""
-    try:
-        stored: Mapping[str, Any] = json.loads(path.read_bytes())
-        if stored["key"] != key:
-            return None
-        return [Judged.from_json(one) for one in stored["cases"]]
-    except (OSError, ValueError, KeyError, TypeError):
+    """What a segmenter was judged; None if it is not there, damaged (told), or of another study."""
+    kept = read_kept(path)
+    stored: Mapping[str, Any] = {} if kept is None else json.loads(kept)
+    if stored.get("key") != key:
         return None
+    return [Judged.from_json(one) for one in stored["cases"]]

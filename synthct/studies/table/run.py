@@ -23,12 +23,14 @@ from synthct.evaluate.run import LEAST_MASKS, PAINTED, Options, evaluate
 from synthct.models.checkpoint import find_checkpoint
 from synthct.models.network import CheckpointFiles
 from synthct.recipe.recipe import Recipe
-from synthct.sources import FolderSection
-from synthct.storage.files import atomic_write, make_folder
+from synthct.sources import FolderSection, Index, Source, download, index_sources
+from synthct.storage.cache import read_kept, write_kept
+from synthct.storage.files import make_folder
 from synthct.studies.table.recipe import Table, slug
 from synthct.studies.table.results import ALWAYS, Cost, TableResults
 from synthct.training.check import check_training
 from synthct.training.loop import train
+from synthct.training.plan import hold_out
 from synthct.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -92,12 +94,33 @@ def check_table(table: Table, place: Place) -> list[str]:
                         f"its training recipe has no '{min(unknown)}', which row '{row}' paints",
                     )
             else:
-                check(table.dataset(row, method), cache_dir=place.cache_dir)
+                checked = check(table.dataset(row, method), cache_dir=place.cache_dir)
+                notes += _known(method, checked.index, checked.trained_on or frozenset())
     for method, training in table.trainings.items():
         refused = check_training(training, cache_dir=place.cache_dir)["refused"]
         if refused:
             raise table.error(f"methods.{method}", f"cannot be trained: {'; '.join(refused)}")
+        index = _index(training.sources, training.all_labels(), place)
+        cases = hold_out(training, index)[0].cases
+        hashes = (one for case in cases for one in (case.voxel_sha256, case.fingerprint))
+        seen = frozenset(one for one in hashes if one is not None)
+        notes += _known(method, _index(recipe.sources, (), place), seen)
     return list(dict.fromkeys(notes))
+
+
+def _index(sources: Mapping[str, Source], labels: Sequence[str], place: Place) -> Index:
+    return index_sources(download(sources, place.cache_dir), labels, cache_dir=place.cache_dir)
+
+
+def _known(method: str, index: Index, trained_on: frozenset[str]) -> Iterator[str]:
+    """A note if a checkpoint is trained on scans that it is judged on."""
+    hosts = index.entries("hosts")
+    known = sum(not trained_on.isdisjoint({e.voxel_sha256, e.fingerprint}) for e in hosts)
+    if known:
+        yield (
+            f"{method} is trained on {known} of the {len(hosts)} hosts, so its numbers are better "
+            "than they would be on scans that it does not know"
+        )
 
 
 def _check_masks(table: Table, row: str, recipe: Recipe, place: Place) -> Iterator[str]:
@@ -141,7 +164,7 @@ def make_table(
         logger.warning("note: %s", note)
     make_folder(place.output)
     checkpoints = {method: _trained(table, method, place) for method in table.trainings}
-    diary = Diary(place.output / "arms.json")
+    diary = Diary(place.output / "arms.kept")
     arms: dict[str, dict[str, Path]] = {}
     scores: list[Score] = []
     measures: list[Spread] = []
@@ -200,9 +223,12 @@ def seconds_trained(output: Path) -> float:
     if not log.is_file():
         return 0.0
     total = last = 0.0
-    for line in log.read_text().splitlines():
-        seconds = json.loads(line).get("seconds")
-        if seconds is not None:
+    for line in log.read_text(errors="replace").splitlines():
+        try:
+            seconds = json.loads(line).get("seconds")
+        except (ValueError, AttributeError):  # cut short by a kill, or damaged
+            continue
+        if isinstance(seconds, int | float):
             total += seconds - last if seconds >= last else seconds  # a new run counts from 0
             last = seconds
     return total
@@ -217,9 +243,7 @@ class Diary:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.seconds: dict[str, float | None] = (
-            json.loads(path.read_text()) if path.is_file() else {}
-        )
+        self.seconds: dict[str, float | None] = json.loads(read_kept(path) or b"{}")
 
     def build(self, recipe: Recipe, folder: Path, place: Place) -> Path:
         """Build a dataset, or take it if it is there; an interrupted one has no duration."""
@@ -242,8 +266,7 @@ class Diary:
 
     def _note(self, key: str, seconds: float | None) -> None:
         self.seconds[key] = seconds
-        make_folder(self.path.parent)
-        atomic_write(self.path, json.dumps(self.seconds, indent=1).encode())
+        write_kept(self.path, json.dumps(self.seconds, indent=1).encode())
 
 
 def _evaluated(
