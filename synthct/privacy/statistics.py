@@ -46,8 +46,8 @@ def fit_threshold(measure: str, values: Sequence[float], patients: Sequence[str]
         )
         value, is_fitted = max(DEFAULTS[measure], largest or 0.0), False
     else:
-        middle, high = np.quantile(values, _FITTED)
-        low_place, high_place = gumbel_r.ppf(_FITTED)
+        middle, high = (float(np.quantile(values, q)) for q in _FITTED)
+        low_place, high_place = (float(gumbel_r.ppf(q)) for q in _FITTED)
         scale = (high - middle) / (high_place - low_place)
         location = middle - low_place * scale
         value = max(float(gumbel_r.isf(FALSE_ALARMS, location, scale)), float(largest or 0.0))
