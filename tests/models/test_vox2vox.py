@@ -38,7 +38,8 @@ def recipe(root: Path, **changes: Any) -> TrainingRecipe:
     fields = {
         "model": {"kind": "vox2vox", **TINY_VOX2VOX, "codecs": {"default": "soft_tissue"}},
         "masks": [{"name": "kidneys", "kind": "organ", "label": "kidney"}],
-        "data": {"patches": 4, "patches_per_mask": 2},
+        "data": {"patches": 2, "patches_per_mask": 2},
+        "sample_every": 99,
         "optim": {
             "max_steps": 2, "batch_size": 1, "warmup_steps": 0, "decay_steps": 0,
             "weight_decay": 0, "max_grad_norm": None, "ema_decay": 0,
