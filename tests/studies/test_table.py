@@ -84,6 +84,16 @@ def test_the_committed_table_loads_with_equal_minutes(preset: str | None) -> Non
     assert not trained_on & {s.seed for s in table.recipe.sources.values()}
 
 
+def test_a_trained_method_paints_as_its_recipe_says() -> None:
+    table = load_table(RECIPES / "thesis_phantoms.yaml")
+    for name, steps in (("Palette", 10), ("Pix2Pix", 20)):
+        inpaint = table.dataset("kidney", name, Path("/made/here")).inpaint.network
+        assert inpaint is not None
+        assert inpaint.checkpoint == "/made/here"
+        assert (inpaint.grain, inpaint.num_inference_steps) == ("checkpoint", steps)
+        assert ("num_inference_steps" in inpaint.model_fields_set) == (name == "Palette")
+
+
 def method(**fields: Any) -> dict[str, Any]:
     return {"methods": {"one": fields}}
 
