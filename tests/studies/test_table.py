@@ -14,7 +14,9 @@ from conftest import make_tiny_case, write_kits
 from tiny_gan import GAN, OPTIM, write_gan
 from tiny_recipe import DONORS, write_data
 from training_recipes import tiny_fields
+from typer.testing import CliRunner
 
+from synthct.cli import app
 from synthct.errors import CheckpointError, RecipeError, SynthCTError
 from synthct.evaluate.extractors import load_extractors
 from synthct.studies.table import run
@@ -276,3 +278,15 @@ def test_a_resumed_training_counts_what_it_had(tmp_path: Path) -> None:
     text = "".join(f"{json.dumps(line)}\n" for line in lines)
     (tmp_path / "log.jsonl").write_text(f'{text}{{"step": 4, "seco')  # cut short by a kill
     assert run.seconds_trained(tmp_path) == 13.5
+
+
+def test_the_command_only_checks_if_asked_to(folder: Path, tmp_path: Path) -> None:
+    table_of(folder, tmp_path)
+    arguments = ["table", str(tmp_path / "table.yaml"), "--check", "--output", str(tmp_path / "o")]
+    done = CliRunner().invoke(app, [*arguments, "--cache-dir", str(folder / "cache")])
+    assert done.exit_code == 0, done.output
+    assert "nothing is wrong" in done.stdout
+    assert not (tmp_path / "o").exists()
+    done = CliRunner().invoke(app, [*arguments, "--preset", "quick"])
+    assert done.exit_code == 2
+    assert "no preset 'quick'" in done.output
