@@ -105,9 +105,9 @@ def best_correlation(query: Query, tissues: Sequence[FloatArray]) -> float:
     windows = []
     for place in best[:_LOOKED_AT]:
         n, flip = divmod(int(place), len(_FLIPS))
-        row, column = divmod(int(np.argmax(likeness[n, flip])), likeness.shape[-1])
-        window = theirs[n, :, row : row + size, column : column + size]
-        windows.append(_flipped(window, _FLIPS[flip]))
+        for row, column in _peak(likeness[n, flip]):
+            window = _between(theirs[n], row, column, size)
+            windows.append(_flipped(window, _FLIPS[flip]))
     seen = _even(np.stack(windows), np.broadcast_to(query.mask, (len(windows), *query.mask.shape)))
     return max(_ncc(mine, one) for one in seen)
 
@@ -168,6 +168,34 @@ def _sums(tissue: FloatArray, turned: FloatArray) -> FloatArray:
     theirs, mine = np.fft.rfft2(tissue), np.conj(np.fft.rfft2(turned, s=shape))
     product = (theirs[:, None] * mine[None]).sum(axis=2)
     return np.asarray(np.fft.irfft2(product, s=shape)[..., :last, :last], dtype=np.float32)
+
+
+def _peak(likeness: FloatArray) -> list[tuple[float, float]]:
+    """The best shift, and the best one between pixels by a parabola through its neighbours."""
+    place = divmod(int(np.argmax(likeness)), likeness.shape[-1])
+    fine = []
+    for axis, at in enumerate(place):
+        line = likeness[:, place[1]] if axis == 0 else likeness[place[0]]
+        if not 0 < at < len(line) - 1:
+            fine.append(float(at))
+            continue
+        before, here, after = (float(line[at + step]) for step in (-1, 0, 1))
+        curve = 2 * here - before - after
+        fine.append(at + (0.5 * (after - before) / curve if curve > 0 else 0.0))
+    return [(float(place[0]), float(place[1])), (fine[0], fine[1])]
+
+
+def _between(tissue: FloatArray, row: float, column: float, size: int) -> FloatArray:
+    """A square of every slice that begins between pixels, interpolated linearly."""
+    last = tissue.shape[-1] - size
+    (r, down), (c, right) = (divmod(min(max(at, 0.0), last), 1.0) for at in (row, column))
+    out = np.zeros((len(tissue), size, size), dtype=np.float32)
+    for dr, a in ((0, 1 - down), (1, down)):
+        for dc, b in ((0, 1 - right), (1, right)):
+            if a * b > 0:
+                rows, columns = slice(int(r) + dr, int(r) + dr + size), int(c) + dc
+                out += np.float32(a * b) * tissue[:, rows, columns : columns + size]
+    return out
 
 
 def _flipped(array: npt.NDArray[Any], flip: tuple[bool, ...]) -> npt.NDArray[Any]:

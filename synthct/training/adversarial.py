@@ -131,8 +131,11 @@ class Adversarial(Objective):
         del generator  # its chance is dropout, which the training loop seeds
         condition, real = self.condition(batch), batch["image"]
         painted = nets["generator"](condition)
-        judge = nets["discriminator"]
-        on_real, on_painted = judge(condition, real), judge(condition, painted.detach())
+        # One pass over both, as a network that is wrapped for several processes needs; norms are
+        # over each sample by itself.
+        pictures = torch.cat([real, painted.detach().to(real.dtype)])
+        scores = nets["discriminator"](torch.cat([condition, condition]), pictures)
+        on_real, on_painted = scores.chunk(2)
         yield "discriminator", (self._answer(on_real, 1.0) + self._answer(on_painted, 0.0)) / 2
         # The gradient passes through the discriminator without staying in it.
         self.discriminator.requires_grad_(False)

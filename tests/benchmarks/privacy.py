@@ -190,7 +190,7 @@ def collect(
 def tell(found: Sequence[Nearest], key: float, ncc: float) -> tuple[float, float]:
     """Shares flagged by key alone and by correlation."""
     by_key = np.mean([one.key_similarity > key for one in found])
-    return float(by_key), float(np.mean([(one.ncc or -1) > ncc for one in found]))
+    return float(by_key), float(np.mean([(one.ncc or 0) > ncc for one in found]))
 
 
 def attack(rows: Sequence[dict[str, object]], drawn: Sequence[Drawn]) -> None:
@@ -259,13 +259,13 @@ def main() -> None:
     seconds = time.perf_counter() - started
     who = [one.patient for one in halves[0]][: len(near[0])]
     key = fit_threshold("train_key", [one.key_similarity for one in near[0]], who)
-    ncc = fit_threshold("train_nn_ncc", [one.ncc or -1 for one in near[0]], who)
+    ncc = fit_threshold("train_nn_ncc", [one.ncc or 0 for one in near[0]], who)
     number = sum(map(len, near))
     print(f"{len(index)} regions of {len(trained)} patients; {number} compared in {seconds:.0f} s")
     for one in (key, ncc):
         told = f"above {one.value:.3f}, largest {one.largest or 0:.3f}"
         print(f"{one.measure}: {told} of {one.regions} regions of {one.patients} patients")
-    values = [[o.key_similarity for o in near[1]], [o.ncc or -1 for o in near[1]]]
+    values = [[o.key_similarity for o in near[1]], [o.ncc or 0 for o in near[1]]]
     print(f"independent: {len(near[1])} regions of {len(set(patients) - setting)} patients")
     for one, measured in zip((key, ncc), values, strict=True):
         flagged = sum(value > one.value for value in measured)
@@ -290,7 +290,7 @@ def plant(
         pairs = zip(found, some, strict=True)
         named = np.mean([training.patient(f.row) == one.patient for f, one in pairs])
         by_key, by_ncc = tell(found, key, ncc)
-        low, middle = np.percentile([one.ncc or -1 for one in found], [5, 50])
+        low, middle = np.percentile([one.ncc or 0 for one in found], [5, 50])
         print(
             f"{title:26s} n {len(some):3d}  by key {by_key:6.1%}  by correlation {by_ncc:6.1%}  "
             f"right patient {named:6.1%}  correlation {low:.2f} (5 %), {middle:.2f} (median)",

@@ -101,20 +101,3 @@ def test_a_checkpoint_without_members_is_not_assessed(
         attack(str(tiny_checkpoint), options, cache_dir=tmp_path)
     files = find_checkpoint(str(tiny_checkpoint))
     assert "not assessed" in passed_test(files, tiny_checkpoint)
-
-
-@pytest.mark.slow
-def test_a_network_that_learned_by_heart_is_told(kits_root: Path, tmp_path: Path) -> None:
-    recipe = tiny_recipe(
-        kits_root,
-        validation={"patients": ["case_00001"]},
-        data={"patches": 8, "patches_per_mask": 1, "flip": 0, "join_masks": 0},
-        optim={"max_steps": 600, "batch_size": 2, "learning_rate": 3e-3, "warmup_steps": 5},
-        save_every=600,
-        sample_every=600,
-    )
-    folder = train(recipe, tmp_path / "run", cache_dir=tmp_path, device="cpu", workers=0)
-    data = {"patches_per_mask": 1, "flip": 0, "join_masks": 0}
-    path = yaml_of(kits_root, tmp_path / "train.yaml", data=data)
-    told = attack(str(folder), AttackOptions(path, masks=8), cache_dir=tmp_path)
-    assert told.auc.value > 0.9

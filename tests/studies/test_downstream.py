@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,7 @@ def test_a_killed_study_goes_on_to_the_same_numbers(
 
     monkeypatch.setattr(segmenter, "train", killed)
     other = root / "killed"
+    shutil.copytree(done / "datasets", other / "study/datasets")
     with pytest.raises(KeyboardInterrupt):
         run_study(study, other, cache_dir=root / "cache", device="cpu")
     assert len(list((other / "study/segmenters").iterdir())) == 2
@@ -115,17 +117,17 @@ def test_a_damaged_result_is_told_and_made_anew(
     assert f"{path} is damaged and made anew" in caplog.text
 
 
-def test_arms_have_equal_masks_and_labels(root: Path, tiny_checkpoint: Path) -> None:
-    study = load_study(write_study(root, tiny_checkpoint, arms=["painted", "copy_paste"]))
+def test_arms_have_equal_masks_and_labels(done: Path, root: Path, tiny_checkpoint: Path) -> None:
+    study = load_study(write_study(root, tiny_checkpoint))
     checked = check(study.recipe, cache_dir=root / "cache")
     unet, everybody = segmenter.SmallUnet(study, "cpu"), frozenset(TRAINING)
     known = make_known(
-        study, unet, checked.index, everybody, root / "equal",
+        study, unet, checked.index, everybody, done,
         label_names=checked.label_names, cache_dir=root / "cache", device="cpu", progress=False,
     )  # fmt: skip
     assert len(known.real) == 3
     sets = list(known.painted.values())
-    assert len(sets) == 2
+    assert len(sets) == 3
     assert len(sets[0]) == 3
     for same in zip(*sets, strict=True):
         assert len({stack.name.partition("-")[2] for stack in same}) == 1
