@@ -41,6 +41,7 @@ MENDED: dict[str, dict[str, dict[str, Any]]] = {
         "keep_uids": {"keep_uids": True},
         "series": {"series": ["1.2.3"]},
         "annotations": {"annotations": "nobody"},
+        "contours": {"contours": "interpolate"},
         "label_names": {"label_names": {"kidney": 1}, "labels": "{case}/labels.nii.gz"},
         "labels": {"label_names": {"kidney": 1}, "labels": "{case}/other.nii.gz"},
         "structures": {"structures": {"kidney": "{case}/kidney.nii.gz"}},

@@ -32,8 +32,11 @@ class OnePassObjective(Adversarial):
 
     @staticmethod
     @abstractmethod
-    def make_discriminator(in_channels: int) -> PatchDiscriminator:
-        """The discriminator of condition and picture, which have so many channels together."""
+    def make_discriminator(in_channels: int, base_channels: int) -> PatchDiscriminator:
+        """The discriminator of condition and picture, which have so many channels together.
+
+        ``base_channels`` are those of the generator.
+        """
 
     @staticmethod
     @abstractmethod
@@ -51,7 +54,8 @@ class OnePassObjective(Adversarial):
         fields: dict[str, Any] = recipe.model.model_dump(exclude={"kind", "labels"})
         self.l1_weight = fields.pop("l1_weight")
         generator = self.network.classes()[0](labels=recipe.labels, **fields)
-        discriminator = self.make_discriminator(generator.in_channels + 1)
+        base_channels = generator.config.base_channels
+        discriminator = self.make_discriminator(generator.in_channels + 1, base_channels)
         for network in (generator, discriminator):
             network.apply(self.initialise)
         base = None

@@ -38,9 +38,11 @@ def recipe(root: Path, **changes: Any) -> TrainingRecipe:
     fields = {
         "model": {"kind": "vox2vox", **TINY_VOX2VOX, "codecs": {"default": "soft_tissue"}},
         "masks": [{"name": "kidneys", "kind": "organ", "label": "kidney"}],
-        "data": {"patches": 4, "patches_per_mask": 2},
+        "data": {"patches": 2, "patches_per_mask": 2},
+        "sample_every": 99,
         "optim": {
-            "max_steps": 2, "batch_size": 1, "warmup_steps": 0, "decay_steps": 0,
+            "max_steps": 6, "batch_size": 1, "warmup_steps": 0, "decay_steps": 0,
+            "learning_rate": 1e-2,
             "weight_decay": 0, "max_grad_norm": None, "ema_decay": 0,
         },
     }  # fmt: skip
@@ -50,7 +52,7 @@ def recipe(root: Path, **changes: Any) -> TrainingRecipe:
 def test_both_networks_have_as_many_parameters_as_the_published_ones() -> None:
     with torch.device("meta"):
         assert size(Vox2VoxGenerator()) == 150_497_281
-        assert size(Vox2VoxObjective.make_discriminator(3)) == 11_057_857
+        assert size(Vox2VoxObjective.make_discriminator(3, 64)) == 11_057_857
 
 
 def paint(seed: int, sides: tuple[int, int, int] = (32, 32, 32), hidden: float = 0) -> Any:

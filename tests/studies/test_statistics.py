@@ -78,6 +78,7 @@ def test_false_alarms_on_healthy_scans_are_read_where_as_much_is_found() -> None
     assert number(measure, sure, real) == 0.0  # at a higher threshold it has found all the same
     assert number(measure, blind, real) is None
     assert difference(measure, blind, real, real) is None
+    assert number(measure, sure, blind) is None  # nothing is asked for
 
 
 def test_a_curve_is_read_between_thresholds() -> None:

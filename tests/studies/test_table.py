@@ -14,7 +14,9 @@ from conftest import make_tiny_case, write_kits
 from tiny_gan import GAN, OPTIM, write_gan
 from tiny_recipe import DONORS, write_data
 from training_recipes import tiny_fields
+from typer.testing import CliRunner
 
+from synthct.cli import app
 from synthct.errors import CheckpointError, RecipeError, SynthCTError
 from synthct.evaluate.extractors import load_extractors
 from synthct.studies.table import run
@@ -82,6 +84,16 @@ def test_the_committed_table_loads_with_equal_minutes(preset: str | None) -> Non
     assert len(minutes) == 1
     trained_on = {section.seed for section in pix2pix.sources.values()}
     assert not trained_on & {s.seed for s in table.recipe.sources.values()}
+
+
+def test_a_trained_method_paints_as_its_recipe_says() -> None:
+    table = load_table(RECIPES / "thesis_phantoms.yaml")
+    for name, steps in (("Palette", 10), ("Pix2Pix", 20)):
+        inpaint = table.dataset("kidney", name, Path("/made/here")).inpaint.network
+        assert inpaint is not None
+        assert inpaint.checkpoint == "/made/here"
+        assert (inpaint.grain, inpaint.num_inference_steps) == ("checkpoint", steps)
+        assert ("num_inference_steps" in inpaint.model_fields_set) == (name == "Palette")
 
 
 def method(**fields: Any) -> dict[str, Any]:
@@ -266,3 +278,15 @@ def test_a_resumed_training_counts_what_it_had(tmp_path: Path) -> None:
     text = "".join(f"{json.dumps(line)}\n" for line in lines)
     (tmp_path / "log.jsonl").write_text(f'{text}{{"step": 4, "seco')  # cut short by a kill
     assert run.seconds_trained(tmp_path) == 13.5
+
+
+def test_the_command_only_checks_if_asked_to(folder: Path, tmp_path: Path) -> None:
+    table_of(folder, tmp_path)
+    arguments = ["table", str(tmp_path / "table.yaml"), "--check", "--output", str(tmp_path / "o")]
+    done = CliRunner().invoke(app, [*arguments, "--cache-dir", str(folder / "cache")])
+    assert done.exit_code == 0, done.output
+    assert "nothing is wrong" in done.stdout
+    assert not (tmp_path / "o").exists()
+    done = CliRunner().invoke(app, [*arguments, "--preset", "quick"])
+    assert done.exit_code == 2
+    assert "no preset 'quick'" in done.output

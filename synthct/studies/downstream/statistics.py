@@ -126,7 +126,7 @@ def froc_score(weights: Vector, arm: Counts, real: Counts) -> Vector:
 def healthy_alarms(weights: Vector, arm: Counts, real: Counts) -> Vector:
     """False positives per scan without the lesion, at the share found that ``real`` reaches.
 
-    NaN where no threshold of the arm finds as many.
+    NaN where ``real`` finds none, or no threshold of the arm as many.
     """
     wanted = sensitivity(weights, real, real)
     found = (weights @ arm.found) / np.maximum(weights @ arm.lesions, 1e-9)[:, None]
@@ -149,7 +149,7 @@ def froc(alarms: Vector, found: Vector) -> Vector:
 def _at_found(wanted: float, found: Vector, alarms: Vector) -> float:
     """False positives at the highest threshold that finds enough; NaN if none does."""
     enough = np.flatnonzero(found >= wanted - 1e-9)
-    if not len(enough):
+    if wanted <= 0 or not len(enough):
         return float("nan")
     at = int(enough[-1])
     if at + 1 == len(found) or found[at] <= wanted:

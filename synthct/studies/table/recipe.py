@@ -174,7 +174,8 @@ class Table:
         """
         inpaint = self.recipe.methods[method].inpaint
         if checkpoint is not None and inpaint.network is not None:
-            stated = inpaint.model_dump(include=inpaint.model_fields_set - {"checkpoint"})
+            names = inpaint.model_fields_set - {"checkpoint"}
+            stated = {name: getattr(inpaint, name) for name in names}
             inpaint = Diffusion(**stated, checkpoint=str(checkpoint))
         return self._dataset(row, self.recipe.rows[row].masks, inpaint, f"methods.{method}")
 

@@ -18,8 +18,9 @@ class Pix2PixObjective(OnePassObjective):
     network = Pix2Pix
 
     @staticmethod
-    def make_discriminator(in_channels: int) -> PatchDiscriminator:
-        """As in ``OnePassObjective``."""
+    def make_discriminator(in_channels: int, base_channels: int) -> PatchDiscriminator:
+        """As in ``OnePassObjective``; it always has the published number of channels."""
+        del base_channels
         return PatchDiscriminator(in_channels)
 
     @staticmethod

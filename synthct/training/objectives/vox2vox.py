@@ -24,11 +24,12 @@ class Vox2VoxObjective(OnePassObjective):
     criterion = staticmethod(least_squares)
 
     @staticmethod
-    def make_discriminator(in_channels: int) -> PatchDiscriminator:
-        """As in ``OnePassObjective``."""
+    def make_discriminator(in_channels: int, base_channels: int) -> PatchDiscriminator:
+        """As in ``OnePassObjective``; it is as wide as the generator."""
         return PatchDiscriminator(
             in_channels,
             dimensions=3,
+            base_channels=base_channels,
             slope=SLOPE,
             dropout=DROPOUT,
             bias_before_norm=True,
