@@ -135,7 +135,9 @@ def test_the_starter_is_published_with_its_page_and_pictures(
     assert result.exit_code == 0, result.output
     tree = there(hub).at("1.0.0").tree
     page = tree["README.md"].data.decode()
-    assert page.endswith((cards / "starter-2d.md").read_text())
+    own, _, privacy = page.partition("\n## Privacy\n")
+    assert own.endswith((cards / "starter-2d.md").read_text())
+    assert "not assessed" in privacy
     assert front_matter(page)["license"] == "cc-by-4.0"
     assert tree["starter-2d.png"].data == (cards / "starter-2d.png").read_bytes()
     found = find_checkpoint(REPO, revision="1.0.0")
