@@ -36,6 +36,9 @@ logger = logging.getLogger(__name__)
 #: Draws of noise and its level, the same for every patch; times that patients are drawn again.
 LEVELS, RESAMPLED = 8, 500
 
+#: Fewer patients on a side give no interval over patients; it is over patches then, too narrow.
+LEAST_PATIENTS = 5
+
 #: Share of others that may be taken for members.
 FALSE_POSITIVES = 0.01
 
@@ -152,10 +155,12 @@ def measures(members: Scores, others: Scores) -> tuple[float, float]:
 def _resampled(
     scores: Sequence[Scores], patients: Sequence[Sequence[str]], rng: np.random.Generator
 ) -> list[Scores]:
-    """The scores of as many patients, drawn with replacement."""
+    """The scores of as many patients, drawn with replacement; of few patients, of patches."""
     out = []
     for values, who in zip(scores, patients, strict=True):
         names, place = np.unique(np.array(who), return_inverse=True)
+        if len(names) < LEAST_PATIENTS:
+            names, place = np.arange(len(values)), np.arange(len(values))
         chosen = rng.integers(len(names), size=len(names))
         out.append(np.concatenate([values[place == n] for n in chosen]))
     return out
@@ -182,10 +187,11 @@ def _cases(
 
 
 def _patches(recipe: TrainingRecipe, cases: CaseSet, masks: int) -> Iterator[CachedPatch]:
-    """The first patches that a training on these cases draws, with what is to be painted."""
+    """The first patch of each of the first masks that a training on these cases draws."""
     names = label_table(recipe.sources, recipe.all_labels())
     jobs = plan_jobs(recipe, cases, masks, "train")
-    rows = [row for job in jobs for row in draw_rows(recipe, recipe.rules, names, job)]
+    each = recipe.data.patches_per_mask
+    rows = [row for job in jobs for row in draw_rows(recipe, recipe.rules, names, job)[::each]]
     cache = PatchCache(pa.Table.from_pylist(rows, schema=PATCH_SCHEMA))
     for number in range(len(rows)):
         patch = cache.patch(number)

@@ -26,22 +26,23 @@ class Nearest:
     """The training region that a piece is most like.
 
     Attributes:
-        row: Its row in the index.
+        row: Its row in the index: of the largest correlation, else of the most similar key.
+        key_row: The row of the most similar key.
         key_similarity: The largest cosine of the keys.
         ncc: The largest correlation of a slice; None where no training scan was at hand.
         ncc_3d: The same of all slices together, where they are several.
-        unseen: Row and similarity of the candidate with the most similar key among those whose scan
-            was not at hand, or whose place in it is not known.
+        is_compared: Whether the scans of all candidates were at hand, and their places known.
         is_same: Whether the hash of a training region is that of a slice.
         block_copy: Share of the blocks that are in the nearest region voxel for voxel; None where
             it was not looked at.
     """
 
     row: int
+    key_row: int
     key_similarity: float
     ncc: float | None = None
     ncc_3d: float | None = None
-    unseen: tuple[int, float] | None = None
+    is_compared: bool = True
     is_same: bool = False
     block_copy: float | None = None
 
@@ -100,16 +101,17 @@ class TrainingRegions:
         found: dict[int, Nearest] = {}
         wanted: dict[str, list[tuple[int, int, int]]] = defaultdict(list)
         for (number, one), near, cosine in zip(slices, rows, cosines, strict=True):
-            best = found.get(number, Nearest(int(near[0]), float(cosine[0])))
-            if cosine[0] > best.key_similarity:
-                best = replace(best, row=int(near[0]), key_similarity=float(cosine[0]))
+            first, likest = int(near[0]), float(cosine[0])
+            best = found.get(number, Nearest(first, first, likest))
+            if likest > best.key_similarity:
+                best = replace(best, row=first, key_row=first, key_similarity=likest)
             if region_hash(pieces[number].hu[one], pieces[number].mask[one]) in self._hashes:
                 best = replace(best, is_same=True, block_copy=1.0)
-            for row, similarity in zip(near.tolist(), cosine.tolist(), strict=True):
+            for row in near.tolist():
                 if self._case[row] in self.entries and self._is_placed[row]:
                     wanted[self._case[row]].append((number, one, row))
-                elif best.unseen is None or similarity > best.unseen[1]:
-                    best = replace(best, unseen=(row, similarity))
+                else:
+                    best = replace(best, is_compared=False)
             found[number] = best
         for case in sorted(wanted):
             scan = read_case(self.entries[case], {}).scan()

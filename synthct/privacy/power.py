@@ -107,10 +107,9 @@ def measure_power(
             found = 0
             for n, (copy, near, likeness) in enumerate(zip(copies, rows, cosines, strict=True)):
                 at = np.flatnonzero(near == first + n)
-                if len(at) and limits.ncc is None:
-                    found += bool(likeness[at[0]] > limits.key)
-                elif len(at):
-                    found += _is_seen(copy, planted[n], limits)
+                if len(at):
+                    by_key = bool(likeness[at[0]] > limits.key)
+                    found += by_key or _is_seen(copy, planted[n], limits)
             recall.append(found / len(planted))
         lost = next((s for s, r in zip(strengths, recall, strict=True) if r < 0.5), None)
         powers.append(
@@ -123,12 +122,13 @@ def measure_power(
 
 
 def _is_seen(copy: Piece, planted: Piece, limits: Limits) -> bool:
-    """Whether a copy that was proposed is found by correlation."""
+    """Whether a copy that was proposed is found by correlation, if that is computed."""
+    if limits.ncc is None:
+        return False
     row, column, side = bounding_square(planted.mask[0])
     grid = np.array([[row, column, 0], [1, 0, 0], [0, 1, 0]], dtype=np.float64)
     scan = Volume(np.moveaxis(planted.hu, 0, 2), np.eye(4))
     query = Query.of(copy.hu[0], copy.mask[0])
-    assert limits.ncc is not None
     return best_correlation(query, tissues(scan, grid, side, query)) > limits.ncc
 
 

@@ -281,13 +281,13 @@ def _result(
     flags: list[Flag] = []
     how: How = "not assessed"
     if near is not None and training is not None:
-        how = "correlation" if near.unseen is None else "key"
+        how = "correlation" if near.is_compared else "key"
         row = near.row
         if near.ncc is not None and near.ncc > limits["train_nn_ncc"]:
             flags.append("training_ncc")
-        elif near.unseen is not None and near.unseen[1] > limits["train_key"]:
+        if near.key_similarity > limits["train_key"]:
+            row = row if flags else near.key_row
             flags.append("training_key")
-            row = near.unseen[0]
         if near.block_copy:
             flags.append("block_copy")
         known = {

@@ -187,10 +187,11 @@ def collect(
     return rows, drawn
 
 
-def tell(found: Sequence[Nearest], key: float, ncc: float) -> tuple[float, float]:
-    """Shares flagged by key alone and by correlation."""
-    by_key = np.mean([one.key_similarity > key for one in found])
-    return float(by_key), float(np.mean([(one.ncc or 0) > ncc for one in found]))
+def tell(found: Sequence[Nearest], key: float, ncc: float) -> tuple[float, float, float]:
+    """Shares flagged by key, by correlation, and by either."""
+    by_key = np.array([one.key_similarity > key for one in found])
+    by_ncc = np.array([(one.ncc or 0) > ncc for one in found])
+    return float(by_key.mean()), float(by_ncc.mean()), float((by_key | by_ncc).mean())
 
 
 def attack(rows: Sequence[dict[str, object]], drawn: Sequence[Drawn]) -> None:
@@ -289,10 +290,11 @@ def plant(
         found = training.nearest(pieces)
         pairs = zip(found, some, strict=True)
         named = np.mean([training.patient(f.row) == one.patient for f, one in pairs])
-        by_key, by_ncc = tell(found, key, ncc)
+        by_key, by_ncc, either = tell(found, key, ncc)
         low, middle = np.percentile([one.ncc or 0 for one in found], [5, 50])
         print(
             f"{title:26s} n {len(some):3d}  by key {by_key:6.1%}  by correlation {by_ncc:6.1%}  "
+            f"either {either:6.1%}  "
             f"right patient {named:6.1%}  correlation {low:.2f} (5 %), {middle:.2f} (median)",
             flush=True,
         )

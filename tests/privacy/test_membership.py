@@ -59,7 +59,7 @@ def test_a_checkpoint_is_tested_by_its_own_list(
     monkeypatch.setattr(membership, "RESAMPLED", 20)
     monkeypatch.setattr(membership, "LEVELS", 2)
     held_out = {"patients": ["case_00001"]}
-    few = {"data": {"patches": 4, "patches_per_mask": 2}, "optim": {"max_steps": 1}}
+    few = {"data": {"patches": 24, "patches_per_mask": 2}, "optim": {"max_steps": 1}}
     recipe = tiny_recipe(kits_root, validation=held_out, sample_every=9, **few)
     folder = train(recipe, tmp_path / "run", cache_dir=tmp_path, device="cpu", workers=0)
     path = yaml_of(kits_root, tmp_path / "train.yaml", **few)

@@ -135,7 +135,7 @@ class Reuse(_Model):
 
 
 class Interval(_Model):
-    """A number with its 95 % bootstrap interval over patients."""
+    """A number with its 95 % bootstrap interval over patients, or over patches of few patients."""
 
     value: float
     low: float
