@@ -50,6 +50,8 @@ _RING, _DEPTH, _NEIGHBOURS, _NUGGET = 2.5, 6.0, 10, 0.02
 _BESIDE, _OTHER = 2.0, 3.0
 #: Keeps quotients finite, in HU².
 _LEAST = 1e-6
+#: No scanner's noise is stronger than so many HU; what seems to be is structure.
+_MOST = 150.0
 #: Fewer even voxels of the surroundings, or of the paint, say nothing about a spectrum.
 LEAST_AROUND, LEAST_PAINTED = 200, 64
 
@@ -136,7 +138,8 @@ def match_grain(
 
     Returns:
         HU (N,) of the true voxels of ``mask``, not rounded, and what was measured; the paint as it
-        is and None, where nothing around is even tissue within the range.
+        is and None, where nothing around is even tissue within the range, with noise that a scanner
+        can have.
     """
     from scipy import fft, ndimage
 
@@ -154,7 +157,7 @@ def match_grain(
     for lowest, highest in ((low, high), range_hu):  # first of the painted kind of tissue
         tissue = ~inside & (smooth > lowest) & (smooth < highest)
         around = _spectrum(scan, tissue, voxel, lags, shape)
-        if around is not None:
+        if around is not None and around.variance < _MOST**2:
             break
     else:
         return painted[mask].astype(np.float32), None

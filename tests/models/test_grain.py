@@ -134,6 +134,15 @@ def test_without_tissue_of_the_kind_around_paint_stays_as_it_is() -> None:
     assert np.array_equal(values, np.full(DISC.sum(), 60))
 
 
+def test_structure_too_strong_for_noise_is_no_grain() -> None:
+    original = as_hu(-650 + noise(SHAPE, 0.8, 260))
+    painted = np.where(DISC, -800, original).astype(np.int16)
+    rng = np.random.default_rng(0)
+    out, grain = match_grain(original, painted, DISC, (3, 3), (-1350, 150), rng)
+    assert grain is None
+    assert (out == -800).all()
+
+
 def test_lung_takes_the_grain_of_lung_and_not_of_the_wall_beside_it() -> None:
     columns = np.indices(SHAPE)[1]
     is_wall = columns > 90
