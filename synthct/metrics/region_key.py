@@ -2,8 +2,8 @@
 
 A key is the lowest cosine coefficients of the region's high-passed tissue on a small grid of its
 own, so that it does not depend on the pixel size, an HU offset or scale; flips are signs of
-coefficients, which the search tries, together with shifts of two pixels. Keys propose candidates;
-whether one is a copy, only a correlation with the scan can tell.
+coefficients, which the search tries, together with shifts of up to four pixels. Keys propose
+candidates; whether one is a copy, only a correlation with the scan can tell.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _HIGH_PASS, _LEAST_VARIANCE = 3.0, 25.0
 _STEPS = 30.0
 
 #: Shifts that a search tries, in pixels along rows and columns.
-_SHIFTS_PX: tuple[tuple[int, ...], ...] = tuple(product((-2, 0, 2), repeat=2))
+_SHIFTS_PX: tuple[tuple[int, ...], ...] = tuple(product((-4, -2, 0, 2, 4), repeat=2))
 
 #: Rows of queries that are compared at a time.
 _BLOCK = 1024
