@@ -165,7 +165,7 @@ def check(
         progress=progress,
     )
     plan = plan_samples(recipe, index)
-    label_names = label_table(recipe.sources, wanted)
+    label_names = label_table(recipe.sources, wanted, recipe.label_values)
     _check_values(recipe, index, label_names)
     _check_relabel(recipe, label_names)
     _check_planes(recipe, plan)

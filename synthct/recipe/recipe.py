@@ -44,12 +44,13 @@ from synthct.recipe.yaml_model import (
     validate,
 )
 from synthct.sources import Source
-from synthct.volume.views import Plane, View
+from synthct.volume.views import IGNORE, Plane, View
 
 #: Keys whose values may contain environment variables.
 PATH_KEYS = ("sources.*.root", "inpaint.checkpoint", "review.table")
 
-_IF_STATED = (*OF_VOLUMES, "privacy", "review")
+_IF_STATED = (*OF_VOLUMES, "label_values", "privacy", "review")
+LabelValue = Annotated[int, Field(ge=1, lt=IGNORE)]
 
 
 def _check_version(value: object) -> object:
@@ -68,6 +69,8 @@ class Recipe(BaseModel):
         licence: SPDX id of the dataset's licence; by default the one that follows from the sources.
         seed: Seed of all random decisions.
         sources: Where scans come from; those of ``hosts`` are painted into.
+        label_values: Values of structures in the label maps, so that several datasets agree;
+            structures that are not named get the lowest values that are left.
         on_bad_case: At a case with damaged or inconsistent files, ``stop`` the run or ``skip`` the
             case; plan, card and lock list skipped cases.
         view: The plane of the slices; ``volume`` paints each mask whole, as one sample in 3D.
@@ -102,6 +105,7 @@ class Recipe(BaseModel):
     licence: str | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     sources: dict[Annotated[str, Field(pattern=r"^[a-z0-9]+([_-][a-z0-9]+)*$")], Source]
+    label_values: dict[str, LabelValue] | None = None
     on_bad_case: Literal["stop", "skip"] = "stop"
     view: View = "axial"
     extent: Literal["crop", "scan"] | None = None
@@ -128,6 +132,7 @@ class Recipe(BaseModel):
         problems = [
             *_source_problems(self),
             *_name_problems(self),
+            *_value_problems(self),
             *_method_problems(self),
             *_relabel_problems(self),
             *_release_problems(self),
@@ -321,6 +326,16 @@ def _name_problems(recipe: Recipe) -> Iterator[Problem]:
             message = f"'{section.name}' is already the name of masks[{first[section.name]}]"
             yield Problem(("masks", index, "name"), f"{message}; names must differ")
         first.setdefault(section.name, index)
+
+
+def _value_problems(recipe: Recipe) -> Iterator[Problem]:
+    """Two structures of one value."""
+    first: dict[int, str] = {}
+    for name, value in (recipe.label_values or {}).items():
+        if value in first:
+            message = f"{value} is already the value of {first[value]}; values must differ"
+            yield Problem(("label_values", name), message)
+        first.setdefault(value, name)
 
 
 def _method_problems(recipe: Recipe) -> Iterator[Problem]:

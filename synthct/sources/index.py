@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import reduce
+from itertools import count
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -217,7 +218,11 @@ def _named_well(
     return replace(contents, cases=tuple(good), skipped=tuple(skipped))
 
 
-def label_table(sources: Mapping[str, SourceSection], labels: Sequence[str]) -> dict[str, int]:
+def label_table(
+    sources: Mapping[str, SourceSection],
+    labels: Sequence[str],
+    fixed: Mapping[str, int] | None = None,
+) -> dict[str, int]:
     """Number the structures once for a whole dataset.
 
     The structures of label-map sources come first and in their own order, so that KiTS keeps
@@ -227,6 +232,7 @@ def label_table(sources: Mapping[str, SourceSection], labels: Sequence[str]) -> 
     Args:
         sources: Name in the recipe to section, as ``download`` gives them.
         labels: The labels (structures or unions) that the recipe needs.
+        fixed: Values that are given, by structure; no other structure gets one of them.
 
     Returns:
         Structure to value, from 1.
@@ -245,7 +251,10 @@ def label_table(sources: Mapping[str, SourceSection], labels: Sequence[str]) -> 
     for label in labels:
         for expansion in expansions:
             names.update(dict.fromkeys(expansion.get(label, ())))
-    return {name: n if n < IGNORE else n + 1 for n, name in enumerate(names, start=1)}
+    given = fixed or {}
+    taken = {IGNORE, *given.values()}
+    free = (value for value in count(1) if value not in taken)
+    return {name: given[name] if name in given else next(free) for name in names}
 
 
 def _image(section: SourceSection, case: CaseFiles, store: FactsStore) -> FileFacts | None:

@@ -227,7 +227,7 @@ def test_nifti_refuses_two_files_for_one_case(tmp_path: Path, tiny_case: Case) -
         ({"image": "/x/{case}.nii.gz"}, "leads out of root"),
         ({"image": "images/ct.nii.gz"}, "has no {case}"),
         ({"image": "{case}/{patient}.nii.gz"}, "no other"),
-        ({"image": "{case}.mhd"}, "must end with"),
+        ({"image": "{case}.png"}, "must end with"),
         ({}, "give a pattern"),
         ({"labels": "{case}.nii.gz"}, "go together"),
         ({"labels": "{case}.nii.gz", "label_names": {"a": 255}}, "means 'ignore'"),

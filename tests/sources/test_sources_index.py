@@ -266,6 +266,12 @@ def test_kits_keeps_its_numbers_whatever_comes_before(kits_root: Path, organs_ro
     }
 
 
+def test_stated_values_are_kept_and_given_to_no_other(kits_root: Path) -> None:
+    sources = {"donors": Kits(root=kits_root)}
+    table = label_table(sources, [], {"tumor": 1, "spleen": 2})
+    assert table == {"kidney": 3, "tumor": 1, "cyst": 4}
+
+
 def test_no_structure_gets_the_value_that_means_ignore(tmp_path: Path) -> None:
     names = {f"s{n}": n for n in range(1, 255)} | {f"s{n}": n + 1 for n in range(255, 300)}
     source = Nifti(root=tmp_path, labels="{case}.nii.gz", label_names=names)

@@ -91,7 +91,7 @@ def test_shards_believed_without_a_look_are_found(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A writer that is not atomic, and a journal written before the shard."""
-    journal = import_module("synthct.dataset.journal")
+    kept = import_module("synthct.storage.cache")
     assemble = import_module("synthct.build.assemble")
     version = import_module("synthct.dataset.version")
     writer = import_module("synthct.dataset.writer")
@@ -115,14 +115,14 @@ def test_a_disk_error_that_nobody_expects_is_found(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = import_module("synthct.storage.files")
-    journal = import_module("synthct.dataset.journal")
+    kept = import_module("synthct.storage.cache")
 
     def careless(path: Path, data: bytes) -> None:
         temporary = path.with_name(f".{secrets.token_hex(4)}.part")
         files._write_new(temporary, data)
         temporary.replace(path)
 
-    monkeypatch.setattr(journal, "atomic_write", careless)
+    monkeypatch.setattr(kept, "atomic_write", careless)
     with pytest.raises(VerifyError, match=r"exit 1\n(.|\n)*Traceback"):
         crash_test(folder, kills=20)
 
