@@ -6,9 +6,9 @@ from synthct.recipe.yaml_model import Document
 
 #: Keys that recipes of datasets have and training recipes have not.
 DATASET_KEYS = frozenset({
-    "extent", "inpaint", "keep_original", "margin_mm", "masks_per_case", "masks_per_sample",
-    "on_bad_case", "quality", "relabel", "release", "samples_per_shard", "series", "splits",
-    "variants", "version", "view",
+    "extent", "inpaint", "keep_original", "label_values", "margin_mm", "masks_per_case",
+    "masks_per_sample", "on_bad_case", "privacy", "quality", "relabel", "release", "review",
+    "samples_per_shard", "series", "splits", "variants", "version", "view",
 })  # fmt: skip
 #: The reverse.
 TRAINING_KEYS = frozenset({

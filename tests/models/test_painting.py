@@ -210,6 +210,7 @@ class Oracle(nn.Module):
     to_diffused = PaletteUNet.to_diffused
     from_diffused = PaletteUNet.from_diffused
     neighbour_channels, neighbours = PaletteUNet.neighbour_channels, 0
+    given_noisy, known_region = PaletteUNet.given_noisy, "clean"
 
     def __init__(
         self, mean: Tensor, var: float, config: dict[str, Any], residual_scale: float | None = None

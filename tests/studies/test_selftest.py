@@ -91,7 +91,7 @@ def test_shards_believed_without_a_look_are_found(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A writer that is not atomic, and a journal written before the shard."""
-    kept = import_module("synthct.storage.cache")
+    journal = import_module("synthct.dataset.journal")
     assemble = import_module("synthct.build.assemble")
     version = import_module("synthct.dataset.version")
     writer = import_module("synthct.dataset.writer")

@@ -38,7 +38,7 @@ class Stub:
         self.predicted = predicted
         unet = fresh_parts(tiny_recipe(root, model={**TINY_MODEL, **model})).networks["unet"]
         self.surroundings, self.to_diffused = unet.surroundings, unet.to_diffused
-        self.neighbour_channels = unet.neighbour_channels
+        self.neighbour_channels, self.given_noisy = unet.neighbour_channels, unet.given_noisy
         self.noise_embedding, self.noise_position = unet.noise_embedding, unet.noise_position
 
     def __call__(self, noisy, position, masked, mask, label, spacing_mm, neighbours):
