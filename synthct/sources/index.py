@@ -252,8 +252,7 @@ def label_table(
         for expansion in expansions:
             names.update(dict.fromkeys(expansion.get(label, ())))
     given = fixed or {}
-    taken = {IGNORE, *given.values()}
-    free = (value for value in count(1) if value not in taken)
+    free = (value for value in count(1) if value not in {IGNORE, *given.values()})
     return {name: given[name] if name in given else next(free) for name in names}
 
 
