@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from synthct.errors import CheckpointError
-from synthct.models.config import require_declared
 from synthct.models.denoiser_config import DenoiserConfig
 from synthct.models.methods import Diffusion
-from synthct.models.network import Checkpoint, CheckpointFiles, Network
-from synthct.models.patch import Patch, PatchRules
+from synthct.models.network import Checkpoint
+from synthct.models.networks.trained import Trained
+from synthct.models.patch import Patch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,39 +19,20 @@ if TYPE_CHECKING:
     from synthct.models.denoiser import DiffusionInpaintPipeline
 
 
-class Denoising(Network):
+class Denoising(Trained):
     """A ``DiffusionInpaintPipeline`` and how it is to paint.
 
     Attributes:
         config: The fields of its network.
     """
 
+    part = "unet"
     config: ClassVar[type[DenoiserConfig]]
 
     @staticmethod
     @abstractmethod
     def classes() -> tuple[type[Any], type[DiffusionInpaintPipeline]]:
         """The classes of its network and of its pipeline."""
-
-    @classmethod
-    def check_configs(cls, name: str, configs: Mapping[str, Mapping[str, Any]]) -> None:
-        """As in ``Network``."""
-        require_declared(name, "unet/config.json", configs["unet"], cls.config)
-
-    @classmethod
-    def rules(
-        cls, files: CheckpointFiles, inpaint: Diffusion, labels: Sequence[str | None]
-    ) -> PatchRules:
-        """As in ``Network``; the checkpoint declares them."""
-        del inpaint, labels
-        return PatchRules.from_config(files.configs["unet"])
-
-    @classmethod
-    def load(cls, files: CheckpointFiles, device: str) -> Mapping[str, Any]:
-        """As in ``Network``."""
-        from synthct.models.weights import load_network
-
-        return {"unet": load_network(files, "unet", cls.classes()[0], device)}
 
     def __init__(
         self, checkpoint: Checkpoint, inpaint: Diffusion, prompts: Sequence[str | None]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from synthct.models.config import PatchFields, require_declared
 from synthct.models.methods import Diffusion
-from synthct.models.network import Checkpoint, CheckpointFiles, Network
-from synthct.models.patch import Patch, PatchRules
+from synthct.models.network import Checkpoint
+from synthct.models.networks.trained import Trained
+from synthct.models.patch import Patch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,40 +17,16 @@ if TYPE_CHECKING:
     from synthct.models.generator import GeneratorPipeline
 
 
-class OnePass(Network):
-    """A ``GeneratorPipeline``; dropout is its only chance.
-
-    Attributes:
-        config: The fields of its generator.
-    """
+class OnePass(Trained):
+    """A ``GeneratorPipeline``; dropout is its only chance."""
 
     takes_steps = False
-    config: ClassVar[type[PatchFields]]
+    part = "generator"
 
     @staticmethod
     @abstractmethod
     def classes() -> tuple[type[Any], type[GeneratorPipeline]]:
         """The classes of its generator and of its pipeline."""
-
-    @classmethod
-    def check_configs(cls, name: str, configs: Mapping[str, Mapping[str, Any]]) -> None:
-        """As in ``Network``."""
-        require_declared(name, "generator/config.json", configs["generator"], cls.config)
-
-    @classmethod
-    def rules(
-        cls, files: CheckpointFiles, inpaint: Diffusion, labels: Sequence[str | None]
-    ) -> PatchRules:
-        """As in ``Network``; the checkpoint declares them."""
-        del inpaint, labels
-        return PatchRules.from_config(files.configs["generator"])
-
-    @classmethod
-    def load(cls, files: CheckpointFiles, device: str) -> Mapping[str, Any]:
-        """As in ``Network``."""
-        from synthct.models.weights import load_network
-
-        return {"generator": load_network(files, "generator", cls.classes()[0], device)}
 
     def __init__(
         self, checkpoint: Checkpoint, inpaint: Diffusion, prompts: Sequence[str | None]
