@@ -16,7 +16,7 @@ RESULTS, TABLES, MEMBERSHIP = "privacy.json", "privacy.md", "membership.json"
 
 #: How painted regions were compared with those of the training.
 How = Literal["correlation", "key", "not assessed"]
-Flag = Literal["training_ncc", "training_key", "block_copy", "host_ncc"]
+Flag = Literal["training_ncc", "training_z", "training_key", "block_copy", "host_ncc"]
 
 
 class _Model(BaseModel):
@@ -97,7 +97,9 @@ class RegionResult(_Model):
         self_recon_ncc: High-passed correlation with the tissue that was there before.
         train_key: Similarity of the key to that of the nearest training region, at most 1.
         train_nn_ncc: High-passed correlation with the nearest training region.
-        train_nn_ncc_3d: The same over all slices of a volume.
+        train_nn_z: The largest correlation in standard deviations of that of other places with so
+            large a region of such texture.
+        train_nn_ncc_3d: The same as ``train_nn_ncc`` over all slices of a volume.
         nearest_patient: The patient of that region.
         nearest_case: The case of that region.
         block_copy: Share of 8 x 8 blocks that are in it voxel for voxel.
@@ -113,6 +115,7 @@ class RegionResult(_Model):
     self_recon_ncc: float | None = None
     train_key: float | None = None
     train_nn_ncc: float | None = None
+    train_nn_z: float | None = None
     train_nn_ncc_3d: float | None = None
     nearest_patient: str | None = None
     nearest_case: str | None = None

@@ -10,6 +10,7 @@ from synthct.dataset.privacy.results import How, Membership, Power, PrivacyCheck
 #: What each flag says.
 FLAGS = {
     "training_ncc": "correlates with a training region",
+    "training_z": "correlates with a training region more than by chance",
     "training_key": "has the key of a training region",
     "block_copy": "holds voxels of a training region",
     "host_ncc": "correlates with what was there before",
@@ -131,13 +132,16 @@ def _flagged(check: PrivacyCheck) -> str:
     rows = [
         (
             code(one.sample_id), inert(one.nearest_patient or ""), _number(one.train_nn_ncc),
-            _number(one.train_key), _number(one.self_recon_ncc),
+            _number(one.train_nn_z), _number(one.train_key), _number(one.self_recon_ncc),
             "; ".join(FLAGS[flag] for flag in one.flags),
         )
         for one in flagged[:_LISTED]
     ]  # fmt: skip
     more = f"\n\n... and {len(flagged) - _LISTED:,} more" if len(flagged) > _LISTED else ""
-    head = ("sample", "nearest patient", "train_nn_ncc", "train_key", "self_recon_ncc", "why")
+    head = (
+        "sample", "nearest patient", "train_nn_ncc", "train_nn_z", "train_key", "self_recon_ncc",
+        "why",
+    )  # fmt: skip
     return table(head, rows) + more
 
 
