@@ -25,7 +25,7 @@ Spectrum = npt.NDArray[np.complex64]
 
 #: Sides of squares in pixels up to which a piece is looked for on a grid of such pixels; larger
 #: ones on the coarsest.
-_LEVELS = ((27, 1), (95, 2))
+_LEVELS = ((40, 1), (95, 2))
 _COARSEST = 4
 
 

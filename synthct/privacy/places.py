@@ -14,8 +14,9 @@ from synthct.metrics.slice_search import Template, spectrum_of
 from synthct.privacy.tissue import Points
 from synthct.sources import CaseEntry, read_case
 
-#: Places that are named for each piece at most, and their least likeness.
-PLACES, _LEAST = 4, 0.4
+#: Places that are named for each piece at most, and their least likeness: of noisy tissue on a
+#: grid that lies half a cell beside that of the search, a quarter is left.
+PLACES, _LEAST = 4, 0.15
 
 #: Slices on either side of a training region that are searched, and pieces that are looked for at
 #: a time.

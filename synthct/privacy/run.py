@@ -33,6 +33,7 @@ from synthct.privacy.field import Anatomy
 from synthct.privacy.nearest import Nearest, TrainingRegions, key_of, likeness
 from synthct.privacy.power import measure_power
 from synthct.privacy.regions import PaintedRegion, Piece, painted_regions
+from synthct.privacy.shapes import DonorShapes
 from synthct.privacy.statistics import LEAST_PATIENTS, fit_threshold, reuse, share
 from synthct.sources import CaseEntry, download, index_sources
 from synthct.training.recipe import load_training_recipe
@@ -70,7 +71,9 @@ def check_privacy(folder: Path, options: Options, *, cache_dir: Path) -> Privacy
     files = _checkpoint(folder, lock, options, notes)
     training = _training(files, options, cache_dir, notes)
     hosts = _hosts(dataset, lock, options, cache_dir, notes)
-    regions = list(painted_regions(dataset, hosts, Anatomy.of(lock.labels)))
+    roots = {name: path for name, path in (options.roots or {}).items() if name in lock.sources}
+    shapes = DonorShapes(folder, roots, cache_dir)
+    regions = list(painted_regions(dataset, hosts, shapes, Anatomy.of(lock.labels)))
     near = training.nearest([one.painted for one in regions]) if training else []
     held_out = _held_out(regions)
     real = [piece for _, piece in held_out]
@@ -310,6 +313,7 @@ def _result(
         recognisable=region.recognisable,
         assessed=how,
         self_recon_ncc=region.self_recon_ncc,
+        donor_shape_dice=region.donor_shape_dice,
         flags=tuple(flags),
         **known,
     )

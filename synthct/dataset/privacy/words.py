@@ -16,6 +16,9 @@ FLAGS = {
     "host_ncc": "correlates with what was there before",
 }
 
+#: A mask that is more like its donor's lesion shows that patient's shape.
+SHAPE_DISCLOSED = 0.95
+
 #: Most flagged regions in the tables; all are in the JSON.
 _LISTED = 20
 
@@ -96,6 +99,14 @@ def _dataset(check: PrivacyCheck) -> str:
         "regions of one patient, most",
         f"{check.reuse.most:,} ({count(check.reuse.patients, 'patient')}, Gini "
         f"{check.reuse.gini:.2f})",
+    ))  # fmt: skip
+    shapes = [one.donor_shape_dice for one in check.regions if one.donor_shape_dice is not None]
+    disclosed = sum(one > SHAPE_DISCLOSED for one in shapes)
+    rows.append((
+        f"donor's shape disclosed (Dice above {SHAPE_DISCLOSED})",
+        f"{disclosed:,} of {len(shapes):,}, the highest {max(shapes):.2f}"
+        if shapes
+        else "no donor at hand",
     ))  # fmt: skip
     faces = [one.recognisable for one in check.regions]
     rows.append((
