@@ -40,7 +40,7 @@ HIGH_PASS_PX, LEAST_VARIANCE, CLIP = 1.5, 25.0, 2.5
 #: Flips and scales whose best shift is looked at with the mask in place.
 _LOOKED_AT = 3
 
-#: Median of the square of a normal variable, and the largest correlation that counts for ``z``.
+#: Median of the square of a normal variable, and the largest correlation that is told from 1.
 _MEDIAN_SQUARE, _MOST_CERTAIN = 0.4549, 0.9999
 
 _FLIPS: tuple[tuple[bool, ...], ...] = tuple(product((False, True), repeat=2))
@@ -100,10 +100,10 @@ class Match:
     ncc: float
     spread: float
 
-    @property
-    def z(self) -> float:
-        """The correlation, by Fisher's transform, in standard deviations of chance."""
-        return math.atanh(min(self.ncc, _MOST_CERTAIN)) / max(self.spread, 1e-3)
+
+def deviations(ncc: float, spread: float) -> float:
+    """A correlation, by Fisher's transform, in standard deviations of chance."""
+    return math.atanh(min(ncc, _MOST_CERTAIN)) / max(spread, 1e-3)
 
 
 def correlation(query: Query, other: Query) -> float:

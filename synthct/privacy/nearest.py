@@ -11,7 +11,14 @@ import numpy as np
 import pyarrow as pa
 
 from synthct.metrics.region_key import Keys, bounding_square, region_hash, region_key, search_keys
-from synthct.metrics.region_match import BLOCK_PX, FloatArray, Query, best_correlation, blocks
+from synthct.metrics.region_match import (
+    BLOCK_PX,
+    FloatArray,
+    Query,
+    best_correlation,
+    blocks,
+    deviations,
+)
 from synthct.models.training_index import keys_of
 from synthct.privacy.places import likely_places
 from synthct.privacy.regions import Piece
@@ -36,8 +43,8 @@ class Nearest:
         key_row: The row of the most similar key.
         key_similarity: The largest cosine of the keys.
         ncc: The largest correlation of a slice; None where no training scan was at hand.
-        z: The largest correlation with a region that keys proposed, in standard deviations of
-            chance (``metrics.region_match``).
+        proposed_ncc: The same among the regions that keys proposed.
+        spread: The largest of what chance gives with one of these (``region_match.Match``).
         ncc_3d: The same of all slices together, where they are several.
         is_compared: Whether the scans of all candidates were at hand.
         is_same: Whether the hash of a training region is that of a slice.
@@ -49,11 +56,17 @@ class Nearest:
     key_row: int
     key_similarity: float
     ncc: float | None = None
-    z: float | None = None
+    proposed_ncc: float | None = None
+    spread: float = 0.0
     ncc_3d: float | None = None
     is_compared: bool = True
     is_same: bool = False
     block_copy: float | None = None
+
+    @property
+    def z(self) -> float | None:
+        """``proposed_ncc`` in standard deviations of chance."""
+        return None if self.proposed_ncc is None else deviations(self.proposed_ncc, self.spread)
 
 
 class _Candidate(NamedTuple):
@@ -183,8 +196,10 @@ class TrainingRegions:
         query = Query.of(piece.hu[one], piece.mask[one])
         match = best_correlation(query, tissues(scan, grid, side, query))
         if candidate.is_proposed:
-            so_far = replace(so_far, z=max(match.z, so_far.z or 0.0))
-        elif match.z < _LEAST_Z:
+            before = -1.0 if so_far.proposed_ncc is None else so_far.proposed_ncc
+            spread = max(match.spread, so_far.spread)
+            so_far = replace(so_far, proposed_ncc=max(match.ncc, before), spread=spread)
+        elif deviations(match.ncc, match.spread) < _LEAST_Z:
             return so_far
         if so_far.ncc is not None and match.ncc <= so_far.ncc:
             return so_far

@@ -180,6 +180,11 @@ def _training(
             f"{len(known) - len(entries)} of {len(known)} training scans are not at hand; "
             "paintings are compared with them by key only"
         )
+    if unplaced := index["grid_mm"].null_count:
+        notes.append(
+            f"of {unplaced:,} of {len(index):,} training regions the index does not say where they "
+            "lie; whole slices of their scans are searched, not flipped and at their own scale"
+        )
     return TrainingRegions(index, entries)
 
 
