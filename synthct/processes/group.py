@@ -32,7 +32,7 @@ from synthct.processes.device import choose_device
 from synthct.processes.launch import GONE, interrupt
 
 if TYPE_CHECKING:
-    from torch.distributed import Store  # type: ignore[attr-defined]
+    from torch.distributed import Store
 
 #: So long a process waits for the others to start.
 START_S = 600
@@ -201,7 +201,7 @@ class LaunchedGroup(Group):
             ResourceError: If one does not come.
         """
         from accelerate import PartialState
-        from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+        from torch.distributed import PrefixStore
 
         deadline = time.monotonic() + patience_s
         while missing := [n for n in range(self.size) if self._get(f"process/{n}") is None]:

@@ -63,7 +63,7 @@ def watching() -> Iterator[None]:
 
 def _launched() -> LaunchedGroup:
     """This process among those of its launch, which tell each other about themselves."""
-    from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+    from torch.distributed import PrefixStore
     from torch.distributed.rendezvous import rendezvous
 
     is_there = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"

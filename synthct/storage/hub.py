@@ -49,7 +49,7 @@ def asking_hub(what: str) -> Iterator[None]:
         ResourceError: If there is no place for it on this machine.
     """
     from huggingface_hub import get_token
-    from huggingface_hub.errors import HTTPError, RevisionResolutionError  # type: ignore[attr-defined]
+    from huggingface_hub.errors import HTTPError, RevisionResolutionError
 
     try:
         yield
@@ -87,7 +87,7 @@ def dataset_files(
         ResourceError: If there is no place for them.
     """
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
+    from huggingface_hub.utils import filter_repo_objects
 
     key = hashlib.sha256("\n".join(patterns).encode()).hexdigest()[:12]
     home = cache_dir / "hub" / name.replace("/", "--")
