@@ -27,10 +27,10 @@ from synthct.evaluate.pictures import Crop, Extractor, crop_to_mask
 from synthct.evaluate.radiomics import Radiomics
 from synthct.evaluate.results import write_results
 from synthct.evaluate.run import Options, evaluate
-from synthct.storage.defaults import default_cache_dir
 from synthct.evaluate.scores import make_halvings, score_arm, score_floor
 from synthct.evaluate.tables import results_markdown
 from synthct.recipe.recipe import Recipe
+from synthct.storage.defaults import default_cache_dir
 from synthct.volume.intensity import SOFT_TISSUE
 
 #: Name in the tables to the recipe's method.

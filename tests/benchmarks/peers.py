@@ -116,7 +116,7 @@ def starter_seconds(folder: Path, repeats: int) -> float:
 
 def palette() -> PaletteUNet:
     """The public implementation's network, with one channel."""
-    network = PaletteUNet(
+    network: PaletteUNet = PaletteUNet(
         labels=(), codecs={"default": "full_range"}, patch_sizes=[SIDE], spacing_range_mm=(0.5, 2)
     )
     network.eval()
