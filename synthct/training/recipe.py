@@ -30,6 +30,7 @@ from synthct.training.sections import (
     OptimSection,
     Section,
     ValidationSection,
+    kind,
 )
 
 #: Locations of the values in which environment variables are expanded.
@@ -197,7 +198,7 @@ def _mask_problems(recipe: TrainingRecipe) -> Iterator[Problem]:
 def _section_problems(recipe: TrainingRecipe) -> Iterator[Problem]:
     """Combinations of fields that are not possible."""
     if not recipe.model.takes_steps:
-        what = f"a network of kind {recipe.model.kind} paints in one pass, without"
+        what = f"a network of kind {kind(recipe.model)} paints in one pass, without"
         if "noise" in recipe.model_fields_set:
             yield Problem(("noise",), f"{what} a noise schedule; remove it", at_key=True)
         stated = recipe.validation.model_fields_set if recipe.validation else set()
@@ -207,7 +208,7 @@ def _section_problems(recipe: TrainingRecipe) -> Iterator[Problem]:
             message = f"{what} guidance, which label_dropout is for; remove it"
             yield Problem(("data", "label_dropout"), message, at_key=True)
     if not recipe.model.takes_labels:
-        what = f"a network of kind {recipe.model.kind} is not told what to paint"
+        what = f"a network of kind {kind(recipe.model)} is not told what to paint"
         painted = {label for m in recipe.masks for label in (m.painted_labels() or (None,))}
         if len(painted) > 1:
             yield Problem(("masks",), f"{what}: train one for each label, and none for both")
