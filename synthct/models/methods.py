@@ -13,6 +13,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SerializationInfo,
     SerializerFunctionWrapHandler,
     field_validator,
     model_serializer,
@@ -254,11 +255,11 @@ class Diffusion(Method):
         return spacing
 
     @model_serializer(mode="wrap")
-    def _dump(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _dump(self, dump: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
         # Optional settings count for a dataset's identity only if they are stated.
         fields: dict[str, Any] = dump(self)
-        if self.grain == "checkpoint":
-            del fields["grain"]
+        if self.grain == "checkpoint" and not (info.exclude_unset or info.exclude_defaults):
+            fields.pop("grain", None)  # as before 0.2, which ``_read_resolved`` knows
         optional = (*FOREIGN, "adapt", "slice_noise_mm")
         return {k: v for k, v in fields.items() if not (k in optional and v is None)}
 
