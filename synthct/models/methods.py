@@ -157,7 +157,7 @@ class Diffusion(Method):
             dataset is painted with what comes of it.
         slice_noise_mm: For volumes: the length over which the noise that painting starts from stays
             alike through the slices; 0 for noise of its own in each. By default 0 for a checkpoint
-            that is told the slices beside the one it paints, else 20 where the network allows it.
+            that takes the slices beside the one it paints, else 20 where the network allows it.
         dtype: Arithmetic of the model; bfloat16 is faster and a little coarser.
         batch_size: Patches painted together, of up to 128 pixels (fewer larger ones). Part of
             the recipe because it changes low bits.

@@ -31,7 +31,7 @@ def join_group(wanted_device: str | None = None) -> Iterator[Group]:
     if world_size() == 1:
         group = Group(wanted_device)
         if wanted_device is not None:
-            _ = group.device  # an error is told before any work
+            _ = group.device  # an error is raised before any work
         yield group
         return
     import accelerate

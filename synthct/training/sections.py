@@ -86,7 +86,7 @@ class DataSection(Section):
             twice as thick (means of two).
         attenuation_jitter: Greatest relative change of a patch's attenuation (HU + 1000), drawn
             uniformly; 0.03 moves soft tissue by up to 30 HU, as tube voltage and contrast do.
-        zoom: Range of a random factor of the pixel size; the network is told the new spacing.
+        zoom: Range of a random factor of the pixel size; the network is given the new spacing.
         grain: Noise and sharpness as of other scanners; None leaves scans as they are.
         flip: Probability of a left-right flip.
         join_masks: Share of the patches without label that also get another patch's mask, so that

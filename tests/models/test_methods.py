@@ -11,7 +11,7 @@ from synthct.models.methods import Diffusion
 
 @pytest.mark.parametrize("how", [{}, {"exclude_unset": True}, {"exclude_defaults": True}])
 @pytest.mark.parametrize("stated", [{}, {"grain": "checkpoint"}, {"slice_noise_mm": 0}])
-def test_settings_survive_a_dump(stated: dict[str, Any], how: dict[str, bool]) -> None:
+def test_settings_survive_a_dump(stated: dict[str, Any], how: dict[str, Any]) -> None:
     settings = Diffusion(checkpoint="a-folder", **stated)
     assert Diffusion(**settings.model_dump(**how)) == settings
 
