@@ -92,8 +92,8 @@ def test_two_versions_are_published_and_both_read_back_by_tag(
     ]
     monkeypatch.chdir(tmp_path)
     found = json.loads(python(READ, tmp_path / "home", REPO, "1.0.0", "1.1.0"))
-    assert found["1.0.0"]["rows"] == 16
-    assert found["1.1.0"]["rows"] == 24
+    assert found["1.0.0"]["rows"] == 8
+    assert found["1.1.0"]["rows"] == 12
     assert set(found["1.0.0"]["digests"]) < set(found["1.1.0"]["digests"])
     checked = CliRunner().invoke(app, ["verify", "1.1.0"])
     assert checked.exit_code == 0, checked.output
@@ -161,7 +161,7 @@ def test_an_older_version_goes_beside_the_later_one(
 
 
 def test_large_files_go_up_in_parts(hub: HubServer, versions: dict[str, Path], run: Run) -> None:
-    hub.part_size, hub.page_size = 30_000, 3
+    hub.part_size, hub.page_size = 10_000, 3
     assert run(versions["1.0.0"]).exit_code == 0
     assert shown(there(hub), "1.0.0") == files_of(versions["1.0.0"])
 
