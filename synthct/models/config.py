@@ -34,7 +34,7 @@ class PatchFields(BaseModel):
             checkpoint cannot change them.
         summary: For recipes: what a checkpoint's card says after the number of parameters.
         takes_steps: For recipes: whether it is trained by a noise schedule and paints in steps.
-        takes_labels: For recipes: whether it is told what to paint.
+        takes_labels: For recipes: whether it takes a label of what to paint.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

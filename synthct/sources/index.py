@@ -252,7 +252,8 @@ def label_table(
         for expansion in expansions:
             names.update(dict.fromkeys(expansion.get(label, ())))
     given = fixed or {}
-    free = (value for value in count(1) if value not in {IGNORE, *given.values()})
+    taken = {IGNORE, *given.values()}
+    free = (value for value in count(1) if value not in taken)
     return {name: given[name] if name in given else next(free) for name in names}
 
 

@@ -201,5 +201,5 @@ def test_a_network_without_neighbours_is_warned_of(
     from synthct.build.check import check
 
     checked = check(recipe(folder, tiny_checkpoint), cache_dir=folder / "cache")
-    assert "not told the slices beside" in caplog.text
+    assert "does not take the slices beside" in caplog.text
     assert checked.slice_noise_mm == 20

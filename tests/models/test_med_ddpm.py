@@ -106,7 +106,7 @@ def test_a_recipe_trains_one_and_its_checkpoint_is_read_strictly(
 
 def test_labels_that_it_is_not_told_are_refused(kits_template: Path) -> None:
     model = {"kind": "med_ddpm", **TINY_MED_DDPM}
-    with pytest.raises(ValueError, match="not told what to paint: train one for each label"):
+    with pytest.raises(ValueError, match="takes no label: train one for each label"):
         tiny_recipe(kits_template, model=model)
     with pytest.raises(ValueError, match="multiples of 4"):
         tiny_recipe(kits_template, model={**model, "depth": 6})
