@@ -77,12 +77,16 @@ def place_of(folder: Path, tmp_path: Path) -> Place:
 @pytest.mark.parametrize("preset", [None, "quick"])
 def test_the_committed_table_loads_with_equal_minutes(preset: str | None) -> None:
     table = load_table(RECIPES / "thesis_phantoms.yaml", preset=preset)
-    pix2pix, palette = (table.trainings[name] for name in ("Pix2Pix", "Palette"))
-    assert (pix2pix.masks, pix2pix.data) == (palette.masks, palette.data)
-    assert pix2pix.rules == palette.rules  # so that the patches are the same ones
+    assert list(table.trainings) == ["Pix2Pix", "Palette", "volume", "Med-DDPM", "Vox2Vox"]
+    first, *others = table.trainings.values()
+    for training in others:
+        assert (training.masks, training.sources) == (first.masks, first.sources)
+        assert training.rules.spacing_range_mm == first.rules.spacing_range_mm
+        assert training.rules.labels == first.rules.labels
+        assert training.model.patch_sizes == first.model.patch_sizes
     minutes = {m.train.minutes for m in table.recipe.methods.values() if m.train is not None}
     assert len(minutes) == 1
-    trained_on = {section.seed for section in pix2pix.sources.values()}
+    trained_on = {section.seed for section in first.sources.values()}
     assert not trained_on & {s.seed for s in table.recipe.sources.values()}
 
 
