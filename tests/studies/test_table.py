@@ -16,11 +16,13 @@ from tiny_recipe import DONORS, write_data
 from training_recipes import tiny_fields
 from typer.testing import CliRunner
 
+from synthct.build.run import build
 from synthct.cli import app
 from synthct.errors import CheckpointError, RecipeError, SynthCTError
 from synthct.evaluate.extractors import load_extractors
 from synthct.studies.table import run
-from synthct.studies.table.page import write_page
+from synthct.evaluate.stream import Dataset
+from synthct.studies.table.page import shown_masks, write_page
 from synthct.studies.table.recipe import Table, load_table
 from synthct.studies.table.results import write_results
 from synthct.studies.table.run import Place, check_table, count_parameters, make_table
@@ -244,6 +246,19 @@ def test_a_table_has_every_number_and_goes_on_where_it_stopped(
     again, _ = make_table(table, extractors, place)
     assert again == results
     assert built.read_text() == before
+
+
+def test_of_a_volume_the_page_shows_the_widest_slice(folder: Path, tmp_path: Path) -> None:
+    noise = {"noise fill": {"inpaint": {"method": "noise_fill"}}}
+    table = table_of(folder, tmp_path, view="volume", methods=noise)
+    made = build(table.dataset("kidney", "noise fill"), tmp_path, cache_dir=folder / "cache", workers=0)
+    areas: dict[str, list[int]] = {}
+    for sample in Dataset(made).samples():
+        areas.setdefault(sample.facts.mask_id, []).append(int(sample.mask.sum()))
+    assert all(len(set(one)) > 1 for one in areas.values())
+    shown = shown_masks("kidney", {"noise fill": made}, 2)
+    assert [one.title for one in shown] == [f"kidney: {mask_id}" for mask_id in list(areas)[:2]]
+    assert [picture.name for picture in shown[0].pictures] == ["masked", "noise fill", "original"]
 
 
 def test_an_interrupted_dataset_has_no_duration(
