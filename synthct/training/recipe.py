@@ -207,11 +207,14 @@ def _section_problems(recipe: TrainingRecipe) -> Iterator[Problem]:
         if recipe.data.label_dropout:
             message = f"{what} guidance, which label_dropout is for; remove it"
             yield Problem(("data", "label_dropout"), message, at_key=True)
-    if not recipe.model.takes_labels:
-        what = f"a network of kind {kind(recipe.model)} takes no label"
+    if len(recipe.labels) < recipe.model.takes_labels_from:
+        what = (
+            f"a network of kind {kind(recipe.model)} is told what to paint from "
+            f"{recipe.model.takes_labels_from} labels on"
+        )
         painted = {label for m in recipe.masks for label in (m.painted_labels() or (None,))}
         if len(painted) > 1:
-            yield Problem(("masks",), f"{what}: train one for each label, and none for both")
+            yield Problem(("masks",), f"{what}; give all masks the same label or none")
         if recipe.data.label_dropout:
             yield Problem(("data", "label_dropout"), f"{what}; remove it", at_key=True)
     takes_level = getattr(recipe.model, "noise_embedding", "timestep") == "level"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 from synthct.evaluate.stream import Dataset, painted_slice
 from synthct.publish.report.html import Picture, asset, fill_template, pictured, policy_of
@@ -51,13 +53,14 @@ def write_page(
 
 
 def shown_masks(row: str, datasets: Mapping[str, Path], count: int) -> list[Shown]:
-    """The first masks of a row."""
+    """The first masks of a row, each in its widest slice."""
     crops: dict[str, dict[str, tuple[MaskCrop, Window]]] = {}
     for method, folder in datasets.items():
-        for sample in islice(Dataset(folder).samples(), count):
-            window = painted_slice(sample).window
-            one = crop_around_mask(sample, {}), window
-            crops.setdefault(sample.facts.mask_id, {})[method] = one
+        masks = groupby(Dataset(folder).samples(), key=lambda sample: sample.facts.mask_id)
+        for mask_id, samples in islice(masks, count):
+            widest = max(samples, key=lambda sample: int(np.count_nonzero(sample.mask)))
+            one = crop_around_mask(widest, {}), painted_slice(widest).window
+            crops.setdefault(mask_id, {})[method] = one
     return [
         Shown(f"{row}: {mask_id}", list(_pictures(painted)))
         for mask_id, painted in islice(crops.items(), count)
