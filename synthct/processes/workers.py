@@ -183,7 +183,7 @@ def how_it_ended(exit_code: int) -> str:
     reasons = {
         "SIGKILL": ", most often for lack of memory",
         "SIGHUP": " (hang-up: its terminal or connection was closed)",
-        "SIGTERM": " (somebody, or the system, asked it to end)",
+        "SIGTERM": " (a user or the system ended it)",
     }
     return f"was killed by {name}{reasons.get(name, '')}"
 
