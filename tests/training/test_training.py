@@ -430,7 +430,10 @@ def test_a_worker_killed_while_it_cuts_patches_is_named(kits_root, tmp_path, mon
         open_set(tiny_recipe(kits_root), tmp_path / "cache", workers=2)
 
 
-def test_two_trainings_into_one_folder_are_kept_apart(kits_root, patch_cache, tmp_path):
+def test_two_trainings_into_one_folder_are_kept_apart(
+    kits_root, patch_cache, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("synthct.storage.lock._WORKERS_END_S", 0.1)
     with (
         exclusive(tmp_path / ".run.lock", "training"),
         pytest.raises(ConflictError, match=r"another training into .*run is running \(process"),

@@ -180,7 +180,7 @@ def test_only_padding_may_lie_far_below(tmp_path: Path) -> None:
 
 def test_what_gzip_makes_very_small_is_no_damage(tmp_path: Path) -> None:
     """A phantom without noise, more than 2**26 voxels."""
-    array = np.full((512, 512, 257), -1000, np.int16)
+    array = np.full((512, 512, 257), -1000, np.int16, order="F")
     array[100:400, 100:400] = 40
     raw = nifti_bytes(Volume(array, np.diag([0.8, 0.8, 1, 1.0])), compress=False)
     zipped = gzip.compress(raw, 6)
