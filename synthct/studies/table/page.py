@@ -55,7 +55,7 @@ def shown_masks(row: str, datasets: Mapping[str, Path], count: int) -> list[Show
     """The first masks of a row."""
     crops: dict[str, dict[str, tuple[MaskCrop, Window]]] = {}
     for method, folder in datasets.items():
-        for sample in islice(Dataset(folder).samples(), count):
+        for sample in islice(Dataset(folder).slices(), count):
             window = painted_slice(sample).window
             one = crop_around_mask(sample, {}), window
             crops.setdefault(sample.facts.mask_id, {})[method] = one
