@@ -77,7 +77,7 @@ def _decode(data: bytes, affine: Affine, types: tuple[Any, ...]) -> Array:
     stream = isal_zlib.decompressobj(wbits=31)
     try:
         raw = stream.decompress(data)
-    except isal_zlib.error as err:
+    except isal_zlib.error as err:  # type: ignore[misc]  # its stubs err
         raise VerifyError(f"a volume is damaged ({err})") from err
     if not stream.eof or stream.unused_data or len(raw) < _HEADER:
         raise VerifyError("a volume is cut off, or followed by other data")

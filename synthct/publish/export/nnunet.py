@@ -188,7 +188,7 @@ class NnUnet:
         """Write scan and label map of a case in the orientation of the host's file, if there is."""
         self._is_ignored = self._is_ignored or bool((labels == IGNORE).any())
         volumes = {"image": image, "label": Volume(self._values[labels], image.affine)}
-        file = entry and NiftiFile.open(entry.image, entry.reading)
+        file = None if entry is None else NiftiFile.open(entry.image, entry.reading)
         part = "Ts" if split == "test" else "Tr"
         names = {
             "image": f"images{part}/{name}_0000{_ENDING}",

@@ -165,8 +165,9 @@ class PaintedScans:
                     variants.setdefault(row["variant"], []).append(row)
             for variant, own in sorted(variants.items()):
                 parts = [(_place(one, entry), one) for one in map(decode, own)]
-                for box, one in parts if host is not None else ():
-                    _require_same(host, box, one)
+                if host is not None:
+                    for box, one in parts:
+                        _require_same(host, box, one)
                 mine = scans.setdefault(variant, [])
                 free = next((scan for scan in mine if scan.takes(parts, self._most)), None)
                 if free is None:

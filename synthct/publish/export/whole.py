@@ -75,7 +75,7 @@ canonical: int16 HU within -1024..3071, axes to the right, anterior and superior
 
 def _write(scan: PaintedScan, folder: Path, stem: str) -> dict[str, str]:
     """Write the files of a scan; their names by column."""
-    file = scan.entry and NiftiFile.open(scan.entry.image, scan.entry.reading)
+    file = None if scan.entry is None else NiftiFile.open(scan.entry.image, scan.entry.reading)
     affine = scan.case.labels.affine
     volumes = {
         "mask": Volume(scan.number, affine),
