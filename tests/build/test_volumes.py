@@ -153,7 +153,8 @@ def test_a_volume_is_evaluated_as_the_slices_that_show_its_mask(volumes: Path) -
     assert np.count_nonzero(widest_slice(first).mask) == max(
         np.count_nonzero(one.mask) for one in flats
     )
-    assert sum(1 for _ in Dataset(volumes).samples()) > len(samples(volumes))
+    assert sum(1 for _ in Dataset(volumes).samples()) == len(samples(volumes))
+    assert sum(1 for _ in Dataset(volumes).slices()) > len(samples(volumes))
 
 
 @pytest.mark.parametrize(

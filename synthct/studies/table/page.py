@@ -57,7 +57,7 @@ def shown_masks(row: str, datasets: Mapping[str, Path], count: int) -> list[Show
     """The first masks of a row, each in its widest slice."""
     crops: dict[str, dict[str, tuple[MaskCrop, Window]]] = {}
     for method, folder in datasets.items():
-        masks = groupby(Dataset(folder).samples(), key=lambda sample: sample.facts.mask_id)
+        masks = groupby(Dataset(folder).slices(), key=lambda sample: sample.facts.mask_id)
         for mask_id, samples in islice(masks, count):
             widest = max(samples, key=lambda sample: int(np.count_nonzero(sample.mask)))
             one = crop_around_mask(widest, {}), painted_slice(widest).window
