@@ -230,5 +230,5 @@ def test_a_network_without_neighbours_is_warned_of(
     folder: Path, tiny_checkpoint: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     checked = check(recipe(folder, tiny_checkpoint), cache_dir=folder / "cache")
-    assert "not told the slices beside" in caplog.text
+    assert "does not take the slices beside" in caplog.text
     assert checked.slice_noise_mm == 20

@@ -36,7 +36,7 @@ from synthct.volume.views import IGNORE
 
 _FOLDER = re.compile(r"Dataset\d{3}_[A-Za-z0-9_-]+")
 _ENDING = ".nii.gz"
-#: nnU-Net divides the cases into so many folds where nobody says otherwise.
+#: nnU-Net's default number of folds.
 _FOLDS = 5
 
 #: Columns of ``samples.csv`` beside the dataset's own.
