@@ -13,7 +13,7 @@ from training_recipes import TINY_MODEL, tiny_fields, tiny_recipe
 
 from synthct.dataset.records import yaml_text
 from synthct.errors import CheckpointError, PolicyError, RecipeError
-from synthct.models.checkpoint import load_checkpoint
+from synthct.models.checkpoint import find_checkpoint, load_checkpoint
 from synthct.models.folder import write_sums
 from synthct.recipe.yaml_model import read_yaml
 from synthct.training.denoising import make_network
@@ -42,6 +42,14 @@ def test_committed_recipes_load_with_every_preset_and_may_have_their_licence(nam
         assert small.sources == recipe.sources
         assert small.labels == recipe.labels
         assert make_objective(small).rules == small.rules
+
+
+def test_a_checkpoint_that_is_given_brings_its_shape(tmp_path, kits_root, tiny_checkpoint):
+    path = written(tmp_path, kits_root, model={}, revision="main")
+    recipe = load_training_recipe(path, from_checkpoint=str(tiny_checkpoint))
+    assert (recipe.from_checkpoint, recipe.revision) == (str(tiny_checkpoint), None)
+    config = find_checkpoint(str(tiny_checkpoint)).configs["unet"]
+    assert list(recipe.model.block_out_channels) == config["block_out_channels"]
 
 
 @pytest.mark.parametrize(
