@@ -49,7 +49,7 @@ def test_a_checkpoint_that_is_given_brings_its_shape(tmp_path, kits_root, tiny_c
     recipe = load_training_recipe(path, from_checkpoint=str(tiny_checkpoint))
     assert (recipe.from_checkpoint, recipe.revision) == (str(tiny_checkpoint), None)
     config = find_checkpoint(str(tiny_checkpoint)).configs["unet"]
-    assert list(recipe.model.block_out_channels) == config["block_out_channels"]
+    assert list(recipe.model.model_dump()["block_out_channels"]) == config["block_out_channels"]
 
 
 @pytest.mark.parametrize(
