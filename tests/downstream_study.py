@@ -63,6 +63,7 @@ def write_study(root: Path, checkpoint: Path, **changes: Any) -> Path:
         "lesions_per_scan": 1,
         "unknown_training": "allow",
         "seeds": [0],
+        "classification": {"crop_px": 16, "crop_mm": 20, "places_per_scan": 3, "steps": 2},
         "trainer": {
             "steps": 2,
             "batch_size": 2,

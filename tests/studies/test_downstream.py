@@ -46,7 +46,7 @@ def done(root: Path, tiny_checkpoint: Path) -> Path:
 
 
 def numbers(folder: Path) -> dict[str, bytes]:
-    files = [*folder.glob("segmenters/*"), folder / "results.json"]
+    files = [*folder.glob("segmenters/*"), *folder.glob("classifiers/*"), folder / "results.json"]
     return {path.name: path.read_bytes() for path in files}
 
 
@@ -63,6 +63,15 @@ def test_all_arms_are_judged_and_the_difference_to_pasting_comes_first(done: Pat
     assert rest.index("real + copy-paste") < rest.index("## Arms")
     for row in results["differences"]:
         assert (row["verdict"] == "not shown") == (row["low"] <= 0 <= row["high"])
+    classified = results["classification"]
+    assert [row["arm"] for row in classified["arms"]] == ["real", "painted", "pairs", "copy_paste"]
+    for row in classified["arms"]:
+        assert 0 <= row["lesion"][0] <= 1
+        assert ("learned the paint" in row["verdict"]) or ("health" in row["verdict"])
+    assert {one.name for one in (done / "classifiers").iterdir()} == {
+        f"{arm}-seed0.scored" for arm in ("real", "painted", "pairs", "copy_paste")
+    }
+    assert "## Classifiers: AUC on real crops" in text
     page = (done / "index.html").read_text()
     assert page.count("<polyline") == 5
     assert not (done / "scans").exists()
@@ -172,7 +181,10 @@ def test_bad_studies_are_told_with_their_place(root: Path, tiny_checkpoint: Path
 
 def test_masks_without_donors_cannot_be_pasted(root: Path, tiny_checkpoint: Path) -> None:
     blob = [{"name": "blob", "kind": "blob", "radius_mm": [3, 6], "within": "kidney"}]
-    study = load_study(write_study(root, tiny_checkpoint, dataset_fields={"masks": blob}))
+    with pytest.raises(RecipeError, match=r"study.yaml:1:.*'blob' .* are no transplants"):
+        load_study(write_study(root, tiny_checkpoint, dataset_fields={"masks": blob}))
+    path = write_study(root, tiny_checkpoint, dataset_fields={"masks": blob}, classification=None)
+    study = load_study(path)
     with pytest.raises(RecipeError, match=r"copy_paste.* has no donor"):
         run_study(study, root / "bad", cache_dir=root / "cache")
 
@@ -192,21 +204,30 @@ def test_more_of_what_was_missed_is_suggested_as_masks_of_a_recipe(
     root: Path, tiny_checkpoint: Path
 ) -> None:
     study = load_study(write_study(root, tiny_checkpoint))
-    lesions = [Lesion(1.0, size, (0.2, 0.7, 0.5), score)
-               for size, score in ((10.0, 0.9), (25.0, 0.1), (30.0, 0.0), (50.0, 0.0))]  # fmt: skip
+    lesions = [
+        Lesion(1.0, size, (0.2, 0.7, 0.5), score, organ, share)
+        for size, score, organ, share in (
+            (10.0, 0.9, "kidney", 0.1),
+            (15.0, 0.1, "kidney", 0.6),
+            (18.0, 0.0, "kidney", 0.7),
+            (50.0, 0.0, "spleen", 0.2),
+        )
+    ]
     scan = Judged("a", "A", {}, {}, {}, tuple(lesions), ())
-    text = suggestion(study, {Run("real", 1.0, 0.0, 0): [scan]})
-    assert "#   2 to 4 cm: 2 of 2\n" in text
+    text = suggestion(study, {Run("real", 1.0, 0.0, 0): [scan]}, root / "cache")
+    assert "#   below 2 cm: 2 of 3\n" in text
+    assert "#   in kidney: 2 of 3\n" in text
     assert "#   left half of the scan: 3 of 4\n" in text
     sections = YAML(typ="safe").load(text)["masks"]
-    assert [(one["name"], one["weight"]) for one in sections] == [
-        ("tumors-2-to-4-cm", 2),
-        ("tumors-4-cm-and-above", 1),
+    assert [(one["name"], one["into"], one["weight"]) for one in sections] == [
+        ("tumors-kidney-at-surface-below-2-cm", "kidney", 2),
+        ("tumors-spleen-within-4-cm-and-above", "kidney", 1),
     ]
-    fields = study.recipe.model_dump() | {"masks": sections}
-    assert Recipe.model_validate(fields).masks[0].query.diameter_mm == (20, 40)
+    assert "tumors-spleen-within-4-cm-and-above: " in text  # no host has a spleen
+    recipe = Recipe.model_validate(study.recipe.model_dump() | {"masks": sections})
+    check(recipe, cache_dir=root / "cache")
     with pytest.raises(RecipeError, match="needs the arm 'real'"):
-        suggestion(study, {Run("painted", 1.0, 1.0, 0): [scan]})
+        suggestion(study, {Run("painted", 1.0, 1.0, 0): [scan]}, root / "cache")
 
 
 def test_nnunet_and_its_python_go_together(root: Path, tiny_checkpoint: Path) -> None:

@@ -43,7 +43,7 @@ class Trainer(_Section):
         channels: Channels of the U-Net by level.
         window_hu: HU that become -1 and 1; what lies beyond is clipped.
         learning_rate: Of AdamW; it falls to 0 along a cosine.
-        lesion_share: Share of the patches that are centred on a lesion, if the scan has one.
+        lesion_share: Share of the patches that are centred on a lesion, if any scan has one.
     """
 
     steps: Count = 800
@@ -56,6 +56,22 @@ class Trainer(_Section):
     window_hu: Listed[tuple[float, float]] = (-160.0, 240.0)
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 3e-3
     lesion_share: Annotated[float, Field(ge=0, le=1)] = 0.33
+
+
+class Classification(_Section):
+    """Classifiers of crops beside the segmenters: is there a lesion?
+
+    Attributes:
+        crop_mm: Edge of a crop.
+        crop_px: The same in pixels.
+        places_per_scan: Crops of each real scan without a lesion, in the organ.
+        steps: Optimiser steps of each classifier.
+    """
+
+    crop_mm: Annotated[float, Field(ge=10, le=400)] = 64.0
+    crop_px: Annotated[int, Field(ge=16, le=256)] = 40
+    places_per_scan: Annotated[int, Field(ge=1, le=1000)] = 8
+    steps: Count = 300
 
 
 class Study(_Section):
@@ -77,6 +93,7 @@ class Study(_Section):
         lesions_per_scan: Most painted lesions in one scan.
         unknown_training: ``allow`` a checkpoint that does not say what it was trained on.
         trainer: The small 2D U-Net.
+        classification: Also train classifiers; their other settings are those of ``trainer``.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=60)]
@@ -92,6 +109,7 @@ class Study(_Section):
     lesions_per_scan: Annotated[int, Field(ge=1, le=20)] = 2
     unknown_training: Literal["refuse", "allow"] = "refuse"
     trainer: Trainer = Trainer()
+    classification: Classification | None = None
 
     _document: Document | None = PrivateAttr(default=None)
     _recipe: Recipe | None = PrivateAttr(default=None)
@@ -156,7 +174,15 @@ def load_study(path: Path, *, sources: Mapping[str, Path] | None = None) -> Stud
     expand_variables(document, ("test.root",))
     validate(document, Study)  # before another file is read
     place = path.parent / document.value["dataset"]
-    return Study.of(document, _checked(document, load_recipe(place, sources=roots)))
+    study = Study.of(document, _checked(document, load_recipe(place, sources=roots)))
+    if study.classification is not None:
+        for section in study.recipe.masks:
+            if section.kind != "transplant":
+                message = f"masks '{section.name}' of {study.dataset} are no transplants, which "
+                raise study.error(
+                    ("classification",), f"{message}classifiers need: lesions with counterparts"
+                )
+    return study
 
 
 def _checked(document: Document, recipe: Recipe) -> Recipe:

@@ -42,7 +42,11 @@ _OVERLAPS = ("dice", "jaccard", "surface_dice")
 
 
 def write_documents(
-    folder: Path, study: Study, judged: Mapping[Run, Sequence[Judged]], real_scans: int
+    folder: Path,
+    study: Study,
+    judged: Mapping[Run, Sequence[Judged]],
+    real_scans: int,
+    classified: Mapping[str, Any] | None,
 ) -> None:
     """Write ``results.json``, ``results.md`` and ``index.html``.
 
@@ -51,8 +55,11 @@ def write_documents(
         study: The study.
         judged: The test scans by segmenter.
         real_scans: Number of real training scans at share 1.
+        classified: The results of classifiers, if there are any.
     """
     results = results_of(study, judged, real_scans)
+    if classified is not None:
+        results["classification"] = classified
     text = json.dumps(results, indent=1, ensure_ascii=False) + "\n"
     for name, content in (
         ("results.json", text),

@@ -57,7 +57,7 @@ class _TestSet:
         for entry in self.entries:
             if entry.image is None:
                 raise SourceError(f"source '{TEST}': case {entry.case_id} has no image; exclude it")
-        self._reader = CaseReader(label_table(sources, study.classes), keep=1)
+        self.reader = CaseReader(label_table(sources, study.classes), keep=1)
         self._names = study.classes
 
     @property
@@ -68,13 +68,13 @@ class _TestSet:
     def scans(self) -> Iterator[tuple[CaseEntry, npt.NDArray[np.int16]]]:
         """The scans, one after the other."""
         for entry in self.entries:
-            yield entry, self._reader.read(entry).scan().array
+            yield entry, self.reader.read(entry).scan().array
 
     def judge(self, probabilities: Iterable[npt.NDArray[np.float32]]) -> list[Judged]:
         """What a segmenter's predictions of all scans are worth."""
         judged = []
         for entry, probability in zip(self.entries, probabilities, strict=True):
-            case = self._reader.read(entry)
+            case = self.reader.read(entry)
             truth = classes_of(case, case.labels.array, self._names)
             who = entry.case_id, entry.patient_id
             judged.append(judge(who, truth, probability, entry.affine, self._names))
@@ -129,10 +129,18 @@ def run_study(
         kind = _kind(study, nnunet, configuration, choose_device(device))
         runs = _Runs(study, kind, checked, test, folder, cache_dir, device)
         results = runs.all(progress)
-        write_documents(folder, study, results, len(checked.index.entries("hosts")))
+        classified = None
+        if study.classification is not None:
+            from synthct.studies.downstream.classify import classify
+
+            classified = classify(
+                study, checked.index, checked.label_names, (test.entries, test.reader), folder,
+                cache_dir=cache_dir, device=choose_device(device), progress=progress,
+            )  # fmt: skip
+        write_documents(folder, study, results, len(checked.index.entries("hosts")), classified)
         shutil.rmtree(folder / "scans", ignore_errors=True)
         if suggest:
-            atomic_write(folder / SUGGESTION, suggestion(study, results).encode())
+            atomic_write(folder / SUGGESTION, suggestion(study, results, cache_dir).encode())
     return folder
 
 

@@ -18,7 +18,7 @@ from synthct.studies.downstream.judge import THRESHOLDS, USUAL, Judged
 Vector = npt.NDArray[np.float64]
 
 #: Resamples of the patients, and the interval that is taken of them.
-_RESAMPLES, _PERCENTILES = 2000, (2.5, 97.5)
+RESAMPLES, PERCENTILES = 2000, (2.5, 97.5)
 
 #: Classes of lesions by greatest diameter, from and below, in mm.
 SIZES = {"below 2 cm": (0.0, 20.0), "2 to 4 cm": (20.0, 40.0), "4 cm and above": (40.0, 1e9)}
@@ -207,14 +207,14 @@ def difference(measure: Measure, arm: Counts, other: Counts, real: Counts) -> Di
         real: The arm ``real``.
     """
     size = len(arm.patients)
-    drawn = seeds.generator(0, "patients").integers(size, size=(_RESAMPLES, size))
+    drawn = seeds.generator(0, "patients").integers(size, size=(RESAMPLES, size))
     weights = np.stack([np.bincount(one, minlength=size) for one in drawn]).astype(np.float64)
     weights = np.concatenate([np.ones((1, size)), weights])
     gap = measure(weights, arm, real) - measure(weights, other, real)
     whole, resampled = gap[0], gap[1:][np.isfinite(gap[1:])]
     if not np.isfinite(whole) or not len(resampled):
         return None
-    low, high = np.percentile(resampled, _PERCENTILES)
+    low, high = np.percentile(resampled, PERCENTILES)
     return Difference(*(round(float(one), 4) for one in (whole, low, high)))
 
 
