@@ -59,7 +59,7 @@ class Run:
     @property
     def method(self) -> str:
         """How its painted scans were painted."""
-        return "painted" if self.arm == "painted_only" else self.arm
+        return "painted" if self.arm in ("painted_only", "pairs") else self.arm
 
     @property
     def name(self) -> str:
@@ -96,7 +96,8 @@ class Known(Generic[Scan]):
 
     def facts_of(self, run: Run) -> dict[str, object]:
         """What the training scans of a segmenter were made from."""
-        return {name: self.facts[name] for name in ("real", run.method) if name in self.facts}
+        names = ("real", run.method, *((COUNTERPART,) if run.arm == "pairs" else ()))
+        return {name: self.facts[name] for name in names if name in self.facts}
 
     def scans(self, run: Run) -> list[Scan]:
         """The training scans of a segmenter.
@@ -109,6 +110,8 @@ class Known(Generic[Scan]):
         if len(painted) < wanted:
             logger.warning("%s: %d painted scans, not %d", run.name, len(painted), wanted)
         scans = [*(() if run.arm == "painted_only" else self.real), *painted]
+        if run.arm == "pairs":
+            scans += self.painted[COUNTERPART][: len(painted)]
         if not scans:
             raise PolicyError(f"{run.name}: no mask could be painted, so there is no training scan")
         return scans
@@ -242,6 +245,11 @@ def make_known(
     reader = CaseReader(label_names, keep=1)
     real = tuple(_real(study, kind, entry, reader, place) for entry in hosts)
     common = lesions_of_all(datasets.values())
+    if "pairs" in study.arms:
+        recipe = recipe_for(study, COUNTERPART, index, patients)
+        datasets[COUNTERPART] = build(
+            recipe, folder / "datasets", cache_dir=cache_dir, device=device, progress=progress
+        )
     painted: dict[str, tuple[Scan, ...]] = {}
     facts: dict[str, object] = {}
     for method, dataset in datasets.items():

@@ -16,7 +16,7 @@ from synthct.recipe.yaml_model import Document, expand_variables, read_yaml, val
 from synthct.sources import Source
 
 #: What a segmenter is trained on.
-Arm = Literal["real", "painted", "copy_paste", "noise_fill", "painted_only"]
+Arm = Literal["real", "painted", "pairs", "copy_paste", "noise_fill", "painted_only"]
 ARMS: tuple[Arm, ...] = ("real", "painted", "copy_paste", "noise_fill", "painted_only")
 
 #: The source of the real test scans, by the name that ``--source`` gives it.
@@ -86,7 +86,8 @@ class Study(_Section):
         lesion: The label that is found or missed.
         labels: Other labels that are segmented beside it.
         arms: What segmenters are trained on: ``real`` scans; these and as many ``painted`` ones
-            as ``amounts`` says, or ``copy_paste``, or ``noise_fill``; ``painted_only``.
+            as ``amounts`` says, or ``copy_paste``, or ``noise_fill``; ``painted_only``; and
+            ``pairs``: ``painted``, and the same places painted as the organ.
         amounts: Painted scans for each real one.
         shares: Shares of the real patients that are known, as hosts and donors too.
         seeds: Of training: one segmenter each.
@@ -138,7 +139,7 @@ class Study(_Section):
     @property
     def methods(self) -> tuple[str, ...]:
         """The ways of painting that the arms need, from ``painted``, controls."""
-        needed = {"painted_only": "painted", "real": None}
+        needed = {"painted_only": "painted", "pairs": "painted", "real": None}
         named = (needed.get(arm, arm) for arm in self.arms)
         return tuple(dict.fromkeys(name for name in named if name is not None))
 
@@ -175,13 +176,11 @@ def load_study(path: Path, *, sources: Mapping[str, Path] | None = None) -> Stud
     validate(document, Study)  # before another file is read
     place = path.parent / document.value["dataset"]
     study = Study.of(document, _checked(document, load_recipe(place, sources=roots)))
-    if study.classification is not None:
-        for section in study.recipe.masks:
-            if section.kind != "transplant":
-                message = f"masks '{section.name}' of {study.dataset} are no transplants, which "
-                raise study.error(
-                    ("classification",), f"{message}classifiers need: lesions with counterparts"
-                )
+    needs = "classification" if study.classification else "arms" if "pairs" in study.arms else None
+    for section in study.recipe.masks if needs else ():
+        if section.kind != "transplant":
+            message = f"masks '{section.name}' of {study.dataset} are no transplants, so they have "
+            raise study.error((needs,), f"{message}no counterparts without a lesion")
     return study
 
 

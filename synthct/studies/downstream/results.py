@@ -31,7 +31,10 @@ from synthct.version import __version__
 #: Which arms are compared, the first of all with pasted lesions.
 _PAIRS: tuple[tuple[Arm, Arm], ...] = (
     ("painted", "copy_paste"),
+    ("pairs", "copy_paste"),
     ("painted", "real"),
+    ("pairs", "real"),
+    ("pairs", "painted"),
     ("painted", "noise_fill"),
     ("copy_paste", "real"),
     ("noise_fill", "real"),

@@ -14,6 +14,7 @@ Results = Mapping[str, Any]
 ARM_NAMES = {
     "real": "real",
     "painted": "real + painted",
+    "pairs": "real + painted in pairs",
     "copy_paste": "real + copy-paste",
     "noise_fill": "real + noise fill",
     "painted_only": "painted only",
