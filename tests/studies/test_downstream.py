@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from downstream_study import TEST, TRAINING, write_folders, write_study
+from downstream_study import TEST, TINY, TRAINING, write_folders, write_study
 from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from synthct.build.check import check
 from synthct.cli import app
-from synthct.errors import RecipeError, ResourceError
+from synthct.errors import PolicyError, RecipeError, ResourceError
 from synthct.recipe.recipe import Recipe
 from synthct.storage.cache import read_kept, write_kept
 from synthct.studies.downstream import segmenter
@@ -63,6 +63,9 @@ def test_all_arms_are_judged_and_the_difference_to_pasting_comes_first(done: Pat
     assert rest.index("real + copy-paste") < rest.index("## Arms")
     for row in results["differences"]:
         assert (row["verdict"] == "not shown") == (row["low"] <= 0 <= row["high"])
+    assert set(results["looks"]) == {"painted", "copy_paste", "noise_fill"}
+    assert results["looks"]["copy_paste"]["painted_std_hu"] > 0
+    assert "## What was painted" in text
     classified = results["classification"]
     assert [row["arm"] for row in classified["arms"]] == ["real", "painted", "pairs", "copy_paste"]
     for row in classified["arms"]:
@@ -162,6 +165,29 @@ def test_a_share_knows_nothing_of_the_others(root: Path, tiny_checkpoint: Path) 
     assert len(names) == len(set(names)) == 2 * 3 * 5
 
 
+def test_each_patient_is_left_out_in_turn(root: Path, tiny_checkpoint: Path) -> None:
+    hosts = {"layout": "kits23", "root": str(root / "train")}
+    study = load_study(
+        write_study(
+            root, tiny_checkpoint, name="in-turn", test=hosts, leave_one_out=True,
+            classification=None, arms=["real", "copy_paste"], trainer=TINY | {"steps": 1},
+        )
+    )  # fmt: skip
+    folder = run_study(study, root / "out", cache_dir=root / "cache", device="cpu")
+    results = json.loads((folder / "results.json").read_text())
+    assert results["test"]["patients"] == 3
+    assert results["training_scans"] == 2
+    names = {f"{arm}-share100-seed0-without-{who}.judged"
+             for arm in ("real", "copy_paste-x1") for who in TRAINING}  # fmt: skip
+    assert {path.name for path in (folder / "segmenters").iterdir()} == names
+    for path in (folder / "datasets").glob("*/1.0.0"):
+        lock = (path / "synthct.lock").read_text()
+        assert sum(who in lock for who in TRAINING) == 2
+    alone = write_study(root, tiny_checkpoint, test=hosts, classification=None)
+    with pytest.raises(PolicyError, match="is a host of the painted dataset"):
+        run_study(load_study(alone), root / "leak", cache_dir=root / "cache")
+
+
 def test_bad_studies_are_told_with_their_place(root: Path, tiny_checkpoint: Path) -> None:
     def error(match: str, **changes: Any) -> None:
         with pytest.raises(RecipeError, match=match):
@@ -173,6 +199,7 @@ def test_bad_studies_are_told_with_their_place(root: Path, tiny_checkpoint: Path
     error("did you mean 'trainer'", trainr={})
     error("labels has the lesion", labels=["tumor"])
     error("a value twice", seeds=[1, 1])
+    error("leave_one_out is for segmenters", leave_one_out=True)
     error("no such file", dataset="nowhere.yaml")
     study = load_study(write_study(root, tiny_checkpoint, labels=["spleen"]))
     with pytest.raises(RecipeError, match=r"study.yaml:1:.*know no 'spleen' \(known: cyst"):

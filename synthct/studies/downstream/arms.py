@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import shutil
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +33,9 @@ from synthct.studies.downstream.recipe import Arm, Study
 from synthct.studies.downstream.slices import classes_of
 
 logger = logging.getLogger(__name__)
+
+#: Measures that say what was painted: segmenters learn from it what a lesion is.
+LOOKS = ("painted_mean_hu", "painted_std_hu", "replaced_mean_hu", "mask_adherence")
 
 #: Masks of the painted arm, painted as the organ: in the hosts, and in the test scans.
 COUNTERPART, TEST_COUNTERPART = "counterpart", "test_counterpart"
@@ -88,11 +92,13 @@ class Known(Generic[Scan]):
         painted: By method the painted ones, equal masks in all of them, in the order in which
             smaller amounts take them.
         facts: What they were made from, as JSON.
+        looks: By method medians over the painted lesions of ``LOOKS``.
     """
 
     real: tuple[Scan, ...]
     painted: Mapping[str, tuple[Scan, ...]]
     facts: Mapping[str, object] = field(repr=False)
+    looks: Mapping[str, Mapping[str, float | None]]
 
     def facts_of(self, run: Run) -> dict[str, object]:
         """What the training scans of a segmenter were made from."""
@@ -252,15 +258,17 @@ def make_known(
         )
     painted: dict[str, tuple[Scan, ...]] = {}
     facts: dict[str, object] = {}
+    looks: dict[str, Mapping[str, float | None]] = {}
     for method, dataset in datasets.items():
         scans = PaintedScans(dataset, roots, cache_dir, study.lesions_per_scan)
-        rows = (row for row in rows_of(dataset) if row["lesion_id"] in common)
+        rows = [row for row in rows_of(dataset) if row["lesion_id"] in common]
+        looks[method] = {name: _median(row[name] for row in rows) for name in LOOKS}
         made = [_painted(study, kind, scan, method, place) for scan in scans.of(rows)]
         made.sort(key=lambda one: one[0])
         painted[method] = tuple(kept for _, kept in made)
         facts[method] = [require_manifest(dataset).release.content_id, sorted(common)]
     facts["real"] = [[entry.voxel_sha256, entry.label_sha256] for entry in hosts]
-    return Known(real, painted, facts)
+    return Known(real, painted, facts, looks)
 
 
 def _real(
@@ -285,6 +293,12 @@ def _painted(
 def rows_of(dataset: Path) -> Iterable[Columns]:
     """The stored rows of a dataset of a study."""
     return rows_of_split(dataset, require_manifest(dataset), "train")
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    """The median of the numbers that there are."""
+    there = [one for one in values if one is not None and math.isfinite(one)]
+    return round(statistics.median(there), 3) if there else None
 
 
 def lesions_of_all(datasets: Iterable[Path]) -> set[str]:

@@ -92,6 +92,9 @@ class Study(_Section):
         shares: Shares of the real patients that are known, as hosts and donors too.
         seeds: Of training: one segmenter each.
         lesions_per_scan: Most painted lesions in one scan.
+        leave_one_out: For few patients: the test scans are among the hosts, and each of their
+            patients is judged by segmenters that know all others. Nothing of a patient who is left
+            out is host or donor then.
         unknown_training: ``allow`` a checkpoint that does not say what it was trained on.
         trainer: The small 2D U-Net.
         classification: Also train classifiers; their other settings are those of ``trainer``.
@@ -108,6 +111,7 @@ class Study(_Section):
     shares: Annotated[tuple[Share, ...], Field(min_length=1)] = (1.0,)
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0, 1)
     lesions_per_scan: Annotated[int, Field(ge=1, le=20)] = 2
+    leave_one_out: bool = False
     unknown_training: Literal["refuse", "allow"] = "refuse"
     trainer: Trainer = Trainer()
     classification: Classification | None = None
@@ -123,6 +127,8 @@ class Study(_Section):
                 raise ValueError(f"{field} has a value twice; remove one")
         if self.lesion in self.labels:
             raise ValueError(f"labels has the lesion '{self.lesion}', which is segmented anyway")
+        if self.leave_one_out and self.classification is not None:
+            raise ValueError("leave_one_out is for segmenters; remove classification")
         return self
 
     @property
@@ -176,11 +182,12 @@ def load_study(path: Path, *, sources: Mapping[str, Path] | None = None) -> Stud
     validate(document, Study)  # before another file is read
     place = path.parent / document.value["dataset"]
     study = Study.of(document, _checked(document, load_recipe(place, sources=roots)))
-    needs = "classification" if study.classification else "arms" if "pairs" in study.arms else None
-    for section in study.recipe.masks if needs else ():
-        if section.kind != "transplant":
-            message = f"masks '{section.name}' of {study.dataset} are no transplants, so they have "
-            raise study.error((needs,), f"{message}no counterparts without a lesion")
+    needs = "classification" if study.classification else "arms"
+    if study.classification is not None or "pairs" in study.arms:
+        for section in study.recipe.masks:
+            if section.kind != "transplant":
+                message = f"masks '{section.name}' of {study.dataset} are no transplants, so they "
+                raise study.error((needs,), f"{message}have no counterparts without a lesion")
     return study
 
 

@@ -49,6 +49,7 @@ def write_documents(
     study: Study,
     judged: Mapping[Run, Sequence[Judged]],
     real_scans: int,
+    looks: Mapping[str, Mapping[str, float | None]],
     classified: Mapping[str, Any] | None,
 ) -> None:
     """Write ``results.json``, ``results.md`` and ``index.html``.
@@ -58,9 +59,11 @@ def write_documents(
         study: The study.
         judged: The test scans by segmenter.
         real_scans: Number of real training scans at share 1.
+        looks: By method of painting what the lesions look like.
         classified: The results of classifiers, if there are any.
     """
     results = results_of(study, judged, real_scans)
+    results["looks"] = {name: dict(one) for name, one in looks.items()}
     if classified is not None:
         results["classification"] = classified
     text = json.dumps(results, indent=1, ensure_ascii=False) + "\n"

@@ -20,6 +20,14 @@ ARM_NAMES = {
     "painted_only": "painted only",
 }
 
+#: Ways of painting, likewise.
+_METHOD_NAMES = {
+    "painted": "the checkpoint",
+    "copy_paste": "copy-paste",
+    "noise_fill": "noise fill",
+    "counterpart": "the checkpoint, as the organ",
+}
+
 #: The same for classifiers.
 CLASSIFIER_NAMES = {
     "real": "real",
@@ -149,6 +157,15 @@ def grids(results: Results) -> Iterator[Grid]:
         ),
     )
 
+    if looks := results.get("looks"):
+        yield Grid(
+            "What was painted, medians over the lesions",
+            ("painted by", "mean HU", "sd HU", "mean HU before", "looks like the label (Dice)"),
+            tuple(
+                (_METHOD_NAMES.get(method, method), *(figure(one) for one in look.values()))
+                for method, look in looks.items()
+            ),
+        )
     if (classified := results.get("classification")) is not None:
         yield from _classification(classified)
 
