@@ -50,7 +50,8 @@ def suggestion(study: Study, judged: Mapping[Run, Sequence[Judged]], cache_dir: 
         raise study.error(("arms",), "a suggestion needs the arm 'real' at share 1")
     lesions = [lesion for scans in own for one in scans for lesion in one.lesions]
     sections = [one for one in study.recipe.masks if isinstance(one, Transplant)]
-    masks, notes = [], []
+    masks: list[dict[str, Any]] = []
+    notes: list[str] = []
     for organ in dict.fromkeys(one.organ for one in lesions):
         inside = [one for one in sections if organ in (one.into, None)] or sections[:1]
         for depth, place in DEPTHS.items():
