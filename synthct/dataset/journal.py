@@ -57,7 +57,7 @@ def record_shard(journal: Path, record: ShardRecord) -> None:
 
 
 def recorded_shards(journal: Path) -> dict[str, ShardRecord]:
-    """What the journal says is done, by path; damaged entries are told and count for nothing.
+    """What the journal says is done, by path; damaged entries are ignored, with a warning.
 
     Raises:
         ResourceError: If an entry cannot be read.
@@ -75,7 +75,7 @@ def recorded_shards(journal: Path) -> dict[str, ShardRecord]:
 
 
 def finished_shards(journal: Path, folder: Path) -> dict[str, ShardRecord]:
-    """The shards that need not be made again, by path; one whose bytes are not as recorded is told.
+    """The shards that need not be made again, by path; a warning names those that have changed.
 
     Raises:
         ResourceError: If something cannot be read.

@@ -153,7 +153,8 @@ def test_a_volume_is_evaluated_as_the_slices_that_show_its_mask(volumes: Path) -
     assert np.count_nonzero(widest_slice(first).mask) == max(
         np.count_nonzero(one.mask) for one in flats
     )
-    assert sum(1 for _ in Dataset(volumes).samples()) > len(samples(volumes))
+    assert sum(1 for _ in Dataset(volumes).samples()) == len(samples(volumes))
+    assert sum(1 for _ in Dataset(volumes).slices()) > len(samples(volumes))
 
 
 @pytest.mark.parametrize(
@@ -201,5 +202,5 @@ def test_a_network_without_neighbours_is_warned_of(
     from synthct.build.check import check
 
     checked = check(recipe(folder, tiny_checkpoint), cache_dir=folder / "cache")
-    assert "not told the slices beside" in caplog.text
+    assert "does not take the slices beside" in caplog.text
     assert checked.slice_noise_mm == 20

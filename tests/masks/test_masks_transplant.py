@@ -44,12 +44,13 @@ def make_donor(
     spacing: tuple[float, float, float] = (0.8, 0.8, 4.0),
 ) -> Case:
     """A lumpy tumour in the middle of the scan, on the medial side of a left kidney."""
-    shape = tuple(int(length / s) + 4 for length, s in zip((90, 60, 76), spacing, strict=True))
-    middle = tuple(n * s / 2 for n, s in zip(shape, spacing, strict=True))
+    i, j, k = (int(length / s) + 4 for length, s in zip((90, 60, 76), spacing, strict=True))
+    shape, middle = (i, j, k), (i * spacing[0] / 2, j * spacing[1] / 2, k * spacing[2] / 2)
     bump = (middle[0] + 0.8 * radii_mm[0], middle[1], middle[2])
     kidney = (middle[0] - 10.0 - 0.2 * radii_mm[0], middle[1] - 3.0, middle[2] + 8.0)
     solid = ellipsoid(shape, spacing, middle, radii_mm)
-    solid |= ellipsoid(shape, spacing, bump, tuple(0.5 * r for r in radii_mm))
+    half = (radii_mm[0] / 2, radii_mm[1] / 2, radii_mm[2] / 2)
+    solid |= ellipsoid(shape, spacing, bump, half)
     organ = ellipsoid(shape, spacing, kidney, (14.0, 12.0, 28.0))
     labels = np.select([solid, organ], [2, 1], 0).astype(np.uint8)
     volume = Volume(labels, oblique_affine(spacing))
@@ -107,7 +108,7 @@ def check_limits(host: Case, mask, accept: Accept, organ: str = "kidney") -> Non
     assert where.sum() * host.labels.voxel_volume_ml >= accept.min_volume_ml
     outside = where & ~kidney
     # Whatever is within the rim (2 mm, or a voxel) is within four voxels.
-    beyond = outside & ~ndimage.binary_dilation(kidney, np.ones((3, 3, 3)), iterations=4)
+    beyond = outside & ~ndimage.binary_dilation(kidney, np.ones((3, 3, 3), bool), iterations=4)
     low, high = accept.outside_hu
     assert (host.scan().array[outside] >= low).all()
     assert (host.scan().array[beyond] <= high).all()
@@ -156,11 +157,12 @@ def test_volume_is_kept_on_any_grid_where_the_lesion_has_400_voxels(spacing, tar
     size = (27.0, 24.0, 28.0) if fine == (5.0,) * 3 else (9.0, 7.0, 11.0)
     donor = make_donor(size, spacing)
     transformed = transformed_of(donor)
-    shape = tuple(int(np.ptp(transformed.corners_mm, axis=0).max() * 1.3 / s) for s in fine)
+    longest_mm = np.ptp(transformed.corners_mm, axis=0).max()
+    i, j, k = shape = tuple(int(longest_mm * 1.3 / s) for s in fine)
     host = Case("h", "h", "h", None, Volume(np.zeros(shape, np.uint8), oblique_affine(fine)), {})
     affine = host.labels.affine.copy()
-    affine[:3, 3] -= at_mm(host, tuple(n / 2 for n in shape))
-    region = transformed.voxels(Box((0, 0, 0), shape), affine)
+    affine[:3, 3] -= at_mm(host, (i / 2, j / 2, k / 2))
+    region = transformed.voxels(Box((0, 0, 0), (i, j, k)), affine)
     numbers, _ = ndimage.label(region)
     largest = np.bincount(numbers.ravel())[1:].max()
     assert largest >= 400

@@ -76,7 +76,7 @@ def test_a_killed_worker_is_named_with_its_case() -> None:
 
 def test_a_stopped_worker_is_named_with_its_case(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "SILENT_S", 2)
-    pids = []
+    pids: list[int] = []
 
     def stop(n: int) -> int:
         if n == 5:

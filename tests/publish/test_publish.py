@@ -11,13 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from click.testing import Result
 from hub.faults import Fault
 from hub.loopback import TOKEN
 from hub.server import HubServer
 from hub.store import Entry, Repo
 from published import QUICK, REPO, python, rewritten, send
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from synthct.cli import app
 from synthct.dataset.manifest import MANIFEST, read_manifest

@@ -111,7 +111,7 @@ def test_a_preset_replaces_the_fields_it_names_and_no_others(kits_root, tmp_path
     assert (plain.optim.max_steps, small.optim.max_steps) == (4, 2)
     assert small.optim.batch_size == 1
     assert small.model.patch_sizes == (32,)
-    assert small.model.block_out_channels == plain.model.block_out_channels
+    assert small.model == plain.model.model_copy(update={"patch_sizes": (32,)})
     assert [section.name for section in small.masks] == ["blobs"]
 
 

@@ -20,6 +20,7 @@ from synthct.dataset.png import (
     encode_preview,
 )
 from synthct.errors import VerifyError
+from synthct.volume import Array
 from synthct.volume.intensity import SOFT_TISSUE
 from synthct.volume.views import View, from_picture, picture_affine, to_picture
 
@@ -106,7 +107,7 @@ def test_same_picture_same_bytes() -> None:
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_labels_keep_values_and_type(dtype: type) -> None:
-    labels = np.array([[0, 1, 255], [np.iinfo(dtype).max, 3, 4]], dtype=dtype)
+    labels: Array = np.array([[0, 1, 255], [np.iinfo(dtype).max, 3, 4]], dtype=dtype)
     back = decode_labels(encode_labels(labels))
     assert back.dtype == dtype
     assert np.array_equal(back, labels)

@@ -130,6 +130,11 @@ def export(
                 _write(folder, manifest, FORMATS[kind], staging, progress)
             else:
                 scans = PaintedScans(folder, whole.sources, whole.cache_dir)
+                if whole.real and not scans.hosts:
+                    raise RecipeError(
+                        "--real writes the hosts as they are; say where they are with "
+                        "--source hosts=PATH"
+                    )
                 if kind == NNUNET:
                     staging.mkdir()
                     NnUnet(scans, real=whole.real).write(folder, manifest, staging, progress)

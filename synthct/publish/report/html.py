@@ -10,13 +10,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from jinja2 import Environment, StrictUndefined
+from jinja2 import DictLoader, Environment, StrictUndefined
 from PIL import Image
 
 from synthct.dataset.tiles import Rgb
 from synthct.publish.report.pictures import data_uri, rim_picture
 
 _HERE = "synthct.publish.report"
+#: Of what all pages share.
+PAGES = "synthct.publish.pages"
 
 #: Width of a picture on a wide page, in pixels.
 _WIDTH = 180
@@ -79,9 +81,17 @@ def _in_proportion(picture: Rgb, size_mm: tuple[float, float]) -> Rgb:
 
 
 def fill_template(values: Mapping[str, Any], package: str = _HERE) -> str:
-    """Render the ``page.html`` of a package; all values are escaped."""
+    """Render the ``page.html`` of a package, which extends ``pages/base.html``.
+
+    All values are escaped. Those of the base are ``title``, ``style``, ``policy``, and ``script``,
+    which may be empty.
+    """
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=DictLoader({"base.html": asset("base.html", PAGES)}),
     )
     environment.filters["count"] = "{:,}".format
     return environment.from_string(asset("page.html", package)).render(values).lstrip()
@@ -92,7 +102,14 @@ def asset(name: str, package: str = _HERE) -> str:
     return files(package).joinpath(*name.split("/")).read_text(encoding="utf-8")
 
 
-def hashed(source: str) -> str:
-    """The hash of a script or style for a content security policy."""
+def policy_of(style: str, *scripts: str) -> str:
+    """A content security policy: this style, these scripts, pictures in the page, nothing else."""
+    allowed = f"default-src 'none'; img-src data:; style-src {_hashed(style)}"
+    if scripts:
+        allowed += f"; script-src {' '.join(map(_hashed, scripts))}"
+    return f"{allowed}; base-uri 'none'; form-action 'none'"
+
+
+def _hashed(source: str) -> str:
     digest = hashlib.sha256(source.encode()).digest()
     return f"'sha256-{base64.b64encode(digest).decode()}'"

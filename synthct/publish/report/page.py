@@ -15,7 +15,7 @@ from synthct.evaluate.tables import Grid, compared, groups_grid, sections
 from synthct.metrics.table import MEASURES
 from synthct.publish.report import viewer
 from synthct.publish.report.charts import svg
-from synthct.publish.report.html import asset, fill_template, hashed, pictured
+from synthct.publish.report.html import asset, fill_template, pictured, policy_of
 from synthct.publish.report.panels import measure_panels, tissue_panels
 from synthct.publish.report.pictures import (
     DIFFERENCE_HU,
@@ -42,11 +42,7 @@ def render(data: ReportData, evaluation: Evaluation | None) -> str:
     """The page as HTML; ``evaluation`` is None if the dataset was not evaluated."""
     release = data.dataset.manifest.release
     style, script = asset("page.css"), asset("page.js")
-    run = [script, *(viewer.scripts() if data.lesions else ())]
-    policy = (
-        f"default-src 'none'; img-src data:; style-src {hashed(style)}; "
-        f"script-src {' '.join(map(hashed, run))}; base-uri 'none'; form-action 'none'"
-    )
+    policy = policy_of(style, script, *(viewer.scripts() if data.lesions else ()))
     orders = [
         name
         for name in RANKED_MEASURES

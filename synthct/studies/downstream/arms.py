@@ -284,6 +284,7 @@ def _painted(
     study: Study, kind: SegmenterKind[Scan], scan: PaintedScan, method: str, place: Path
 ) -> tuple[tuple[int, int], Scan]:
     """A painted scan, with what it is sorted by: the first of each host come first."""
+    assert scan.entry is not None, "a study knows its hosts"
     classes = classes_of(scan.case, scan.labels, study.classes)
     name = f"{method}-{scan.entry.case_id}-{scan.part}"
     kept = kind.keep(place, name, scan.painted(), classes, scan.entry, is_real=False)

@@ -306,7 +306,7 @@ class _Means:
     """Mean and deviation as features."""
 
     name = key = "means"
-    dim, sees_slices = 2, True
+    dim, sees_slices, sees_volumes = 2, True, False
 
     def extract(self, crops: Sequence[Crop]) -> Extracted:
         rows = [[crop.hu.mean(), crop.hu.std()] for crop in crops]

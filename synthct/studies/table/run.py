@@ -12,16 +12,19 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from synthct.build.check import check
 from synthct.build.run import build
 from synthct.dataset.manifest import require_manifest
+from synthct.errors import CheckpointError, RecipeError
 from synthct.evaluate.pictures import Extractor
 from synthct.evaluate.results import Score, Spread
 from synthct.evaluate.run import LEAST_MASKS, PAINTED, Options, evaluate
 from synthct.models.checkpoint import find_checkpoint
 from synthct.models.network import CheckpointFiles
+from synthct.models.painting import Inpainter
 from synthct.recipe.recipe import Recipe
 from synthct.sources import FolderSection, Index, Source, download, index_sources
 from synthct.storage.cache import read_kept, write_kept
@@ -30,7 +33,9 @@ from synthct.studies.table.recipe import Table, slug
 from synthct.studies.table.results import ALWAYS, Cost, TableResults
 from synthct.training.check import check_training
 from synthct.training.loop import train
+from synthct.training.objectives import make_objective
 from synthct.training.plan import hold_out
+from synthct.training.validate import as_checkpoint
 from synthct.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -97,6 +102,7 @@ def check_table(table: Table, place: Place) -> list[str]:
                 checked = check(table.dataset(row, method), cache_dir=place.cache_dir)
                 notes += _known(method, checked.index, checked.trained_on or frozenset())
     for method, training in table.trainings.items():
+        _check_settings(table, method, place)
         refused = check_training(training, cache_dir=place.cache_dir)["refused"]
         if refused:
             raise table.error(f"methods.{method}", f"cannot be trained: {'; '.join(refused)}")
@@ -106,6 +112,30 @@ def check_table(table: Table, place: Place) -> list[str]:
         seen = frozenset(one for one in hashes if one is not None)
         notes += _known(method, _index(recipe.sources, (), place), seen)
     return list(dict.fromkeys(notes))
+
+
+def _check_settings(table: Table, method: str, place: Place) -> None:
+    """Check how a method is to paint, on a checkpoint of its network before it is trained.
+
+    Raises:
+        RecipeError: If it cannot paint so, such as in steps where the network takes none, or a row.
+    """
+    training = table.trainings[method]
+    objective = make_objective(training)
+    with TemporaryDirectory() as folder:
+        untrained = Path(folder) / slug(method)
+        objective.pipeline().save_pretrained(untrained)
+        try:
+            for row in table.recipe.rows:
+                if method in table.recipe.columns(row):
+                    checked = check(
+                        table.dataset(row, method, untrained), cache_dir=place.cache_dir
+                    )
+                    painting = checked.recipe.inpaint.network
+            assert painting is not None, "only networks are trained"
+            Inpainter(as_checkpoint(objective, slug(method)), painting, training.labels)
+        except (CheckpointError, RecipeError) as err:
+            raise table.error(f"methods.{method}", str(err)) from err
 
 
 def _index(sources: Mapping[str, Source], labels: Sequence[str], place: Place) -> Index:
