@@ -126,9 +126,11 @@ def froc_score(weights: Vector, arm: Counts, real: Counts) -> Vector:
 def healthy_alarms(weights: Vector, arm: Counts, real: Counts) -> Vector:
     """False positives per scan without the lesion, at the share found that ``real`` reaches.
 
-    NaN where ``real`` finds none, or no threshold of the arm as many.
+    Where ``real`` finds no lesion at all at the usual threshold, at the share that it finds at the
+    lowest. NaN where it finds none there either, or no threshold of the arm as many.
     """
-    wanted = sensitivity(weights, real, real)
+    at = _AT if real.found[:, _AT].any() else 0
+    wanted = _ratio(weights @ real.found[:, at], weights @ real.lesions)
     found = (weights @ arm.found) / np.maximum(weights @ arm.lesions, 1e-9)[:, None]
     healthy = (weights @ arm.healthy)[:, None]
     alarms = _ratio(weights @ arm.alarms_healthy, np.broadcast_to(healthy, found.shape))
