@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -26,7 +27,7 @@ BLOB = {"name": "blobs", "kind": "blob"}
 MOVED = {"name": "moved", "kind": "transplant", "label": "tumor", "into": "kidney"}
 
 
-def written(tmp_path: Path, root: Path, **changes) -> Path:
+def written(tmp_path: Path, root: Path, **changes: Any) -> Path:
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml_text(tiny_fields(root, **changes)))
     return path
