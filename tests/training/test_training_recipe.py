@@ -84,7 +84,7 @@ def test_committed_recipes_load_with_every_preset_and_may_have_their_licence(nam
         ({"noise": {"few_steps": 10, "painting": {}}}, "remove painting"),
         (
             {"noise": {"painting": {"beta_schedule": "linear"}}},
-            "noise.painting: only a network that is told .*noise_embedding to level",
+            "noise.painting: only a network that is given .*noise_embedding to level",
         ),
         ({"validation": {"share": 0.2, "patients": ["a"]}}, "exclude each other; remove one"),
         ({"revision": "main"}, "revision: belongs to a Hub repository in from_checkpoint"),
