@@ -74,7 +74,11 @@ def shown(repo: Repo, revision: str) -> dict[str, bytes]:
 
 
 def test_two_versions_are_published_and_both_read_back_by_tag(
-    hub: HubServer, versions: dict[str, Path], run: Run, tmp_path: Path, monkeypatch
+    hub: HubServer,
+    versions: dict[str, Path],
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for version in ("1.0.0", "1.1.0"):
         result = run(versions[version])
@@ -167,7 +171,7 @@ def test_large_files_go_up_in_parts(hub: HubServer, versions: dict[str, Path], r
 
 
 def test_a_dry_run_lists_what_would_go_up_and_asks_nobody(
-    hub: HubServer, versions: dict[str, Path], run: Run, monkeypatch
+    hub: HubServer, versions: dict[str, Path], run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("HF_TOKEN")
     result = run(versions["1.0.0"], "--dry-run")
@@ -181,7 +185,7 @@ def test_a_dry_run_lists_what_would_go_up_and_asks_nobody(
 
 
 def test_without_a_token_nothing_is_asked(
-    hub: HubServer, versions: dict[str, Path], run: Run, monkeypatch
+    hub: HubServer, versions: dict[str, Path], run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("HF_TOKEN")
     result = run(versions["1.0.0"])
@@ -303,7 +307,7 @@ def test_the_token_is_in_nothing_that_is_kept_or_said(
 
 
 def test_a_card_that_the_hub_refuses_stops_before_anything_goes_up(
-    hub: HubServer, versions: dict[str, Path], monkeypatch
+    hub: HubServer, versions: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = pack(str(versions["1.0.0"]))
     monkeypatch.setattr(type(bundle), "page", "---\nname: x\n---\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -26,7 +27,7 @@ BLOB = {"name": "blobs", "kind": "blob"}
 MOVED = {"name": "moved", "kind": "transplant", "label": "tumor", "into": "kidney"}
 
 
-def written(tmp_path: Path, root: Path, **changes) -> Path:
+def written(tmp_path: Path, root: Path, **changes: Any) -> Path:
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml_text(tiny_fields(root, **changes)))
     return path
@@ -91,7 +92,7 @@ def test_a_checkpoint_that_is_given_brings_its_shape(tmp_path, kits_root, tiny_c
         ({"noise": {"few_steps": 10, "painting": {}}}, "remove painting"),
         (
             {"noise": {"painting": {"beta_schedule": "linear"}}},
-            "noise.painting: only a network that is told .*noise_embedding to level",
+            "noise.painting: only a network that is given .*noise_embedding to level",
         ),
         ({"validation": {"share": 0.2, "patients": ["a"]}}, "exclude each other; remove one"),
         ({"revision": "main"}, "revision: belongs to a Hub repository in from_checkpoint"),
