@@ -34,8 +34,10 @@ Steps = npt.NDArray[np.float64]
 MARGIN, MEAN, LAG, WINDOW = 40, 3.0, 10, 9
 #: The filter (sigma, likewise) before tissue is told from air, bone and fat by its HU.
 _CLASS = 2.0
-#: Surroundings are of the painted kind of tissue, if their HU differ by no more.
-_ALIKE = 100.0
+#: Surroundings are of the painted kind of tissue, if their HU differ by no more. Around whole
+#: organs that takes in bowel and vessels, whose edges are no grain; so tissue of the same HU comes
+#: first where there is enough of it, as around a volume there is.
+_ALIKE, _SAME = 100.0, 30.0
 #: Tissue is even where its local deviation is at most so many times the commonest one.
 _EVEN = 1.45
 #: But no more than at this share of the voxels.
@@ -52,8 +54,9 @@ _BESIDE, _OTHER = 2.0, 3.0
 _LEAST = 1e-6
 #: No scanner's noise is stronger than so many HU; what seems to be is structure.
 _MOST = 150.0
-#: Fewer even voxels of the surroundings, or of the paint, say nothing about a spectrum.
-LEAST_AROUND, LEAST_PAINTED = 200, 64
+#: Fewer even voxels of the surroundings, or of the paint, say nothing about a spectrum; of the same
+#: tissue there must be more, lest one odd place decide.
+LEAST_AROUND, LEAST_PAINTED, LEAST_SAME = 200, 64, 20_000
 
 
 class Grain(NamedTuple):
@@ -153,11 +156,14 @@ def match_grain(
 
     smooth = ndimage.gaussian_filter(np.where(inside, paint, scan), _CLASS / voxel)
     low, high = np.percentile(smooth[inside], (5, 95))
-    low, high = max(range_hu[0], low - _ALIKE), min(range_hu[1], high + _ALIKE)
-    for lowest, highest in ((low, high), range_hu):  # first of the painted kind of tissue
+    kinds = [(_SAME, LEAST_SAME)] if mask.ndim == 3 else []
+    for reach, least in (*kinds, (_ALIKE, LEAST_AROUND), (np.inf, LEAST_AROUND)):
+        lowest, highest = max(range_hu[0], low - reach), min(range_hu[1], high + reach)
         tissue = ~inside & (smooth > lowest) & (smooth < highest)
+        if np.count_nonzero(tissue) < least:
+            continue
         around = _spectrum(scan, tissue, voxel, lags, shape)
-        if around is not None and around.variance < _MOST**2:
+        if around is not None and around.voxels >= least and around.variance < _MOST**2:
             break
     else:
         return painted[mask].astype(np.float32), None
