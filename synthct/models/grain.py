@@ -35,8 +35,8 @@ MARGIN, MEAN, LAG, WINDOW = 40, 3.0, 10, 9
 #: The filter (sigma, likewise) before tissue is told from air, bone and fat by its HU.
 _CLASS = 2.0
 #: Surroundings are of the painted kind of tissue, if their HU differ by no more. Around whole
-#: organs that takes in bowel and vessels, whose edges are no grain; so tissue of the same HU comes
-#: first where there is enough of it, as around a volume there is.
+#: organs that takes in bowel and vessels, whose edges are no grain; so around a volume tissue of
+#: the same HU is looked at as well, and counts where it has less.
 _ALIKE, _SAME = 100.0, 30.0
 #: Tissue is even where its local deviation is at most so many times the commonest one.
 _EVEN = 1.45
@@ -156,17 +156,20 @@ def match_grain(
 
     smooth = ndimage.gaussian_filter(np.where(inside, paint, scan), _CLASS / voxel)
     low, high = np.percentile(smooth[inside], (5, 95))
-    kinds = [(_SAME, LEAST_SAME)] if mask.ndim == 3 else []
-    for reach, least in (*kinds, (_ALIKE, LEAST_AROUND), (np.inf, LEAST_AROUND)):
+
+    def within(reach: float, least: int) -> list[_Spectrum]:
+        """The grain of surroundings whose HU differ by no more; none where that is too little."""
         lowest, highest = max(range_hu[0], low - reach), min(range_hu[1], high + reach)
         tissue = ~inside & (smooth > lowest) & (smooth < highest)
-        if np.count_nonzero(tissue) < least:
-            continue
-        around = _spectrum(scan, tissue, voxel, lags, shape)
-        if around is not None and around.voxels >= least and around.variance < _MOST**2:
-            break
-    else:
+        found = _spectrum(scan, tissue, voxel, lags, shape)
+        is_grain = found is not None and found.voxels >= least and found.variance < _MOST**2
+        return [found] if found is not None and is_grain else []
+
+    known = within(_ALIKE, LEAST_AROUND) or within(np.inf, LEAST_AROUND)
+    known += within(_SAME, LEAST_SAME) if mask.ndim == 3 else []
+    if not known:
         return painted[mask].astype(np.float32), None
+    around = min(known, key=lambda one: one.variance)
     residual = paint - _local_mean(paint, np.ones_like(inside), voxel, MEAN)
     own = _spectrum(paint, inside, voxel, lags, shape, 0.0)
     own_power = 0 * around.power if own is None else own.power
