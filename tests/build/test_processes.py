@@ -33,7 +33,7 @@ SHAPE = {"masks_per_case": 12, "variants": 1, "samples_per_shard": 2}
 #: Six shards of one volume each, whose slices are painted one after the other.
 VOLUMES = {
     "view": "volume", "margin_mm": 4, "masks_per_case": 3, "variants": 1, "samples_per_shard": 1,
-    "masks": [{"name": "blob", "kind": "blob", "radius_mm": [4, 7]}],
+    "masks": [{"name": "blob", "kind": "blob", "radius_mm": [3, 5]}],
 }  # fmt: skip
 
 
@@ -43,19 +43,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> P
     write_data(folder / "data")
     inpaint = {"checkpoint": str(tiny_checkpoint), "num_inference_steps": 20, "batch_size": 2}
     write_recipe(folder / "tiny.yaml", folder / "data", tiny_checkpoint, inpaint=inpaint, **SHAPE)
-    write_recipe(folder / "volumes.yaml", folder / "data", tiny_checkpoint, inpaint=inpaint,
-                 **VOLUMES)  # fmt: skip
+    write_recipe(folder / "volumes.yaml", folder / "data", tiny_checkpoint, **VOLUMES)
     return folder
 
 
 def finish_here(
-    folder: Path, checkpoint: Path, output: str, shape: Mapping[str, Any] = SHAPE
+    folder: Path, checkpoint: Path, output: str, fields: Mapping[str, Any] | None = None
 ) -> dict[str, str]:
     """Build, or go on, in this process; every file with its hash."""
     inpaint = {"checkpoint": str(checkpoint), "num_inference_steps": 20, "batch_size": 2}
-    recipe = Recipe.model_validate(
-        tiny_recipe(folder / "data", checkpoint, inpaint=inpaint, **shape)
-    )
+    fields = {"inpaint": inpaint, **SHAPE} if fields is None else fields
+    recipe = Recipe.model_validate(tiny_recipe(folder / "data", checkpoint, **fields))
     return files_of(build(recipe, folder / output, cache_dir=folder / "cache", workers=0))
 
 
