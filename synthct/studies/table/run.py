@@ -317,6 +317,8 @@ def _evaluated(
         arms={method: arms[method] for method in others},
         real=real,
         roots=roots or None,
+        # Volumes are boxes around their masks, of which slices show little more than crops do.
+        scopes=("crop",) if table.recipe.view == "volume" else Options.scopes,
         by_label=False,
         progress=place.progress,
     )
