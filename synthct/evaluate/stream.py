@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from synthct.dataset.stack import unstack
 from synthct.dataset.writer import read_shard
 from synthct.errors import SourceError, VerifyError
 from synthct.evaluate.pictures import Crop, Hu
-from synthct.recipe.recipe import load_recipe
+from synthct.recipe.recipe import Recipe, load_recipe
 from synthct.recipe.yaml_model import read_yaml
 from synthct.sources import CaseEntry, download, index_sources, read_case
 from synthct.volume import Box, Volume
@@ -77,26 +77,32 @@ class Dataset:
         reasons = read_shard(path, ["reason"])["reason"].to_pylist() if path.is_file() else []
         return {reason: reasons.count(reason) for reason in dict.fromkeys(reasons)}
 
+    def slices(self) -> Iterator[Sample]:
+        """The rows as ``samples`` has them, of volumes every slice that shows some of the mask."""
+        for sample in self.samples():
+            yield from unstack(sample)
+
     def samples(self) -> Iterator[Sample]:
-        """The rows with their pictures, read a few at a time; volumes slice by slice.
+        """The rows with their pictures, read a few at a time; volumes, which are large, one by one.
 
         Raises:
             VerifyError: If a shard or a picture is damaged.
         """
         names = [name for name in self._columns if name != "preview"]
+        most = 1 if self.of_volumes else _ROWS
         for path in self.shards:
             try:
                 with pq.ParquetFile(path, page_checksum_verification=True) as file:
-                    for batch in file.iter_batches(_ROWS, columns=names):
+                    for batch in file.iter_batches(most, columns=names):
                         table = with_added_columns(pa.Table.from_batches([batch]), None)
                         for row in table.to_pylist():
-                            yield from unstack(decode(row))
+                            yield decode(row)
             except (pa.ArrowException, OSError) as err:
                 raise VerifyError(f"{path}: damaged ({err}); build it again") from err
 
 
 def painted_slice(sample: Sample) -> Crop:
-    """The whole painted slice of a sample, or what a volume shows of it, for extractors."""
+    """The painted slice of a sample, or the volume, for extractors."""
     pictures = sample.pictures
     under_hu = sample.metrics["replaced_mean_hu"]
     if under_hu is None:  # the host's unpainted slice
@@ -118,16 +124,16 @@ class HostScans:
     """
 
     def __init__(self, dataset: Dataset, roots: Mapping[str, Path], cache_dir: Path) -> None:
-        path = dataset.folder / RECIPE
-        others = _rooted_sources(path) - roots.keys() - {"hosts"}  # these are not read
-        recipe = load_recipe(path, sources={**dict.fromkeys(others, Path()), **roots})
+        recipe = recipe_of(dataset.folder, roots, read={"hosts"})
         hosts = download({"hosts": recipe.sources["hosts"]}, cache_dir)
         index = index_sources(hosts, (), cache_dir=cache_dir)
         self._entries = {entry.case_id: entry for entry in index.entries("hosts")}
         self._kept: tuple[CaseEntry, Volume] | None = None
 
     def picture(self, sample: Sample, offset: int) -> Hu | None:
-        """The slice of a sample's host, or one ``offset`` slices away; None beyond the scan.
+        """The slice of a sample's host, or its volume, ``offset`` slices away.
+
+        None beyond the scan.
 
         Raises:
             SourceError: If the host is missing.
@@ -138,18 +144,17 @@ class HostScans:
             raise SourceError(f"case {facts.case_id} is not among the hosts; correct --source")
         if self._kept is None or self._kept[0] is not entry:
             self._kept = entry, read_case(entry, {}).scan()
-        axis, index, scan = VIEW_AXIS[sample.plane], facts.slice_index + offset, self._kept[1]
-        if not 0 <= index < scan.shape[axis]:
+        axis, scan = VIEW_AXIS[sample.plane], self._kept[1]
+        corner = [0, 0, 0]
+        if (box := sample.provenance["host"].get("box")) is not None:  # a volume, or a slice of one
+            corner = list(box[0])
+        if facts.view != "volume":
+            corner[axis] = facts.slice_index
+        corner[axis] += offset
+        shown = Box((0, 0, 0), sample.shape).shift(corner)
+        if shown.clip(scan.shape) != shown:
             return None
-        plane = scan.slab(axis, index)
-        if (box := sample.provenance["host"].get("box")) is not None:  # a slice of a volume
-            corner, size = list(box[0]), list(sample.shape)
-            corner[axis], size[axis] = 0, 1
-            shown = Box((0, 0, 0), (size[0], size[1], size[2])).shift(corner)
-            if shown.clip(plane.shape) != shown:
-                return None
-            plane = plane.crop(shown)
-        return to_picture(plane.array, facts.view)
+        return to_picture(scan.array[shown.slices], facts.view)
 
     def original(self, sample: Sample) -> Hu:
         """The slice of a sample before painting.
@@ -171,13 +176,29 @@ class HostScans:
         return original
 
     def neighbour(self, sample: Sample) -> Hu | None:
-        """The real slice next to a sample's: the next one or, at the end, the one before."""
+        """What lies one slice further than a sample or, at the end of the scan, one before."""
         above = self.picture(sample, 1)
         return above if above is not None else self.picture(sample, -1)
 
 
-def _rooted_sources(recipe: Path) -> set[str]:
-    """Names of the sources of a resolved recipe that have a root."""
-    sections = read_yaml(recipe).value.get("sources")
+def recipe_of(folder: Path, roots: Mapping[str, Path], *, read: Collection[str]) -> Recipe:
+    """The recipe of a finished dataset.
+
+    Args:
+        folder: The dataset.
+        roots: Source name to folder.
+        read: Sources that are read; the others need no root.
+
+    Raises:
+        RecipeError: If the root of one that is read is missing.
+    """
+    path = folder / RECIPE
+    others = rooted_sources(folder) - roots.keys() - set(read)
+    return load_recipe(path, sources={**dict.fromkeys(others, Path()), **roots})
+
+
+def rooted_sources(folder: Path) -> set[str]:
+    """Names of the sources of a finished dataset that have a root, as phantoms have not."""
+    sections = read_yaml(folder / RECIPE).value.get("sources")
     written = sections.items() if isinstance(sections, dict) else ()
     return {str(name) for name, section in written if "root" in section}

@@ -44,7 +44,7 @@ class MedDDPMUNet(Denoiser, ModelMixin, ConfigMixin):
         attention = [n == len(channels) - 2 for n in range(len(channels))]
         heads = [n if level >= len(channels) - 2 else 0 for level, n in enumerate(channels)]
         count = len(config.labels)
-        self._told = range(1, count + 1) if count >= MedDDPMConfig.told_from else range(0)
+        self._told = range(1, count + 1) if count >= MedDDPMConfig.takes_labels_from else range(0)
         self.unet = DiffusionModelUNet(
             spatial_dims=3,
             in_channels=3 + len(self._told),

@@ -299,7 +299,7 @@ def test_of_a_volume_the_page_shows_the_widest_slice(folder: Path, tmp_path: Pat
         table.dataset("kidney", "noise fill"), tmp_path, cache_dir=folder / "cache", workers=0
     )
     areas: dict[str, list[int]] = {}
-    for sample in Dataset(made).samples():
+    for sample in Dataset(made).slices():
         areas.setdefault(sample.facts.mask_id, []).append(int(sample.mask.sum()))
     assert all(len(set(one)) > 1 for one in areas.values())
     shown = shown_masks("kidney", {"noise fill": made}, 2)

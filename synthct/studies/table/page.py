@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from itertools import groupby, islice
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
 
 from synthct.evaluate.stream import Dataset, painted_slice
-from synthct.publish.report.html import Picture, asset, hashed, pictured
+from synthct.publish.pages.template import asset, fill_template, policy_of
+from synthct.publish.report.html import Picture, pictured
 from synthct.publish.report.pictures import MaskCrop, crop_around_mask, masked, outlined
 from synthct.storage.files import atomic_write
 from synthct.studies.table.results import TableResults, grids
@@ -38,15 +37,17 @@ def write_page(
         count: Masks shown of each row.
     """
     shown = [one for row, datasets in arms.items() for one in shown_masks(row, datasets, count)]
-    style = asset("page.css")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    page = files("synthct.studies.table").joinpath("page.html").read_text(encoding="utf-8")
-    text = environment.from_string(page).render(
-        results=results, grids=list(grids(results)), masks=shown, style=style,
-        style_hash=hashed(style),
-    )  # fmt: skip
+    style = asset("page.css", "synthct.publish.report")
+    values = {
+        "title": results.name,
+        "policy": policy_of(style),
+        "style": style,
+        "script": "",
+        "results": results,
+        "grids": list(grids(results)),
+        "masks": shown,
+    }
+    text = fill_template(values, "synthct.studies.table")
     path = folder / "table.html"
     atomic_write(path, text.encode())
     return path
@@ -56,7 +57,7 @@ def shown_masks(row: str, datasets: Mapping[str, Path], count: int) -> list[Show
     """The first masks of a row, each in its widest slice."""
     crops: dict[str, dict[str, tuple[MaskCrop, Window]]] = {}
     for method, folder in datasets.items():
-        masks = groupby(Dataset(folder).samples(), key=lambda sample: sample.facts.mask_id)
+        masks = groupby(Dataset(folder).slices(), key=lambda sample: sample.facts.mask_id)
         for mask_id, samples in islice(masks, count):
             widest = max(samples, key=lambda sample: int(np.count_nonzero(sample.mask)))
             one = crop_around_mask(widest, {}), painted_slice(widest).window
