@@ -126,7 +126,9 @@ def _check_settings(table: Table, method: str, place: Place) -> None:
     objective = make_objective(training)
     with TemporaryDirectory() as folder:
         untrained = Path(folder) / slug(method)
-        write_checkpoint(objective.pipeline(), untrained, training, TrainingSummary(0, base=objective.base))
+        write_checkpoint(
+            objective.pipeline(), untrained, training, TrainingSummary(0, base=objective.base)
+        )
         try:
             for row in table.recipe.rows:
                 if method in table.recipe.columns(row):
