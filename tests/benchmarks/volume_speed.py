@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
 from synthct.build.check import Checked, check
@@ -91,7 +92,7 @@ def boxes_of(draft: Draft) -> int:
     region = draft.sample.mask
     extents = []
     for axis in range(3):
-        hit = region.any(axis=tuple(n for n in range(3) if n != axis)).nonzero()[0]
+        hit = np.flatnonzero(region.any(axis=tuple(n for n in range(3) if n != axis)))
         extents.append(int(hit[-1] - hit[0] + 1))
     return math.prod(math.ceil(n / side) for n, side in zip(extents, BOX, strict=True))
 
