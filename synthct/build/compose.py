@@ -192,7 +192,7 @@ def painted_hosts(
         root = roots.get("hosts", Path(os.path.expandvars(str(section.root))))
         if "$" in str(root):
             raise RecipeError(
-                "the place of the scans is not stated; write --source hosts=PATH, or set the "
+                "it is not stated where the scans are; write --source hosts=PATH, or set the "
                 f"variable of {root}"
             )
         section = section.in_folder(root)

@@ -36,7 +36,7 @@ def start_journal(journal: Path, plan_id: str) -> None:
         return
     except DamageError as err:
         raise VerifyError(
-            f"{journal / _PLAN} is damaged ({err}), so nobody knows which recipe the unfinished "
+            f"{journal / _PLAN} is damaged ({err}), so it is unknown which recipe the unfinished "
             f"build is of; delete {journal.parent} and run the same command again"
         ) from err
     if found != plan_id:

@@ -1,7 +1,7 @@
 """``synthct.lock``: all that a dataset depends on beside its recipe, by hash.
 
-The documents of a dataset follow from its recipe, its lock and its shards, so that whoever puts
-the same samples together elsewhere gets the same documents.
+The documents of a dataset follow from its recipe, its lock and its shards, so that
+putting the same samples together elsewhere gives the same documents.
 """
 
 from __future__ import annotations

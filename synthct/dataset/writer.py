@@ -195,8 +195,8 @@ class RowDigests(NamedTuple):
         """Those of what the rows hold themselves."""
         return self.samples if self.patches is None else self.patches
 
-    def and_then(self, more: RowDigests) -> RowDigests:
-        """These, and those of the next shard."""
+    def joined(self, more: RowDigests) -> RowDigests:
+        """These and those of the next shard."""
         patches = None if more.patches is None else [*(self.patches or ()), *more.patches]
         return RowDigests(self.samples + more.samples, patches)
 

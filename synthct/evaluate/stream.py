@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from synthct.dataset.stack import unstack
 from synthct.dataset.writer import read_shard
 from synthct.errors import SourceError, VerifyError
 from synthct.evaluate.pictures import Crop, Hu
-from synthct.recipe.recipe import load_recipe
+from synthct.recipe.recipe import Recipe, load_recipe
 from synthct.recipe.yaml_model import read_yaml
 from synthct.sources import CaseEntry, download, index_sources, read_case
 from synthct.volume import Box, Volume
@@ -124,9 +124,7 @@ class HostScans:
     """
 
     def __init__(self, dataset: Dataset, roots: Mapping[str, Path], cache_dir: Path) -> None:
-        path = dataset.folder / RECIPE
-        others = _rooted_sources(path) - roots.keys() - {"hosts"}  # these are not read
-        recipe = load_recipe(path, sources={**dict.fromkeys(others, Path()), **roots})
+        recipe = recipe_of(dataset.folder, roots, read={"hosts"})
         hosts = download({"hosts": recipe.sources["hosts"]}, cache_dir)
         index = index_sources(hosts, (), cache_dir=cache_dir)
         self._entries = {entry.case_id: entry for entry in index.entries("hosts")}
@@ -183,8 +181,24 @@ class HostScans:
         return above if above is not None else self.picture(sample, -1)
 
 
-def _rooted_sources(recipe: Path) -> set[str]:
-    """Names of the sources of a resolved recipe that have a root."""
-    sections = read_yaml(recipe).value.get("sources")
+def recipe_of(folder: Path, roots: Mapping[str, Path], *, read: Collection[str]) -> Recipe:
+    """The recipe of a finished dataset.
+
+    Args:
+        folder: The dataset.
+        roots: Source name to folder.
+        read: Sources that are read; the others need no root.
+
+    Raises:
+        RecipeError: If the root of one that is read is missing.
+    """
+    path = folder / RECIPE
+    others = rooted_sources(folder) - roots.keys() - set(read)
+    return load_recipe(path, sources={**dict.fromkeys(others, Path()), **roots})
+
+
+def rooted_sources(folder: Path) -> set[str]:
+    """Names of the sources of a finished dataset that have a root, as phantoms have not."""
+    sections = read_yaml(folder / RECIPE).value.get("sources")
     written = sections.items() if isinstance(sections, dict) else ()
     return {str(name) for name, section in written if "root" in section}

@@ -32,11 +32,11 @@ _HIGH_PASS, _LEAST_VARIANCE = 3.0, 25.0
 #: Steps of the quantised coefficients, whose typical size is one twelfth.
 _STEPS = 30.0
 
-#: Shifts that a search tries, in pixels along rows and columns.
+#: Shifts that a search tries, in pixels along rows and columns; more where the side of the square
+#: is below ``_SMALL_PX``, since a pixel is more of it.
 _SHIFTS_PX: tuple[tuple[int, ...], ...] = tuple(product((-4, -2, 0, 2, 4), repeat=2))
-
-#: Rows of queries that are compared at a time.
-_BLOCK = 1024
+_FINE_SHIFTS_PX: tuple[tuple[int, ...], ...] = tuple(product(range(-4, 5), repeat=2))
+_SMALL_PX = 24
 
 
 def region_key(hu: Hu, mask: Region) -> Keys:
@@ -85,27 +85,23 @@ def search_keys(
         Row numbers of ``keys`` and their similarity (a cosine, at most 1), both
         (regions, min(best, N)), the most similar first.
     """
-    known = _unpacked(keys)
-    best = min(best, len(known))
-    turns = len(_signs()) * len(_SHIFTS_PX)
-    rows, cosines = [], []
-    size = max(1, _BLOCK // turns)
-    for first in range(0, len(regions), size):
-        block = regions[first : first + size]
-        queries = np.concatenate([_variants(hu, mask) for hu, mask in block])
-        likeness = (queries @ known.T).reshape(len(block), turns, -1).max(axis=1)
-        some = np.argpartition(-likeness, best - 1, axis=1)[:, :best]
-        order = np.argsort(-np.take_along_axis(likeness, some, axis=1), axis=1, kind="stable")
-        rows.append(np.take_along_axis(some, order, axis=1))
-        cosines.append(np.take_along_axis(likeness, rows[-1], axis=1))
-    if not rows:
-        return np.empty((0, best), np.int64), np.empty((0, best), np.float32)
-    return np.concatenate(rows), np.concatenate(cosines)
+    known = _unpacked(keys).T
+    best = min(best, len(keys))
+    rows = np.empty((len(regions), best), np.int64)
+    cosines = np.empty((len(regions), best), np.float32)
+    for n, (hu, mask) in enumerate(regions):
+        likeness = (_variants(hu, mask) @ known).max(axis=0)
+        some = np.argpartition(-likeness, best - 1)[:best]
+        rows[n] = some[np.argsort(-likeness[some], kind="stable")]
+        cosines[n] = likeness[rows[n]]
+    return rows, cosines
 
 
 def _variants(hu: Hu, mask: Region) -> FloatArray:
     """Unit coefficients of a region in every shift and flip."""
-    shifted = [_coefficients(hu, mask, shift) for shift in _SHIFTS_PX]
+    is_small = bounding_square(mask)[2] < _SMALL_PX
+    shifts = _FINE_SHIFTS_PX if is_small else _SHIFTS_PX
+    shifted = [_coefficients(hu, mask, shift) for shift in shifts]
     return np.concatenate([np.stack(shifted) * signs for signs in _signs()])
 
 

@@ -6,6 +6,7 @@ edge of an organ nor gas decides. Pieces are stacks of slices (N, rows, columns)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -34,10 +35,13 @@ BLOCK_PX = 8
 #: Standard deviation of the high-pass in pixels of the grid, and HU² below which variance counts as
 #: noise. Places that stand out by more than so many deviations count no more than that. Wider
 #: high-passes find neighbouring slices no better, and other patients' edges more often.
-_HIGH_PASS_PX, _LEAST_VARIANCE, _CLIP = 1.5, 25.0, 2.5
+HIGH_PASS_PX, LEAST_VARIANCE, CLIP = 1.5, 25.0, 2.5
 
 #: Flips and scales whose best shift is looked at with the mask in place.
 _LOOKED_AT = 3
+
+#: Median of the square of a normal variable, and the largest correlation that is told from 1.
+_MEDIAN_SQUARE, _MOST_CERTAIN = 0.4549, 0.9999
 
 _FLIPS: tuple[tuple[bool, ...], ...] = tuple(product((False, True), repeat=2))
 
@@ -57,12 +61,21 @@ class Query:
     side_px: int
 
     @classmethod
-    def of(cls, hu: npt.NDArray[np.generic], mask: Region) -> Query:
-        """The masked piece of a slice (rows, columns), or of a stack (N, rows, columns)."""
+    def of(cls, hu: npt.NDArray[np.generic], mask: Region, coarse: int | None = None) -> Query:
+        """The masked piece of a slice (rows, columns), or of a stack (N, rows, columns).
+
+        Args:
+            hu: The tissue.
+            mask: Of the same shape.
+            coarse: Side of a cell of the grid in pixels; None for at most ``SIDE_PX`` cells.
+        """
         stack, masks = np.atleast_3d(hu.T).T, np.atleast_3d(mask.T).T
         row, column, side = bounding_square(np.asarray(masks.any(axis=0)))
-        square = [_square(one, row, column, side) for one in (stack.astype(np.float32), masks)]
         cells = min(side, SIDE_PX)
+        if coarse is not None:
+            side += -side % coarse
+            cells = side // coarse
+        square = [_square(one, row, column, side) for one in (stack.astype(np.float32), masks)]
         onto = _means(side, cells)
         covered = onto @ square[1].astype(np.float32) @ onto.T
         total = onto @ (square[0] * square[1]) @ onto.T
@@ -74,25 +87,46 @@ class Query:
         return int(self.hu.shape[-1])
 
 
+@dataclass(frozen=True)
+class Match:
+    """How alike a piece and other tissue are.
+
+    Attributes:
+        ncc: The largest correlation, at most 1; -1 if nothing can be compared.
+        spread: Standard deviation of the correlation over all flips and shifts, from its median
+            square: what chance gives with so large a piece of such texture.
+    """
+
+    ncc: float
+    spread: float
+
+
+def deviations(ncc: float, spread: float) -> float:
+    """A correlation, by Fisher's transform, in standard deviations of chance."""
+    return math.atanh(min(ncc, _MOST_CERTAIN)) / max(spread, 1e-3)
+
+
 def correlation(query: Query, other: Query) -> float:
     """High-passed correlation of two pieces under the same mask, without any alignment."""
     mine, theirs = (_even(one.hu, query.mask) for one in (query, other))
     return float(_ncc(mine, theirs))
 
 
-def best_correlation(query: Query, tissues: Sequence[FloatArray]) -> float:
+def even_contrast(query: Query) -> FloatArray:
+    """The tissue of a piece of one slice as it is compared: (S, S), 0 outside of the mask."""
+    return np.asarray(_even(query.hu, query.mask)[0])
+
+
+def best_correlation(query: Query, tissues: Sequence[FloatArray]) -> Match:
     """The largest correlation of a piece with other tissue, over flips and shifts.
 
     Args:
         query: The piece.
         tissues: (N, S + 2 * ``SHIFT_PX``, the same) each, such as one for each of ``SCALES``, on
             the grid of the piece and centred on where it may have come from.
-
-    Returns:
-        At most 1; -1 if nothing can be compared.
     """
     if not len(tissues):
-        return -1.0
+        return Match(-1.0, 1.0)
     mine, size = _even(query.hu, query.mask), query.cells
     turned = np.stack([_flipped(mine, flip) for flip in _FLIPS])
     masks = np.stack([_flipped(query.mask, flip) for flip in _FLIPS])
@@ -100,6 +134,8 @@ def best_correlation(query: Query, tissues: Sequence[FloatArray]) -> float:
     flat = _even(theirs, np.ones(theirs.shape, dtype=bool))
     products = (_sums(flat, turned), _sums(flat**2, masks.astype(np.float32)))
     likeness = products[0] / np.sqrt(np.maximum(products[1], 1e-3))
+    chance = float(np.median(likeness**2)) / _MEDIAN_SQUARE
+    spread = math.sqrt(chance) / max(float(np.linalg.norm(mine)), 1e-6)
     # The contrast was made even without the mask here: the best few are looked at again.
     best = np.argsort(-likeness.max(axis=(2, 3)), axis=None, kind="stable")
     windows = []
@@ -109,7 +145,7 @@ def best_correlation(query: Query, tissues: Sequence[FloatArray]) -> float:
             window = _between(theirs[n], row, column, size)
             windows.append(_flipped(window, _FLIPS[flip]))
     seen = _even(np.stack(windows), np.broadcast_to(query.mask, (len(windows), *query.mask.shape)))
-    return max(_ncc(mine, one) for one in seen)
+    return Match(max(_ncc(mine, one) for one in seen), spread)
 
 
 def blocks(hu: npt.NDArray[np.int16], inside: Region, step: int = 1) -> Blocks:
@@ -150,8 +186,8 @@ def _even(hu: FloatArray, mask: Region) -> FloatArray:
     around = np.maximum(smooth @ inside @ smooth.T, 1e-3)
     tissue = hu * inside
     fine = (tissue - smooth @ tissue @ smooth.T / around) * inside
-    deviation = np.sqrt(smooth @ (fine**2) @ smooth.T / around + np.float32(_LEAST_VARIANCE))
-    even = np.clip(fine / deviation, -_CLIP, _CLIP)
+    deviation = np.sqrt(smooth @ (fine**2) @ smooth.T / around + np.float32(LEAST_VARIANCE))
+    even = np.clip(fine / deviation, -CLIP, CLIP)
     axes = (-3, -2, -1)
     mean = even.sum(axis=axes, keepdims=True) / np.maximum(inside.sum(axes, keepdims=True), 1)
     return np.asarray((even - mean) * inside, dtype=np.float32)
@@ -207,7 +243,7 @@ def _flipped(array: npt.NDArray[Any], flip: tuple[bool, ...]) -> npt.NDArray[Any
 def _smoothing(side: int) -> FloatArray:
     """A Gaussian along one axis, not normalised."""
     apart = np.subtract.outer(np.arange(side), np.arange(side))
-    return np.asarray(np.exp(-(apart**2) / (2 * _HIGH_PASS_PX**2)), dtype=np.float32)
+    return np.asarray(np.exp(-(apart**2) / (2 * HIGH_PASS_PX**2)), dtype=np.float32)
 
 
 @cache

@@ -79,8 +79,9 @@ def attack(checkpoint: str, options: AttackOptions, *, cache_dir: Path) -> Membe
             f"checkpoint '{files.name}' does not list whom it was trained on: not assessed"
         )
     named = checkpoint if checkpoint.startswith(PACKAGE_PREFIX) else str(files.folder)
-    recipe = load_training_recipe(options.training, sources=options.roots or {})
-    recipe = recipe.model_copy(update={"from_checkpoint": named, "revision": None})
+    recipe = load_training_recipe(
+        options.training, sources=options.roots or {}, from_checkpoint=named
+    )
     recipe = recipe.model_copy(update={"sources": download(recipe.sources, cache_dir)})
     index = index_sources(recipe.sources, recipe.all_labels(), cache_dir=cache_dir)
     entries = [entry for name in recipe.sources for entry in index.entries(name)]

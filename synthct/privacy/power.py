@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
 from synthct.dataset.privacy.results import Power
 from synthct.metrics.region_key import bounding_square, region_key, search_keys
-from synthct.metrics.region_match import Query, best_correlation
+from synthct.metrics.region_match import Query, best_correlation, deviations
 from synthct.models.training_index import keys_of
 from synthct.privacy.nearest import CANDIDATES, TrainingRegions
 from synthct.privacy.regions import Piece
@@ -72,23 +72,19 @@ CHANGES: dict[str, tuple[Change, str, tuple[float, ...]]] = {
 }
 
 
-@dataclass(frozen=True)
-class Limits:
-    """Thresholds; ``ncc`` is None where only keys are compared."""
-
-    key: float
-    ncc: float | None
-
-
 def measure_power(
-    pieces: Sequence[Piece], training: TrainingRegions, limits: Limits, rng: np.random.Generator
+    pieces: Sequence[Piece],
+    training: TrainingRegions,
+    limits: Mapping[str, float],
+    rng: np.random.Generator,
 ) -> tuple[Power, ...]:
     """Plant real tissue as if it had been trained on, and look for changed copies of it.
 
     Args:
         pieces: Real tissue of held-out patients.
         training: The regions among which the copies are looked for.
-        limits: Above which a copy is found.
+        limits: Threshold of ``train_key`` and, where pieces are correlated, of ``train_nn_ncc`` and
+            ``train_nn_z``.
         rng: Draws pieces, noise and deformations.
     """
     if not pieces:
@@ -108,8 +104,8 @@ def measure_power(
             for n, (copy, near, likeness) in enumerate(zip(copies, rows, cosines, strict=True)):
                 at = np.flatnonzero(near == first + n)
                 if len(at):
-                    by_key = bool(likeness[at[0]] > limits.key)
-                    found += by_key or _is_seen(copy, planted[n], limits)
+                    by_key = bool(likeness[at[0]] > limits["train_key"])
+                    found += by_key or _is_seen(copy, [planted[n], *_others(planted, n)], limits)
             recall.append(found / len(planted))
         lost = next((s for s, r in zip(strengths, recall, strict=True) if r < 0.5), None)
         powers.append(
@@ -121,15 +117,30 @@ def measure_power(
     return tuple(powers)
 
 
-def _is_seen(copy: Piece, planted: Piece, limits: Limits) -> bool:
-    """Whether a copy that was proposed is found by correlation, if that is computed."""
-    if limits.ncc is None:
+def _others(planted: Sequence[Piece], n: int) -> list[Piece]:
+    """Two others, which tell what chance gives."""
+    return [one for k in (1, 2) if (one := planted[(n + k) % len(planted)]) is not planted[n]]
+
+
+def _is_seen(copy: Piece, planted: Sequence[Piece], limits: Mapping[str, float]) -> bool:
+    """Whether a copy that was proposed is found by correlation, if that is computed.
+
+    Args:
+        copy: The copy.
+        planted: What it is a copy of, and others.
+        limits: As for ``measure_power``.
+    """
+    if "train_nn_ncc" not in limits:
         return False
-    row, column, side = bounding_square(planted.mask[0])
-    grid = np.array([[row, column, 0], [1, 0, 0], [0, 1, 0]], dtype=np.float64)
-    scan = Volume(np.moveaxis(planted.hu, 0, 2), np.eye(4))
     query = Query.of(copy.hu[0], copy.mask[0])
-    return best_correlation(query, tissues(scan, grid, side, query)) > limits.ncc
+    matches = []
+    for piece in planted:
+        row, column, side = bounding_square(piece.mask[0])
+        grid = np.array([[row, column, 0], [1, 0, 0], [0, 1, 0]], dtype=np.float64)
+        scan = Volume(np.moveaxis(piece.hu, 0, 2), np.eye(4))
+        matches.append(best_correlation(query, tissues(scan, grid, side, query)))
+    ncc, spread = matches[0].ncc, max(one.spread for one in matches)
+    return ncc > limits["train_nn_ncc"] or deviations(ncc, spread) > limits["train_nn_z"]
 
 
 def _widest(piece: Piece) -> Piece:

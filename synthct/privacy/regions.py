@@ -14,6 +14,7 @@ from synthct.dataset.schema import Facts
 from synthct.evaluate.stream import Dataset, HostScans
 from synthct.metrics.region_match import Query, correlation
 from synthct.privacy.field import Anatomy
+from synthct.privacy.shapes import DonorShapes
 from synthct.volume.views import VIEW_AXIS, from_picture
 
 #: Pixels around the box of a mask that are kept, and that share of its side.
@@ -48,6 +49,8 @@ class PaintedRegion:
         original: What was there before; None where it is not known.
         real_voxel_fraction: Share of the shown voxels that are the host's.
         recognisable: Whether a head or face is in the field; None if that is not known.
+        donor_shape_dice: How much its mask has the shape of the donor's lesion; None if it has no
+            donor, or that is not at hand.
     """
 
     facts: Facts
@@ -55,6 +58,7 @@ class PaintedRegion:
     original: Piece | None
     real_voxel_fraction: float
     recognisable: bool | None
+    donor_shape_dice: float | None
 
     @property
     def self_recon_ncc(self) -> float | None:
@@ -66,13 +70,14 @@ class PaintedRegion:
 
 
 def painted_regions(
-    dataset: Dataset, scans: HostScans | None, anatomy: Anatomy
+    dataset: Dataset, scans: HostScans | None, shapes: DonorShapes | None, anatomy: Anatomy
 ) -> Iterator[PaintedRegion]:
     """All painted regions of a dataset, in order.
 
     Args:
         dataset: The dataset.
         scans: The hosts, for originals that the dataset does not keep.
+        shapes: The lesions of its donors.
         anatomy: Tells what of the body is shown.
 
     Raises:
@@ -82,10 +87,12 @@ def painted_regions(
     for _, slices in groupby(dataset.slices(), key=lambda sample: sample.sample_id):
         stack = list(slices)
         if stack[0].facts.is_painted:
-            yield _region(stack, scans, anatomy)
+            yield _region(stack, scans, shapes, anatomy)
 
 
-def _region(stack: list[Sample], scans: HostScans | None, anatomy: Anatomy) -> PaintedRegion:
+def _region(
+    stack: list[Sample], scans: HostScans | None, shapes: DonorShapes | None, anatomy: Anatomy
+) -> PaintedRegion:
     axis = VIEW_AXIS[stack[0].plane]
     mask = np.stack([one.mask.squeeze(axis) for one in stack])
     image = np.stack([one.image.squeeze(axis) for one in stack])
@@ -93,6 +100,7 @@ def _region(stack: list[Sample], scans: HostScans | None, anatomy: Anatomy) -> P
     crop = _around(np.asarray(mask.any(axis=0)))
     originals = [_original(one, scans) for one in stack]
     known = [one for one in originals if one is not None]
+    widest = stack[int(np.argmax(np.count_nonzero(mask, axis=(1, 2))))]
     return PaintedRegion(
         facts=stack[0].facts,
         painted=Piece(image[crop], mask[crop], step),
@@ -101,6 +109,7 @@ def _region(stack: list[Sample], scans: HostScans | None, anatomy: Anatomy) -> P
         else None,
         real_voxel_fraction=1 - float(mask.mean()),
         recognisable=anatomy.is_recognisable(stack[len(stack) // 2]),
+        donor_shape_dice=shapes.dice(widest) if shapes is not None else None,
     )
 
 

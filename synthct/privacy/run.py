@@ -31,8 +31,9 @@ from synthct.models.network import CheckpointFiles
 from synthct.models.training_index import read_index
 from synthct.privacy.field import Anatomy
 from synthct.privacy.nearest import Nearest, TrainingRegions, key_of, likeness
-from synthct.privacy.power import Limits, measure_power
+from synthct.privacy.power import measure_power
 from synthct.privacy.regions import PaintedRegion, Piece, painted_regions
+from synthct.privacy.shapes import DonorShapes
 from synthct.privacy.statistics import LEAST_PATIENTS, fit_threshold, reuse, share
 from synthct.sources import CaseEntry, download, index_sources
 from synthct.training.recipe import load_training_recipe
@@ -70,7 +71,9 @@ def check_privacy(folder: Path, options: Options, *, cache_dir: Path) -> Privacy
     files = _checkpoint(folder, lock, options, notes)
     training = _training(files, options, cache_dir, notes)
     hosts = _hosts(dataset, lock, options, cache_dir, notes)
-    regions = list(painted_regions(dataset, hosts, Anatomy.of(lock.labels)))
+    roots = {name: path for name, path in (options.roots or {}).items() if name in lock.sources}
+    shapes = DonorShapes(folder, roots, cache_dir)
+    regions = list(painted_regions(dataset, hosts, shapes, Anatomy.of(lock.labels)))
     near = training.nearest([one.painted for one in regions]) if training else []
     held_out = _held_out(regions)
     real = [piece for _, piece in held_out]
@@ -87,8 +90,8 @@ def check_privacy(folder: Path, options: Options, *, cache_dir: Path) -> Privacy
     limits = {one.measure: one.value for one in thresholds}
     power: tuple[Power, ...] = ()
     if training is not None and real:
-        by_ncc = limits["train_nn_ncc"] if assessed == "correlation" else None
-        power = measure_power(real, training, Limits(limits["train_key"], by_ncc), rng)
+        by_key = {"train_key": limits["train_key"]}
+        power = measure_power(real, training, by_key if assessed == "key" else limits, rng)
     elif training is not None:
         notes.append(
             "what the check could have seen was not measured: no real tissue of patients who were "
@@ -177,6 +180,11 @@ def _training(
             f"{len(known) - len(entries)} of {len(known)} training scans are not at hand; "
             "paintings are compared with them by key only"
         )
+    if unplaced := index["grid_mm"].null_count:
+        notes.append(
+            f"of {unplaced:,} of {len(index):,} training regions the index does not say where they "
+            "lie; whole slices of their scans are searched, not flipped and at their own scale"
+        )
     return TrainingRegions(index, entries)
 
 
@@ -205,16 +213,17 @@ def _thresholds(
     """Those of the key and, where scans are at hand, of the correlation."""
     if training is None:
         return ()
-    by_key = fit_threshold("train_key", [one.key_similarity for one in before], patients)
-    if not training.entries:
-        return (by_key,)
-    compared = [
-        (one.ncc, patient)
-        for one, patient in zip(before, patients, strict=True)
-        if one.ncc is not None
-    ]
-    by_ncc = fit_threshold("train_nn_ncc", [v for v, _ in compared], [p for _, p in compared])
-    return by_key, by_ncc
+    found = [fit_threshold("train_key", [one.key_similarity for one in before], patients)]
+    if training.entries:
+        compared = [
+            (one.ncc, one.z, patient)
+            for one, patient in zip(before, patients, strict=True)
+            if one.ncc is not None and one.z is not None
+        ]
+        who = [patient for _, _, patient in compared]
+        found.append(fit_threshold("train_nn_ncc", [ncc for ncc, _, _ in compared], who))
+        found.append(fit_threshold("train_nn_z", [z for _, z, _ in compared], who))
+    return tuple(found)
 
 
 def _held_out(regions: Sequence[PaintedRegion]) -> list[tuple[str, Piece]]:
@@ -285,6 +294,8 @@ def _result(
         row = near.row
         if near.ncc is not None and near.ncc > limits["train_nn_ncc"]:
             flags.append("training_ncc")
+        if near.z is not None and near.z > limits["train_nn_z"]:
+            flags.append("training_z")
         if near.key_similarity > limits["train_key"]:
             row = row if flags else near.key_row
             flags.append("training_key")
@@ -293,6 +304,7 @@ def _result(
         known = {
             "train_key": near.key_similarity,
             "train_nn_ncc": near.ncc,
+            "train_nn_z": near.z,
             "train_nn_ncc_3d": near.ncc_3d,
             "nearest_patient": training.patient(row),
             "nearest_case": training.case(row),
@@ -306,6 +318,7 @@ def _result(
         recognisable=region.recognisable,
         assessed=how,
         self_recon_ncc=region.self_recon_ncc,
+        donor_shape_dice=region.donor_shape_dice,
         flags=tuple(flags),
         **known,
     )

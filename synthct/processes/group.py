@@ -254,11 +254,11 @@ class LaunchedGroup(Group):
             yield numbers[place]
 
     def at(self, place: str) -> None:
-        """Tell it at once: what comes may be the end of this process."""
+        """Report now: the next step may end this process."""
         self._say(place=place, tick=self._state["tick"] + 1)
 
     def count(self, what: str, amount: int) -> int:
-        """Count in the store; whoever counts gets ahead."""
+        """Count in the store; a process that counts makes progress."""
         self._say(tick=self._state["tick"] + 1)
         return self._add(what, amount)
 

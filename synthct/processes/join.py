@@ -48,7 +48,7 @@ def join_group(wanted_device: str | None = None) -> Iterator[Group]:
 def watching() -> Iterator[None]:
     """Watch over the other processes of a launch while code of Accelerate's waits for them.
 
-    A process alone has nobody to watch.
+    A single process has no other to watch.
 
     Raises:
         ResourceError: If another process has died or is stopped.

@@ -18,7 +18,7 @@ import uuid
 from collections.abc import Sequence
 
 from synthct.errors import RecipeError, ResourceError
-from synthct.processes.workers import how_it_ended
+from synthct.processes.workers import exit_reason
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +121,7 @@ def launch(num_processes: int, arguments: Sequence[str]) -> int:
             return failure.exitcode
         raise ResourceError(
             f"process {rank} of {num_processes} (pid {failure.pid}) "
-            f"{how_it_ended(failure.exitcode)}; run the same command again, with fewer "
+            f"{exit_reason(failure.exitcode)}; run the same command again, with fewer "
             "--num-processes if memory ran out; finished samples are kept"
         ) from None
     except SignalException:

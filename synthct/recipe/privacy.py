@@ -6,9 +6,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-#: Above all of 2,000 regions of 57 patients who were not in an index of 4,500
-#: (tests/benchmarks/privacy.py).
-MOST_ALIKE = 0.76
+#: Above all of 450 regions of 57 patients who were not in an index of 4,500 or 2,400, of which one
+#: had 0.76 (tests/benchmarks/privacy.py).
+MOST_ALIKE = 0.78
 
 
 class Privacy(BaseModel):

@@ -1,4 +1,4 @@
-"""A first recipe for somebody's own scans: what ``synthct init`` writes."""
+"""A first recipe for a folder of scans: what ``synthct init`` writes."""
 
 from __future__ import annotations
 

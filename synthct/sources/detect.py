@@ -343,7 +343,7 @@ def _named(name: str | None, files: Iterable[Path]) -> dict[str, int]:
     values: set[int] = set()
     for path in list(files)[:_LOOKED_AT]:
         values |= _values(path) or set()
-    values.discard(255)  # nobody knows what it is
+    values.discard(255)  # unknown tissue
     if not values:
         return {name or "label_1": 1}
     if len(values) == 1 and name is not None:

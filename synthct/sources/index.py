@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import reduce
-from itertools import count
+from itertools import count, filterfalse
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -251,8 +251,7 @@ def label_table(
         for expansion in expansions:
             names.update(dict.fromkeys(expansion.get(label, ())))
     given = fixed or {}
-    taken = {IGNORE, *given.values()}
-    free = (value for value in count(1) if value not in taken)
+    free = filterfalse({IGNORE, *given.values()}.__contains__, count(1))
     return {name: given[name] if name in given else next(free) for name in names}
 
 

@@ -70,7 +70,7 @@ def make_folder(folder: Path) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Flush a file that somebody else has written, so that its content survives a power cut."""
+    """Flush a file that another program has written, so that its content survives a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -30,7 +30,7 @@ NONSENSE = (ValueError, KeyError, TypeError, AttributeError)
 
 #: Kept file in a folder of files that are all there: their digests, sizes and times.
 _COMPLETE = ".complete"
-#: Larger files are not hashed again while size and times are as they were: whoever reads a scan
+#: Larger files are not hashed again while size and times are as they were: what reads a scan
 #: compares its hash with that of the index.
 _SMALL = 1 << 20
 _SILENCE_S = 30.0

@@ -137,7 +137,11 @@ class TrainingRecipe(Section):
 
 
 def load_training_recipe(
-    path: Path, *, preset: str | None = None, sources: Mapping[str, Path] | None = None
+    path: Path,
+    *,
+    preset: str | None = None,
+    sources: Mapping[str, Path] | None = None,
+    from_checkpoint: str | None = None,
 ) -> TrainingRecipe:
     """Read and validate a training recipe.
 
@@ -145,6 +149,7 @@ def load_training_recipe(
         path: The YAML file.
         sources: Source name to a root that replaces the recipe's (``--source``).
         preset: Name of one of its ``presets``, whose fields then replace the recipe's.
+        from_checkpoint: A checkpoint that replaces the recipe's.
 
     Raises:
         RecipeError: With ``file:line:column`` and what to do.
@@ -156,6 +161,9 @@ def load_training_recipe(
     apply_preset(document, preset)
     replace_roots(document, sources or {})
     expand_variables(document, PATH_KEYS)
+    if from_checkpoint is not None:
+        document.value["from_checkpoint"] = from_checkpoint
+        document.value.pop("revision", None)
     base, revision = (document.value.get(name) for name in ("from_checkpoint", "revision"))
     if isinstance(base, str) and base and isinstance(revision, str | None):
         apply_checkpoint(document, find_checkpoint(base, revision=revision))

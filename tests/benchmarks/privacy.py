@@ -188,11 +188,21 @@ def collect(
     return rows, drawn
 
 
-def tell(found: Sequence[Nearest], key: float, ncc: float) -> tuple[float, float, float]:
-    """Shares flagged by key, by correlation, and by either."""
-    by_key = np.array([one.key_similarity > key for one in found])
-    by_ncc = np.array([(one.ncc or 0) > ncc for one in found])
-    return float(by_key.mean()), float(by_ncc.mean()), float((by_key | by_ncc).mean())
+#: What is compared with a threshold.
+MEASURES: dict[str, Callable[[Nearest], float]] = {
+    "train_key": lambda one: one.key_similarity,
+    "train_nn_ncc": lambda one: one.ncc or 0.0,
+    "train_nn_z": lambda one: one.z or 0.0,
+}
+
+
+def flagged(found: Sequence[Nearest], limits: dict[str, float]) -> dict[str, npt.NDArray[np.bool_]]:
+    """Which are flagged by each measure, and by any."""
+    by = {
+        name: np.array([MEASURES[name](one) > limit for one in found])
+        for name, limit in limits.items()
+    }
+    return {**by, "any": np.any(list(by.values()), axis=0)}
 
 
 def attack(rows: Sequence[dict[str, object]], drawn: Sequence[Drawn]) -> None:
@@ -235,6 +245,7 @@ def main() -> None:
     parser.add_argument("--regions", type=int, default=6000)
     parser.add_argument("--independent", type=int, default=1000)
     parser.add_argument("--planted", type=int, default=100)
+    parser.add_argument("--change", action="append", choices=list(CHANGES))
     parser.add_argument("--cache", type=Path, default=Path(".cache/privacy"))
     parser.add_argument("--attack", action="store_true")
     given = parser.parse_args()
@@ -253,50 +264,56 @@ def main() -> None:
     halves = [
         [one for one in strangers if (one.patient in setting) == is_set] for is_set in (True, False)
     ]
-    started = time.perf_counter()
-    near = [
-        training.nearest([piece(o.hu, o.mask, o.step_mm) for o in half[: given.independent]])
-        for half in halves
-    ]
-    seconds = time.perf_counter() - started
-    who = [one.patient for one in halves[0]][: len(near[0])]
-    key = fit_threshold("train_key", [one.key_similarity for one in near[0]], who)
-    ncc = fit_threshold("train_nn_ncc", [one.ncc or 0 for one in near[0]], who)
-    number = sum(map(len, near))
-    print(f"{len(index)} regions of {len(trained)} patients; {number} compared in {seconds:.0f} s")
-    for one in (key, ncc):
+    halves = [half[: given.independent] for half in halves]
+    near = []
+    for half in halves:
+        started, used = time.perf_counter(), time.process_time()
+        near.append(training.nearest([piece(o.hu, o.mask, o.step_mm) for o in half]))
+        seconds, used = time.perf_counter() - started, time.process_time() - used
+        print(f"{len(half)} regions in {seconds:.0f} s, {used:.0f} s of a processor", flush=True)
+    who = [one.patient for one in halves[0]]
+    fitted = [fit_threshold(name, [of(o) for o in near[0]], who) for name, of in MEASURES.items()]
+    limits = {one.measure: one.value for one in fitted}
+    print(f"{len(index)} regions of {len(trained)} patients")
+    for one in fitted:
         told = f"above {one.value:.3f}, largest {one.largest or 0:.3f}"
         print(f"{one.measure}: {told} of {one.regions} regions of {one.patients} patients")
-    values = [[o.key_similarity for o in near[1]], [o.ncc or 0 for o in near[1]]]
-    print(f"independent: {len(near[1])} regions of {len(set(patients) - setting)} patients")
-    for one, measured in zip((key, ncc), values, strict=True):
-        flagged = sum(value > one.value for value in measured)
-        print(f"  {one.measure}: {flagged} flagged, the highest has {max(measured):.3f}")
-    plant(training, drawn, given.planted, key.value, ncc.value)
+    print(f"independent: {len(near[1])} regions of {len({o.patient for o in halves[1]})} patients")
+    for name, hit in flagged(near[1], limits).items():
+        highest = (
+            f", the highest has {max(map(MEASURES[name], near[1])):.3f}" if name in limits else ""
+        )
+        print(f"  {name}: {hit.sum()} flagged{highest}")
+    plant(training, drawn, given, limits)
 
 
 def plant(
-    training: TrainingRegions, drawn: Sequence[Drawn], count: int, key: float, ncc: float
+    training: TrainingRegions,
+    drawn: Sequence[Drawn],
+    given: argparse.Namespace,
+    limits: dict[str, float],
 ) -> None:
     """Print how many changed copies are found, and whether the right patient is named."""
     rng = generator(0, "privacy-benchmark", "planted")
     order = [drawn[n] for n in rng.permutation(len(drawn))]
+    count = given.planted
     near = [one for one in order if one.step_mm <= NEAR_MM][:count]
     far = [one for one in order if one.step_mm > NEAR_MM][:count]
     groups = [(name, name, order[:count]) for name in CHANGES if name != "next slice"]
     groups += [(f"next slice, up to {NEAR_MM:.0f} mm on", "next slice", near)]
     groups += [("next slice, farther", "next slice", far)]
     for title, change, some in groups:
+        if given.change and change not in given.change:
+            continue
         pieces = [piece(*CHANGES[change](one, rng), one.step_mm) for one in some]
         found = training.nearest(pieces)
         pairs = zip(found, some, strict=True)
         named = np.mean([training.patient(f.row) == one.patient for f, one in pairs])
-        by_key, by_ncc, either = tell(found, key, ncc)
-        low, middle = np.percentile([one.ncc or 0 for one in found], [5, 50])
+        shares = "  ".join(f"{n} {hit.mean():6.1%}" for n, hit in flagged(found, limits).items())
+        middle = [np.median([of(one) for one in found]) for of in MEASURES.values()]
         print(
-            f"{title:26s} n {len(some):3d}  by key {by_key:6.1%}  by correlation {by_ncc:6.1%}  "
-            f"either {either:6.1%}  "
-            f"right patient {named:6.1%}  correlation {low:.2f} (5 %), {middle:.2f} (median)",
+            f"{title:26s} n {len(some):3d}  {shares}  right patient {named:6.1%}  medians "
+            + ", ".join(f"{one:.2f}" for one in middle),
             flush=True,
         )
 

@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from synthct.errors import MaskError
 from synthct.masks.accept import Accept
-from synthct.masks.base import PlacementError
+from synthct.masks.base import Mask, Params, PlacementError
 from synthct.masks.lesion import TransformedLesion, find_lesion, transform_lesion
 from synthct.masks.organ_site import OrganSite
 from synthct.masks.place import PlacementTarget, find_place
@@ -75,7 +75,7 @@ def at_mm(host: Case, ijk: tuple[float, float, float]) -> np.ndarray:
     return host.labels.affine[:3, :3] @ ijk + host.labels.affine[:3, 3]
 
 
-def drawn(kind: Transplant, host: Case, donor: Case, seed: int = 0):
+def drawn(kind: Transplant, host: Case, donor: Case, seed: int = 0) -> tuple[Params, Mask]:
     params = kind.draw(host, donor, np.random.default_rng(seed))
     return params, kind.build(host, donor, params)
 
@@ -88,13 +88,13 @@ def in_all_ways(case: Case) -> Iterator[Case]:
         yield Case(case.case_id, case.patient_id, case.source, ct, own, NAMES)
 
 
-def centres_mm(mask) -> set[tuple[float, float, float]]:
+def centres_mm(mask: Mask) -> set[tuple[float, float, float]]:
     voxels = np.argwhere(mask.region.array)
     places = voxels @ mask.region.affine[:3, :3].T + mask.region.affine[:3, 3]
     return {tuple(place) for place in places.round(1).tolist()}
 
 
-def check_limits(host: Case, mask, accept: Accept, organ: str = "kidney") -> None:
+def check_limits(host: Case, mask: Mask, accept: Accept, organ: str = "kidney") -> None:
     """The limits anew, from voxels only and without any code of the placement."""
     where = mask.in_host(host.labels.shape)
     kidney = host.region(organ)
@@ -118,7 +118,7 @@ def check_limits(host: Case, mask, accept: Accept, organ: str = "kidney") -> Non
 
 
 @pytest.mark.parametrize("placement", ["matched", "random"])
-def test_accepted_transplants_keep_every_limit(placement: str):
+def test_accepted_transplants_keep_every_limit(placement: str) -> None:
     host, donor, kind = make_host(), make_donor(), transplant(placement=placement)
     for seed in range(8):
         params, mask = drawn(kind, host, donor, seed)
@@ -361,7 +361,12 @@ def test_each_limit_is_judged_on_the_hosts_voxels():
     transformed = transformed_of(donor)
     inside = at_mm(host, (66, 35, 15))
 
-    def reason(place=inside, lesion=transformed, on=host, **limits: object) -> str | None:
+    def reason(
+        place: np.ndarray = inside,
+        lesion: TransformedLesion = transformed,
+        on: Case = host,
+        **limits: object,
+    ) -> str | None:
         return check_placement(site_of(on, **limits), lesion, np.asarray(place)).reason
 
     assert reason() is None
@@ -566,7 +571,9 @@ def test_parameters_of_other_cases_or_broken_limits_are_refused():
 
 
 @pytest.mark.parametrize("share", [0.1, 0.4, 0.6])
-def test_found_places_are_legal_on_the_hosts_own_grid_and_bulge_out_as_targeted(share: float):
+def test_found_places_are_legal_on_the_hosts_own_grid_and_bulge_out_as_targeted(
+    share: float,
+) -> None:
     host, rng = make_host(), np.random.default_rng(0)
     lesion, site = transformed_of(make_donor()), site_of(host)
     legal, shares = 0, []
@@ -581,7 +588,7 @@ def test_found_places_are_legal_on_the_hosts_own_grid_and_bulge_out_as_targeted(
 
 
 @pytest.mark.realdata
-def test_real_kits_lesions_are_placed_in_a_real_host(shared_data: Path):
+def test_real_kits_lesions_are_placed_in_a_real_host(shared_data: Path) -> None:
     root = shared_data / "kits23" / "dataset"
 
     def read(name: str, source: str) -> Case:

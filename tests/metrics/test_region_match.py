@@ -13,6 +13,7 @@ from synthct.metrics.region_match import (
     best_correlation,
     blocks,
     correlation,
+    deviations,
 )
 
 ROWS, COLUMNS = np.mgrid[:60, :60] - 30
@@ -53,14 +54,27 @@ CHANGES = {
 def test_a_copy_is_found(change, slices):
     hu = tissue(0, slices)
     query = Query.of(CHANGES[change](hu), np.broadcast_to(MASK, hu.shape))
-    assert best_correlation(query, around(hu, query)) > 0.6
+    found = best_correlation(query, around(hu, query))
+    assert found.ncc > 0.6
+    assert deviations(found.ncc, found.spread) > 9
 
 
 def test_other_tissue_is_not_found():
     query = Query.of(tissue(0), MASK[None])
     found = [best_correlation(query, around(tissue(n), query)) for n in range(1, 20)]
-    assert max(found) < 0.45
-    assert best_correlation(query, []) == -1
+    assert max(one.ncc for one in found) < 0.45
+    assert max(deviations(one.ncc, one.spread) for one in found) < 9
+    assert best_correlation(query, []).ncc == -1
+
+
+def test_a_weak_copy_stands_out_from_chance_if_it_is_large():
+    hu = 0.35 * tissue(0) + 0.65 * tissue(1)
+    large = Query.of(hu, MASK[None])
+    small = Query.of(hu, (np.hypot(ROWS, COLUMNS) < 5)[None])
+    found, little = (best_correlation(one, around(tissue(0), one)) for one in (large, small))
+    assert found.ncc < 0.65
+    assert deviations(found.ncc, found.spread) > 6
+    assert little.spread > 2 * found.spread
 
 
 def test_only_the_inside_of_the_mask_counts():

@@ -23,7 +23,7 @@ from synthct.metrics.region_key import bounding_square, region_hash, region_key
 from synthct.models.checkpoint import find_checkpoint
 from synthct.models.folder import write_sums
 from synthct.models.training_index import make_index, write_index
-from synthct.privacy import nearest, power
+from synthct.privacy import nearest, places, power
 from synthct.privacy.run import Options, check_privacy
 from synthct.volume import Volume
 from synthct.volume.nifti import write_volume
@@ -54,12 +54,18 @@ def exact(original: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.asarray(SCANS[patient][:, :, k : k + 1])
 
 
+def moved(original: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A copy from elsewhere on a training slice than where its index has a region."""
+    return np.roll(exact(original, rng), (9, -7), axis=(0, 1))
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _few_candidates() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for module in (nearest, power):
             patch.setattr(module, "CANDIDATES", 3)
         patch.setattr(power, "PLANTED", 8)
+        patch.setattr(places, "PLACES", 1)
         yield
 
 
@@ -97,9 +103,9 @@ sources: {{scans: {{layout: nifti, root: "{folder}/scans", image: "{{case}}/ct.n
 masks: [{{kind: blob, name: blobs, radius_mm: [3, 6]}}]
 """
     )
-    painted = {"fresh": fresh, "copied": copied, "exact": exact}
+    painted = {"fresh": fresh, "copied": copied, "exact": exact, "moved": moved}
     for name, paint in painted.items():
-        patients, variants = 2 if name == "exact" else 9, 2 if name == "fresh" else 1
+        patients, variants = 2 if name in ("exact", "moved") else 9, 2 if name == "fresh" else 1
         final = folder / f"{name}/1.0.0"
         write_dataset(final, paint, patients=patients, variants=variants)
         lock(folder / f"{name}/1.0.0", checkpoint)
@@ -142,6 +148,14 @@ def test_exact_copies_are_told_by_their_voxels_with_and_without_scans(made: Path
         found = check(made, "exact", **options)
         assert all("block_copy" in one.flags for one in found.regions)
         assert {one.block_copy for one in found.regions} == {1.0}
+
+
+def test_copies_from_elsewhere_on_a_training_slice_are_found_with_scans_only(made: Path) -> None:
+    with_scans, by_key = check(made, "moved"), check(made, "moved", training=None)
+    assert with_scans.copies is not None
+    assert with_scans.copies.count == with_scans.copies.of == 12
+    assert by_key.copies is not None
+    assert by_key.copies.count == 0
 
 
 def test_independent_tissue_is_not_flagged(made: Path) -> None:

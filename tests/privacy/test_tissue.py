@@ -38,7 +38,7 @@ def test_a_region_is_found_where_the_index_says(data: Any, kits_root: Path, tmp_
         grid = np.array(region["grid_mm"]).reshape(3, 3)
         around = tissues(scan, grid, region["side_px"], query)
         if query.cells > 8:
-            found.append(best_correlation(query, around))
+            found.append(best_correlation(query, around).ncc)
         if "zoom" not in data:
             voxels = np.clip(slab_around(scan, grid, region["side_px"]), -150, 250)
             mine = blocks(np.rint(hu).astype(np.int16), patch.mask)

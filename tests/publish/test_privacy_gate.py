@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from synthct.cli import app
 from synthct.dataset.manifest import read_manifest
-from synthct.dataset.privacy.results import PrivacyCheck
-from synthct.errors import PolicyError
+from synthct.dataset.privacy.results import PrivacyCheck, write_results
+from synthct.errors import PolicyError, VerifyError
 from synthct.publish.hub.privacy import checked
 
 
@@ -34,9 +34,7 @@ def privacy_check(folder: Path, **changes: Any) -> None:
         "sentence": "Copies of training patients: 0 of 1.", "regions": [region], **changes,
     }  # fmt: skip
     beside = folder.with_name(f"{folder.name}.privacy")
-    beside.mkdir(exist_ok=True)
-    text = PrivacyCheck.model_validate(results).model_dump_json()
-    (beside / "privacy.json").write_text(text)
+    write_results(beside, PrivacyCheck.model_validate(results), "")
 
 
 def test_copies_and_faces_are_not_published(versions: dict[str, Path], tmp_path: Path) -> None:
@@ -47,6 +45,10 @@ def test_copies_and_faces_are_not_published(versions: dict[str, Path], tmp_path:
     privacy_check(folder, region={"flags": ["training_ncc"]})
     with pytest.raises(PolicyError, match=r"1 painting may be .*\n.*patient trained"):
         checked(str(folder), faces=True)
+    written = folder.with_name("1.0.0.privacy") / "privacy.json"
+    written.write_text(written.read_text().replace('"training_ncc"', ""))
+    with pytest.raises(VerifyError, match=r"privacy\.json is not what its sha256 says"):
+        checked(str(folder))
     privacy_check(folder, region={"recognisable": True})
     with pytest.raises(PolicyError, match="a head or face is in the field of 1 sample"):
         checked(str(folder))

@@ -92,6 +92,15 @@ def test_the_committed_table_loads_with_equal_minutes(preset: str | None) -> Non
     assert not trained_on & {s.seed for s in table.recipe.sources.values()}
 
 
+@pytest.mark.parametrize("preset", [None, "small"])
+def test_the_table_of_real_scans_paints_what_its_networks_know(preset: str | None) -> None:
+    table = load_table(RECIPES / "thesis_real.yaml", preset=preset)
+    for title, training in table.trainings.items():
+        for row in table.recipe.rows:
+            assert title in table.recipe.columns(row)
+            assert set(table.recipe.painted_labels(row)) <= set(training.labels)
+
+
 def test_a_trained_method_paints_as_its_recipe_says() -> None:
     table = load_table(RECIPES / "thesis_phantoms.yaml")
     for name, steps in (("Palette", 10), ("Pix2Pix", 20)):
@@ -328,11 +337,15 @@ def test_parameters_are_counted_from_the_files(folder: Path) -> None:
     assert count_parameters(files) == sum(p.numel() for p in generator.parameters())
 
 
-def test_a_resumed_training_counts_what_it_had(tmp_path: Path) -> None:
-    seconds = [5.0, 9.0, 3.0, 4.5]  # the second run begins at 3
+def test_a_resumed_training_counts_what_its_states_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = [5.0, 9.0, 3.0, 4.5, 8.0]  # the second run begins at 3
     lines = [{"step": n, "seconds": s} for n, s in enumerate(seconds)]
     text = "".join(f"{json.dumps(line)}\n" for line in lines)
-    (tmp_path / "log.jsonl").write_text(f'{text}{{"step": 4, "seco')  # cut short by a kill
+    (tmp_path / "log.jsonl").write_text(f'{text}{{"step": 5, "seco')  # cut short by a kill
+    assert run.seconds_trained(tmp_path) == 0  # it starts anew
+    monkeypatch.setattr(run, "latest_state", lambda output: output / "states/step-00000003")
     assert run.seconds_trained(tmp_path) == 13.5
 
 

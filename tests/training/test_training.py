@@ -10,6 +10,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -70,17 +71,17 @@ def nothing_remembered():
         state._reset_state()
 
 
-def read_log(path: Path) -> list[dict]:
+def read_log(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def written(tmp_path: Path, root: Path, **changes) -> Path:
+def written(tmp_path: Path, root: Path, **changes: Any) -> Path:
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml_text(tiny_fields(root, **changes)))
     return path
 
 
-def changed(recipe: TrainingRecipe, **optim) -> TrainingRecipe:
+def changed(recipe: TrainingRecipe, **optim: Any) -> TrainingRecipe:
     return recipe.model_copy(update={"optim": recipe.optim.model_copy(update=optim)})
 
 
@@ -430,7 +431,10 @@ def test_a_worker_killed_while_it_cuts_patches_is_named(kits_root, tmp_path, mon
         open_set(tiny_recipe(kits_root), tmp_path / "cache", workers=2)
 
 
-def test_two_trainings_into_one_folder_are_kept_apart(kits_root, patch_cache, tmp_path):
+def test_two_trainings_into_one_folder_are_kept_apart(
+    kits_root, patch_cache, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("synthct.storage.lock._WORKERS_END_S", 0.1)
     with (
         exclusive(tmp_path / ".run.lock", "training"),
         pytest.raises(ConflictError, match=r"another training into .*run is running \(process"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from training_recipes import TINY_MODEL, tiny_fields, tiny_recipe
 
 from synthct.dataset.records import yaml_text
 from synthct.errors import CheckpointError, PolicyError, RecipeError
-from synthct.models.checkpoint import load_checkpoint
+from synthct.models.checkpoint import find_checkpoint, load_checkpoint
 from synthct.models.folder import write_sums
 from synthct.recipe.yaml_model import read_yaml
 from synthct.training.denoising import make_network
@@ -26,7 +27,7 @@ BLOB = {"name": "blobs", "kind": "blob"}
 MOVED = {"name": "moved", "kind": "transplant", "label": "tumor", "into": "kidney"}
 
 
-def written(tmp_path: Path, root: Path, **changes) -> Path:
+def written(tmp_path: Path, root: Path, **changes: Any) -> Path:
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml_text(tiny_fields(root, **changes)))
     return path
@@ -42,6 +43,14 @@ def test_committed_recipes_load_with_every_preset_and_may_have_their_licence(nam
         assert small.sources == recipe.sources
         assert small.labels == recipe.labels
         assert make_objective(small).rules == small.rules
+
+
+def test_a_checkpoint_that_is_given_brings_its_shape(tmp_path, kits_root, tiny_checkpoint):
+    path = written(tmp_path, kits_root, model={}, revision="main")
+    recipe = load_training_recipe(path, from_checkpoint=str(tiny_checkpoint))
+    assert (recipe.from_checkpoint, recipe.revision) == (str(tiny_checkpoint), None)
+    config = find_checkpoint(str(tiny_checkpoint)).configs["unet"]
+    assert list(recipe.model.model_dump()["block_out_channels"]) == config["block_out_channels"]
 
 
 @pytest.mark.parametrize(
@@ -83,7 +92,7 @@ def test_committed_recipes_load_with_every_preset_and_may_have_their_licence(nam
         ({"noise": {"few_steps": 10, "painting": {}}}, "remove painting"),
         (
             {"noise": {"painting": {"beta_schedule": "linear"}}},
-            "noise.painting: only a network that is told .*noise_embedding to level",
+            "noise.painting: only a network that is given .*noise_embedding to level",
         ),
         ({"validation": {"share": 0.2, "patients": ["a"]}}, "exclude each other; remove one"),
         ({"revision": "main"}, "revision: belongs to a Hub repository in from_checkpoint"),

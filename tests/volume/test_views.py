@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 
 import nibabel as nib
 import numpy as np
@@ -136,7 +137,7 @@ def test_preview_outlines_the_mask_without_covering_it() -> None:
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[:60], lambda b: b"", lambda b: b[::-1]])
-def test_damaged_png_is_named_so(damage) -> None:
+def test_damaged_png_is_named_so(damage: Callable[[bytes], bytes]) -> None:
     png = encode_hu(np.zeros((30, 30), dtype=np.int16))
     with pytest.raises(VerifyError, match=r"cut off|damaged"):
         decode_hu(damage(png))

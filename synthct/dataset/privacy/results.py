@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from synthct.errors import VerifyError
 from synthct.storage.files import atomic_write, make_folder
@@ -14,9 +17,12 @@ from synthct.storage.files import atomic_write, make_folder
 RESULTS_VERSION = "1.0.0"
 RESULTS, TABLES, MEMBERSHIP = "privacy.json", "privacy.md", "membership.json"
 
+#: The field of the files that holds the sha256 of all others.
+_DIGEST = "sha256"
+
 #: How painted regions were compared with those of the training.
 How = Literal["correlation", "key", "not assessed"]
-Flag = Literal["training_ncc", "training_key", "block_copy", "host_ncc"]
+Flag = Literal["training_ncc", "training_z", "training_key", "block_copy", "host_ncc"]
 
 
 class _Model(BaseModel):
@@ -95,9 +101,13 @@ class RegionResult(_Model):
             names nor the view tell.
         assessed: By correlation with training scans, by keys only, or not.
         self_recon_ncc: High-passed correlation with the tissue that was there before.
+        donor_shape_dice: Largest Dice of the mask with a slice of the donor's lesion, moved and
+            flipped; null without a donor whose label map is at hand.
         train_key: Similarity of the key to that of the nearest training region, at most 1.
         train_nn_ncc: High-passed correlation with the nearest training region.
-        train_nn_ncc_3d: The same over all slices of a volume.
+        train_nn_z: The largest correlation in standard deviations of that of other places with so
+            large a region of such texture.
+        train_nn_ncc_3d: The same as ``train_nn_ncc`` over all slices of a volume.
         nearest_patient: The patient of that region.
         nearest_case: The case of that region.
         block_copy: Share of 8 x 8 blocks that are in it voxel for voxel.
@@ -111,8 +121,10 @@ class RegionResult(_Model):
     recognisable: bool | None
     assessed: How
     self_recon_ncc: float | None = None
+    donor_shape_dice: float | None = None
     train_key: float | None = None
     train_nn_ncc: float | None = None
+    train_nn_z: float | None = None
     train_nn_ncc_3d: float | None = None
     nearest_patient: str | None = None
     nearest_case: str | None = None
@@ -230,7 +242,7 @@ def write_results(folder: Path, check: PrivacyCheck, tables: str) -> None:
     """
     make_folder(folder)
     atomic_write(folder / TABLES, tables.encode())
-    atomic_write(folder / RESULTS, f"{check.model_dump_json(indent=1)}\n".encode())
+    atomic_write(folder / RESULTS, _sealed(check))
 
 
 def write_membership(folder: Path, result: Membership) -> None:
@@ -240,7 +252,7 @@ def write_membership(folder: Path, result: Membership) -> None:
         ResourceError: If the folder cannot be written.
     """
     make_folder(folder)
-    atomic_write(folder / MEMBERSHIP, f"{result.model_dump_json(indent=1)}\n".encode())
+    atomic_write(folder / MEMBERSHIP, _sealed(result))
 
 
 def read_results(folder: Path) -> PrivacyCheck:
@@ -261,10 +273,28 @@ def read_membership(folder: Path) -> Membership:
     return _read(folder / MEMBERSHIP, Membership)
 
 
+def _sealed(results: _Model) -> bytes:
+    """The file of some results: JSON with the sha256 of the rest as its first field."""
+    fields = results.model_dump(mode="json")
+    return (json.dumps({_DIGEST: _digest(fields), **fields}, indent=1) + "\n").encode()
+
+
+def _digest(fields: Mapping[str, object]) -> str:
+    """SHA-256 of the fields as JSON without white space, in the order of their names."""
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def _read(path: Path, model: type[Results]) -> Results:
     try:
-        return model.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as err:
+        fields = json.loads(path.read_bytes())
+        if not isinstance(fields, dict) or fields.pop(_DIGEST, None) != _digest(fields):
+            raise VerifyError(
+                f"{path} is not what its {_DIGEST} says, so it was changed or cut; run 'synthct "
+                "privacy' again"
+            )
+        return model.model_validate_json(json.dumps(fields))
+    except (OSError, ValueError) as err:
         raise VerifyError(
             f"{path} is missing or damaged ({err}); run 'synthct privacy' again"
         ) from err

@@ -10,10 +10,14 @@ from synthct.dataset.privacy.results import How, Membership, Power, PrivacyCheck
 #: What each flag says.
 FLAGS = {
     "training_ncc": "correlates with a training region",
+    "training_z": "correlates with a training region more than by chance",
     "training_key": "has the key of a training region",
     "block_copy": "holds voxels of a training region",
     "host_ncc": "correlates with what was there before",
 }
+
+#: A mask that is more like its donor's lesion shows that patient's shape.
+SHAPE_DISCLOSED = 0.95
 
 #: Most flagged regions in the tables; all are in the JSON.
 _LISTED = 20
@@ -96,6 +100,14 @@ def _dataset(check: PrivacyCheck) -> str:
         f"{check.reuse.most:,} ({count(check.reuse.patients, 'patient')}, Gini "
         f"{check.reuse.gini:.2f})",
     ))  # fmt: skip
+    shapes = [one.donor_shape_dice for one in check.regions if one.donor_shape_dice is not None]
+    disclosed = sum(one > SHAPE_DISCLOSED for one in shapes)
+    rows.append((
+        f"donor's shape disclosed (Dice above {SHAPE_DISCLOSED})",
+        f"{disclosed:,} of {len(shapes):,}, the highest {max(shapes):.2f}"
+        if shapes
+        else "no donor at hand",
+    ))  # fmt: skip
     faces = [one.recognisable for one in check.regions]
     rows.append((
         "head or face in the field",
@@ -131,13 +143,16 @@ def _flagged(check: PrivacyCheck) -> str:
     rows = [
         (
             code(one.sample_id), inert(one.nearest_patient or ""), _number(one.train_nn_ncc),
-            _number(one.train_key), _number(one.self_recon_ncc),
+            _number(one.train_nn_z), _number(one.train_key), _number(one.self_recon_ncc),
             "; ".join(FLAGS[flag] for flag in one.flags),
         )
         for one in flagged[:_LISTED]
     ]  # fmt: skip
     more = f"\n\n... and {len(flagged) - _LISTED:,} more" if len(flagged) > _LISTED else ""
-    head = ("sample", "nearest patient", "train_nn_ncc", "train_key", "self_recon_ncc", "why")
+    head = (
+        "sample", "nearest patient", "train_nn_ncc", "train_nn_z", "train_key", "self_recon_ncc",
+        "why",
+    )  # fmt: skip
     return table(head, rows) + more
 
 

@@ -151,7 +151,7 @@ def export(
 
 
 def default_output(folder: Path, kind: str) -> Path:
-    """Where an export goes unless somebody says: beside the version.
+    """The default folder of an export: beside the version.
 
     Args:
         folder: The folder of a version.

@@ -1,24 +1,16 @@
-"""The template of the page, and its inputs: pictures, scripts and styles."""
+"""The pictures of the page."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from jinja2 import DictLoader, Environment, StrictUndefined
 from PIL import Image
 
 from synthct.dataset.tiles import Rgb
 from synthct.publish.report.pictures import data_uri, rim_picture
-
-_HERE = "synthct.publish.report"
-#: Of what all pages share.
-PAGES = "synthct.publish.pages"
 
 #: Width of a picture on a wide page, in pixels.
 _WIDTH = 180
@@ -78,38 +70,3 @@ def _in_proportion(picture: Rgb, size_mm: tuple[float, float]) -> Rgb:
     if (height, width) == (rows, columns):
         return picture
     return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.NEAREST))
-
-
-def fill_template(values: Mapping[str, Any], package: str = _HERE) -> str:
-    """Render the ``page.html`` of a package, which extends ``pages/base.html``.
-
-    All values are escaped. Those of the base are ``title``, ``style``, ``policy``, and ``script``,
-    which may be empty.
-    """
-    environment = Environment(
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        loader=DictLoader({"base.html": asset("base.html", PAGES)}),
-    )
-    environment.filters["count"] = "{:,}".format
-    return environment.from_string(asset("page.html", package)).render(values).lstrip()
-
-
-def asset(name: str, package: str = _HERE) -> str:
-    """A text file of a package."""
-    return files(package).joinpath(*name.split("/")).read_text(encoding="utf-8")
-
-
-def policy_of(style: str, *scripts: str) -> str:
-    """A content security policy: this style, these scripts, pictures in the page, nothing else."""
-    allowed = f"default-src 'none'; img-src data:; style-src {_hashed(style)}"
-    if scripts:
-        allowed += f"; script-src {' '.join(map(_hashed, scripts))}"
-    return f"{allowed}; base-uri 'none'; form-action 'none'"
-
-
-def _hashed(source: str) -> str:
-    digest = hashlib.sha256(source.encode()).digest()
-    return f"'sha256-{base64.b64encode(digest).decode()}'"

@@ -9,7 +9,7 @@ from typing import Any
 
 from synthct.dataset.verdicts import COMMENT_CHARS
 from synthct.publish.pages.server import Site
-from synthct.publish.report.html import PAGES, asset, fill_template, policy_of
+from synthct.publish.pages.template import PAGES, asset, fill_template, policy_of
 from synthct.publish.review.table import Reviewed
 from synthct.storage.files import atomic_write, make_folder
 

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from synthct.publish.pages.server import Site
-from synthct.publish.report.html import PAGES, asset, fill_template, policy_of
+from synthct.publish.pages.template import PAGES, asset, fill_template, policy_of
 from synthct.studies.readers.result import result_markdown, write_result
 from synthct.studies.readers.study import CONFIDENCE, Answer, StudyFolder
 

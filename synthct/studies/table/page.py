@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from synthct.evaluate.stream import Dataset, painted_slice
-from synthct.publish.report.html import Picture, asset, fill_template, pictured, policy_of
+from synthct.publish.pages.template import asset, fill_template, policy_of
+from synthct.publish.report.html import Picture, pictured
 from synthct.publish.report.pictures import MaskCrop, crop_around_mask, masked, outlined
 from synthct.storage.files import atomic_write
 from synthct.studies.table.results import TableResults, grids
@@ -36,7 +37,7 @@ def write_page(
         count: Masks shown of each row.
     """
     shown = [one for row, datasets in arms.items() for one in shown_masks(row, datasets, count)]
-    style = asset("page.css")
+    style = asset("page.css", "synthct.publish.report")
     values = {
         "title": results.name,
         "policy": policy_of(style),

@@ -32,9 +32,11 @@ from synthct.storage.files import make_folder
 from synthct.studies.table.recipe import Table, slug
 from synthct.studies.table.results import ALWAYS, Cost, TableResults
 from synthct.training.check import check_training
+from synthct.training.checkpoint import latest_state, step_of
 from synthct.training.loop import train
 from synthct.training.objectives import make_objective
 from synthct.training.plan import hold_out
+from synthct.training.release import TrainingSummary, write_checkpoint
 from synthct.training.validate import as_checkpoint
 from synthct.version import __version__
 
@@ -124,7 +126,7 @@ def _check_settings(table: Table, method: str, place: Place) -> None:
     objective = make_objective(training)
     with TemporaryDirectory() as folder:
         untrained = Path(folder) / slug(method)
-        objective.pipeline().save_pretrained(untrained)
+        write_checkpoint(objective.pipeline(), untrained, training, TrainingSummary(0, base=objective.base))
         try:
             for row in table.recipe.rows:
                 if method in table.recipe.columns(row):
@@ -248,17 +250,18 @@ def _trained(table: Table, method: str, place: Place) -> Path:
 
 
 def seconds_trained(output: Path) -> float:
-    """How long a training has taken in all of its runs, by its log; 0 before the first."""
-    log = output / "log.jsonl"
-    if not log.is_file():
+    """How long a training took to its latest state, in all of its runs, by its log; 0 before."""
+    state, log = latest_state(output), output / "log.jsonl"
+    if state is None or not log.is_file():
         return 0.0
     total = last = 0.0
     for line in log.read_text(errors="replace").splitlines():
         try:
-            seconds = json.loads(line).get("seconds")
-        except (ValueError, AttributeError):  # cut short by a kill, or damaged
+            logged = json.loads(line)
+            step, seconds = logged["step"], logged.get("seconds")
+        except (ValueError, TypeError, KeyError, AttributeError):  # cut short by a kill, or damaged
             continue
-        if isinstance(seconds, int | float):
+        if isinstance(seconds, int | float) and step <= step_of(state):
             total += seconds - last if seconds >= last else seconds  # a new run counts from 0
             last = seconds
     return total
@@ -317,6 +320,8 @@ def _evaluated(
         arms={method: arms[method] for method in others},
         real=real,
         roots=roots or None,
+        # Volumes are boxes around their masks, of which slices show little more than crops do.
+        scopes=("crop",) if table.recipe.view == "volume" else Options.scopes,
         by_label=False,
         progress=place.progress,
     )

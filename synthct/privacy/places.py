@@ -1,0 +1,103 @@
+"""Searches the slices around the training regions for tissue that keys did not propose."""
+
+from __future__ import annotations
+
+import heapq
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from synthct.metrics.slice_search import Template, spectrum_of
+from synthct.privacy.tissue import Points
+from synthct.sources import CaseEntry, read_case
+
+#: Places that are named for each piece at most, and their least likeness: of noisy tissue on a
+#: grid that lies half a cell beside that of the search, a quarter is left.
+PLACES, _LEAST = 4, 0.15
+
+#: Slices on either side of a training region that are searched, and pieces that are looked for at
+#: a time.
+_REACH, _BLOCK = 2, 500
+
+
+class LikelyPlace(NamedTuple):
+    """Where in a training scan a piece may come from.
+
+    Attributes:
+        case: Key of the scan.
+        grid_mm: (3, 3), as in the privacy index: centre of the first pixel of the square around the
+            mask, steps to the next row and column.
+    """
+
+    case: str
+    grid_mm: Points
+
+
+#: Score, key of the scan, slice, and first pixel of the square along its first two axes.
+_Found = tuple[float, str, int, int, int]
+
+
+def likely_places(
+    regions: Sequence[tuple[npt.NDArray[np.int16], npt.NDArray[np.bool_]]],
+    entries: Mapping[str, CaseEntry],
+    grids: Mapping[str, Sequence[Points | None]],
+) -> list[list[LikelyPlace]]:
+    """The likeliest places of masked pieces of axial slices, at any shift, pixel for pixel.
+
+    Args:
+        regions: HU and mask (rows, columns) of each.
+        entries: The scans that are searched, by key.
+        grids: First pixel and steps (3, 3) of their training regions, by key; where one is not
+            known, all slices of the scan are searched.
+
+    Returns:
+        At most ``PLACES`` for each, the likeliest first.
+    """
+    out: list[list[LikelyPlace]] = []
+    for first in range(0, len(regions), _BLOCK):
+        block = regions[first : first + _BLOCK]
+        best: dict[int, list[_Found]] = defaultdict(list)
+        affines = {}
+        for case in sorted(set(entries) & set(grids)):
+            scan = read_case(entries[case], {}).scan()
+            shape, affines[case] = scan.shape[:2], scan.affine
+            templates = [Template.of(hu, mask, shape) for hu, mask in block]
+            levels = {one.level for one in templates if one is not None}
+            for k in _slices(grids[case], scan.affine, scan.shape[2]):
+                spectra = {level: spectrum_of(scan.array[:, :, k], level) for level in levels}
+                for n, template in enumerate(templates):
+                    if template is not None:
+                        place = template.place(spectra[template.level], shape)
+                        if place.score > _LEAST:
+                            _keep(best[n], (place.score, case, k, place.row, place.column))
+        for n in range(len(block)):
+            out.append([_placed(one, affines[one[1]]) for one in sorted(best[n], reverse=True)])
+    return out
+
+
+def _placed(found: _Found, affine: Points) -> LikelyPlace:
+    _, case, k, row, column = found
+    first = (affine @ [row, column, k, 1])[:3]
+    return LikelyPlace(case, np.stack([first, affine[:3, 0], affine[:3, 1]]))
+
+
+def _slices(grids: Sequence[Points | None], affine: Points, count: int) -> list[int]:
+    """The axial slices of a scan near its axial training regions."""
+    known = np.array([grid for grid in grids if grid is not None])
+    if len(known) < len(grids):
+        return list(range(count))
+    to_voxel = np.linalg.inv(affine)[2]
+    through = np.abs(known[:, 1:] @ to_voxel[:3]).max(axis=1)
+    middle = np.rint(known[through < 0.01, 0] @ to_voxel[:3] + to_voxel[3]).astype(int)
+    near = middle[:, None] + np.arange(-_REACH, _REACH + 1)
+    return sorted({int(k) for k in near.ravel() if 0 <= k < count})
+
+
+def _keep(best: list[_Found], place: _Found) -> None:
+    if len(best) < PLACES:
+        heapq.heappush(best, place)
+    else:
+        heapq.heappushpop(best, place)
