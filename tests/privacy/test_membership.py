@@ -13,7 +13,7 @@ from training_recipes import tiny_fields, tiny_recipe
 from typer.testing import CliRunner
 
 from synthct.cli import app
-from synthct.dataset.privacy.results import read_membership
+from synthct.dataset.privacy.results import read_membership, write_membership
 from synthct.errors import CheckpointError, PolicyError, SourceError
 from synthct.models.checkpoint import find_checkpoint
 from synthct.privacy import membership
@@ -80,7 +80,7 @@ def test_a_checkpoint_is_tested_by_its_own_list(
     told = written.model_copy(
         update={"auc": written.auc.model_copy(update={"low": 0.7, "value": 0.8, "high": 0.9})}
     )
-    (folder.with_name("checkpoint.privacy") / "membership.json").write_text(told.model_dump_json())
+    write_membership(folder.with_name("checkpoint.privacy"), told)
     with pytest.raises(PolicyError, match="tells whom it was trained on"):
         passed_test(files, folder)
 
