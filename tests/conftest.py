@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -15,6 +17,10 @@ from hypothesis import HealthCheck, settings
 
 from synthct.volume import Affine, Array, Index3, Volume, restore_orientation, write_volume
 from synthct.volume.case import Case
+
+if TYPE_CHECKING:
+    from synthct.models.denoiser import DiffusionInpaintPipeline
+    from synthct.models.painting import Inpainter
 
 # The only Hub of all tests is one on loopback; also for the conftest.py of a folder, which is
 # imported before pytest is configured.
@@ -77,6 +83,16 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     server.reset()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def commands_are_built_once() -> Iterator[None]:
+    """Typer makes the tree of commands from their signatures: 50 ms, for each call of a test."""
+    import typer.testing
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typer.testing, "_get_command", cache(typer.main.get_command))
+        yield
+
+
 @pytest.fixture(scope="session")
 def versions(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> dict[str, Path]:
     """Versions of a small dataset; see ``published.build_versions``. Do not change them."""
@@ -134,7 +150,8 @@ def ellipsoid(
     """Boolean (I, J, K): an ellipsoid, its centre measured along the axes from voxel (0, 0, 0)."""
     axes = np.ogrid[tuple(slice(n) for n in shape)]
     parts = zip(axes, spacing_mm, center_mm, radii_mm, strict=True)
-    return sum(((x * s - c) / r) ** 2 for x, s, c, r in parts) <= 1
+    x, y, z = (((at * s - c) / r) ** 2 for at, s, c, r in parts)
+    return x + y + z <= 1
 
 
 def make_tiny_case(case_id: str = "tiny", *, noise_seed: int = 0) -> Case:
@@ -162,6 +179,14 @@ def make_tiny_case(case_id: str = "tiny", *, noise_seed: int = 0) -> Case:
         labels=Volume(labels, affine),
         label_names=TINY_LABELS,
     )
+
+
+def pipeline_of(inpainter: Inpainter) -> DiffusionInpaintPipeline:
+    """The pipeline of diffusers that paints."""
+    from synthct.models.networks.denoising import Denoising
+
+    assert isinstance(inpainter.network, Denoising)
+    return inpainter.network.pipeline
 
 
 def write_tiny_checkpoint(folder: Path, *, seed: int = 0) -> Path:

@@ -25,21 +25,24 @@ from synthct.sources import Source
 from synthct.volume import Volume, write_volume
 from synthct.volume.case import Case
 
+_TRANSPLANT: dict[str, Any] = {
+    "label": "tumor", "into": "kidney",
+    "accept": {"inside_fraction": 0.5, "organ_fraction": 0.9, "clearance_mm": 0,
+               "min_volume_ml": 0, "min_slices": 1},
+}  # fmt: skip
+
 #: Fields of each mask kind beside its ``kind`` and ``name``.
 MASKS: dict[str, dict[str, Any]] = {
     "blob": {"radius_mm": [3, 6], "within": "kidney"},
     "box": {"around": "kidney", "margin_mm": [1, 4], "jitter_mm": 2},
+    "counterpart": _TRANSPLANT,
     "ellipsoid": {"label": "tumor", "into": "kidney", "sizes": ["tiny"]},
     "free_form": {"box_mm": [8, 12], "width_mm": [2, 4], "segment_mm": 6, "frame_mm": 20},
     "organ": {"label": "kidney", "margin_mm": 3},
     "own": {"part": "random"},
     "removal": {"lesion": "tumor"},
-    "transplant": {
-        "label": "tumor", "into": "kidney",
-        "accept": {"inside_fraction": 0.5, "organ_fraction": 0.9, "clearance_mm": 0,
-                   "min_volume_ml": 0, "min_slices": 1},
-    },
-}  # fmt: skip
+    "transplant": _TRANSPLANT,
+}
 
 
 def kinds_of(union: Any, key: str) -> list[str]:
@@ -55,7 +58,7 @@ def section(kind: str) -> Any:
 
 def lender(kind: str, host: Case) -> Case | None:
     """The donor of a kind: who lends a tumour, the file that holds the mask, or nobody."""
-    if kind == "transplant":
+    if kind in ("transplant", "counterpart"):
         return replace(make_tiny_case("donor", noise_seed=1), source="donors", ct=None)
     if kind == "own":
         region = (host.labels.array == host.label_names["tumor"]).astype(np.uint8)

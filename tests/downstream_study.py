@@ -18,6 +18,10 @@ TRAINING = tuple(f"case_{n:05d}" for n in range(3))
 TEST = tuple(f"case_{n:05d}" for n in range(10, 13))
 
 
+#: A trainer that learns nothing, quickly.
+TINY = {"steps": 2, "batch_size": 2, "patch_px": 32, "spacing_mm": 1.0, "channels": [4, 8]}
+
+
 def write_folders(root: Path) -> Path:
     """``train`` and ``test``; the last test patient has no tumour."""
     for number, case_id in enumerate((*TRAINING, *TEST)):
@@ -63,13 +67,8 @@ def write_study(root: Path, checkpoint: Path, **changes: Any) -> Path:
         "lesions_per_scan": 1,
         "unknown_training": "allow",
         "seeds": [0],
-        "trainer": {
-            "steps": 2,
-            "batch_size": 2,
-            "patch_px": 32,
-            "spacing_mm": 1.0,
-            "channels": [4, 8],
-        },
+        "classification": {"crop_px": 16, "crop_mm": 20, "places_per_scan": 3, "steps": 2},
+        "trainer": TINY,
     }
     (root / "painted.yaml").write_text(json.dumps(dataset))
     path = root / "study.yaml"

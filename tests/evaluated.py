@@ -29,7 +29,8 @@ Paint = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 def tissue(rng: np.random.Generator, mean: float = 60.0) -> np.ndarray:
     """A slice of grainy tissue, of 20 HU."""
     noise = ndimage.gaussian_filter(rng.normal(size=SHAPE[:2]), 1.0)
-    return (mean + 20 * noise / noise.std())[:, :, None]
+    grainy: np.ndarray = mean + 20 * noise / noise.std()
+    return grainy[:, :, None]
 
 
 def same(original: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -74,7 +75,7 @@ def write_dataset(
         facts: What all rows have in common.
     """
     staging = open_staging(final, "plan")
-    rows = []
+    rows: list[dict[str, Any]] = []
     for patient in range(patients):
         for mask in range(masks):
             rng = np.random.default_rng([patient, mask])

@@ -34,21 +34,20 @@ QUICK = RetryPolicy(silence_s=2.0, first_s=0.01, longest_s=0.05, give_up_s=10.0)
 def build_versions(folder: Path, checkpoint: Path) -> dict[str, Path]:
     """Versions of a dataset, from phantoms, by what they are called here.
 
-    ``1.0.0`` has two shards of 8 samples, ``1.1.0`` three others; ``other`` calls itself 1.0.0 too,
+    ``1.0.0`` has two shards of 4 samples, ``1.1.0`` three others; ``other`` calls itself 1.0.0 too,
     and ``next`` is another 1.1.0.
     """
-    data = write_data(folder / "data")
+    data = write_data(folder / "data", hosts=("case_00000",))
 
     def made(called: str, **changes: Any) -> Path:
         recipe = write_recipe(folder / f"{called}.yaml", data, checkpoint, **changes)
         return build(load_recipe(recipe), folder / called, cache_dir=folder / "cache", workers=0)
 
-    eight = {"samples_per_shard": 8}
     return {
-        "1.0.0": made("1.0.0", **eight),
-        "1.1.0": made("1.1.0", version="1.1.0", variants=3, **eight),
-        "other": made("other", seed=6, **eight),
-        "next": made("next", version="1.1.0", seed=6, **eight),
+        "1.0.0": made("1.0.0"),
+        "1.1.0": made("1.1.0", version="1.1.0", variants=3),
+        "other": made("other", seed=6),
+        "next": made("next", version="1.1.0", seed=6),
     }
 
 

@@ -1,4 +1,4 @@
-"""Each kind of addition needs one file and one name: five of them in a copy of the package."""
+"""Each kind of addition needs one file and one name: six of them in a copy of the package."""
 
 from __future__ import annotations
 
@@ -24,13 +24,15 @@ ADDED = [
     (ADDITIONS / "pairs.py", "sources", "Pairs", "sources/__init__.py", "Kits | ", "Pairs | "),
     (ADDITIONS / "membrane.py", "models/networks", "Membrane", "models/networks/__init__.py",
      "    Palette,\n", "Membrane, "),
+    (ADDITIONS / "stretching.py", "training/objectives", "Stretching",
+     "training/objectives/__init__.py", "    PaletteObjective,\n", "    Stretching,\n"),
     (ADDITIONS / "edge_count.py", "metrics", "EDGE_COUNT", "metrics/table.py",
      "MASK_AREA,\n        PAINTED", "EDGE_COUNT,\n        "),
     (ADDITIONS / "raw.py", "publish/export", "Raw", "publish/export/run.py", '"nifti": ',
      '"raw": Raw(), '),
 ]  # fmt: skip
 
-#: Builds and exports a dataset that has all of them.
+#: Builds and exports a dataset that has all of them, and begins to train the network.
 USE = """
 import json, sys
 from pathlib import Path
@@ -40,7 +42,11 @@ folder = synthct.build("recipe.yaml", "out", cache_dir=Path("cache"), workers=0)
 plain = synthct.export(folder, "raw")
 from datasets import load_dataset
 rows = load_dataset(str(folder), cache_dir="hf")["train"]
+from synthct.training.objectives import make_objective
+from synthct.training.recipe import load_training_recipe
+trained = make_objective(load_training_recipe(Path("training.yaml")))
 print(json.dumps({
+    "trained": [type(trained).__name__, *trained.networks],
     "kinds": sorted(set(rows["mask_kind"])),
     "cases": sorted(set(rows["case_id"])),
     "edges": [value for value in rows["edge_count"] if value is not None],
@@ -83,6 +89,13 @@ def test_each_addition_is_one_file_and_one_name(tmp_path: Path) -> None:
         "splits": {"train": 1.0},
     }
     (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
+    training = {
+        "name": "membrane",
+        "sources": recipe["sources"],
+        "masks": recipe["masks"],
+        "model": {"kind": "membrane", "patch_sizes": [32]},
+    }
+    (tmp_path / "training.yaml").write_text(json.dumps(training))
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", USE],
         cwd=tmp_path,
@@ -94,6 +107,7 @@ def test_each_addition_is_one_file_and_one_name(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     made = json.loads(done.stdout.splitlines()[-1])
     assert made["kinds"] == ["ball"]
+    assert made["trained"] == ["Stretching", "tension"]
     assert made["cases"] == ["p0", "p1", "p2"]
     assert len(made["edges"]) == made["raw"] == 6
     assert "a membrane has filled" in made["card"]

@@ -73,10 +73,18 @@ def test_readme_keeps_the_commands_that_ci_runs() -> None:
     assert len(text.splitlines()) <= 160
 
 
-def test_contributing_names_every_room() -> None:
+def test_the_map_in_contributing_is_the_tree() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
-    rooms = {path.parent.name for path in (ROOT / "synthct").glob("*/__init__.py")}
-    assert {room for room in rooms if f"`{room}/`" not in text} == set()
+    rows = text.partition("## Where is what")[2].partition("\n\nA sample")[0].splitlines()
+    listed = set()
+    for room, holds in (row.strip("| ").split(" | ", 1) for row in rows if row.startswith("| `")):
+        names = re.findall(r"`([\w.]+)(?:/|`)", room)
+        listed.update(names)
+        listed.update(f"{names[0]}/{part}" for part in re.findall(r"`(\w+)/`", holds))
+    package = ROOT / "synthct"
+    folders = {path.parent.relative_to(package) for path in package.rglob("__init__.py")} - {Path()}
+    assert {path.as_posix() for path in folders} <= listed
+    assert {name for name in listed if not (package / name).exists()} == set()
 
 
 def test_every_pinned_package_is_pinned_once_and_to_no_build() -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from conftest import TINY_NETWORK
 from diffusers.training_utils import EMAModel
 
+from synthct.models.palette import PaletteUNet
 from synthct.models.patch import PatchRules
 from synthct.sources import Index, index_sources
 from synthct.training.cache import TrainingSet, open_training_set
-from synthct.training.checkpoint import TrainState
+from synthct.training.checkpoint import TrainState, latest_state
 from synthct.training.data import Batch, PatchBatches
 from synthct.training.denoising import build_unet
 from synthct.training.objectives.palette import PaletteObjective
@@ -72,6 +73,18 @@ def fresh_parts(recipe: TrainingRecipe, seed: int = 0) -> TrainState:
     ema = EMAModel(unet.parameters(), decay=0.99, use_ema_warmup=True, power=0.75)
     adam = torch.optim.AdamW(unet.parameters(), lr=3e-3)
     return TrainState({"unet": unet}, {"unet": ema}, {"unet": adam})
+
+
+def unet_of(parts: TrainState) -> PaletteUNet:
+    """Their network."""
+    return cast(PaletteUNet, parts.networks["unet"])
+
+
+def saved_state(output: Path) -> Path:
+    """The newest state of a run that has one."""
+    state = latest_state(output)
+    assert state is not None
+    return state
 
 
 def objective_with(recipe: TrainingRecipe, weights: dict[str, torch.Tensor]) -> PaletteObjective:

@@ -146,6 +146,7 @@ def assemble(
             if not bar.is_shown:
                 _log_shard(done, order, group, rows, rejected, time.monotonic() - started)
             started = time.monotonic()
+            del rows, rejected  # not in memory beside those of the next
         if not group.is_first:
             return None
         group.wait_for_count("shards", len(todo), bar.show)

@@ -300,7 +300,7 @@ def _check_slices(
         raise recipe.error(("view",), message)
     if recipe.view == "volume" and rules.depth == 1 and not rules.neighbours:
         logger.warning(
-            "%s, which is not told the slices beside the one it paints: slices of a volume may "
+            "%s, which does not take the slices beside the one it paints: slices of a volume may "
             "not fit each other (see z_jump_ratio); a checkpoint with 'neighbours: 2' is",
             described(checkpoint),
         )

@@ -180,7 +180,7 @@ def painted_hosts(
     """The user's scans, each one that was painted.
 
     Raises:
-        RecipeError: If it is not said where they are.
+        RecipeError: If their place is not stated.
         SourceError: If one is missing or another one than was painted.
     """
     section = recipe.sources["hosts"]
@@ -192,7 +192,7 @@ def painted_hosts(
         root = roots.get("hosts", Path(os.path.expandvars(str(section.root))))
         if "$" in str(root):
             raise RecipeError(
-                "it is not said where the scans are; write --source hosts=PATH, or set the "
+                "it is not stated where the scans are; write --source hosts=PATH, or set the "
                 f"variable of {root}"
             )
         section = section.in_folder(root)

@@ -1,6 +1,6 @@
 """What all samples of a build share: the checked recipe, the loaded model, what it is judged by.
 
-Used by whoever makes samples: the build, and the check that makes some of them again.
+Used by what makes samples: the build, and the check that makes some of them again.
 """
 
 from __future__ import annotations

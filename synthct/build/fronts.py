@@ -1,6 +1,6 @@
-"""Volumes painted slice after slice by a network in 2D that is told the slices already there.
+"""Volumes painted slice after slice by a network in 2D that takes the slices already there.
 
-A network that cannot be told starts from noise that changes little from slice to slice, so that
+A network that takes none starts from noise that changes little from slice to slice, so that
 what it paints does too.
 
 Of each run of neighbouring slices the first and the last are painted first, which border on real

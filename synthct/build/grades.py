@@ -117,7 +117,7 @@ def tell_review(release: Release, final: Path, verdicts: Mapping[str, Verdict]) 
 def _write_pictures(final: Path, samples: list[Graded]) -> list[str]:
     """A PNG of each sample; its path with its grade."""
     folder = beside(final, "worst")
-    said = []
+    lines = []
     for one in samples:
         make_folder(folder)
         preview = read_shard(final / one.shard, ["preview"])["preview"][one.row].as_py()
@@ -125,5 +125,5 @@ def _write_pictures(final: Path, samples: list[Graded]) -> list[str]:
             continue
         path = folder / f"{one.sample_id}.png"
         atomic_write(path, preview["bytes"])
-        said.append(f"{one.grade} {path}")
-    return said
+        lines.append(f"{one.grade} {path}")
+    return lines

@@ -1,12 +1,13 @@
-"""What of a recipe lies outside the range in which its checkpoint paints well.
+"""What of a recipe lies outside the range in which its checkpoint paints well, or of the memory.
 
 Nothing here is wrong: it is painted, but on a resampled grid, or in a way that the network hardly
-saw in training. Told before any work; ``--strict`` refuses it.
+saw in training, or not on this machine. Told before any work; ``--strict`` refuses it.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 
 import numpy as np
@@ -19,6 +20,10 @@ from synthct.volume.views import VIEW_AXIS, plane_of
 
 #: Least share of the training patches that a view had.
 LEAST_VIEW = 0.1
+
+#: Memory that building a volume takes at most, as measured on scans of 512 x 512 x 300 voxels whose
+#: originals are kept, with two variants and the host's own in a shard.
+BYTES_PER_VOXEL = 42
 
 #: What becomes of hosts whose voxels the checkpoint was not trained on.
 _RESAMPLED = "they are painted on a resampled grid, which loses fine texture"
@@ -43,7 +48,8 @@ def tell_outside_range(checked: Checked, *, strict: bool = False) -> None:
 
 
 def outside_range(checked: Checked) -> Iterator[str]:
-    """What lies outside the checkpoint's range: pixels, view, size of masks."""
+    """What lies outside the memory and the checkpoint's range: pixels, view, size of masks."""
+    yield from _memory(checked)
     if checked.rules is None:
         return
     yield from _spacings(checked)
@@ -52,6 +58,25 @@ def outside_range(checked: Checked) -> Iterator[str]:
         return
     yield from _view(checked)
     yield from _sizes(checked)
+
+
+def _memory(checked: Checked) -> Iterator[str]:
+    """Volumes that are larger than this machine can hold; silent where it does not tell."""
+    if checked.recipe.view != "volume" or not hasattr(os, "sysconf"):
+        return
+    voxels = max((spec.voxels / spec.slices for spec in checked.plan.specs), default=0.0)
+    needed, there = (
+        voxels * BYTES_PER_VOXEL,
+        os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+    )
+    if needed > there:
+        how = (
+            "use 'extent: crop'" if checked.recipe.extent == "scan" else "lower margin_mm or masks"
+        )
+        yield (
+            f"volumes of about {voxels / 1e6:,.0f} million voxels take about {needed / 1e9:,.1f} "
+            f"GB of memory, this machine has {there / 1e9:,.1f}: expect it to fail; {how}"
+        )
 
 
 def _planes(checked: Checked) -> dict[str, tuple[float, float]]:

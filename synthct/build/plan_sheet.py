@@ -23,9 +23,7 @@ from synthct.volume import Array, Box, Index3, Volume, distances_mm, voxels_with
 from synthct.volume.case import Case
 from synthct.volume.intensity import Window, window_for
 from synthct.volume.regions import seen_through
-from synthct.volume.views import VIEW_AXIS, Plane, View, plane_of, to_picture
-
-VIEWS: tuple[Plane, ...] = ("axial", "coronal", "sagittal")
+from synthct.volume.views import PLANES, VIEW_AXIS, Plane, View, plane_of, to_picture
 
 #: Side of a panel in pixels, and masks per sheet.
 PANEL, TILES = 230, 12
@@ -137,7 +135,7 @@ def _panels(drawn: DrawnMask, of: View) -> Iterator[Rgb]:
     overview = scene.panel(view, middle, whole_mm)
     _frame(overview, host, view, scene.place, middle, whole_mm, close_mm)
     yield _bar(overview, whole_mm, 100)
-    for one in VIEWS:
+    for one in PLANES:
         panel = scene.panel(one, _pixel(host, one, scene.place), close_mm)
         _ticks(panel, drawn, one, view, scene.place, close_mm)
         yield _bar(_lettered(panel, one), close_mm, 20)

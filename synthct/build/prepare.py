@@ -5,6 +5,7 @@ Runs in worker processes, and makes every random decision but the noise of the m
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +29,7 @@ from synthct.masks.resize import resized
 from synthct.masks.slicing import paint_labels, shown_box, slice_of, take_slice, within
 from synthct.models.patch import Patch, cut_patches
 from synthct.recipe.plan import SampleSpec
-from synthct.recipe.volumes import margin_of
+from synthct.recipe.volumes import MOST_VOXELS, margin_of
 from synthct.sources import CaseEntry
 from synthct.volume import HU_MAX, HU_MIN, Box, Volume
 from synthct.volume.case import Case
@@ -146,6 +147,9 @@ def _prepare_slice(
         except MaskError as err:
             return rejected(specs, err)
     box = shown_box(drawn.host.labels.shape, largest, recipe.view, margin_of(recipe))
+    if (voxels := math.prod(box.shape)) > MOST_VOXELS and recipe.view == "volume":
+        message = f"{voxels:,} voxels are more than the {MOST_VOXELS:,} of the largest sample"
+        return rejected(specs, MaskError(f"mask '{section.name}': {message}; lower margin_mm"))
     plane, host_labels = drawn.host.scan().crop(box), drawn.host.labels.crop(box)
     region = Volume(within(flat, box), plane.affine)
     label = flat.label

@@ -177,14 +177,14 @@ def seconds_per_sample(checked: Checked) -> float:
 
 
 def as_size(num_bytes: float) -> str:
-    """Bytes for eyes: ``1.2 GB``, ``0.4 MB``."""
+    """Bytes as text: ``1.2 GB``, ``0.4 MB``."""
     if num_bytes > 0.95e9:
         return f"{num_bytes / 1e9:.1f} GB"
     return f"{max(num_bytes / 1e6, 0.1):.1f} MB"
 
 
 def as_duration(seconds: float) -> str:
-    """Seconds for eyes: ``80 s``, ``12 min``, ``2.5 h``."""
+    """Seconds as text: ``80 s``, ``12 min``, ``2.5 h``."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

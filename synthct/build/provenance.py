@@ -196,7 +196,7 @@ def _reference(sample: Sample, host: CaseEntry) -> dict[str, Any]:
 
 
 def _case_facts(entry: CaseEntry) -> dict[str, Any]:
-    """What is said of a host or donor: identity, hashes and geometry; never a path."""
+    """What is stored of a host or donor: identity, hashes and geometry; never a path."""
     return {
         "source": entry.source,
         "layout": entry.layout,

@@ -35,7 +35,7 @@ def with_more(
         spec: The planned sample.
         recipe: With ``masks_per_sample``.
         host: The case that is painted into.
-        donor: The case that lends the shapes, if any.
+        donor: The case that the shapes come from, if any.
 
     Returns:
         The mask of all together, and the parameters of the first with those of the others.

@@ -113,7 +113,7 @@ def build(
         if loaded.inpaint.network is not None and loaded.inpaint.network.adapt is not None:
             from synthct.build.outside_range import tell_outside_range
 
-            # All that can be wrong is told before anything is trained.
+            # All that can be wrong is found before anything is trained.
             tell_outside_range(checking.check(loaded, cache_dir=cache, limit=limit), strict=strict)
             options = ["--device", "cpu"] if device == "cpu" else []
             options += [part for pair in source or () for part in ("--source", pair)]

@@ -66,7 +66,7 @@ AsJson = Annotated[
 
 @dataclass
 class Console:
-    """Standard output, for eyes or for programs.
+    """Standard output, for people or for programs.
 
     Attributes:
         quiet: Whether only results are wanted.
@@ -83,7 +83,7 @@ class Console:
         return not self.quiet and sys.stderr is not None and sys.stderr.isatty()
 
     def say(self, text: str) -> None:
-        """Print what is for eyes only."""
+        """Print text for people; not with ``--json``."""
         if not self.quiet:
             self.result(text)
 

@@ -33,7 +33,7 @@ def export(
         typer.Option(
             "--whole",
             help="With nifti: whole scans in the files' own grid, each with the lesions of its "
-            "host: --whole --source hosts=/data/scans.",
+            "host: --whole --source hosts=/data/scans. Volumes of whole scans need no hosts.",
         ),
     ] = False,
     real: Annotated[

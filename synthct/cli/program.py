@@ -13,7 +13,7 @@ def main() -> None:
     """Run the command line; ends the process.
 
     Without an open standard error messages go nowhere, but the command works; a standard output
-    that takes no more is told as any full disk is.
+    that takes no more is reported as any full disk is.
     """
     _open_closed_streams()
     try:

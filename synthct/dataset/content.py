@@ -59,7 +59,7 @@ def check_content(folder: Path, manifest: Manifest, lock: Lock) -> list[Finding]
 
 
 def _check_roots(release: Release, seen: _Seen) -> Iterator[Finding]:
-    """That the rows come to what the release is named by.
+    """Check that the content id of the rows is that of the release.
 
     The digests of a patch-only release's whole samples cannot be computed without the hosts; that
     they are the stated ones is covered by the digests of what the rows hold.

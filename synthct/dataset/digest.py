@@ -44,7 +44,7 @@ def array_digest(array: npt.NDArray[Any]) -> str:
     little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
     head = canonical_json({"dtype": little.dtype.str, "shape": list(little.shape)})
     hasher = hashlib.sha256(b"synthct/array/v1\0" + head.encode() + b"\0")
-    hasher.update(little.tobytes())
+    hasher.update(little.reshape(-1).data)  # not copied: of volumes, it is large
     return hasher.hexdigest()
 
 

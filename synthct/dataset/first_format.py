@@ -30,9 +30,9 @@ ADDED = {
 }
 
 
-def is_first(told: Mapping[str, Any]) -> bool:
+def is_first(facts: Mapping[str, Any]) -> bool:
     """Whether a row's provenance is of format 1.0.0."""
-    return bool(told["versions"]["format"] == FIRST_FORMAT)
+    return bool(facts["versions"]["format"] == FIRST_FORMAT)
 
 
 def with_added_columns(table: pa.Table, names: Collection[str] | None) -> pa.Table:
@@ -58,23 +58,23 @@ def with_added_columns(table: pa.Table, names: Collection[str] | None) -> pa.Tab
 
 
 def first_row_problems(
-    columns: Mapping[str, Any], told: Mapping[str, Any], split: str
+    columns: Mapping[str, Any], facts: Mapping[str, Any], split: str
 ) -> Iterator[str]:
     """What a row's columns say otherwise than its provenance; holds for every format."""
-    host, donor = told["host"], told["donor"] or {"case": None, "patient": None}
+    host, donor = facts["host"], facts["donor"] or {"case": None, "patient": None}
     stated = {
-        "sample_id": told["sample_id"],
+        "sample_id": facts["sample_id"],
         "case_id": host["case"],
         "patient_id": host["patient"],
         "donor_case_id": donor["case"],
         "donor_patient_id": donor["patient"],
-        "mask_name": told["mask"]["name"],
+        "mask_name": facts["mask"]["name"],
     }
     for name, value in stated.items():
         if columns[name] != value:
             yield f"column '{name}' is not what the provenance says"
-    if told["split"] != split:
-        yield f"belongs to split '{told['split']}', not to '{split}'"
+    if facts["split"] != split:
+        yield f"belongs to split '{facts['split']}', not to '{split}'"
 
 
 def lock_of(content: Mapping[str, Any], folder: Path) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def start_journal(journal: Path, plan_id: str) -> None:
         return
     except DamageError as err:
         raise VerifyError(
-            f"{journal / _PLAN} is damaged ({err}), so nobody knows which recipe the unfinished "
+            f"{journal / _PLAN} is damaged ({err}), so it is unknown which recipe the unfinished "
             f"build is of; delete {journal.parent} and run the same command again"
         ) from err
     if found != plan_id:
@@ -57,7 +57,7 @@ def record_shard(journal: Path, record: ShardRecord) -> None:
 
 
 def recorded_shards(journal: Path) -> dict[str, ShardRecord]:
-    """What the journal says is done, by path; damaged entries are told and count for nothing.
+    """What the journal says is done, by path; damaged entries are ignored, with a warning.
 
     Raises:
         ResourceError: If an entry cannot be read.
@@ -75,7 +75,7 @@ def recorded_shards(journal: Path) -> dict[str, ShardRecord]:
 
 
 def finished_shards(journal: Path, folder: Path) -> dict[str, ShardRecord]:
-    """The shards that need not be made again, by path; one whose bytes are not as recorded is told.
+    """The shards that need not be made again, by path; a warning names those that have changed.
 
     Raises:
         ResourceError: If something cannot be read.

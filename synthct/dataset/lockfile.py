@@ -1,7 +1,7 @@
 """``synthct.lock``: all that a dataset depends on beside its recipe, by hash.
 
-The documents of a dataset follow from its recipe, its lock and its shards, so that whoever puts
-the same samples together elsewhere gets the same documents.
+The documents of a dataset follow from its recipe, its lock and its shards, so that
+putting the same samples together elsewhere gives the same documents.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class LockedPlan(_Model):
     Attributes:
         id: Hash of all samples with their cases and shards.
         limit: The build was limited to the first so many samples; None if it was not.
-        notes: What was to be said of it, such as patients too few for three splits.
+        notes: Remarks on it, such as patients too few for three splits.
     """
 
     id: str
@@ -193,7 +193,7 @@ class Lock(_Model):
     def differences(self, other: Lock) -> list[str]:
         """What is not the same in ``other``: ``sources.hosts.cases.case_1.patient: a, here b``.
 
-        Where a source came from does not count: what came is told by its hashes.
+        Where a source came from does not count: what came follows from its hashes.
         """
         mine, theirs = dict(_leaves(self._by_case())), dict(_leaves(other._by_case()))
         return [

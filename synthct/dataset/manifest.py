@@ -173,7 +173,7 @@ def release_of(
                 f"{shard.path} holds {len(found.samples)} rows, not {shard.rows}; "
                 "delete it and build again"
             )
-        digests = digests.and_then(found)
+        digests = digests.joined(found)
         rows, files = sizes.get(shard.split, (0, 0))
         sizes[shard.split] = (rows + shard.rows, files + 1)
     return Release(

@@ -6,7 +6,6 @@ decoded voxels are promised.
 
 from __future__ import annotations
 
-import zlib
 from typing import Any
 
 import numpy as np
@@ -71,12 +70,14 @@ def decode_labels(data: bytes, affine: Affine) -> npt.NDArray[Any]:
 def _decode(data: bytes, affine: Affine, types: tuple[Any, ...]) -> Array:
     """The voxels of a file that holds nothing else: every byte follows from them and the affine."""
     import nibabel as nib
+    from isal import isal_zlib
     from nibabel.spatialimages import HeaderDataError
 
-    stream = zlib.decompressobj(wbits=31)  # one member with its checksum, which nibabel ignores
+    # one member with its checksum, which nibabel ignores
+    stream = isal_zlib.decompressobj(wbits=31)
     try:
         raw = stream.decompress(data)
-    except zlib.error as err:
+    except isal_zlib.error as err:  # type: ignore[misc]  # its stubs err
         raise VerifyError(f"a volume is damaged ({err})") from err
     if not stream.eof or stream.unused_data or len(raw) < _HEADER:
         raise VerifyError("a volume is cut off, or followed by other data")

@@ -1,7 +1,7 @@
 """Rows of a patch-only release: what was generated, and nothing of the scan it was painted into.
 
 A row has the painted voxels, the mask, where the label map changed and to what, the geometry, and
-the provenance with the hashes of the host's slice. Whoever has the host can put the full row
+the provenance with the hashes of the host's slice. With the host's scan the full row can be put
 together, whose digest the row also has.
 """
 

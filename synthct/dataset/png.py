@@ -1,4 +1,4 @@
-"""Lossless pictures: 16-bit PNG for HU, 8-bit for masks and label maps, 8-bit previews for eyes.
+"""Lossless pictures: 16-bit PNG for HU, 8-bit for masks and label maps, 8-bit previews for display.
 
 The same array gives the same bytes with the same Pillow build; across builds only the decoded
 picture is promised. (Pillow objects of mode ``I;16`` would be stored as TIFF by ``datasets``,
@@ -92,7 +92,7 @@ def decode_labels(png: bytes) -> npt.NDArray[Any]:
 def encode_preview(
     hu: npt.NDArray[np.int16], window: Window, region: npt.NDArray[np.bool_] | None = None
 ) -> bytes:
-    """HU (rows, columns) in a window, for eyes: an 8-bit PNG of 255 greys and one colour.
+    """HU (rows, columns) in a window, for display: an 8-bit PNG of 255 greys and one colour.
 
     Args:
         hu: The slice.

@@ -1,7 +1,7 @@
-"""The record of one sample, from its preparation in a build to whoever reads it from a dataset.
+"""The record of one sample, from its preparation in a build to its reading from a dataset.
 
-Arrays are canonical voxels (I, J, K) on one grid; ``pictures`` turns them for eyes and files, and
-``rows`` writes and reads those.
+Arrays are canonical voxels (I, J, K) on one grid; ``pictures`` turns them for display and files,
+and ``rows`` writes and reads those.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ def decode_labels(data: bytes, affine: Affine, view: View) -> npt.NDArray[Any]:
 def encode_preview(
     hu: npt.NDArray[np.int16], affine: Affine, window: Window, mask: npt.NDArray[np.bool_]
 ) -> bytes:
-    """A slice for eyes, or a volume's three planes where each shows most of the mask."""
+    """A slice for display, or a volume's three planes where each shows most of the mask."""
     if hu.ndim == 2:
         return png.encode_preview(hu, window, mask)
     return png.encode_preview(_planes(hu, mask, affine, HU_MIN), window,

@@ -1,4 +1,4 @@
-"""What somebody decided of the samples of a dataset: a CSV table beside the version.
+"""Decisions on the samples of a dataset: a CSV table beside the version.
 
 A verdict is about one painting, named by its digest: where another version paints something else
 under the same id, it says nothing.
@@ -32,7 +32,7 @@ COMMENT_CHARS = 2000
 
 @dataclass(frozen=True)
 class Verdict:
-    """What somebody decided of a sample.
+    """The decision on a sample.
 
     Attributes:
         sample_id: Its name.

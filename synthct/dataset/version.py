@@ -81,7 +81,7 @@ def open_staging(final: Path, plan_id: str) -> Staging:
 
     Raises:
         ConflictError: If the interrupted one followed another plan.
-        VerifyError: If it cannot be told which plan it followed.
+        VerifyError: If it is unknown which plan it followed.
         ResourceError: If the folder cannot be written.
     """
     staging = Staging(final)

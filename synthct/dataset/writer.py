@@ -118,7 +118,7 @@ def write_shard(
     return ShardRecord(path, split, len(rows), len(data), digest, tuple(rejected))
 
 
-def shard_bytes(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> bytes:
+def shard_bytes(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> memoryview:
     """The parquet file of some rows: fixed row groups, codec and level, and page checksums."""
     arrays = [_array([row[field.name] for row in rows], field.type) for field in schema]
     flat = flat_columns(schema)
@@ -137,8 +137,7 @@ def shard_bytes(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> bytes:
         write_page_checksum=True,
         store_schema=True,
     )
-    data: bytes = sink.getvalue().to_pybytes()
-    return data
+    return memoryview(sink.getvalue())  # not copied: of volumes, it is large
 
 
 def writer_settings() -> dict[str, Any]:
@@ -196,8 +195,8 @@ class RowDigests(NamedTuple):
         """Those of what the rows hold themselves."""
         return self.samples if self.patches is None else self.patches
 
-    def and_then(self, more: RowDigests) -> RowDigests:
-        """These, and those of the next shard."""
+    def joined(self, more: RowDigests) -> RowDigests:
+        """These and those of the next shard."""
         patches = None if more.patches is None else [*(self.patches or ()), *more.patches]
         return RowDigests(self.samples + more.samples, patches)
 

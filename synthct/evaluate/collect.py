@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from synthct.dataset.sample import Sample
+from synthct.dataset.stack import unstack
 from synthct.evaluate.pictures import Crop, Extracted, Extractor, Hu, crop_to_mask
 from synthct.evaluate.results import Scope
 from synthct.evaluate.stream import Dataset, HostScans, painted_slice
@@ -101,7 +102,8 @@ def collect(
 ) -> list[FeatureSet]:
     """The features of every job: from the cache, or in one pass over the dataset.
 
-    Real pictures are taken once per mask, painted ones for every variant.
+    Real pictures are taken once per mask, painted ones for every variant. A volume is taken as it
+    is by extractors that see volumes, and slice by slice by the others.
 
     Args:
         dataset: The dataset.
@@ -109,7 +111,7 @@ def collect(
         scans: The hosts; needed for neighbours, and for originals that the dataset does not keep.
         cache_dir: Folder of the cache.
         advance: Called once per row.
-        visit: Called with each sample and its original, if there is one.
+        visit: Called with each slice or volume and its original, if there is one.
 
     Raises:
         SynthCTError: If the dataset is damaged or a scan is missing.
@@ -117,21 +119,32 @@ def collect(
     paths = [_path(cache_dir, dataset, job) for job in jobs]
     results = [_load(path) for path in paths]
     queues = {n: _Queue(job) for n, job in enumerate(jobs) if results[n] is None}
-    seen: set[tuple[str, int]] = set()
-    for sample in dataset.samples():
-        mask_id, whole = sample.facts.mask_id, painted_slice(sample)
-        place = mask_id, sample.facts.slice_index
+    seen: set[tuple[str, str, int]] = set()
+
+    def take(sample: Sample, takers: Sequence[_Queue]) -> None:
+        facts, whole = sample.facts, painted_slice(sample)
+        place = facts.mask_id, facts.view, facts.slice_index
         first = place not in seen
         seen.add(place)
         original = _original(sample, scans)
         visit(sample, original)
         pictures = {"painted": whole.hu, "original": original if first else None}
-        if first and scans is not None and any(q.job.kind == "neighbour" for q in queues.values()):
+        if first and scans is not None and any(one.job.kind == "neighbour" for one in takers):
             pictures["neighbour"] = scans.neighbour(sample)
-        for queue in queues.values():
+        for queue in takers:
             hu = pictures.get(queue.job.kind)
             if hu is not None:
-                queue.add(replace(whole, hu=hu), mask_id)
+                queue.add(replace(whole, hu=hu), facts.mask_id)
+
+    of_volumes = [one for one in queues.values() if one.job.extractor.sees_volumes]
+    of_slices = [one for one in queues.values() if not one.job.extractor.sees_volumes]
+    for row in dataset.samples():
+        if row.view != "volume":
+            take(row, list(queues.values()))
+        else:
+            take(row, of_volumes)
+            for sample in unstack(row) if of_slices else ():
+                take(sample, of_slices)
         advance()
     for n, queue in queues.items():
         results[n] = extracted = queue.result()

@@ -39,7 +39,7 @@ class EfficientNetLite0:
     name = "efficientnet-lite0"
     key = f"efficientnet-lite0-{SHA256[:16]}-1"
     dim = 1280
-    sees_slices = True
+    sees_slices, sees_volumes = True, False
 
     def __init__(self, weights: Path | None = None, device: str = "cpu") -> None:
         if not is_installed():

@@ -44,7 +44,7 @@ class Inception:
 
     name = "inception-v3"
     dim = 2048
-    sees_slices = True
+    sees_slices, sees_volumes = True, False
 
     def __init__(self, weights: Path, device: str = "cpu") -> None:
         state, digest = _read_weights(weights)

@@ -1,4 +1,4 @@
-"""The inputs of extractors: whole slices, and square crops around masks."""
+"""The inputs of extractors: slices or volumes, and crops of them around masks."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Extracted(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Crop:
-    """A part of a slice, with the painted mask.
+    """A part of a slice or of a volume, with the painted mask.
 
     Attributes:
-        hu: (rows, columns).
+        hu: (rows, columns), of a volume (I, J, K).
         mask: Boolean, of the same shape.
-        spacing_mm: Size of a pixel along rows' and columns' index.
+        spacing_mm: Size of a pixel or voxel along each index.
         window: Window for viewing; it follows from the label and the replaced tissue, not from
             the codec, so that all arms have the same.
     """
@@ -56,6 +56,7 @@ class Extractor(Protocol):
         key: Key of its features in the cache; changes with weights and computation.
         dim: Number of features.
         sees_slices: Whether whole slices are a useful input.
+        sees_volumes: Whether it takes a volume as it is; if not, the slices that show its mask.
     """
 
     @property
@@ -66,6 +67,8 @@ class Extractor(Protocol):
     def dim(self) -> int: ...  # noqa: D102
     @property
     def sees_slices(self) -> bool: ...  # noqa: D102
+    @property
+    def sees_volumes(self) -> bool: ...  # noqa: D102
 
     def extract(self, crops: Sequence[Crop]) -> Extracted:
         """Features of crops, each independent of the others in the batch."""
@@ -73,14 +76,15 @@ class Extractor(Protocol):
 
 
 def crop_to_mask(whole: Crop) -> Crop:
-    """Crop a slice to the square (in mm) around its mask, within the slice.
+    """Crop to the square or cube (in mm) around the mask, within the slice or volume.
 
     Raises:
         ValueError: If the mask is empty.
     """
     bounds = []
-    for axis in (0, 1):
-        hit = np.flatnonzero(whole.mask.any(axis=1 - axis))
+    for axis in range(whole.mask.ndim):
+        across = tuple(n for n in range(whole.mask.ndim) if n != axis)
+        hit = np.flatnonzero(whole.mask.any(axis=across))
         if not hit.size:
             raise ValueError("an empty mask has no crop around it")
         bounds.append((int(hit[0]), int(hit[-1]) + 1))
@@ -92,7 +96,8 @@ def crop_to_mask(whole: Crop) -> Crop:
         start = min(max(0, (a + b - side) // 2), length - side)
         part.append(slice(start, start + side))
     index = tuple(part)
-    return replace(whole, hu=whole.hu[index], mask=whole.mask[index])
+    # copies, which do not keep the whole in memory
+    return replace(whole, hu=whole.hu[index].copy(), mask=whole.mask[index].copy())
 
 
 def to_network(crops: Sequence[Crop], size: int) -> Any:

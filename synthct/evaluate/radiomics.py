@@ -27,11 +27,11 @@ _VERSION = 1
 
 
 class Radiomics:
-    """The extractor: features of the HU inside the mask."""
+    """The extractor: features of the HU inside the mask, of volumes in space."""
 
     name = "radiomics"
     key = f"radiomics-{_VERSION}"
-    sees_slices = False
+    sees_slices, sees_volumes = False, True
 
     @property
     def dim(self) -> int:

@@ -134,6 +134,8 @@ def evaluate(
                 main, options.segmenter, options.segmenter_values, advance=bar.update
             )
     _compare_masks(painted, controls, notes)
+    if main.of_volumes:
+        notes += _dimensions(extractors)
     return _results(
         painted, controls, reference, jobs, scans is not None, notes, by_label=options.by_label
     )
@@ -170,14 +172,14 @@ def _extract(
     cache_dir: Path,
     bar: Any,
 ) -> _Measured:
-    """All features of a dataset, and its jumps between slices."""
+    """All features of a dataset, and the jumps between its slices; those of volumes are columns."""
     feature_jobs = [
         FeatureJob(kind, extractor, scope) for kind in kinds for extractor, scope in jobs
     ]
     jumps = SliceJumps()
 
     def visit(sample: Sample, original: Hu | None) -> None:
-        if original is not None:
+        if original is not None and not dataset.of_volumes:
             jumps.add(sample, original)
 
     feature_sets = collect(
@@ -187,7 +189,8 @@ def _extract(
         (job.kind, job.extractor.key, job.scope): one
         for job, one in zip(feature_jobs, feature_sets, strict=True)
     }
-    return _Measured(dataset, dataset.rows(), features, {"z_jump_ratio": jumps.ratios})
+    extra = {} if dataset.of_volumes else {"z_jump_ratio": jumps.ratios}
+    return _Measured(dataset, dataset.rows(), features, extra)
 
 
 def _compare_masks(painted: _Measured, controls: Mapping[str, _Measured], notes: list[str]) -> None:
@@ -290,6 +293,14 @@ def _unlike_real(
                 f"'{label}' was painted over other tissue, and is compared with that tissue; "
                 "give --real with a dataset whose originals show it"
             )
+
+
+def _dimensions(extractors: Sequence[Extractor]) -> Iterator[str]:
+    """Notes on what of volumes was looked at."""
+    for is_3d, what in ((True, "whole, in 3D"), (False, "as the slices that show their masks")):
+        names = [one.name for one in extractors if one.sees_volumes is is_3d]
+        if names:
+            yield f"volumes are compared {what}, by {' and '.join(names)}"
 
 
 def _masks(side: _Measured, label_of: Mapping[str, str], group: str) -> list[str]:

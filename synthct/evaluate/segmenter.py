@@ -55,12 +55,12 @@ def user_adherence(
         images, labels = Path(folder, "images"), Path(folder, "labels")
         images.mkdir()
         labels.mkdir()
-        for number, sample in enumerate(dataset.samples()):
+        for number, sample in enumerate(dataset.slices()):
             slice_volume = Volume(sample.pictures["image"][:, :, None], sample.picture_affine)
             write_volume(slice_volume, images / f"{number:06d}_0000.nii.gz")
         _run(command, images, labels)
         dice = []
-        for number, sample in enumerate(dataset.samples()):
+        for number, sample in enumerate(dataset.slices()):
             label = sample.facts.label or "whatever fits"
             dice.append((label, _dice(sample, labels / f"{number:06d}.nii.gz", values.get(label))))
             advance()

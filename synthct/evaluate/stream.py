@@ -77,26 +77,32 @@ class Dataset:
         reasons = read_shard(path, ["reason"])["reason"].to_pylist() if path.is_file() else []
         return {reason: reasons.count(reason) for reason in dict.fromkeys(reasons)}
 
+    def slices(self) -> Iterator[Sample]:
+        """The rows as ``samples`` has them, of volumes every slice that shows some of the mask."""
+        for sample in self.samples():
+            yield from unstack(sample)
+
     def samples(self) -> Iterator[Sample]:
-        """The rows with their pictures, read a few at a time; volumes slice by slice.
+        """The rows with their pictures, read a few at a time; volumes, which are large, one by one.
 
         Raises:
             VerifyError: If a shard or a picture is damaged.
         """
         names = [name for name in self._columns if name != "preview"]
+        most = 1 if self.of_volumes else _ROWS
         for path in self.shards:
             try:
                 with pq.ParquetFile(path, page_checksum_verification=True) as file:
-                    for batch in file.iter_batches(_ROWS, columns=names):
+                    for batch in file.iter_batches(most, columns=names):
                         table = with_added_columns(pa.Table.from_batches([batch]), None)
                         for row in table.to_pylist():
-                            yield from unstack(decode(row))
+                            yield decode(row)
             except (pa.ArrowException, OSError) as err:
                 raise VerifyError(f"{path}: damaged ({err}); build it again") from err
 
 
 def painted_slice(sample: Sample) -> Crop:
-    """The whole painted slice of a sample, or what a volume shows of it, for extractors."""
+    """The painted slice of a sample, or the volume, for extractors."""
     pictures = sample.pictures
     under_hu = sample.metrics["replaced_mean_hu"]
     if under_hu is None:  # the host's unpainted slice
@@ -125,7 +131,9 @@ class HostScans:
         self._kept: tuple[CaseEntry, Volume] | None = None
 
     def picture(self, sample: Sample, offset: int) -> Hu | None:
-        """The slice of a sample's host, or one ``offset`` slices away; None beyond the scan.
+        """The slice of a sample's host, or its volume, ``offset`` slices away.
+
+        None beyond the scan.
 
         Raises:
             SourceError: If the host is missing.
@@ -136,18 +144,17 @@ class HostScans:
             raise SourceError(f"case {facts.case_id} is not among the hosts; correct --source")
         if self._kept is None or self._kept[0] is not entry:
             self._kept = entry, read_case(entry, {}).scan()
-        axis, index, scan = VIEW_AXIS[sample.plane], facts.slice_index + offset, self._kept[1]
-        if not 0 <= index < scan.shape[axis]:
+        axis, scan = VIEW_AXIS[sample.plane], self._kept[1]
+        corner = [0, 0, 0]
+        if (box := sample.provenance["host"].get("box")) is not None:  # a volume, or a slice of one
+            corner = list(box[0])
+        if facts.view != "volume":
+            corner[axis] = facts.slice_index
+        corner[axis] += offset
+        shown = Box((0, 0, 0), sample.shape).shift(corner)
+        if shown.clip(scan.shape) != shown:
             return None
-        plane = scan.slab(axis, index)
-        if (box := sample.provenance["host"].get("box")) is not None:  # a slice of a volume
-            corner, size = list(box[0]), list(sample.shape)
-            corner[axis], size[axis] = 0, 1
-            shown = Box((0, 0, 0), (size[0], size[1], size[2])).shift(corner)
-            if shown.clip(plane.shape) != shown:
-                return None
-            plane = plane.crop(shown)
-        return to_picture(plane.array, facts.view)
+        return to_picture(scan.array[shown.slices], facts.view)
 
     def original(self, sample: Sample) -> Hu:
         """The slice of a sample before painting.
@@ -169,7 +176,7 @@ class HostScans:
         return original
 
     def neighbour(self, sample: Sample) -> Hu | None:
-        """The real slice next to a sample's: the next one or, at the end, the one before."""
+        """What lies one slice further than a sample or, at the end of the scan, one before."""
         above = self.picture(sample, 1)
         return above if above is not None else self.picture(sample, -1)
 

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from synthct.masks.blob import Blob
 from synthct.masks.box import BoxMask
+from synthct.masks.counterpart import Counterpart
 from synthct.masks.ellipsoid import Ellipsoid
 from synthct.masks.free_form import FreeForm
 from synthct.masks.organ import Organ
@@ -14,6 +15,6 @@ from synthct.masks.removal import Removal
 from synthct.masks.transplant import Transplant
 
 MaskKind = Annotated[
-    Organ | BoxMask | Transplant | Ellipsoid | Removal | Blob | FreeForm | Own,
+    Organ | BoxMask | Transplant | Counterpart | Ellipsoid | Removal | Blob | FreeForm | Own,
     Field(discriminator="kind"),
 ]

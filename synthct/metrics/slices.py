@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from synthct.metrics.crop import Hu, Range, Region, check_shapes, ratio
+from synthct.metrics.crop import Hu, Range, Region, crop_to_mask, ratio
 from synthct.metrics.measure import Measure, Painting
 
 
@@ -26,17 +26,18 @@ def z_jump_ratio(
         The ratio, or NaN where no two neighbouring slices are both in the mask or the original
         does not change between them.
     """
-    check_shapes(original, painted, mask)
-    stacks = [np.moveaxis(a, axis, 0) for a in (original, painted, mask)]
-    both = stacks[2][1:] & stacks[2][:-1]
+    if mask.shape[axis] == 1:
+        return float("nan")
+    *pictures, inside = crop_to_mask(original, painted, mask, range_hu, margin=0)
+    axis -= mask.shape[:axis].count(1)  # a crop has no such axes
+    slices = np.moveaxis(inside, axis, 0)
+    both = slices[1:] & slices[:-1]
     if not both.any():
         return float("nan")
-    steps = []
-    for stack in stacks[:2]:
-        hu = stack.astype(np.float64)
-        hu = hu if range_hu is None else np.clip(hu, *range_hu)
-        steps.append(float(np.abs(np.diff(hu, axis=0))[both].mean()))
-    return ratio(steps[1], steps[0])
+    before, after = (
+        float(np.abs(np.diff(np.moveaxis(hu, axis, 0), axis=0))[both].mean()) for hu in pictures
+    )
+    return ratio(after, before)
 
 
 def _of_volume(painting: Painting) -> float | None:

@@ -34,14 +34,14 @@ class PatchFields(BaseModel):
             checkpoint cannot change them.
         summary: For recipes: what a checkpoint's card says after the number of parameters.
         takes_steps: For recipes: whether it is trained by a noise schedule and paints in steps.
-        takes_labels: For recipes: whether it is told what to paint.
+        takes_labels_from: For recipes: it takes a label of what to paint if it paints so many.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     shape: ClassVar[tuple[str, ...]] = ()
     summary: ClassVar[str] = ""
     takes_steps: ClassVar[bool] = True
-    takes_labels: ClassVar[bool] = True
+    takes_labels_from: ClassVar[int] = 0
 
     labels: Annotated[tuple[Label, ...], Field(max_length=1000)] = ()
     codecs: Annotated[Mapping[str, str | dict[str, Any]], Field(min_length=1, max_length=1001)] = (

@@ -31,14 +31,14 @@ class Denoiser:
     """A network that predicts the noise, velocity or image of a masked patch.
 
     Its config has the fields of ``denoiser_config.DenoiserConfig``. ``forward`` takes the noisy
-    patch, its noise level, the known region, the mask, label, spacing, and what is told of
+    patch, its noise level, the known region, the mask, label, spacing, and the
     neighbouring slices. It comes before ``ModelMixin``, which diffusers looks for by name in the
     very module that ``model_index.json`` names.
     """
 
     config: Any
 
-    #: Neighbouring slices that it is told of.
+    #: Neighbouring slices that it takes.
     neighbours: int = 0
     #: ``clean`` or ``blended``: whether noise is in the known region, and put back after each step.
     known_region: str = "clean"
@@ -78,7 +78,7 @@ class Denoiser:
         return (image - surroundings) * self.residual_scale
 
     def neighbour_channels(self, neighbours: Tensor | None, surroundings: Tensor) -> Tensor | None:
-        """What the network is told of the slices before and after.
+        """The slices before and after as channels of the network.
 
         With ``residual_scale`` their difference from ``surroundings``, scaled like what is
         diffused, so that 0 says nothing.
@@ -151,10 +151,10 @@ class DiffusionInpaintPipeline(InpaintPipeline):
 
     def predict(
         self, noisy: Tensor, position: Tensor, masked: Tensor, mask: Tensor, label: Tensor,
-        spacing_mm: Tensor, told: Tensor | None,
+        spacing_mm: Tensor, adjacent: Tensor | None,
     ) -> Tensor:  # fmt: skip
         """What the network predicts, as in its ``forward``."""
-        out: Tensor = self.unet(noisy, position, masked, mask, label, spacing_mm, told)
+        out: Tensor = self.unet(noisy, position, masked, mask, label, spacing_mm, adjacent)
         return out
 
     @torch.no_grad()
@@ -223,7 +223,7 @@ class DiffusionInpaintPipeline(InpaintPipeline):
         paint = mask_image > 0.5
         surroundings = self.unet.surroundings(image, mask_image)
         clean = self.unet.to_diffused(torch.where(paint, surroundings, image), surroundings)
-        told = self.unet.neighbour_channels(neighbours, surroundings)
+        adjacent = self.unet.neighbour_channels(neighbours, surroundings)
         noisy = start = _start(noise, image, generator)
         if skipped:
             if hasattr(self.scheduler, "set_begin_index"):
@@ -238,10 +238,10 @@ class DiffusionInpaintPipeline(InpaintPipeline):
             clean_share = self.scheduler.alphas_cumprod[int(t)].to(image.device)
             position = self.unet.noise_position(t.to(image.device), clean_share)
             given = (model_input, position.expand(image.shape[0]), surroundings, mask_image)
-            out = self.predict(*given, label, spacing_mm, told)
+            out = self.predict(*given, label, spacing_mm, adjacent)
             if guidance_scale != 1:
                 no_label = torch.full_like(label, self.unet.null_label)
-                without = self.predict(*given, no_label, spacing_mm, told)
+                without = self.predict(*given, no_label, spacing_mm, adjacent)
                 out = without + guidance_scale * (out - without)
             if self.unet.clip_denoised:
                 kind = self.scheduler.config.prediction_type

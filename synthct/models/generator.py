@@ -27,7 +27,7 @@ class Generator:
     memory_format = torch.channels_last
 
     def condition(self, image: Tensor, mask: Tensor, label: Tensor) -> Tensor:
-        """What the generator is told.
+        """The input of the generator.
 
         Args:
             image: (B, 1, H, W) in -1..1; values inside the mask have no influence.

@@ -34,8 +34,10 @@ Steps = npt.NDArray[np.float64]
 MARGIN, MEAN, LAG, WINDOW = 40, 3.0, 10, 9
 #: The filter (sigma, likewise) before tissue is told from air, bone and fat by its HU.
 _CLASS = 2.0
-#: Surroundings are of the painted kind of tissue, if their HU differ by no more.
-_ALIKE = 100.0
+#: Surroundings are of the painted kind of tissue, if their HU differ by no more. Around whole
+#: organs that takes in bowel and vessels, whose edges are no grain; so around a volume tissue of
+#: the same HU is looked at as well, and counts where it has less.
+_ALIKE, _SAME = 100.0, 30.0
 #: Tissue is even where its local deviation is at most so many times the commonest one.
 _EVEN = 1.45
 #: But no more than at this share of the voxels.
@@ -52,8 +54,9 @@ _BESIDE, _OTHER = 2.0, 3.0
 _LEAST = 1e-6
 #: No scanner's noise is stronger than so many HU; what seems to be is structure.
 _MOST = 150.0
-#: Fewer even voxels of the surroundings, or of the paint, say nothing about a spectrum.
-LEAST_AROUND, LEAST_PAINTED = 200, 64
+#: Fewer even voxels of the surroundings, or of the paint, say nothing about a spectrum; of the same
+#: tissue there must be more, lest one odd place decide.
+LEAST_AROUND, LEAST_PAINTED, LEAST_SAME = 200, 64, 20_000
 
 
 class Grain(NamedTuple):
@@ -153,14 +156,20 @@ def match_grain(
 
     smooth = ndimage.gaussian_filter(np.where(inside, paint, scan), _CLASS / voxel)
     low, high = np.percentile(smooth[inside], (5, 95))
-    low, high = max(range_hu[0], low - _ALIKE), min(range_hu[1], high + _ALIKE)
-    for lowest, highest in ((low, high), range_hu):  # first of the painted kind of tissue
+
+    def within(reach: float, least: int) -> list[_Spectrum]:
+        """The grain of surroundings whose HU differ by no more; none where that is too little."""
+        lowest, highest = max(range_hu[0], low - reach), min(range_hu[1], high + reach)
         tissue = ~inside & (smooth > lowest) & (smooth < highest)
-        around = _spectrum(scan, tissue, voxel, lags, shape)
-        if around is not None and around.variance < _MOST**2:
-            break
-    else:
+        found = _spectrum(scan, tissue, voxel, lags, shape)
+        is_grain = found is not None and found.voxels >= least and found.variance < _MOST**2
+        return [found] if found is not None and is_grain else []
+
+    known = within(_ALIKE, LEAST_AROUND) or within(np.inf, LEAST_AROUND)
+    known += within(_SAME, LEAST_SAME) if mask.ndim == 3 else []
+    if not known:
         return painted[mask].astype(np.float32), None
+    around = min(known, key=lambda one: one.variance)
     residual = paint - _local_mean(paint, np.ones_like(inside), voxel, MEAN)
     own = _spectrum(paint, inside, voxel, lags, shape, 0.0)
     own_power = 0 * around.power if own is None else own.power

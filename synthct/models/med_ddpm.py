@@ -2,7 +2,9 @@
 
 Dorjsembe et al., "Conditional diffusion models for semantic 3D brain MRI synthesis" (2023). The
 network is MONAI's with the published arguments and exactly as many parameters, 40,226,433. Its
-condition is the CT with the hole and the mask, its loss is taken inside the mask. Other than in the
+condition is the CT with the hole and the mask, its loss is taken inside the mask. One that paints
+several labels is given the mask again in the plane of its label, as the published one is given a
+plane for each structure. Other than in the
 published code, upsampling is nearest, the sinusoids of the timestep have a period of 10,000, boxes
 are on the scan's own grid and HU are scaled by a codec, not slice by slice, which would lose them;
 the moving average of the weights is updated at every step.
@@ -41,9 +43,11 @@ class MedDDPMUNet(Denoiser, ModelMixin, ConfigMixin):
         channels = tuple(config.block_out_channels)
         attention = [n == len(channels) - 2 for n in range(len(channels))]
         heads = [n if level >= len(channels) - 2 else 0 for level, n in enumerate(channels)]
+        count = len(config.labels)
+        self._told = range(1, count + 1) if count >= MedDDPMConfig.takes_labels_from else range(0)
         self.unet = DiffusionModelUNet(
             spatial_dims=3,
-            in_channels=3,
+            in_channels=3 + len(self._told),
             out_channels=1,
             channels=channels,
             num_res_blocks=1,
@@ -58,19 +62,20 @@ class MedDDPMUNet(Denoiser, ModelMixin, ConfigMixin):
         self, noisy: Tensor, position: Tensor, masked: Tensor, mask: Tensor, label: Tensor,
         spacing_mm: Tensor, neighbours: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
-        """Predict noise, velocity or image; as in ``VolumeUNet``, without label or spacing.
+        """Predict noise, velocity or image; as in ``VolumeUNet``, without spacing.
 
         Args:
             noisy: (B, 1, H, W, D).
             position: (B,) or scalar; noise level, from ``noise_position``.
             masked: (B, 1, H, W, D); known region, from ``surroundings``.
             mask: (B, 1, H, W, D); 1 where the model paints.
-            label: Without influence.
+            label: (B,) int64; without influence unless it has several.
             spacing_mm: Without influence.
             neighbours: None.
         """
-        del label, spacing_mm, neighbours
-        x = torch.cat([noisy, masked, mask], dim=1)
+        del spacing_mm, neighbours
+        told = [mask * (label == n).to(mask.dtype).reshape(-1, 1, 1, 1, 1) for n in self._told]
+        x = torch.cat([noisy, masked, mask, *told], dim=1)
         out: Tensor = self.unet(x, timesteps=position.expand(len(x)))
         return out
 

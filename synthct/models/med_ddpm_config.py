@@ -36,7 +36,7 @@ class MedDDPMFields(BoxFields, DenoiserFields):
             teaches it what lies outside.
     """
 
-    takes_labels: ClassVar[bool] = False
+    takes_labels_from: ClassVar[int] = 2
 
     patch_sizes: Annotated[
         tuple[Annotated[int, Field(ge=8, le=4096)], ...], Field(min_length=1, max_length=64)

@@ -13,6 +13,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SerializationInfo,
     SerializerFunctionWrapHandler,
     field_validator,
     model_serializer,
@@ -156,7 +157,7 @@ class Diffusion(Method):
             dataset is painted with what comes of it.
         slice_noise_mm: For volumes: the length over which the noise that painting starts from stays
             alike through the slices; 0 for noise of its own in each. By default 0 for a checkpoint
-            that is told the slices beside the one it paints, else 20 where the network allows it.
+            that takes the slices beside the one it paints, else 20 where the network allows it.
         dtype: Arithmetic of the model; bfloat16 is faster and a little coarser.
         batch_size: Patches painted together, of up to 128 pixels (fewer larger ones). Part of
             the recipe because it changes low bits.
@@ -254,11 +255,11 @@ class Diffusion(Method):
         return spacing
 
     @model_serializer(mode="wrap")
-    def _dump(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _dump(self, dump: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
         # Optional settings count for a dataset's identity only if they are stated.
         fields: dict[str, Any] = dump(self)
-        if self.grain == "checkpoint":
-            del fields["grain"]
+        if self.grain == "checkpoint" and not (info.exclude_unset or info.exclude_defaults):
+            fields.pop("grain", None)  # as before 0.2, which ``_read_resolved`` knows
         optional = (*FOREIGN, "adapt", "slice_noise_mm")
         return {k: v for k, v in fields.items() if not (k in optional and v is None)}
 

@@ -74,8 +74,8 @@ class PaletteUNet(Denoiser, ModelMixin, ConfigMixin):
         """
         inputs = [noisy, masked, mask]
         if self.neighbours:
-            told = mask.new_zeros(()).expand(len(mask), self.neighbours, *mask.shape[2:])
-            inputs.append(told if neighbours is None else neighbours)
+            nothing = mask.new_zeros(()).expand(len(mask), self.neighbours, *mask.shape[2:])
+            inputs.append(nothing if neighbours is None else neighbours)
         x = torch.cat(inputs, dim=1)
         x = nn.functional.pixel_unshuffle(x, self.fold)
         relative = torch.log(spacing_mm / REFERENCE_SPACING_MM)

@@ -179,13 +179,13 @@ class VolumeInpaintPipeline(DiffusionInpaintPipeline):
 
     def predict(
         self, noisy: Tensor, position: Tensor, masked: Tensor, mask: Tensor, label: Tensor,
-        spacing_mm: Tensor, told: Tensor | None,
+        spacing_mm: Tensor, adjacent: Tensor | None,
     ) -> Tensor:  # fmt: skip
         """As in ``DiffusionInpaintPipeline``: blended from all boxes that show some of the mask."""
         network = super().predict
 
         def part(at: Place) -> Tensor:
-            given = noisy[at], position, masked[at], mask[at], label, spacing_mm, told
+            given = noisy[at], position, masked[at], mask[at], label, spacing_mm, adjacent
             return network(*given)
 
         return blended(part, mask, self._box(tuple(noisy.shape[2:])))

@@ -84,7 +84,7 @@ def painted_regions(
         VerifyError: If the dataset is damaged.
         SourceError: If a scan is not the one that was painted into.
     """
-    for _, slices in groupby(dataset.samples(), key=lambda sample: sample.sample_id):
+    for _, slices in groupby(dataset.slices(), key=lambda sample: sample.sample_id):
         stack = list(slices)
         if stack[0].facts.is_painted:
             yield _region(stack, scans, shapes, anatomy)

@@ -32,7 +32,7 @@ from synthct.processes.device import choose_device
 from synthct.processes.launch import GONE, interrupt
 
 if TYPE_CHECKING:
-    from torch.distributed import Store  # type: ignore[attr-defined]
+    from torch.distributed import Store
 
 #: So long a process waits for the others to start.
 START_S = 600
@@ -201,7 +201,7 @@ class LaunchedGroup(Group):
             ResourceError: If one does not come.
         """
         from accelerate import PartialState
-        from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+        from torch.distributed import PrefixStore
 
         deadline = time.monotonic() + patience_s
         while missing := [n for n in range(self.size) if self._get(f"process/{n}") is None]:
@@ -254,11 +254,11 @@ class LaunchedGroup(Group):
             yield numbers[place]
 
     def at(self, place: str) -> None:
-        """Tell it at once: what comes may be the end of this process."""
+        """Report now: the next step may end this process."""
         self._say(place=place, tick=self._state["tick"] + 1)
 
     def count(self, what: str, amount: int) -> int:
-        """Count in the store; whoever counts gets ahead."""
+        """Count in the store; a process that counts makes progress."""
         self._say(tick=self._state["tick"] + 1)
         return self._add(what, amount)
 
@@ -272,9 +272,9 @@ class LaunchedGroup(Group):
     def _explain(self, err: KeyboardInterrupt, fault: str | None) -> None:
         """Say why a launcher, or our own watch, ended this process; one says it for all."""
         with contextlib.suppress(ResourceError):
-            if self._failed():  # which has told it already
+            if self._failed():  # which has reported it already
                 raise SystemExit(130) from None
-            if self._add("told", 1) > 1:
+            if self._add("reported", 1) > 1:
                 raise SystemExit(ResourceError.exit_code if fault else 130) from None
         if fault:
             raise ResourceError(fault) from None
@@ -320,7 +320,7 @@ class LaunchedGroup(Group):
         return None
 
     def _dead_neighbour(self) -> str | None:
-        """What to say of a process on this machine that is dead without having said goodbye."""
+        """The message about a process of this machine that died without reporting an end."""
         for rank, state in self._others():
             if state["machine"] == self._state["machine"] and not _is_alive(state["pid"]):
                 return self._describe(rank, state, "died")

@@ -31,7 +31,7 @@ def join_group(wanted_device: str | None = None) -> Iterator[Group]:
     if world_size() == 1:
         group = Group(wanted_device)
         if wanted_device is not None:
-            _ = group.device  # an error is told before any work
+            _ = group.device  # an error is raised before any work
         yield group
         return
     import accelerate
@@ -48,7 +48,7 @@ def join_group(wanted_device: str | None = None) -> Iterator[Group]:
 def watching() -> Iterator[None]:
     """Watch over the other processes of a launch while code of Accelerate's waits for them.
 
-    A process alone has nobody to watch.
+    A single process has no other to watch.
 
     Raises:
         ResourceError: If another process has died or is stopped.
@@ -63,7 +63,7 @@ def watching() -> Iterator[None]:
 
 def _launched() -> LaunchedGroup:
     """This process among those of its launch, which tell each other about themselves."""
-    from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+    from torch.distributed import PrefixStore
     from torch.distributed.rendezvous import rendezvous
 
     is_there = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"

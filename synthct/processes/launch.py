@@ -18,7 +18,7 @@ import uuid
 from collections.abc import Sequence
 
 from synthct.errors import RecipeError, ResourceError
-from synthct.processes.workers import how_it_ended
+from synthct.processes.workers import exit_reason
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ def launch(num_processes: int, arguments: Sequence[str]) -> int:
         arguments: Of the command line, without the program's name.
 
     Returns:
-        The exit code: 0, or that of the process that failed first, which has told why; 130 if
+        The exit code: 0, or that of the process that failed first, which has printed why; 130 if
         all were interrupted.
 
     Raises:
@@ -121,11 +121,11 @@ def launch(num_processes: int, arguments: Sequence[str]) -> int:
             return failure.exitcode
         raise ResourceError(
             f"process {rank} of {num_processes} (pid {failure.pid}) "
-            f"{how_it_ended(failure.exitcode)}; run the same command again, with fewer "
+            f"{exit_reason(failure.exitcode)}; run the same command again, with fewer "
             "--num-processes if memory ran out; finished samples are kept"
         ) from None
     except SignalException:
-        return 130  # they have said so
+        return 130  # they have printed it
     finally:
         logging.disable(logging.NOTSET)
     return 0
@@ -176,13 +176,13 @@ def _translate_mpi() -> None:
     """Say what MPI says in the words of the other launchers, as Accelerate understands it."""
     from accelerate.utils.environment import get_cpu_distributed_information
 
-    told = get_cpu_distributed_information()
+    world = get_cpu_distributed_information()
     os.environ |= {
-        "WORLD_SIZE": str(told.world_size),
-        "RANK": str(told.rank),
-        "LOCAL_RANK": str(told.local_rank),
-        "LOCAL_WORLD_SIZE": str(told.local_world_size),
+        "WORLD_SIZE": str(world.world_size),
+        "RANK": str(world.rank),
+        "LOCAL_RANK": str(world.local_rank),
+        "LOCAL_WORLD_SIZE": str(world.local_world_size),
     }
-    if told.local_world_size == told.world_size:
+    if world.local_world_size == world.world_size:
         os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
     os.environ.setdefault("MASTER_PORT", "29500")

@@ -169,13 +169,13 @@ def _wait_for(
         worker.silent_s = 0
         if message is EOFError:
             worker.process.join(5)
-            raise worker.fault(how_it_ended(worker.process.exitcode or 1))
+            raise worker.fault(exit_reason(worker.process.exitcode or 1))
         if message is not None:
             done = worker.tasks.popleft()
             done.is_done, (done.result,) = True, message
 
 
-def how_it_ended(exit_code: int) -> str:
+def exit_reason(exit_code: int) -> str:
     """``died``, or which signal ended a process, with its usual reason."""
     if exit_code >= 0:
         return "died"
@@ -183,7 +183,7 @@ def how_it_ended(exit_code: int) -> str:
     reasons = {
         "SIGKILL": ", most often for lack of memory",
         "SIGHUP": " (hang-up: its terminal or connection was closed)",
-        "SIGTERM": " (somebody, or the system, asked it to end)",
+        "SIGTERM": " (a user or the system ended it)",
     }
     return f"was killed by {name}{reasons.get(name, '')}"
 

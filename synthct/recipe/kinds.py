@@ -1,4 +1,4 @@
-"""Which kind of recipe a file is, told by its keys: of a dataset, or of a checkpoint."""
+"""Which kind of recipe a file is, by its keys: of a dataset, or of a checkpoint."""
 
 from __future__ import annotations
 

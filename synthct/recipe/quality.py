@@ -139,7 +139,7 @@ class Standard:
     def first_broken(self, measures: Measures) -> BrokenLimit | None:
         """The limit for which a sample is rejected, or None; see ``Quality.first_broken``.
 
-        A measure that cannot be computed breaks no limit that nobody asked for, and for breaking
+        A measure that cannot be computed breaks no default limit, and for breaking
         such a limit a sample is rejected only if it lies beyond it by as much again.
         """
         if not self.rejects:

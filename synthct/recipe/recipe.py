@@ -89,7 +89,7 @@ class Recipe(BaseModel):
         quality: Limits on the measures of a sample; samples that break one are rejected. By
             default those that real tissue of the hosts keeps; ``none`` for no limits.
         privacy: How like the checkpoint's training regions a painting may be.
-        review: What somebody decided of these samples in an earlier version (``synthct review``).
+        review: Decisions on these samples in an earlier version (``synthct review``).
         splits: Share of the patients in each split; host and donor of a sample are in the same.
         keep_original: Whether rows also hold the original slice.
         release: ``full`` writes whole slices; ``patch`` only generated voxels and nothing of the

@@ -1,4 +1,4 @@
-"""The ``review`` section of a recipe: samples that somebody looked at in an earlier version."""
+"""The ``review`` section of a recipe: decisions on the samples of an earlier version."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Review(BaseModel):
 
     Attributes:
         table: Path of the CSV table.
-        unreviewed: Whether samples that nobody decided on are kept or rejected too.
+        unreviewed: Whether samples without a decision are kept or rejected too.
         sha256: Of the table; a dataset's own recipe has it. By default whatever is there is used.
     """
 

@@ -39,7 +39,7 @@ def replace_roots(document: Document, roots: Mapping[str, Path]) -> None:
 
 
 def require_roots(path: Path, given: Collection[str]) -> None:
-    """See that everything that a dataset's own recipe leaves open is said: where its scans are.
+    """Check that what a dataset's own recipe leaves open is stated: where its scans are.
 
     Args:
         path: The resolved recipe, whose roots are variables such as ``${HOSTS_ROOT}``.

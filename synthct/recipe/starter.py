@@ -1,4 +1,4 @@
-"""A first recipe for somebody's own scans: what ``synthct init`` writes."""
+"""A first recipe for a folder of scans: what ``synthct init`` writes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _PART_MM = 80
 def starter_recipe(folder: Path, *, cache_dir: Path, progress: bool = False) -> str:
     """The text of a commented recipe for the scans in a folder.
 
-    Its layout is told by its files, and some of its cases are read for their structures.
+    Its layout follows from its files, and some of its cases are read for their structures.
 
     Args:
         folder: The folder.

@@ -34,7 +34,7 @@ from synthct.volume.anatomy import LesionFacts
 
 Name = Annotated[str, Field(min_length=1)]
 
-#: A label of which donors lend connected parts, and the organ that these lie in.
+#: A label whose connected parts are taken from donors, and the organ that these lie in.
 LesionLabel = tuple[str, str]
 
 
@@ -111,8 +111,8 @@ class CaseEntry:
         shape: Shape (I, J, K) of the canonical grid.
         affine: (4, 4) of the canonical grid.
         labels: Structures and unions that are indexed and not empty. A structure-per-file layout
-            indexes only those that somebody asked for. A union counts the sum of its parts.
-        available: All structures and unions that could be asked for, whether empty or not.
+            indexes only those that were requested. A union counts the sum of its parts.
+        available: All structures and unions that can be requested, whether empty or not.
         unions: Union to those of its parts that the case has a file for.
         image_sha256: Of the bytes of the image file.
         voxel_sha256: Of the decoded image: canonical clipped int16 HU, shape and affine.
@@ -125,7 +125,7 @@ class CaseEntry:
         label_reading: What the user says of where the label files lie.
         fingerprint: Of the image; survives flips, permuted axes, another affine or voxel type.
         label_fingerprint: Of the decoded label files; None if all of them are empty.
-        lesions: Label and organ to the lesions of that label, where somebody asked for them.
+        lesions: Label and organ to the lesions of that label, where they were requested.
     """
 
     source: str
@@ -225,7 +225,7 @@ class SourceSection(BaseModel):
         del cases, progress
 
     def patient_of(self, case_id: str, listed: str | None = None) -> str:
-        """The person whose scan the case is; one person per case unless somebody says more.
+        """The person whose scan the case is; one person per case unless the source says more.
 
         Args:
             case_id: The case.

@@ -1,8 +1,8 @@
 """What a folder of scans is laid out as: the section of a recipe that reads it.
 
-Known layouts are told by their own files, DICOM by its mark; any other folder of NIfTI, NRRD or
-MetaImage files by the names that repeat from case to case. Voxels are read only where a name does
-not say whether it is a scan.
+Known layouts are recognised by their own files, DICOM by its mark; any other folder of NIfTI, NRRD
+or MetaImage files by the names that repeat from case to case. Voxels are read only where a name
+does not show whether it is a scan.
 """
 
 from __future__ import annotations
@@ -343,7 +343,7 @@ def _named(name: str | None, files: Iterable[Path]) -> dict[str, int]:
     values: set[int] = set()
     for path in list(files)[:_LOOKED_AT]:
         values |= _values(path) or set()
-    values.discard(255)  # nobody knows what it is
+    values.discard(255)  # unknown tissue
     if not values:
         return {name or "label_1": 1}
     if len(values) == 1 and name is not None:

@@ -107,7 +107,7 @@ def _read_csv(path: Path) -> list[dict[str, Any]] | None:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             return [
-                {name: _as_it_was(text) for name, text in row.items()}
+                {name: _without_apostrophe(text) for name, text in row.items()}
                 for row in csv.DictReader(file)
             ]
     except (OSError, UnicodeDecodeError, csv.Error):
@@ -124,7 +124,7 @@ def is_formula(text: str) -> bool:
     return text.lstrip("'").startswith(("=", "+", "-", "@", "\t", "\r"))
 
 
-def _as_it_was(text: Any) -> Any:
+def _without_apostrophe(text: Any) -> Any:
     """A cell without the apostrophe that keeps spreadsheets from running it."""
     is_marked = isinstance(text, str) and text[:1] == "'" and is_formula(text)
     return text[1:] if is_marked else text

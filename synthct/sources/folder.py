@@ -1,4 +1,4 @@
-"""Sources whose files somebody has put into a folder, here or in a repository on the Hub."""
+"""Sources that are a folder of files, here or in a repository on the Hub."""
 
 from __future__ import annotations
 

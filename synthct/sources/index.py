@@ -1,7 +1,6 @@
 """The index: what every case of every source contains, computed once and kept on disk.
 
-A second run only checks sizes and times of the files and reads no voxels. Planning needs nothing
-but the index.
+A second run checks sizes and times of files and reads no voxels. Planning needs only the index.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import reduce
-from itertools import count
+from itertools import count, filterfalse
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -252,13 +251,13 @@ def label_table(
         for expansion in expansions:
             names.update(dict.fromkeys(expansion.get(label, ())))
     given = fixed or {}
-    free = (value for value in count(1) if value not in {IGNORE, *given.values()})
+    free = filterfalse({IGNORE, *given.values()}.__contains__, count(1))
     return {name: given[name] if name in given else next(free) for name in names}
 
 
 def _image(section: SourceSection, case: CaseFiles, store: FactsStore) -> FileFacts | None:
     """The facts of a case's image, if it has one."""
-    return store.image(case.image, section.reading()) if case.image is not None else None
+    return None if case.image is None else store.image(case.image, section.reading())
 
 
 def _entry(

@@ -2,7 +2,7 @@
 
 A kept file is one line, ``synthct-kept-1 <sha256>``, and then the content as it is. The digest also
 covers the file's name, so a file that has been exchanged for another is noticed too. A damaged file
-is never used: whoever kept it computes the content anew.
+is never used: the caller computes the content anew.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 
 class DamageError(Exception):
-    """A kept file is not what was written; to be made anew, or refused by whoever keeps it."""
+    """A kept file is not what was written; the caller makes it anew or refuses it."""
 
 
 def write_kept(path: Path, content: bytes, *, name: str | None = None) -> None:

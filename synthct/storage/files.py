@@ -20,7 +20,7 @@ from synthct.errors import RecipeError, ResourceError
 _TEMPORARY = ".part"
 
 
-def atomic_write(path: Path, data: bytes) -> None:
+def atomic_write(path: Path, data: bytes | memoryview) -> None:
     """Write ``data`` to ``path``, durably, replacing a file of that name in one step.
 
     Raises:
@@ -70,7 +70,7 @@ def make_folder(folder: Path) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Flush a file that somebody else has written, so that its content survives a power cut."""
+    """Flush a file that another program has written, so that its content survives a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -167,7 +167,7 @@ def resource_error(path: Path, err: OSError, *, needed: int | None = None) -> Re
     return ResourceError(f"{what}; mend it and run the same command again")
 
 
-def _write_new(path: Path, data: bytes) -> None:
+def _write_new(path: Path, data: bytes | memoryview) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         _write_all(descriptor, data)
@@ -176,7 +176,7 @@ def _write_new(path: Path, data: bytes) -> None:
         os.close(descriptor)
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
+def _write_all(descriptor: int, data: bytes | memoryview) -> None:
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(descriptor, rest) :]

@@ -30,7 +30,7 @@ NONSENSE = (ValueError, KeyError, TypeError, AttributeError)
 
 #: Kept file in a folder of files that are all there: their digests, sizes and times.
 _COMPLETE = ".complete"
-#: Larger files are not hashed again while size and times are as they were: whoever reads a scan
+#: Larger files are not hashed again while size and times are as they were: what reads a scan
 #: compares its hash with that of the index.
 _SMALL = 1 << 20
 _SILENCE_S = 30.0
@@ -49,17 +49,17 @@ def asking_hub(what: str) -> Iterator[None]:
         ResourceError: If there is no place for it on this machine.
     """
     from huggingface_hub import get_token
-    from huggingface_hub.errors import HTTPError, RevisionResolutionError  # type: ignore[attr-defined]
+    from huggingface_hub.errors import HTTPError, RevisionResolutionError
 
     try:
         yield
     except (*NONSENSE, OSError, HTTPError, RevisionResolutionError) as err:
         if isinstance(err, OSError) and (err.filename is not None or err.errno in _DISK_FULL):
             raise ResourceError(f"{err.filename or what}: cannot be written ({err})") from err
-        said = " ".join(str(err).split())
-        said = said.replace(get_token() or "\0", "<token>")  # a server may repeat what it got
+        reason = " ".join(str(err).split())
+        reason = reason.replace(get_token() or "\0", "<token>")  # a server may repeat what it got
         raise HubError(
-            f"{what}: the Hub did not deliver it ({said}); check both names and the connection, "
+            f"{what}: the Hub did not deliver it ({reason}); check both names and the connection, "
             "and log in if it is private"
         ) from None
 
@@ -71,7 +71,7 @@ def dataset_files(
 
     They are plain files, no links into a store, each compared with the Hub's digest of it. Once
     they are here, the commit is all that the Hub must be asked for, and not even that if
-    ``revision`` is the commit itself. What is damaged is told and downloaded again.
+    ``revision`` is the commit itself. What is damaged is downloaded again, with a warning.
 
     Args:
         name: The repository, ``owner/name``.
@@ -87,7 +87,7 @@ def dataset_files(
         ResourceError: If there is no place for them.
     """
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
+    from huggingface_hub.utils import filter_repo_objects
 
     key = hashlib.sha256("\n".join(patterns).encode()).hexdigest()[:12]
     home = cache_dir / "hub" / name.replace("/", "--")
@@ -138,7 +138,7 @@ def note_files(folder: Path, names: Sequence[str]) -> None:
 
 
 def is_here(folder: Path) -> bool:
-    """Whether a download is there with every byte; what is damaged is told and deleted."""
+    """Whether a download is there with every byte; what is damaged is deleted, with a warning."""
     noted = folder / _COMPLETE
     try:
         files = json.loads(check_kept(noted, name=_called(folder)))

@@ -1,6 +1,6 @@
 """Keys of caches: sha256 of all that a cached content is computed from, the code included.
 
-A key holds no place of a file and nothing of the machine: whoever makes one gives the digest of a
+A key holds no place of a file and nothing of the machine: the caller gives the digest of a
 file instead of its path.
 """
 

@@ -5,7 +5,7 @@ lock's file may stay and means nothing by itself.
 
 ``exclusive`` is the ``filelock`` library's lock. A version's lock is our own, of two bytes of one
 file: one build holds the first alone, all of its processes share the second, so that a new build
-waits for what a killed one has left running, and whoever leaves last removes the file. ``filelock``
+waits for what a killed one has left running, and the last to leave removes the file. ``filelock``
 has neither shared locks of that kind nor safe removal. On Windows, where builds do not have several
 processes, a version has the plain lock too.
 """
@@ -44,7 +44,7 @@ _MOMENT_S = 0.5
 #: So long the forked workers of a killed process may still hold what it held; they end with it.
 _WORKERS_END_S = 5.0
 
-#: Bytes of the file that stand for "a build goes on" and for "its processes are at work".
+#: Bytes of the file that stand for "a build is running" and for "its processes are working".
 _BUILD, _WORK = 0, 1
 
 
@@ -151,7 +151,7 @@ class _Lock:
             raise resource_error(path, err) from err
 
     def take(self, byte: int, *, shared: bool = False) -> bool:
-        """Lock a byte, or share it, which waits for its turn; False if somebody else has it."""
+        """Lock a byte, or share it, which waits for its turn; False if another process has it."""
         kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX | fcntl.LOCK_NB
         try:
             fcntl.lockf(self.descriptor, kind, 1, byte)
@@ -191,7 +191,7 @@ class _Lock:
         fcntl.lockf(self.descriptor, fcntl.LOCK_UN, 1, _WORK)
 
     def end(self) -> None:
-        """Let go; whoever leaves last removes the file."""
+        """Release the lock; the last to leave removes the file."""
         if self.take(_BUILD) and self.take(_WORK) and self.is_current():
             with contextlib.suppress(OSError):
                 self.path.unlink(missing_ok=True)

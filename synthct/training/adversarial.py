@@ -83,7 +83,7 @@ class PatchDiscriminator(nn.Module):
 class Adversarial(Objective):
     """A generator and a discriminator, each with an Adam; the discriminator steps first.
 
-    A class of it states ``network`` and says what the networks are, what they are told and what is
+    A class of it states ``network`` and says what the networks are, what they are given and what is
     real.
 
     Attributes:
@@ -119,7 +119,7 @@ class Adversarial(Objective):
 
     @abstractmethod
     def condition(self, batch: Batch) -> Tensor:
-        """What both networks are told: (B, C, ...), nothing of what is masked."""
+        """What both networks are given: (B, C, ...), nothing of what is masked."""
 
     def losses(
         self, nets: Mapping[str, nn.Module], batch: Batch, generator: torch.Generator

@@ -172,6 +172,11 @@ def load_state(state: Path, train_state: TrainState) -> Progress:
     return Progress(facts["step"], facts["setting"], validations)
 
 
+def step_of(state: Path) -> int:
+    """The number of steps after which a state was saved."""
+    return int(state.name.rpartition("-")[2])
+
+
 def _states(output: Path) -> list[Path]:
     """The finished states of a run, oldest first."""
     return sorted((output / "states").glob("step-*"))

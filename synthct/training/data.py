@@ -120,10 +120,10 @@ def collate(patches: Sequence[CachedPatch]) -> Batch:
     neighbours (B, 2, S, S) are there if any patch has them.
     """
     nothing = np.full((2, *patches[0].image.shape), np.nan, dtype=np.float32)
-    told = [nothing if p.neighbours is None else p.neighbours for p in patches]
+    adjacent = [nothing if p.neighbours is None else p.neighbours for p in patches]
     given = any(p.neighbours is not None for p in patches)
     return {
-        **({"neighbours": torch.from_numpy(np.stack(told))} if given else {}),
+        **({"neighbours": torch.from_numpy(np.stack(adjacent))} if given else {}),
         "image": torch.from_numpy(np.stack([p.image for p in patches])[:, None]),
         "mask": torch.from_numpy(np.stack([p.mask for p in patches])[:, None].astype(np.float32)),
         "label": torch.tensor([p.label for p in patches], dtype=torch.int64),

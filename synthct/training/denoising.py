@@ -107,7 +107,7 @@ def load_pretrained(unet: Any, base: Checkpoint) -> None:
     """Copy the weights of a checkpoint; rows of the label embedding are matched by name.
 
     A new label starts with the embedding of "whatever fits". Where only the recipe's network is
-    told of neighbouring slices, what it is told starts without influence.
+    given neighbouring slices, those start without influence.
 
     Raises:
         CheckpointError: If a tensor is missing or has another shape.

@@ -149,10 +149,10 @@ def _cutter(recipe: TrainingRecipe, rules: PatchRules, side: str) -> Callable[..
     """What makes patches of a mask, to learn from or to paint."""
     if rules.depth > 1:
         return _box_to_learn if side == "train" else _box_to_paint
-    return _remade if side == "train" and recipe.remakes else _as_it_is
+    return _remade if side == "train" and recipe.remakes else _unchanged
 
 
-def _as_it_is(
+def _unchanged(
     recipe: TrainingRecipe,
     rules: PatchRules,
     section: MaskKind,

@@ -60,8 +60,8 @@ def masked_loss(
     )
     noisy = unet.given_noisy(signal * image + spread * eps, image, mask)
     position = unet.noise_position(levels.timestep.to(image.device), alpha_cumprod)
-    told = unet.neighbour_channels(batch.get("neighbours"), known)
-    predicted = net(noisy, position, known, mask, batch["label"], batch["spacing_mm"], told)
+    adjacent = unet.neighbour_channels(batch.get("neighbours"), known)
+    predicted = net(noisy, position, known, mask, batch["label"], batch["spacing_mm"], adjacent)
     target = {
         "epsilon": eps,
         "sample": image,

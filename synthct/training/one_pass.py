@@ -68,8 +68,8 @@ class OnePassObjective(Adversarial):
 
     def condition(self, batch: Batch) -> Tensor:
         """As in ``Adversarial``."""
-        told: Tensor = self.generator.condition(batch["image"], batch["mask"], batch["label"])
-        return told
+        condition: Tensor = self.generator.condition(batch["image"], batch["mask"], batch["label"])
+        return condition
 
     def pipeline(self) -> DiffusionPipeline:
         """As in ``Objective``."""
@@ -84,9 +84,9 @@ def load_pretrained(generator: Any, base: Any, name: str) -> None:
     """
     weights = dict(base.state_dict())
     first = weights[generator.first]
-    told = {label: first[:, 2 + n] for n, label in enumerate(base.config.labels)}
+    known = {label: first[:, 2 + n] for n, label in enumerate(base.config.labels)}
     nothing = torch.zeros_like(first[:, 0])
-    planes = [told.get(label, nothing) for label in generator.config.labels]
+    planes = [known.get(label, nothing) for label in generator.config.labels]
     weights[generator.first] = torch.stack([first[:, 0], first[:, 1], *planes], dim=1)
     for tensor, value in generator.state_dict().items():
         if tensor not in weights or weights[tensor].shape != value.shape:

@@ -86,7 +86,7 @@ class HostJob:
 def hold_out(recipe: TrainingRecipe, index: Index) -> tuple[CaseSet, CaseSet]:
     """Split the cases by patient into those to train on and those held out.
 
-    Nobody is held out of a single patient, or if the recipe has no ``validation``.
+    No patient is held out where there is only one, or if the recipe has no ``validation``.
 
     Raises:
         RecipeError: If no case has an image, or a patient to hold out is not there or the only one.

@@ -30,6 +30,7 @@ from synthct.training.sections import (
     OptimSection,
     Section,
     ValidationSection,
+    kind,
 )
 
 #: Locations of the values in which environment variables are expanded.
@@ -49,7 +50,7 @@ class TrainingRecipe(Section):
         sources: Scans to train on; a transplant takes shapes from the one it names as ``donors``.
         noise: The noise schedule, for networks that paint in steps.
         validation: What is held out; None trains on everything.
-        adapt: Set by ``synthct adapt``: the section of the dataset's recipe that asked for this.
+        adapt: Set by ``synthct adapt``: the section of the dataset's recipe that this follows.
         sample_every: Steps between columns of the sample strip.
         save_every: Steps between states that a rerun resumes from.
     """
@@ -205,7 +206,7 @@ def _mask_problems(recipe: TrainingRecipe) -> Iterator[Problem]:
 def _section_problems(recipe: TrainingRecipe) -> Iterator[Problem]:
     """Combinations of fields that are not possible."""
     if not recipe.model.takes_steps:
-        what = f"a network of kind {recipe.model.kind} paints in one pass, without"
+        what = f"a network of kind {kind(recipe.model)} paints in one pass, without"
         if "noise" in recipe.model_fields_set:
             yield Problem(("noise",), f"{what} a noise schedule; remove it", at_key=True)
         stated = recipe.validation.model_fields_set if recipe.validation else set()
@@ -214,17 +215,20 @@ def _section_problems(recipe: TrainingRecipe) -> Iterator[Problem]:
         if recipe.data.label_dropout:
             message = f"{what} guidance, which label_dropout is for; remove it"
             yield Problem(("data", "label_dropout"), message, at_key=True)
-    if not recipe.model.takes_labels:
-        what = f"a network of kind {recipe.model.kind} is not told what to paint"
+    if len(recipe.labels) < recipe.model.takes_labels_from:
+        what = (
+            f"a network of kind {kind(recipe.model)} is told what to paint from "
+            f"{recipe.model.takes_labels_from} labels on"
+        )
         painted = {label for m in recipe.masks for label in (m.painted_labels() or (None,))}
         if len(painted) > 1:
-            yield Problem(("masks",), f"{what}: train one for each label, and none for both")
+            yield Problem(("masks",), f"{what}; give all masks the same label or none")
         if recipe.data.label_dropout:
             yield Problem(("data", "label_dropout"), f"{what}; remove it", at_key=True)
-    told = getattr(recipe.model, "noise_embedding", "timestep") == "level"
-    if recipe.noise.painting is not None and not told:
+    takes_level = getattr(recipe.model, "noise_embedding", "timestep") == "level"
+    if recipe.noise.painting is not None and not takes_level:
         message = (
-            "only a network that is told the noise level can paint with another schedule; "
+            "only a network that is given the noise level can paint with another schedule; "
             "set model.noise_embedding to level"
         )
         yield Problem(("noise", "painting"), message, at_key=True)

@@ -25,6 +25,7 @@ from synthct.models.training_index import write_index
 from synthct.sources import CaseEntry, FolderSection
 from synthct.storage.files import atomic_write, make_folder, sync_folder
 from synthct.training.recipe import TrainingRecipe
+from synthct.training.sections import kind
 from synthct.training.validate import Measures
 from synthct.version import __version__
 from synthct.volume.views import Plane
@@ -235,7 +236,7 @@ def _validation(facts: Mapping[str, Any]) -> str:
 
 def _header(recipe: TrainingRecipe, licence: str | None) -> dict[str, Any]:
     """The YAML header that the Hub reads."""
-    how = "diffusion" if recipe.model.takes_steps else recipe.model.kind
+    how = "diffusion" if recipe.model.takes_steps else kind(recipe.model)
     return {
         **hub_fields(licence),
         "library_name": "diffusers",

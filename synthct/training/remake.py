@@ -31,7 +31,7 @@ _WINDOW_PX = 5
 #: Tissue whose texture is mostly noise, and the least pixels of it from which noise is estimated.
 _FLAT_HU, _LEAST_FLAT_PX = (-150, 250), 100
 
-#: How often the network is told nothing of the slices before and after; of one of them; else both.
+#: How often the network gets neither the slice before nor the one after; one of them; else both.
 _NONE, _ONE = 0.45, 0.35
 
 #: Errors of a network's own painting, as it will find them in a neighbouring slice: blur in pixels,
@@ -93,7 +93,7 @@ def remake_slice(
         flat: Its part on the slice, one voxel thick.
         view: The plane of the slice.
         data: ``zoom``, ``grain`` and ``attenuation_jitter``.
-        rules: Patch sizes and spacings of the network, and whether it is told of neighbours.
+        rules: Patch sizes and spacings of the network, and whether it takes neighbours.
         rng: The random stream.
     """
     stack = _remade(_crop(scan, mask, flat, view, rules), data, rules, rng)
@@ -102,7 +102,7 @@ def remake_slice(
         plane=stack.volume(_as_int16(stack.hu[1])),
         region=stack.volume(stack.masks[1]),
         target=stack.volume(_as_int16(target)),
-        neighbours=_told(stack, rng) if rules.neighbours else None,
+        neighbours=_adjacent(stack, rng) if rules.neighbours else None,
     )
 
 
@@ -303,15 +303,15 @@ def _rescanned(
     return hu, clean
 
 
-def _told(stack: _Stack, rng: np.random.Generator) -> FloatArray | None:
-    """The slices before and after, as far as the network is told of them.
+def _adjacent(stack: _Stack, rng: np.random.Generator) -> FloatArray | None:
+    """The slices before and after, as far as the network gets them.
 
     Of each either nothing, or what lies outside its mask (it is painted later), or all of it, with
     the network's own painting inside its mask.
     """
     from scipy.ndimage import gaussian_filter
 
-    told = np.stack([stack.hu[0], stack.hu[2]])
+    adjacent = np.stack([stack.hu[0], stack.hu[2]])
     chance, other = rng.random(2)
     first = int(rng.integers(2))
     states = ["whole", "whole"]
@@ -325,14 +325,14 @@ def _told(stack: _Stack, rng: np.random.Generator) -> FloatArray | None:
         sigma = rng.uniform(*_OWN_BLUR_PX)
         shift = rng.normal(0, _OWN_SHIFT_HU)
         if state == "nothing":
-            told[side] = np.nan
+            adjacent[side] = np.nan
         elif state == "outside":
-            told[side][inside] = np.nan
+            adjacent[side][inside] = np.nan
         else:
             painted = gaussian_filter(stack.clean[2 * side], sigma, mode="nearest")
             painted += rng.normal(shift, _OWN_NOISE_HU, painted.shape)
-            told[side][inside] = painted[inside]
-    return None if np.isnan(told).all() else told
+            adjacent[side][inside] = painted[inside]
+    return None if np.isnan(adjacent).all() else adjacent
 
 
 def _as_int16(hu: FloatArray) -> npt.NDArray[np.int16]:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from synthct.models.med_ddpm_config import MedDDPMSection
+from synthct.models.config import PatchFields
 from synthct.models.methods import Scheduler
-from synthct.models.palette_config import PaletteSection
-from synthct.models.pix2pix_config import Pix2PixSection
-from synthct.models.volume_config import VolumeSection
-from synthct.models.vox2vox_config import Vox2VoxSection
+from synthct.models.networks import NETWORKS
 from synthct.volume.views import Plane
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -30,15 +29,13 @@ def kind(section: Any) -> str | None:
     return getattr(section, "kind", None)
 
 
-#: The section ``model``: one name per network that can be trained, told apart by ``kind``.
-ModelSection = Annotated[
-    Annotated[PaletteSection, Tag("palette")]
-    | Annotated[Pix2PixSection, Tag("pix2pix")]
-    | Annotated[VolumeSection, Tag("volume")]
-    | Annotated[MedDDPMSection, Tag("med_ddpm")]
-    | Annotated[Vox2VoxSection, Tag("vox2vox")],
-    Discriminator(kind),
-]
+if TYPE_CHECKING:
+    ModelSection = PatchFields
+else:
+    #: The section ``model``: that of any network which can be trained, told apart by ``kind``.
+    _SECTIONS = (network.section for network in NETWORKS if network.section)
+    _TAGGED = (Annotated[section, Tag(kind(section()))] for section in _SECTIONS)
+    ModelSection = Annotated[reduce(or_, _TAGGED), Discriminator(kind)]
 BetaSchedule = Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
 
 
@@ -89,7 +86,7 @@ class DataSection(Section):
             twice as thick (means of two).
         attenuation_jitter: Greatest relative change of a patch's attenuation (HU + 1000), drawn
             uniformly; 0.03 moves soft tissue by up to 30 HU, as tube voltage and contrast do.
-        zoom: Range of a random factor of the pixel size; the network is told the new spacing.
+        zoom: Range of a random factor of the pixel size; the network is given the new spacing.
         grain: Noise and sharpness as of other scanners; None leaves scans as they are.
         flip: Probability of a left-right flip.
         join_masks: Share of the patches without label that also get another patch's mask, so that

@@ -1,7 +1,7 @@
 """The content of a file, plain or gzipped, read once, in order, and to its end.
 
-The end of a gzip stream holds the checksum of all that was read: whoever stops earlier, as most
-readers of NIfTI files do, takes damaged voxels for good ones.
+The end of a gzip stream holds the checksum of all that was read: a reader that stops earlier, as
+most readers of NIfTI files do, takes damaged voxels for good ones.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ class Content:
             SourceError: If not.
         """
         if self._some(1):
-            raise self._error("damaged: it goes on after the last voxel that its header tells of")
+            raise self._error("damaged: it goes on after the last voxel of its header")
         if self._hash is not None and self._hash.hexdigest() != self._expected_sha256:
             raise self._error(
                 "is not the file that was indexed; run the command again. If it says so again, the "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-#: Bytes that the formats below are told by.
+#: Bytes that mark the formats below.
 START_BYTES = 352
 
 _CONVERT = "convert it to .nii.gz"

@@ -106,7 +106,7 @@ def spacing_of(affine: Affine) -> Spacing:
     return float(x), float(y), float(z)
 
 
-def shifted(affine: Affine, start_ijk: Sequence[int]) -> Affine:
+def shifted(affine: Affine, start_ijk: Sequence[float]) -> Affine:
     """The affine of a crop that starts at ``start_ijk``."""
     moved = affine.copy()
     moved[:3, 3] = affine[:3, :3] @ np.asarray(start_ijk, dtype=np.float64) + affine[:3, 3]

@@ -144,8 +144,8 @@ def _open(path: Path, sha256: str | None) -> tuple[SimpleITK.Image, Stored]:
     except OSError as err:
         raise SourceError(f"{path}: cannot be read ({err.strerror})") from err
     except RuntimeError as err:
-        said = str(err).strip().splitlines()[-1]
-        raise SourceError(f"{path}: damaged or cut short ({said}); fetch it again") from err
+        reason = str(err).strip().splitlines()[-1]
+        raise SourceError(f"{path}: damaged or cut short ({reason}); fetch it again") from err
     if sha256 is not None and digest != sha256:
         raise SourceError(
             f"{path}: is not the file that was indexed; run the command again. If it says so "

@@ -30,7 +30,7 @@ VIEW_AXIS: dict[Plane, int] = {"sagittal": 0, "coronal": 1, "axial": 2}
 #: Another plane than the axial one is a volume's own where its slices are farther apart than this.
 _COARSER = 1.01
 
-#: Value of voxels in a label map of which nobody knows any more what they are.
+#: Value of voxels in a label map whose structure is unknown.
 IGNORE = 255
 
 #: Voxel axes that become (row, column, slice) of the picture.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from synthct.models.config import PatchFields
 from synthct.models.layout import Layout
 from synthct.models.methods import Diffusion, MethodWords
 from synthct.models.network import Checkpoint, CheckpointFiles, Network
@@ -15,9 +16,16 @@ if TYPE_CHECKING:
     import torch
 
 
+class MembraneSection(PatchFields):
+    """The section ``model`` of a training recipe."""
+
+    kind: Literal["membrane"] = "membrane"
+
+
 class Membrane(Network):
     """Has neither weights, steps nor a scheduler."""
 
+    section = MembraneSection
     layout = Layout("MembranePipeline", "a membrane", (), has_schedule=False)
     packages = ("pydantic",)
     words = MethodWords("a membrane has filled", "it is smooth", "a membrane was stretched over it")

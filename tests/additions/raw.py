@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-import pyarrow as pa
 from PIL import Image
 
 from synthct.publish.export.export_format import (
     Columns,
     ExportFormat,
     Item,
-    file_columns,
     file_stem,
 )
 
@@ -30,11 +28,6 @@ class Raw(ExportFormat):
     def path_of(self, stem: str, name: str) -> str:
         del name
         return f"{stem}.npy"
-
-    def record_schema(self, keep_original: bool, flat: pa.Schema) -> pa.Schema:
-        return pa.schema([*file_columns(self, keep_original), *flat])
-
-    sample_schema = record_schema
 
     def write(
         self, rows: Iterable[Columns], folder: Path, start: int, labels: Mapping[str, int]

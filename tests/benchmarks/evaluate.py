@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 
-from synthct.build.check import default_cache_dir
 from synthct.build.run import build
 from synthct.evaluate.collect import FeatureSet
 from synthct.evaluate.efficientnet import EfficientNetLite0
@@ -31,6 +30,7 @@ from synthct.evaluate.run import Options, evaluate
 from synthct.evaluate.scores import make_halvings, score_arm, score_floor
 from synthct.evaluate.tables import results_markdown
 from synthct.recipe.recipe import Recipe
+from synthct.storage.defaults import default_cache_dir
 from synthct.volume.intensity import SOFT_TISSUE
 
 #: Name in the tables to the recipe's method.

@@ -116,9 +116,11 @@ def starter_seconds(folder: Path, repeats: int) -> float:
 
 def palette() -> PaletteUNet:
     """The public implementation's network, with one channel."""
-    return PaletteUNet(
+    network: PaletteUNet = PaletteUNet(
         labels=(), codecs={"default": "full_range"}, patch_sizes=[SIDE], spacing_range_mm=(0.5, 2)
-    ).eval()
+    )
+    network.eval()
+    return network
 
 
 def celeba() -> UNet2DModel:

@@ -101,8 +101,8 @@ class Truth:
     host: Case
     accept: Accept
     organ: Region
-    parts: npt.NDArray[np.int32]
-    sizes: npt.NDArray[np.int64]
+    parts: npt.NDArray[np.integer]
+    sizes: npt.NDArray[np.integer]
     avoided: cKDTree | None
 
     @classmethod
@@ -138,7 +138,7 @@ def broken_limits(truth: Truth, mask: Region, start: npt.NDArray[np.int64]) -> l
     broken = [name for name, is_broken in limits.items() if is_broken]
     broken += broken_outside(truth.host, voxels[~inside], truth.organ, accept, len(voxels))
     if truth.avoided is not None:
-        nearest = truth.avoided.query(voxels * spacing, workers=1)[0].min()
+        nearest = np.min(truth.avoided.query(voxels * spacing, workers=1)[0])
         broken += ["clearance"] if nearest <= accept.clearance_mm - 1e-3 else []
     return broken
 
@@ -160,7 +160,8 @@ def broken_outside(
     near = np.argwhere(kidney[window]) + start
     beyond = np.ones(len(out), dtype=bool)
     if len(near):
-        beyond = cKDTree(near * short).query(out * short)[0] > accept.rim_mm + 1e-9
+        distances_mm = np.asarray(cKDTree(near * short).query(out * short)[0])
+        beyond = distances_mm > accept.rim_mm + 1e-9
     low, high = accept.outside_hu
     soft = beyond & (hu > -30) & (hu <= high)
     limits = {

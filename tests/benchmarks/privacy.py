@@ -30,7 +30,7 @@ from synthct.privacy.power import add_noise, blend, blur, deform
 from synthct.privacy.regions import Piece
 from synthct.privacy.statistics import fit_threshold
 from synthct.seeds import generator
-from synthct.sources import CaseEntry, index_sources, read_case
+from synthct.sources import CaseEntry, Source, index_sources, read_case
 from synthct.sources.nifti import Nifti
 from synthct.sources.totalsegmentator import TotalSegmentator
 from synthct.volume import Volume
@@ -73,12 +73,13 @@ def cases(data: Path, wanted: dict[str, list[str]], cache: Path) -> list[CaseEnt
     entries = []
     for folder, names in wanted.items():
         root = data / folder
-        if folder.startswith("totalsegmentator"):
-            source = TotalSegmentator(layout="totalsegmentator", root=root, cases=names)
-        else:
-            source = Nifti(
+        source: Source = (
+            TotalSegmentator(layout="totalsegmentator", root=root, cases=names)
+            if folder.startswith("totalsegmentator")
+            else Nifti(
                 layout="nifti", root=root, image="{case}/ct.nii.gz", structures={}, cases=names
             )
+        )
         index = index_sources({folder: source}, (), cache_dir=cache)
         entries += list(index.entries(folder))
     return entries

@@ -112,7 +112,7 @@ def test_hosts_with_other_voxels_than_it_knows_are_told(
     assert len(told) == 2
     assert "the checkpoint paints 0.3 to 0.6 mm: they are painted as they are" in told[0]
     assert "have slices 2.50 mm apart, the checkpoint paints 0.5 to 1.5 mm" in told[1]
-    assert "not told the slices beside" not in caplog.text
+    assert "does not take the slices beside" not in caplog.text
 
 
 def test_a_file_is_painted_whole(checkpoint: Path, tiny_case: Case) -> None:

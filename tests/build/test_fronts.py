@@ -55,7 +55,9 @@ class Painter:
         return [SOFT_TISSUE.encode(hu) for _ in patches]
 
 
-def run(stacks: Sequence[Stack], noise: SliceNoise | None = None) -> tuple[list, Painter]:
+def run(
+    stacks: Sequence[Stack], noise: SliceNoise | None = None
+) -> tuple[list[list[FloatArray]], Painter]:
     painter = Painter()
     done = paint_stacks(stacks, RULES, painter, lambda n, patch: 100 * n + patch, noise)
     return list(done), painter

@@ -20,7 +20,6 @@ from synthct.build.plan_sheet import (
     ORGAN,
     PANEL,
     TILES,
-    VIEWS,
     clearance_mm,
     plan_sheet,
 )
@@ -29,7 +28,7 @@ from synthct.masks.slicing import draw_slices, slice_of
 from synthct.masks.transplant import Transplant
 from synthct.recipe.plan import SampleSpec
 from synthct.volume.case import Case
-from synthct.volume.views import VIEW_AXIS, View
+from synthct.volume.views import PLANES, VIEW_AXIS, Plane
 
 SPACING = (0.8, 0.8, 2.5)
 TUMORS = Transplant(
@@ -38,7 +37,7 @@ TUMORS = Transplant(
 KIDNEY = Organ(name="kidneys", label="kidney", slices="largest")
 
 
-def drawn_of(section: Any, view: View = "axial", host: Case | None = None) -> DrawnMask:
+def drawn_of(section: Any, view: Plane = "axial", host: Case | None = None) -> DrawnMask:
     host = host or make_tiny_case("host")
     donor = make_tiny_case("donor", noise_seed=1) if section.needs_donor else None
     rng = np.random.default_rng(0)
@@ -49,7 +48,7 @@ def drawn_of(section: Any, view: View = "axial", host: Case | None = None) -> Dr
     return DrawnMask((spec,), section, host, donor, None, mask, params, tuple(slices))
 
 
-def panels_of(drawn: DrawnMask, view: View = "axial") -> list[np.ndarray]:
+def panels_of(drawn: DrawnMask, view: Plane = "axial") -> list[np.ndarray]:
     """The overview and the three close-ups of a sheet of one mask."""
     picture = picture_of(plan_sheet([drawn], view))
     return [picture[:PANEL, n * PANEL : (n + 1) * PANEL] for n in range(4)]
@@ -72,31 +71,36 @@ def close_mm(drawn: DrawnMask) -> float:
     return float(max(LEAST_MM, max(sizes) + 2 * AROUND_MM))
 
 
+def extents(found: np.ndarray) -> tuple[int, int]:
+    """Number of rows and of columns from the first to the last true one."""
+    rows, columns = (np.ptp(indices) + 1 for indices in np.nonzero(found))
+    return int(rows), int(columns)
+
+
 def extent_mm(found: np.ndarray, side_mm: float) -> tuple[float, float]:
     """Extent of true pixels of a panel along rows and columns."""
-    rows, columns = np.flatnonzero(found.any(axis=1)), np.flatnonzero(found.any(axis=0))
     per_pixel = side_mm / PANEL
-    return (rows[-1] - rows[0] + 1) * per_pixel, (columns[-1] - columns[0] + 1) * per_pixel
+    rows, columns = extents(found)
+    return rows * per_pixel, columns * per_pixel
 
 
-@pytest.mark.parametrize("view", VIEWS)
-def test_close_ups_show_the_mask_at_its_size_in_all_three_views(view: View) -> None:
+@pytest.mark.parametrize("view", PLANES)
+def test_close_ups_show_the_mask_at_its_size_in_all_three_views(view: Plane) -> None:
     drawn = drawn_of(KIDNEY, view)
     (chosen,) = drawn.slices
     flat = slice_of(drawn.mask, view, chosen)
     side_mm = close_mm(drawn)
     whole = drawn.mask.in_host(drawn.host.labels.shape)
     middle = np.argwhere(flat.region.array).mean(axis=0) + flat.box.start_ijk
-    for one, panel in zip(VIEWS, panels_of(drawn, view)[1:], strict=True):
+    for one, panel in zip(PLANES, panels_of(drawn, view)[1:], strict=True):
         axis = VIEW_AXIS[one]
-        seen = whole.take(round(float(middle[axis])), axis=axis)
+        seen = np.take(whole, round(float(middle[axis])), axis=axis)
         first, second = (s for a, s in enumerate(SPACING) if a != axis)
-        across = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
-        expected = [(np.ptp(n) + 1) * s for n, s in zip(across, (first, second), strict=True)]
+        rows, columns = extents(seen)
         found = extent_mm(like(panel, MASK), side_mm)
         # A picture's rows are the second axis of the slice. Half a voxel fades out at either end.
-        assert found[0] == pytest.approx(expected[1], abs=second + 1)
-        assert found[1] == pytest.approx(expected[0], abs=first + 1)
+        assert found[0] == pytest.approx(columns * second, abs=second + 1)
+        assert found[1] == pytest.approx(rows * first, abs=first + 1)
 
 
 def test_the_overview_shows_the_same_mask_on_the_whole_slice() -> None:

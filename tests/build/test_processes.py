@@ -10,8 +10,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tiny_recipe import tiny_recipe, write_data, write_recipe
@@ -29,6 +30,12 @@ BIN = Path(sys.executable).parent
 #: Twelve shards with enough to do in each that every process gets some.
 SHAPE = {"masks_per_case": 12, "variants": 1, "samples_per_shard": 2}
 
+#: Six shards of one volume each, whose slices are painted one after the other.
+VOLUMES = {
+    "view": "volume", "margin_mm": 4, "masks_per_case": 3, "variants": 1, "samples_per_shard": 1,
+    "masks": [{"name": "blob", "kind": "blob", "radius_mm": [3, 5]}],
+}  # fmt: skip
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Path:
@@ -36,15 +43,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> P
     write_data(folder / "data")
     inpaint = {"checkpoint": str(tiny_checkpoint), "num_inference_steps": 20, "batch_size": 2}
     write_recipe(folder / "tiny.yaml", folder / "data", tiny_checkpoint, inpaint=inpaint, **SHAPE)
+    write_recipe(folder / "volumes.yaml", folder / "data", tiny_checkpoint, **VOLUMES)
     return folder
 
 
-def finish_here(folder: Path, checkpoint: Path, output: str) -> dict[str, str]:
+def finish_here(
+    folder: Path, checkpoint: Path, output: str, fields: Mapping[str, Any] | None = None
+) -> dict[str, str]:
     """Build, or go on, in this process; every file with its hash."""
     inpaint = {"checkpoint": str(checkpoint), "num_inference_steps": 20, "batch_size": 2}
-    recipe = Recipe.model_validate(
-        tiny_recipe(folder / "data", checkpoint, inpaint=inpaint, **SHAPE)
-    )
+    fields = {"inpaint": inpaint, **SHAPE} if fields is None else fields
+    recipe = Recipe.model_validate(tiny_recipe(folder / "data", checkpoint, **fields))
     return files_of(build(recipe, folder / output, cache_dir=folder / "cache", workers=0))
 
 
@@ -59,11 +68,15 @@ def start(folder: Path) -> Start:
     """Starts the command, alone or under a launcher; its output goes to one stream."""
 
     def run(
-        output: str, *options: str, launcher: Sequence[str] = (), **environment: str
+        output: str,
+        *options: str,
+        launcher: Sequence[str] = (),
+        recipe: str = "tiny.yaml",
+        **environment: str,
     ) -> subprocess.Popen[str]:
         paths = ["--output", str(folder / output), "--cache-dir", str(folder / "cache")]
         return subprocess.Popen(
-            [*launcher, *PYTHON, "build", str(folder / "tiny.yaml"), *paths, *options],
+            [*launcher, *PYTHON, "build", str(folder / recipe), *paths, *options],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -165,6 +178,27 @@ def test_killed_with_a_changing_number_of_processes_it_comes_to_the_same_bytes(
     assert re.search(r"going on: \d+ of 12 shards are done", said)
     assert finish_here(folder, tiny_checkpoint, "killed") == wanted
     assert [path.name for path in (output / "tiny").iterdir()] == ["1.0.0"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
+@pytest.mark.parametrize(
+    "counts", [("2", "3"), pytest.param(("4", "1"), marks=pytest.mark.full)], ids=str
+)
+def test_volumes_killed_and_gone_on_with_come_to_the_same_bytes(
+    start: Start, folder: Path, tiny_checkpoint: Path, counts: tuple[str, str]
+) -> None:
+    alone = finish_here(folder, tiny_checkpoint, "volumes-alone", VOLUMES)
+    name = f"volumes-{counts[0]}"
+    process = start(name, "--num-processes", counts[0], "--workers", "0", recipe="volumes.yaml")
+    wait_for_shards(folder / name, 2, process)
+    for pid in (process.pid, *pids_of(folder / name).values()):
+        os.kill(pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    process = start(name, "--num-processes", counts[1], "--workers", "0", recipe="volumes.yaml")
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    assert re.search(r"going on: \d of 6 shards are done", said)
+    assert files_of(folder / name / "tiny/1.0.0") == alone
 
 
 def test_without_their_launcher_the_processes_end_and_an_interrupt_is_no_error(

@@ -92,6 +92,7 @@ def test_the_hu_of_phantoms_ship_with_the_package(tmp_path: Path) -> None:
     names = source.native_labels()
     references = learn_references(index, ["kidney"], names, "axial", cache_dir=tmp_path)
     found = references.of("kidney", "phantom-0-0000").quantiles
+    assert found is not None
     assert np.array_equal(found, shipped_quantiles()["kidney"])
 
 

@@ -26,9 +26,10 @@ from synthct.dataset.writer import Rejection
 from synthct.errors import MaskError, VerifyError
 from synthct.masks.slicing import on_slice, slice_of
 from synthct.masks.transplant import Transplant
+from synthct.models.patch import paste_patches
 from synthct.recipe.recipe import Recipe
 from synthct.volume import Volume
-from synthct.volume.views import VIEW_AXIS, from_picture
+from synthct.volume.views import PLANES, VIEW_AXIS, Plane, from_picture
 
 
 @pytest.fixture(scope="module")
@@ -85,15 +86,15 @@ def canonical_hu(path: Path) -> np.ndarray:
 
 
 @pytest.mark.parametrize("section", SECTIONS)
-@pytest.mark.parametrize("view", ["axial", "coronal", "sagittal"])
+@pytest.mark.parametrize("view", PLANES)
 def test_every_kind_of_mask_is_painted_into_the_hosts_own_slice(
-    folder: Path, checkpoint: Path, section: str, view: str
+    folder: Path, checkpoint: Path, section: str, view: Plane
 ) -> None:
     inpaint = {"checkpoint": str(checkpoint), "grain": "checkpoint"}
     checked = checked_with(folder, checkpoint, view=view, inpaint=inpaint)
     draft, sample = made(checked, section)
     file = folder / "data/hosts" / sample.facts.case_id / "imaging.nii.gz"
-    axis = VIEW_AXIS[checked.recipe.view]
+    axis = VIEW_AXIS[view]
     source = canonical_hu(file).take([sample.facts.slice_index], axis=axis)
     row = encode(sample, keep_original=True)
     region = from_picture(decode_mask(row["mask"]["bytes"]), checked.recipe.view)
@@ -104,7 +105,7 @@ def test_every_kind_of_mask_is_painted_into_the_hosts_own_slice(
     assert np.array_equal(image[~region], source[~region])
     # A constant was painted, its grain as it is, and the codec says which.
     (painted,) = np.unique(image[region])
-    assert painted == np.rint(draft.patches[0].codec.decode(np.float32(0.25)))
+    assert painted == np.rint(draft.patches[0].codec.decode(np.full(1, 0.25, np.float32)))[0]
     assert sample.metrics["outside_max_abs_diff"] == 0
     assert sample.metrics["painted_mean_hu"] == painted
     assert sample.metrics["painted_std_hu"] == 0
@@ -157,16 +158,16 @@ def test_masks_do_not_depend_on_how_they_are_painted(folder: Path, checkpoint: P
         assert first.params == second.params
 
 
-@pytest.mark.parametrize("view", ["axial", "coronal", "sagittal"])
+@pytest.mark.parametrize("view", PLANES)
 def test_the_slices_of_a_lesion_are_samples_of_one_3d_object(
-    folder: Path, checkpoint: Path, view: str
+    folder: Path, checkpoint: Path, view: Plane
 ) -> None:
     masks = [{"name": "tumors", **SECTIONS["tumors"], "slices": "all"}]
     checked = checked_with(folder, checkpoint, masks=masks, view=view, masks_per_case=1)
     drafts = [one for one in outcome_of(checked, "tumors") if isinstance(one, Draft)]
     slices = [one for one in drafts if one.spec.variant == 0]
     assert len(slices) > 2
-    axis = VIEW_AXIS[checked.recipe.view]
+    axis = VIEW_AXIS[view]
     indices = [one.sample.facts.slice_index for one in slices]
     assert indices == list(range(indices[0], indices[0] + len(indices)))
     assert len({json.dumps(one.params["region"]) for one in slices}) == 1
@@ -316,10 +317,9 @@ def test_a_change_outside_of_the_mask_never_becomes_a_sample(
 ) -> None:
     checked = checked_with(folder, checkpoint)
     draft = draft_of(checked, "blob")
-    paste = sample_module.paste_patches
 
     def careless(*args: Any) -> Any:
-        done = paste(*args)
+        done = paste_patches(*args)
         array = done.array.copy()
         array[tuple(np.argwhere(~draft.sample.mask)[7])] += 3
         return replace(done, array=array)

@@ -12,12 +12,17 @@ import numpy as np
 import pytest
 from tiny_recipe import tiny_recipe, write_data
 
+from synthct.build.check import check
 from synthct.build.compose import compose
+from synthct.build.draw import CaseReader, masks_of
+from synthct.build.outside_range import outside_range
+from synthct.build.prepare import prepare
 from synthct.build.run import build
 from synthct.build.verify.run import Originals, verify
 from synthct.dataset.rows import decode, stored_rows
 from synthct.dataset.sample import Sample
 from synthct.dataset.stack import unstack, widest_slice
+from synthct.dataset.writer import Rejection
 from synthct.errors import RecipeError, VerifyError
 from synthct.evaluate.stream import Dataset
 from synthct.metrics.table import MEASURES
@@ -153,7 +158,8 @@ def test_a_volume_is_evaluated_as_the_slices_that_show_its_mask(volumes: Path) -
     assert np.count_nonzero(widest_slice(first).mask) == max(
         np.count_nonzero(one.mask) for one in flats
     )
-    assert sum(1 for _ in Dataset(volumes).samples()) > len(samples(volumes))
+    assert sum(1 for _ in Dataset(volumes).samples()) == len(samples(volumes))
+    assert sum(1 for _ in Dataset(volumes).slices()) > len(samples(volumes))
 
 
 @pytest.mark.parametrize(
@@ -195,11 +201,34 @@ def test_one_slice_is_no_volume_and_too_many_voxels_are_told_before_any_work(
     assert "one slice is no volume" in str(limits.host_problem(made, flat))
 
 
+def test_masks_too_large_for_memory_or_for_a_sample_are_told(
+    folder: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked = check(recipe(folder, tiny_checkpoint, masks=MASKS[1:]), cache_dir=folder / "cache")
+    assert not [told for told in outside_range(checked) if "memory" in told]
+    monkeypatch.setattr(import_module("synthct.build.outside_range"), "BYTES_PER_VOXEL", 10**12)
+    (told,) = [told for told in outside_range(checked) if "memory" in told]
+    assert "lower margin_mm or masks" in told
+    monkeypatch.setattr(import_module("synthct.build.prepare"), "MOST_VOXELS", 100)
+    reader = CaseReader(checked.label_names)
+    outcome = prepare(masks_of(checked.plan.specs)[0], checked, reader)
+    assert all(isinstance(one, Rejection) for one in outcome)
+    assert "more than the 100 of the largest sample" in str(outcome[0])
+
+
+def test_a_spacing_outside_the_range_is_told_of_volumes(
+    folder: Path, tiny_checkpoint: Path
+) -> None:
+    checked = check(recipe(folder, tiny_checkpoint), cache_dir=folder / "cache")
+    assert checked.rules is not None
+    rules = replace(checked.rules, spacing_range_mm=(1.0, 2.0))
+    told = list(outside_range(replace(checked, rules=rules)))
+    assert any("axial pixels of 0.80 x 0.80 mm, the checkpoint paints 1 to 2 mm" in t for t in told)
+
+
 def test_a_network_without_neighbours_is_warned_of(
     folder: Path, tiny_checkpoint: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from synthct.build.check import check
-
     checked = check(recipe(folder, tiny_checkpoint), cache_dir=folder / "cache")
-    assert "not told the slices beside" in caplog.text
+    assert "does not take the slices beside" in caplog.text
     assert checked.slice_noise_mm == 20

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,21 +53,14 @@ USAGE = [
 ]  # fmt: skip
 
 
-@contextmanager
-def raising(error: BaseException, debug: bool) -> Iterator[None]:
-    with reporting(debug):
-        raise error
-    yield
-
-
 def ended(error: BaseException, *, debug: bool = False) -> Any:
     """What a command that meets ``error`` ends with."""
     command = typer.Typer()
 
     @command.command()
     def run() -> None:
-        with raising(error, debug):
-            pass
+        with reporting(debug):
+            raise error
 
     return CliRunner().invoke(command, [])
 
@@ -164,9 +156,9 @@ def set_recipe(**changes: Any) -> Callable[[Path], None]:
     return spoil
 
 
-WRONG: dict[str, tuple[Callable[[Path], None], int]] = {
-    "recipe that is no YAML": (lambda folder: (folder / "x.yaml").write_text("a: [") and None, 2),
-    "recipe of bytes": (lambda folder: (folder / "x.yaml").write_bytes(b"\xff\0") and None, 2),
+WRONG: dict[str, tuple[Callable[[Path], object], int]] = {
+    "recipe that is no YAML": (lambda folder: (folder / "x.yaml").write_text("a: ["), 2),
+    "recipe of bytes": (lambda folder: (folder / "x.yaml").write_bytes(b"\xff\0"), 2),
     "recipe that is a folder": (
         lambda folder: (folder / "x.yaml").unlink() or (folder / "x.yaml").mkdir(), 2,
     ),
@@ -193,7 +185,7 @@ WRONG: dict[str, tuple[Callable[[Path], None], int]] = {
 @pytest.mark.parametrize("verb", ["check", "build"])
 @pytest.mark.parametrize(("spoil", "code"), WRONG.values(), ids=WRONG.keys())
 def test_what_is_wrong_ends_a_command_with_its_code(
-    workplace: Path, tiny_checkpoint: Path, verb: str, spoil: Callable[[Path], None], code: int
+    workplace: Path, tiny_checkpoint: Path, verb: str, spoil: Callable[[Path], object], code: int
 ) -> None:
     write_recipe(workplace / "x.yaml", workplace / "data", tiny_checkpoint)
     spoil(workplace)

@@ -122,6 +122,7 @@ def test_load_dataset_gives_voxels_splits_and_provenance(finished: Path, tmp_pat
     assert {split: len(rows) for split, rows in dataset.items()} == {"train": 4, "validation": 2}
     for number, row in enumerate([*dataset["train"], *dataset["validation"]]):
         sample = make_sample(number)
+        assert sample.original is not None
         hu = np.asarray(row["image"]).astype(np.int16) - 1024
         assert np.array_equal(from_picture(hu, "axial"), sample.image)
         original = np.asarray(row["original"]).astype(np.int16) - 1024
@@ -209,7 +210,7 @@ def test_header_is_what_the_hub_reads(made: tuple[Release, Summary]) -> None:
             ],
         }
     ]
-    assert DatasetCard(card).data.pretty_name == "Tiny boxes"
+    assert DatasetCard(card).data.to_dict()["pretty_name"] == "Tiny boxes"
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ SCHEMA = arrow_schema(keep_original=False)
 
 def test_row_holds_the_voxels_exactly() -> None:
     sample = make_sample()
+    assert sample.original is not None
     row = encode(sample, keep_original=True)
     stored = {name: row[name]["bytes"] for name in ("image", "mask", "label_map", "original")}
     assert np.array_equal(from_picture(decode_hu(stored["image"]), "axial"), sample.image)
@@ -78,7 +79,7 @@ def test_change_outside_of_the_mask_is_refused() -> None:
 def test_arrays_of_another_shape_or_type_are_refused() -> None:
     sample = make_sample()
     with pytest.raises(ValueError, match="int16, bool and int16"):
-        replace(sample, mask=sample.mask.astype(np.uint8) * 255)
+        replace(sample, mask=sample.mask.astype(np.uint8) * 255)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="labels is"):
         replace(sample, labels=sample.labels[:-1])
 

@@ -70,6 +70,7 @@ def test_every_row_has_all_columns_of_today(golden: Path) -> None:
             assert row["lesion_id"]
             sample = decode(row)
             assert sample.mask.any()
+            assert sample.original is not None
             assert np.array_equal(sample.image[~sample.mask], sample.original[~sample.mask])
 
 
@@ -83,6 +84,7 @@ def test_volumes_of_every_format_are_read(version: str, tmp_path: Path) -> None:
         for row in stored_rows(path):
             assert row.keys() == columns(keep_original=True, volume=True).keys()
             sample = decode(row)
+            assert sample.original is not None
             assert np.array_equal(sample.image[~sample.mask], sample.original[~sample.mask])
     rows = load_dataset(str(folder), cache_dir=str(tmp_path), split="train")
     assert rows[0]["image"].shape == rows[0]["mask"].shape

@@ -11,16 +11,20 @@ from typing import Any
 import numpy as np
 import pytest
 from evaluated import blurred, fresh, same, write_dataset
+from lesion_rows import make_host, slices_of, write_volumes
 from typer.testing import CliRunner
 
 from synthct.cli import app
 from synthct.errors import RecipeError, ResourceError, VerifyError
+from synthct.evaluate.collect import FeatureJob, collect
 from synthct.evaluate.pictures import Crop, Extracted
-from synthct.evaluate.radiomics import Radiomics
+from synthct.evaluate.radiomics import Radiomics, crop_features
 from synthct.evaluate.results import Evaluation, read_results, write_results
 from synthct.evaluate.run import FLOOR, Options, evaluate
 from synthct.evaluate.scores import make_halvings
+from synthct.evaluate.stream import Dataset
 from synthct.evaluate.tables import results_markdown
+from synthct.volume.intensity import SOFT_TISSUE
 
 NONE = Options(arms={})
 
@@ -28,7 +32,7 @@ NONE = Options(arms={})
 class Moments:
     """A network's stand-in: mean and grain of a picture, as features and as two classes."""
 
-    name, key, dim, sees_slices = "moments", "moments-1", 3, True
+    name, key, dim, sees_slices, sees_volumes = "moments", "moments-1", 3, True, False
 
     def __init__(self) -> None:
         self.seen = 0
@@ -200,6 +204,26 @@ def test_steps_between_slices_of_a_lesion_are_measured(tmp_path: Path) -> None:
     assert 0.5 < spreads["z_jump_ratio"].quantiles[2] < 2
     assert spreads["seam_ratio"].count == 24
     assert "texture_ratio" not in spreads  # defined for none of them
+
+
+def test_radiomics_are_of_whole_volumes_and_networks_see_their_slices(tmp_path: Path) -> None:
+    host = make_host()
+    folder = write_volumes(tmp_path / "d/1.0.0", [host])
+    jobs = [FeatureJob("original", Radiomics(), "mask"), FeatureJob("painted", Moments(), "crop")]
+    rows: list[int] = []
+    real, shown = collect(
+        Dataset(folder), jobs, scans=None, cache_dir=tmp_path, advance=lambda: rows.append(1),
+        visit=lambda *_: None,
+    )  # fmt: skip
+    whole = Crop(host.case.scan().array, host.lesion, (0.8, 0.8, 2.5), SOFT_TISSUE)
+    assert len(real.features) == 1  # once per mask
+    assert np.allclose(real.features[0], list(crop_features(whole).values()), rtol=1e-5)
+    assert len(shown.features) == 2 * len(slices_of(host, "axial"))
+    assert len(rows) == 2
+
+    found = run(folder, tmp_path, by=[Radiomics(), Moments()])
+    assert "volumes are compared whole, in 3D, by radiomics" in found.notes
+    assert "volumes are compared as the slices that show their masks, by moments" in found.notes
 
 
 SEGMENTER = """

@@ -172,8 +172,8 @@ def test_a_file_of_another_layout_is_refused(
     from safetensors.torch import load_file
 
     state = load_file(weights)
-    monkeypatch.setattr(inception_module, "InceptionV3", lambda: network)
     network = InceptionV3()
+    monkeypatch.setattr(inception_module, "InceptionV3", lambda: network)
 
     def refused(change: dict[str, torch.Tensor | None], message: str) -> None:
         changed = {k: v for k, v in {**state, **change}.items() if v is not None}

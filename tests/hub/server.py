@@ -53,7 +53,8 @@ class HubServer:
 
     def __init__(self) -> None:
         self.store, self.faults = Store(), Faults()
-        self.page_size, self.part_size, self.retry_after_s = 1000, None, 0
+        self.page_size, self.retry_after_s = 1000, 0
+        self.part_size: int | None = None
         self.parts: dict[tuple[str, int], bytes] = {}
         self._http = _Server(("127.0.0.1", 0), _Handler)
         self._http.hub = self

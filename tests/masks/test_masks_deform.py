@@ -27,7 +27,9 @@ def test_deformations_do_not_fold_and_keep_their_bound():
 
 
 def test_flow_is_undone_by_the_opposite_flow():
-    velocity, bend = draw_velocity(np.random.default_rng(2), 20, 30, 6)
+    drawn = draw_velocity(np.random.default_rng(2), 20, 30, 6)
+    assert drawn is not None
+    velocity, bend = drawn
     back = flow(velocity.scaled(-1), 30)
     points = grid(9, 3.0)
     moved = np.linalg.norm(bend.move(points) - points, axis=-1)
@@ -53,7 +55,9 @@ def test_jacobian_of_a_stretch_is_its_factor_and_a_fold_is_negative():
 
 
 def test_velocity_survives_json_and_none_is_drawn_without_displacement():
-    velocity, _ = draw_velocity(np.random.default_rng(0), 10, 14, 6)
+    drawn = draw_velocity(np.random.default_rng(0), 10, 14, 6)
+    assert drawn is not None
+    velocity, _ = drawn
     again = Velocity.from_json(json.loads(json.dumps(velocity.as_json())))
     assert np.array_equal(velocity.at(grid(3, 2.0)), again.at(grid(3, 2.0)))
     assert draw_velocity(np.random.default_rng(0), 10, 14, 0) is None

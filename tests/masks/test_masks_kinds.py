@@ -127,6 +127,7 @@ def test_organs_one_by_one_are_each_painted_as_themselves():
     for seed in range(12):
         params = kind.draw(case, None, np.random.default_rng(seed))
         mask = kind.build(case, None, params)
+        assert mask.label is not None
         drawn.add(mask.label)
         assert np.array_equal(
             mask.in_host(case.labels.shape), case.labels.array == case.label_names[mask.label]
@@ -262,7 +263,7 @@ def test_box_in_plane_follows_every_slice():
             continue
         rows = np.flatnonzero(inside[..., k].any(axis=1))
         columns = np.flatnonzero(inside[..., k].any(axis=0))
-        assert inside[np.ix_(rows, columns, [k])].all()
+        assert inside[np.ix_(rows, columns)][..., k].all()
         assert rows.size == np.ptp(rows) + 1
         widths.append(rows.size)
         if kidney[..., k].any():

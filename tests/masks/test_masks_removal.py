@@ -13,7 +13,7 @@ from orientations import read_in_all_ways
 from pydantic import ValidationError
 
 from synthct.errors import MaskError
-from synthct.masks.base import Mask, PlacementError
+from synthct.masks.base import Mask, PlacementError, SliceRule
 from synthct.masks.grow import grow
 from synthct.masks.removal import Removal
 from synthct.masks.slicing import draw_slices, paint_labels, slice_of
@@ -247,6 +247,8 @@ def test_parameters_replay_the_same_mask_and_only_on_their_host() -> None:
     one, two = kind.build(case, None, params), kind.build(make_tiny_case(), None, params)
     assert one.box == two.box
     assert np.array_equal(one.region.array, two.region.array)
+    assert one.values is not None
+    assert two.values is not None
     assert np.array_equal(one.values, two.values)
     with pytest.raises(MaskError, match="drawn for host tiny"):
         kind.build(make_tiny_case("other"), None, params)
@@ -257,8 +259,10 @@ def test_parameters_replay_the_same_mask_and_only_on_their_host() -> None:
 def test_the_mask_does_not_depend_on_how_the_scan_was_stored() -> None:
     case, kind = make_tiny_case(), removal(margin_into="surroundings")
     expected = built(kind, case)
+    assert expected.values is not None
     for read in read_in_all_ways(case):
         mask = built(kind, read)
+        assert mask.values is not None
         assert mask.box == expected.box
         assert np.array_equal(mask.region.array, expected.region.array)
         assert np.array_equal(mask.values, expected.values)
@@ -289,7 +293,7 @@ def test_a_removal_says_which_labels_it_needs() -> None:
 
 
 @pytest.mark.parametrize("rule", ["random", "largest", "all"])
-def test_slices_show_the_lesion_and_not_only_its_margin(rule: str) -> None:
+def test_slices_show_the_lesion_and_not_only_its_margin(rule: SliceRule) -> None:
     case = make_tiny_case()
     mask = built(removal(margin_mm=8, slices=rule), case)
     lesion = np.flatnonzero((case.labels.array == TUMOR).any(axis=(0, 1)))

@@ -19,9 +19,8 @@ from synthct.masks.slicing import (
 )
 from synthct.volume import Box, Volume
 from synthct.volume.regions import components, structure
-from synthct.volume.views import IGNORE, VIEW_AXIS, Plane
+from synthct.volume.views import IGNORE, PLANES, VIEW_AXIS, Plane
 
-VIEWS: tuple[Plane, ...] = ("axial", "coronal", "sagittal")
 SHAPE, SPACING = (60, 50, 20), (0.8, 0.8, 2.5)
 
 
@@ -49,7 +48,7 @@ def indices(mask: Mask, view: Plane, rule: SliceRule, seed: int = 0) -> list[int
     return [one["slice_index"] for one in drawn]
 
 
-@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("view", PLANES)
 def test_largest_slice_has_the_greatest_area(view):
     mask = blob_mask()
     area = areas(mask, view)
@@ -57,7 +56,7 @@ def test_largest_slice_has_the_greatest_area(view):
     assert area[index] == area.max()
 
 
-@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("view", PLANES)
 def test_random_slices_follow_the_area_and_skip_slivers(view):
     mask, rng = blob_mask(), np.random.default_rng(1)
     area = areas(mask, view)
@@ -70,7 +69,7 @@ def test_random_slices_follow_the_area_and_skip_slivers(view):
     assert np.abs(share - allowed / allowed.sum()).max() < 0.03
 
 
-@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("view", PLANES)
 def test_all_slices_make_up_the_whole_mask(view):
     mask = blob_mask()
     shape = (48, 40, 24)
@@ -82,7 +81,7 @@ def test_all_slices_make_up_the_whole_mask(view):
     assert [one["slice_index"] for one in drawn] == np.flatnonzero(areas(mask, view)).tolist()
 
 
-@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("view", PLANES)
 @pytest.mark.parametrize("every_mm", [0.3, 2.0, 2.5, 6.0, 11.0, 500.0])
 def test_slices_lie_so_many_mm_apart_and_the_largest_is_one_of_them(view, every_mm):
     mask = blob_mask()
@@ -99,7 +98,7 @@ def test_slices_lie_so_many_mm_apart_and_the_largest_is_one_of_them(view, every_
     assert (shown[-1] - found[-1]) * spacing < every_mm + spacing / 2
 
 
-@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("view", PLANES)
 def test_slices_that_show_too_little_are_left_out(view):
     mask = blob_mask()
     pixel_mm2 = 0.8 * 0.8 if view == "axial" else 0.8 * 2.5
@@ -116,7 +115,7 @@ def test_a_mask_without_a_slice_of_the_least_area_is_refused_with_the_reason():
     assert info.value.reason == "min_area_mm2"
 
 
-@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("view", PLANES)
 def test_several_slices_of_a_large_mask_show_one_part_of_it(view):
     whole = wide_mask()
     drawn = draw_slices(whole, view, "all", 15.0, np.random.default_rng(2))
@@ -130,7 +129,7 @@ def test_several_slices_of_a_large_mask_show_one_part_of_it(view):
     assert not (part.astype(bool) & ~whole.in_host(SHAPE)).any()
 
 
-@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("view", PLANES)
 @pytest.mark.parametrize("max_extent_mm", [None, 8.0])
 def test_one_slice_is_drawn_before_its_part(view, max_extent_mm):
     whole = wide_mask()
@@ -141,7 +140,7 @@ def test_one_slice_is_drawn_before_its_part(view, max_extent_mm):
     assert (max_extent_mm is None) == (shown.volume_ml == flat.volume_ml)
 
 
-@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("view", PLANES)
 def test_slice_is_the_same_voxels_of_the_host(view):
     mask = blob_mask()
     index = int(areas(mask, view).argmax())
@@ -164,7 +163,7 @@ def test_small_mask_is_taken_whole():
     assert take_part(mask, None) is mask
 
 
-@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("view", PLANES)
 @pytest.mark.parametrize("extent_mm", [1.0, 6.0, 15.0])
 def test_part_fits_its_extent_and_is_one_piece_of_the_mask(view, extent_mm):
     whole, rng = wide_mask(), np.random.default_rng(3)

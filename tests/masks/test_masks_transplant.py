@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from synthct.errors import MaskError
 from synthct.masks.accept import Accept
-from synthct.masks.base import PlacementError
+from synthct.masks.base import Mask, Params, PlacementError
 from synthct.masks.lesion import TransformedLesion, find_lesion, transform_lesion
 from synthct.masks.organ_site import OrganSite
 from synthct.masks.place import PlacementTarget, find_place
@@ -44,12 +44,13 @@ def make_donor(
     spacing: tuple[float, float, float] = (0.8, 0.8, 4.0),
 ) -> Case:
     """A lumpy tumour in the middle of the scan, on the medial side of a left kidney."""
-    shape = tuple(int(length / s) + 4 for length, s in zip((90, 60, 76), spacing, strict=True))
-    middle = tuple(n * s / 2 for n, s in zip(shape, spacing, strict=True))
+    i, j, k = (int(length / s) + 4 for length, s in zip((90, 60, 76), spacing, strict=True))
+    shape, middle = (i, j, k), (i * spacing[0] / 2, j * spacing[1] / 2, k * spacing[2] / 2)
     bump = (middle[0] + 0.8 * radii_mm[0], middle[1], middle[2])
     kidney = (middle[0] - 10.0 - 0.2 * radii_mm[0], middle[1] - 3.0, middle[2] + 8.0)
     solid = ellipsoid(shape, spacing, middle, radii_mm)
-    solid |= ellipsoid(shape, spacing, bump, tuple(0.5 * r for r in radii_mm))
+    half = (radii_mm[0] / 2, radii_mm[1] / 2, radii_mm[2] / 2)
+    solid |= ellipsoid(shape, spacing, bump, half)
     organ = ellipsoid(shape, spacing, kidney, (14.0, 12.0, 28.0))
     labels = np.select([solid, organ], [2, 1], 0).astype(np.uint8)
     volume = Volume(labels, oblique_affine(spacing))
@@ -74,7 +75,7 @@ def at_mm(host: Case, ijk: tuple[float, float, float]) -> np.ndarray:
     return host.labels.affine[:3, :3] @ ijk + host.labels.affine[:3, 3]
 
 
-def drawn(kind: Transplant, host: Case, donor: Case, seed: int = 0):
+def drawn(kind: Transplant, host: Case, donor: Case, seed: int = 0) -> tuple[Params, Mask]:
     params = kind.draw(host, donor, np.random.default_rng(seed))
     return params, kind.build(host, donor, params)
 
@@ -87,13 +88,13 @@ def in_all_ways(case: Case) -> Iterator[Case]:
         yield Case(case.case_id, case.patient_id, case.source, ct, own, NAMES)
 
 
-def centres_mm(mask) -> set[tuple[float, float, float]]:
+def centres_mm(mask: Mask) -> set[tuple[float, float, float]]:
     voxels = np.argwhere(mask.region.array)
     places = voxels @ mask.region.affine[:3, :3].T + mask.region.affine[:3, 3]
     return {tuple(place) for place in places.round(1).tolist()}
 
 
-def check_limits(host: Case, mask, accept: Accept, organ: str = "kidney") -> None:
+def check_limits(host: Case, mask: Mask, accept: Accept, organ: str = "kidney") -> None:
     """The limits anew, from voxels only and without any code of the placement."""
     where = mask.in_host(host.labels.shape)
     kidney = host.region(organ)
@@ -107,7 +108,7 @@ def check_limits(host: Case, mask, accept: Accept, organ: str = "kidney") -> Non
     assert where.sum() * host.labels.voxel_volume_ml >= accept.min_volume_ml
     outside = where & ~kidney
     # Whatever is within the rim (2 mm, or a voxel) is within four voxels.
-    beyond = outside & ~ndimage.binary_dilation(kidney, np.ones((3, 3, 3)), iterations=4)
+    beyond = outside & ~ndimage.binary_dilation(kidney, np.ones((3, 3, 3), bool), iterations=4)
     low, high = accept.outside_hu
     assert (host.scan().array[outside] >= low).all()
     assert (host.scan().array[beyond] <= high).all()
@@ -117,7 +118,7 @@ def check_limits(host: Case, mask, accept: Accept, organ: str = "kidney") -> Non
 
 
 @pytest.mark.parametrize("placement", ["matched", "random"])
-def test_accepted_transplants_keep_every_limit(placement: str):
+def test_accepted_transplants_keep_every_limit(placement: str) -> None:
     host, donor, kind = make_host(), make_donor(), transplant(placement=placement)
     for seed in range(8):
         params, mask = drawn(kind, host, donor, seed)
@@ -156,11 +157,12 @@ def test_volume_is_kept_on_any_grid_where_the_lesion_has_400_voxels(spacing, tar
     size = (27.0, 24.0, 28.0) if fine == (5.0,) * 3 else (9.0, 7.0, 11.0)
     donor = make_donor(size, spacing)
     transformed = transformed_of(donor)
-    shape = tuple(int(np.ptp(transformed.corners_mm, axis=0).max() * 1.3 / s) for s in fine)
+    longest_mm = np.ptp(transformed.corners_mm, axis=0).max()
+    i, j, k = shape = tuple(int(longest_mm * 1.3 / s) for s in fine)
     host = Case("h", "h", "h", None, Volume(np.zeros(shape, np.uint8), oblique_affine(fine)), {})
     affine = host.labels.affine.copy()
-    affine[:3, 3] -= at_mm(host, tuple(n / 2 for n in shape))
-    region = transformed.voxels(Box((0, 0, 0), shape), affine)
+    affine[:3, 3] -= at_mm(host, (i / 2, j / 2, k / 2))
+    region = transformed.voxels(Box((0, 0, 0), (i, j, k)), affine)
     numbers, _ = ndimage.label(region)
     largest = np.bincount(numbers.ravel())[1:].max()
     assert largest >= 400
@@ -359,7 +361,12 @@ def test_each_limit_is_judged_on_the_hosts_voxels():
     transformed = transformed_of(donor)
     inside = at_mm(host, (66, 35, 15))
 
-    def reason(place=inside, lesion=transformed, on=host, **limits: object) -> str | None:
+    def reason(
+        place: np.ndarray = inside,
+        lesion: TransformedLesion = transformed,
+        on: Case = host,
+        **limits: object,
+    ) -> str | None:
         return check_placement(site_of(on, **limits), lesion, np.asarray(place)).reason
 
     assert reason() is None
@@ -564,7 +571,9 @@ def test_parameters_of_other_cases_or_broken_limits_are_refused():
 
 
 @pytest.mark.parametrize("share", [0.1, 0.4, 0.6])
-def test_found_places_are_legal_on_the_hosts_own_grid_and_bulge_out_as_targeted(share: float):
+def test_found_places_are_legal_on_the_hosts_own_grid_and_bulge_out_as_targeted(
+    share: float,
+) -> None:
     host, rng = make_host(), np.random.default_rng(0)
     lesion, site = transformed_of(make_donor()), site_of(host)
     legal, shares = 0, []
@@ -579,7 +588,7 @@ def test_found_places_are_legal_on_the_hosts_own_grid_and_bulge_out_as_targeted(
 
 
 @pytest.mark.realdata
-def test_real_kits_lesions_are_placed_in_a_real_host(shared_data: Path):
+def test_real_kits_lesions_are_placed_in_a_real_host(shared_data: Path) -> None:
     root = shared_data / "kits23" / "dataset"
 
     def read(name: str, source: str) -> Case:

@@ -382,23 +382,18 @@ def test_a_segmenter_needs_both_sides() -> None:
 def test_a_slice_of_any_view_measures_like_the_plane(axis: int) -> None:
     original = tissue()
     painted = over(original, tissue(seed=4))
-    thick = [np.expand_dims(a, axis) for a in (original, painted, DISC)]
-    for measure in (
-        seam_ratio,
-        texture_ratio,
-        mean_error,
-        mean_absolute_error,
-    ):
-        assert measure(*thick, (-150, 250)) == measure(original, painted, DISC, (-150, 250))
+    one, other, disc = (np.expand_dims(a, axis) for a in (original, painted, DISC))
+    for measure in (seam_ratio, texture_ratio, mean_error, mean_absolute_error):
+        assert measure(one, other, disc, (-150, 250)) == measure(
+            original, painted, DISC, (-150, 250)
+        )
 
 
 def test_the_surroundings_beyond_the_next_voxel_do_not_matter() -> None:
     original, painted = tissue(), over(tissue(), tissue(seed=4))
-    wide = [
-        np.pad(a, 40, constant_values=v) for a, v in ((original, 0), (painted, 0), (DISC, False))
-    ]
-    assert texture_ratio(*wide) == pytest.approx(texture_ratio(original, painted, DISC))
-    assert seam_ratio(*wide) == pytest.approx(seam_ratio(original, painted, DISC))
+    one, other, disc = (np.pad(a, 40) for a in (original, painted, DISC))
+    assert texture_ratio(one, other, disc) == pytest.approx(texture_ratio(original, painted, DISC))
+    assert seam_ratio(one, other, disc) == pytest.approx(seam_ratio(original, painted, DISC))
 
 
 def test_volumes_are_measured_along_all_three_axes() -> None:

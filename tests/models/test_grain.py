@@ -59,6 +59,22 @@ def test_flat_paint_gets_strength_and_colour_of_the_surroundings(blur: float, st
     assert neighbours(out) == pytest.approx(neighbours(scan), abs=0.12)
 
 
+def test_structure_of_similar_hu_around_a_volume_is_no_grain() -> None:
+    shape = (100, 100, 60)
+    away = np.sqrt(
+        sum((n - (s - 1) / 2) ** 2 for n, s in zip(np.indices(shape), shape, strict=True))
+    )
+    mask = away < 13
+    bowel = 90 + noise(shape, 1.5, 60)
+    scan = as_hu(np.where(away < 27, 50, bowel) + noise(shape, 0.6, 10, 1))
+    paint = as_hu(np.where(mask, 50, scan))
+    rng = np.random.default_rng(0)
+    grain, facts = match_grain(scan, paint, mask, (1.0, 1.0, 1.0), RANGE, rng)
+    assert facts is not None
+    assert facts.around_hu == pytest.approx(10, rel=0.2)  # not the 50 of the bowel
+    assert grain.std() == pytest.approx(10, rel=0.25)
+
+
 def test_the_border_is_no_seam() -> None:
     ratios = []
     for seed in range(8):

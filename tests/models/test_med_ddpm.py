@@ -104,10 +104,26 @@ def test_a_recipe_trains_one_and_its_checkpoint_is_read_strictly(
     assert build_unet(recipe).config.known_region == "clean"
 
 
-def test_labels_that_it_is_not_told_are_refused(kits_template: Path) -> None:
+def test_it_is_told_the_label_if_it_paints_several(kits_template: Path) -> None:
+    unet, given, seen = tiny_med_ddpm(labels=("kidney", "liver")), inputs(), list[torch.Tensor]()
+    unet.unet.register_forward_hook(lambda _, args, out: seen.append(args[0]))
+    for label in range(3):
+        asked = torch.full((1,), label)
+        unet(given["image"], torch.zeros(1), given["image"], given["mask"], asked,
+             given["spacing_mm"])  # fmt: skip
+    nothing = torch.zeros_like(given["mask"])
+    for planes, want in zip(seen, ((0, 0), (1, 0), (0, 1)), strict=True):
+        told = torch.cat([given["mask"] if n else nothing for n in want], dim=1)
+        assert torch.equal(planes[:, 3:], told)
+    assert tiny_med_ddpm(labels=("kidney",)).unet.conv_in.in_channels == 3
+
+
+def test_a_label_that_it_is_not_told_is_refused(kits_template: Path) -> None:
     model = {"kind": "med_ddpm", **TINY_MED_DDPM}
-    with pytest.raises(ValueError, match="not told what to paint: train one for each label"):
-        tiny_recipe(kits_template, model=model)
+    masks = [{"name": "kidneys", "kind": "organ", "label": "kidney"},
+             {"name": "blobs", "kind": "blob", "radius_mm": [6, 9]}]  # fmt: skip
+    with pytest.raises(ValueError, match="told what to paint from 2 labels on; give all masks"):
+        tiny_recipe(kits_template, model=model, masks=masks)
     with pytest.raises(ValueError, match="multiples of 4"):
         tiny_recipe(kits_template, model={**model, "depth": 6})
 

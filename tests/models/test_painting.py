@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import pipeline_of
 from torch import Tensor, nn
 
 from synthct.errors import CheckpointError, MaskError
 from synthct.models.checkpoint import load_checkpoint
-from synthct.models.denoiser import clip_prediction, smooth_fill
+from synthct.models.denoiser import Denoiser, clip_prediction, smooth_fill
 from synthct.models.methods import Diffusion
 from synthct.models.network import Checkpoint
 from synthct.models.painting import (
@@ -195,7 +196,7 @@ def test_the_network_always_sees_clean_surroundings(
     assert all(steps.shape == (2,) for steps in passes)
 
 
-class Oracle(nn.Module):
+class Oracle(Denoiser, nn.Module):
     """The perfect network for patches whose pixels are drawn from N(mean, var), all independent.
 
     Its answer is the exact posterior mean, so a scheduler that does its work draws from just that
@@ -238,7 +239,7 @@ class Oracle(nn.Module):
 
 
 def paint_with(
-    network: nn.Module,
+    network: Denoiser,
     sampler: Any,
     image: Tensor,
     *,
@@ -306,9 +307,8 @@ def test_few_steps_paint_the_mean_or_are_refused(
         ):
             Inpainter(checkpoint, Diffusion(scheduler=scheduler, num_inference_steps=steps))
         return
-    sampler = Inpainter(
-        checkpoint, Diffusion(scheduler=scheduler, num_inference_steps=steps)
-    ).network.pipeline.scheduler
+    settings = Diffusion(scheduler=scheduler, num_inference_steps=steps)
+    sampler = pipeline_of(Inpainter(checkpoint, settings)).scheduler
     mean = torch.linspace(-0.6, 0.6, 8).expand(32, 1, 8, 8)
     oracle = Oracle(mean, 0.05**2, TRAINED_WITH)
     painted = paint_with(oracle, sampler, torch.zeros_like(mean), steps=steps)
@@ -475,13 +475,14 @@ def test_scheduler_computes_in_float32_under_autocast(
     inpainter = Inpainter(
         checkpoint, Diffusion(scheduler="unipc", num_inference_steps=3, dtype="bfloat16")
     )
-    step, seen = inpainter.network.pipeline.scheduler.step, []
+    scheduler, seen = pipeline_of(inpainter).scheduler, []
+    step = scheduler.step
 
     def spy(model_output: Tensor, timestep: Tensor, sample: Tensor) -> Any:
         seen.append((model_output.dtype, sample.dtype, torch.is_autocast_enabled("cpu")))
         return step(model_output, timestep, sample)
 
-    monkeypatch.setattr(inpainter.network.pipeline.scheduler, "step", spy)
+    monkeypatch.setattr(scheduler, "step", spy)
     patch = make_patch(0)
     coarse = paint_one(inpainter, patch, 1)
     assert seen == [(torch.float32, torch.float32, False)] * 3
@@ -501,7 +502,7 @@ def test_paint_that_is_not_finite_is_refused(tiny_checkpoint: Path, poison: floa
 
 
 def test_pipeline_refuses_shapes_that_do_not_fit(checkpoint: Checkpoint) -> None:
-    pipeline = Inpainter(checkpoint, Diffusion()).network.pipeline
+    pipeline = pipeline_of(Inpainter(checkpoint, Diffusion()))
     label, spacing = torch.zeros(2, dtype=torch.int64), torch.ones(2, 2)
     two = [torch.Generator(), torch.Generator()]
     image = torch.zeros(2, 1, 32, 32)

@@ -273,7 +273,7 @@ def test_a_part_too_large_for_a_patch_goes_to_a_coarser_grid_alone() -> None:
     ct = make_slice((220, 200), (0.8, 0.8))
     region = make_region(ct, (10, 150, 20, 60), (180, 190, 150, 170))
     large, small = cut_patches(ct, region, "kidney", RULES)
-    assert large.scale == (pytest.approx(140 / (64 - 2 * LEAST_CONTEXT_PX)), 1.0)
+    assert large.scale == pytest.approx((140 / (64 - 2 * LEAST_CONTEXT_PX), 1.0))
     assert large.spacing_mm == pytest.approx((0.8 * 140 / 52, 0.8))
     assert small.scale == (1.0, 1.0)
     painted = [SOFT_TISSUE.encode(np.full((64, 64), hu)) for hu in (100, 200)]

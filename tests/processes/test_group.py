@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 import pytest
-from torch.distributed import HashStore
+from torch.distributed import HashStore, Store
 
 from synthct.errors import ConflictError, ResourceError, SourceError
 from synthct.processes.group import Group, Interrupt, LaunchedGroup
@@ -23,7 +23,7 @@ def groups(size: int, **options: Any) -> list[LaunchedGroup]:
     return [LaunchedGroup(store, rank, size, **options) for rank in range(size)]
 
 
-def peer(store: HashStore, rank: int, **changes: Any) -> None:
+def peer(store: Store, rank: int, **changes: Any) -> None:
     """Another process, as it has last described itself."""
     state = {"pid": 1, "host": "other", "machine": "other", "beat": 7, "tick": 3, "over": False,
              "place": "data/train-00002-of-00004.parquet, case c7"}  # fmt: skip

@@ -15,7 +15,7 @@ import pytest
 
 from synthct.errors import ResourceError, SourceError
 from synthct.processes import workers as pool
-from synthct.processes.workers import how_it_ended, map_ahead
+from synthct.processes.workers import exit_reason, map_ahead
 
 
 def mapped(compute: Callable[[int], Any], count: int = 20, workers: int = 2) -> Iterator[Any]:
@@ -76,7 +76,7 @@ def test_a_killed_worker_is_named_with_its_case() -> None:
 
 def test_a_stopped_worker_is_named_with_its_case(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "SILENT_S", 2)
-    pids = []
+    pids: list[int] = []
 
     def stop(n: int) -> int:
         if n == 5:
@@ -90,9 +90,9 @@ def test_a_stopped_worker_is_named_with_its_case(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_hang_up_is_not_taken_for_lack_of_memory() -> None:
-    assert how_it_ended(-signal.SIGHUP).startswith("was killed by SIGHUP (hang-up")
-    assert "memory" not in how_it_ended(-signal.SIGHUP)
-    assert "memory" in how_it_ended(-signal.SIGKILL)
+    assert exit_reason(-signal.SIGHUP).startswith("was killed by SIGHUP (hang-up")
+    assert "memory" not in exit_reason(-signal.SIGHUP)
+    assert "memory" in exit_reason(-signal.SIGKILL)
 
 
 PARENT = """

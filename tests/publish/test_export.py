@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +26,8 @@ from synthct.publish.export.export_format import file_stem
 from synthct.publish.export.run import export
 from synthct.recipe.recipe import Recipe
 from synthct.sources.exported import _read_csv
-from synthct.volume.views import VIEW_AXIS, View, from_picture
+from synthct.volume.views import PLANES, VIEW_AXIS, Plane, from_picture
 
-VIEWS: tuple[View, ...] = ("axial", "coronal", "sagittal")
 HOSTILE = "../../etc/тест case\n:*?[a]{b}://-\N{RIGHT-TO-LEFT OVERRIDE}" + "long" * 60
 
 
@@ -66,8 +67,8 @@ def overlay(image: nib.Nifti1Image, host: Host) -> np.ndarray:
     return np.rint(found).astype(int)
 
 
-@pytest.mark.parametrize("view", VIEWS)
-def test_volumes_lie_where_the_host_has_them(view: View, tmp_path: Path) -> None:
+@pytest.mark.parametrize("view", PLANES)
+def test_volumes_lie_where_the_host_has_them(view: Plane, tmp_path: Path) -> None:
     host = make_host()
     folder = write_lesions(tmp_path / "lesions/1.0.0", [host], view)
     rows = load("niftifolder", export(folder, "nifti", tmp_path / "out"), tmp_path / "cache")
@@ -97,8 +98,8 @@ def test_volumes_lie_where_the_host_has_them(view: View, tmp_path: Path) -> None
             assert image.get_data_dtype() == (np.int16 if name in ("image", "original") else "u1")
 
 
-@pytest.mark.parametrize("view", VIEWS)
-def test_pictures_give_the_host_back(view: View, tmp_path: Path) -> None:
+@pytest.mark.parametrize("view", PLANES)
+def test_pictures_give_the_host_back(view: Plane, tmp_path: Path) -> None:
     host = make_host()
     folder = write_lesions(tmp_path / "lesions/1.0.0", [host], view)
     rows = load("imagefolder", export(folder, "png", tmp_path / "out"), tmp_path / "cache")
@@ -257,7 +258,7 @@ def test_a_copy_onto_a_full_disk_names_the_file_that_is_written(
     def full(*_: Any) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(run.shutil.os, "sendfile", full)  # what copies files in the end
+    monkeypatch.setattr(os, "sendfile", full)  # what copies files in the end
     with pytest.raises(ResourceError, match="No space left") as err:
         export(dataset, "png", tmp_path / "out")
     assert str(err.value).startswith(str(tmp_path))
@@ -284,7 +285,7 @@ def test_a_killed_export_leaves_nothing_that_looks_whole(
 ) -> None:
     with monkeypatch.context() as patch:  # as after SIGKILL: nothing is cleaned up
         patch.setattr(run, "_put_in_place", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        patch.setattr(run.shutil, "rmtree", lambda *_, **__: None)
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)
         with pytest.raises(KeyboardInterrupt):
             export(dataset, "png", tmp_path / "out")
     assert {path.name for path in tmp_path.iterdir()} == {".out.exporting"}

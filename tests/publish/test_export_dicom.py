@@ -31,9 +31,7 @@ from synthct.volume import Volume
 from synthct.volume.dicom.drawn import read_drawn
 from synthct.volume.dicom.files import Drawn, Series
 from synthct.volume.dicom.scan import read_series
-from synthct.volume.views import VIEW_AXIS, Plane
-
-VIEWS: tuple[Plane, ...] = ("axial", "coronal", "sagittal")
+from synthct.volume.views import PLANES, VIEW_AXIS, Plane
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +39,7 @@ def host() -> Host:
     return make_host("test one", variants=1)
 
 
-@pytest.fixture(scope="module", params=VIEWS)
+@pytest.fixture(scope="module", params=PLANES)
 def exported(
     request: pytest.FixtureRequest, host: Host, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Plane, Path]:

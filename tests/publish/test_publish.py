@@ -11,13 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from click.testing import Result
 from hub.faults import Fault
 from hub.loopback import TOKEN
 from hub.server import HubServer
 from hub.store import Entry, Repo
 from published import QUICK, REPO, python, rewritten, send
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from synthct.cli import app
 from synthct.dataset.manifest import MANIFEST, read_manifest
@@ -75,7 +74,11 @@ def shown(repo: Repo, revision: str) -> dict[str, bytes]:
 
 
 def test_two_versions_are_published_and_both_read_back_by_tag(
-    hub: HubServer, versions: dict[str, Path], run: Run, tmp_path: Path, monkeypatch
+    hub: HubServer,
+    versions: dict[str, Path],
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for version in ("1.0.0", "1.1.0"):
         result = run(versions[version])
@@ -93,8 +96,8 @@ def test_two_versions_are_published_and_both_read_back_by_tag(
     ]
     monkeypatch.chdir(tmp_path)
     found = json.loads(python(READ, tmp_path / "home", REPO, "1.0.0", "1.1.0"))
-    assert found["1.0.0"]["rows"] == 16
-    assert found["1.1.0"]["rows"] == 24
+    assert found["1.0.0"]["rows"] == 8
+    assert found["1.1.0"]["rows"] == 12
     assert set(found["1.0.0"]["digests"]) < set(found["1.1.0"]["digests"])
     checked = CliRunner().invoke(app, ["verify", "1.1.0"])
     assert checked.exit_code == 0, checked.output
@@ -162,13 +165,13 @@ def test_an_older_version_goes_beside_the_later_one(
 
 
 def test_large_files_go_up_in_parts(hub: HubServer, versions: dict[str, Path], run: Run) -> None:
-    hub.part_size, hub.page_size = 30_000, 3
+    hub.part_size, hub.page_size = 10_000, 3
     assert run(versions["1.0.0"]).exit_code == 0
     assert shown(there(hub), "1.0.0") == files_of(versions["1.0.0"])
 
 
 def test_a_dry_run_lists_what_would_go_up_and_asks_nobody(
-    hub: HubServer, versions: dict[str, Path], run: Run, monkeypatch
+    hub: HubServer, versions: dict[str, Path], run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("HF_TOKEN")
     result = run(versions["1.0.0"], "--dry-run")
@@ -182,7 +185,7 @@ def test_a_dry_run_lists_what_would_go_up_and_asks_nobody(
 
 
 def test_without_a_token_nothing_is_asked(
-    hub: HubServer, versions: dict[str, Path], run: Run, monkeypatch
+    hub: HubServer, versions: dict[str, Path], run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("HF_TOKEN")
     result = run(versions["1.0.0"])
@@ -304,7 +307,7 @@ def test_the_token_is_in_nothing_that_is_kept_or_said(
 
 
 def test_a_card_that_the_hub_refuses_stops_before_anything_goes_up(
-    hub: HubServer, versions: dict[str, Path], monkeypatch
+    hub: HubServer, versions: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = pack(str(versions["1.0.0"]))
     monkeypatch.setattr(type(bundle), "page", "---\nname: x\n---\n")

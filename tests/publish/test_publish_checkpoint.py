@@ -13,14 +13,13 @@ from typing import Any
 import huggingface_hub
 import pytest
 import torch
-from click.testing import Result
 from hub.faults import Fault
 from hub.loopback import TOKEN
 from hub.server import HubServer
 from hub.store import Entry, Repo
 from published import QUICK
 from tiny_recipe import tiny_recipe, write_data
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 import synthct
 from synthct.build.run import build

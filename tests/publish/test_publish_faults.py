@@ -244,7 +244,9 @@ def test_patience_is_over_within_five_minutes() -> None:
 
 
 @contextmanager
-def publishing(bundle: Bundle, retry_policy: RetryPolicy = QUICK) -> Iterator[tuple[int, Callable]]:
+def publishing(
+    bundle: Bundle, retry_policy: RetryPolicy = QUICK
+) -> Iterator[tuple[int, Callable[[], object]]]:
     """A process that publishes as soon as it is told to, and ends with the exit code."""
     waits, goes = os.pipe()
     child = os.fork()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -45,7 +46,9 @@ def test_what_is_neither_dataset_nor_checkpoint_is_refused(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("options", [{"tag": "1.0.0"}, {"card": Path("card.md")}])
-def test_a_dataset_has_its_own_version_and_card(versions: dict[str, Path], options: dict) -> None:
+def test_a_dataset_has_its_own_version_and_card(
+    versions: dict[str, Path], options: dict[str, Any]
+) -> None:
     with pytest.raises(RecipeError, match="for checkpoints"):
         pack(str(versions["1.0.0"]), **options)
 

@@ -187,6 +187,12 @@ def test_before_after_and_difference_are_shown_in_turn(browser: Any, tmp_path: P
         real = to_picture(HOST.case.scan().array[:, :, [index]], "axial")
         before = voxels(page)
         assert likeness(before, windowed(real, SOFT_TISSUE)[..., 0]) > 0.98
+        page.check(".overlay")
+        coloured = np.ptp(voxels(page), axis=-1) > 20
+        outline = rim(to_picture(HOST.lesion[:, :, [index]], "axial"))
+        assert coloured[outline].any()
+        assert not (coloured & ~outline).any()
+        page.uncheck(".overlay")
         page.select_option(".shown", "difference")
         outside = ~to_picture(HOST.lesion[:, :, [index]], "axial")
         outside &= ~rim(~outside)

@@ -88,6 +88,7 @@ def test_a_slice_is_shown_before_and_after_and_a_volume_in_three_planes(
     ]  # fmt: skip
     assert set(reviewed.item(0)["figures"][0]["images"]) == {"soft", "lung", "bone"}
     volumes = write_volumes(tmp_path / "d/1.0.0", [make_host(variants=1)], keep_original=False)
+    assert Reviewed(volumes).counts()["undecided"] == 1  # one decision for all of it
     assert [one["name"] for one in Reviewed(volumes).item(0)["figures"]] == [
         "axial, painted", "coronal, painted", "sagittal, painted",
     ]  # fmt: skip

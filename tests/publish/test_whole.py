@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -124,6 +125,25 @@ def test_geometry_is_the_hosts_for_simpleitk_monai_and_torchio(
         assert np.array_equal(subject.image.data[0].numpy(), hu)
         assert np.allclose(subject.image.affine, opened.affine, atol=1e-4)
         assert subject.mask.data.any()
+
+
+def test_volumes_of_whole_scans_need_no_hosts(
+    folder: Path, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    scans = made(folder, tiny_checkpoint, "scans", view="volume", extent="scan")
+    with_hosts = whole(scans, folder, tmp_path / "with")
+    assert check(scans, folder, with_hosts) >= 2
+    nowhere = Whole({}, tmp_path / "cache")
+    without = export(scans, "nifti", tmp_path / "without", whole=nowhere)
+    names = sorted(path.name for path in (with_hosts / "train").glob("*.nii.gz"))
+    assert names == sorted(path.name for path in (without / "train").glob("*.nii.gz"))
+    for name in names:
+        one, other = (nibabel.load(plain / "train" / name) for plain in (with_hosts, without))
+        same = canonical(Volume(np.asanyarray(one.dataobj), one.affine))
+        assert np.array_equal(same.array, np.asanyarray(other.dataobj))
+        assert np.allclose(same.affine, other.affine, atol=1e-4)
+    with pytest.raises(RecipeError, match="--real writes the hosts"):
+        export(scans, "nnunet", tmp_path / "Dataset007_Mine", whole=replace(nowhere, real=True))
 
 
 def test_single_slices_show_no_lesion_and_are_refused(

@@ -341,7 +341,8 @@ def test_the_json_schema_describes_every_kind() -> None:
     schema = recipe_json_schema()
     kinds = schema["properties"]["masks"]["items"]["discriminator"]["mapping"]
     assert set(kinds) == {
-        "organ", "box", "transplant", "ellipsoid", "removal", "blob", "free_form", "own",
+        "organ", "box", "transplant", "counterpart", "ellipsoid", "removal", "blob", "free_form",
+        "own",
     }  # fmt: skip
     assert schema["additionalProperties"] is False
     json.dumps(schema)

@@ -6,6 +6,7 @@ import html
 import json
 import os
 from pathlib import Path
+from typing import Literal
 
 import nibabel as nib
 import numpy as np
@@ -34,10 +35,8 @@ from synthct.volume.case import Case
 
 
 def index_one(source: Source, tmp_path: Path, *, skip: bool = False) -> Index:
-    policy = "skip" if skip else "stop"
-    return index_sources(
-        {"hosts": source}, [], cache_dir=tmp_path / "cache", on_bad_case=policy
-    )  # fmt: skip
+    policy: Literal["skip", "stop"] = "skip" if skip else "stop"
+    return index_sources({"hosts": source}, [], cache_dir=tmp_path / "cache", on_bad_case=policy)
 
 
 def flip(path: Path, byte: int = 200) -> None:
@@ -251,7 +250,7 @@ def test_nothing_beneath_a_root_leads_out_of_it(
     elif target == "relative link":
         path.symlink_to(os.path.relpath(secret, path.parent))
     else:
-        path.symlink_to({"link": secret, "loop": path.name}.get(target, target))
+        path.symlink_to({"link": str(secret), "loop": path.name}.get(target, target))
     if place == "s0002/segmentations" and target == "pipe":
         assert (
             not index_one(TotalSegmentator(root=organs_root), tmp_path).entries("hosts")[1].labels

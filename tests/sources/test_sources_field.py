@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import nibabel as nib
@@ -376,7 +377,7 @@ def test_unused_options_leave_no_trace_in_the_resolved_recipe(tmp_path: Path) ->
     assert {"orientation", "links"} <= used.model_dump(mode="json").keys()
 
 
-def write_dataset_json(root: Path, case: Case, content: dict[str, object], mark: str) -> None:
+def write_dataset_json(root: Path, case: Case, content: Mapping[str, object], mark: str) -> None:
     for folder in ("imagesTr", "labelsTr"):
         (root / folder).mkdir(parents=True, exist_ok=True)
     for n in range(2):

@@ -24,6 +24,7 @@ from synthct.sources import (
     lesions,
     read_case,
 )
+from synthct.sources.stored import read_label_map
 from synthct.volume import Volume, restore_orientation, write_volume
 from synthct.volume.anatomy import lesions_of
 
@@ -61,6 +62,7 @@ def test_changed_file_is_read_again(kits_root: Path, tmp_path: Path) -> None:
     labels = make_tiny_case().labels
     emptied = Volume(np.where(labels.array == 2, 0, labels.array), labels.affine)
     path = before.label_files["tumor"]
+    assert isinstance(path, Path)
     write_volume(restore_orientation(emptied, KITS_AXES), path)
     after = index_one(Kits(root=kits_root), tmp_path).entry("hosts", "case_00002")
     assert "tumor" not in after.labels
@@ -74,6 +76,7 @@ def test_a_file_edited_with_size_and_time_kept_is_read_again(
     source = Kits(layout="kits23", root=kits_root)
     before = index_one(source, tmp_path).entry("hosts", "case_00001")
     (path,) = set(before.label_files.values())
+    assert isinstance(path, Path)
     state, raw = path.stat(), bytearray(path.read_bytes())
     raw[4] ^= 1  # of the time in the header of gzip: another file with the same voxels
     path.write_bytes(raw)
@@ -87,7 +90,7 @@ def test_only_the_files_of_wanted_labels_are_read(
     organs_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[str] = []
-    read = facts.read_label_map
+    read = read_label_map
     monkeypatch.setattr(
         facts, "read_label_map", lambda p, **kw: opened.append(p.name) or read(p, **kw)
     )
@@ -110,7 +113,7 @@ def test_hosts_and_donors_of_one_root_are_read_once(
     kits_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[Path] = []
-    read = facts.read_label_map
+    read = read_label_map
     monkeypatch.setattr(facts, "read_label_map", lambda p, **kw: opened.append(p) or read(p, **kw))
     both = {"hosts": Kits(root=kits_root), "donors": Kits(root=kits_root)}
     index = index_sources(both, [], cache_dir=tmp_path / "cache")
@@ -137,7 +140,7 @@ def test_what_was_read_before_an_error_is_kept(
         index_one(Kits(root=kits_root), tmp_path)
     last.write_bytes(good)
     opened: list[Path] = []
-    read = facts.read_label_map
+    read = read_label_map
     monkeypatch.setattr(facts, "read_label_map", lambda p, **kw: opened.append(p) or read(p, **kw))
     index_one(Kits(root=kits_root), tmp_path)
     assert opened == [last]
@@ -213,8 +216,8 @@ def test_lesions_are_described_once_and_anew_when_the_file_changes(
     found = first.entry("donors", "case_00000").lesions
     assert list(found) == [("tumor", "kidney")], "a case without cysts lends none"
     assert found["tumor", "kidney"] == lesions_of(make_tiny_case(), "tumor", "kidney")
-    opened: list[Path] = []
-    read = lesions.read_case
+    opened: list[str] = []
+    read = read_case
     monkeypatch.setattr(
         lesions,
         "read_case",

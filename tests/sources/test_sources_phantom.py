@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -42,7 +41,7 @@ def blocks(seed: int, patient: int, **_: Any) -> SimpleNamespace:
 
 
 @pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, int]]]:
+def made(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """Replaces the phantoms by blocks; lists what was made."""
     calls: list[tuple[int, int]] = []
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from downstream_study import TEST, TRAINING, write_folders, write_study
+from downstream_study import TEST, TINY, TRAINING, write_folders, write_study
 from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from synthct.build.check import check
 from synthct.cli import app
-from synthct.errors import RecipeError, ResourceError
+from synthct.errors import PolicyError, RecipeError, ResourceError
 from synthct.recipe.recipe import Recipe
 from synthct.storage.cache import read_kept, write_kept
 from synthct.studies.downstream import segmenter
@@ -46,7 +46,7 @@ def done(root: Path, tiny_checkpoint: Path) -> Path:
 
 
 def numbers(folder: Path) -> dict[str, bytes]:
-    files = [*folder.glob("segmenters/*"), folder / "results.json"]
+    files = [*folder.glob("segmenters/*"), *folder.glob("classifiers/*"), folder / "results.json"]
     return {path.name: path.read_bytes() for path in files}
 
 
@@ -63,6 +63,18 @@ def test_all_arms_are_judged_and_the_difference_to_pasting_comes_first(done: Pat
     assert rest.index("real + copy-paste") < rest.index("## Arms")
     for row in results["differences"]:
         assert (row["verdict"] == "not shown") == (row["low"] <= 0 <= row["high"])
+    assert set(results["looks"]) == {"painted", "copy_paste", "noise_fill"}
+    assert results["looks"]["copy_paste"]["painted_std_hu"] > 0
+    assert "## What was painted" in text
+    classified = results["classification"]
+    assert [row["arm"] for row in classified["arms"]] == ["real", "painted", "pairs", "copy_paste"]
+    for row in classified["arms"]:
+        assert 0 <= row["lesion"][0] <= 1
+        assert ("learned the paint" in row["verdict"]) or ("health" in row["verdict"])
+    assert {one.name for one in (done / "classifiers").iterdir()} == {
+        f"{arm}-seed0.scored" for arm in ("real", "painted", "pairs", "copy_paste")
+    }
+    assert "## Classifiers: AUC on real crops" in text
     page = (done / "index.html").read_text()
     assert page.count("<polyline") == 5
     assert not (done / "scans").exists()
@@ -153,6 +165,29 @@ def test_a_share_knows_nothing_of_the_others(root: Path, tiny_checkpoint: Path) 
     assert len(names) == len(set(names)) == 2 * 3 * 5
 
 
+def test_each_patient_is_left_out_in_turn(root: Path, tiny_checkpoint: Path) -> None:
+    hosts = {"layout": "kits23", "root": str(root / "train")}
+    study = load_study(
+        write_study(
+            root, tiny_checkpoint, name="in-turn", test=hosts, leave_one_out=True,
+            classification=None, arms=["real", "copy_paste"], trainer=TINY | {"steps": 1},
+        )
+    )  # fmt: skip
+    folder = run_study(study, root / "out", cache_dir=root / "cache", device="cpu")
+    results = json.loads((folder / "results.json").read_text())
+    assert results["test"]["patients"] == 3
+    assert results["training_scans"] == 2
+    names = {f"{arm}-share100-seed0-without-{who}.judged"
+             for arm in ("real", "copy_paste-x1") for who in TRAINING}  # fmt: skip
+    assert {path.name for path in (folder / "segmenters").iterdir()} == names
+    for path in (folder / "datasets").glob("*/1.0.0"):
+        lock = (path / "synthct.lock").read_text()
+        assert sum(who in lock for who in TRAINING) == 2
+    alone = write_study(root, tiny_checkpoint, test=hosts, classification=None)
+    with pytest.raises(PolicyError, match="is a host of the painted dataset"):
+        run_study(load_study(alone), root / "leak", cache_dir=root / "cache")
+
+
 def test_bad_studies_are_told_with_their_place(root: Path, tiny_checkpoint: Path) -> None:
     def error(match: str, **changes: Any) -> None:
         with pytest.raises(RecipeError, match=match):
@@ -164,6 +199,7 @@ def test_bad_studies_are_told_with_their_place(root: Path, tiny_checkpoint: Path
     error("did you mean 'trainer'", trainr={})
     error("labels has the lesion", labels=["tumor"])
     error("a value twice", seeds=[1, 1])
+    error("leave_one_out is for segmenters", leave_one_out=True)
     error("no such file", dataset="nowhere.yaml")
     study = load_study(write_study(root, tiny_checkpoint, labels=["spleen"]))
     with pytest.raises(RecipeError, match=r"study.yaml:1:.*know no 'spleen' \(known: cyst"):
@@ -172,7 +208,10 @@ def test_bad_studies_are_told_with_their_place(root: Path, tiny_checkpoint: Path
 
 def test_masks_without_donors_cannot_be_pasted(root: Path, tiny_checkpoint: Path) -> None:
     blob = [{"name": "blob", "kind": "blob", "radius_mm": [3, 6], "within": "kidney"}]
-    study = load_study(write_study(root, tiny_checkpoint, dataset_fields={"masks": blob}))
+    with pytest.raises(RecipeError, match=r"study.yaml:1:.*'blob' .* are no transplants"):
+        load_study(write_study(root, tiny_checkpoint, dataset_fields={"masks": blob}))
+    path = write_study(root, tiny_checkpoint, dataset_fields={"masks": blob}, classification=None)
+    study = load_study(path)
     with pytest.raises(RecipeError, match=r"copy_paste.* has no donor"):
         run_study(study, root / "bad", cache_dir=root / "cache")
 
@@ -192,21 +231,30 @@ def test_more_of_what_was_missed_is_suggested_as_masks_of_a_recipe(
     root: Path, tiny_checkpoint: Path
 ) -> None:
     study = load_study(write_study(root, tiny_checkpoint))
-    lesions = [Lesion(1.0, size, (0.2, 0.7, 0.5), score)
-               for size, score in ((10.0, 0.9), (25.0, 0.1), (30.0, 0.0), (50.0, 0.0))]  # fmt: skip
+    lesions = [
+        Lesion(1.0, size, (0.2, 0.7, 0.5), score, organ, share)
+        for size, score, organ, share in (
+            (10.0, 0.9, "kidney", 0.1),
+            (15.0, 0.1, "kidney", 0.6),
+            (18.0, 0.0, "kidney", 0.7),
+            (50.0, 0.0, "spleen", 0.2),
+        )
+    ]
     scan = Judged("a", "A", {}, {}, {}, tuple(lesions), ())
-    text = suggestion(study, {Run("real", 1.0, 0.0, 0): [scan]})
-    assert "#   2 to 4 cm: 2 of 2\n" in text
+    text = suggestion(study, {Run("real", 1.0, 0.0, 0): [scan]}, root / "cache")
+    assert "#   below 2 cm: 2 of 3\n" in text
+    assert "#   in kidney: 2 of 3\n" in text
     assert "#   left half of the scan: 3 of 4\n" in text
     sections = YAML(typ="safe").load(text)["masks"]
-    assert [(one["name"], one["weight"]) for one in sections] == [
-        ("tumors-2-to-4-cm", 2),
-        ("tumors-4-cm-and-above", 1),
+    assert [(one["name"], one["into"], one["weight"]) for one in sections] == [
+        ("tumors-kidney-at-surface-below-2-cm", "kidney", 2),
+        ("tumors-spleen-within-4-cm-and-above", "kidney", 1),
     ]
-    fields = study.recipe.model_dump() | {"masks": sections}
-    assert Recipe.model_validate(fields).masks[0].query.diameter_mm == (20, 40)
+    assert "tumors-spleen-within-4-cm-and-above: " in text  # no host has a spleen
+    recipe = Recipe.model_validate(study.recipe.model_dump() | {"masks": sections})
+    check(recipe, cache_dir=root / "cache")
     with pytest.raises(RecipeError, match="needs the arm 'real'"):
-        suggestion(study, {Run("painted", 1.0, 1.0, 0): [scan]})
+        suggestion(study, {Run("painted", 1.0, 1.0, 0): [scan]}, root / "cache")
 
 
 def test_nnunet_and_its_python_go_together(root: Path, tiny_checkpoint: Path) -> None:

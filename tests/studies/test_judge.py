@@ -83,3 +83,19 @@ def test_a_label_that_is_not_there_has_no_overlap() -> None:
     made = judged(certain(truth()), none)
     assert made.dice["tumor"] is None
     assert set(made.false_positives) == {2}
+
+
+def test_specks_of_the_truth_are_no_lesions_and_no_false_positives() -> None:
+    speckled = truth()
+    speckled[2:5, 30:34, 2:5] = 2  # 0.07 ml
+    made = judged(certain(speckled), speckled)
+    assert len(made.lesions) == 2
+    wide = certain(speckled)
+    wide[2, 1:7, 29:36, 1:6] = 1
+    assert judged(wide, speckled).false_positives == (0,) * len(THRESHOLDS)
+
+
+def test_a_lesion_is_told_with_its_organ_and_how_far_it_is_outside_of_it() -> None:
+    inside, alone = judged(certain(truth())).lesions
+    assert (inside.organ, inside.exophytic_share) == ("kidney", 0.0)
+    assert (alone.organ, alone.exophytic_share) == (None, 1.0)

@@ -22,6 +22,7 @@ from synthct.dataset.rows import decode
 from synthct.errors import ConflictError, RecipeError, VerifyError
 from synthct.publish.pages.painted import PaintedRows
 from synthct.recipe.recipe import load_recipe
+from synthct.studies.readers.choose import ANYTHING, choose_pictures
 from synthct.studies.readers.result import RESULT, result_markdown, write_result
 from synthct.studies.readers.study import Answer, StudyFolder, key_path, open_study
 from synthct.studies.readers.views import GAP, SIDE, Look, most_alike, painted, png, real
@@ -216,8 +217,10 @@ def test_the_command_works_without_a_browser(world: Path, tmp_path: Path) -> Non
 
 
 def test_a_study_of_volumes_shows_three_planes(tmp_path: Path) -> None:
-    hosts = [make_host(name, variants=1) for name in ("a", "b")]
-    mine, other = (write_volumes(tmp_path / name / "1.0.0", hosts) for name in ("mine", "other"))
+    mine, other = (
+        write_volumes(tmp_path / name / "1.0.0", [make_host(host, variants=1) for host in name])
+        for name in ("ab", "cd")
+    )
     study = open_study(mine, tmp_path / "study", pairs=2, seed=1, roots={}, cache_dir=tmp_path,
                        real=other)  # fmt: skip
     assert study.study.pictures == 4
@@ -226,11 +229,10 @@ def test_a_study_of_volumes_shows_three_planes(tmp_path: Path) -> None:
 
 
 def test_real_ones_may_come_from_another_dataset(tmp_path: Path) -> None:
-    hosts = [make_host("a", variants=1), make_host("b", variants=1)]
-    mine, other = (
-        write_lesions(tmp_path / name / "1.0.0", hosts, keep_original=name == "other")
-        for name in ("mine", "other")
-    )
+    hosts, others = ([make_host(name, variants=1) for name in pair] for pair in ("ab", "cd"))
+    mine = write_lesions(tmp_path / "mine/1.0.0", hosts, keep_original=False)
+    other = write_lesions(tmp_path / "other/1.0.0", others, keep_original=True)
+    same = write_lesions(tmp_path / "same/1.0.0", hosts, keep_original=True)
     study = open_study(mine, tmp_path / "study", pairs=4, seed=1, roots={}, cache_dir=tmp_path,
                        real=other)  # fmt: skip
     truths = study.key().pictures.values()
@@ -238,10 +240,25 @@ def test_real_ones_may_come_from_another_dataset(tmp_path: Path) -> None:
     assert all(".d000.s" in one.origin for one in truths)
     with pytest.raises(RecipeError, match="does not keep its originals"):
         open_study(mine, tmp_path / "no", pairs=4, seed=1, roots={}, cache_dir=tmp_path, real=mine)
-    coronal = write_lesions(tmp_path / "c/1.0.0", hosts, "coronal")
-    with pytest.raises(RecipeError, match="shows no 'tumor' in view axial"):
-        open_study(mine, tmp_path / "no", pairs=4, seed=1, roots={}, cache_dir=tmp_path,
-                   real=coronal)  # fmt: skip
+    coronal = write_lesions(tmp_path / "c/1.0.0", others, "coronal")
+    for unfit in (coronal, same):
+        with pytest.raises(RecipeError, match="has no mask of 'tumor' in view axial"):
+            open_study(mine, tmp_path / "no", pairs=40, seed=1, roots={}, cache_dir=tmp_path,
+                       real=unfit)  # fmt: skip
+
+
+def test_no_place_is_shown_both_painted_and_real(world: Path) -> None:
+    rows = PaintedRows(dataset(world))
+    rng = np.random.default_rng(0)
+    pictures = choose_pictures(
+        dataset(world), 12, rng, cache_dir=world / "cache",
+        roots={name: world / "data" / name for name in ("hosts", "donors")},
+    )  # fmt: skip
+    masks = {row["sample_id"]: row["mask_id"] for row in rows.facts}
+    anything = [one for one in pictures if one.label == ANYTHING]
+    shown = {masks[one.origin] for one in anything if one.is_painted}
+    assert shown
+    assert not shown & {one.origin for one in anything if not one.is_painted}
 
 
 def test_a_volume_is_shown_in_three_planes_beside_real_ones(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from synthct.studies.downstream.judge import judge
 from synthct.studies.downstream.recipe import Trainer
-from synthct.studies.downstream.segmenter import _loss, predict, train
+from synthct.studies.downstream.segmenter import _loss, _patch, predict, train
 from synthct.studies.downstream.slices import Stack, write_stack
 
 TRAINER = Trainer(
@@ -87,3 +87,28 @@ def test_a_scan_is_resampled_in_plane(tmp_path: Path) -> None:
     k, i, j = made.places[2][0]
     assert made.classes[k, i, j] == 2
     assert len(made.places[0]) == 0
+
+
+@pytest.mark.parametrize("ill", [1, 3])
+def test_as_many_patches_are_around_lesions_whether_few_scans_have_one(
+    tmp_path: Path, ill: int
+) -> None:
+    stacks = []
+    for number in range(4):
+        hu, classes = scan(number)
+        if number >= ill:
+            classes[classes == 2] = 1
+        name = f"scan{number}"
+        stacks.append(write_stack(tmp_path, name, hu, classes, SPACING, 2.0, is_real=True))
+    centred = TRAINER.model_copy(update={"lesion_share": 1.0, "patch_px": 16})
+    rng = np.random.default_rng(0)
+    cut = [_patch(stacks, 3, centred, rng)[1] for _ in range(20)]
+    assert np.mean([(one == 2).any() for one in cut]) > 0.9
+
+
+def test_scans_without_any_lesion_are_trained_on_as_well(tmp_path: Path) -> None:
+    hu, classes = scan(0)
+    classes[classes == 2] = 1
+    stack = write_stack(tmp_path, "scan", hu, classes, SPACING, 2.0, is_real=True)
+    _, cut = _patch([stack], 3, TRAINER, np.random.default_rng(0))
+    assert cut.shape == (32, 32)

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from synthct.dataset.version import Staging
 from synthct.errors import VerifyError
 from synthct.processes.group import Group
 from synthct.studies.selftest.crash import crash_test
@@ -73,12 +74,11 @@ def test_a_version_that_is_copied_into_its_place_is_found(
 def test_finished_shards_that_are_made_again_are_found(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    version = import_module("synthct.dataset.version")
-    monkeypatch.setattr(version.Staging, "finished", lambda self: {})
+    monkeypatch.setattr(Staging, "finished", lambda self: {})
     crash = import_module("synthct.studies.selftest.crash")
     real = import_module("synthct.dataset.journal").finished_shards
 
-    class Honest(version.Staging):
+    class Honest(Staging):
         def finished(self) -> Any:
             return real(self.journal, self.tree)
 

@@ -79,6 +79,9 @@ def test_false_alarms_on_healthy_scans_are_read_where_as_much_is_found() -> None
     assert number(measure, blind, real) is None
     assert difference(measure, blind, real, real) is None
     assert number(measure, sure, blind) is None  # nothing is asked for
+    faint = counts([scan(n, 0.5, 0.3, 0) for n in range(4)] + [scan(4, None, 0, 3)])
+    assert number(measure, faint, faint) == 3.0  # it finds none at the usual threshold
+    assert number(measure, sure, faint) == 0.0
 
 
 def test_a_curve_is_read_between_thresholds() -> None:

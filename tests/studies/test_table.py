@@ -16,11 +16,13 @@ from tiny_recipe import DONORS, write_data
 from training_recipes import tiny_fields
 from typer.testing import CliRunner
 
+from synthct.build.run import build
 from synthct.cli import app
 from synthct.errors import CheckpointError, RecipeError, SynthCTError
 from synthct.evaluate.extractors import load_extractors
+from synthct.evaluate.stream import Dataset
 from synthct.studies.table import run
-from synthct.studies.table.page import write_page
+from synthct.studies.table.page import shown_masks, write_page
 from synthct.studies.table.recipe import Table, load_table
 from synthct.studies.table.results import write_results
 from synthct.studies.table.run import Place, check_table, count_parameters, make_table
@@ -77,13 +79,26 @@ def place_of(folder: Path, tmp_path: Path) -> Place:
 @pytest.mark.parametrize("preset", [None, "quick"])
 def test_the_committed_table_loads_with_equal_minutes(preset: str | None) -> None:
     table = load_table(RECIPES / "thesis_phantoms.yaml", preset=preset)
-    pix2pix, palette = (table.trainings[name] for name in ("Pix2Pix", "Palette"))
-    assert (pix2pix.masks, pix2pix.data) == (palette.masks, palette.data)
-    assert pix2pix.rules == palette.rules  # so that the patches are the same ones
+    assert list(table.trainings) == ["Pix2Pix", "Palette", "volume", "Med-DDPM", "Vox2Vox"]
+    first, *others = table.trainings.values()
+    for training in others:
+        assert (training.masks, training.sources) == (first.masks, first.sources)
+        assert training.rules.spacing_range_mm == first.rules.spacing_range_mm
+        assert training.rules.labels == first.rules.labels
+        assert training.model.patch_sizes == first.model.patch_sizes
     minutes = {m.train.minutes for m in table.recipe.methods.values() if m.train is not None}
     assert len(minutes) == 1
-    trained_on = {section.seed for section in pix2pix.sources.values()}
+    trained_on = {section.seed for section in first.sources.values()}
     assert not trained_on & {s.seed for s in table.recipe.sources.values()}
+
+
+@pytest.mark.parametrize("preset", [None, "small"])
+def test_the_table_of_real_scans_paints_what_its_networks_know(preset: str | None) -> None:
+    table = load_table(RECIPES / "thesis_real.yaml", preset=preset)
+    for title, training in table.trainings.items():
+        for row in table.recipe.rows:
+            assert title in table.recipe.columns(row)
+            assert set(table.recipe.painted_labels(row)) <= set(training.labels)
 
 
 def test_a_trained_method_paints_as_its_recipe_says() -> None:
@@ -186,6 +201,36 @@ def test_a_training_must_know_what_its_rows_paint(folder: Path, tmp_path: Path) 
         check_table(table, place_of(folder, tmp_path))
 
 
+def test_too_many_steps_are_told_before_it_is_trained(folder: Path, tmp_path: Path) -> None:
+    fields = tiny_fields(folder / "data/hosts", noise={"num_train_timesteps": 50})
+    (tmp_path / "training.yaml").write_text(json.dumps(fields))
+    changes = method(
+        train={"recipe": "training.yaml", "minutes": 1},
+        inpaint={"scheduler": "ddim", "num_inference_steps": 51},
+    )
+    with pytest.raises(RecipeError, match=r"methods.one: scheduler 'ddim' cannot paint in 51"):
+        check_table(table_of(folder, tmp_path, **changes), place_of(folder, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("inpaint", "view", "message"),
+    [
+        ({"num_inference_steps": 2}, "axial", "methods.one: .*num_inference_steps.*one pass"),
+        ({"scheduler": "ddim"}, "axial", "methods.one: .*scheduler.*one pass"),
+        ({"prompt": "a kidney"}, "axial", "methods.one: .*takes no 'prompt'"),
+        ({"slice_noise_mm": 20}, "volume", "methods.one: .*which draws its own noise"),
+    ],
+)
+def test_how_a_method_paints_is_checked_before_it_is_trained(
+    folder: Path, tmp_path: Path, inpaint: dict[str, Any], view: str, message: str
+) -> None:
+    write_training(folder, tmp_path)
+    changes = method(train={"recipe": "training.yaml", "minutes": 1}, inpaint=inpaint)
+    table = table_of(folder, tmp_path, **changes, view=view, rows={"kidney": {"masks": [ORGAN]}})
+    with pytest.raises(RecipeError, match=message):
+        check_table(table, place_of(folder, tmp_path))
+
+
 def write_training(folder: Path, tmp_path: Path, **changes: Any) -> None:
     model = {**GAN, "codecs": {"default": "full_range"}}
     fields = tiny_fields(folder / "data/hosts", model=model, optim=OPTIM, **changes)
@@ -242,6 +287,26 @@ def test_a_table_has_every_number_and_goes_on_where_it_stopped(
     assert built.read_text() == before
 
 
+@pytest.mark.slow
+def test_of_a_volume_the_page_shows_the_widest_slice(folder: Path, tmp_path: Path) -> None:
+    sources = {
+        "hosts": {"layout": "kits23", "root": str(write_data(tmp_path, HOSTS[:1]) / "hosts")}
+    }
+    noise = {"noise fill": {"inpaint": {"method": "noise_fill"}}}
+    rows = {"kidney": {"masks": [ORGAN]}}
+    table = table_of(folder, tmp_path, sources=sources, view="volume", methods=noise, rows=rows)
+    made = build(
+        table.dataset("kidney", "noise fill"), tmp_path, cache_dir=folder / "cache", workers=0
+    )
+    areas: dict[str, list[int]] = {}
+    for sample in Dataset(made).slices():
+        areas.setdefault(sample.facts.mask_id, []).append(int(sample.mask.sum()))
+    assert all(len(set(one)) > 1 for one in areas.values())
+    shown = shown_masks("kidney", {"noise fill": made}, 2)
+    assert [one.title for one in shown] == [f"kidney: {mask_id}" for mask_id in areas]
+    assert [picture.name for picture in shown[0].pictures] == ["masked", "noise fill", "original"]
+
+
 def test_an_interrupted_dataset_has_no_duration(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -272,11 +337,15 @@ def test_parameters_are_counted_from_the_files(folder: Path) -> None:
     assert count_parameters(files) == sum(p.numel() for p in generator.parameters())
 
 
-def test_a_resumed_training_counts_what_it_had(tmp_path: Path) -> None:
-    seconds = [5.0, 9.0, 3.0, 4.5]  # the second run begins at 3
+def test_a_resumed_training_counts_what_its_states_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = [5.0, 9.0, 3.0, 4.5, 8.0]  # the second run begins at 3
     lines = [{"step": n, "seconds": s} for n, s in enumerate(seconds)]
     text = "".join(f"{json.dumps(line)}\n" for line in lines)
-    (tmp_path / "log.jsonl").write_text(f'{text}{{"step": 4, "seco')  # cut short by a kill
+    (tmp_path / "log.jsonl").write_text(f'{text}{{"step": 5, "seco')  # cut short by a kill
+    assert run.seconds_trained(tmp_path) == 0  # it starts anew
+    monkeypatch.setattr(run, "latest_state", lambda output: output / "states/step-00000003")
     assert run.seconds_trained(tmp_path) == 13.5
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
-from training_recipes import TINY_MODEL, fresh_parts, tiny_recipe
+from torch import Tensor
+from training_recipes import TINY_MODEL, fresh_parts, tiny_recipe, unet_of
 
 from synthct.models.painting import trailing_timesteps
 from synthct.training.loss import (
@@ -31,17 +34,18 @@ PALETTE = {
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-class Stub:
+class Stub(torch.nn.Module):
     """In place of a network: predicts a fixed picture and keeps what it was given."""
 
-    def __init__(self, root, predicted, **model):
+    def __init__(self, root: Path, predicted: Tensor, **model: Any) -> None:
+        super().__init__()
         self.predicted = predicted
-        unet = fresh_parts(tiny_recipe(root, model={**TINY_MODEL, **model})).networks["unet"]
+        unet = unet_of(fresh_parts(tiny_recipe(root, model={**TINY_MODEL, **model})))
         self.surroundings, self.to_diffused = unet.surroundings, unet.to_diffused
         self.neighbour_channels, self.given_noisy = unet.neighbour_channels, unet.given_noisy
         self.noise_embedding, self.noise_position = unet.noise_embedding, unet.noise_position
 
-    def __call__(self, noisy, position, masked, mask, label, spacing_mm, neighbours):
+    def forward(self, noisy, position, masked, mask, label, spacing_mm, neighbours):
         self.given = SimpleNamespace(noisy=noisy, position=position, masked=masked, mask=mask)
         return self.predicted
 
@@ -55,8 +59,10 @@ def test_loss_is_taken_inside_the_mask_only(kits_root, batch):
     loss = masked_loss(stub, NoiseSection(), batch, seeded())
     loss.backward()
     outside = batch["mask"] < 0.5
-    assert (stub.predicted.grad[outside] == 0).all()
-    assert (stub.predicted.grad[~outside] != 0).all()
+    gradient = stub.predicted.grad
+    assert gradient is not None
+    assert (gradient[outside] == 0).all()
+    assert (gradient[~outside] != 0).all()
 
     elsewhere = {**batch, "image": torch.where(outside, -batch["image"] + 0.3, batch["image"])}
     other = masked_loss(stub, NoiseSection(), elsewhere, seeded())
@@ -183,9 +189,8 @@ def test_a_network_told_the_level_trains_between_the_steps(kits_root, batch):
 
 
 def test_the_level_is_the_angle_between_signal_and_noise(kits_root):
-    unet = fresh_parts(
-        tiny_recipe(kits_root, model={**TINY_MODEL, "noise_embedding": "level"})
-    ).networks["unet"]
+    model = {**TINY_MODEL, "noise_embedding": "level"}
+    unet = unet_of(fresh_parts(tiny_recipe(kits_root, model=model)))
     steps, share = torch.arange(1000), alphas_cumprod(Schedule())
     position = unet.noise_position(steps, share)
     assert (position.diff() > 0).all()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -26,7 +27,7 @@ BLOB = {"name": "blobs", "kind": "blob"}
 MOVED = {"name": "moved", "kind": "transplant", "label": "tumor", "into": "kidney"}
 
 
-def written(tmp_path: Path, root: Path, **changes) -> Path:
+def written(tmp_path: Path, root: Path, **changes: Any) -> Path:
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml_text(tiny_fields(root, **changes)))
     return path
@@ -49,7 +50,7 @@ def test_a_checkpoint_that_is_given_brings_its_shape(tmp_path, kits_root, tiny_c
     recipe = load_training_recipe(path, from_checkpoint=str(tiny_checkpoint))
     assert (recipe.from_checkpoint, recipe.revision) == (str(tiny_checkpoint), None)
     config = find_checkpoint(str(tiny_checkpoint)).configs["unet"]
-    assert list(recipe.model.block_out_channels) == config["block_out_channels"]
+    assert list(recipe.model.model_dump()["block_out_channels"]) == config["block_out_channels"]
 
 
 @pytest.mark.parametrize(
@@ -91,7 +92,7 @@ def test_a_checkpoint_that_is_given_brings_its_shape(tmp_path, kits_root, tiny_c
         ({"noise": {"few_steps": 10, "painting": {}}}, "remove painting"),
         (
             {"noise": {"painting": {"beta_schedule": "linear"}}},
-            "noise.painting: only a network that is told .*noise_embedding to level",
+            "noise.painting: only a network that is given .*noise_embedding to level",
         ),
         ({"validation": {"share": 0.2, "patients": ["a"]}}, "exclude each other; remove one"),
         ({"revision": "main"}, "revision: belongs to a Hub repository in from_checkpoint"),
@@ -119,7 +120,7 @@ def test_a_preset_replaces_the_fields_it_names_and_no_others(kits_root, tmp_path
     assert (plain.optim.max_steps, small.optim.max_steps) == (4, 2)
     assert small.optim.batch_size == 1
     assert small.model.patch_sizes == (32,)
-    assert small.model.block_out_channels == plain.model.block_out_channels
+    assert small.model == plain.model.model_copy(update={"patch_sizes": (32,)})
     assert [section.name for section in small.masks] == ["blobs"]
 
 

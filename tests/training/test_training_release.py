@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import write_tiny_checkpoint
 from ruamel.yaml import YAML
-from training_recipes import TINY_MODEL, fresh_parts, index_of, tiny_recipe
+from training_recipes import TINY_MODEL, fresh_parts, index_of, tiny_recipe, unet_of
 
 from synthct.models.checkpoint import find_checkpoint, load_checkpoint
 from synthct.models.folder import write_sums
@@ -34,7 +34,7 @@ def entries(kits_root, tmp_path):
 
 def pipeline_of(recipe):
     noise = make_schedule(recipe.noise.painting_schedule, recipe.noise.prediction_type)
-    return PaletteInpaintPipeline(fresh_parts(recipe).networks["unet"], noise)
+    return PaletteInpaintPipeline(unet_of(fresh_parts(recipe)), noise)
 
 
 def card_of(recipe, summary):

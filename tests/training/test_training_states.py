@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_recipes import TINY_MODEL, fresh_parts, tiny_recipe
+from training_recipes import TINY_MODEL, fresh_parts, saved_state, tiny_recipe
 
 from synthct.errors import CheckpointError, RecipeError
 from synthct.training.callbacks import is_best, should_stop
@@ -53,7 +53,7 @@ def test_a_loaded_state_goes_on_exactly_where_it_was_saved(kits_root, batch, tmp
     for seed in range(3):
         step_once(train_state, batch, seed)
     save_state(tmp_path, Progress(3, "as it was"), train_state)
-    assert load_state(latest_state(tmp_path), fresh) == Progress(3, "as it was")
+    assert load_state(saved_state(tmp_path), fresh) == Progress(3, "as it was")
     assert_equal_parts(train_state, fresh)
     for each in (train_state, fresh):
         step_once(each, batch, 7)
@@ -98,7 +98,7 @@ def test_a_state_of_another_network_is_refused(kits_root, batch, tmp_path):
     wider = {**TINY_MODEL, "block_out_channels": [16, 16]}
     other = fresh_parts(tiny_recipe(kits_root, model=wider))
     with pytest.raises(CheckpointError, match="another network than the recipe's; use another out"):
-        load_state(latest_state(tmp_path), other)
+        load_state(saved_state(tmp_path), other)
 
 
 STATE_FILES = ["progress.json", "unet.safetensors", "unet.optimizer.safetensors", "digests"]
@@ -110,13 +110,13 @@ def test_of_damaged_states_the_one_before_is_taken(kits_root, batch, tmp_path, n
     step_once(train_state, batch, 0)
     for step in (1, 2):
         save_state(tmp_path, Progress(step), train_state)
-    state = latest_state(tmp_path)
+    state = saved_state(tmp_path)
     damaged = bytearray((state / name).read_bytes())
     damaged[len(damaged) // 2] ^= 1
     (state / name).write_bytes(damaged)
     with pytest.raises(CheckpointError, match=r"step-00000002 is damaged .* delete it to go on"):
         load_state(state, train_state)
-    before = latest_state(tmp_path)
+    before = saved_state(tmp_path)
     assert load_state(before, train_state).step == 1
     assert [f"step-00000002 is damaged ({name}: " in line for line in caplog.messages] == [True]
 
@@ -207,8 +207,7 @@ def test_validations_are_kept_with_the_state_and_not_in_the_log(kits_root, tmp_p
     save_state(tmp_path, Progress(3, "", [(2, MEASURES), (3, unknown)]), parts)
     path = tmp_path / "log.jsonl"
     path.write_text('{"step": 2, "validetion": {}}\n{"step": 3, "validation": {"maf_hu": 0}}\n')
-    state = latest_state(tmp_path)
-    assert state is not None
+    state = saved_state(tmp_path)
     log = Log(path, recipe, load_state(state, parts))
     (two, first), (three, second) = log.validations
     assert (two, three) == (2, 3)

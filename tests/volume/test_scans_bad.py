@@ -37,7 +37,7 @@ SHAPE = SCAN.shape
 Read = Callable[[Path], Volume]
 
 
-def patched(offset: int, form: str, *values: float, raw: bytes = RAW) -> bytes:
+def patched(offset: int, form: str, *values: float | bytes, raw: bytes = RAW) -> bytes:
     out = bytearray(raw)
     struct.pack_into("<" + form, out, offset, *values)
     return bytes(out)

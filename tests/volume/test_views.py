@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 
 import nibabel as nib
 import numpy as np
@@ -20,6 +21,7 @@ from synthct.dataset.png import (
     encode_preview,
 )
 from synthct.errors import VerifyError
+from synthct.volume import Array
 from synthct.volume.intensity import SOFT_TISSUE
 from synthct.volume.views import View, from_picture, picture_affine, to_picture
 
@@ -106,7 +108,7 @@ def test_same_picture_same_bytes() -> None:
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_labels_keep_values_and_type(dtype: type) -> None:
-    labels = np.array([[0, 1, 255], [np.iinfo(dtype).max, 3, 4]], dtype=dtype)
+    labels: Array = np.array([[0, 1, 255], [np.iinfo(dtype).max, 3, 4]], dtype=dtype)
     back = decode_labels(encode_labels(labels))
     assert back.dtype == dtype
     assert np.array_equal(back, labels)
@@ -135,7 +137,7 @@ def test_preview_outlines_the_mask_without_covering_it() -> None:
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[:60], lambda b: b"", lambda b: b[::-1]])
-def test_damaged_png_is_named_so(damage) -> None:
+def test_damaged_png_is_named_so(damage: Callable[[bytes], bytes]) -> None:
     png = encode_hu(np.zeros((30, 30), dtype=np.int16))
     with pytest.raises(VerifyError, match=r"cut off|damaged"):
         decode_hu(damage(png))

@@ -77,7 +77,7 @@ class Copied:
         from scipy.ndimage import spline_filter
 
         del view
-        if not isinstance(drawn.section, Transplant) or drawn.donor is None:
+        if drawn.section.kind != "transplant" or drawn.donor is None:
             raise MaskError(
                 f"mask '{drawn.section.name}' has no donor whose voxels could be pasted"
             )

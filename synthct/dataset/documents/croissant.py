@@ -1,6 +1,6 @@
 """``croissant.json``: what a dataset holds, for machines (MLCommons Croissant 1.1, with RAI).
 
-Says the same as the card and the manifest; nothing of it is new. What it was made of is told in
+Says the same as the card and the manifest; nothing of it is new. What it was made of is in
 PROV-O, what its licence allows in DUO and ODRL, as section "Responsible AI and Governance" of the
 specification has it. When it was published is left
 out, since nothing in a dataset depends on time.

@@ -55,9 +55,11 @@ def dataset_sheet(
     for number, path in enumerate(shards):
         places = [place for shard, place in chosen if shard == number]
         if places:
-            rows = read_shard(path, names).take(places).to_pylist()
+            rows = read_shard(path, names)
             show = _paint_alone if patch_only else _before_and_after
-            tiles += [show(row) for row in rows]
+            # one by one: a row may be a whole scan
+            tiles += [show(rows.slice(place, 1).to_pylist()[0]) for place in places]
+            del rows
     return contact_sheet(tiles, columns=2 if keep_original else 3)
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import pyarrow as pa
 
 from synthct.dataset.rows import parsed
 from synthct.dataset.sample import Sample
@@ -22,8 +21,8 @@ from synthct.publish.export.dicom_files import (
     require_highdicom,
     segmentation,
 )
-from synthct.publish.export.export_format import Columns, ExportFormat, Item
-from synthct.publish.export.runs import run_item, run_record_schema, run_sample_schema, run_stem
+from synthct.publish.export.export_format import Columns, Item
+from synthct.publish.export.runs import RunFormat, run_item, run_stem
 from synthct.volume import Array, Box
 from synthct.volume.views import IGNORE, VIEW_AXIS
 
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
 _SERIES = ("image", "original")
 
 
-class DicomSeries(ExportFormat):
+class DicomSeries(RunFormat):
     """A folder of DICOM files: a row is a series of one or more samples."""
 
     loader: ClassVar = None
@@ -61,14 +60,6 @@ follow from the content. `PatientID` is the dataset's `patient_id`; there are no
     def path_of(self, stem: str, name: str) -> str:
         """The file or folder of an item."""
         return f"{stem}_{name}" if name in _SERIES else f"{stem}_{name}.dcm"
-
-    def record_schema(self, keep_original: bool, flat: pa.Schema) -> pa.Schema:
-        """The columns of ``metadata.parquet``."""
-        return run_record_schema(self, keep_original, flat)
-
-    def sample_schema(self, keep_original: bool, flat: pa.Schema) -> pa.Schema:
-        """The columns of ``samples.csv``."""
-        return run_sample_schema(self, keep_original, flat)
 
     def write(
         self, rows: Iterable[Columns], folder: Path, start: int, labels: Mapping[str, int]

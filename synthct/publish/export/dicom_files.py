@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 #: Labels that are no organ, by parts of their names, in the words of SNOMED CT.
 _LESIONS = {"tumor": "Neoplasm", "tumour": "Neoplasm", "lesion": "Neoplasm", "cyst": "Cyst"}
-#: SEG needs a date, and nobody's is to be told.
+#: SEG needs a date, and no patient's may leave the scan.
 _NO_DATE, _NO_TIME = "19000101", "000000"
 _LPS = np.array([-1.0, -1.0, 1.0])
 
@@ -239,7 +239,7 @@ def _references(source: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _segment(number: int, name: str) -> Any:
-    """What highdicom is told of a segment."""
+    """A segment's description for highdicom."""
     import highdicom as hd
     from pydicom.sr.codedict import codes
 

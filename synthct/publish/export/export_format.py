@@ -30,7 +30,7 @@ class Item:
 
 
 class ExportFormat(Protocol):
-    """An export format. Who inherits from it need not say ``require`` and ``label_files``."""
+    """An export format. Subclasses state what differs from a table of the dataset's columns."""
 
     @property
     def loader(self) -> str | None:
@@ -74,9 +74,11 @@ class ExportFormat(Protocol):
 
     def record_schema(self, keep_original: bool, flat: pa.Schema) -> pa.Schema:
         """The columns of ``metadata.parquet``; ``flat`` are the dataset's with plain values."""
+        return self.sample_schema(keep_original, flat)
 
     def sample_schema(self, keep_original: bool, flat: pa.Schema) -> pa.Schema:
         """The columns of ``samples.csv``."""
+        return pa.schema([*file_columns(self, keep_original), *flat])
 
     def write(
         self, rows: Iterable[Columns], folder: Path, start: int, labels: Mapping[str, int]

@@ -36,7 +36,7 @@ from synthct.volume.views import IGNORE
 
 _FOLDER = re.compile(r"Dataset\d{3}_[A-Za-z0-9_-]+")
 _ENDING = ".nii.gz"
-#: nnU-Net divides the cases into so many folds where nobody says otherwise.
+#: nnU-Net's default number of folds.
 _FOLDS = 5
 
 #: Columns of ``samples.csv`` beside the dataset's own.
@@ -149,7 +149,8 @@ class NnUnet:
         first = scan.rows[0][0]
         more = f"_{scan.part}" if scan.parts > 1 else ""
         name = _name(number, f"{scan.case.case_id}_v{scan.variant}{more}")
-        named = self._write_files(tree, name, split, scan.entry, scan.painted(), scan.labels)
+        image = Volume(scan.painted(), scan.case.scan().affine)
+        named = self._write_files(tree, name, split, scan.entry, image, scan.labels)
         people = {row["donor_patient_id"] for row, _ in scan.rows} - {None}
         case = WrittenCase(
             name, split, first["patient_id"], frozenset({first["patient_id"], *people}), False
@@ -162,7 +163,7 @@ class NnUnet:
     ) -> tuple[WrittenCase, Columns]:
         case = self._scans.host(entry)
         name = _name(number, f"{entry.case_id}_real")
-        named = self._write_files(tree, name, split, entry, case.scan().array, case.labels.array)
+        named = self._write_files(tree, name, split, entry, case.scan(), case.labels.array)
         written = WrittenCase(name, split, entry.patient_id, frozenset({entry.patient_id}), True)
         return written, {
             **named,
@@ -180,16 +181,14 @@ class NnUnet:
         tree: Path,
         name: str,
         split: str,
-        entry: CaseEntry,
-        hu: npt.NDArray[np.int16],
+        entry: CaseEntry | None,
+        image: Volume,
         labels: npt.NDArray[Any],
     ) -> dict[str, str]:
-        """Write scan and label map of a case in the orientation of the host's file."""
+        """Write scan and label map of a case in the orientation of the host's file, if there is."""
         self._is_ignored = self._is_ignored or bool((labels == IGNORE).any())
-        affine = entry.affine
-        volumes = {"image": Volume(hu, affine), "label": Volume(self._values[labels], affine)}
-        assert entry.image is not None, "a host has an image"
-        file = NiftiFile.open(entry.image, entry.reading)
+        volumes = {"image": image, "label": Volume(self._values[labels], image.affine)}
+        file = None if entry is None else NiftiFile.open(entry.image, entry.reading)
         part = "Ts" if split == "test" else "Tr"
         names = {
             "image": f"images{part}/{name}_0000{_ENDING}",

@@ -49,10 +49,6 @@ millimetres; HU are `np.asarray(sample["image"]).astype(np.int16) - 1024`. The p
         """The columns of ``metadata.parquet``."""
         return pa.schema([*file_columns(self, keep_original), *flat, *_MORE])
 
-    def sample_schema(self, keep_original: bool, flat: pa.Schema) -> pa.Schema:
-        """The columns of ``samples.csv``."""
-        return pa.schema([*file_columns(self, keep_original), *flat])
-
     def write(
         self, rows: Iterable[Columns], folder: Path, start: int, labels: Mapping[str, int]
     ) -> Iterator[Item]:

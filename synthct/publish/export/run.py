@@ -130,6 +130,11 @@ def export(
                 _write(folder, manifest, FORMATS[kind], staging, progress)
             else:
                 scans = PaintedScans(folder, whole.sources, whole.cache_dir)
+                if whole.real and not scans.hosts:
+                    raise RecipeError(
+                        "--real writes the hosts as they are; say where they are with "
+                        "--source hosts=PATH"
+                    )
                 if kind == NNUNET:
                     staging.mkdir()
                     NnUnet(scans, real=whole.real).write(folder, manifest, staging, progress)
@@ -146,7 +151,7 @@ def export(
 
 
 def default_output(folder: Path, kind: str) -> Path:
-    """Where an export goes unless somebody says: beside the version.
+    """The default folder of an export: beside the version.
 
     Args:
         folder: The folder of a version.

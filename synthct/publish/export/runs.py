@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import pyarrow as pa
 
@@ -21,19 +22,21 @@ _SHARED = (
 )  # fmt: skip
 
 
-def run_record_schema(fmt: ExportFormat, keep_original: bool, flat: pa.Schema) -> pa.Schema:
-    """The columns of ``metadata.parquet``."""
-    types = {field.name: field.type for field in flat}
-    shared = [(name, types.pop(name)) for name in _SHARED]
-    of_slices = [*types.items(), ("provenance", pa.string())]
-    lists = [(name, pa.list_(type_)) for name, type_ in of_slices]
-    return pa.schema([*file_columns(fmt, keep_original), *shared, *lists])
+class RunFormat(ExportFormat, Protocol):
+    """A format whose items are runs of neighbouring slices."""
 
+    def record_schema(self, keep_original: bool, flat: pa.Schema) -> pa.Schema:
+        """The columns of ``metadata.parquet``."""
+        types = {field.name: field.type for field in flat}
+        shared = [(name, types.pop(name)) for name in _SHARED]
+        of_slices = [*types.items(), ("provenance", pa.string())]
+        lists = [(name, pa.list_(type_)) for name, type_ in of_slices]
+        return pa.schema([*file_columns(self, keep_original), *shared, *lists])
 
-def run_sample_schema(fmt: ExportFormat, keep_original: bool, flat: pa.Schema) -> pa.Schema:
-    """The columns of ``samples.csv``; ``slice`` counts from 0 along the volume's axis."""
-    files = file_columns(fmt, keep_original)
-    return pa.schema([*files, ("slice", pa.int32()), *flat])
+    def sample_schema(self, keep_original: bool, flat: pa.Schema) -> pa.Schema:
+        """The columns of ``samples.csv``; ``slice`` counts from 0 along the volume's axis."""
+        files = file_columns(self, keep_original)
+        return pa.schema([*files, ("slice", pa.int32()), *flat])
 
 
 def run_stem(number: int, run: Sequence[Columns]) -> str:

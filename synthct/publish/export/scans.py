@@ -1,12 +1,14 @@
 """Whole scans with the painted lesions of a dataset in them, made from its rows and the hosts.
 
+Rows that show whole scans (``extent: scan``) need no hosts.
+
 A scan gets every lesion of its host that leaves the others alone; further ones, and other variants,
 get scans of their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -38,8 +40,8 @@ class PaintedScan:
     """A host with some lesions: what is painted of it, in canonical voxels.
 
     Attributes:
-        entry: The host in the index.
-        case: The host.
+        entry: The host in the index; None where its rows show all of it.
+        case: The host, or what a row shows of it.
         variant: Which painting of its masks it shows.
         part: 0 for the first scan of the host and variant, 1 for what did not fit there.
         parts: How many such scans there are.
@@ -50,7 +52,7 @@ class PaintedScan:
         rows: The samples as stored, with the number of their lesion.
     """
 
-    entry: CaseEntry
+    entry: CaseEntry | None
     case: Case
     variant: int
     number: npt.NDArray[np.uint8]
@@ -62,8 +64,8 @@ class PaintedScan:
     rows: list[tuple[Columns, int]] = field(default_factory=list)
 
     @classmethod
-    def of(cls, entry: CaseEntry, case: Case, variant: int) -> PaintedScan:
-        """A host without any lesion."""
+    def of(cls, entry: CaseEntry | None, case: Case, variant: int) -> PaintedScan:
+        """A host to which no lesion has been added."""
         number = np.zeros(case.labels.shape, np.uint8)
         return cls(entry, case, variant, number, case.labels.array.copy())
 
@@ -100,7 +102,8 @@ class PaintedScans:
 
     Args:
         folder: The folder of a version.
-        sources: Source name to folder, for hosts whose place no variable tells.
+        sources: Source name to folder, for hosts whose place no variable tells. Without any, rows
+            that show whole scans are taken as they are.
         cache_dir: Folder of cached indexes and phantoms.
         lesions: Most lesions in a scan.
 
@@ -120,7 +123,9 @@ class PaintedScans:
                         f"masks '{section.name}' of {folder} paint some slices of a lesion, so no "
                         "whole scan shows it; build with 'slices: all' or 'view: volume'"
                     )
-        self.hosts = painted_hosts(recipe, self.lock, sources, cache_dir).entries("hosts")
+        self.hosts: Sequence[CaseEntry] = ()
+        if sources or recipe.extent != "scan":
+            self.hosts = painted_hosts(recipe, self.lock, sources, cache_dir).entries("hosts")
         self._entries = {entry.case_id: entry for entry in self.hosts}
         in_order = dict(sorted(self.lock.labels.items(), key=lambda label: label[1]))
         self._reader = CaseReader(in_order, keep=1)
@@ -141,34 +146,48 @@ class PaintedScans:
             VerifyError: If a row is damaged.
         """
         for case_id, of_host in groupby(rows, key=lambda row: row["case_id"]):
-            entry = self._entries[case_id]
-            for scans in self._of_host(of_host, entry, self.host(entry)).values():
+            entry = self._entries[case_id] if self.hosts else None
+            for scans in self._of_host(of_host, entry).values():
                 for part, scan in enumerate(scans):
                     scan.part, scan.parts = part, len(scans)
                     yield scan
 
     def _of_host(
-        self, rows: Iterable[Columns], entry: CaseEntry, case: Case
+        self, rows: Iterable[Columns], entry: CaseEntry | None
     ) -> dict[int, list[PaintedScan]]:
         """The scans of a host by variant, each with the lesions that leave each other alone."""
         scans: dict[int, list[PaintedScan]] = {}
+        host = None if entry is None else self.host(entry)
         for lesion_id, of_lesion in groupby(rows, key=lambda row: row["lesion_id"]):
             variants: dict[int, list[Columns]] = {}
             for row in of_lesion:
                 if row["is_painted"]:
                     variants.setdefault(row["variant"], []).append(row)
             for variant, own in sorted(variants.items()):
-                parts = [(shown_of(one, entry), one) for one in map(decode, own)]
-                for box, one in parts:
-                    _require_same(case, box, one)
+                parts = [(_place(one, entry), one) for one in map(decode, own)]
+                if host is not None:
+                    for box, one in parts:
+                        _require_same(host, box, one)
                 mine = scans.setdefault(variant, [])
                 free = next((scan for scan in mine if scan.takes(parts, self._most)), None)
                 if free is None:
+                    case = host or self._shown(parts[0][1])
                     mine.append(free := PaintedScan.of(entry, case, variant))
                 # the pictures are in the scan
                 flat = [{k: v for k, v in row.items() if not isinstance(v, dict)} for row in own]
                 free.add(lesion_id, parts, flat)
         return scans
+
+    def _shown(self, sample: Sample) -> Case:
+        """A sample that shows all of its host, with what is painted in it."""
+        image, labels = sample.volume("image"), sample.volume("labels")
+        facts = sample.facts
+        return Case(facts.case_id, facts.patient_id, "hosts", image, labels, self.lock.labels)
+
+
+def _place(sample: Sample, entry: CaseEntry | None) -> Box:
+    """Where a sample lies in its host; without an entry it shows all of it."""
+    return Box.whole(sample.shape) if entry is None else shown_of(sample, entry)
 
 
 def rows_of_split(folder: Path, manifest: Manifest, split: str) -> Iterator[Columns]:

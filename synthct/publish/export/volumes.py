@@ -11,17 +11,16 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-import pyarrow as pa
 
 from synthct.dataset.stack import neighbours, stack
-from synthct.publish.export.export_format import Columns, ExportFormat, Item
+from synthct.publish.export.export_format import Columns, Item
 from synthct.publish.export.label_files import itksnap_text, label_table_xml, slicer_text
-from synthct.publish.export.runs import run_item, run_record_schema, run_sample_schema, run_stem
+from synthct.publish.export.runs import RunFormat, run_item, run_stem
 from synthct.volume import Volume, nifti_bytes
 from synthct.volume.views import IGNORE
 
 
-class Volumes(ExportFormat):
+class Volumes(RunFormat):
     """A folder for ``niftifolder``: a row is a volume, of one or more slices."""
 
     loader: ClassVar = "niftifolder"
@@ -48,14 +47,6 @@ names of the values, as those of TotalSegmentator do."""
             "labels.itksnap.txt": (itksnap_text(known), "names of the label values for ITK-SNAP"),
             "labels.ctbl": (slicer_text(known), "names of the label values for 3D Slicer"),
         }
-
-    def record_schema(self, keep_original: bool, flat: pa.Schema) -> pa.Schema:
-        """The columns of ``metadata.parquet``."""
-        return run_record_schema(self, keep_original, flat)
-
-    def sample_schema(self, keep_original: bool, flat: pa.Schema) -> pa.Schema:
-        """The columns of ``samples.csv``."""
-        return run_sample_schema(self, keep_original, flat)
 
     def write(
         self, rows: Iterable[Columns], folder: Path, start: int, labels: Mapping[str, int]

@@ -1,7 +1,8 @@
 """``--to nifti --whole``: whole painted scans, in the files' own grid, orientation and values.
 
 Voxels outside of the masks are those of the host's file, bit for bit where that is a NIfTI file in
-3D, else the canonical HU that it is read as.
+3D, else the canonical HU that it is read as. So they are of rows that show whole scans, if no hosts
+are given.
 """
 
 from __future__ import annotations
@@ -39,9 +40,10 @@ class WholeScans(Volumes):
     readme_text: ClassVar = """\
 Whole scans, with every lesion of the host that does not overlap another; what does not fit, and
 every other variant, has a scan of its own. Grid, orientation, type and values are those of the
-host's file, but for the voxels of the masks."""
+host's file, but for the voxels of the masks; where no NIfTI file of the host was given, they are
+canonical: int16 HU within -1024..3071, axes to the right, anterior and superior."""
     files: ClassVar[Mapping[str, str]] = {
-        "image": "the host's file with the painted voxels in it",
+        "image": "the host with the painted voxels in it",
         "mask": "uint8; 0 outside of the masks, n in those of the scan's n-th lesion (column "
         "`number` of `samples.csv`)",
         "label_map": "label values after painting",
@@ -73,8 +75,7 @@ host's file, but for the voxels of the masks."""
 
 def _write(scan: PaintedScan, folder: Path, stem: str) -> dict[str, str]:
     """Write the files of a scan; their names by column."""
-    assert scan.entry.image is not None, "a host has an image"
-    file = NiftiFile.open(scan.entry.image, scan.entry.reading)
+    file = None if scan.entry is None else NiftiFile.open(scan.entry.image, scan.entry.reading)
     affine = scan.case.labels.affine
     volumes = {
         "mask": Volume(scan.number, affine),

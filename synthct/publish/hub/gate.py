@@ -124,8 +124,8 @@ def _checkpoint(path: str, tag: str | None, card: Path | None, privacy: str) -> 
     load_checkpoint(files)
     own = (files.folder / CARD).read_text(encoding="utf-8")
     page, beside = (own, files.folder) if card is None else (_page(own, card), card.parent)
-    told = [name for name in BESIDE if (files.folder / name).is_file()]
-    names = [name for name in (*files.hashes, *told, SUMS) if name != CARD]
+    extras = [name for name in BESIDE if (files.folder / name).is_file()]
+    names = [name for name in (*files.hashes, *extras, SUMS) if name != CARD]
     items = [Item.of(name, files.folder / name) for name in names]
     items += [Item.of(name, beside / name) for name in _pictures(page, beside)]
     page += f"\n## Privacy\n\n{inert(privacy)}\n" if privacy else ""

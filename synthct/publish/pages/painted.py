@@ -27,7 +27,7 @@ class _Place(NamedTuple):
 
 
 class PaintedRows:
-    """The rows that somebody painted, in the order of the dataset.
+    """The painted rows, in the order of the dataset.
 
     Args:
         folder: The folder of a version.

@@ -50,7 +50,7 @@ def serving(site: Site, port: int = 0) -> Iterator[str]:
         port: Where to listen; 0 for any free one.
 
     Yields:
-        The address, which nobody can guess.
+        The address, with a random secret in its path.
     """
     token, lock = secrets.token_urlsafe(24), threading.Lock()
 
@@ -107,7 +107,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Nothing: the address holds the secret."""
 
     def _rest(self) -> str | None:
-        """The path below the secret one; None for whoever does not know it."""
+        """The path below the secret; None for a request without the secret."""
         assert isinstance(self.server, ThreadingHTTPServer)
         port = self.server.server_port
         if self.headers.get("Host") not in (f"{_HOST}:{port}", f"localhost:{port}"):

@@ -1,22 +1,16 @@
-"""The template of the page, and its inputs: pictures, scripts and styles."""
+"""The pictures of the page."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
 from synthct.dataset.tiles import Rgb
 from synthct.publish.report.pictures import data_uri, rim_picture
-
-_HERE = "synthct.publish.report"
 
 #: Width of a picture on a wide page, in pixels.
 _WIDTH = 180
@@ -76,23 +70,3 @@ def _in_proportion(picture: Rgb, size_mm: tuple[float, float]) -> Rgb:
     if (height, width) == (rows, columns):
         return picture
     return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.NEAREST))
-
-
-def fill_template(values: Mapping[str, Any], package: str = _HERE) -> str:
-    """Render the ``page.html`` of a package; all values are escaped."""
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["count"] = "{:,}".format
-    return environment.from_string(asset("page.html", package)).render(values).lstrip()
-
-
-def asset(name: str, package: str = _HERE) -> str:
-    """A text file of a package."""
-    return files(package).joinpath(*name.split("/")).read_text(encoding="utf-8")
-
-
-def hashed(source: str) -> str:
-    """The hash of a script or style for a content security policy."""
-    digest = hashlib.sha256(source.encode()).digest()
-    return f"'sha256-{base64.b64encode(digest).decode()}'"

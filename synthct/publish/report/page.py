@@ -13,9 +13,10 @@ from synthct.dataset.tiles import windowed
 from synthct.evaluate.results import Evaluation
 from synthct.evaluate.tables import Grid, compared, groups_grid, sections
 from synthct.metrics.table import MEASURES
+from synthct.publish.pages.template import asset, fill_template, policy_of
 from synthct.publish.report import viewer
 from synthct.publish.report.charts import svg
-from synthct.publish.report.html import asset, fill_template, hashed, pictured
+from synthct.publish.report.html import pictured
 from synthct.publish.report.panels import measure_panels, tissue_panels
 from synthct.publish.report.pictures import (
     DIFFERENCE_HU,
@@ -41,12 +42,8 @@ _CAPTION = ("seam_ratio", "texture_ratio", "hu_wasserstein", "mask_adherence")
 def render(data: ReportData, evaluation: Evaluation | None) -> str:
     """The page as HTML; ``evaluation`` is None if the dataset was not evaluated."""
     release = data.dataset.manifest.release
-    style, script = asset("page.css"), asset("page.js")
-    run = [script, *(viewer.scripts() if data.lesions else ())]
-    policy = (
-        f"default-src 'none'; img-src data:; style-src {hashed(style)}; "
-        f"script-src {' '.join(map(hashed, run))}; base-uri 'none'; form-action 'none'"
-    )
+    style, script = asset("page.css", viewer.HERE), asset("page.js", viewer.HERE)
+    policy = policy_of(style, script, *(viewer.scripts() if data.lesions else ()))
     orders = [
         name
         for name in RANKED_MEASURES
@@ -72,7 +69,8 @@ def render(data: ReportData, evaluation: Evaluation | None) -> str:
             "tissue_panels": tissue_panels,
             "svg": svg,
             "evaluation": None if evaluation is None else _results(evaluation),
-        }
+        },
+        viewer.HERE,
     )
 
 

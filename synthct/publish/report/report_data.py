@@ -188,7 +188,7 @@ def _stored(dataset: Dataset) -> Iterator[dict[str, Any]]:
     for path in dataset.shards:
         try:
             with pq.ParquetFile(path, page_checksum_verification=True) as file:
-                for batch in file.iter_batches(_ROWS):
+                for batch in file.iter_batches(1 if dataset.of_volumes else _ROWS):
                     yield from batch.to_pylist()
         except (pa.ArrowException, OSError) as err:
             raise VerifyError(f"{path}: damaged ({err}); build it again") from err

@@ -35,7 +35,9 @@ const show = async (lesion) => {
     NVImage.new(await bytes(`${lesion.id}-${name}`), `${name}.nii`)));
   const [image, rim] = [stack[0], stack.at(-1)];
   const top = Number(document.getElementById("lesions").dataset.difference);
-  for (const one of stack.slice(1, -1)) Object.assign(one, { opacity: 0 });
+  // Overlays are clear below their range, and the outline's colour would show at the rims of that.
+  viewer.addColormap("opaque", { R: [0, 255], G: [0, 255], B: [0, 255], A: [255, 255], I: [0, 255] });
+  for (const one of stack.slice(1, -1)) Object.assign(one, { opacity: 0, colormap: "opaque" });
   if (find(".shown")) Object.assign(stack[2], { cal_min: -top, cal_max: top });
   Object.assign(rim, { cal_min: 0, cal_max: 1, colormap: "warm", opacity: RIM });
   for (const one of stack) viewer.addVolume(one);

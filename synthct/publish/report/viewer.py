@@ -17,7 +17,8 @@ import numpy as np
 
 from synthct.dataset.sample import Sample
 from synthct.dataset.tiles import windowed
-from synthct.publish.report.html import Picture, asset, pictured
+from synthct.publish.pages.template import asset
+from synthct.publish.report.html import Picture, pictured
 from synthct.publish.report.lesions import LEAST_SLICES, middle
 from synthct.publish.report.pictures import DIFFERENCE_HU, WINDOWS, rim
 from synthct.publish.report.report_data import ANYTHING
@@ -27,12 +28,14 @@ from synthct.volume.views import VIEW_AXIS
 #: Most slices of a lesion that are shown as pictures.
 _PICTURES = 6
 
+#: The package whose files these are.
+HERE = "synthct.publish.report"
 _LIBRARY, _SCRIPT, _LICENCES = "vendor/niivue.umd.js", "viewer.js", "vendor/LICENSES.txt"
 
 
 def scripts() -> tuple[str, str]:
     """The scripts of this section: its own, and the library."""
-    return asset(_SCRIPT), asset(_LIBRARY)
+    return asset(_SCRIPT, HERE), asset(_LIBRARY, HERE)
 
 
 def section(lesions: Sequence[Sample]) -> dict[str, Any] | None:
@@ -46,7 +49,7 @@ def section(lesions: Sequence[Sample]) -> dict[str, Any] | None:
         "least_slices": LEAST_SLICES,
         "lesions": [_lesion(lesion) for lesion in lesions],
         "library": _packed(library.encode()),
-        "licences": asset(_LICENCES),
+        "licences": asset(_LICENCES, HERE),
         "script": script,
     }
 

@@ -1,1 +1,1 @@
-"""``synthct review``: somebody looks at every sample and accepts or rejects it."""
+"""``synthct review``: a person accepts or rejects every sample in a browser."""

@@ -9,11 +9,11 @@ from typing import Any
 
 from synthct.dataset.verdicts import COMMENT_CHARS
 from synthct.publish.pages.server import Site
-from synthct.publish.report.html import asset, fill_template, hashed
+from synthct.publish.pages.template import PAGES, asset, fill_template, policy_of
 from synthct.publish.review.table import Reviewed
 from synthct.storage.files import atomic_write, make_folder
 
-_PAGES, _HERE = "synthct.publish.pages", "synthct.publish.review"
+_HERE = "synthct.publish.review"
 
 _WINDOW_NAMES = {"soft": "soft tissue", "lung": "lung", "bone": "bone"}
 
@@ -43,11 +43,8 @@ def write_page(
 
 def _rendered(reviewed: Reviewed, items: list[str] | None) -> tuple[str, str]:
     """The page and its policy; ``items`` is None where they are served."""
-    style, script = asset("page.css", _PAGES), asset("page.js", _HERE)
-    policy = (
-        f"default-src 'none'; img-src data:; style-src {hashed(style)}; "
-        f"script-src {hashed(script)}; base-uri 'none'; form-action 'none'"
-    ) + ("; connect-src 'self'" if items is None else "")
+    style, script = asset("page.css", PAGES), asset("page.js", _HERE)
+    policy = policy_of(style, script) + ("; connect-src 'self'" if items is None else "")
     release = reviewed.release
     verdicts = [reviewed.verdict(n) for n in range(len(reviewed.rows))]
     start: dict[str, Any] = {

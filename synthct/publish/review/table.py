@@ -47,7 +47,7 @@ class Reviewed:
         return verdict_on(self.rows.facts[number], self.verdicts)
 
     def item(self, number: int) -> dict[str, Any]:
-        """A sample for the page: its pictures, what is said of it, what is decided.
+        """A sample for the page: its pictures, notes and decision.
 
         Raises:
             IndexError: If there is no such sample.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import shutil
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,19 +18,27 @@ from synthct.build.run import build
 from synthct.dataset.manifest import require_manifest
 from synthct.dataset.rows import Columns
 from synthct.errors import PolicyError
+from synthct.masks import MaskKind
+from synthct.masks.counterpart import Counterpart
 from synthct.models.methods import CopyPaste, Inpaint, NoiseFill
 from synthct.publish.export.scans import PaintedScan, PaintedScans, rows_of_split
 from synthct.recipe.recipe import Recipe
 from synthct.recipe.shares import Splits
 from synthct.recipe.yaml_errors import path_text
 from synthct.seeds import derive_seed
-from synthct.sources import CaseEntry, FolderSection, Index
+from synthct.sources import CaseEntry, FolderSection, Index, Source
 from synthct.storage.files import make_folder
 from synthct.studies.downstream.kind import Scan, SegmenterKind
 from synthct.studies.downstream.recipe import Arm, Study
 from synthct.studies.downstream.slices import classes_of
 
 logger = logging.getLogger(__name__)
+
+#: Measures that say what was painted: segmenters learn from it what a lesion is.
+LOOKS = ("painted_mean_hu", "painted_std_hu", "replaced_mean_hu", "mask_adherence")
+
+#: Masks of the painted arm, painted as the organ: in the hosts, and in the test scans.
+COUNTERPART, TEST_COUNTERPART = "counterpart", "test_counterpart"
 
 #: The controls that a study paints with beside the recipe's own method.
 _CONTROLS: Mapping[str, Inpaint] = {"copy_paste": CopyPaste(), "noise_fill": NoiseFill()}
@@ -54,7 +63,7 @@ class Run:
     @property
     def method(self) -> str:
         """How its painted scans were painted."""
-        return "painted" if self.arm == "painted_only" else self.arm
+        return "painted" if self.arm in ("painted_only", "pairs") else self.arm
 
     @property
     def name(self) -> str:
@@ -83,15 +92,18 @@ class Known(Generic[Scan]):
         painted: By method the painted ones, equal masks in all of them, in the order in which
             smaller amounts take them.
         facts: What they were made from, as JSON.
+        looks: By method medians over the painted lesions of ``LOOKS``.
     """
 
     real: tuple[Scan, ...]
     painted: Mapping[str, tuple[Scan, ...]]
     facts: Mapping[str, object] = field(repr=False)
+    looks: Mapping[str, Mapping[str, float | None]]
 
     def facts_of(self, run: Run) -> dict[str, object]:
         """What the training scans of a segmenter were made from."""
-        return {name: self.facts[name] for name in ("real", run.method) if name in self.facts}
+        names = ("real", run.method, *((COUNTERPART,) if run.arm == "pairs" else ()))
+        return {name: self.facts[name] for name in names if name in self.facts}
 
     def scans(self, run: Run) -> list[Scan]:
         """The training scans of a segmenter.
@@ -104,6 +116,8 @@ class Known(Generic[Scan]):
         if len(painted) < wanted:
             logger.warning("%s: %d painted scans, not %d", run.name, len(painted), wanted)
         scans = [*(() if run.arm == "painted_only" else self.real), *painted]
+        if run.arm == "pairs":
+            scans += self.painted[COUNTERPART][: len(painted)]
         if not scans:
             raise PolicyError(f"{run.name}: no mask could be painted, so there is no training scan")
         return scans
@@ -138,7 +152,8 @@ def recipe_for(study: Study, method: str, index: Index, patients: frozenset[str]
 
     Args:
         study: The study.
-        method: ``painted`` or a control.
+        method: ``painted``, a control, or ``counterpart`` for the same masks painted as the organ;
+            ``test_counterpart`` for such masks in the test scans.
         index: Of the dataset's sources.
         patients: Who is known.
 
@@ -146,7 +161,7 @@ def recipe_for(study: Study, method: str, index: Index, patients: frozenset[str]
         RecipeError: If the masks of the dataset are not for that paint.
     """
     base = study.recipe
-    sources = {
+    sources: dict[str, Source] = {
         name: section.model_copy(
             update={
                 "cases": tuple(e.case_id for e in index.entries(name) if e.patient_id in patients),
@@ -155,11 +170,17 @@ def recipe_for(study: Study, method: str, index: Index, patients: frozenset[str]
         )
         for name, section in base.sources.items()
     }
+    masks = base.masks
+    if method in (COUNTERPART, TEST_COUNTERPART):
+        masks = tuple(_counterpart(section) for section in base.masks)
+    if method == TEST_COUNTERPART:
+        sources["hosts"] = study.test
     tag = derive_seed(0, *sorted(patients)) % 16**6
     copy = base.model_copy(
         update={
             "name": f"{study.name}-{method.replace('_', '-')}-{tag:06x}",
             "sources": sources,
+            "masks": masks,
             "inpaint": _CONTROLS.get(method, base.inpaint),
             "masks_per_case": math.ceil(max(study.amounts) * study.lesions_per_scan),
             "variants": 1,
@@ -174,6 +195,21 @@ def recipe_for(study: Study, method: str, index: Index, patients: frozenset[str]
         where = path_text(tuple(first["loc"]))
         message = f"{study.dataset}, arm {method}: {where}: {first['msg']}"
         raise study.error(("dataset",), message) from None
+
+
+def _counterpart(section: MaskKind) -> Counterpart:
+    """The section that paints the organ where another paints a lesion."""
+    fields = section.model_dump(exclude={"kind", "label_map", "pair"})
+    return Counterpart.model_validate(fields)
+
+
+def roots_of(sources: Mapping[str, Source]) -> dict[str, Path]:
+    """The folders of sources that have one."""
+    return {
+        name: section.root
+        for name, section in sources.items()
+        if isinstance(section, FolderSection) and section.root is not None
+    }
 
 
 def make_known(
@@ -201,11 +237,7 @@ def make_known(
         device: Where the model paints.
         progress: Show progress bars.
     """
-    roots = {
-        name: section.root
-        for name, section in study.recipe.sources.items()
-        if isinstance(section, FolderSection) and section.root is not None
-    }
+    roots = roots_of(study.recipe.sources)
     datasets = {}
     for method in study.methods:
         recipe = recipe_for(study, method, index, patients)
@@ -218,19 +250,25 @@ def make_known(
     hosts = [e for e in index.entries("hosts") if e.patient_id in patients and e.image is not None]
     reader = CaseReader(label_names, keep=1)
     real = tuple(_real(study, kind, entry, reader, place) for entry in hosts)
-    accepted = [_lesions(path) for path in datasets.values()]
-    common = set.intersection(*accepted) if accepted else set()
+    common = lesions_of_all(datasets.values())
+    if "pairs" in study.arms:
+        recipe = recipe_for(study, COUNTERPART, index, patients)
+        datasets[COUNTERPART] = build(
+            recipe, folder / "datasets", cache_dir=cache_dir, device=device, progress=progress
+        )
     painted: dict[str, tuple[Scan, ...]] = {}
     facts: dict[str, object] = {}
+    looks: dict[str, Mapping[str, float | None]] = {}
     for method, dataset in datasets.items():
         scans = PaintedScans(dataset, roots, cache_dir, study.lesions_per_scan)
-        rows = (row for row in _rows(dataset) if row["lesion_id"] in common)
+        rows = [row for row in rows_of(dataset) if row["lesion_id"] in common]
+        looks[method] = {name: _median(row[name] for row in rows) for name in LOOKS}
         made = [_painted(study, kind, scan, method, place) for scan in scans.of(rows)]
         made.sort(key=lambda one: one[0])
         painted[method] = tuple(kept for _, kept in made)
         facts[method] = [require_manifest(dataset).release.content_id, sorted(common)]
     facts["real"] = [[entry.voxel_sha256, entry.label_sha256] for entry in hosts]
-    return Known(real, painted, facts)
+    return Known(real, painted, facts, looks)
 
 
 def _real(
@@ -246,19 +284,28 @@ def _painted(
     study: Study, kind: SegmenterKind[Scan], scan: PaintedScan, method: str, place: Path
 ) -> tuple[tuple[int, int], Scan]:
     """A painted scan, with what it is sorted by: the first of each host come first."""
+    assert scan.entry is not None, "a study knows its hosts"
     classes = classes_of(scan.case, scan.labels, study.classes)
     name = f"{method}-{scan.entry.case_id}-{scan.part}"
     kept = kind.keep(place, name, scan.painted(), classes, scan.entry, is_real=False)
     return (scan.part, derive_seed(study.seed, "order", scan.entry.case_id)), kept
 
 
-def _rows(dataset: Path) -> Iterable[Columns]:
+def rows_of(dataset: Path) -> Iterable[Columns]:
+    """The stored rows of a dataset of a study."""
     return rows_of_split(dataset, require_manifest(dataset), "train")
 
 
-def _lesions(dataset: Path) -> set[str]:
-    """Ids of the painted lesions of a dataset."""
-    return {row["lesion_id"] for row in _rows(dataset) if row["is_painted"]}
+def _median(values: Iterable[float | None]) -> float | None:
+    """The median of the numbers that there are."""
+    there = [one for one in values if one is not None and math.isfinite(one)]
+    return round(statistics.median(there), 3) if there else None
+
+
+def lesions_of_all(datasets: Iterable[Path]) -> set[str]:
+    """Ids of the lesions that were painted in every one of some datasets."""
+    painted = [{r["lesion_id"] for r in rows_of(one) if r["is_painted"]} for one in datasets]
+    return set.intersection(*painted) if painted else set()
 
 
 def labels_missing(names: Sequence[str], entries: Iterable[CaseEntry]) -> list[str]:

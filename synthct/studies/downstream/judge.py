@@ -1,9 +1,10 @@
 """What a segmentation of one test scan is worth: overlap, surfaces, lesions found, false alarms.
 
-A lesion is a connected part of the true label. At a threshold of the predicted probability it is
-found if at least a tenth of it is predicted; a connected part of the prediction that touches no
-true lesion is a false positive. Dice and Jaccard: Taha and Hanbury, BMC Medical Imaging 2015;
-surface Dice: Nikolov et al., arXiv:1809.04430, here with voxels of the border for the surface.
+A lesion is a connected part of the true label of 0.1 ml and more. At a threshold of the predicted
+probability it is found if at least a tenth of it is predicted; a connected part of the prediction
+as large as that which touches nothing of the true label is a false positive. Dice and Jaccard: Taha
+and Hanbury, BMC Medical Imaging 2015; surface Dice: Nikolov et al., arXiv:1809.04430, here with
+voxels of the border for the surface.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from scipy import ndimage
 from scipy.spatial.distance import pdist
 
 from synthct.volume import Affine, Box
-from synthct.volume.anatomy import hull_mm
+from synthct.volume.anatomy import exophytic_share, hull_mm
 from synthct.volume.distance import distances_mm
+from synthct.volume.grid import spacing_of
 from synthct.volume.views import IGNORE
 
 Mask = npt.NDArray[np.bool_]
@@ -31,13 +33,13 @@ USUAL = 0.5
 
 #: Share of a lesion that must be predicted for it to be found.
 _HIT = 0.1
-#: Smaller parts of a prediction are no false positives.
-_LEAST_ML = 0.1
+#: Smaller parts of the truth are no lesions, smaller ones of a prediction no false positives.
+LEAST_ML = 0.1
 #: Two surfaces agree where they are as close as this.
 TOLERANCE_MM = 2.0
 
 #: All that the numbers of a prediction depend on.
-RULES = (THRESHOLDS, _HIT, _LEAST_ML, TOLERANCE_MM)
+RULES = (THRESHOLDS, _HIT, LEAST_ML, TOLERANCE_MM)
 
 _CONNECTED = np.ones((3, 3, 3), bool)
 
@@ -52,12 +54,16 @@ class Lesion:
         place: Where its centre lies in the scan, as shares of its extent from right to left, from
             posterior to anterior and from inferior to superior.
         score: Highest of ``THRESHOLDS`` at which it is found; 0 if at none.
+        organ: Of the other labels the one that it borders on most; None if on none.
+        exophytic_share: Share of its surface that does not border on that organ.
     """
 
     volume_ml: float
     diameter_mm: float
     place: tuple[float, float, float]
     score: float
+    organ: str | None = None
+    exophytic_share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -118,7 +124,7 @@ def judge(
     dice, jaccard, surface = (
         dict(zip(names, column, strict=True)) for column in zip(*overlaps, strict=True)
     )
-    lesions, alarms = _lesions(truth == len(names), probability[-1] * known, affine)
+    lesions, alarms = _lesions(truth, probability[-1] * known, affine, names)
     return Judged(*who, dice, jaccard, surface, lesions, alarms)
 
 
@@ -147,17 +153,20 @@ def _surface_dice(truth: Mask, predicted: Mask, affine: Affine) -> float:
 
 
 def _lesions(
-    truth: Mask, probability: npt.NDArray[np.float32], affine: Affine
+    truth: npt.NDArray[np.uint8],
+    probability: npt.NDArray[np.float32],
+    affine: Affine,
+    names: tuple[str, ...],
 ) -> tuple[tuple[Lesion, ...], tuple[int, ...]]:
     """The true lesions with the threshold that finds them, and false positives by threshold."""
     voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
-    numbered, count = ndimage.label(truth, _CONNECTED)
+    numbered, count = ndimage.label(truth == len(names), _CONNECTED)
     sizes = np.bincount(numbered.ravel(), minlength=count + 1)
     scores, alarms = np.zeros(count + 1), []
     for threshold in THRESHOLDS:
         parts, found = ndimage.label(probability >= threshold, _CONNECTED)
         counts = np.bincount(parts.ravel(), minlength=found + 1)
-        large = counts * voxel_ml >= _LEAST_ML
+        large = counts * voxel_ml >= LEAST_ML
         large[0] = False
         touching = np.unique(parts[numbered > 0])
         true = np.zeros(found + 1, bool)
@@ -167,6 +176,8 @@ def _lesions(
         scores[hit >= np.maximum(1, _HIT * sizes)] = threshold
     lesions = []
     for number, place in enumerate(ndimage.find_objects(numbered), 1):
+        if sizes[number] * voxel_ml < LEAST_ML:
+            continue
         own = numbered[place] == number
         centre = [s.start + c for s, c in zip(place, ndimage.center_of_mass(own), strict=True)]
         i, j, k = (round(float(c) / n, 3) for c, n in zip(centre, truth.shape, strict=True))
@@ -176,6 +187,24 @@ def _lesions(
                 round(float(pdist(hull_mm(own, affine)).max()), 1),
                 (i, j, k),
                 float(scores[number]),
+                *_organ_of(truth, numbered == number, names, affine),
             )
         )
     return tuple(lesions), tuple(alarms)
+
+
+def _organ_of(
+    truth: npt.NDArray[np.uint8], lesion: Mask, names: tuple[str, ...], affine: Affine
+) -> tuple[str | None, float]:
+    """The label that a lesion borders on most, and the share of its surface that does not."""
+    tight = Box.around(lesion)
+    assert tight is not None, "a lesion has voxels"
+    box = tight.grow((1, 1, 1)).clip(truth.shape)
+    lesion, truth = lesion[box.slices], truth[box.slices]
+    around = truth[ndimage.binary_dilation(lesion) & ~lesion]
+    counts = np.bincount(around, minlength=len(names) + 1)[1 : len(names)]
+    if not counts.any():
+        return None, 1.0
+    organ = int(counts.argmax()) + 1
+    share = exophytic_share(lesion, truth == organ, spacing_of(affine))
+    return names[organ - 1], round(share, 3)

@@ -42,6 +42,27 @@ class Unet(nn.Module):
         return cast(Tensor, self.head(x))
 
 
+class Classifier(nn.Module):
+    """The way down of the U-Net; of each feature the greatest value in the picture counts.
+
+    Args:
+        channels: By level; each further one has half the resolution.
+    """
+
+    def __init__(self, channels: Sequence[int]) -> None:
+        super().__init__()
+        before = (1, *channels[:-1])
+        self.down = nn.ModuleList(_block(a, b) for a, b in zip(before, channels, strict=True))
+        self.head = nn.Linear(channels[-1], 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Log-odds (N,) of a lesion in pictures (N, 1, H, W)."""
+        x = image
+        for number, block in enumerate(self.down):
+            x = block(functional.max_pool2d(x, 2) if number else x)
+        return cast(Tensor, self.head(x.amax((2, 3))))[:, 0]
+
+
 def _block(before: int, after: int) -> nn.Module:
     """Two convolutions, each normalised per picture."""
     layers: list[nn.Module] = []

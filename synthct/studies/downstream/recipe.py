@@ -16,7 +16,7 @@ from synthct.recipe.yaml_model import Document, expand_variables, read_yaml, val
 from synthct.sources import Source
 
 #: What a segmenter is trained on.
-Arm = Literal["real", "painted", "copy_paste", "noise_fill", "painted_only"]
+Arm = Literal["real", "painted", "pairs", "copy_paste", "noise_fill", "painted_only"]
 ARMS: tuple[Arm, ...] = ("real", "painted", "copy_paste", "noise_fill", "painted_only")
 
 #: The source of the real test scans, by the name that ``--source`` gives it.
@@ -43,7 +43,7 @@ class Trainer(_Section):
         channels: Channels of the U-Net by level.
         window_hu: HU that become -1 and 1; what lies beyond is clipped.
         learning_rate: Of AdamW; it falls to 0 along a cosine.
-        lesion_share: Share of the patches that are centred on a lesion, if the scan has one.
+        lesion_share: Share of the patches that are centred on a lesion, if any scan has one.
     """
 
     steps: Count = 800
@@ -58,6 +58,22 @@ class Trainer(_Section):
     lesion_share: Annotated[float, Field(ge=0, le=1)] = 0.33
 
 
+class Classification(_Section):
+    """Classifiers of crops beside the segmenters: is there a lesion?
+
+    Attributes:
+        crop_mm: Edge of a crop.
+        crop_px: The same in pixels.
+        places_per_scan: Crops of each real scan without a lesion, in the organ.
+        steps: Optimiser steps of each classifier.
+    """
+
+    crop_mm: Annotated[float, Field(ge=10, le=400)] = 64.0
+    crop_px: Annotated[int, Field(ge=16, le=256)] = 40
+    places_per_scan: Annotated[int, Field(ge=1, le=1000)] = 8
+    steps: Count = 300
+
+
 class Study(_Section):
     """One study.
 
@@ -70,13 +86,18 @@ class Study(_Section):
         lesion: The label that is found or missed.
         labels: Other labels that are segmented beside it.
         arms: What segmenters are trained on: ``real`` scans; these and as many ``painted`` ones
-            as ``amounts`` says, or ``copy_paste``, or ``noise_fill``; ``painted_only``.
+            as ``amounts`` says, or ``copy_paste``, or ``noise_fill``; ``painted_only``; and
+            ``pairs``: ``painted``, and the same places painted as the organ.
         amounts: Painted scans for each real one.
         shares: Shares of the real patients that are known, as hosts and donors too.
         seeds: Of training: one segmenter each.
         lesions_per_scan: Most painted lesions in one scan.
+        leave_one_out: For few patients: the test scans are among the hosts, and each of their
+            patients is judged by segmenters that know all others. Nothing of a patient who is left
+            out is host or donor then.
         unknown_training: ``allow`` a checkpoint that does not say what it was trained on.
         trainer: The small 2D U-Net.
+        classification: Also train classifiers; their other settings are those of ``trainer``.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=60)]
@@ -90,8 +111,10 @@ class Study(_Section):
     shares: Annotated[tuple[Share, ...], Field(min_length=1)] = (1.0,)
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0, 1)
     lesions_per_scan: Annotated[int, Field(ge=1, le=20)] = 2
+    leave_one_out: bool = False
     unknown_training: Literal["refuse", "allow"] = "refuse"
     trainer: Trainer = Trainer()
+    classification: Classification | None = None
 
     _document: Document | None = PrivateAttr(default=None)
     _recipe: Recipe | None = PrivateAttr(default=None)
@@ -104,6 +127,8 @@ class Study(_Section):
                 raise ValueError(f"{field} has a value twice; remove one")
         if self.lesion in self.labels:
             raise ValueError(f"labels has the lesion '{self.lesion}', which is segmented anyway")
+        if self.leave_one_out and self.classification is not None:
+            raise ValueError("leave_one_out is for segmenters; remove classification")
         return self
 
     @property
@@ -120,7 +145,7 @@ class Study(_Section):
     @property
     def methods(self) -> tuple[str, ...]:
         """The ways of painting that the arms need, from ``painted``, controls."""
-        needed = {"painted_only": "painted", "real": None}
+        needed = {"painted_only": "painted", "pairs": "painted", "real": None}
         named = (needed.get(arm, arm) for arm in self.arms)
         return tuple(dict.fromkeys(name for name in named if name is not None))
 
@@ -156,7 +181,14 @@ def load_study(path: Path, *, sources: Mapping[str, Path] | None = None) -> Stud
     expand_variables(document, ("test.root",))
     validate(document, Study)  # before another file is read
     place = path.parent / document.value["dataset"]
-    return Study.of(document, _checked(document, load_recipe(place, sources=roots)))
+    study = Study.of(document, _checked(document, load_recipe(place, sources=roots)))
+    needs = "classification" if study.classification else "arms"
+    if study.classification is not None or "pairs" in study.arms:
+        for section in study.recipe.masks:
+            if section.kind != "transplant":
+                message = f"masks '{section.name}' of {study.dataset} are no transplants, so they "
+                raise study.error((needs,), f"{message}have no counterparts without a lesion")
+    return study
 
 
 def _checked(document: Document, recipe: Recipe) -> Recipe:

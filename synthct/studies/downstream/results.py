@@ -31,7 +31,10 @@ from synthct.version import __version__
 #: Which arms are compared, the first of all with pasted lesions.
 _PAIRS: tuple[tuple[Arm, Arm], ...] = (
     ("painted", "copy_paste"),
+    ("pairs", "copy_paste"),
     ("painted", "real"),
+    ("pairs", "real"),
+    ("pairs", "painted"),
     ("painted", "noise_fill"),
     ("copy_paste", "real"),
     ("noise_fill", "real"),
@@ -42,7 +45,12 @@ _OVERLAPS = ("dice", "jaccard", "surface_dice")
 
 
 def write_documents(
-    folder: Path, study: Study, judged: Mapping[Run, Sequence[Judged]], real_scans: int
+    folder: Path,
+    study: Study,
+    judged: Mapping[Run, Sequence[Judged]],
+    real_scans: int,
+    looks: Mapping[str, Mapping[str, float | None]],
+    classified: Mapping[str, Any] | None,
 ) -> None:
     """Write ``results.json``, ``results.md`` and ``index.html``.
 
@@ -51,8 +59,13 @@ def write_documents(
         study: The study.
         judged: The test scans by segmenter.
         real_scans: Number of real training scans at share 1.
+        looks: By method of painting what the lesions look like.
+        classified: The results of classifiers, if there are any.
     """
     results = results_of(study, judged, real_scans)
+    results["looks"] = {name: dict(one) for name, one in looks.items()}
+    if classified is not None:
+        results["classification"] = classified
     text = json.dumps(results, indent=1, ensure_ascii=False) + "\n"
     for name, content in (
         ("results.json", text),

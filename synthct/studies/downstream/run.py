@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import logging
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +59,14 @@ class _TestSet:
         for entry in self.entries:
             if entry.image is None:
                 raise SourceError(f"source '{TEST}': case {entry.case_id} has no image; exclude it")
-        self._reader = CaseReader(label_table(sources, study.classes), keep=1)
+        self.reader = CaseReader(label_table(sources, study.classes), keep=1)
         self._names = study.classes
+
+    def of(self, patient_id: str) -> _TestSet:
+        """The scans of one patient."""
+        part = copy.copy(self)
+        part.entries = [entry for entry in self.entries if entry.patient_id == patient_id]
+        return part
 
     @property
     def facts(self) -> list[list[str | None]]:
@@ -68,13 +76,13 @@ class _TestSet:
     def scans(self) -> Iterator[tuple[CaseEntry, npt.NDArray[np.int16]]]:
         """The scans, one after the other."""
         for entry in self.entries:
-            yield entry, self._reader.read(entry).scan().array
+            yield entry, self.reader.read(entry).scan().array
 
     def judge(self, probabilities: Iterable[npt.NDArray[np.float32]]) -> list[Judged]:
         """What a segmenter's predictions of all scans are worth."""
         judged = []
         for entry, probability in zip(self.entries, probabilities, strict=True):
-            case = self._reader.read(entry)
+            case = self.reader.read(entry)
             truth = classes_of(case, case.labels.array, self._names)
             who = entry.case_id, entry.patient_id
             judged.append(judge(who, truth, probability, entry.affine, self._names))
@@ -119,20 +127,40 @@ def run_study(
         test = _TestSet(study, cache_dir, progress)
         _require_labels(study, checked, test)
         known = [entry for cases in checked.index.sources.values() for entry in cases]
-        require_no_leaks(
-            test.entries, known, checked.checkpoint,
-            allow_unknown=study.unknown_training == "allow",
-        )  # fmt: skip
-        for method in study.methods:  # before anything is painted
-            everybody = frozenset(entry.patient_id for entry in known)
-            check(recipe_for(study, method, checked.index, everybody), cache_dir=cache_dir)
+        everybody = frozenset(entry.patient_id for entry in known)
+        folds = [_Fold(test, everybody)]
+        if study.leave_one_out:
+            left_out = sorted({entry.patient_id for entry in test.entries})
+            folds = [_Fold(test.of(who), everybody - {who}, f"-without-{who}") for who in left_out]
+        for fold in folds:
+            require_no_leaks(
+                fold.test.entries,
+                [entry for entry in known if entry.patient_id in fold.patients],
+                checked.checkpoint,
+                allow_unknown=study.unknown_training == "allow",
+            )
+            for method in study.methods:  # before anything is painted
+                check(recipe_for(study, method, checked.index, fold.patients), cache_dir=cache_dir)
         kind = _kind(study, nnunet, configuration, choose_device(device))
-        runs = _Runs(study, kind, checked, test, folder, cache_dir, device)
-        results = runs.all(progress)
-        write_documents(folder, study, results, len(checked.index.entries("hosts")))
+        results: dict[Run, list[Judged]] = {}
+        for fold in folds:
+            runs = _Runs(study, kind, checked, fold, folder, cache_dir, device)
+            for run, judged in runs.all(progress).items():
+                results.setdefault(run, []).extend(judged)
+        classified = None
+        if study.classification is not None:
+            from synthct.studies.downstream.classify import classify
+
+            classified = classify(
+                study, checked.index, checked.label_names, (test.entries, test.reader), folder,
+                cache_dir=cache_dir, device=choose_device(device), progress=progress,
+            )  # fmt: skip
+        hosts = checked.index.entries("hosts")
+        real_scans = min(sum(e.patient_id in fold.patients for e in hosts) for fold in folds)
+        write_documents(folder, study, results, real_scans, runs.looks, classified)
         shutil.rmtree(folder / "scans", ignore_errors=True)
         if suggest:
-            atomic_write(folder / SUGGESTION, suggestion(study, results).encode())
+            atomic_write(folder / SUGGESTION, suggestion(study, results, cache_dir).encode())
     return folder
 
 
@@ -162,6 +190,21 @@ def _kind(study: Study, nnunet: Path | None, configuration: str, device: str) ->
     return SmallUnet(study, device)
 
 
+@dataclass(frozen=True, eq=False)
+class _Fold:
+    """Some test scans, and who may be known to the segmenters that are judged on them.
+
+    Attributes:
+        test: The scans.
+        patients: Who may be known.
+        suffix: Of the files of the segmenters.
+    """
+
+    test: _TestSet
+    patients: frozenset[str]
+    suffix: str = ""
+
+
 class _Runs:
     """Trains what is missing; a finished segmenter is a file with what it was judged."""
 
@@ -170,15 +213,16 @@ class _Runs:
         study: Study,
         kind: SegmenterKind[Any],
         checked: Checked,
-        test: _TestSet,
+        fold: _Fold,
         folder: Path,
         cache_dir: Path,
         device: str | None,
     ) -> None:
-        self._kind = kind
-        self._study, self._checked, self._test, self._folder = study, checked, test, folder
+        self._kind, self._fold = kind, fold
+        self._study, self._checked, self._test, self._folder = study, checked, fold.test, folder
         self._cache_dir, self._device = cache_dir, device
         self._known: tuple[frozenset[str], Known[Any]] | None = None
+        self.looks: Mapping[str, Mapping[str, float | None]] = {}
 
     def all(self, progress: bool) -> dict[Run, list[Judged]]:
         """All segmenters of the study, judged."""
@@ -191,14 +235,15 @@ class _Runs:
             for number, run in enumerate(runs, 1):
                 known = self._known_at(run, progress)
                 key = self._key(run, known)
-                path = self._folder / "segmenters" / f"{run.name}.judged"
+                name = f"{run.name}{self._fold.suffix}"
+                path = self._folder / "segmenters" / f"{name}.judged"
                 judged = _read(path, key)
-                bar.set_description(run.name)
+                bar.set_description(name)
                 if judged is None:
                     judged = self._make(run, known, bar.update)
                     content = {"key": key, "cases": [one.as_json() for one in judged]}
                     write_kept(path, json.dumps(content).encode())
-                    logger.info("%d of %d segmenters: %s", number, len(runs), run.name)
+                    logger.info("%d of %d segmenters: %s", number, len(runs), name)
                 else:  # its time does not count for the time that is left
                     total -= steps
                     bar.total = total
@@ -216,13 +261,14 @@ class _Runs:
     def _known_at(self, run: Run, progress: bool) -> Known[Any]:
         """The training scans of a share; the last ones are kept."""
         patients = patients_known(self._study, self._checked.index, run.share, run.seed)
+        patients &= self._fold.patients
         if self._known is None or self._known[0] != patients:
             made = make_known(
                 self._study, self._kind, self._checked.index, patients, self._folder,
                 label_names=self._checked.label_names, cache_dir=self._cache_dir,
                 device=self._device, progress=progress,
             )  # fmt: skip
-            self._known = patients, made
+            self._known, self.looks = (patients, made), made.looks
         return self._known[1]
 
     def _key(self, run: Run, known: Known[Any]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from synthct.seeds import derive_seed, generator
@@ -87,7 +87,8 @@ def train(
     """Train a segmenter; the same arguments give the same weights on one machine.
 
     Args:
-        stacks: The training scans, each as likely as another.
+        stacks: The training scans, each as likely as another; for patches that are centred on a
+            lesion, each that has one.
         classes: Number of classes with the background; the lesion is the last one.
         trainer: The settings.
         seed: Of weights, patches and augmentation.
@@ -98,8 +99,7 @@ def train(
         torch.manual_seed(derive_seed(seed, "weights"))
         net = Unet(trainer.channels, classes).to(device)
     rng = generator(seed, "patches")
-    optimizer = torch.optim.AdamW(net.parameters(), trainer.learning_rate, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda n: _rate(n, trainer.steps))
+    optimizer, schedule = optimizer_for(net, trainer)
     for _ in range(trainer.steps):
         image, target = (t.to(device) for t in _batch(stacks, classes, trainer, rng))
         loss = _loss(net(image), target)
@@ -117,7 +117,7 @@ def predict(
 ) -> npt.NDArray[np.float32]:
     """Probability of each class (C, I, J, K) in a scan (I, J, K)."""
     size = pixels(hu.shape, spacing_mm, trainer.spacing_mm)
-    stack = _scaled(resize(hu.transpose(2, 0, 1), size, linear=True), trainer)
+    stack = scaled(resize(hu.transpose(2, 0, 1), size, linear=True), trainer)
     multiple = 2 ** (len(trainer.channels) - 1)
     rows, columns = (-n % multiple for n in size)
     parts = []
@@ -132,6 +132,15 @@ def predict(
     return np.ascontiguousarray(np.concatenate(parts).transpose(1, 2, 3, 0))
 
 
+def optimizer_for(
+    net: nn.Module, trainer: Trainer
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """AdamW with a warmup and half a cosine."""
+    optimizer = torch.optim.AdamW(net.parameters(), trainer.learning_rate, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda n: _rate(n, trainer.steps))
+    return optimizer, schedule
+
+
 def _rate(step: int, steps: int) -> float:
     """Share of the learning rate: a linear rise, then half a cosine."""
     rise = min(1.0, (step + 1) / _WARMUP)
@@ -142,29 +151,45 @@ def _batch(
     stacks: Sequence[Stack], classes: int, trainer: Trainer, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
     """Patches (N, 1, P, P), scaled and augmented, and their classes (N, P, P)."""
-    cut = [_patch(stacks[int(rng.integers(len(stacks)))], classes, trainer, rng)
-           for _ in range(trainer.batch_size)]  # fmt: skip
-    hu = torch.from_numpy(_scaled(np.stack([one for one, _ in cut]), trainer))[:, None]
+    cut = [_patch(stacks, classes, trainer, rng) for _ in range(trainer.batch_size)]
+    hu = torch.from_numpy(scaled(np.stack([one for one, _ in cut]), trainer))[:, None]
     target = torch.from_numpy(np.stack([one for _, one in cut]).astype(np.float32))[:, None]
-    grid = functional.affine_grid(_motions(len(cut), rng), list(hu.shape), align_corners=False)
+    hu, moved = augmented(hu, target, rng)
+    assert moved is not None, "moved as the pictures are"
+    return hu, moved[:, 0].long()
+
+
+def augmented(
+    hu: Tensor, target: Tensor | None, rng: np.random.Generator
+) -> tuple[Tensor, Tensor | None]:
+    """Pictures (N, 1, P, P) turned, zoomed, mirrored and of other contrast, and their classes."""
+    grid = functional.affine_grid(_motions(len(hu), rng), list(hu.shape), align_corners=False)
     hu = functional.grid_sample(hu, grid, padding_mode="border", align_corners=False)
-    target = functional.grid_sample(
-        target, grid, mode="nearest", padding_mode="border", align_corners=False
-    )
-    change = torch.from_numpy(rng.uniform(-1, 1, (2, len(cut), 1, 1, 1)).astype(np.float32))
-    hu = hu * (1 + _CONTRAST * change[0]) + _SHIFT * change[1]
-    return hu, target[:, 0].long()
+    if target is not None:
+        target = functional.grid_sample(
+            target, grid, mode="nearest", padding_mode="border", align_corners=False
+        )
+    change = torch.from_numpy(rng.uniform(-1, 1, (2, len(hu), 1, 1, 1)).astype(np.float32))
+    return hu * (1 + _CONTRAST * change[0]) + _SHIFT * change[1], target
 
 
 def _patch(
-    stack: Stack, classes: int, trainer: Trainer, rng: np.random.Generator
+    stacks: Sequence[Stack], classes: int, trainer: Trainer, rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.uint8]]:
-    """A square of a slice: around a lesion, around another structure, or anywhere."""
-    places = stack.places[-1] if len(stack.places) == classes else stack.places[0][:0]
-    if not len(places) or rng.random() >= trainer.lesion_share:
+    """A square of a slice: around a lesion, around another structure, or anywhere.
+
+    As many are around lesions whether few of the scans have some or all: arms with painted lesions
+    would else be given several times as many.
+    """
+    ill = [one for one in stacks if len(one.places) == classes]
+    is_ill = bool(ill) and rng.random() < trainer.lesion_share
+    chosen = ill if is_ill else stacks
+    stack = chosen[int(rng.integers(len(chosen)))]
+    places = stack.places[-1] if is_ill else stack.places[0][:0]
+    if not is_ill:
         others = [some for some in stack.places[1 : classes - 1] if len(some)]
         number = int(rng.integers(len(others) + 1))
-        places = others[number] if number < len(others) else stack.places[0][:0]
+        places = others[number] if number < len(others) else places
     if len(places):
         k, i, j = places[int(rng.integers(len(places)))].tolist()
     else:
@@ -199,7 +224,8 @@ def _motions(number: int, rng: np.random.Generator) -> Tensor:
     return torch.from_numpy(np.array(rows, np.float32).transpose(2, 0, 1))
 
 
-def _scaled(hu: npt.NDArray[Any], trainer: Trainer) -> npt.NDArray[np.float32]:
+def scaled(hu: npt.NDArray[Any], trainer: Trainer) -> npt.NDArray[np.float32]:
+    """HU as the networks see them: the trainer's window as -1..1, clipped."""
     low, high = trainer.window_hu
     scaled = (np.clip(hu, low, high) - low) * (2 / (high - low)) - 1
     return np.asarray(scaled, np.float32)

@@ -18,7 +18,7 @@ from synthct.studies.downstream.judge import THRESHOLDS, USUAL, Judged
 Vector = npt.NDArray[np.float64]
 
 #: Resamples of the patients, and the interval that is taken of them.
-_RESAMPLES, _PERCENTILES = 2000, (2.5, 97.5)
+RESAMPLES, PERCENTILES = 2000, (2.5, 97.5)
 
 #: Classes of lesions by greatest diameter, from and below, in mm.
 SIZES = {"below 2 cm": (0.0, 20.0), "2 to 4 cm": (20.0, 40.0), "4 cm and above": (40.0, 1e9)}
@@ -126,9 +126,11 @@ def froc_score(weights: Vector, arm: Counts, real: Counts) -> Vector:
 def healthy_alarms(weights: Vector, arm: Counts, real: Counts) -> Vector:
     """False positives per scan without the lesion, at the share found that ``real`` reaches.
 
-    NaN where ``real`` finds none, or no threshold of the arm as many.
+    Where ``real`` finds no lesion at all at the usual threshold, at the share that it finds at the
+    lowest. NaN where it finds none there either, or no threshold of the arm as many.
     """
-    wanted = sensitivity(weights, real, real)
+    at = _AT if real.found[:, _AT].any() else 0
+    wanted = _ratio(weights @ real.found[:, at], weights @ real.lesions)
     found = (weights @ arm.found) / np.maximum(weights @ arm.lesions, 1e-9)[:, None]
     healthy = (weights @ arm.healthy)[:, None]
     alarms = _ratio(weights @ arm.alarms_healthy, np.broadcast_to(healthy, found.shape))
@@ -207,14 +209,14 @@ def difference(measure: Measure, arm: Counts, other: Counts, real: Counts) -> Di
         real: The arm ``real``.
     """
     size = len(arm.patients)
-    drawn = seeds.generator(0, "patients").integers(size, size=(_RESAMPLES, size))
+    drawn = seeds.generator(0, "patients").integers(size, size=(RESAMPLES, size))
     weights = np.stack([np.bincount(one, minlength=size) for one in drawn]).astype(np.float64)
     weights = np.concatenate([np.ones((1, size)), weights])
     gap = measure(weights, arm, real) - measure(weights, other, real)
     whole, resampled = gap[0], gap[1:][np.isfinite(gap[1:])]
     if not np.isfinite(whole) or not len(resampled):
         return None
-    low, high = np.percentile(resampled, _PERCENTILES)
+    low, high = np.percentile(resampled, PERCENTILES)
     return Difference(*(round(float(one), 4) for one in (whole, low, high)))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from synthct.dataset.markdown import table
@@ -14,9 +14,26 @@ Results = Mapping[str, Any]
 ARM_NAMES = {
     "real": "real",
     "painted": "real + painted",
+    "pairs": "real + painted in pairs",
     "copy_paste": "real + copy-paste",
     "noise_fill": "real + noise fill",
     "painted_only": "painted only",
+}
+
+#: Ways of painting, likewise.
+_METHOD_NAMES = {
+    "painted": "the checkpoint",
+    "copy_paste": "copy-paste",
+    "noise_fill": "noise fill",
+    "counterpart": "the checkpoint, as the organ",
+}
+
+#: The same for classifiers.
+CLASSIFIER_NAMES = {
+    "real": "real",
+    "painted": "real + painted, beside the places as they were",
+    "pairs": "real + painted, beside the places painted as the organ",
+    "copy_paste": "real + copy-paste, beside the places as they were",
 }
 
 #: Short names of the measures, for the heads of tables.
@@ -139,6 +156,56 @@ def grids(results: Results) -> Iterator[Grid]:
             for seed, one in row["by_seed"].items()
         ),
     )
+
+    if looks := results.get("looks"):
+        yield Grid(
+            "What was painted, medians over the lesions",
+            ("painted by", "mean HU", "sd HU", "mean HU before", "looks like the label (Dice)"),
+            tuple(
+                (_METHOD_NAMES.get(method, method), *(figure(one) for one in look.values()))
+                for method, look in looks.items()
+            ),
+        )
+    if (classified := results.get("classification")) is not None:
+        yield from _classification(classified)
+
+
+def _classification(classified: Mapping[str, Any]) -> Iterator[Grid]:
+    """How well classifiers find lesions in crops, and whether they have learned the paint."""
+    number = classified["test"]
+    yield Grid(
+        f"Classifiers: AUC on real crops, {number['ill']} with a lesion, {number['well']} without",
+        ("arm", "trained on crops with / without", "AUC", "interval",
+         "AUC of healthy tissue, painted or not", "interval", ""),
+        tuple(
+            (
+                CLASSIFIER_NAMES[row["arm"]],
+                " / ".join(map(str, row["crops"])),
+                *_area(row["lesion"]),
+                *_area(row["paint"]),
+                row["verdict"],
+            )
+            for row in classified["arms"]
+        ),
+    )  # fmt: skip
+    yield Grid(
+        "Classifiers: differences of AUC",
+        ("arm", "minus", "difference", "interval", ""),
+        tuple(
+            (
+                CLASSIFIER_NAMES[row["arm"]],
+                CLASSIFIER_NAMES[row["against"]],
+                f"{row['value']:+.3f}",
+                f"{row['low']:+.3f} to {row['high']:+.3f}",
+                row["verdict"],
+            )
+            for row in classified["differences"]
+        ),
+    )
+
+
+def _area(found: Sequence[float] | None) -> tuple[str, str]:
+    return ("-", "-") if found is None else (figure(found[0]), f"{found[1]:.3f} to {found[2]:.3f}")
 
 
 def figure(value: float | None) -> str:

@@ -1,18 +1,21 @@
 """Which pictures a study shows: painted ones of a dataset, and for each a real one like it.
 
 The real one shows a structure of the same label in a scan of the sources, as large as the painted
-one as can be had; where a mask has no label, the same kind of place before it was painted.
+one as can be had; where a mask has no label, the place of another mask before it was painted. No
+place is shown both painted and real: a reader would tell the two apart by comparing them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from synthct.dataset.records import RECIPE
 from synthct.dataset.rows import decode
@@ -28,6 +31,8 @@ from synthct.volume.views import View
 
 #: Name of masks without a label.
 ANYTHING = "whatever fits"
+#: Places with less between them look alike.
+APART_MM = 5.0
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,32 @@ class _Target:
         return Picture(png(looks, sides, self.window), is_painted, label, origin)
 
 
+@dataclass(frozen=True, eq=False)
+class _Place:
+    """Where a mask is.
+
+    Attributes:
+        case_id: Its scan.
+        low_mm: Least world coordinates (3,) of its voxels' centres.
+        high_mm: Greatest ones.
+    """
+
+    case_id: str
+    low_mm: npt.NDArray[np.float64]
+    high_mm: npt.NDArray[np.float64]
+
+    @classmethod
+    def of(cls, sample: Sample) -> _Place:
+        """The place of a sample's mask."""
+        points = np.argwhere(sample.mask) @ sample.affine[:3, :3].T + sample.affine[:3, 3]
+        return cls(sample.facts.case_id, points.min(axis=0), points.max(axis=0))
+
+    def touches(self, other: _Place) -> bool:
+        """Whether both are of one scan, with less than ``APART_MM`` between their boxes."""
+        gap = np.maximum(self.low_mm - other.high_mm, other.low_mm - self.high_mm)
+        return self.case_id == other.case_id and bool((gap < APART_MM).all())
+
+
 def choose_pictures(
     folder: Path,
     pairs: int,
@@ -90,7 +121,7 @@ def choose_pictures(
     """
     rows = PaintedRows(folder)
     targets = []
-    for number in _choose(rows.facts, pairs, rng):
+    for number in _choose(rows.facts, pairs, rng, spare=() if other else (None,)):
         sample = decode(rows.columns(number))
         # By what is painted: replaced tissue is not known of a real structure.
         hu = float(sample.image[sample.mask].mean())
@@ -104,7 +135,7 @@ def choose_pictures(
     labelled = [target for target in targets if target.sample.facts.label is not None]
     others = [target for target in targets if target.sample.facts.label is None]
     found = (
-        [_of_sources(folder, labelled, roots, cache_dir, rng), _of_originals(others)]
+        [_of_sources(folder, labelled, roots, cache_dir, rng), _of_dataset(folder, others)]
         if other is None
         else [_of_dataset(other, targets)]
     )
@@ -114,15 +145,26 @@ def choose_pictures(
     return [pictures[n] for n in rng.permutation(len(pictures))]
 
 
-def _choose(rows: Sequence[Mapping[str, Any]], count: int, rng: np.random.Generator) -> list[int]:
-    """Numbers of rows, labels by turns, and no mask twice before each was there once."""
+def _choose(
+    rows: Sequence[Mapping[str, Any]],
+    count: int,
+    rng: np.random.Generator,
+    *,
+    spare: Collection[str | None],
+) -> list[int]:
+    """Numbers of rows, labels by turns, and no mask twice before each was there once.
+
+    Of the labels in ``spare`` half of the masks are left for the real pictures.
+    """
     by_label: dict[Any, dict[str, list[int]]] = {}
     for number, row in enumerate(rows):
         by_label.setdefault(row["label"], {}).setdefault(row["mask_id"], []).append(number)
     queues = []
-    for masks in by_label.values():
+    for label, masks in by_label.items():
         shuffled = [rng.permutation(numbers).tolist() for numbers in masks.values()]
         order = [shuffled[n] for n in rng.permutation(len(shuffled))]
+        if label in spare:
+            order = order[: math.ceil(len(order) / 2)]
         deepest = max(map(len, order))
         queues.append([mask[n] for n in range(deepest) for mask in order if n < len(mask)])
     chosen: list[int] = []
@@ -187,23 +229,32 @@ def _of_scan(
 
 
 def _of_dataset(folder: Path, targets: Sequence[_Target]) -> Iterator[Picture]:
-    """For each painted picture what another dataset had there before it was painted over."""
+    """For each painted picture what a dataset had at another place before that was painted over."""
+    if not targets:
+        return
     rows = PaintedRows(folder)
     if not rows.dataset.keeps_original:
-        raise RecipeError(f"--real {folder}: does not keep its originals (keep_original: true)")
+        raise RecipeError(
+            f"{folder}: does not keep its originals, which are the real pictures of this study; "
+            "build it with keep_original: true"
+        )
+    shown = [_Place.of(target.sample) for target in targets]
     by_label: dict[tuple[str | None, View], dict[str, Looks]] = {}
     for number in range(len(rows)):
         sample = decode(rows.columns(number))
-        key = sample.facts.label, sample.view
-        by_label.setdefault(key, {})[sample.facts.mask_id] = before(sample)
+        place = _Place.of(sample)
+        if not any(place.touches(other) for other in shown):
+            key = sample.facts.label, sample.view
+            by_label.setdefault(key, {})[sample.facts.mask_id] = before(sample)
     for key, wanted in groupby(
         sorted(targets, key=lambda one: str(_label_and_view(one))), key=_label_and_view
     ):
         known = by_label.get(key)
         if known is None:
             raise RecipeError(
-                f"--real {folder}: shows no '{key[0] or ANYTHING}' in view {key[1]}; give a "
-                "dataset with masks of that label"
+                f"{folder}: has no mask of '{key[0] or ANYTHING}' in view {key[1]} whose place is "
+                "not already shown painted; ask for fewer pairs, or give --real with a dataset of "
+                "such masks"
             )
         left = dict(known)
         for target in wanted:
@@ -215,15 +266,3 @@ def _of_dataset(folder: Path, targets: Sequence[_Target]) -> Iterator[Picture]:
 
 def _label_and_view(target: _Target) -> tuple[str | None, View]:
     return target.sample.facts.label, target.sample.view
-
-
-def _of_originals(targets: Sequence[_Target]) -> Iterator[Picture]:
-    """For masks without a label the places of other masks before they were painted."""
-    for n, target in enumerate(targets):
-        other = targets[(n + 1) % len(targets)].sample
-        if other.original is None:
-            raise RecipeError(
-                "masks without a label are compared with the slices before painting, which this "
-                "dataset does not keep; build with keep_original: true"
-            )
-        yield target.picture(before(other), False, other.facts.case_id)

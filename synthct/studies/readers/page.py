@@ -9,11 +9,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from synthct.publish.pages.server import Site
-from synthct.publish.report.html import asset, fill_template, hashed
+from synthct.publish.pages.template import PAGES, asset, fill_template, policy_of
 from synthct.studies.readers.result import result_markdown, write_result
 from synthct.studies.readers.study import CONFIDENCE, Answer, StudyFolder
 
-_PAGES, _HERE = "synthct.publish.pages", "synthct.studies.readers"
+_HERE = "synthct.studies.readers"
 
 
 def site(study: StudyFolder, reader: str) -> Site:
@@ -22,11 +22,8 @@ def site(study: StudyFolder, reader: str) -> Site:
     Raises:
         RecipeError: If the reader's name is none for a file.
     """
-    style, script = asset("page.css", _PAGES), asset("page.js", _HERE)
-    policy = (
-        f"default-src 'none'; img-src data:; style-src {hashed(style)}; "
-        f"script-src {hashed(script)}; connect-src 'self'; base-uri 'none'; form-action 'none'"
-    )
+    style, script = asset("page.css", PAGES), asset("page.js", _HERE)
+    policy = f"{policy_of(style, script)}; connect-src 'self'"
     values = {
         "title": "Real or painted?",
         "policy": policy,

@@ -103,7 +103,7 @@ class Faults:
         if strike is None or now < strike.at or (now > strike.at and not strike.lasting):
             return False
         if isinstance(strike.how, int):
-            if now == strike.at or _fails_too(kind, strike.how):
+            if now == strike.at or _also_fails(kind, strike.how):
                 raise OSError(strike.how, os.strerror(strike.how))
             return False
         if strike.how == "kill":
@@ -111,7 +111,7 @@ class Faults:
         return True
 
 
-def _fails_too(kind: Kind, error: int) -> bool:
+def _also_fails(kind: Kind, error: int) -> bool:
     return kind not in (_NEEDS_NO_SPACE if error == errno.ENOSPC else _CHANGES_NOTHING)
 
 

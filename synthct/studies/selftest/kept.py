@@ -203,7 +203,7 @@ def _states(output: Path) -> KeptFiles:
 
 
 def _unfinished_build(output: Path) -> KeptFiles:
-    """A build that was interrupted in its third shard, and is gone on with in a copy."""
+    """A build that was interrupted in its third shard, and is resumed in a copy."""
     stand_in, scratch = StandIn(), output.with_name("finished")
     with contextlib.suppress(KeyboardInterrupt):
         stand_in.build(output / "1.0.0", 0, [], samples=5)
@@ -306,7 +306,7 @@ class _Means:
     """Mean and deviation as features."""
 
     name = key = "means"
-    dim, sees_slices = 2, True
+    dim, sees_slices, sees_volumes = 2, True, False
 
     def extract(self, crops: Sequence[Crop]) -> Extracted:
         rows = [[crop.hu.mean(), crop.hu.std()] for crop in crops]

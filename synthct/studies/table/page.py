@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import NamedTuple
 
-from jinja2 import Environment, StrictUndefined
+import numpy as np
 
 from synthct.evaluate.stream import Dataset, painted_slice
-from synthct.publish.report.html import Picture, asset, hashed, pictured
+from synthct.publish.pages.template import asset, fill_template, policy_of
+from synthct.publish.report.html import Picture, pictured
 from synthct.publish.report.pictures import MaskCrop, crop_around_mask, masked, outlined
 from synthct.storage.files import atomic_write
 from synthct.studies.table.results import TableResults, grids
@@ -37,28 +37,31 @@ def write_page(
         count: Masks shown of each row.
     """
     shown = [one for row, datasets in arms.items() for one in shown_masks(row, datasets, count)]
-    style = asset("page.css")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    page = files("synthct.studies.table").joinpath("page.html").read_text(encoding="utf-8")
-    text = environment.from_string(page).render(
-        results=results, grids=list(grids(results)), masks=shown, style=style,
-        style_hash=hashed(style),
-    )  # fmt: skip
+    style = asset("page.css", "synthct.publish.report")
+    values = {
+        "title": results.name,
+        "policy": policy_of(style),
+        "style": style,
+        "script": "",
+        "results": results,
+        "grids": list(grids(results)),
+        "masks": shown,
+    }
+    text = fill_template(values, "synthct.studies.table")
     path = folder / "table.html"
     atomic_write(path, text.encode())
     return path
 
 
 def shown_masks(row: str, datasets: Mapping[str, Path], count: int) -> list[Shown]:
-    """The first masks of a row."""
+    """The first masks of a row, each in its widest slice."""
     crops: dict[str, dict[str, tuple[MaskCrop, Window]]] = {}
     for method, folder in datasets.items():
-        for sample in islice(Dataset(folder).samples(), count):
-            window = painted_slice(sample).window
-            one = crop_around_mask(sample, {}), window
-            crops.setdefault(sample.facts.mask_id, {})[method] = one
+        masks = groupby(Dataset(folder).slices(), key=lambda sample: sample.facts.mask_id)
+        for mask_id, samples in islice(masks, count):
+            widest = max(samples, key=lambda sample: int(np.count_nonzero(sample.mask)))
+            one = crop_around_mask(widest, {}), painted_slice(widest).window
+            crops.setdefault(mask_id, {})[method] = one
     return [
         Shown(f"{row}: {mask_id}", list(_pictures(painted)))
         for mask_id, painted in islice(crops.items(), count)

@@ -20,7 +20,7 @@ from synthct.recipe.yaml_model import expand_variables, fail_at, read_yaml, vali
 from synthct.sources import Source
 from synthct.training.overlay import apply_preset
 from synthct.training.recipe import TrainingRecipe, load_training_recipe
-from synthct.volume.views import Plane
+from synthct.volume.views import View
 
 PATH_KEYS = ("sources.*.root", "methods.*.inpaint.checkpoint", "methods.*.train.recipe")
 
@@ -92,7 +92,8 @@ class TableRecipe(Section):
         description: For the page.
         seed: Of masks and noise; masks are the same for all methods.
         sources: As in the recipe of a dataset; no method may be trained on the hosts' patients.
-        view: The plane of the slices.
+        view: The plane of the slices; with ``volume`` masks are painted in 3D, and all slices that
+            show some of them are compared, so networks in 2D and 3D paint equal masks.
         masks_per_case: Masks of a row in each host.
         methods: The columns, by title.
         rows: By title.
@@ -103,7 +104,7 @@ class TableRecipe(Section):
     description: str = ""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     sources: Mapping[str, Source]
-    view: Plane = "axial"
+    view: View = "axial"
     masks_per_case: Annotated[int, Field(ge=1, le=10_000)]
     methods: Annotated[Mapping[Title, TableMethod], Field(min_length=1, max_length=30)]
     rows: Annotated[Mapping[Title, Row], Field(min_length=1, max_length=100)]

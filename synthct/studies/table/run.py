@@ -12,16 +12,19 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from synthct.build.check import check
 from synthct.build.run import build
 from synthct.dataset.manifest import require_manifest
+from synthct.errors import CheckpointError, RecipeError
 from synthct.evaluate.pictures import Extractor
 from synthct.evaluate.results import Score, Spread
 from synthct.evaluate.run import LEAST_MASKS, PAINTED, Options, evaluate
 from synthct.models.checkpoint import find_checkpoint
 from synthct.models.network import CheckpointFiles
+from synthct.models.painting import Inpainter
 from synthct.recipe.recipe import Recipe
 from synthct.sources import FolderSection, Index, Source, download, index_sources
 from synthct.storage.cache import read_kept, write_kept
@@ -29,8 +32,12 @@ from synthct.storage.files import make_folder
 from synthct.studies.table.recipe import Table, slug
 from synthct.studies.table.results import ALWAYS, Cost, TableResults
 from synthct.training.check import check_training
+from synthct.training.checkpoint import latest_state, step_of
 from synthct.training.loop import train
+from synthct.training.objectives import make_objective
 from synthct.training.plan import hold_out
+from synthct.training.release import TrainingSummary, write_checkpoint
+from synthct.training.validate import as_checkpoint
 from synthct.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -97,6 +104,7 @@ def check_table(table: Table, place: Place) -> list[str]:
                 checked = check(table.dataset(row, method), cache_dir=place.cache_dir)
                 notes += _known(method, checked.index, checked.trained_on or frozenset())
     for method, training in table.trainings.items():
+        _check_settings(table, method, place)
         refused = check_training(training, cache_dir=place.cache_dir)["refused"]
         if refused:
             raise table.error(f"methods.{method}", f"cannot be trained: {'; '.join(refused)}")
@@ -106,6 +114,32 @@ def check_table(table: Table, place: Place) -> list[str]:
         seen = frozenset(one for one in hashes if one is not None)
         notes += _known(method, _index(recipe.sources, (), place), seen)
     return list(dict.fromkeys(notes))
+
+
+def _check_settings(table: Table, method: str, place: Place) -> None:
+    """Check how a method is to paint, on a checkpoint of its network before it is trained.
+
+    Raises:
+        RecipeError: If it cannot paint so, such as in steps where the network takes none, or a row.
+    """
+    training = table.trainings[method]
+    objective = make_objective(training)
+    with TemporaryDirectory() as folder:
+        untrained = Path(folder) / slug(method)
+        write_checkpoint(
+            objective.pipeline(), untrained, training, TrainingSummary(0, base=objective.base)
+        )
+        try:
+            for row in table.recipe.rows:
+                if method in table.recipe.columns(row):
+                    checked = check(
+                        table.dataset(row, method, untrained), cache_dir=place.cache_dir
+                    )
+                    painting = checked.recipe.inpaint.network
+            assert painting is not None, "only networks are trained"
+            Inpainter(as_checkpoint(objective, slug(method)), painting, training.labels)
+        except (CheckpointError, RecipeError) as err:
+            raise table.error(f"methods.{method}", str(err)) from err
 
 
 def _index(sources: Mapping[str, Source], labels: Sequence[str], place: Place) -> Index:
@@ -218,17 +252,18 @@ def _trained(table: Table, method: str, place: Place) -> Path:
 
 
 def seconds_trained(output: Path) -> float:
-    """How long a training has taken in all of its runs, by its log; 0 before the first."""
-    log = output / "log.jsonl"
-    if not log.is_file():
+    """How long a training took to its latest state, in all of its runs, by its log; 0 before."""
+    state, log = latest_state(output), output / "log.jsonl"
+    if state is None or not log.is_file():
         return 0.0
     total = last = 0.0
     for line in log.read_text(errors="replace").splitlines():
         try:
-            seconds = json.loads(line).get("seconds")
-        except (ValueError, AttributeError):  # cut short by a kill, or damaged
+            logged = json.loads(line)
+            step, seconds = logged["step"], logged.get("seconds")
+        except (ValueError, TypeError, KeyError, AttributeError):  # cut short by a kill, or damaged
             continue
-        if isinstance(seconds, int | float):
+        if isinstance(seconds, int | float) and step <= step_of(state):
             total += seconds - last if seconds >= last else seconds  # a new run counts from 0
             last = seconds
     return total
@@ -287,6 +322,8 @@ def _evaluated(
         arms={method: arms[method] for method in others},
         real=real,
         roots=roots or None,
+        # Volumes are boxes around their masks, of which slices show little more than crops do.
+        scopes=("crop",) if table.recipe.view == "volume" else Options.scopes,
         by_label=False,
         progress=place.progress,
     )

@@ -19,9 +19,8 @@ class Pix2PixObjective(OnePassObjective):
 
     @staticmethod
     def make_discriminator(in_channels: int, base_channels: int) -> PatchDiscriminator:
-        """As in ``OnePassObjective``; it always has the published number of channels."""
-        del base_channels
-        return PatchDiscriminator(in_channels)
+        """As in ``OnePassObjective``; it is as wide as the generator."""
+        return PatchDiscriminator(in_channels, base_channels=base_channels)
 
     @staticmethod
     def initialise(module: nn.Module) -> None:

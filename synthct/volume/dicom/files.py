@@ -27,7 +27,7 @@ class Series:
     Attributes:
         folder: The folder that all of them lie in or below.
         files: The files, by name.
-        keeps_uids: Whether its UIDs may be told.
+        keeps_uids: Whether its UIDs may be stored.
     """
 
     folder: Path
@@ -126,9 +126,10 @@ def understood(path: Path) -> Iterator[None]:
     except SourceError:
         raise
     except Exception as err:  # pydicom raises anything on damaged files: struct.error, KeyError ...
-        said = " ".join(str(err).split())
+        reason = " ".join(str(err).split())
+        kind = type(err).__name__
         raise SourceError(
-            f"{path}: damaged, or no DICOM file ({type(err).__name__}: {said:.200}); fetch it again"
+            f"{path}: damaged, or no DICOM file ({kind}: {reason:.200}); fetch it again"
         ) from err
 
 

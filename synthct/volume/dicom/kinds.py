@@ -19,7 +19,7 @@ CT_CLASSES = ("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1",
 SEG_CLASSES = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 RTSTRUCT_CLASS = "1.2.840.10008.5.1.4.1.1.481.3"
 _DICOMDIR = "1.2.840.10008.1.3.10"
-#: Types of values that are HU, or that nobody told.
+#: Types of values that are HU or not stated.
 HU_TYPES = ("HU", "US", "")
 
 _WANTED = (

@@ -46,7 +46,7 @@ def reference_to(series: Series, axis: int, index: int) -> dict[str, Any]:
 
     Returns:
         ``study``, ``series``, ``frame_of_reference``, ``class`` of the files, and ``instances``,
-        which are told only of slices that are those of the series.
+        which are stored only for slices that are those of the series.
     """
     stored, slices = grid_of(series)
     *_, ornt = stored.canonical_grid()
@@ -143,17 +143,17 @@ def _decoded(header: Dataset, frames: dict[int, Slice]) -> Iterator[tuple[int, A
         raise SourceError(f"{path}: {_undecoded(header, str(err))}") from err
 
 
-def _undecoded(header: Dataset, said: str) -> str:
+def _undecoded(header: Dataset, reason: str) -> str:
     """Why pixels cannot be decoded, and what to do.
 
     Args:
         header: Of the file.
-        said: What pydicom says of it.
+        reason: pydicom's message.
     """
     from pydicom.pixels.decoders.base import get_decoder
 
     syntax = header.file_meta.TransferSyntaxUID
-    failed = f"its pixels cannot be decoded ({' '.join(said.split()):.200})"
+    failed = f"its pixels cannot be decoded ({' '.join(reason.split()):.200})"
     if not syntax.is_compressed:
         return f"{failed}; the file is cut short or its header is wrong; fetch it again"
     compressed = f"its pixels are compressed as {syntax.name}"
