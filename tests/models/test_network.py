@@ -74,7 +74,12 @@ def test_a_new_network_paints_a_scan(membrane: Path) -> None:
         synthct.inpaint(scan, mask, checkpoint=str(membrane), prompt="a kidney")
 
 
-def test_only_networks_that_are_trained_here_are_published(membrane: Path) -> None:
+def test_only_networks_that_are_trained_here_are_published(
+    membrane: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(CheckpointError, match="lacks SHA256SUMS"):
+        pack(str(membrane))
+    monkeypatch.setattr(Membrane, "section", None)
     with pytest.raises(CheckpointError, match="is a membrane; only checkpoints of synthct"):
         pack(str(membrane))
 

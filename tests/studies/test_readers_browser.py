@@ -28,7 +28,7 @@ def browser() -> Iterator[Any]:
 @pytest.fixture
 def study(tmp_path: Path) -> StudyFolder:
     """Masks without a label, so that no scans are needed."""
-    dataset = write_dataset(tmp_path / "d/1.0.0", fresh, patients=1, masks=2, labels=(None, None))
+    dataset = write_dataset(tmp_path / "d/1.0.0", fresh, patients=4, masks=1, labels=(None, None))
     return open_study(dataset, tmp_path / "study", pairs=2, seed=None, roots={}, cache_dir=tmp_path)
 
 
