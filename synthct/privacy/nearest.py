@@ -180,7 +180,7 @@ class TrainingRegions:
             rows[case].append(row)
         widest = [_widest(piece)[0] for piece in pieces]
         regions = [(p.hu[one], p.mask[one]) for p, one in zip(pieces, widest, strict=True)]
-        grids = {case: [self._grids[row] for row in rows[case]] for case in self.entries}
+        grids = {case: [self._grids[row] for row in known] for case, known in rows.items()}
         found = likely_places(regions, self.entries, grids)
         for number, (one, places) in enumerate(zip(widest, found, strict=True)):
             side = bounding_square(pieces[number].mask[one])[2]
