@@ -4,7 +4,8 @@
 
 trains one small network on 8 patches of real CT and the same network on 2,000, lets each paint the
 masks that it was trained on, and masks of patients whom it never saw, and looks for every painting
-among the training regions as ``synthct privacy`` does, with the training scans at hand.
+among the training regions as ``synthct privacy`` does, with the training scans at hand. It takes
+20 minutes of one core.
 """
 
 from __future__ import annotations
