@@ -65,10 +65,8 @@ def _memory(checked: Checked) -> Iterator[str]:
     if checked.recipe.view != "volume" or not hasattr(os, "sysconf"):
         return
     voxels = max((spec.voxels / spec.slices for spec in checked.plan.specs), default=0.0)
-    needed, there = (
-        voxels * BYTES_PER_VOXEL,
-        os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-    )
+    needed = voxels * BYTES_PER_VOXEL
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > there:
         how = (
             "use 'extent: crop'" if checked.recipe.extent == "scan" else "lower margin_mm or masks"

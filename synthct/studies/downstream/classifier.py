@@ -13,7 +13,7 @@ from synthct.seeds import derive_seed, generator
 from synthct.studies.downstream.crops import Crop
 from synthct.studies.downstream.network import Classifier
 from synthct.studies.downstream.recipe import Trainer
-from synthct.studies.downstream.segmenter import augmented, optimizer_for, scaled
+from synthct.studies.downstream.segmenter import augmented, fit, scaled
 
 #: Crops that are scored at once.
 _BATCH = 64
@@ -44,18 +44,14 @@ def train_classifier(
     rng = generator(seed, "crops")
     half = max(1, trainer.batch_size // 2)
     target = torch.tensor([1.0] * half + [0.0] * half, device=device)
-    optimizer, schedule = optimizer_for(net, trainer)
-    for _ in range(trainer.steps):
+
+    def loss() -> torch.Tensor:
         chosen = [some[int(rng.integers(len(some)))] for some in (ill, well) for _ in range(half)]
         hu = torch.from_numpy(scaled(np.stack([one.hu for one in chosen]), trainer))[:, None]
         image, _ = augmented(hu, None, rng)
-        loss = functional.binary_cross_entropy_with_logits(net(image.to(device)), target)
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 5.0)
-        optimizer.step()
-        schedule.step()
-        on_step()
+        return functional.binary_cross_entropy_with_logits(net(image.to(device)), target)
+
+    fit(net, trainer, loss, on_step)
     return net.eval()
 
 

@@ -99,16 +99,12 @@ def train(
         torch.manual_seed(derive_seed(seed, "weights"))
         net = Unet(trainer.channels, classes).to(device)
     rng = generator(seed, "patches")
-    optimizer, schedule = optimizer_for(net, trainer)
-    for _ in range(trainer.steps):
+
+    def loss() -> torch.Tensor:
         image, target = (t.to(device) for t in _batch(stacks, classes, trainer, rng))
-        loss = _loss(net(image), target)
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 5.0)
-        optimizer.step()
-        schedule.step()
-        on_step()
+        return _loss(net(image), target)
+
+    fit(net, trainer, loss, on_step)
     return net.eval()
 
 
@@ -132,13 +128,23 @@ def predict(
     return np.ascontiguousarray(np.concatenate(parts).transpose(1, 2, 3, 0))
 
 
-def optimizer_for(
-    net: nn.Module, trainer: Trainer
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """AdamW with a warmup and half a cosine."""
+def fit(
+    net: nn.Module,
+    trainer: Trainer,
+    loss: Callable[[], torch.Tensor],
+    on_step: Callable[[], object],
+) -> None:
+    """Train a network by AdamW with a warmup and half a cosine; ``loss`` draws a batch."""
     optimizer = torch.optim.AdamW(net.parameters(), trainer.learning_rate, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda n: _rate(n, trainer.steps))
-    return optimizer, schedule
+    for _ in range(trainer.steps):
+        error = loss()
+        optimizer.zero_grad()
+        error.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 5.0)
+        optimizer.step()
+        schedule.step()
+        on_step()
 
 
 def _rate(step: int, steps: int) -> float:
