@@ -28,6 +28,7 @@ from synthct.studies.downstream.arms import (
     recipe_for,
     runs_of,
 )
+from synthct.studies.downstream.context import StudyContext
 from synthct.studies.downstream.judge import Judged, Lesion
 from synthct.studies.downstream.recipe import load_study
 from synthct.studies.downstream.run import run_study
@@ -133,10 +134,10 @@ def test_arms_have_equal_masks_and_labels(done: Path, root: Path, tiny_checkpoin
     study = load_study(write_study(root, tiny_checkpoint))
     checked = check(study.recipe, cache_dir=root / "cache")
     unet, everybody = segmenter.SmallUnet(study, "cpu"), frozenset(TRAINING)
-    known = make_known(
-        study, unet, checked.index, everybody, done,
-        label_names=checked.label_names, cache_dir=root / "cache", device="cpu", progress=False,
-    )  # fmt: skip
+    context = StudyContext(
+        study, checked.index, checked.label_names, done, root / "cache", device="cpu"
+    )
+    known = make_known(context, unet, everybody)
     assert len(known.real) == 3
     sets = list(known.painted.values())
     assert len(sets) == 3
