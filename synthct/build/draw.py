@@ -112,6 +112,11 @@ def grain_stream(spec: SampleSpec) -> list[str]:
     return ["grain", spec.sample_id]
 
 
+def series_stream(name: str, spec: SampleSpec, *more: int) -> list[str]:
+    """Name of a random stream that all sizes of a lesion have in common."""
+    return [name, spec.lesion_id, str(spec.variant), *map(str, more)]
+
+
 def draw(specs: Sequence[SampleSpec], recipe: Recipe, reader: CaseReader) -> DrawnMask:
     """Draw the 3D mask of some variants, with the first donor that can be placed, and its slices.
 

@@ -10,11 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from synthct import seeds
+from synthct.build.block import Block
 from synthct.build.context import BuildContext
 from synthct.build.draw import masks_of, slice_noise_stream
 from synthct.build.fronts import SliceNoise, Stack, paint_stacks
 from synthct.build.prepare import Draft, Outcome
 from synthct.build.sample import FloatArray, finish, noise_seed
+from synthct.build.series import Step, parts_of
 from synthct.dataset.partial import Made, PartialShard
 from synthct.dataset.patch_rows import encode_patch
 from synthct.dataset.rows import encode
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from synthct.models.patch import Patch
 
 logger = logging.getLogger(__name__)
+
+_Parts = Sequence[tuple[Draft, Stack, int]]
 
 #: Begins the reason of a sample that was rejected because the model gave no painting.
 MODEL_FAULT = "model: "
@@ -113,7 +117,7 @@ def _painted(
             if not is_done:
                 waiting[sample_id] = draft, {}
             for n, patch in enumerate(draft.patches):
-                seed = noise_seed(context.checked.recipe, draft.spec, n)
+                seed = noise_seed(context.checked.recipe, draft, n)
                 yield Job((sample_id, n), patch, seed, is_done)
 
     for (sample_id, n), pixels in context.inpainter.stream(jobs()):
@@ -135,20 +139,36 @@ def _painted_volumes(
     assert inpainter is not None
     assert rules is not None
     for some in _groups(drafts, inpainter.batch_size):
-        painted = [draft for draft in some if draft.spec.is_painted]
+        parts = [
+            (draft, part, before)
+            for draft in some
+            if draft.spec.is_painted and draft.stack is not None
+            for part, before in _with_offsets(draft.stack)
+        ]
 
-        def seed(number: int, patch: int, painted: Sequence[Draft] = painted) -> int:
-            return noise_seed(recipe, painted[number].spec, patch)
+        def seed(number: int, patch: int, parts: _Parts = parts) -> int:
+            draft, _, before = parts[number]
+            return noise_seed(recipe, draft, before + patch)
 
-        def rng(number: int, painted: Sequence[Draft] = painted) -> np.random.Generator:
-            return seeds.generator(recipe.seed, *slice_noise_stream(painted[number].spec))
+        def rng(number: int, parts: _Parts = parts) -> np.random.Generator:
+            return seeds.generator(recipe.seed, *slice_noise_stream(parts[number][0].spec))
 
         length_mm, least = context.checked.slice_noise_mm, rules.patch_sizes[-1]
         noise = SliceNoise(length_mm, rng, least) if length_mm else None
-        stacks = [draft.stack for draft in painted if isinstance(draft.stack, Stack)]
+        stacks = [part for _, part, _ in parts]
         done = paint_stacks(stacks, rules, inpainter.paint_all, seed, noise)
         for draft in some:
-            yield draft, next(done) if draft.spec.is_painted else []
+            count = sum(one is draft for one, *_ in parts)
+            yield draft, [pixels for _ in range(count) for pixels in next(done)]
+
+
+def _with_offsets(stack: Stack | Block | Step) -> Iterator[tuple[Stack, int]]:
+    """The slices that are painted for a volume, with the number of patches before them."""
+    before = 0
+    for part in parts_of(stack):
+        assert isinstance(part, Stack), "a network in 2D paints slices"
+        yield part, before
+        before += sum(map(len, part.patches))
 
 
 def _groups(drafts: Iterator[Draft], most: int) -> Iterator[list[Draft]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,16 @@ from synthct import seeds
 from synthct.build.block import Block
 from synthct.build.check import Checked
 from synthct.build.controls import Control, control_for
-from synthct.build.draw import CaseReader, DrawnMask, draw, noise_stream
+from synthct.build.draw import (
+    CaseReader,
+    DrawnMask,
+    draw,
+    grain_stream,
+    noise_stream,
+    series_stream,
+)
 from synthct.build.fronts import Stack
+from synthct.build.series import Step, parts_of
 from synthct.dataset.sample import Sample
 from synthct.dataset.schema import Facts
 from synthct.dataset.writer import Rejection
@@ -63,7 +72,7 @@ class Draft:
     patches: tuple[Patch, ...]
     paint_facts: Mapping[str, Any]
     labelled: npt.NDArray[np.bool_] | None
-    stack: Stack | Block | None = None
+    stack: Stack | Block | Step | None = None
 
     @property
     def section(self) -> MaskKind:
@@ -74,6 +83,25 @@ class Draft:
     def has_truth(self) -> bool:
         """Whether what was there before is what is to be painted."""
         return self.section.label_policy() != "paint"
+
+    @property
+    def is_step(self) -> bool:
+        """Whether the sample shows one of several sizes of a lesion."""
+        return "volume_factor" in self.params
+
+    @cached_property
+    def noise_streams(self) -> list[list[str]]:
+        """Names of the random streams of the noise, by patch; a control has one."""
+        if self.stack is None or not self.is_step:
+            return [noise_stream(self.spec, n) for n in range(len(self.patches) or 1)]
+        # The largest size has the same paint in all steps.
+        counts = [sum(map(len, part.patches)) for part in parts_of(self.stack)]
+        return [series_stream("noise", self.spec, n) for count in counts for n in range(count)]
+
+    @property
+    def grain_stream(self) -> list[str]:
+        """Name of the random stream of the grain in the paint."""
+        return series_stream("grain", self.spec) if self.is_step else grain_stream(self.spec)
 
     @property
     def codec(self) -> Window | Knots | None:
@@ -154,7 +182,7 @@ def _prepare_slice(
     region = Volume(within(flat, box), plane.affine)
     label = flat.label
     patches: list[Patch] = []
-    stack: Stack | Block | None = None
+    stack: Stack | Block | Step | None = None
     if rules is not None:
         try:
             label = rules.paintable(label) if section.label is None else label
@@ -162,6 +190,9 @@ def _prepare_slice(
                 of = plane_of(recipe.view, plane.spacing_mm)
                 kind = Stack if rules.depth == 1 else Block
                 stack = kind.of(drawn.host.scan(), flat, of, label, rules)
+                if recipe.series is not None and flat.volume_ml < largest.volume_ml:
+                    of_largest = kind.of(drawn.host.scan(), largest, of, label, rules)
+                    stack = Step(stack, of_largest, Volume(within(largest, box), plane.affine))
                 patches = [patch for own in stack.patches for patch in own]
             else:
                 patches = cut_patches(plane, region, label, rules)

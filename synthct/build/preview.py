@@ -13,14 +13,20 @@ from synthct.build.check import Checked
 from synthct.build.context import THREADS
 from synthct.build.draw import CaseReader, DrawnMask, draw, masks_of
 from synthct.build.plan_sheet import TILES, plan_sheet
-from synthct.build.prepare import Draft, prepare_slices
+from synthct.build.prepare import Draft, prepare, prepare_slices
 from synthct.build.run import counted_samples, expected_bytes
 from synthct.errors import MaskError
+from synthct.models.region import parts_of
 from synthct.recipe.plan import SampleSpec
 from synthct.storage.files import atomic_write
+from synthct.volume.grid import spacing_of
+from synthct.volume.views import VIEW_AXIS, plane_of
 
-#: About how long pasting, measuring and encoding take for a sample.
+#: About how long pasting, measuring and encoding take for each slice of a sample.
 REST_SECONDS = 0.15
+
+#: So many masks of a recipe are drawn to see how much of a volume is painted.
+_COUNTED_MASKS = 4
 
 
 def facts_of(checked: Checked) -> dict[str, Any]:
@@ -154,14 +160,16 @@ def _some_of_each_section(
 
 
 def seconds_per_sample(checked: Checked) -> float:
-    """Expected time of one sample here: a timed pass of the network, times their number.
+    """Expected time of one sample here: timed passes of the network, times their number.
 
     Raises:
         CheckpointError: If scheduler, steps or guidance do not go with the checkpoint.
     """
+    inputs, slices = inputs_per_sample(checked)
+    rest = slices * REST_SECONDS
     inpaint, files, rules = checked.recipe.inpaint.network, checked.checkpoint, checked.rules
     if inpaint is None or files is None or rules is None:
-        return REST_SECONDS
+        return rest
     import torch
 
     from synthct.models.checkpoint import load_checkpoint
@@ -169,11 +177,43 @@ def seconds_per_sample(checked: Checked) -> float:
 
     torch.set_num_threads(THREADS)
     inpainter = Inpainter(load_checkpoint(files), inpaint, rules.labels)
-    size = rules.patch_sizes[min(1, len(rules.patch_sizes) - 1)]
-    inpainter.probe(size)  # the first pass also warms up
-    started = time.perf_counter()
-    inpainter.probe(size)
-    return (time.perf_counter() - started) * inpainter.network.passes + REST_SECONDS
+    seconds = 0.0
+    for size, count in inputs.items():
+        inpainter.probe(size)  # the first pass also warms up
+        started = time.perf_counter()
+        inpainter.probe(size)
+        seconds += count * (time.perf_counter() - started)
+    return seconds * inpainter.network.passes + rest
+
+
+def inputs_per_sample(checked: Checked) -> tuple[dict[int, float], float]:
+    """What a network is given for a sample: patches or boxes by size, in so many slices.
+
+    A slice has one patch, of the second size that the checkpoint takes. How many a volume has is
+    the mean over some of the planned masks, drawn as the build draws them.
+    """
+    recipe, rules = checked.recipe, checked.rules
+    sizes = rules.patch_sizes if rules is not None else ()
+    usual = dict.fromkeys(sizes[:2][-1:], 1.0)
+    if recipe.view != "volume":
+        return usual, 1.0
+    reader, found, slices, samples = CaseReader(checked.label_names), Counter[int](), 0, 0
+    for group in _some_of_each_section(masks_of(checked.plan.specs), _COUNTED_MASKS):
+        for draft in prepare(group, checked, reader):
+            if isinstance(draft, Draft) and draft.spec.is_painted:
+                samples += 1
+                mask, spacing_mm = draft.sample.mask, spacing_of(draft.sample.affine)
+                across = VIEW_AXIS[plane_of(recipe.view, spacing_mm)]
+                in_plane = tuple(axis for axis in range(3) if axis != across)
+                slices += int(mask.any(axis=in_plane).sum())
+                if rules is not None:
+                    shown = draft.patches
+                    if rules.depth > 1:
+                        shown = tuple(part for one in shown for part in parts_of(one, rules))
+                    found.update(patch.size for patch in shown)
+    if not samples:
+        return usual, 1.0
+    return {size: count / samples for size, count in found.items()}, slices / samples
 
 
 def as_size(num_bytes: float) -> str:

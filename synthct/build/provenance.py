@@ -14,7 +14,7 @@ import numpy as np
 
 from synthct.build.check import Checked
 from synthct.build.context import BuildContext
-from synthct.build.draw import mask_stream, noise_stream, shown_of
+from synthct.build.draw import mask_stream, shown_of
 from synthct.build.prepare import Draft
 from synthct.dataset.digest import SAMPLE_SCHEME, array_digest, canonical_json
 from synthct.dataset.sample import Sample
@@ -101,7 +101,7 @@ def _generation(draft: Draft, context: BuildContext) -> dict[str, Any]:
         "seeds": {
             "recipe": context.checked.recipe.seed,
             "mask": mask_stream(spec),
-            "noise": [noise_stream(spec, n) for n in range(len(patches) or 1)],
+            "noise": draft.noise_streams,
         },
         "codec": draft.codec.model_dump() if draft.codec else None,
         "patches": [

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from synthct import seeds
+from synthct.build.block import Block
 from synthct.build.context import BuildContext
-from synthct.build.draw import grain_stream, noise_stream
+from synthct.build.fronts import Stack
 from synthct.build.measure import measure
 from synthct.build.prepare import Draft
 from synthct.build.provenance import provenance
+from synthct.build.series import Step, parts_of, shown_of_largest
 from synthct.dataset.sample import Sample
 from synthct.errors import VerifyError
 from synthct.metrics.outside import outside_max_abs_diff
 from synthct.models.grain import with_grain
 from synthct.models.patch import paste_patches
-from synthct.recipe.plan import SampleSpec
 from synthct.recipe.recipe import Recipe
 from synthct.volume import Volume
 
@@ -50,11 +52,8 @@ def finish(
     sample, spec, recipe = draft.sample, draft.spec, context.checked.recipe
     original, image = sample.volume("original"), sample.image
     if spec.is_painted and draft.patches:
-        network, painting = recipe.inpaint.network, _pasted(draft, painted)
-        if network is not None and network.grain == "surroundings":
-            mask, rng = sample.volume("mask"), seeds.generator(recipe.seed, *grain_stream(spec))
-            painting, grain = with_grain(original, painting, mask, sample.window.range_hu, rng)
-            draft = replace(draft, paint_facts={MEASURED_GRAIN: grain and grain.as_json()})
+        painting, facts = _painted(draft, painted, recipe)
+        draft = replace(draft, paint_facts=facts or draft.paint_facts)
         image = painting.array
     changed = outside_max_abs_diff(original.array, image, sample.mask)
     if changed:
@@ -73,16 +72,48 @@ def finish(
     return replace(sample, provenance=provenance(replace(draft, sample=sample), context))
 
 
-def _pasted(draft: Draft, painted: Sequence[FloatArray]) -> Volume:
-    """What a sample shows, with the paint in it."""
-    sample, original = draft.sample, draft.sample.volume("original")
-    if draft.stack is None:
-        return paste_patches(original, sample.volume("mask"), draft.patches, painted)
+def _painted(
+    draft: Draft, painted: Sequence[FloatArray], recipe: Recipe
+) -> tuple[Volume, Mapping[str, Any]]:
+    """What a sample shows with the paint in it, and what was measured for the paint."""
+    sample, stack = draft.sample, draft.stack
+    original, mask = sample.volume("original"), sample.volume("mask")
+    if stack is None:
+        pasted = paste_patches(original, mask, draft.patches, painted)
+        return _with_grain(pasted, mask, draft, recipe)
+    own = parts_of(stack)[0]
+    count = sum(map(len, own.patches))
+    pasted = _pasted(original, mask, own, painted[:count])
+    painting, facts = _with_grain(pasted, mask, draft, recipe)
+    if isinstance(stack, Step):
+        pasted = _pasted(original, stack.region, stack.largest, painted[count:])
+        largest, _ = _with_grain(pasted, stack.region, draft, recipe)
+        painting = shown_of_largest(painting, largest, mask)
+    return painting, facts
+
+
+def _pasted(
+    original: Volume, mask: Volume, part: Stack | Block, painted: Sequence[FloatArray]
+) -> Volume:
+    """A volume with the paint of a mask in it, as the network gave it."""
     image = original.array.copy()
-    image[sample.mask] = draft.stack.painted_hu(painted)
-    return Volume(image, sample.affine)
+    image[mask.array] = part.painted_hu(painted)
+    return Volume(image, original.affine)
 
 
-def noise_seed(recipe: Recipe, spec: SampleSpec, patch: int) -> int:
+def _with_grain(
+    painting: Volume, mask: Volume, draft: Draft, recipe: Recipe
+) -> tuple[Volume, Mapping[str, Any]]:
+    """A painting with the grain that the recipe asks for, and what was measured of it."""
+    network, sample = recipe.inpaint.network, draft.sample
+    if network is None or network.grain != "surroundings":
+        return painting, {}
+    rng = seeds.generator(recipe.seed, *draft.grain_stream)
+    original, range_hu = sample.volume("original"), sample.window.range_hu
+    painting, grain = with_grain(original, painting, mask, range_hu, rng)
+    return painting, {MEASURED_GRAIN: grain and grain.as_json()}
+
+
+def noise_seed(recipe: Recipe, draft: Draft, patch: int) -> int:
     """Seed of the noise of one patch of a sample."""
-    return seeds.derive_seed(recipe.seed, *noise_stream(spec, patch))
+    return seeds.derive_seed(recipe.seed, *draft.noise_streams[patch])

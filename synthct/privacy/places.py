@@ -5,12 +5,13 @@ from __future__ import annotations
 import heapq
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from synthct.metrics.slice_search import Template, spectrum_of
+from synthct.metrics.slice_search import Spectrum, Template, spectrum_of
 from synthct.privacy.tissue import Points
 from synthct.sources import CaseEntry, read_case
 
@@ -19,7 +20,7 @@ from synthct.sources import CaseEntry, read_case
 PLACES, _LEAST = 4, 0.15
 
 #: Slices on either side of a training region that are searched, and pieces that are looked for at
-#: a time.
+#: a time: templates, and the transformed slices of a scan, are about 1 MB each.
 _REACH, _BLOCK = 2, 500
 
 
@@ -56,26 +57,30 @@ def likely_places(
     Returns:
         At most ``PLACES`` for each, the likeliest first.
     """
-    out: list[list[LikelyPlace]] = []
-    for first in range(0, len(regions), _BLOCK):
-        block = regions[first : first + _BLOCK]
-        best: dict[int, list[_Found]] = defaultdict(list)
-        affines = {}
-        for case in sorted(set(entries) & set(grids)):
-            scan = read_case(entries[case], {}).scan()
-            shape, affines[case] = scan.shape[:2], scan.affine
+    best: dict[int, list[_Found]] = defaultdict(list)
+    affines = {}
+    for case in sorted(set(entries) & set(grids)):
+        scan = read_case(entries[case], {}).scan()
+        shape, affines[case] = scan.shape[:2], scan.affine
+        slices = _slices(grids[case], scan.affine, scan.shape[2])
+
+        @cache
+        def spectrum(k: int, level: int, hu: npt.NDArray[np.int16] = scan.array) -> Spectrum:
+            return spectrum_of(hu[:, :, k], level)
+
+        for first in range(0, len(regions), _BLOCK):
+            block = regions[first : first + _BLOCK]
             templates = [Template.of(hu, mask, shape) for hu, mask in block]
-            levels = {one.level for one in templates if one is not None}
-            for k in _slices(grids[case], scan.affine, scan.shape[2]):
-                spectra = {level: spectrum_of(scan.array[:, :, k], level) for level in levels}
-                for n, template in enumerate(templates):
+            for k in slices:
+                for n, template in enumerate(templates, first):
                     if template is not None:
-                        place = template.place(spectra[template.level], shape)
+                        place = template.place(spectrum(k, template.level), shape)
                         if place.score > _LEAST:
                             _keep(best[n], (place.score, case, k, place.row, place.column))
-        for n in range(len(block)):
-            out.append([_placed(one, affines[one[1]]) for one in sorted(best[n], reverse=True)])
-    return out
+    return [
+        [_placed(one, affines[one[1]]) for one in sorted(best[n], reverse=True)]
+        for n in range(len(regions))
+    ]
 
 
 def _placed(found: _Found, affine: Points) -> LikelyPlace:

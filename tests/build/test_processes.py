@@ -153,6 +153,24 @@ def test_the_number_of_processes_changes_no_byte(
     assert [path.name for path in (folder / f"by-{count}/tiny").iterdir()] == ["1.0.0"]
 
 
+@pytest.mark.full
+def test_four_processes_make_the_same_volumes_as_one(
+    start: Start, folder: Path, tiny_checkpoint: Path
+) -> None:
+    inpaint = {"checkpoint": str(tiny_checkpoint), "num_inference_steps": 40, "batch_size": 2}
+    fields = {**VOLUMES, "inpaint": inpaint, "masks_per_case": 6}
+    write_recipe(folder / "many.yaml", folder / "data", tiny_checkpoint, **fields)
+    alone = finish_here(folder, tiny_checkpoint, "many-alone", fields)
+    options = ("--num-processes", "4", "--workers", "0")
+    process = start("volumes-by-4", *options, recipe="many.yaml")
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    assert files_of(folder / "volumes-by-4/tiny/1.0.0") == alone
+    painters = re.findall(r"process (\d+)$", said, re.MULTILINE)
+    assert len(painters) == 12
+    assert len(set(painters)) >= 2, said
+
+
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
 def test_killed_with_a_changing_number_of_processes_it_comes_to_the_same_bytes(
     start: Start, folder: Path, tiny_checkpoint: Path, wanted: dict[str, str]

@@ -16,9 +16,9 @@ from tiny_recipe import SECTIONS, tiny_recipe, write_data
 from synthct.build import sample as sample_module
 from synthct.build.check import Checked, check
 from synthct.build.context import BuildContext
-from synthct.build.draw import CaseReader, masks_of
+from synthct.build.draw import CaseReader, masks_of, noise_stream
 from synthct.build.prepare import Draft, Outcome, painted_value, prepare
-from synthct.build.sample import finish, noise_seed
+from synthct.build.sample import finish
 from synthct.dataset.png import decode_hu, decode_labels, decode_mask
 from synthct.dataset.rows import encode
 from synthct.dataset.sample import Sample
@@ -28,6 +28,7 @@ from synthct.masks.slicing import on_slice, slice_of
 from synthct.masks.transplant import Transplant
 from synthct.models.patch import paste_patches
 from synthct.recipe.recipe import Recipe
+from synthct.seeds import derive_seed
 from synthct.volume import Volume
 from synthct.volume.views import PLANES, VIEW_AXIS, Plane, from_picture
 
@@ -349,7 +350,11 @@ def test_variants_share_a_mask_and_have_noise_of_their_own(folder: Path, checkpo
     checked = checked_with(folder, checkpoint)
     groups = masks_of(checked.plan.specs)
     assert [len(group) for group in groups] == [2] * 8
-    seeds = [noise_seed(checked.recipe, s, p) for s in checked.plan.specs for p in (0, 1)]
+    seeds = [
+        derive_seed(checked.recipe.seed, *noise_stream(s, p))
+        for s in checked.plan.specs
+        for p in (0, 1)
+    ]
     assert len(set(seeds)) == len(seeds)
 
 

@@ -8,18 +8,27 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.ndimage import distance_transform_edt
 from scipy.ndimage import label as parts_of
 from tiny_recipe import tiny_recipe, write_data
+from tiny_volume import write_tiny_volume
 
 from synthct.build.check import check
 from synthct.build.draw import CaseReader, DrawnMask, draw, masks_of
 from synthct.build.run import build
+from synthct.build.series import RIM_MM
 from synthct.build.verify.run import Originals, verify
 from synthct.dataset.rows import decode, stored_rows
 from synthct.masks.base import MaskSection
 from synthct.recipe.recipe import Recipe
+from synthct.volume.grid import spacing_of
 
 BLOB = {"name": "blob", "kind": "blob", "radius_mm": [2, 3]}
+
+#: One mask in each sample, large enough for a core when it is halved.
+SERIES: dict[str, Any] = {
+    "masks": [{**BLOB, "radius_mm": [5, 6]}], "masks_per_case": 1, "masks_per_sample": None,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -77,9 +86,14 @@ def test_the_next_is_drawn_with_the_labels_of_those_before(
     assert seen[-1] > 0  # blobs leave 255 behind
 
 
+def depth_mm(mask: Any, spacing_mm: Any) -> Any:
+    """How deep voxels lie in a mask."""
+    return distance_transform_edt(np.pad(mask, 1), sampling=spacing_mm)[1:-1, 1:-1, 1:-1]
+
+
 def test_a_series_is_one_lesion_in_one_place(folder: Path, tiny_checkpoint: Path) -> None:
     series = {"steps": 3, "volume_factor": [0.5, 2]}
-    made = recipe(folder, tiny_checkpoint, masks_per_sample=None, series=series, masks_per_case=1)
+    made = recipe(folder, tiny_checkpoint, series=series, **SERIES)
     dataset = build(made, folder / "series", cache_dir=folder / "cache", workers=0)
     rows = [row for path in dataset.glob("data/*") for row in stored_rows(path)]
     samples = [decode(row) for row in rows]
@@ -89,11 +103,32 @@ def test_a_series_is_one_lesion_in_one_place(folder: Path, tiny_checkpoint: Path
     assert len({s.shape for s in samples}) == 1
     for small, large in pairwise(samples):
         assert (large.mask | ~small.mask).all()
+    for small in samples[:-1]:  # all but its rim is what was painted of the largest
+        core = depth_mm(small.mask, spacing_of(small.affine)) >= RIM_MM
+        assert core.any()
+        assert np.array_equal(small.image[core], samples[-1].image[core])
+        assert not np.array_equal(small.image[small.mask], samples[-1].image[small.mask])
     sources = {name: folder / "data" / name for name in ("hosts", "donors")}
     given = Originals(
         sources=sources, cache_dir=folder / "cache", checkpoint=tiny_checkpoint, workers=0
     )
     assert not verify(dataset, level=2, originals=given).findings
+
+
+def test_a_series_of_a_network_in_3d_shows_one_lesion_too(folder: Path, tmp_path: Path) -> None:
+    series = {"volume_factor": [0.5, 2]}
+    made = recipe(
+        folder, write_tiny_volume(tmp_path / "model"), series=series, variants=2, **SERIES
+    )
+    dataset = build(made, tmp_path / "out", cache_dir=folder / "cache", workers=0)
+    samples = [decode(row) for path in dataset.glob("data/*") for row in stored_rows(path)]
+    by_id = {one.sample_id: one for one in samples}
+    first = min(by_id).rpartition(".s")[0]
+    for variant in ("v0", "v1"):
+        small, large = by_id[f"{first}.s0.{variant}"], by_id[f"{first}.s1.{variant}"]
+        core = depth_mm(small.mask, spacing_of(small.affine)) >= RIM_MM
+        assert np.array_equal(small.image[core], large.image[core])
+    assert not np.array_equal(by_id[f"{first}.s1.v0"].image, by_id[f"{first}.s1.v1"].image)
 
 
 def test_masks_that_touch_are_painted_as_one(folder: Path, tiny_checkpoint: Path) -> None:

@@ -108,6 +108,7 @@ def test_only_code_that_is_imported_matters(package: Path, name: str, matters: b
         ("build.references", "metrics/adherence.py", "build/run.py"),
         ("training.cache", "volume/anatomy.py", "training/loop.py"),
         ("evaluate.collect", "evaluate/pictures.py", "evaluate/run.py"),
+        ("studies.downstream.segmenter", "studies/downstream/network.py", "build/run.py"),
     ],
 )
 def test_keys_know_their_code(module: str, needs: str, needs_not: str) -> None:

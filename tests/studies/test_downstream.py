@@ -19,6 +19,7 @@ from synthct.build.check import check
 from synthct.cli import app
 from synthct.errors import PolicyError, RecipeError, ResourceError
 from synthct.recipe.recipe import Recipe
+from synthct.storage import keys
 from synthct.storage.cache import read_kept, write_kept
 from synthct.studies.downstream import segmenter
 from synthct.studies.downstream.arms import (
@@ -30,6 +31,7 @@ from synthct.studies.downstream.arms import (
 )
 from synthct.studies.downstream.context import StudyContext
 from synthct.studies.downstream.judge import Judged, Lesion
+from synthct.studies.downstream.nnunet import NnUnet
 from synthct.studies.downstream.recipe import load_study
 from synthct.studies.downstream.run import run_study
 from synthct.studies.downstream.suggest import suggestion
@@ -150,6 +152,65 @@ def test_arms_have_equal_masks_and_labels(done: Path, root: Path, tiny_checkpoin
     half = known.scans(Run("painted", 1.0, 0.5, 0))
     assert [stack.is_real for stack in half] == [True] * 3 + [False] * 2
     assert not any(stack.is_real for stack in known.scans(Run("painted_only", 1.0, 1, 0)))
+
+
+def test_pairs_are_the_painted_scans_and_the_same_places_painted_as_the_organ(
+    done: Path, root: Path, tiny_checkpoint: Path
+) -> None:
+    trainer = TINY | {"spacing_mm": 0.8}  # the hosts' own, so that nothing is resampled
+    study = load_study(write_study(root, tiny_checkpoint, arms=["pairs"], trainer=trainer))
+    checked = check(study.recipe, cache_dir=root / "cache")
+    context = StudyContext(
+        study, checked.index, checked.label_names, done, root / "cache", device="cpu"
+    )
+    known = make_known(context, segmenter.SmallUnet(study, "cpu"), frozenset(TRAINING))
+    stacks = known.scans(Run("pairs", 1.0, 1, 0))
+    assert [stack.is_real for stack in stacks] == [True] * 3 + [False] * 6
+    hosts = {stack.name.removeprefix("real-"): stack for stack in stacks[:3]}
+    assert set(hosts) == set(TRAINING)
+    kidney, tumor = 1, 2  # as study.classes has them
+    for ill, well in zip(stacks[3:6], stacks[6:], strict=True):
+        host, is_well = ill.name.removeprefix("painted-"), well.name.removeprefix("counterpart-")
+        assert host == is_well
+        before = hosts[host.rpartition("-")[0]]
+        lesion = (ill.classes == tumor) & (before.classes == kidney)
+        assert lesion.any()
+        assert np.array_equal(well.classes, before.classes)
+        assert np.array_equal(well.hu != before.hu, (well.hu != before.hu) & lesion)
+        assert (well.hu != before.hu)[lesion].mean() > 0.9
+    for lock in (done / "datasets").glob("*/1.0.0/synthct.lock"):
+        if "test-counterpart" not in str(lock):  # which classifiers are judged on
+            assert not any(who in lock.read_text() for who in TEST)
+
+
+@pytest.mark.parametrize(
+    ("code", "made_anew"), [("segmenter", "segmenters"), ("classifier", "classifiers")]
+)
+def test_what_is_kept_is_stale_when_the_code_that_made_it_changes(
+    code: str,
+    made_anew: str,
+    done: Path,
+    root: Path,
+    tiny_checkpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    output = root / f"changed-{code}"
+    shutil.copytree(done, output / "study")
+    hashed = keys.code_sha256
+    monkeypatch.setattr(keys, "code_sha256", lambda name: hashed(name) + name.endswith(code) * "!")
+    study = load_study(write_study(root, tiny_checkpoint))
+    before = numbers(done)
+    run_study(study, output, cache_dir=root / "cache", device="cpu")
+    after = numbers(output / "study")
+    changed = {name for name in before if after[name] != before[name]}
+    assert changed == {path.name for path in (done / made_anew).iterdir()}
+
+
+def test_nnunets_script_is_part_of_its_code(root: Path, tiny_checkpoint: Path) -> None:
+    study = load_study(write_study(root, tiny_checkpoint))
+    modules = NnUnet(study, Path(sys.executable), "2d", "cpu").modules
+    files = {path.name for module in modules for path in keys.source_files(module)}
+    assert {"nnunet.py", "nnunet_script.py"} <= files
 
 
 def test_a_share_knows_nothing_of_the_others(root: Path, tiny_checkpoint: Path) -> None:

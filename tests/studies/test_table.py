@@ -270,6 +270,8 @@ def test_a_table_has_every_number_and_goes_on_where_it_stopped(
     assert costs["trained"].training_minutes == 0.01
     assert all(cost.seconds_per_sample for cost in results.costs)
     text = (place.output / "table.md").read_text()
+    assert "radiomics" in text
+    assert "| row |\n" not in text  # nor a table without a number
     assert re.search(r"^\| kidney \| - \| ", text, re.MULTILINE)
     with (place.output / "table.csv").open() as file:
         lines = list(csv.DictReader(file))

@@ -9,8 +9,10 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic
+from typing import Any, Generic
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import ValidationError
 
 from synthct.build.draw import CaseReader
@@ -28,10 +30,12 @@ from synthct.recipe.yaml_errors import path_text
 from synthct.seeds import derive_seed
 from synthct.sources import CaseEntry, FolderSection, Index, Source
 from synthct.storage.files import make_folder
+from synthct.storage.keys import cache_key
 from synthct.studies.downstream.context import StudyContext
 from synthct.studies.downstream.kind import Scan, SegmenterKind
 from synthct.studies.downstream.recipe import Arm, Study
 from synthct.studies.downstream.slices import classes_of
+from synthct.volume.case import Case
 
 logger = logging.getLogger(__name__)
 
@@ -92,19 +96,14 @@ class Known(Generic[Scan]):
         real: The real training scans.
         painted: By method the painted ones, equal masks in all of them, in the order in which
             smaller amounts take them.
-        facts: What they were made from, as JSON.
+        digests: By name of a scan the hash of its voxels and classes.
         looks: By method medians over the painted lesions of ``LOOKS``.
     """
 
     real: tuple[Scan, ...]
     painted: Mapping[str, tuple[Scan, ...]]
-    facts: Mapping[str, object] = field(repr=False)
+    digests: Mapping[str, str] = field(repr=False)
     looks: Mapping[str, Mapping[str, float | None]]
-
-    def facts_of(self, run: Run) -> dict[str, object]:
-        """What the training scans of a segmenter were made from."""
-        names = ("real", run.method, *((COUNTERPART,) if run.arm == "pairs" else ()))
-        return {name: self.facts[name] for name in names if name in self.facts}
 
     def scans(self, run: Run) -> list[Scan]:
         """The training scans of a segmenter.
@@ -242,43 +241,58 @@ def make_known(
     make_folder(place)
     hosts = [entry for entry in entries if entry.patient_id in patients and entry.image is not None]
     reader = CaseReader(context.label_names, keep=1)
-    real = tuple(_real(study, kind, entry, reader, place) for entry in hosts)
+    keeper = _Keeper(study, kind, place)
+    real = tuple(keeper.real(entry, reader) for entry in hosts)
     common = lesions_of_all(datasets.values())
     if "pairs" in study.arms:
         datasets[COUNTERPART] = build_method(context, COUNTERPART, patients)
     painted: dict[str, tuple[Scan, ...]] = {}
-    facts: dict[str, object] = {}
     looks: dict[str, Mapping[str, float | None]] = {}
     for method, dataset in datasets.items():
         scans = PaintedScans(dataset, roots, context.cache_dir, study.lesions_per_scan)
         rows = [row for row in rows_of(dataset) if row["lesion_id"] in common]
         looks[method] = {name: _median(row[name] for row in rows) for name in LOOKS}
-        made = [_painted(study, kind, scan, method, place) for scan in scans.of(rows)]
+        made = [keeper.painted(scan, method) for scan in scans.of(rows)]
         made.sort(key=lambda one: one[0])
         painted[method] = tuple(kept for _, kept in made)
-        facts[method] = [require_manifest(dataset).release.content_id, sorted(common)]
-    facts["real"] = [[entry.voxel_sha256, entry.label_sha256] for entry in hosts]
-    return Known(real, painted, facts, looks)
+    return Known(real, painted, keeper.digests, looks)
 
 
-def _real(
-    study: Study, kind: SegmenterKind[Scan], entry: CaseEntry, reader: CaseReader, place: Path
-) -> Scan:
-    case = reader.read(entry)
-    classes = classes_of(case, case.labels.array, study.classes)
-    name = f"real-{entry.case_id}"
-    return kind.keep(place, name, case.scan().array, classes, entry, is_real=True)
+class _Keeper(Generic[Scan]):
+    """Writes training scans into a folder and knows the hashes of what is in them."""
 
+    def __init__(self, study: Study, kind: SegmenterKind[Scan], place: Path) -> None:
+        self._study, self._kind, self._place = study, kind, place
+        self.digests: dict[str, str] = {}
 
-def _painted(
-    study: Study, kind: SegmenterKind[Scan], scan: PaintedScan, method: str, place: Path
-) -> tuple[tuple[int, int], Scan]:
-    """A painted scan, with what it is sorted by: the first of each host come first."""
-    assert scan.entry is not None, "a study knows its hosts"
-    classes = classes_of(scan.case, scan.labels, study.classes)
-    name = f"{method}-{scan.entry.case_id}-{scan.part}"
-    kept = kind.keep(place, name, scan.painted(), classes, scan.entry, is_real=False)
-    return (scan.part, derive_seed(study.seed, "order", scan.entry.case_id)), kept
+    def real(self, entry: CaseEntry, reader: CaseReader) -> Scan:
+        """A scan as it is."""
+        case = reader.read(entry)
+        name, hu = f"real-{entry.case_id}", case.scan().array
+        return self._keep(name, hu, case, case.labels.array, entry, is_real=True)
+
+    def painted(self, scan: PaintedScan, method: str) -> tuple[tuple[int, int], Scan]:
+        """A painted scan, with what it is sorted by: the first of each host come first."""
+        entry = scan.entry
+        assert entry is not None, "a study knows its hosts"
+        name = f"{method}-{entry.case_id}-{scan.part}"
+        kept = self._keep(name, scan.painted(), scan.case, scan.labels, entry, is_real=False)
+        return (scan.part, derive_seed(self._study.seed, "order", entry.case_id)), kept
+
+    def _keep(
+        self,
+        name: str,
+        hu: npt.NDArray[np.int16],
+        case: Case,
+        labels: npt.NDArray[Any],
+        entry: CaseEntry,
+        *,
+        is_real: bool,
+    ) -> Scan:
+        classes = classes_of(case, labels, self._study.classes)
+        kept = self._kind.keep(self._place, name, hu, classes, entry, is_real=is_real)
+        self.digests[kept.name] = cache_key(hu=hu, classes=classes, spacing_mm=entry.spacing_mm)
+        return kept
 
 
 def rows_of(dataset: Path) -> Iterable[Columns]:

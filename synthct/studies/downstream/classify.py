@@ -8,7 +8,6 @@ the test scans from the same tissue as it was: who can has learned the paint.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -16,11 +15,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from synthct.build.draw import CaseReader
-from synthct.dataset.digest import canonical_json
-from synthct.dataset.manifest import require_manifest
 from synthct.masks.transplant import Transplant
 from synthct.sources import CaseEntry
 from synthct.storage.cache import read_kept, write_kept
+from synthct.storage.keys import cache_key
 from synthct.studies.downstream.arms import (
     COUNTERPART,
     TEST_COUNTERPART,
@@ -32,8 +30,7 @@ from synthct.studies.downstream.auc import Separation, area
 from synthct.studies.downstream.classifier import scores, train_classifier
 from synthct.studies.downstream.context import StudyContext
 from synthct.studies.downstream.crops import Crop, Cutter
-from synthct.studies.downstream.recipe import TEST, Classification, Study
-from synthct.version import __version__
+from synthct.studies.downstream.recipe import Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -63,12 +60,10 @@ class _Crops:
     Attributes:
         training: By arm those with a lesion, and those without.
         test: By the names of ``_GROUPS``.
-        facts: What they were made from, as JSON.
     """
 
     training: Mapping[str, tuple[Sequence[Crop], Sequence[Crop]]]
     test: Mapping[str, Sequence[Crop]]
-    facts: Mapping[str, object]
 
 
 def classify(
@@ -96,7 +91,7 @@ def classify(
         for arm, seed in runs:
             bar.set_description(f"classifier {arm}, seed {seed}")
             path = context.folder / "classifiers" / f"{arm}-seed{seed}.scored"
-            key = _key(study, settings, crops, arm, seed)
+            key = _key(trainer, crops, arm, seed)
             kept = read_kept(path)
             stored: dict[str, Any] = {} if kept is None else json.loads(kept)
             if stored.get("key") != key:
@@ -152,40 +147,23 @@ def _crops(context: StudyContext, test: Sequence[CaseEntry], reader: CaseReader)
             logger.warning("no classifier '%s': there are no crops with, or none without", arm)
             del training[arm]
     test_ill, test_well = cutter.real(test, reader)
-    facts = {name: require_manifest(one).release.content_id for name, one in datasets.items()}
-    return _Crops(
-        training,
-        dict(
-            zip(
-                _GROUPS,
-                (test_ill, test_well, _all(in_test.painted), _all(in_test.before)),
-                strict=True,
-            )
-        ),
-        {**facts, "hosts": _hashes(hosts), TEST: _hashes(test)},
-    )
+    in_groups = test_ill, test_well, _all(in_test.painted), _all(in_test.before)
+    return _Crops(training, dict(zip(_GROUPS, in_groups, strict=True)))
 
 
 def _all(crops: Mapping[str, Sequence[Crop]]) -> list[Crop]:
     return [one for some in crops.values() for one in some]
 
 
-def _hashes(entries: Sequence[CaseEntry]) -> list[list[str | None]]:
-    return [[entry.voxel_sha256, entry.label_sha256] for entry in entries]
-
-
-def _key(study: Study, settings: Classification, crops: _Crops, arm: str, seed: int) -> str:
-    """Hash of all that the scores of a classifier depend on."""
-    decided = {
-        "version": __version__,
-        "arm": arm,
-        "seed": seed,
-        "crops": {**crops.facts, "of": [len(some) for some in crops.training[arm]]},
-        "lesion": study.lesion,
-        "classification": settings.model_dump(mode="json"),
-        "trainer": study.trainer.model_dump(mode="json"),
-    }
-    return hashlib.sha256(canonical_json(decided).encode()).hexdigest()
+def _key(trainer: Trainer, crops: _Crops, arm: str, seed: int) -> str:
+    """The key of all that the scores of a classifier depend on."""
+    return cache_key(
+        train_classifier.__module__,
+        seed=seed,
+        trainer=trainer,
+        training=crops.training[arm],
+        test=crops.test,
+    )
 
 
 def _results(

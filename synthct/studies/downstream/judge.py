@@ -38,9 +38,6 @@ LEAST_ML = 0.1
 #: Two surfaces agree where they are as close as this.
 TOLERANCE_MM = 2.0
 
-#: All that the numbers of a prediction depend on.
-RULES = (THRESHOLDS, _HIT, LEAST_ML, TOLERANCE_MM)
-
 _CONNECTED = np.ones((3, 3, 3), bool)
 
 

@@ -31,6 +31,10 @@ class SegmenterKind(Protocol[Scan]):
     """A network with its training; the same scans and seed give the same predictions."""
 
     @property
+    def modules(self) -> tuple[str, ...]:
+        """Names of our modules whose code its predictions depend on."""
+
+    @property
     def facts(self) -> dict[str, Any]:
         """All settings that its predictions depend on, as JSON."""
 

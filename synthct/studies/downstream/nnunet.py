@@ -59,6 +59,8 @@ class NnUnet:
         device: ``cpu``, ``cuda`` or ``mps``.
     """
 
+    modules = (__name__, f"{__name__}_script")
+
     def __init__(self, study: Study, python: Path, configuration: str, device: str) -> None:
         self._names, self._steps = study.classes, study.trainer.steps
         self._python, self._configuration, self._device = python, configuration, device

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import logging
 import shutil
@@ -17,13 +16,13 @@ import numpy.typing as npt
 
 from synthct.build.check import Checked, check
 from synthct.build.draw import CaseReader
-from synthct.dataset.digest import canonical_json
 from synthct.errors import SourceError
 from synthct.processes.device import choose_device
-from synthct.sources import CaseEntry, download, index_sources, label_table
+from synthct.sources import CaseEntry, download, index_sources, label_table, read_case
 from synthct.storage.cache import read_kept, write_kept
 from synthct.storage.defaults import default_cache_dir
 from synthct.storage.files import atomic_write, make_folder, require_writable
+from synthct.storage.keys import cache_key
 from synthct.storage.lock import version_lock
 from synthct.studies.downstream.arms import (
     Known,
@@ -35,7 +34,7 @@ from synthct.studies.downstream.arms import (
     runs_of,
 )
 from synthct.studies.downstream.context import StudyContext
-from synthct.studies.downstream.judge import RULES, Judged, judge
+from synthct.studies.downstream.judge import Judged, judge
 from synthct.studies.downstream.kind import SegmenterKind
 from synthct.studies.downstream.leaks import require_no_leaks
 from synthct.studies.downstream.nnunet import NnUnet
@@ -43,7 +42,6 @@ from synthct.studies.downstream.recipe import TEST, Study
 from synthct.studies.downstream.results import write_documents
 from synthct.studies.downstream.slices import classes_of
 from synthct.studies.downstream.suggest import suggestion
-from synthct.version import __version__
 
 SUGGESTION = "suggestion.yaml"
 
@@ -260,20 +258,18 @@ class _Runs:
         return self._known[1]
 
     def _key(self, run: Run, known: Known[Any]) -> str:
-        """Hash of all that the numbers of a segmenter depend on."""
-        study = self._study
-        decided = {
-            "version": __version__,
-            "run": run.name,
-            "scans": [scan.name for scan in known.scans(run)],
-            "known": known.facts_of(run),
-            "test": self._test.facts,
-            "classes": list(study.classes),
-            "lesions_per_scan": study.lesions_per_scan,
-            "segmenter": self._kind.facts,
-            "judge": RULES,
-        }
-        return hashlib.sha256(canonical_json(decided).encode()).hexdigest()
+        """The key of all that the numbers of a segmenter depend on."""
+        return cache_key(
+            *self._kind.modules,
+            judge.__module__,
+            classes_of.__module__,
+            read_case.__module__,
+            run=run.name,
+            scans=[[scan.name, known.digests[scan.name]] for scan in known.scans(run)],
+            test=self._test.facts,
+            classes=self._study.classes,
+            segmenter=self._kind.facts,
+        )
 
 
 def _read(path: Path, key: str) -> list[Judged] | None:

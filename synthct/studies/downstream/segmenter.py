@@ -37,6 +37,8 @@ class SmallUnet:
         device: As torch names it.
     """
 
+    modules = (__name__,)
+
     def __init__(self, study: Study, device: str) -> None:
         self._trainer, self._classes = study.trainer, len(study.classes) + 1
         self._device = device

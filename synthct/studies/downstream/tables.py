@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from synthct.dataset.markdown import table
+from synthct.evaluate.tables import Grid
 from synthct.studies.downstream.statistics import MEASURES
 
 Results = Mapping[str, Any]
@@ -39,20 +40,6 @@ CLASSIFIER_NAMES = {
 #: Short names of the measures, for the heads of tables.
 _NAMES = ("lesion Dice", "found", "FROC", "FP", "FP healthy at found of real")
 _SHORT = dict(zip(MEASURES, _NAMES, strict=True))
-
-
-class Grid(NamedTuple):
-    """One table, with plain text in its cells.
-
-    Attributes:
-        title: What its numbers are.
-        head: Names of the columns.
-        rows: Cells by row.
-    """
-
-    title: str
-    head: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
 
 
 def markdown(results: Results) -> str:

@@ -85,7 +85,11 @@ class TableResults(BaseModel):
 
 
 def grids(results: TableResults) -> Iterator[Grid]:
-    """The tables: the thesis's two, then all others."""
+    """The tables that have a number: the thesis's two, then all others."""
+    return (grid for grid in _grids(results) if len(grid.head) > 1)
+
+
+def _grids(results: TableResults) -> Iterator[Grid]:
     network = results.extractor
 
     def scores(title: str, extractor: str, scope: Scope, cell: Callable[[Score], str]) -> Grid:

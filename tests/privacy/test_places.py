@@ -1,0 +1,52 @@
+"""The search of whole slices: the same places in blocks of any size, each scan read once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import make_tiny_case, write_kits
+
+from synthct.privacy import places
+from synthct.privacy.places import likely_places
+from synthct.sources import index_sources
+from synthct.sources.kits import Kits
+
+
+def test_each_scan_is_read_and_transformed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cases = [make_tiny_case(f"case_0000{n}", noise_seed=n) for n in range(2)]
+    for case in cases:
+        write_kits(tmp_path / "data", case)
+    section = Kits(layout="kits23", root=tmp_path / "data")
+    index = index_sources({"hosts": section}, ["kidney"], cache_dir=tmp_path / "cache")
+    entries = {entry.case_id: entry for entry in index.entries("hosts")}
+    mask = np.ones((20, 20), bool)
+    regions = [(case.scan().array[8:28, 6:26, k], mask) for k in (8, 12) for case in cases]
+    called: list[str] = []
+
+    def counted(name: str) -> None:
+        function: Any = getattr(places, name)
+
+        def call(*given: Any) -> Any:
+            called.append(name)
+            return function(*given)
+
+        monkeypatch.setattr(places, name, call)
+
+    counted("read_case")
+    counted("spectrum_of")
+    found = {}
+    for block in (500, 1):
+        monkeypatch.setattr(places, "_BLOCK", block)
+        called.clear()
+        found[block] = likely_places(regions, entries, {case: [None] for case in entries})
+        assert called.count("read_case") == 2
+        assert called.count("spectrum_of") == 2 * 24
+    for one, other, region in zip(found[500], found[1], range(4), strict=True):
+        assert [place.case for place in one] == [place.case for place in other]
+        assert all(np.array_equal(a.grid_mm, b.grid_mm) for a, b in zip(one, other, strict=True))
+        assert one[0].case == f"case_0000{region % 2}"
