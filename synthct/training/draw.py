@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,7 +20,7 @@ from synthct.sources import read_case
 from synthct.training.coarse import coarser, thicker
 from synthct.training.plan import HostJob, can_donate
 from synthct.training.recipe import TrainingRecipe
-from synthct.training.remake import crop_around, remake_box, remake_slice
+from synthct.training.remake import MaskedCrop, crop_around, remake_box, remake_slice
 from synthct.volume import HU_MAX, HU_MIN, Volume
 from synthct.volume.case import Case
 from synthct.volume.views import VIEW_AXIS, Plane, View, plane_of
@@ -96,6 +96,7 @@ def draw_masks(
     case = read_case(job.host, names)
     donors = [(entry, read_case(entry, names)) for entry in job.donors]
     resampled = {(1, False): case}
+    cutter = _Cutter(recipe, rules, job.side == "train")
     for draw in job.draws:
         section = recipe.masks[draw.section]
         key = (draw.factor, draw.thick)
@@ -104,8 +105,7 @@ def draw_masks(
             resampled[key] = coarser(thick, draw.factor) if draw.factor > 1 else thick
         suitable = [donor for entry, donor in donors if can_donate(entry, section)]
         rng = seeds.generator(recipe.seed, "mask", job.side, str(draw.number))
-        cutter = _cutter(recipe, rules, job.side)
-        drawn = _draw_mask(recipe, rules, section, resampled[key], suitable, slices, cutter, rng)
+        drawn = _draw_mask(cutter, section, resampled[key], suitable, slices, rng)
         if isinstance(drawn, str):
             tally.left_out[f"{section.name}: {drawn}"] += 1
             continue
@@ -114,14 +114,70 @@ def draw_masks(
             yield one, rng
 
 
+@dataclass(frozen=True)
+class _Cutter:
+    """Makes patches of masks.
+
+    Attributes:
+        recipe: How scans are remade.
+        rules: The patches that the network takes.
+        to_learn: The patches are learned from; else they are painted.
+    """
+
+    recipe: TrainingRecipe
+    rules: PatchRules
+    to_learn: bool
+
+    def cut(
+        self, section: str, host: Case, mask: Mask, flat: Mask, view: View, rng: np.random.Generator
+    ) -> MaskedSlice:
+        """A mask with its patches; ``flat`` is its part on a slice, in 3D all of it."""
+        crop = self._crop(host.scan(), mask, flat, view, rng)
+        patches = self._patches(crop.plane, crop.region, flat.label, crop.neighbours)
+        targets = None
+        if crop.target is not None:
+            truth = self._patches(crop.target, crop.region, flat.label)
+            targets = tuple(patch.image for patch in truth)
+        return MaskedSlice(
+            host.case_id, section, crop.plane, crop.region, flat.label,
+            plane_of(view, crop.plane.spacing_mm), tuple(patches), targets,
+        )  # fmt: skip
+
+    def _crop(
+        self, scan: Volume, mask: Mask, flat: Mask, view: View, rng: np.random.Generator
+    ) -> MaskedCrop:
+        """What of the scan is shown, to learn from it as another scanner would have made it."""
+        data, rules = self.recipe.data, self.rules
+        if view == "volume":
+            if self.to_learn:
+                return remake_box(scan, flat, data, rules, rng)
+            return MaskedCrop(*crop_around(scan, flat, rules))
+        if self.to_learn and self.recipe.remakes:
+            return remake_slice(scan, mask, flat, view, data, rules, rng)
+        plane, region = on_slice(scan, flat, view)
+        return MaskedCrop(jitter_attenuation(plane, data.attenuation_jitter, rng), region)
+
+    def _patches(
+        self,
+        ct: Volume,
+        region: Volume,
+        label: str | None,
+        neighbours: npt.NDArray[np.float32] | None = None,
+    ) -> list[Patch]:
+        if self.rules.depth == 1:
+            return cut_patches(ct, region, label, self.rules, neighbours)
+        boxes = cut(ct, region, label, self.rules)
+        if not self.to_learn:
+            return boxes
+        return [part for box in boxes for part in parts_of(box, self.rules)]
+
+
 def _draw_mask(
-    recipe: TrainingRecipe,
-    rules: PatchRules,
+    cutter: _Cutter,
     section: MaskKind,
     host: Case,
     donors: Sequence[Case],
     slices: int,
-    cutter: Callable[..., MaskedSlice],
     rng: np.random.Generator,
 ) -> list[MaskedSlice] | str:
     """One 3D mask on some of its slices, or the commonest reason why it cannot be drawn."""
@@ -130,12 +186,12 @@ def _draw_mask(
         donor = donors[int(rng.integers(len(donors)))] if section.needs_donor else None
         try:
             mask = section.build(host, donor, section.draw(host, donor, rng))
-            view = _draw_view(recipe.data.views, host.scan(), rules, rng)
+            view = _draw_view(cutter.recipe.data.views, host.scan(), cutter.rules, rng)
             drawn = []
             for _ in range(slices):
                 chosen = draw_slices(mask, view, section.slices, section.max_extent_mm, rng)
                 flat = slice_of(mask, view, chosen[int(rng.integers(len(chosen)))])
-                drawn.append(cutter(recipe, rules, section, host, mask, flat, view, rng))
+                drawn.append(cutter.cut(section.name, host, mask, flat, view, rng))
         except PlacementError as err:
             reasons[err.reason] += 1
         except MaskError as err:
@@ -143,93 +199,6 @@ def _draw_mask(
         else:
             return drawn
     return reasons.most_common(1)[0][0]
-
-
-def _cutter(recipe: TrainingRecipe, rules: PatchRules, side: str) -> Callable[..., MaskedSlice]:
-    """What makes patches of a mask, to learn from or to paint."""
-    if rules.depth > 1:
-        return _box_to_learn if side == "train" else _box_to_paint
-    return _remade if side == "train" and recipe.remakes else _unchanged
-
-
-def _unchanged(
-    recipe: TrainingRecipe,
-    rules: PatchRules,
-    section: MaskKind,
-    host: Case,
-    mask: Mask,
-    flat: Mask,
-    view: Plane,
-    rng: np.random.Generator,
-) -> MaskedSlice:
-    """A mask on the slice of the host."""
-    del mask
-    plane, region = on_slice(host.scan(), flat, view)
-    plane = jitter_attenuation(plane, recipe.data.attenuation_jitter, rng)
-    patches = tuple(cut_patches(plane, region, flat.label, rules))
-    return MaskedSlice(host.case_id, section.name, plane, region, flat.label, view, patches)
-
-
-def _remade(
-    recipe: TrainingRecipe,
-    rules: PatchRules,
-    section: MaskKind,
-    host: Case,
-    mask: Mask,
-    flat: Mask,
-    view: Plane,
-    rng: np.random.Generator,
-) -> MaskedSlice:
-    """A mask on a crop of the slice as another scanner would have made it."""
-    one = remake_slice(host.scan(), mask, flat, view, recipe.data, rules, rng)
-    given = (one.region, flat.label, rules)
-    patches = tuple(cut_patches(one.plane, *given, one.neighbours))
-    targets = tuple(patch.image for patch in cut_patches(one.target, *given))
-    return MaskedSlice(
-        host.case_id, section.name, one.plane, one.region, flat.label, view, patches, targets
-    )
-
-
-def _box_to_paint(
-    recipe: TrainingRecipe,
-    rules: PatchRules,
-    section: MaskKind,
-    host: Case,
-    mask: Mask,
-    flat: Mask,
-    view: View,
-    rng: np.random.Generator,
-) -> MaskedSlice:
-    """A mask in a crop of its scan."""
-    del recipe, mask, rng
-    scan, region = crop_around(host.scan(), flat, rules)
-    plane, patches = plane_of(view, scan.spacing_mm), cut(scan, region, flat.label, rules)
-    label = flat.label
-    return MaskedSlice(host.case_id, section.name, scan, region, label, plane, tuple(patches))
-
-
-def _box_to_learn(
-    recipe: TrainingRecipe,
-    rules: PatchRules,
-    section: MaskKind,
-    host: Case,
-    mask: Mask,
-    flat: Mask,
-    view: View,
-    rng: np.random.Generator,
-) -> MaskedSlice:
-    """A mask in a crop of its scan as another scanner would have made it, in boxes of one size."""
-    del mask
-    one = remake_box(host.scan(), flat, recipe.data, rules, rng)
-    given, plane = (one.region, flat.label, rules), plane_of(view, one.plane.spacing_mm)
-    boxes, truths = (
-        [part for patch in cut(ct, *given) for part in parts_of(patch, rules)]
-        for ct in (one.plane, one.target)
-    )
-    return MaskedSlice(
-        host.case_id, section.name, one.plane, one.region, flat.label, plane,
-        tuple(boxes), tuple(one.image for one in truths),
-    )  # fmt: skip
 
 
 def jitter_attenuation(plane: Volume, jitter: float, rng: np.random.Generator) -> Volume:

@@ -40,21 +40,22 @@ _OWN_BLUR_PX, _OWN_SHIFT_HU, _OWN_NOISE_HU = (0.3, 1.8), 10.0, 4.0
 
 
 @dataclass(frozen=True, eq=False)
-class RemadeSlice:
-    """A masked slice with what a network learns from it.
+class MaskedCrop:
+    """A mask in a crop of a slice or scan, with what a network learns from it.
 
     Attributes:
         plane: HU, of a slice one voxel thick: the surroundings of the mask.
         region: Boolean, on the grid of ``plane``.
-        target: HU on the same grid: what is to be painted inside the mask.
+        target: HU on the same grid: what is to be painted inside the mask; None where that is
+            ``plane`` itself.
         neighbours: (2, rows, columns) HU of the slices before and after, NaN where the network is
             told nothing; None if it is told nothing at all.
     """
 
     plane: Volume
     region: Volume
-    target: Volume
-    neighbours: FloatArray | None
+    target: Volume | None = None
+    neighbours: FloatArray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +85,7 @@ def remake_slice(
     data: DataSection,
     rules: PatchRules,
     rng: np.random.Generator,
-) -> RemadeSlice:
+) -> MaskedCrop:
     """The surroundings of a mask on a slice, cropped and remade at random.
 
     Args:
@@ -98,7 +99,7 @@ def remake_slice(
     """
     stack = _remade(_crop(scan, mask, flat, view, rules), data, rules, rng)
     target = stack.clean[1] if _is_freed(data) else stack.hu[1]
-    return RemadeSlice(
+    return MaskedCrop(
         plane=stack.volume(_as_int16(stack.hu[1])),
         region=stack.volume(stack.masks[1]),
         target=stack.volume(_as_int16(target)),
@@ -108,7 +109,7 @@ def remake_slice(
 
 def remake_box(
     scan: Volume, mask: Mask, data: DataSection, rules: PatchRules, rng: np.random.Generator
-) -> RemadeSlice:
+) -> MaskedCrop:
     """The surroundings of a mask in 3D, cropped and remade at random.
 
     Args:
@@ -128,9 +129,7 @@ def remake_box(
         return Volume(np.ascontiguousarray(np.moveaxis(planes, 0, axis)), stack.affine)
 
     target = stack.clean if _is_freed(data) else stack.hu
-    return RemadeSlice(
-        volume(_as_int16(stack.hu)), volume(stack.masks), volume(_as_int16(target)), None
-    )
+    return MaskedCrop(volume(_as_int16(stack.hu)), volume(stack.masks), volume(_as_int16(target)))
 
 
 def crop_around(

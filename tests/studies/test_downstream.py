@@ -29,6 +29,7 @@ from synthct.studies.downstream.arms import (
     recipe_for,
     runs_of,
 )
+from synthct.studies.downstream.context import StudyContext
 from synthct.studies.downstream.judge import Judged, Lesion
 from synthct.studies.downstream.nnunet import NnUnet
 from synthct.studies.downstream.recipe import load_study
@@ -135,10 +136,10 @@ def test_arms_have_equal_masks_and_labels(done: Path, root: Path, tiny_checkpoin
     study = load_study(write_study(root, tiny_checkpoint))
     checked = check(study.recipe, cache_dir=root / "cache")
     unet, everybody = segmenter.SmallUnet(study, "cpu"), frozenset(TRAINING)
-    known = make_known(
-        study, unet, checked.index, everybody, done,
-        label_names=checked.label_names, cache_dir=root / "cache", device="cpu", progress=False,
-    )  # fmt: skip
+    context = StudyContext(
+        study, checked.index, checked.label_names, done, root / "cache", device="cpu"
+    )
+    known = make_known(context, unet, everybody)
     assert len(known.real) == 3
     sets = list(known.painted.values())
     assert len(sets) == 3
@@ -159,10 +160,10 @@ def test_pairs_are_the_painted_scans_and_the_same_places_painted_as_the_organ(
     trainer = TINY | {"spacing_mm": 0.8}  # the hosts' own, so that nothing is resampled
     study = load_study(write_study(root, tiny_checkpoint, arms=["pairs"], trainer=trainer))
     checked = check(study.recipe, cache_dir=root / "cache")
-    known = make_known(
-        study, segmenter.SmallUnet(study, "cpu"), checked.index, frozenset(TRAINING), done,
-        label_names=checked.label_names, cache_dir=root / "cache", device="cpu", progress=False,
-    )  # fmt: skip
+    context = StudyContext(
+        study, checked.index, checked.label_names, done, root / "cache", device="cpu"
+    )
+    known = make_known(context, segmenter.SmallUnet(study, "cpu"), frozenset(TRAINING))
     stacks = known.scans(Run("pairs", 1.0, 1, 0))
     assert [stack.is_real for stack in stacks] == [True] * 3 + [False] * 6
     hosts = {stack.name.removeprefix("real-"): stack for stack in stacks[:3]}

@@ -26,7 +26,7 @@ from synthct.training.loss import masked_loss
 from synthct.training.objectives import make_objective
 from synthct.training.objectives.volume import VolumeObjective
 from synthct.training.recipe import TrainingRecipe
-from synthct.training.remake import RemadeSlice, crop_around, remake_box
+from synthct.training.remake import MaskedCrop, crop_around, remake_box
 from synthct.training.sections import DataSection
 from synthct.training.validate import Validation
 
@@ -81,7 +81,7 @@ def test_a_box_is_remade_with_other_pixels_and_a_target_without_grain() -> None:
     assert region.array.sum() == 8 * 8 * 5
     assert plain.has_grid_of(region)
 
-    def remade(**data: Any) -> RemadeSlice:
+    def remade(**data: Any) -> MaskedCrop:
         section = DataSection.model_validate(data)
         return remake_box(scan, mask, section, RULES, np.random.default_rng(0))
 

@@ -15,7 +15,7 @@ from synthct.masks.slicing import slice_of
 from synthct.models.patch import PatchRules
 from synthct.training import remake
 from synthct.training.data import PatchBatches
-from synthct.training.remake import RemadeSlice, draw_noise, remake_slice, without_grain
+from synthct.training.remake import MaskedCrop, draw_noise, remake_slice, without_grain
 from synthct.training.sections import DataSection
 
 RULES = PatchRules.from_config(
@@ -36,7 +36,7 @@ def cube() -> Mask:
     return make_mask(host, np.ones((8, 8, 10), dtype=bool), (18, 14, 8), None, {})
 
 
-def remade(seed: int = 0, index: int = 12, **data: Any) -> RemadeSlice:
+def remade(seed: int = 0, index: int = 12, **data: Any) -> MaskedCrop:
     mask = cube()
     flat = slice_of(mask, "axial", {"slice_index": index, "part": None})
     rng = np.random.default_rng(seed)

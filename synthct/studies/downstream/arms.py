@@ -31,6 +31,7 @@ from synthct.seeds import derive_seed
 from synthct.sources import CaseEntry, FolderSection, Index, Source
 from synthct.storage.files import make_folder
 from synthct.storage.keys import cache_key
+from synthct.studies.downstream.context import StudyContext
 from synthct.studies.downstream.kind import Scan, SegmenterKind
 from synthct.studies.downstream.recipe import Arm, Study
 from synthct.studies.downstream.slices import classes_of
@@ -211,55 +212,44 @@ def roots_of(sources: Mapping[str, Source]) -> dict[str, Path]:
     }
 
 
+def build_method(context: StudyContext, method: str, patients: frozenset[str]) -> Path:
+    """The dataset of an arm, built if it is not there; arguments as in ``recipe_for``."""
+    return build(
+        recipe_for(context.study, method, context.index, patients),
+        context.folder / "datasets",
+        cache_dir=context.cache_dir,
+        device=context.device,
+        progress=context.progress,
+    )
+
+
 def make_known(
-    study: Study,
-    kind: SegmenterKind[Scan],
-    index: Index,
-    patients: frozenset[str],
-    folder: Path,
-    *,
-    label_names: Mapping[str, int],
-    cache_dir: Path,
-    device: str | None,
-    progress: bool,
+    context: StudyContext, kind: SegmenterKind[Scan], patients: frozenset[str]
 ) -> Known[Scan]:
     """Build the datasets of a share and write its training scans.
 
     Args:
-        study: The study.
+        context: The study.
         kind: Keeps the scans.
-        index: Of the dataset's sources.
         patients: Who is known.
-        folder: Of the study.
-        label_names: Structure to value in the label maps of the real scans.
-        cache_dir: Of indexes and phantoms.
-        device: Where the model paints.
-        progress: Show progress bars.
     """
+    study, entries = context.study, context.index.entries("hosts")
     roots = roots_of(study.recipe.sources)
-    datasets = {}
-    for method in study.methods:
-        recipe = recipe_for(study, method, index, patients)
-        datasets[method] = build(
-            recipe, folder / "datasets", cache_dir=cache_dir, device=device, progress=progress
-        )
-    place = folder / "scans"
+    datasets = {method: build_method(context, method, patients) for method in study.methods}
+    place = context.folder / "scans"
     shutil.rmtree(place, ignore_errors=True)
     make_folder(place)
-    hosts = [e for e in index.entries("hosts") if e.patient_id in patients and e.image is not None]
-    reader = CaseReader(label_names, keep=1)
+    hosts = [entry for entry in entries if entry.patient_id in patients and entry.image is not None]
+    reader = CaseReader(context.label_names, keep=1)
     keeper = _Keeper(study, kind, place)
     real = tuple(keeper.real(entry, reader) for entry in hosts)
     common = lesions_of_all(datasets.values())
     if "pairs" in study.arms:
-        recipe = recipe_for(study, COUNTERPART, index, patients)
-        datasets[COUNTERPART] = build(
-            recipe, folder / "datasets", cache_dir=cache_dir, device=device, progress=progress
-        )
+        datasets[COUNTERPART] = build_method(context, COUNTERPART, patients)
     painted: dict[str, tuple[Scan, ...]] = {}
     looks: dict[str, Mapping[str, float | None]] = {}
     for method, dataset in datasets.items():
-        scans = PaintedScans(dataset, roots, cache_dir, study.lesions_per_scan)
+        scans = PaintedScans(dataset, roots, context.cache_dir, study.lesions_per_scan)
         rows = [row for row in rows_of(dataset) if row["lesion_id"] in common]
         looks[method] = {name: _median(row[name] for row in rows) for name in LOOKS}
         made = [keeper.painted(scan, method) for scan in scans.of(rows)]

@@ -12,26 +12,25 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from synthct.build.draw import CaseReader
-from synthct.build.run import build
 from synthct.masks.transplant import Transplant
-from synthct.sources import CaseEntry, Index
+from synthct.sources import CaseEntry
 from synthct.storage.cache import read_kept, write_kept
 from synthct.storage.keys import cache_key
 from synthct.studies.downstream.arms import (
     COUNTERPART,
     TEST_COUNTERPART,
+    build_method,
     lesions_of_all,
-    recipe_for,
     roots_of,
 )
 from synthct.studies.downstream.auc import Separation, area
 from synthct.studies.downstream.classifier import scores, train_classifier
+from synthct.studies.downstream.context import StudyContext
 from synthct.studies.downstream.crops import Crop, Cutter
-from synthct.studies.downstream.recipe import Study, Trainer
+from synthct.studies.downstream.recipe import Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -68,43 +67,30 @@ class _Crops:
 
 
 def classify(
-    study: Study,
-    index: Index,
-    label_names: Mapping[str, int],
-    test: tuple[Sequence[CaseEntry], CaseReader],
-    folder: Path,
-    *,
-    cache_dir: Path,
-    device: str,
-    progress: bool,
+    context: StudyContext, test: Sequence[CaseEntry], reader: CaseReader
 ) -> dict[str, Any]:
     """Train and judge the classifiers that are not there yet.
 
     Args:
-        study: With a section ``classification``.
-        index: Of the dataset's sources.
-        label_names: Structure to value in the label maps of the real scans.
-        test: The test scans and their reader.
-        folder: Of the study.
-        cache_dir: Of indexes and phantoms.
-        device: Where networks run.
-        progress: Show progress bars.
+        context: A study with a section ``classification``.
+        test: The test scans.
+        reader: Reads them.
 
     Returns:
         The results, as JSON.
     """
     from tqdm import tqdm
 
-    settings = study.classification
+    study, device, settings = context.study, context.device, context.study.classification
     assert settings is not None, "asked for only where there is one"
-    crops = _crops(study, index, label_names, test, folder, cache_dir, device, progress)
+    crops = _crops(context, test, reader)
     trainer = study.trainer.model_copy(update={"steps": settings.steps})
     runs = [(arm, seed) for seed in study.seeds for arm in crops.training]
     scored: dict[str, list[dict[str, list[float]]]] = {}
-    with tqdm(total=len(runs) * settings.steps, unit="step", disable=not progress) as bar:
+    with tqdm(total=len(runs) * settings.steps, unit="step", disable=not context.progress) as bar:
         for arm, seed in runs:
             bar.set_description(f"classifier {arm}, seed {seed}")
-            path = folder / "classifiers" / f"{arm}-seed{seed}.scored"
+            path = context.folder / "classifiers" / f"{arm}-seed{seed}.scored"
             key = _key(trainer, crops, arm, seed)
             kept = read_kept(path)
             stored: dict[str, Any] = {} if kept is None else json.loads(kept)
@@ -125,29 +111,16 @@ def classify(
     return _results(crops, scored)
 
 
-def _crops(
-    study: Study,
-    index: Index,
-    label_names: Mapping[str, int],
-    test: tuple[Sequence[CaseEntry], CaseReader],
-    folder: Path,
-    cache_dir: Path,
-    device: str,
-    progress: bool,
-) -> _Crops:
+def _crops(context: StudyContext, test: Sequence[CaseEntry], reader: CaseReader) -> _Crops:
     """Build the datasets that are missing and cut all crops."""
+    study, index, cache_dir = context.study, context.index, context.cache_dir
     section = study.recipe.masks[0]
     assert isinstance(section, Transplant), "load_study sees to it"
     cutter = Cutter(study, section.into)
     everybody = frozenset(e.patient_id for cases in index.sources.values() for e in cases)
     methods = ["painted", COUNTERPART, TEST_COUNTERPART]
     methods += ["copy_paste"] if "copy_paste" in study.methods else []
-    datasets = {}
-    for method in methods:
-        recipe = recipe_for(study, method, index, everybody)
-        datasets[method] = build(
-            recipe, folder / "datasets", cache_dir=cache_dir, device=device, progress=progress
-        )
+    datasets = {method: build_method(context, method, everybody) for method in methods}
     in_test = cutter.painted(
         datasets.pop(TEST_COUNTERPART), roots_of({"hosts": study.test}), cache_dir
     )
@@ -160,7 +133,7 @@ def _crops(
         if method != "painted"
     }
     hosts = [entry for entry in index.entries("hosts") if entry.image is not None]
-    ill, well = cutter.real(hosts, CaseReader(label_names, keep=1))
+    ill, well = cutter.real(hosts, CaseReader(context.label_names, keep=1))
     training = {
         "real": (ill, well),
         "painted": (ill + _all(first.painted), well + _all(first.before)),
@@ -173,7 +146,7 @@ def _crops(
         if not all(groups):
             logger.warning("no classifier '%s': there are no crops with, or none without", arm)
             del training[arm]
-    test_ill, test_well = cutter.real(*test)
+    test_ill, test_well = cutter.real(test, reader)
     in_groups = test_ill, test_well, _all(in_test.painted), _all(in_test.before)
     return _Crops(training, dict(zip(_GROUPS, in_groups, strict=True)))
 

@@ -33,6 +33,7 @@ from synthct.studies.downstream.arms import (
     recipe_for,
     runs_of,
 )
+from synthct.studies.downstream.context import StudyContext
 from synthct.studies.downstream.judge import Judged, judge
 from synthct.studies.downstream.kind import SegmenterKind
 from synthct.studies.downstream.leaks import require_no_leaks
@@ -139,20 +140,21 @@ def run_study(
             )
             for method in study.methods:  # before anything is painted
                 check(recipe_for(study, method, checked.index, fold.patients), cache_dir=cache_dir)
-        kind = _kind(study, nnunet, configuration, choose_device(device))
+        context = StudyContext(
+            study, checked.index, checked.label_names, folder, cache_dir, choose_device(device),
+            progress,
+        )  # fmt: skip
+        kind = _kind(study, nnunet, configuration, context.device)
         results: dict[Run, list[Judged]] = {}
         for fold in folds:
-            runs = _Runs(study, kind, checked, fold, folder, cache_dir, device)
-            for run, judged in runs.all(progress).items():
+            runs = _Runs(context, kind, fold)
+            for run, judged in runs.all().items():
                 results.setdefault(run, []).extend(judged)
         classified = None
         if study.classification is not None:
             from synthct.studies.downstream.classify import classify
 
-            classified = classify(
-                study, checked.index, checked.label_names, (test.entries, test.reader), folder,
-                cache_dir=cache_dir, device=choose_device(device), progress=progress,
-            )  # fmt: skip
+            classified = classify(context, test.entries, test.reader)
         hosts = checked.index.entries("hosts")
         real_scans = min(sum(e.patient_id in fold.patients for e in hosts) for fold in folds)
         write_documents(folder, study, results, real_scans, runs.looks, classified)
@@ -206,32 +208,22 @@ class _Fold:
 class _Runs:
     """Trains what is missing; a finished segmenter is a file with what it was judged."""
 
-    def __init__(
-        self,
-        study: Study,
-        kind: SegmenterKind[Any],
-        checked: Checked,
-        fold: _Fold,
-        folder: Path,
-        cache_dir: Path,
-        device: str | None,
-    ) -> None:
-        self._kind, self._fold = kind, fold
-        self._study, self._checked, self._test, self._folder = study, checked, fold.test, folder
-        self._cache_dir, self._device = cache_dir, device
+    def __init__(self, context: StudyContext, kind: SegmenterKind[Any], fold: _Fold) -> None:
+        self._context, self._kind, self._fold = context, kind, fold
+        self._study, self._test, self._folder = context.study, fold.test, context.folder
         self._known: tuple[frozenset[str], Known[Any]] | None = None
         self.looks: Mapping[str, Mapping[str, float | None]] = {}
 
-    def all(self, progress: bool) -> dict[Run, list[Judged]]:
+    def all(self) -> dict[Run, list[Judged]]:
         """All segmenters of the study, judged."""
         from tqdm import tqdm
 
         runs, steps = runs_of(self._study), self._study.trainer.steps
         results = {}
         total = len(runs) * steps
-        with tqdm(total=total, unit="step", disable=not progress) as bar:
+        with tqdm(total=total, unit="step", disable=not self._context.progress) as bar:
             for number, run in enumerate(runs, 1):
-                known = self._known_at(run, progress)
+                known = self._known_at(run)
                 key = self._key(run, known)
                 name = f"{run.name}{self._fold.suffix}"
                 path = self._folder / "segmenters" / f"{name}.judged"
@@ -256,16 +248,12 @@ class _Runs:
         )
         return self._test.judge(predicted)
 
-    def _known_at(self, run: Run, progress: bool) -> Known[Any]:
+    def _known_at(self, run: Run) -> Known[Any]:
         """The training scans of a share; the last ones are kept."""
-        patients = patients_known(self._study, self._checked.index, run.share, run.seed)
+        patients = patients_known(self._study, self._context.index, run.share, run.seed)
         patients &= self._fold.patients
         if self._known is None or self._known[0] != patients:
-            made = make_known(
-                self._study, self._kind, self._checked.index, patients, self._folder,
-                label_names=self._checked.label_names, cache_dir=self._cache_dir,
-                device=self._device, progress=progress,
-            )  # fmt: skip
+            made = make_known(self._context, self._kind, patients)
             self._known, self.looks = (patients, made), made.looks
         return self._known[1]
 
