@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-SCRIPTS = sorted((ROOT / "examples").glob("*.py"))
+SCRIPTS = [
+    pytest.param(path, marks=() if path.name == "add_mask_kind.py" else pytest.mark.long)
+    for path in sorted((ROOT / "examples").glob("*.py"))
+]
 
 #: What a script says in the end if it did what it is there for.
 SAYS = {

@@ -102,6 +102,7 @@ def test_a_build_changes_only_what_is_masked_and_says_with_what(
     assert again.resolved() == recipe.resolved()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", SAID)
 def test_commands_build_and_verify_to_the_same_bytes(
     world: Path, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -277,6 +278,7 @@ def test_unsaid_fields_have_no_part_in_a_recipe(world: Path, tiny_checkpoint: Pa
     assert other.recipe_id != told.recipe_id
 
 
+@pytest.mark.long
 def test_one_scan_is_painted_from_python(world: Path) -> None:
     case = make_tiny_case()
     region = case.region("tumor")

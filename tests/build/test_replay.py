@@ -75,6 +75,7 @@ def test_a_dataset_is_drawn_and_painted_again_to_the_last_bit(built: Path, check
     assert report.levels[3].startswith("level 3: 8 samples painted again, bit for bit (with 95 %")
 
 
+@pytest.mark.long
 def test_so_is_a_patch_only_release(folder: Path, tiny_checkpoint: Path, check: Verify) -> None:
     patches = build_tiny(folder, tiny_checkpoint, "patch", release="patch")
     report = check(patches, level=3)
@@ -168,6 +169,7 @@ def test_a_forged_seed_is_found(copy: Path, check: Verify) -> None:
     assert str(finding) == f"{where}: the provenance's 'generation' is not what the recipe comes to"
 
 
+@pytest.mark.long
 def test_a_forged_voxel_inside_of_the_mask_is_found_by_painting_again(
     copy: Path, check: Verify
 ) -> None:
@@ -206,6 +208,7 @@ def test_other_sources_than_the_locks_are_found(
     assert all(f"synthct.lock: sources.hosts.cases.{HOSTS[1]}." in line for line in found)
 
 
+@pytest.mark.long
 def test_in_another_numerics_class_paint_is_compared_within_two_hu(
     copy: Path, check: Verify, monkeypatch: pytest.MonkeyPatch
 ) -> None:

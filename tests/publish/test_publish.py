@@ -73,6 +73,7 @@ def shown(repo: Repo, revision: str) -> dict[str, bytes]:
     return {path: entry.data for path, entry in tree.items() if path != ".gitattributes"}
 
 
+@pytest.mark.long
 def test_two_versions_are_published_and_both_read_back_by_tag(
     hub: HubServer,
     versions: dict[str, Path],
@@ -150,6 +151,7 @@ def test_the_same_samples_in_other_files_are_the_same_version(
     assert shown(there(hub), "main") == files_of(versions["1.0.0"])
 
 
+@pytest.mark.long
 def test_an_older_version_goes_beside_the_later_one(
     hub: HubServer, versions: dict[str, Path], run: Run
 ) -> None:

@@ -159,6 +159,7 @@ def check_lasting(
     return tried
 
 
+@pytest.mark.long
 def test_what_goes_wrong_once_at_a_request_is_tried_again(
     hub: HubServer, start: Start, bundles: dict[str, Bundle], points: int
 ) -> None:
@@ -172,6 +173,7 @@ def test_whatever_goes_wrong_once_at_any_request_is_tried_again(
     assert check_once(hub, start, bundles, points, len(PASSING)) == points * len(PASSING)
 
 
+@pytest.mark.long
 def test_what_stays_wrong_is_given_up_and_leaves_main_whole(
     hub: HubServer,
     start: Start,
@@ -299,6 +301,7 @@ def check_kill(
     check_finished(repo, old, new)
 
 
+@pytest.mark.long
 def test_a_killed_publisher_leaves_main_whole_and_is_gone_on_with(
     hub: HubServer, start: Start, bundles: dict[str, Bundle], points: int
 ) -> None:
@@ -339,6 +342,7 @@ def check_race(hub: HubServer, start: Start, bundles: dict[str, Bundle], at: int
         send(second if winner is first else first)
 
 
+@pytest.mark.long
 def test_of_two_publishers_one_wins_and_the_other_gets_an_error(
     hub: HubServer, start: Start, bundles: dict[str, Bundle], points: int
 ) -> None:

@@ -176,6 +176,7 @@ def test_without_webgl_the_page_says_so_and_shows_pictures(browser: Any, report:
     context.close()
 
 
+@pytest.mark.long
 def test_before_after_and_difference_are_shown_in_turn(browser: Any, tmp_path: Path) -> None:
     dataset = write_lesions(tmp_path / "d/1.0.0", [HOST], "axial", keep_original=True)
     index = slices_of(HOST, "axial")[2]

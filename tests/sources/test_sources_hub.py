@@ -263,6 +263,7 @@ def content_id(folder: Path) -> str:
     return manifest.release.content_id
 
 
+@pytest.mark.long
 def test_a_published_dataset_is_built_again_from_what_it_says_of_itself(
     hub: HubServer, upload: Upload, tmp_path: Path, tiny_checkpoint: Path
 ) -> None:

@@ -138,6 +138,7 @@ def test_run_writes_states_log_samples_and_a_checkpoint_and_goes_on(
     assert json.loads((folder / "training.json").read_text())["steps"] == 6
 
 
+@pytest.mark.long
 def test_validation_measures_held_out_patients_as_samples_are_measured(
     kits_root, patch_cache, tmp_path
 ):
@@ -340,6 +341,7 @@ def test_command_line_trains_and_prints_the_folder(kits_root, tmp_path):
     assert load_checkpoint(str(output / "checkpoint")).files.training["steps"] == 2
 
 
+@pytest.mark.long
 def test_quick_check_recipe_takes_its_first_steps(tmp_path):
     recipe = load_training_recipe(RECIPES / "quick-check.yaml")
     sources = {
@@ -379,6 +381,7 @@ def command(recipe: Path, output: Path, cache: Path) -> list[str]:
     ]  # fmt: skip
 
 
+@pytest.mark.long
 def test_a_killed_run_goes_on_to_the_very_same_weights(kits_root, patch_cache, tmp_path):
     path = written(tmp_path, kits_root, **RANDOM)
     recipe = load_training_recipe(path)
@@ -403,6 +406,7 @@ def test_a_killed_run_goes_on_to_the_very_same_weights(kits_root, patch_cache, t
         assert (killed / "samples" / column.name).read_bytes() == column.read_bytes()
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="needs /proc")
 def test_killed_while_it_cuts_patches_it_leaves_no_process_and_no_lock(kits_root, tmp_path):
     path = written(tmp_path, kits_root, data={"patches": 100_000, "patches_per_mask": 2})
