@@ -36,6 +36,7 @@ from synthct.masks import MaskKind
 from synthct.masks.base import Mask, PlacementError
 from synthct.masks.resize import resized
 from synthct.masks.slicing import paint_labels, shown_box, slice_of, take_slice, within
+from synthct.models.grain import surroundings
 from synthct.models.patch import Patch, cut_patches
 from synthct.recipe.plan import SampleSpec
 from synthct.recipe.volumes import MOST_VOXELS, margin_of
@@ -62,6 +63,8 @@ class Draft:
         paint_facts: What was measured for the paint: by a control, or for its grain.
         labelled: Boolean (I, J, K): where the painted label should be, inside of the mask and
             around it; None where the model paints whatever fits.
+        around: Of a volume that a network paints: the scan further around it, in which grain is
+            measured, and where the sample lies in that.
     """
 
     sample: Sample
@@ -73,6 +76,7 @@ class Draft:
     paint_facts: Mapping[str, Any]
     labelled: npt.NDArray[np.bool_] | None
     stack: Stack | Block | Step | None = None
+    around: tuple[Volume, Box] | None = None
 
     @property
     def section(self) -> MaskKind:
@@ -183,6 +187,7 @@ def _prepare_slice(
     label = flat.label
     patches: list[Patch] = []
     stack: Stack | Block | Step | None = None
+    around: tuple[Volume, Box] | None = None
     if rules is not None:
         try:
             label = rules.paintable(label) if section.label is None else label
@@ -194,6 +199,7 @@ def _prepare_slice(
                     of_largest = kind.of(drawn.host.scan(), largest, of, label, rules)
                     stack = Step(stack, of_largest, Volume(within(largest, box), plane.affine))
                 patches = [patch for own in stack.patches for patch in own]
+                around = _around(drawn.host.scan(), box)
             else:
                 patches = cut_patches(plane, region, label, rules)
         except MaskError as err:
@@ -233,9 +239,17 @@ def _prepare_slice(
             paint_facts=control.facts if control is not None else {},
             labelled=labelled,
             stack=stack,
+            around=around,
         )
         drafts.append(draft)
     return tuple(drafts)
+
+
+def _around(scan: Volume, box: Box) -> tuple[Volume, Box]:
+    """The scan around a box as far as its grain is looked at, and the box in it."""
+    larger = surroundings(box, scan.shape, scan.spacing_mm)
+    inner = box.shift([-start for start in larger.start_ijk])
+    return scan.crop(larger), inner
 
 
 def _first_axis(view: View) -> int:

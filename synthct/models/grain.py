@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from synthct.volume import HU_MAX, HU_MIN, Volume
+from synthct.volume import HU_MAX, HU_MIN, Box, Volume
 
 Values = npt.NDArray[np.float32]
 Region = npt.NDArray[np.bool_]
@@ -30,8 +30,11 @@ Region = npt.NDArray[np.bool_]
 Steps = npt.NDArray[np.float64]
 
 #: Lengths in voxels of the finest axis: how far around the mask grain is measured, the sigma of the
-#: local mean, the longest correlation, and the side of the window of local deviations.
-MARGIN, MEAN, LAG, WINDOW = 40, 3.0, 10, 9
+#: local mean, and the longest correlation.
+MARGIN, MEAN, LAG = 40, 3.0, 10
+#: Side of the window of local deviations, in mm, and the least and most voxels of the finest axis:
+#: where voxels are coarse, a window of many of them is larger than any even tissue.
+_WINDOW_MM, _WINDOW = 7.2, (5, 9)
 #: The filter (sigma, likewise) before tissue is told from air, bone and fat by its HU.
 _CLASS = 2.0
 #: Surroundings are of the painted kind of tissue, if their HU differ by no more. Around whole
@@ -93,6 +96,17 @@ class _Spectrum(NamedTuple):
     voxels: int
 
 
+def surroundings(box: Box, shape: tuple[int, int, int], spacing_mm: Sequence[float]) -> Box:
+    """The part of a scan in which the grain around a box is measured.
+
+    Args:
+        box: What is painted lies in it.
+        shape: Of the scan.
+        spacing_mm: Of the scan.
+    """
+    return box.grow(tuple(_margin(_steps(spacing_mm)).tolist())).clip(shape)
+
+
 def with_grain(
     original: Volume,
     painted: Volume,
@@ -146,9 +160,10 @@ def match_grain(
     """
     from scipy import fft, ndimage
 
-    # Rounded, since files keep affines in float32: equal distances are to stay equal.
-    voxel = np.round(np.asarray(spacing_mm) / min(spacing_mm), 3)
-    crop = _around(mask, np.ceil(MARGIN / voxel).astype(int))
+    voxel = _steps(spacing_mm)
+    window = np.clip(round(_WINDOW_MM / min(spacing_mm)), *_WINDOW)
+    size = np.maximum(1, np.round(window / voxel)).astype(int).tolist()
+    crop = _around(mask, _margin(voxel))
     inside = mask[crop]
     scan, paint = original[crop].astype(np.float32), painted[crop].astype(np.float32)
     lags = np.maximum(1, np.round(LAG / voxel)).astype(int)
@@ -161,7 +176,7 @@ def match_grain(
         """The grain of surroundings whose HU differ by no more; none where that is too little."""
         lowest, highest = max(range_hu[0], low - reach), min(range_hu[1], high + reach)
         tissue = ~inside & (smooth > lowest) & (smooth < highest)
-        found = _spectrum(scan, tissue, voxel, lags, shape)
+        found = _spectrum(scan, tissue, voxel, lags, shape, size)
         is_grain = found is not None and found.voxels >= least and found.variance < _MOST**2
         return [found] if found is not None and is_grain else []
 
@@ -171,7 +186,7 @@ def match_grain(
         return painted[mask].astype(np.float32), None
     around = min(known, key=lambda one: one.variance)
     residual = paint - _local_mean(paint, np.ones_like(inside), voxel, MEAN)
-    own = _spectrum(paint, inside, voxel, lags, shape, 0.0)
+    own = _spectrum(paint, inside, voxel, lags, shape, size, 0.0)
     own_power = 0 * around.power if own is None else own.power
     part = tuple(slice(n) for n in scan.shape)
 
@@ -241,6 +256,16 @@ def _from_the_border(
     return grain
 
 
+def _steps(spacing_mm: Sequence[float]) -> Steps:
+    """Voxel sizes in units of the finest, rounded: files keep affines in float32."""
+    return np.asarray(np.round(np.asarray(spacing_mm) / min(spacing_mm), 3))
+
+
+def _margin(voxel: Steps) -> npt.NDArray[np.int_]:
+    """``MARGIN`` in voxels of each axis."""
+    return np.ceil(MARGIN / voxel).astype(int)
+
+
 def _around(mask: Region, margin: npt.NDArray[np.int_]) -> tuple[slice, ...]:
     """The box of the mask and what lies around it."""
     from scipy.ndimage import find_objects
@@ -268,6 +293,7 @@ def _spectrum(
     voxel: Steps,
     lags: npt.NDArray[np.int_],
     shape: Sequence[int],
+    size: Sequence[int],
     share: float = 0.6,
 ) -> _Spectrum | None:
     """The grain of the even part of a region; None if that is too small.
@@ -278,7 +304,7 @@ def _spectrum(
     from scipy import fft
 
     residual = hu - _local_mean(hu, region, voxel, MEAN)
-    even = _even(residual, region, voxel, share)
+    even = _even(residual, region, size, share)
     voxels = int(np.count_nonzero(even))
     if voxels < (LEAST_AROUND if share else LEAST_PAINTED):
         return None
@@ -303,11 +329,10 @@ def _spectrum(
     return _Spectrum(power.astype(np.float32), covariance.astype(np.float32), variance, voxels)
 
 
-def _even(residual: Values, region: Region, voxel: Steps, share: float) -> Region:
+def _even(residual: Values, region: Region, size: Sequence[int], share: float) -> Region:
     """Where the local deviation is at most about the commonest one of the region."""
     from scipy.ndimage import uniform_filter
 
-    size = np.maximum(1, np.round(WINDOW / voxel)).astype(int).tolist()
     filled = uniform_filter(region.astype(np.float32), size)
     square = uniform_filter(np.where(region, np.square(residual), np.float32(0)), size)
     inner = region & (filled > share)

@@ -22,7 +22,7 @@ from synthct.models.network import CheckpointFiles
 from synthct.storage.files import atomic_write
 
 #: Regions in an index at most; of more, that many are drawn.
-LIMIT = 20_000
+LIMIT = 15_000
 
 _NAME = pa.dictionary(pa.int32(), pa.string())
 _FORMAT = {b"synthct.training_index": b"2"}
