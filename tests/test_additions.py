@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from conftest import make_tiny_case
 from rooms import PACKAGE
 
@@ -56,6 +57,7 @@ print(json.dumps({
 """
 
 
+@pytest.mark.long
 def test_each_addition_is_one_file_and_one_name(tmp_path: Path) -> None:
     package = tmp_path / "synthct"
     shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))

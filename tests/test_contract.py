@@ -70,6 +70,7 @@ def test_a_draw_is_json_and_replays_to_the_same_mask_on_the_grid(kind: str, seed
     )
 
 
+@pytest.mark.long
 @of_every_mask
 def test_a_mask_does_not_depend_on_how_the_scan_was_stored(kind: str) -> None:
     host, drawn = make_tiny_case(), section(kind)
@@ -90,6 +91,7 @@ def test_parameters_of_another_host_are_refused(kind: str) -> None:
         drawn.build(other, lender(kind, other), params)
 
 
+@pytest.mark.long
 def test_every_process_draws_the_same_masks() -> None:
     code = "import contract, sys; print(*(contract.mask_digest(kind, 5) for kind in sys.argv[1:]))"
     done = subprocess.run(

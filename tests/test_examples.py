@@ -28,7 +28,14 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("workplace")
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(path, marks=() if path.name == "add_mask_kind.py" else pytest.mark.long)
+        for path in SCRIPTS
+    ],
+    ids=lambda path: path.name,
+)
 def test_example_runs(script: Path, workplace: Path) -> None:
     if script.name == "read_monai.py" and find_spec("monai") is None:
         pytest.skip("MONAI is not installed; it comes with the extra dev")

@@ -65,6 +65,7 @@ def test_no_place_is_forgotten(lists: dict[str, tuple[set[str], set[str]]]) -> N
     assert len(MEASURES) == 28
 
 
+@pytest.mark.long
 def test_a_new_measure_shows_up_everywhere(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", ADDED, str(tmp_path)],

@@ -135,6 +135,7 @@ def test_a_patch_only_release_is_refused() -> None:
         Tensors()({"sample_id": ["a"], "paint": [None]})
 
 
+@pytest.mark.long
 def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     examples = Path(__file__).resolve().parents[1] / "examples"
     (tmp_path / "examples").symlink_to(examples)

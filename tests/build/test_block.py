@@ -56,6 +56,7 @@ def samples(dataset: Path) -> list[Sample]:
     return [decode(row) for shard in shards for row in stored_rows(shard)]
 
 
+@pytest.mark.long
 def test_a_mask_is_painted_whole_and_the_rest_stays(blocks: Path) -> None:
     made = samples(blocks)
     assert len(made) == 2 * 3  # per host: two variants and the real one
@@ -72,6 +73,7 @@ def test_a_mask_is_painted_whole_and_the_rest_stays(blocks: Path) -> None:
         assert generation["measured_grain"] is None or generation["measured_grain"]["voxels"] > 0
 
 
+@pytest.mark.long
 def test_all_four_levels_of_verify_pass(blocks: Path, folder: Path, checkpoint: Path) -> None:
     given = Originals(cache_dir=folder / "cache", checkpoint=checkpoint, workers=0,
                       sources={n: folder / "data" / n for n in ("hosts", "donors")})  # fmt: skip
@@ -80,6 +82,7 @@ def test_all_four_levels_of_verify_pass(blocks: Path, folder: Path, checkpoint: 
     assert len(report.levels) == 4
 
 
+@pytest.mark.long
 def test_a_shard_of_any_place_and_any_workers_give_the_same_bytes(
     blocks: Path, folder: Path, checkpoint: Path
 ) -> None:

@@ -113,6 +113,7 @@ def loaded(folder: Path, cache: Path, *, decode: bool = True) -> Dataset:
     return everything["train"]
 
 
+@pytest.mark.long
 def test_datasets_of_one_version_are_not_taken_for_each_other(
     built: Path, make: Make, tmp_path: Path
 ) -> None:
@@ -139,6 +140,7 @@ def test_the_dataset_loads_and_its_pictures_decode(built: Path, tmp_path: Path) 
     assert row["provenance"]["host"]["case"] == row["case_id"]
 
 
+@pytest.mark.long
 def test_slices_of_a_lesion_are_the_same_samples_in_any_shards(make: Make, tmp_path: Path) -> None:
     section = {"name": "tumors", **SECTIONS["tumors"], "slices": {"every_mm": 3}}
     changes = {"masks": [section], "masks_per_case": 1, "variants": 2}
@@ -205,6 +207,7 @@ def test_worker_processes_change_no_byte(make: Make, built: Path, workers: int) 
     assert files_of(make(f"workers-{workers}", workers=workers)) == files_of(built)
 
 
+@pytest.mark.long
 def test_a_killed_build_goes_on_to_the_same_bytes(
     make: Make, built: Path, folder: Path, tiny_checkpoint: Path
 ) -> None:
@@ -231,6 +234,7 @@ def test_a_killed_build_goes_on_to_the_same_bytes(
     assert not staging.exists()
 
 
+@pytest.mark.long
 def test_a_damaged_shard_of_an_interrupted_build_is_made_again(
     make: Make, built: Path, monkeypatch: pytest.MonkeyPatch, folder: Path
 ) -> None:
@@ -332,6 +336,7 @@ def test_missing_data_is_told_with_what_to_do(make: Make, folder: Path) -> None:
         assert part in str(err.value)
 
 
+@pytest.mark.long
 def test_no_split_shares_a_patient_with_another(
     make: Make, folder: Path, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
@@ -386,6 +391,7 @@ def test_refused_masks_are_counted_and_the_rest_is_built(make: Make, tmp_path: P
     assert "transplant: organ_fraction" in html.unescape((made / "README.md").read_text())
 
 
+@pytest.mark.long
 def test_what_breaks_a_limit_is_rejected_with_its_measures(
     built: Path, make: Make, tmp_path: Path
 ) -> None:
@@ -418,6 +424,7 @@ def test_a_limit_that_nothing_can_break_is_told(
     assert not any("hu_wasserstein" in note for note in notes)
 
 
+@pytest.mark.long
 def test_limits_change_no_byte_with_the_number_of_workers(
     built: Path, make: Make, tmp_path: Path
 ) -> None:
@@ -468,6 +475,7 @@ def test_no_file_names_the_machine_or_a_place_on_it(built: Path, folder: Path) -
                 assert not re.search(rf"\b{re.escape(socket.gethostname())}\b", data.decode())
 
 
+@pytest.mark.long
 def test_a_moved_data_folder_gives_the_same_dataset(
     make: Make, built: Path, folder: Path, tmp_path: Path
 ) -> None:
@@ -476,6 +484,7 @@ def test_a_moved_data_folder_gives_the_same_dataset(
     assert files_of(make("moved", sources=sources)) == files_of(built)
 
 
+@pytest.mark.long
 def test_the_log_says_what_is_built_and_how_far_it_is(
     make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -500,6 +509,7 @@ def test_the_records_hold_what_a_replay_needs(built: Path) -> None:
         assert picture.width > 600
 
 
+@pytest.mark.long
 def test_a_locked_build_gives_the_same_bytes(make: Make, built: Path) -> None:
     assert files_of(make("locked", lock=built)) == files_of(built)
 

@@ -78,6 +78,7 @@ def content_id(folder: Path) -> str:
     return manifest.release.content_id
 
 
+@pytest.mark.long
 def test_composing_gives_the_very_files_of_a_full_build(
     full: Path, patches: Path, folder: Path, tmp_path: Path
 ) -> None:
@@ -89,6 +90,7 @@ def test_composing_gives_the_very_files_of_a_full_build(
     assert again == whole
 
 
+@pytest.mark.long
 def test_a_release_of_an_earlier_format_is_composed_into_one_of_todays(
     make: Make, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,6 +105,7 @@ def test_a_release_of_an_earlier_format_is_composed_into_one_of_todays(
     assert verify(old).findings
 
 
+@pytest.mark.long
 def test_composing_works_in_every_view(make: Make, folder: Path, tmp_path: Path) -> None:
     given = make("patch", view="coronal")
     whole = compose(given, tmp_path / "out", sources={"hosts": folder / "data/hosts"})
@@ -142,6 +145,7 @@ def host_blocks(folder: Path) -> set[bytes]:
     return found
 
 
+@pytest.mark.long
 def test_a_patch_only_release_holds_no_block_of_a_host(
     full: Path, patches: Path, folder: Path
 ) -> None:

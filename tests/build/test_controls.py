@@ -349,6 +349,7 @@ def test_a_control_changes_masked_voxels_only_and_says_what_it_did(
         assert first["image"] != second["image"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["copy_paste", "noise_fill"])
 def test_a_control_builds_without_torch_and_with_the_same_masks(
     folder: Path, tiny_checkpoint: Path, method: str

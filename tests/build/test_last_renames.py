@@ -105,6 +105,7 @@ def renames(make: Make, output: Path, *, last: int | None = None, after: bool = 
     return int(said or 0)
 
 
+@pytest.mark.long
 def test_killed_at_its_last_renames_it_comes_to_the_same_bytes(make: Make, tmp_path: Path) -> None:
     wanted = files_of(make(tmp_path / "undisturbed"))
     count = renames(make, tmp_path / "counted")

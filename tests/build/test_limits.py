@@ -151,6 +151,7 @@ def recipe_of(folder: Path, tiny_checkpoint: Path) -> Callable[..., Recipe]:
     return make
 
 
+@pytest.mark.long
 def test_paint_of_an_untrained_network_is_rejected(
     folder: Path, recipe_of: Callable[..., Recipe]
 ) -> None:
@@ -158,6 +159,7 @@ def test_paint_of_an_untrained_network_is_rejected(
         build(recipe_of(), folder / "all", cache_dir=folder / "cache", workers=0)
 
 
+@pytest.mark.long
 def test_pairs_are_kept_and_what_was_rejected_is_verified(
     folder: Path, recipe_of: Callable[..., Recipe]
 ) -> None:

@@ -31,6 +31,7 @@ def recipe_of(folder: Path, **inpaint: Any) -> Recipe:
     )
 
 
+@pytest.mark.long
 def test_it_states_no_steps_and_is_made_again_bit_for_bit(folder: Path) -> None:
     made = build(recipe_of(folder), folder / "out", cache_dir=folder / "cache", workers=0)
     text = (made / "recipe.yaml").read_text()

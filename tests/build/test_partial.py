@@ -120,6 +120,7 @@ def test_an_interrupted_shard_goes_on_with_what_it_has(
     assert left == {"1.0.0"}
 
 
+@pytest.mark.long
 def test_batches_stay_those_of_a_build_that_was_not_interrupted(
     make: Make, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,6 +146,7 @@ def test_batches_stay_those_of_a_build_that_was_not_interrupted(
     assert len(whole) // 2 < len(batches) < len(whole)
 
 
+@pytest.mark.long
 def test_what_is_damaged_is_made_again(
     make: Make,
     folder: Path,
@@ -211,6 +213,7 @@ def test_every_cut_leaves_the_samples_before_it(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("kill", "processes", "name"),
     [

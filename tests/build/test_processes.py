@@ -122,8 +122,11 @@ def pids_of(output: Path) -> dict[str, int]:
 @pytest.mark.parametrize(
     ("count", "launcher", "options", "environment"),
     [
-        (2, (), ("--num-processes", "2"),
-         {"TZ": "Asia/Kathmandu", "PYTHONHASHSEED": "1", "LC_ALL": "C"}),
+        pytest.param(
+            2, (), ("--num-processes", "2"),
+            {"TZ": "Asia/Kathmandu", "PYTHONHASHSEED": "1", "LC_ALL": "C"},
+            marks=pytest.mark.long,
+        ),
         pytest.param(
             3, ("torchrun", "--nproc-per-node", "3", "--no-python"), (),
             {"TZ": "America/St_Johns", "PYTHONHASHSEED": "2", "LC_ALL": "C.UTF-8"},
@@ -171,6 +174,7 @@ def test_four_processes_make_the_same_volumes_as_one(
     assert len(set(painters)) >= 2, said
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
 def test_killed_with_a_changing_number_of_processes_it_comes_to_the_same_bytes(
     start: Start, folder: Path, tiny_checkpoint: Path, wanted: dict[str, str]
@@ -198,6 +202,7 @@ def test_killed_with_a_changing_number_of_processes_it_comes_to_the_same_bytes(
     assert [path.name for path in (output / "tiny").iterdir()] == ["1.0.0"]
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
 @pytest.mark.parametrize(
     "counts", [("2", "3"), pytest.param(("4", "1"), marks=pytest.mark.full)], ids=str
@@ -219,6 +224,7 @@ def test_volumes_killed_and_gone_on_with_come_to_the_same_bytes(
     assert files_of(folder / name / "tiny/1.0.0") == alone
 
 
+@pytest.mark.long
 def test_without_their_launcher_the_processes_end_and_an_interrupt_is_no_error(
     start: Start, folder: Path, tiny_checkpoint: Path, wanted: dict[str, str]
 ) -> None:
@@ -239,6 +245,7 @@ def test_without_their_launcher_the_processes_end_and_an_interrupt_is_no_error(
     assert finish_here(folder, tiny_checkpoint, "interrupted") == wanted
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("after_s", [pytest.param(0.5, marks=pytest.mark.full), 1.5])
 def test_processes_whose_launcher_is_killed_at_the_start_end(
     start: Start, folder: Path, after_s: float
@@ -283,6 +290,7 @@ def test_a_stopped_process_is_named(start: Start, folder: Path, rank: str) -> No
     assert not pids_of(output)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
 @pytest.mark.parametrize(
     ("call", "number"), [("fsync", 25), pytest.param("rename", 9, marks=pytest.mark.full)]
@@ -303,6 +311,7 @@ def test_killed_at_a_system_call_it_comes_to_the_same_bytes(
     assert finish_here(folder, tiny_checkpoint, name) == wanted
 
 
+@pytest.mark.long
 def test_a_limit_of_the_system_on_files_is_told_and_nothing_is_lost(
     start: Start, folder: Path, tiny_checkpoint: Path, wanted: dict[str, str]
 ) -> None:
@@ -312,7 +321,7 @@ def test_a_limit_of_the_system_on_files_is_told_and_nothing_is_lost(
     )
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 5, said
-    assert "File too large; fix this and run the same command again" in said
+    assert "File too large; mend it and run the same command again" in said
     assert "Traceback" not in said
     assert not (folder / "limited/tiny/1.0.0").exists()
     assert finish_here(folder, tiny_checkpoint, "limited") == wanted

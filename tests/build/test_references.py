@@ -86,6 +86,7 @@ def test_labels_that_nobody_has_are_simply_unknown(tmp_path: Path) -> None:
     assert references.of("cyst", "case_00000").quantiles is None
 
 
+@pytest.mark.long
 def test_the_hu_of_phantoms_ship_with_the_package(tmp_path: Path) -> None:
     source = PhantomSource(patients=1, shape=(96, 96, 24), region="abdomen")
     index = index_sources({"hosts": source}, ["kidney"], cache_dir=tmp_path)
@@ -96,6 +97,7 @@ def test_the_hu_of_phantoms_ship_with_the_package(tmp_path: Path) -> None:
     assert np.array_equal(found, shipped_quantiles()["kidney"])
 
 
+@pytest.mark.long
 def test_the_shipped_hu_are_those_of_the_phantoms() -> None:
     ct, labels = Scanner(shape=(160, 160, 32), tumours=True).scan(4, 0)
     values = PhantomSource().native_labels()

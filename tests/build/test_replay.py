@@ -75,6 +75,7 @@ def test_a_dataset_is_drawn_and_painted_again_to_the_last_bit(built: Path, check
     assert report.levels[3].startswith("level 3: 8 samples painted again, bit for bit (with 95 %")
 
 
+@pytest.mark.long
 def test_so_is_a_patch_only_release(folder: Path, tiny_checkpoint: Path, check: Verify) -> None:
     patches = build_tiny(folder, tiny_checkpoint, "patch", release="patch")
     report = check(patches, level=3)
@@ -159,6 +160,7 @@ def test_a_forged_voxel_outside_of_the_mask_is_found(copy: Path, check: Verify) 
     assert f"{where}: voxels outside of the mask are not the source's" in found
 
 
+@pytest.mark.long
 def test_a_forged_seed_is_found(copy: Path, check: Verify) -> None:
     def change(columns: dict[str, Any], image: np.ndarray, mask: np.ndarray) -> None:
         columns["told"]["generation"]["seeds"]["recipe"] += 1
@@ -168,6 +170,7 @@ def test_a_forged_seed_is_found(copy: Path, check: Verify) -> None:
     assert str(finding) == f"{where}: the provenance's 'generation' is not what the recipe comes to"
 
 
+@pytest.mark.long
 def test_a_forged_voxel_inside_of_the_mask_is_found_by_painting_again(
     copy: Path, check: Verify
 ) -> None:
@@ -181,6 +184,7 @@ def test_a_forged_voxel_inside_of_the_mask_is_found_by_painting_again(
     assert str(finding) == f"{where}: painted again, 1 voxels differ, by up to 1 HU"
 
 
+@pytest.mark.long
 def test_samples_that_were_left_out_or_put_in_are_found(copy: Path, check: Verify) -> None:
     path = tampering.shards_of(copy)[0]
     rows = tampering.rows_of(copy, path)
@@ -206,6 +210,7 @@ def test_other_sources_than_the_locks_are_found(
     assert all(f"synthct.lock: sources.hosts.cases.{HOSTS[1]}." in line for line in found)
 
 
+@pytest.mark.long
 def test_in_another_numerics_class_paint_is_compared_within_two_hu(
     copy: Path, check: Verify, monkeypatch: pytest.MonkeyPatch
 ) -> None:

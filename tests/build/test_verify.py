@@ -90,10 +90,12 @@ def find_harmed_rows(built: Path, copy: Path, count: int, seed: int) -> None:
         assert alone <= {place.partition(" row ")[0] for place in where} | {MANIFEST}, what
 
 
+@pytest.mark.long
 def test_flips_cuts_swaps_and_drops_are_found_and_located(built: Path, copy: Path) -> None:
     find_harmed_bytes(built, copy, 900, seed=1)
 
 
+@pytest.mark.long
 def test_rows_that_were_changed_and_sealed_again_are_found_and_located(
     built: Path, copy: Path
 ) -> None:

@@ -74,6 +74,7 @@ def test_a_row_holds_the_box_around_the_mask_and_all_measures(volumes: Path) -> 
     assert all((one.image != one.original)[one.mask].any() for one in painted)
 
 
+@pytest.mark.long
 def test_the_paint_does_not_depend_on_the_margin(
     volumes: Path, folder: Path, tiny_checkpoint: Path
 ) -> None:
@@ -87,6 +88,7 @@ def test_the_paint_does_not_depend_on_the_margin(
         assert np.array_equal(one.image[one.mask], other.image[other.mask])
 
 
+@pytest.mark.long
 def test_all_four_levels_of_verify_pass(volumes: Path, folder: Path, tiny_checkpoint: Path) -> None:
     given = Originals(cache_dir=folder / "cache", checkpoint=tiny_checkpoint, workers=0,
                       sources={n: folder / "data" / n for n in ("hosts", "donors")})  # fmt: skip
@@ -95,6 +97,7 @@ def test_all_four_levels_of_verify_pass(volumes: Path, folder: Path, tiny_checkp
     assert len(report.levels) == 4
 
 
+@pytest.mark.long
 def test_any_batch_order_and_workers_give_the_same_bytes(
     volumes: Path, folder: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,6 +112,7 @@ def test_any_batch_order_and_workers_give_the_same_bytes(
     assert hashes(again) == hashes(volumes)
 
 
+@pytest.mark.long
 def test_a_patch_only_release_is_composed_into_the_whole(
     volumes: Path, folder: Path, tiny_checkpoint: Path
 ) -> None:

@@ -129,6 +129,7 @@ def test_a_recipe_that_is_not_there_is_reported(run: Run) -> None:
     assert "nowhere.yaml" in said_by(run("check", "nowhere.yaml"), 2)
 
 
+@pytest.mark.long
 def test_missing_data_is_reported_without_loading_a_model(
     tmp_path: Path, folder: Path, tiny_checkpoint: Path
 ) -> None:
@@ -196,6 +197,7 @@ def test_paths_of_sources_may_hold_equals_signs() -> None:
         roots_of(["hosts"])
 
 
+@pytest.mark.long
 def test_check_prints_the_plan_and_draws_the_masks(run: Run, recipe: Path, tmp_path: Path) -> None:
     result = run("check", recipe)
     assert result.exit_code == 0, result.output

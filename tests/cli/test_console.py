@@ -110,6 +110,7 @@ def test_a_limit_counts_samples_and_says_so(run: Run, recipe: Path) -> None:
     assert said.startswith("tiny 1.0.0: 6 samples (limited to the first 6) in 2 files")
 
 
+@pytest.mark.long
 def test_json_is_one_object_on_standard_output(run: Run, recipe: Path, tmp_path: Path) -> None:
     checked = the_object(run("check", recipe, "--json"))
     assert (checked["samples"], checked["splits"], checked["files"]) == (16, {"train": 16}, 4)

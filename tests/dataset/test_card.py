@@ -140,6 +140,7 @@ def test_load_dataset_gives_voxels_splits_and_provenance(finished: Path, tmp_pat
         assert row["preview"].size == hu.shape[::-1]
 
 
+@pytest.mark.long
 def test_the_cards_own_code_runs(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -154,6 +154,7 @@ def test_level_2_of_the_first_format_is_refused_with_what_to_do() -> None:
         verify(GOLDEN / "datasets" / FIRST_FORMAT, level=2, originals=Originals())
 
 
+@pytest.mark.long
 def test_masks_of_todays_format_are_drawn_again(tmp_path: Path) -> None:
     report = verify(
         GOLDEN / "datasets" / FORMAT_VERSION,

@@ -69,6 +69,7 @@ def test_distance_is_the_one_with_a_matrix_root(counts: tuple[int, int]) -> None
     assert frechet_distance(x, y) == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.long
 def test_distance_is_torchmetrics_on_the_same_features() -> None:
     from torchmetrics.image.fid import FrechetInceptionDistance
 
@@ -224,6 +225,7 @@ def test_sets_that_cannot_be_compared_are_refused() -> None:
 # Real tissue
 
 
+@pytest.mark.long
 @pytest.mark.realdata
 def test_falsifiers_on_crops_of_a_real_liver(shared_data: Path) -> None:
     folder = shared_data / "totalsegmentator_v2" / "s0002"

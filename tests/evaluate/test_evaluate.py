@@ -246,6 +246,7 @@ def flip(shape):
 """
 
 
+@pytest.mark.long
 def test_the_users_own_segmenter_judges_the_masks(made: Path, tmp_path: Path) -> None:
     script = tmp_path / "segment.py"
     script.write_text(FLIP + SEGMENTER)  # its label maps are stored upside down

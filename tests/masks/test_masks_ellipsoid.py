@@ -166,6 +166,7 @@ def test_recorded_parameters_replay_the_same_mask_or_are_refused() -> None:
         kind.build(host, None, outside)
 
 
+@pytest.mark.long
 def test_the_mask_does_not_depend_on_how_the_scan_was_stored() -> None:
     host, kind = make_tiny_case(), ellipsoid(sizes=["tiny"], clearance_mm=0, inside_fraction=0.5)
     expected = built(kind, host, 5)

@@ -209,6 +209,7 @@ def test_mirroring_exchanges_left_and_right_only():
     assert (one & two).sum() < 0.98 * one.sum()
 
 
+@pytest.mark.long
 def test_all_48_orientations_of_host_and_donor_give_the_same_physical_mask():
     kind, host, donor = transplant(), make_host(), make_donor()
     params, mask = drawn(kind, host, donor)
@@ -242,6 +243,7 @@ def test_matched_placement_keeps_place_depth_and_exophytic_share_on_either_side(
     assert seen == {"left", "right"}
 
 
+@pytest.mark.long
 def test_lesion_is_mirrored_where_the_side_differs_and_flipped_where_asked():
     host, donor = make_host(), make_donor()
     kind = transplant(deform=RIGID)
@@ -587,6 +589,7 @@ def test_found_places_are_legal_on_the_hosts_own_grid_and_bulge_out_as_targeted(
     assert np.mean(shares) == pytest.approx(share, abs=0.1)
 
 
+@pytest.mark.long
 @pytest.mark.realdata
 def test_real_kits_lesions_are_placed_in_a_real_host(shared_data: Path) -> None:
     root = shared_data / "kits23" / "dataset"

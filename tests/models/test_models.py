@@ -306,6 +306,7 @@ def test_weights_cut_short_are_refused(copied: Path, share: float) -> None:
         load_checkpoint(str(copied))
 
 
+@pytest.mark.long
 def test_no_flipped_bit_in_the_header_changes_a_weight(copied: Path) -> None:
     """A flip is an error, or (in the free text of the header) changes the id but no weight."""
     path = copied / WEIGHTS

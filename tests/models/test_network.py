@@ -35,6 +35,7 @@ def membrane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_a_new_network_builds_a_dataset(membrane: Path, tmp_path: Path) -> None:
     data = write_data(tmp_path / "data")
     inpaint = {"checkpoint": str(membrane), "batch_size": 2}

@@ -72,6 +72,7 @@ def test_it_paints_by_its_seed_and_never_sees_what_is_masked() -> None:
     assert paint(0, (48, 32, 40)).abs().max() <= 1, "a larger region, of several boxes"
 
 
+@pytest.mark.long
 def test_it_is_trained_against_its_discriminator_and_its_checkpoint_is_read_strictly(
     kits_template: Path, tmp_path: Path
 ) -> None:

@@ -53,6 +53,7 @@ def yaml_of(root: Path, path: Path, **changes: object) -> Path:
     return path
 
 
+@pytest.mark.long
 def test_a_checkpoint_is_tested_by_its_own_list(
     kits_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -131,6 +131,7 @@ def of_copies(made: Path) -> PrivacyCheck:
     return check(made, "copied")
 
 
+@pytest.mark.long
 def test_copies_are_flagged_and_the_patient_is_named(of_copies: PrivacyCheck) -> None:
     assert of_copies.assessed == "correlation"
     assert all("training_ncc" in one.flags for one in of_copies.regions)
@@ -143,6 +144,7 @@ def test_copies_are_flagged_and_the_patient_is_named(of_copies: PrivacyCheck) ->
     assert of_copies.copies.low > 0.9
 
 
+@pytest.mark.long
 def test_exact_copies_are_told_by_their_voxels_with_and_without_scans(made: Path) -> None:
     for options in ({}, {"training": None}):
         found = check(made, "exact", **options)
@@ -150,6 +152,7 @@ def test_exact_copies_are_told_by_their_voxels_with_and_without_scans(made: Path
         assert {one.block_copy for one in found.regions} == {1.0}
 
 
+@pytest.mark.long
 def test_copies_from_elsewhere_on_a_training_slice_are_found_with_scans_only(made: Path) -> None:
     with_scans, by_key = check(made, "moved"), check(made, "moved", training=None)
     assert with_scans.copies is not None
@@ -158,6 +161,7 @@ def test_copies_from_elsewhere_on_a_training_slice_are_found_with_scans_only(mad
     assert by_key.copies.count == 0
 
 
+@pytest.mark.long
 def test_independent_tissue_is_not_flagged(made: Path) -> None:
     found = check(made, "fresh")
     assert found.copies is not None
@@ -204,6 +208,7 @@ def test_another_checkpoint_is_refused(made: Path, tmp_path: Path) -> None:
         check(made, "fresh", checkpoint=str(other))
 
 
+@pytest.mark.long
 def test_the_command_prints_and_writes(made: Path, tmp_path: Path) -> None:
     words = ["privacy", str(made / "copied/1.0.0"), "--checkpoint", str(made / "tiny")]
     words += ["--cache-dir", str(made / "cache"), "--output", str(tmp_path / "out")]

@@ -19,6 +19,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> DonorShapes:
     return DonorShapes(GOLDEN, {}, tmp_path_factory.mktemp("shapes"))
 
 
+@pytest.mark.long
 def test_a_lesion_in_the_shape_of_its_donor_is_told(shapes: DonorShapes) -> None:
     samples = list(Dataset(GOLDEN).samples())
     found = [shapes.dice(one) for one in samples]

@@ -321,6 +321,7 @@ def require_overlay(row: dict[str, Any], scan: nib.Nifti1Image) -> None:
     assert np.array_equal(np.asarray(image.dataobj)[outside], there[outside])
 
 
+@pytest.mark.long
 def test_the_command_exports_what_was_built(
     tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -348,6 +349,7 @@ def test_the_command_exports_what_was_built(
         require_overlay(row, scan)
 
 
+@pytest.mark.long
 @pytest.mark.realdata
 def test_lesions_in_a_real_scan_lie_over_it(shared_data: Path, tmp_path: Path) -> None:
     kits = {"layout": "kits23", "root": str(shared_data / "kits23/dataset")}

@@ -103,6 +103,7 @@ def check(plain: Path) -> None:
             assert set(np.unique(found)) <= set(values)
 
 
+@pytest.mark.long
 def test_the_files_are_what_nnunet_asks_for(plain: Path) -> None:
     check(plain)
     content = json.loads((plain / "dataset.json").read_text())

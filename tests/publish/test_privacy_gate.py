@@ -37,6 +37,7 @@ def privacy_check(folder: Path, **changes: Any) -> None:
     write_results(beside, PrivacyCheck.model_validate(results), "")
 
 
+@pytest.mark.long
 def test_copies_and_faces_are_not_published(versions: dict[str, Path], tmp_path: Path) -> None:
     folder = shutil.copytree(versions["1.0.0"], tmp_path / "1.0.0")
     assert "not assessed" in checked(str(folder))

@@ -159,6 +159,7 @@ def check_lasting(
     return tried
 
 
+@pytest.mark.long
 def test_what_goes_wrong_once_at_a_request_is_tried_again(
     hub: HubServer, start: Start, bundles: dict[str, Bundle], points: int
 ) -> None:
@@ -172,6 +173,7 @@ def test_whatever_goes_wrong_once_at_any_request_is_tried_again(
     assert check_once(hub, start, bundles, points, len(PASSING)) == points * len(PASSING)
 
 
+@pytest.mark.long
 def test_what_stays_wrong_is_given_up_and_leaves_main_whole(
     hub: HubServer,
     start: Start,
@@ -192,6 +194,7 @@ def test_whatever_stays_wrong_from_any_request_is_given_up_and_leaves_main_whole
     assert check_lasting(hub, start, bundles, points, 1) == points * len(PASSING)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", FINAL)
 def test_what_the_hub_forbids_is_not_asked_again(
     hub: HubServer, start: Start, bundles: dict[str, Bundle], points: int, kind: str
@@ -299,6 +302,7 @@ def check_kill(
     check_finished(repo, old, new)
 
 
+@pytest.mark.long
 def test_a_killed_publisher_leaves_main_whole_and_is_gone_on_with(
     hub: HubServer, start: Start, bundles: dict[str, Bundle], points: int
 ) -> None:
@@ -339,6 +343,7 @@ def check_race(hub: HubServer, start: Start, bundles: dict[str, Bundle], at: int
         send(second if winner is first else first)
 
 
+@pytest.mark.long
 def test_of_two_publishers_one_wins_and_the_other_gets_an_error(
     hub: HubServer, start: Start, bundles: dict[str, Bundle], points: int
 ) -> None:
@@ -366,6 +371,7 @@ def test_two_publishers_of_the_same_content_both_succeed(
     check_finished(repo, bundles["1.0.0"], bundles["1.1.0"])
 
 
+@pytest.mark.long
 def test_a_reader_never_sees_a_part_of_a_version(
     hub: HubServer, start: Start, bundles: dict[str, Bundle]
 ) -> None:

@@ -98,6 +98,7 @@ def test_the_worst_come_first_on_demand(page: Any) -> None:
     assert masks.all_text_contents() == before
 
 
+@pytest.mark.long
 def test_the_policy_stops_what_is_put_into_the_page(browser: Any, report: Path) -> None:
     context = browser.new_context()
     page = context.new_page()

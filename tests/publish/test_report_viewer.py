@@ -21,7 +21,7 @@ from synthct.publish.report.run import write_report
 from synthct.volume.intensity import BONE, LUNG, SOFT_TISSUE, Window
 from synthct.volume.views import VIEW_AXIS, Plane, to_picture
 
-pytestmark = needs_chromium
+pytestmark = [needs_chromium, pytest.mark.long]
 
 HOST = make_host(variants=1)
 

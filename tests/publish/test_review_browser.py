@@ -111,6 +111,7 @@ def test_a_page_without_a_server_saves_the_table(
     ]  # fmt: skip
 
 
+@pytest.mark.long
 def test_the_page_says_when_a_decision_cannot_be_written(
     browser: Any, dataset: Path, tmp_path: Path
 ) -> None:

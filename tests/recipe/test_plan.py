@@ -367,6 +367,7 @@ def test_adding_a_host_leaves_the_masks_of_the_others() -> None:
     assert few < more
 
 
+@pytest.mark.long
 @pytest.mark.realdata
 def test_kits_tumors_plans_at_least_64_samples_with_the_three_real_hosts(
     shared_data: Path, tmp_path: Path

@@ -224,6 +224,7 @@ def test_a_fault_is_reported_at_its_line_and_column(
     assert refusal(tmp_path, text).startswith(f"x.yaml:{row}:{column}: {line}")
 
 
+@pytest.mark.long
 def test_random_slips_of_the_finger_get_the_right_suggestion(tmp_path: Path) -> None:
     """Two hundred keys and words, each with a letter dropped, doubled, swapped or replaced."""
     rng = random.Random(0)

@@ -148,6 +148,7 @@ print(json.dumps(cost))
 """
 
 
+@pytest.mark.long
 def test_no_recipe_costs_more_than_a_hundred_megabytes(tmp_path: Path) -> None:
     megabyte = 1 << 20
     harm = {

@@ -60,12 +60,14 @@ def test_same_arguments_give_the_same_bytes() -> None:
     assert first.facts == again.facts
 
 
+@pytest.mark.long
 def test_other_patients_and_seeds_are_other_people() -> None:
     shapes = [make_phantom(s, p, shape=(24, 20, 12)).labels for s, p in ((1, 0), (1, 1), (2, 0))]
     for a, b in ((0, 1), (0, 2), (1, 2)):
         assert np.mean(shapes[a] != shapes[b]) > 0.05
 
 
+@pytest.mark.long
 def test_arrays_have_the_types_of_the_contract() -> None:
     phantom = abdomen(0)
     assert phantom.ct.dtype == np.int16
@@ -123,6 +125,7 @@ def test_organ_volumes_are_human(patient: int) -> None:
         assert 65 < volume_ml(phantom, f"kidney_{side}") < 320
 
 
+@pytest.mark.long
 def test_anatomy_and_lesions_do_not_depend_on_the_grid() -> None:
     one = make_phantom(5, 2, spacing_mm=(2.0, 2.0, 3.0), oblique=False, tumours=True)
     two = make_phantom(5, 2, spacing_mm=(2.6, 1.9, 4.0), oblique=True, tumours=True)
@@ -147,6 +150,7 @@ def test_lesion_volumes_of_the_facts_are_those_of_the_label_map(patient: int) ->
         assert stated == pytest.approx(volume_ml(phantom, kind))
 
 
+@pytest.mark.long
 def test_tumours_can_be_asked_for_and_forbidden() -> None:
     sick = make_phantom(0, 1, spacing_mm=(4.0, 4.0, 5.0), tumours=True)
     assert any(lesion["kind"] == "kidney_tumor" for lesion in sick.facts["lesions"])
@@ -186,6 +190,7 @@ def test_arterial_phase_parts_cortex_from_medulla() -> None:
     assert spread("arterial") > 2 * spread("portal")
 
 
+@pytest.mark.long
 def test_chest_has_air_blood_and_bone() -> None:
     phantom = make_phantom(2, 0, region="chest", spacing_mm=(3.0, 3.0, 5.0))
     assert volume_ml(phantom, "lung_left") > 700
@@ -198,6 +203,7 @@ def test_chest_has_air_blood_and_bone() -> None:
         assert np.any(region(phantom, name)), name
 
 
+@pytest.mark.long
 def test_air_is_around_the_patient_and_a_table_below() -> None:
     phantom = make_phantom(0, 1, spacing_mm=(1.5, 1.5, 9.0), oblique=False)
     assert np.median(phantom.ct[:4, -4:]) == pytest.approx(-1000, abs=8)
@@ -209,6 +215,7 @@ def test_air_is_around_the_patient_and_a_table_below() -> None:
     assert below[back:].max() > -600
 
 
+@pytest.mark.long
 def test_noise_is_correlated_and_stronger_in_thin_slices() -> None:
     def rms(thickness_mm: float) -> tuple[float, float]:
         phantom = make_phantom(4, 0, spacing_mm=(1.0, 1.0, thickness_mm), shape=(200, 140, 12))

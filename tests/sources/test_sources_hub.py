@@ -263,6 +263,7 @@ def content_id(folder: Path) -> str:
     return manifest.release.content_id
 
 
+@pytest.mark.long
 def test_a_published_dataset_is_built_again_from_what_it_says_of_itself(
     hub: HubServer, upload: Upload, tmp_path: Path, tiny_checkpoint: Path
 ) -> None:
@@ -386,6 +387,7 @@ def assert_patients_of_an_export(source: Nifti, exported: Path, data: Path, cach
         index_of(source, cache)
 
 
+@pytest.mark.long
 def test_training_takes_its_scans_from_the_hub(
     upload: Upload, kits_root: Path, tmp_path: Path
 ) -> None:

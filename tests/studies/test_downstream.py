@@ -53,6 +53,7 @@ def numbers(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in files}
 
 
+@pytest.mark.long
 def test_all_arms_are_judged_and_the_difference_to_pasting_comes_first(done: Path) -> None:
     results = json.loads((done / "results.json").read_text())
     arms = [row["arm"] for row in results["arms"]]
@@ -83,6 +84,7 @@ def test_all_arms_are_judged_and_the_difference_to_pasting_comes_first(done: Pat
     assert not (done / "scans").exists()
 
 
+@pytest.mark.long
 def test_a_killed_study_goes_on_to_the_same_numbers(
     done: Path, root: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,6 +109,7 @@ def test_a_killed_study_goes_on_to_the_same_numbers(
     assert numbers(other / "study") == numbers(done)
 
 
+@pytest.mark.long
 def test_an_arm_of_other_settings_is_trained_anew(
     done: Path, root: Path, tiny_checkpoint: Path
 ) -> None:
@@ -120,6 +123,7 @@ def test_an_arm_of_other_settings_is_trained_anew(
     assert path.read_bytes() == before
 
 
+@pytest.mark.long
 def test_a_damaged_result_is_told_and_made_anew(
     done: Path, root: Path, tiny_checkpoint: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -227,6 +231,7 @@ def test_a_share_knows_nothing_of_the_others(root: Path, tiny_checkpoint: Path) 
     assert len(names) == len(set(names)) == 2 * 3 * 5
 
 
+@pytest.mark.long
 def test_each_patient_is_left_out_in_turn(root: Path, tiny_checkpoint: Path) -> None:
     hosts = {"layout": "kits23", "root": str(root / "train")}
     study = load_study(
@@ -278,6 +283,7 @@ def test_masks_without_donors_cannot_be_pasted(root: Path, tiny_checkpoint: Path
         run_study(study, root / "bad", cache_dir=root / "cache")
 
 
+@pytest.mark.long
 def test_the_command_says_the_tables(done: Path, root: Path, tiny_checkpoint: Path) -> None:
     recipe = write_study(root, tiny_checkpoint, test={"layout": "kits23", "root": "nowhere"})
     arguments = ["downstream", str(recipe), "--output", str(root / "out"), "--device", "cpu"]
@@ -319,6 +325,7 @@ def test_more_of_what_was_missed_is_suggested_as_masks_of_a_recipe(
         suggestion(study, {Run("painted", 1.0, 1.0, 0): [scan]}, root / "cache")
 
 
+@pytest.mark.long
 def test_nnunet_and_its_python_go_together(root: Path, tiny_checkpoint: Path) -> None:
     recipe = str(write_study(root, tiny_checkpoint))
     for more, message in (

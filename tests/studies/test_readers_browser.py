@@ -68,6 +68,7 @@ def test_a_reader_answers_by_keyboard_stops_and_goes_on(browser: Any, study: Stu
     assert json.loads((study.folder / RESULT).read_text())["readers"].keys() == {"jane"}
 
 
+@pytest.mark.long
 def test_an_answer_that_was_given_elsewhere_meanwhile_stays(
     browser: Any, study: StudyFolder
 ) -> None:

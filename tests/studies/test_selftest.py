@@ -35,6 +35,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kills", [100, pytest.param(2000, marks=pytest.mark.full)])
 def test_kills_and_every_disk_error_come_to_the_same_bytes(folder: Path, kills: int) -> None:
     found = crash_test(folder, kills=kills)
@@ -60,6 +61,7 @@ def copied(source: Path, target: Path) -> Path:
     return target
 
 
+@pytest.mark.long
 def test_a_version_that_is_copied_into_its_place_is_found(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -71,6 +73,7 @@ def test_a_version_that_is_copied_into_its_place_is_found(
         crash_test(folder, kills=40)
 
 
+@pytest.mark.long
 def test_finished_shards_that_are_made_again_are_found(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -87,6 +90,7 @@ def test_finished_shards_that_are_made_again_are_found(
         crash_test(folder, kills=40)
 
 
+@pytest.mark.long
 def test_shards_believed_without_a_look_are_found(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,6 +115,7 @@ def test_shards_believed_without_a_look_are_found(
         crash_test(folder, kills=40)
 
 
+@pytest.mark.long
 def test_a_disk_error_that_nobody_expects_is_found(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

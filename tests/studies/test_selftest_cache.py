@@ -20,6 +20,7 @@ KINDS = 10 + (importlib.util.find_spec("pydicom") is not None)
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
+@pytest.mark.long
 def test_every_damage_is_told(tmp_path: Path) -> None:
     result = CliRunner().invoke(
         app, ["selftest", "cache", "--trials", "12", "--output", str(tmp_path / "disk")]

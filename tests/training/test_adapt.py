@@ -60,6 +60,7 @@ def run(recipe, output, cache, **settings):
     return adapt(recipe, output, settings=given, cache_dir=cache, device="cpu", workers=0)
 
 
+@pytest.mark.long
 def test_a_killed_adaptation_goes_on_to_the_same_weights(data, tiny_checkpoint, tmp_path, caplog):
     path = written(data, tiny_checkpoint)
     recipe = load_recipe(path)
@@ -149,6 +150,7 @@ def test_an_adaptation_is_kept_under_all_that_it_follows_from(data, tiny_checkpo
     assert folder_for(recipe, Adapt(steps=8), cache) != first
 
 
+@pytest.mark.long
 def test_time_that_is_up_leaves_a_checkpoint_and_a_note(data, tiny_checkpoint, tmp_path):
     recipe = load_recipe(written(data, tiny_checkpoint))
     for state in (AcceleratorState, PartialState, GradientState):
@@ -204,6 +206,7 @@ def test_hosts_beyond_the_codec_are_refused(tiny_checkpoint, tmp_path, monkeypat
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.long
 def test_the_command_build_adapts_first(data, tiny_checkpoint, tmp_path):
     path = written(data, tiny_checkpoint, settings={"steps": 1}, variants=1, quality="none")
     command = [sys.executable, "-m", "synthct", "build", str(path), "--output", str(tmp_path / "o")]

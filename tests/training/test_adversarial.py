@@ -84,6 +84,7 @@ def test_a_discriminator_that_is_right_costs_nothing(
     assert float(low) == pytest.approx(0, abs=1e-6)
 
 
+@pytest.mark.long
 def test_a_set_of_patches_is_learned_by_heart(kits_root: Path) -> None:
     recipe = gan_recipe(kits_root, model={**GAN, "base_channels": 8, "dropout": 0.0})
     objective = Pix2PixObjective(recipe)

@@ -138,6 +138,7 @@ def test_run_writes_states_log_samples_and_a_checkpoint_and_goes_on(
     assert json.loads((folder / "training.json").read_text())["steps"] == 6
 
 
+@pytest.mark.long
 def test_validation_measures_held_out_patients_as_samples_are_measured(
     kits_root, patch_cache, tmp_path
 ):
@@ -204,6 +205,7 @@ def test_early_stopping_ends_the_run_and_keeps_the_best(
     assert latest_state(tmp_path / "run").name == "step-00000004"
 
 
+@pytest.mark.long
 def test_strip_shows_the_same_masks_at_every_interval(kits_root, patch_cache, tmp_path):
     output = tmp_path / "run"
     recipe = tiny_recipe(kits_root, validation={"masks": 9, "num_inference_steps": 1})
@@ -228,6 +230,7 @@ def test_strip_shows_the_same_masks_at_every_interval(kits_root, patch_cache, tm
     assert COLUMNS >= 4
 
 
+@pytest.mark.long
 def test_tensorboard_gets_curves_and_samples(kits_root, patch_cache, tmp_path):
     pytest.importorskip("tensorboard")
     recipe = tiny_recipe(kits_root, **{**RANDOM, "optim": {"max_steps": 4, "batch_size": 1}})
@@ -340,6 +343,7 @@ def test_command_line_trains_and_prints_the_folder(kits_root, tmp_path):
     assert load_checkpoint(str(output / "checkpoint")).files.training["steps"] == 2
 
 
+@pytest.mark.long
 def test_quick_check_recipe_takes_its_first_steps(tmp_path):
     recipe = load_training_recipe(RECIPES / "quick-check.yaml")
     sources = {
@@ -379,6 +383,7 @@ def command(recipe: Path, output: Path, cache: Path) -> list[str]:
     ]  # fmt: skip
 
 
+@pytest.mark.long
 def test_a_killed_run_goes_on_to_the_very_same_weights(kits_root, patch_cache, tmp_path):
     path = written(tmp_path, kits_root, **RANDOM)
     recipe = load_training_recipe(path)
@@ -403,6 +408,7 @@ def test_a_killed_run_goes_on_to_the_very_same_weights(kits_root, patch_cache, t
         assert (killed / "samples" / column.name).read_bytes() == column.read_bytes()
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="needs /proc")
 def test_killed_while_it_cuts_patches_it_leaves_no_process_and_no_lock(kits_root, tmp_path):
     path = written(tmp_path, kits_root, data={"patches": 100_000, "patches_per_mask": 2})

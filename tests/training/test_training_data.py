@@ -236,6 +236,7 @@ def test_masks_that_always_fail_end_with_the_reason_and_no_traceback_in_it(
     assert "Traceback" not in str(caught.value)
 
 
+@pytest.mark.long
 def test_transplants_take_shapes_of_other_patients(kits_root, tmp_path):
     recipe = tiny_recipe(kits_root, masks=[MOVED])
     data = open_set(recipe, tmp_path)

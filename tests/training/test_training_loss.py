@@ -108,6 +108,7 @@ def test_a_network_that_knows_the_answer_has_no_loss(kits_root, batch, predictio
     assert masked_loss(off, noise, batch, seeded()).item() == pytest.approx(expected)
 
 
+@pytest.mark.long
 def test_a_few_dozen_steps_lower_the_loss_on_a_fixed_batch(kits_root, batch):
     train_state = fresh_parts(tiny_recipe(kits_root))
     losses = []

@@ -387,6 +387,7 @@ def test_a_scan_of_the_wrong_sign_is_refused(tmp_path: Path, air: int, padding: 
         read_ct(tmp_path / "a.nii")
 
 
+@pytest.mark.long
 @pytest.mark.realdata
 def test_real_scans_on_wrong_scales_are_refused_or_told(shared_data: Path, tmp_path: Path) -> None:
     wrong: dict[str, Callable[[Any], Any]] = {
@@ -414,6 +415,7 @@ def test_real_scans_on_wrong_scales_are_refused_or_told(shared_data: Path, tmp_p
                 assert width_mm < 150 or any("values of air" in text for text in remarks), path
 
 
+@pytest.mark.long
 @pytest.mark.realdata
 def test_every_real_scan_and_crops_of_it_are_ct(shared_data: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(2)
@@ -460,6 +462,7 @@ print(json.dumps(cost))
 """
 
 
+@pytest.mark.long
 def test_a_bomb_costs_little(tmp_path: Path) -> None:
     """18 MB that unzip to 4.3 GB, and headers that claim terabytes: at most 200 MB and 2 s."""
     bombs = tmp_path / "bombs"

@@ -178,6 +178,7 @@ def test_only_padding_may_lie_far_below(tmp_path: Path) -> None:
         read_ct(file_of(SCAN.array.astype(np.int32) - 9000, SCAN.affine, tmp_path / "a.nii"))
 
 
+@pytest.mark.long
 def test_what_gzip_makes_very_small_is_no_damage(tmp_path: Path) -> None:
     """A phantom without noise, more than 2**26 voxels."""
     array = np.full((512, 512, 257), -1000, np.int16, order="F")
@@ -283,6 +284,7 @@ print((peak() - before) / voxels)
 """
 
 
+@pytest.mark.long
 def test_a_scan_and_its_label_map_take_four_bytes_a_voxel(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for name, depth in (("tiny", 16), ("large", 208)):

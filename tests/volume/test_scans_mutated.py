@@ -81,6 +81,7 @@ def mutate(good: bytes, rng: np.random.Generator) -> tuple[str, bytes]:
     return kind, bytes(raw)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "count", [1_000, pytest.param(20_000, marks=pytest.mark.full)], ids=["1000", "20000"]
 )
@@ -144,6 +145,7 @@ def test_no_cut_anywhere_is_read(tmp_path: Path) -> None:
             read_ct(path)
 
 
+@pytest.mark.long
 def test_every_flip_of_a_plain_file_is_found_by_its_hash(tmp_path: Path) -> None:
     good = nifti_bytes(SCAN, compress=False)
     sha256 = hashlib.sha256(good).hexdigest()
@@ -159,6 +161,7 @@ def test_every_flip_of_a_plain_file_is_found_by_its_hash(tmp_path: Path) -> None
             read_ct(path, sha256=sha256)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "count", [500, pytest.param(10_000, marks=pytest.mark.full)], ids=["500", "10000"]
 )
