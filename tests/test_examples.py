@@ -11,10 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-SCRIPTS = [
-    pytest.param(path, marks=() if path.name == "add_mask_kind.py" else pytest.mark.long)
-    for path in sorted((ROOT / "examples").glob("*.py"))
-]
+SCRIPTS = sorted((ROOT / "examples").glob("*.py"))
 
 #: What a script says in the end if it did what it is there for.
 SAYS = {
@@ -31,7 +28,14 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("workplace")
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(path, marks=() if path.name == "add_mask_kind.py" else pytest.mark.long)
+        for path in SCRIPTS
+    ],
+    ids=lambda path: path.name,
+)
 def test_example_runs(script: Path, workplace: Path) -> None:
     if script.name == "read_monai.py" and find_spec("monai") is None:
         pytest.skip("MONAI is not installed; it comes with the extra dev")

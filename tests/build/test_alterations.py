@@ -327,6 +327,7 @@ def test_it_is_found_at_its_level(
     assert where in {finding.path for finding in report.findings}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("what", [name for name, one in ALTERATIONS.items() if one[1] == 1])
 def test_it_is_not_published(what: str, copy: Path) -> None:
     ALTERATIONS[what][0](copy)
@@ -350,7 +351,16 @@ def test_it_is_not_published(what: str, copy: Path) -> None:
         "shard",
     ],
 )
-@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"[[[", b"---\na: [\n---\n", b"null"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xff\xfe\x00",
+        *(
+            pytest.param(content, marks=pytest.mark.long)
+            for content in (b"", b"[[[", b"---\na: [\n---\n", b"null")
+        ),
+    ],
+)
 def test_what_is_no_such_file_is_found_without_a_traceback(
     copy: Path, name: str, content: bytes
 ) -> None:  # fmt: skip

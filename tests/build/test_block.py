@@ -82,6 +82,7 @@ def test_all_four_levels_of_verify_pass(blocks: Path, folder: Path, checkpoint: 
     assert len(report.levels) == 4
 
 
+@pytest.mark.long
 def test_a_shard_of_any_place_and_any_workers_give_the_same_bytes(
     blocks: Path, folder: Path, checkpoint: Path
 ) -> None:

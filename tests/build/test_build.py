@@ -391,6 +391,7 @@ def test_refused_masks_are_counted_and_the_rest_is_built(make: Make, tmp_path: P
     assert "transplant: organ_fraction" in html.unescape((made / "README.md").read_text())
 
 
+@pytest.mark.long
 def test_what_breaks_a_limit_is_rejected_with_its_measures(
     built: Path, make: Make, tmp_path: Path
 ) -> None:
@@ -474,6 +475,7 @@ def test_no_file_names_the_machine_or_a_place_on_it(built: Path, folder: Path) -
                 assert not re.search(rf"\b{re.escape(socket.gethostname())}\b", data.decode())
 
 
+@pytest.mark.long
 def test_a_moved_data_folder_gives_the_same_dataset(
     make: Make, built: Path, folder: Path, tmp_path: Path
 ) -> None:
@@ -482,6 +484,7 @@ def test_a_moved_data_folder_gives_the_same_dataset(
     assert files_of(make("moved", sources=sources)) == files_of(built)
 
 
+@pytest.mark.long
 def test_the_log_says_what_is_built_and_how_far_it_is(
     make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -506,6 +509,7 @@ def test_the_records_hold_what_a_replay_needs(built: Path) -> None:
         assert picture.width > 600
 
 
+@pytest.mark.long
 def test_a_locked_build_gives_the_same_bytes(make: Make, built: Path) -> None:
     assert files_of(make("locked", lock=built)) == files_of(built)
 

@@ -145,6 +145,7 @@ def host_blocks(folder: Path) -> set[bytes]:
     return found
 
 
+@pytest.mark.long
 def test_a_patch_only_release_holds_no_block_of_a_host(
     full: Path, patches: Path, folder: Path
 ) -> None:

@@ -71,7 +71,8 @@ def run(world: Path, *arguments: str, monkeypatch: pytest.MonkeyPatch) -> Result
 def test_a_build_changes_only_what_is_masked_and_says_with_what(
     world: Path, kind: str, tmp_path: Path
 ) -> None:
-    recipe = Recipe.model_validate(recipe_of(world, kind))
+    # The grain of the surroundings knows no window.
+    recipe = Recipe.model_validate(recipe_of(world, kind, grain="checkpoint"))
     folder = build(recipe, tmp_path / "out", cache_dir=world / "cache", workers=0)
     rows = load_dataset(str(folder), cache_dir=str(tmp_path / "hf"))["train"]
     assert rows.num_rows == 16
@@ -270,7 +271,7 @@ def test_unsaid_fields_have_no_part_in_a_recipe(world: Path, tiny_checkpoint: Pa
     plain = Recipe.model_validate(tiny_recipe(world / "data", tiny_checkpoint)).resolved()
     assert set(plain["inpaint"]) == {
         "method", "checkpoint", "revision", "scheduler", "num_inference_steps", "guidance_scale",
-        "dtype", "batch_size",
+        "dtype", "batch_size", "grain",
     }  # fmt: skip
     told = Recipe.model_validate(recipe_of(world, "text"))
     assert Recipe.model_validate(told.model_dump()) == told

@@ -151,6 +151,7 @@ def test_clearance_is_the_distance_to_what_is_avoided() -> None:
     assert clearance_mm(drawn) is None
 
 
+@pytest.mark.long
 def test_a_sheet_holds_so_many_masks_and_no_more() -> None:
     drawn = drawn_of(KIDNEY)
     one, two, many = (picture_of(plan_sheet([drawn] * n, "axial")).shape for n in (1, 2, 99))

@@ -321,7 +321,7 @@ def test_a_limit_of_the_system_on_files_is_told_and_nothing_is_lost(
     )
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 5, said
-    assert "File too large; fix this and run the same command again" in said
+    assert "File too large; mend it and run the same command again" in said
     assert "Traceback" not in said
     assert not (folder / "limited/tiny/1.0.0").exists()
     assert finish_here(folder, tiny_checkpoint, "limited") == wanted

@@ -160,6 +160,7 @@ def test_a_forged_voxel_outside_of_the_mask_is_found(copy: Path, check: Verify) 
     assert f"{where}: voxels outside of the mask are not the source's" in found
 
 
+@pytest.mark.long
 def test_a_forged_seed_is_found(copy: Path, check: Verify) -> None:
     def change(columns: dict[str, Any], image: np.ndarray, mask: np.ndarray) -> None:
         columns["told"]["generation"]["seeds"]["recipe"] += 1
@@ -183,6 +184,7 @@ def test_a_forged_voxel_inside_of_the_mask_is_found_by_painting_again(
     assert str(finding) == f"{where}: painted again, 1 voxels differ, by up to 1 HU"
 
 
+@pytest.mark.long
 def test_samples_that_were_left_out_or_put_in_are_found(copy: Path, check: Verify) -> None:
     path = tampering.shards_of(copy)[0]
     rows = tampering.rows_of(copy, path)

@@ -68,6 +68,7 @@ def decided(path: Path, *decisions: tuple[dict[str, Any], Any]) -> str:
     return str(path)
 
 
+@pytest.mark.long
 def test_the_next_version_leaves_out_what_was_rejected(
     world: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

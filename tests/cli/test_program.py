@@ -32,6 +32,7 @@ def test_errors_have_their_code_with_standard_error_closed(words: str, tmp_path:
     assert shell(f'"$@" {words} 2>&-', tmp_path).returncode == 2
 
 
+@pytest.mark.long
 def test_commands_work_with_standard_output_closed(tmp_path: Path) -> None:
     done = shell('"$@" schema >&-', tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
@@ -45,6 +46,7 @@ def test_a_full_standard_output_is_told(words: str, tmp_path: Path) -> None:
     assert done.stderr == "ResourceError: standard output: No space left on device\n"
 
 
+@pytest.mark.long
 def test_a_reader_that_has_enough_is_no_error(tmp_path: Path) -> None:
     done = shell('"$@" schema | head -c 5', tmp_path)
     assert (done.stdout, done.stderr) == ('{\n  "', "")

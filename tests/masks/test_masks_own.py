@@ -161,6 +161,7 @@ def checked(data: Path, checkpoint: Path, masks: Path, **section: Any) -> Checke
     return check(Recipe.model_validate(fields), cache_dir=masks.parent / "cache")
 
 
+@pytest.mark.long
 def test_files_are_found_by_case_and_painted_where_they_say(
     data: Path, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:

@@ -87,6 +87,7 @@ def test_slices_are_chosen_and_measured_by_millimetres(tilted: Case) -> None:
     assert np.unique(np.diff([one["slice_index"] for one in chosen])).tolist() == [4]
 
 
+@pytest.mark.long
 def test_an_ellipsoid_keeps_clear_by_millimetres(tilted: Case) -> None:
     kind = section(
         kind="ellipsoid", label="tumor", into="kidney", sizes=["tiny"], clearance_mm=3,

@@ -243,6 +243,7 @@ def test_matched_placement_keeps_place_depth_and_exophytic_share_on_either_side(
     assert seen == {"left", "right"}
 
 
+@pytest.mark.long
 def test_lesion_is_mirrored_where_the_side_differs_and_flipped_where_asked():
     host, donor = make_host(), make_donor()
     kind = transplant(deform=RIGID)

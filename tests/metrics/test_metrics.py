@@ -439,6 +439,7 @@ def real_slice(shared_data: Path) -> tuple[Any, Any, Any]:
 WINDOW = (-150.0, 250.0)
 
 
+@pytest.mark.long
 @pytest.mark.realdata
 def test_falsifiers_on_real_tissue(real_slice: tuple[Any, Any, Any]) -> None:
     here, after, disc = real_slice
@@ -463,6 +464,7 @@ def test_falsifiers_on_real_tissue(real_slice: tuple[Any, Any, Any]) -> None:
     assert variant_diversity(here[disc] + 7, [after[disc], here[disc]]) < 0.01
 
 
+@pytest.mark.long
 @pytest.mark.realdata
 def test_a_shuffled_mask_does_not_look_like_its_label(shared_data: Path) -> None:
     folder = shared_data / "totalsegmentator_v2"

@@ -136,6 +136,7 @@ def test_resampling_leaves_a_perfect_networks_distribution_as_it_is() -> None:
     assert [spread[10, 5], spread[4, 3]] == pytest.approx([spread[1, 1]] * 2, abs=0.02)
 
 
+@pytest.mark.long
 def test_without_skipped_steps_it_is_the_scheduler_of_diffusers(checkpoint: Checkpoint) -> None:
     """The loop of diffusers' RePaintPipeline, with ``undo_step``."""
     steps, jumps = 24, (4, 3)

@@ -104,6 +104,7 @@ def test_one_that_is_stopped_after_the_others_are_done_is_named() -> None:
         first.part()  # all shards are taken, and this process has nothing left to do
 
 
+@pytest.mark.long
 def test_a_process_that_waits_where_no_signal_reaches_it_ends_all_the_same() -> None:
     """As in a collective operation of torch's; here in a lock of the C library."""
     code = """

@@ -130,6 +130,7 @@ def test_a_version_with_other_content_is_refused_and_both_ids_named(
     assert (shown(repo, "1.0.0"), dict(repo.tags), dict(repo.branches)) == before
 
 
+@pytest.mark.long
 def test_the_same_holds_before_the_tag_is_there(
     hub: HubServer, versions: dict[str, Path], run: Run
 ) -> None:
@@ -140,6 +141,7 @@ def test_the_same_holds_before_the_tag_is_there(
     assert there(hub).tags["1.0.0"] == there(hub).branches["main"]
 
 
+@pytest.mark.long
 def test_the_same_samples_in_other_files_are_the_same_version(
     hub: HubServer, versions: dict[str, Path], run: Run, tmp_path: Path
 ) -> None:
@@ -218,6 +220,7 @@ def test_a_repository_of_somebody_else_is_refused(
     assert hub.store.repos == {}
 
 
+@pytest.mark.long
 def test_real_scans_are_gated_before_they_are_shown(
     hub: HubServer, versions: dict[str, Path]
 ) -> None:
@@ -239,6 +242,7 @@ def test_private_stays_private(hub: HubServer, versions: dict[str, Path], run: R
     assert list(there(hub).tags) == ["1.0.0"]
 
 
+@pytest.mark.long
 def test_what_others_have_put_there_stays_unless_it_would_be_read_as_samples(
     hub: HubServer, versions: dict[str, Path]
 ) -> None:

@@ -88,6 +88,7 @@ def test_a_checkpoint_is_published_and_read_back_by_its_tag(
     assert "is already published" in run(checkpoint, "--tag", "1.0.0").output
 
 
+@pytest.mark.long
 def test_a_build_paints_with_a_checkpoint_from_the_hub(
     hub: HubServer, checkpoint: Path, run: Run, cache: Path, tmp_path: Path
 ) -> None:

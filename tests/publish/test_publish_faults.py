@@ -194,6 +194,7 @@ def test_whatever_stays_wrong_from_any_request_is_given_up_and_leaves_main_whole
     assert check_lasting(hub, start, bundles, points, 1) == points * len(PASSING)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", FINAL)
 def test_what_the_hub_forbids_is_not_asked_again(
     hub: HubServer, start: Start, bundles: dict[str, Bundle], points: int, kind: str
@@ -370,6 +371,7 @@ def test_two_publishers_of_the_same_content_both_succeed(
     check_finished(repo, bundles["1.0.0"], bundles["1.1.0"])
 
 
+@pytest.mark.long
 def test_a_reader_never_sees_a_part_of_a_version(
     hub: HubServer, start: Start, bundles: dict[str, Bundle]
 ) -> None:

@@ -81,6 +81,7 @@ def test_the_policy_allows_exactly_what_is_there(hostile: Path) -> None:
         assert f"{tag}-src 'sha256-{digest}'" in policy
 
 
+@pytest.mark.long
 def test_lesions_bring_their_viewer_and_nothing_that_is_not_hashed(tmp_path: Path) -> None:
     host = make_host(variants=1)
     dataset = write_lesions(tmp_path / "d/1.0.0", [host], lesion_id=HOSTILE, label=HOSTILE)

@@ -21,7 +21,7 @@ from synthct.publish.report.run import write_report
 from synthct.volume.intensity import BONE, LUNG, SOFT_TISSUE, Window
 from synthct.volume.views import VIEW_AXIS, Plane, to_picture
 
-pytestmark = needs_chromium
+pytestmark = [needs_chromium, pytest.mark.long]
 
 HOST = make_host(variants=1)
 
@@ -176,7 +176,6 @@ def test_without_webgl_the_page_says_so_and_shows_pictures(browser: Any, report:
     context.close()
 
 
-@pytest.mark.long
 def test_before_after_and_difference_are_shown_in_turn(browser: Any, tmp_path: Path) -> None:
     dataset = write_lesions(tmp_path / "d/1.0.0", [HOST], "axial", keep_original=True)
     index = slices_of(HOST, "axial")[2]

@@ -127,6 +127,7 @@ def test_geometry_is_the_hosts_for_simpleitk_monai_and_torchio(
         assert subject.mask.data.any()
 
 
+@pytest.mark.long
 def test_volumes_of_whole_scans_need_no_hosts(
     folder: Path, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:

@@ -67,6 +67,7 @@ def test_other_patients_and_seeds_are_other_people() -> None:
         assert np.mean(shapes[a] != shapes[b]) > 0.05
 
 
+@pytest.mark.long
 def test_arrays_have_the_types_of_the_contract() -> None:
     phantom = abdomen(0)
     assert phantom.ct.dtype == np.int16

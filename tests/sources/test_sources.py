@@ -312,6 +312,7 @@ def test_link_that_leads_out_of_the_root_is_refused(kits_root: Path, tmp_path: P
 # --- real data ---
 
 
+@pytest.mark.long
 @pytest.mark.realdata
 def test_real_kits_shapes_and_hosts(shared_data: Path, tmp_path: Path) -> None:
     source = Kits(root=shared_data / "kits23/dataset", cases=("case_000*", "case_90003"))

@@ -387,6 +387,7 @@ def assert_patients_of_an_export(source: Nifti, exported: Path, data: Path, cach
         index_of(source, cache)
 
 
+@pytest.mark.long
 def test_training_takes_its_scans_from_the_hub(
     upload: Upload, kits_root: Path, tmp_path: Path
 ) -> None:

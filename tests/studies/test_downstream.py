@@ -283,6 +283,7 @@ def test_masks_without_donors_cannot_be_pasted(root: Path, tiny_checkpoint: Path
         run_study(study, root / "bad", cache_dir=root / "cache")
 
 
+@pytest.mark.long
 def test_the_command_says_the_tables(done: Path, root: Path, tiny_checkpoint: Path) -> None:
     recipe = write_study(root, tiny_checkpoint, test={"layout": "kits23", "root": "nowhere"})
     arguments = ["downstream", str(recipe), "--output", str(root / "out"), "--device", "cpu"]

@@ -117,6 +117,7 @@ def test_the_loss_of_one_box_falls(kits_template: Path, patch_cache: Path) -> No
     assert float(loss().detach()) < 0.5 * first
 
 
+@pytest.mark.long
 def test_a_run_goes_on_exactly_and_its_checkpoint_paints(
     kits_template: Path, patch_cache: Path, tmp_path: Path
 ) -> None:

@@ -205,6 +205,7 @@ def test_early_stopping_ends_the_run_and_keeps_the_best(
     assert latest_state(tmp_path / "run").name == "step-00000004"
 
 
+@pytest.mark.long
 def test_strip_shows_the_same_masks_at_every_interval(kits_root, patch_cache, tmp_path):
     output = tmp_path / "run"
     recipe = tiny_recipe(kits_root, validation={"masks": 9, "num_inference_steps": 1})
@@ -229,6 +230,7 @@ def test_strip_shows_the_same_masks_at_every_interval(kits_root, patch_cache, tm
     assert COLUMNS >= 4
 
 
+@pytest.mark.long
 def test_tensorboard_gets_curves_and_samples(kits_root, patch_cache, tmp_path):
     pytest.importorskip("tensorboard")
     recipe = tiny_recipe(kits_root, **{**RANDOM, "optim": {"max_steps": 4, "batch_size": 1}})

@@ -516,6 +516,7 @@ def smooth_scan() -> Volume:
     return Volume((40 * np.sin(i / 5) * np.cos(j / 4) + k).astype(np.int16), oblique_affine())
 
 
+@pytest.mark.long
 def test_no_single_bit_flip_in_a_gzipped_scan_gives_wrong_voxels(tmp_path: Path) -> None:
     scan = smooth_scan()
     good = nifti_bytes(scan, compress=True)
