@@ -74,6 +74,19 @@ def test_a_row_holds_the_box_around_the_mask_and_all_measures(volumes: Path) -> 
     assert all((one.image != one.original)[one.mask].any() for one in painted)
 
 
+def test_the_paint_does_not_depend_on_the_margin(
+    volumes: Path, folder: Path, tiny_checkpoint: Path
+) -> None:
+    """In a box that holds little but the edge of an organ, that edge would be taken for grain."""
+    wide = recipe(folder, tiny_checkpoint, margin_mm=20)
+    wider = build(wide, folder / "wide", cache_dir=folder / "cache", workers=0)
+    pairs = list(zip(samples(volumes), samples(wider), strict=True))
+    assert any(one.image.size < other.image.size for one, other in pairs)
+    assert any("around_hu" in str(one.provenance) for one, _ in pairs)
+    for one, other in pairs:
+        assert np.array_equal(one.image[one.mask], other.image[other.mask])
+
+
 @pytest.mark.long
 def test_all_four_levels_of_verify_pass(volumes: Path, folder: Path, tiny_checkpoint: Path) -> None:
     given = Originals(cache_dir=folder / "cache", checkpoint=tiny_checkpoint, workers=0,

@@ -1,22 +1,28 @@
 """Paste tumours into healthy scans, for training on places that never had one.
 
-    python examples/paste_lesions.py OUTPUT FOLDER...
+    python recipes/training/starter-2d/paste_lesions.py OUTPUT FOLDER...
 
-Around a real tumour the scan tells that there is one: its rim, the organ that it pushes aside. Where a
-tumour is to be painted into a healthy organ, nothing tells, and a network that has learned from real
-tumours only completes the organ instead. So each FOLDER/CASE/ct.nii.gz gets tumours in soft tissue and
-lung whose voxels alone are changed, written to OUTPUT/CASE with their masks; and OUTPUT/phantom-* are
-phantoms with the tumours of their twins. The layout ``nifti`` of a recipe reads both.
+Around a real tumour the scan tells that there is one: its rim, the organ that it pushes aside.
+Where a tumour is to be painted into a healthy organ, nothing tells, and a network that has learned
+from real tumours only completes the organ instead. So each FOLDER/CASE/ct.nii.gz gets tumours in
+soft tissue and lung whose voxels alone are changed, written to OUTPUT/CASE-0 and OUTPUT/CASE-1 with
+their masks; and OUTPUT/phantom-* are phantoms with the tumours of their twins. The layout ``nifti``
+of a recipe reads both.
 """
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage
 
 from synthct.sources.phantoms import PHANTOM_LABELS, make_phantom
 from synthct.volume import Volume, read_ct, write_volume
+
+Values = npt.NDArray[Any]
+Region = npt.NDArray[np.bool_]
 
 SEED = 20261130
 #: Voxels of a scan for each lesion, and most of them in a scan.
@@ -49,8 +55,8 @@ def paste(ct: Volume, rng: np.random.Generator) -> tuple[Volume, Volume]:
     chest = ndimage.gaussian_filter((hu < -600).astype(np.float32), 25 / spacing) > 0.3
     tissue = ndimage.gaussian_filter(((hu > -20) & body).astype(np.float32), 6 / spacing) > 0.45
     soft = body & tissue & ~bone & (smooth > 0) & (smooth < 260)
-    kinds = [soft, soft & (smooth > 110), soft, body & chest & (smooth < -650) & (smooth > -930)]
-    kinds = [np.argwhere(kind) for kind in kinds]
+    lung = body & chest & (smooth < -650) & (smooth > -930)
+    kinds = [np.argwhere(kind) for kind in (soft, soft & (smooth > 110), soft, lung)]
     count = int(np.clip(hu.size // VOXELS_PER_LESION, 3, MOST))
     for number in range(count):
         among = kinds[number % 4] if len(kinds[number % 4]) > LEAST_PLACES else kinds[0]
@@ -69,7 +75,7 @@ def paste(ct: Volume, rng: np.random.Generator) -> tuple[Volume, Volume]:
     return Volume(np.rint(hu).astype(np.int16), ct.affine), Volume(done.astype(np.uint8), ct.affine)
 
 
-def _body(hu, spacing):  # noqa: ANN001, ANN202
+def _body(hu: Values, spacing: Values) -> Region:
     """What lies at least 5 mm below the skin, slice by slice."""
     found = np.zeros(hu.shape, bool)
     for k in range(hu.shape[2]):
@@ -80,19 +86,21 @@ def _body(hu, spacing):  # noqa: ANN001, ANN202
     return found
 
 
-def _tumour(hu, centre, radius, spacing, rng):  # noqa: ANN001, ANN202
+def _tumour(
+    hu: Values, centre: Values, radius: float, spacing: Values, rng: np.random.Generator
+) -> tuple[Values, Region]:
     """HU and mask of a rough ellipsoid around ``centre``, darker than what it lies in."""
 
-    def noise(width_mm):  # noqa: ANN001, ANN202
+    def noise(width_mm: float) -> Values:
         field = ndimage.gaussian_filter(rng.standard_normal(hu.shape), width_mm / spacing)
-        return (field / (field.std() + 1e-6)).astype(np.float32)
+        return np.asarray(field / (field.std() + 1e-6), np.float32)
 
-    away = (np.stack(np.indices(hu.shape), -1) - centre) * spacing
+    away = (np.moveaxis(np.indices(hu.shape), 0, -1) - centre) * spacing
     turn = np.linalg.qr(rng.standard_normal((3, 3)))[0]
     stretch = np.exp(rng.normal(0, 0.15, 3))
     distance = np.linalg.norm(away @ turn / stretch, axis=-1) - radius
     distance = distance + rng.uniform(0.04, 0.16) * radius * noise(max(radius / 2.5, 2.0))
-    bone_or_air = (hu > 350) | ((hu < -250) & (ndimage.median_filter(hu[tuple(centre)], 1) > -250))
+    bone_or_air = (hu > 350) | ((hu < -250) & (hu[tuple(centre)] > -250))
     mask = (distance < 0) & ~ndimage.binary_opening(bone_or_air, iterations=2)
     parts, _ = ndimage.label(mask)
     mask = parts == parts[tuple(centre)] if parts[tuple(centre)] else np.zeros_like(mask)
@@ -127,14 +135,20 @@ def main(output: Path, folders: list[Path]) -> None:
             _write(output / f"{name}-{copy}", *paste(read_ct(path), rng))
     for spacing, patients in PHANTOMS.items():
         for patient in range(patients):
-            look = {"spacing_mm": (spacing, spacing, 4.0), "oblique": False}
-            ill = make_phantom(2027, patient, tumours=True, **look)
-            well = make_phantom(2027, patient, tumours=False, **look)
+            ill, well = (
+                make_phantom(
+                    2027,
+                    patient,
+                    spacing_mm=(spacing, spacing, 4.0),
+                    oblique=False,
+                    tumours=tumours,
+                )
+                for tumours in (True, False)
+            )
             mask = np.isin(ill.labels, [PHANTOM_LABELS[name] for name in TUMOURS])
             ct = Volume(np.where(mask, ill.ct, well.ct), ill.affine)
-            _write(
-                output / f"phantom-{patient:02d}-{spacing}", ct, Volume(mask.astype(np.uint8), ill.affine)
-            )
+            labels = Volume(mask.astype(np.uint8), ill.affine)
+            _write(output / f"phantom-{patient:02d}-{spacing}", ct, labels)
 
 
 def _write(folder: Path, ct: Volume, mask: Volume) -> None:

@@ -1,9 +1,9 @@
 """Label the lungs of CT scans by threshold, for training on scans that have no label maps.
 
-    python examples/label_lungs.py OUTPUT FOLDER...
+    python recipes/training/starter-2d/label_lungs.py OUTPUT FOLDER...
 
 Each FOLDER/CASE/ct.nii.gz is copied to OUTPUT/CASE/ct.nii.gz, with OUTPUT/CASE/lung.nii.gz beside
-it, which the layout ``nifti`` of a recipe reads. Without arguments a phantom is labelled.
+it, which the layout ``nifti`` of a recipe reads.
 """
 
 import shutil
