@@ -64,7 +64,7 @@ class Draft:
         labelled: Boolean (I, J, K): where the painted label should be, inside of the mask and
             around it; None where the model paints whatever fits.
         around: Of a volume that a network paints: the scan further around it, in which grain is
-            measured, and where the sample lies in that.
+            measured, and where the sample lies in that; None where it is all of the scan.
     """
 
     sample: Sample
@@ -245,9 +245,11 @@ def _prepare_slice(
     return tuple(drafts)
 
 
-def _around(scan: Volume, box: Box) -> tuple[Volume, Box]:
-    """The scan around a box as far as its grain is looked at, and the box in it."""
+def _around(scan: Volume, box: Box) -> tuple[Volume, Box] | None:
+    """The scan as far around a box as grain is looked at, and the box in it; None if no further."""
     larger = surroundings(box, scan.shape, scan.spacing_mm)
+    if larger == box:
+        return None
     inner = box.shift([-start for start in larger.start_ijk])
     return scan.crop(larger), inner
 

@@ -23,7 +23,7 @@ from synthct.metrics.outside import outside_max_abs_diff
 from synthct.models.grain import with_grain
 from synthct.models.patch import paste_patches
 from synthct.recipe.recipe import Recipe
-from synthct.volume import Box, Volume
+from synthct.volume import Volume
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -110,12 +110,16 @@ def _with_grain(
         return painting, {}
     rng = seeds.generator(recipe.seed, *draft.grain_stream)
     range_hu = sample.window.range_hu
-    scan, box = draft.around or (sample.volume("original"), Box.whole(mask.shape))
-    image, inside = scan.array.copy(), np.zeros(scan.shape, bool)
-    image[box.slices], inside[box.slices] = painting.array, mask.array
-    larger, region = Volume(image, scan.affine), Volume(inside, scan.affine)
-    larger, grain = with_grain(scan, larger, region, range_hu, rng)
-    painting = Volume(larger.array[box.slices], painting.affine)
+    if draft.around is None:
+        original = sample.volume("original")
+        painting, grain = with_grain(original, painting, mask, range_hu, rng)
+    else:
+        scan, box = draft.around
+        image, inside = scan.array.copy(), np.zeros(scan.shape, bool)
+        image[box.slices], inside[box.slices] = painting.array, mask.array
+        larger, region = Volume(image, scan.affine), Volume(inside, scan.affine)
+        larger, grain = with_grain(scan, larger, region, range_hu, rng)
+        painting = Volume(larger.array[box.slices], painting.affine)
     return painting, {MEASURED_GRAIN: grain and grain.as_json()}
 
 

@@ -23,9 +23,7 @@ def scan() -> tuple[Volume, Volume]:
     return Volume(made.ct, made.affine), Volume(made.labels, made.affine)
 
 
-def test_tumours_are_pasted_and_nothing_else_changes(
-    tmp_path: Path, scan: tuple[Volume, Volume]
-) -> None:
+def test_tumours_are_pasted_and_nothing_else_changes(scan: tuple[Volume, Volume]) -> None:
     script = runpy.run_path(str(SCRIPTS / "paste_lesions.py"))
     pasted, mask = script["paste"](scan[0], np.random.default_rng(3))
     inside = mask.array > 0

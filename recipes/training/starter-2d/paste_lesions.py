@@ -104,7 +104,8 @@ def _tumour(
     mask = (distance < 0) & ~ndimage.binary_opening(bone_or_air, iterations=2)
     parts, _ = ndimage.label(mask)
     mask = parts == parts[tuple(centre)] if parts[tuple(centre)] else np.zeros_like(mask)
-    beside = hu[(distance < 8) & (hu > -20) & (hu < 300)]
+    near = (distance < 8) & (hu > -20) & (hu < 300)
+    beside = hu[near]
     organ = float(np.percentile(beside, 70)) if beside.size > 30 else 45.0
     plain = rng.uniform(22, 42)
     share = rng.uniform(0.1, 0.75) if organ > 75 else rng.uniform(0.3, 1.2)
@@ -117,10 +118,9 @@ def _tumour(
         core = distance / radius + rng.uniform(0.25, 0.6) + 0.15 * noise(radius / 3)
         lesion += (20 - lesion) * (0.5 - 0.5 * np.tanh(core / 0.14))
     grain = ndimage.gaussian_filter(rng.standard_normal(hu.shape), 0.7)
-    near = (distance < 8) & (hu > -20) & (hu < 300)
     rough = (hu - ndimage.gaussian_filter(hu, 1.0))[near]
-    level = 0.5 * float(np.median(np.abs(rough))) / 0.6745 if rough.size > 30 else 10.0
-    lesion = lesion + level * grain / grain.std()
+    grain_hu = 0.5 * float(np.median(np.abs(rough))) / 0.6745 if rough.size > 30 else 10.0
+    lesion = lesion + grain_hu * grain / grain.std()
     # Voxels at the rim hold some of what lies outside.
     share = np.clip(-distance / np.mean(spacing[:2]) + 0.3, 0, 1)
     return (share * lesion + (1 - share) * hu).astype(np.float32), mask
@@ -129,10 +129,10 @@ def _tumour(
 def main(output: Path, folders: list[Path]) -> None:
     """Every case of the folders, and phantoms."""
     for path in sorted(path for folder in folders for path in folder.glob("*/ct.nii.gz")):
-        name = path.parent.name
+        name, ct = path.parent.name, read_ct(path)
         for copy in range(COPIES):
             rng = np.random.default_rng([SEED, copy, *name.encode()])
-            _write(output / f"{name}-{copy}", *paste(read_ct(path), rng))
+            _write(output / f"{name}-{copy}", *paste(ct, rng))
     for spacing, patients in PHANTOMS.items():
         for patient in range(patients):
             ill, well = (
