@@ -263,4 +263,3 @@ def test_nnunet_itself_finds_no_fault_and_plans_for_whole_scans(
     planned = plans["configurations"]
     assert planned["3d_fullres"]["median_image_size_in_voxels"] == whole
     assert planned["2d"]["median_image_size_in_voxels"] == whole[1:]
-    print(planned)
