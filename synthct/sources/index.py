@@ -287,7 +287,7 @@ def _entry(
     if case.image is not None and image is not None:
         hashes[case.image] = image.sha256
     for path, one in facts.items():
-        start = start_in_case(case.case_id, path, one.shape, one.affine, grid.shape, grid.affine)
+        start = start_in_case(case.case_id, path, one, grid)
         if one.shape != grid.shape:
             facts[path] = one.moved(start)
             remarks.add(
