@@ -30,7 +30,7 @@ from synthct.metrics.sides import SIDES, side_seam_ratio
 from synthct.metrics.slices import z_jump_ratio
 from synthct.metrics.texture import texture_ratio
 from synthct.models.checkpoint import find_checkpoint, load_checkpoint
-from synthct.models.grain import MARGIN, with_grain
+from synthct.models.grain import margin, with_grain
 from synthct.models.methods import Diffusion
 from synthct.models.painting import Inpainter
 from synthct.models.patch import PatchRules
@@ -104,7 +104,7 @@ def draw_tasks(ct: Volume, tissue: Region, scan: str, label: str | None, count: 
         slices = int(inside.any(axis=(0, 1)).sum())
         if slices - 2 < LEAST_INNER or tissue[box.slices][inside].mean() < TISSUE_SHARE:
             continue
-        around = np.ceil(MARGIN * spacing.min() / spacing).astype(int) + 1
+        around = np.array(margin(ct.spacing_mm)) + 1
         part = Box((0, 0, box.start_ijk[2]), (*ct.shape[:2], box.stop_ijk[2]))
         part = part.grow((0, 0, int(around[2]))).clip(ct.shape)
         shifted = box.shift([-n for n in part.start_ijk])

@@ -110,6 +110,36 @@ def test_a_killed_study_goes_on_to_the_same_numbers(
 
 
 @pytest.mark.long
+def test_a_killed_study_in_3d_goes_on_to_the_same_numbers(
+    root: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_3d = TINY | {"patch_slices": 4, "slice_mm": 2.0}
+    study = load_study(
+        write_study(
+            root, tiny_checkpoint, name="in-3d", arms=["real"], seeds=[0, 1], classification=None,
+            trainer=in_3d,
+        )
+    )  # fmt: skip
+    whole = run_study(study, root / "out", cache_dir=root / "cache", device="cpu")
+    trained: list[int] = []
+    train = segmenter.train
+
+    def killed(*args: Any, **options: Any) -> Any:
+        trained.append(len(args[0]))
+        if len(trained) == 2:
+            raise KeyboardInterrupt
+        return train(*args, **options)
+
+    monkeypatch.setattr(segmenter, "train", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_study(study, root / "killed", cache_dir=root / "cache", device="cpu")
+    run_study(study, root / "killed", cache_dir=root / "cache", device="cpu")
+    assert len(trained) == 3
+    assert numbers(root / "killed/in-3d") == numbers(whole)
+    assert json.loads((whole / "results.json").read_text())["arms"][0]["arm"] == "real"
+
+
+@pytest.mark.long
 def test_an_arm_of_other_settings_is_trained_anew(
     done: Path, root: Path, tiny_checkpoint: Path
 ) -> None:
