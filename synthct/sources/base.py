@@ -322,13 +322,7 @@ def expand(
 
 
 def check_grid(case_id: str, file: Stored | None, own: Gridded, case: Gridded) -> None:
-    """Make sure that ``file`` lies on the grid of its case; nothing is resampled here.
-
-    Args:
-        case_id: Name of the case.
-        file: The file; None where it is not known.
-        own: Its grid.
-        case: The grid of the case.
+    """Make sure that a file, where it is known, lies on the grid of its case; nothing is resampled.
 
     Raises:
         SourceError: If the shapes differ, or the voxels by more than ``GRID_TOLERANCE``.
@@ -356,12 +350,6 @@ def check_grid(case_id: str, file: Stored | None, own: Gridded, case: Gridded) -
 
 def start_in_case(case_id: str, file: Stored, own: Gridded, case: Gridded) -> Index3:
     """Where a label file begins in the grid of its case; (0, 0, 0) unless it covers only a part.
-
-    Args:
-        case_id: Name of the case.
-        file: The file.
-        own: Its grid.
-        case: The grid of the case.
 
     Raises:
         SourceError: If it is not on that grid.
