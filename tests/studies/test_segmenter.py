@@ -107,6 +107,8 @@ def test_predictions_in_3d_are_where_the_slabs_are_that_they_come_from() -> None
 
 
 def test_slices_are_pooled_once_pixels_are_as_coarse() -> None:
+    # as nnU-Net 2.8 plans for scans of (24, 48, 40) voxels of 2.5, 0.8, 0.8 mm
+    assert levels_of(4, 0.8, 2.5, 24) == [Level(1, 1), Level(3, 1), Level(3, 2), Level(3, 2)]
     assert levels_of(4, 1.0, 5.0, 32) == [Level(1, 1), Level(1, 1), Level(3, 1), Level(3, 2)]
     assert levels_of(3, 2.4, 4.0, 32) == [Level(3, 1), Level(3, 2), Level(3, 2)]
     assert levels_of(3, 2.4, 4.0, 8) == [Level(3, 1), Level(3, 2), Level(3, 1)]

@@ -115,8 +115,8 @@ class Known(Generic[Scan]):
         painted = self.painted.get(run.method, ())[:wanted]
         if len(painted) < wanted:
             logger.warning(
-                "%s: %d painted scans for %d real ones, not %d: the others have no mask that all "
-                "arms could paint",
+                "%s: %d painted for %d real scans, not %d; the other hosts have no mask that every "
+                "arm could paint",
                 run.name, len(painted), len(self.real), wanted,
             )  # fmt: skip
         scans = [*(() if run.arm == "painted_only" else self.real), *painted]
