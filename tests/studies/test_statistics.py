@@ -54,6 +54,15 @@ def test_a_difference_has_an_interval_by_patient() -> None:
     assert not alarms.is_shown
 
 
+def test_a_few_patients_who_agree_show_nothing() -> None:
+    for patients, is_shown in ((3, False), (5, False), (6, True)):
+        one, better = counts(ONE[:patients]), counts(BETTER[:patients])
+        found = difference(MEASURES["lesion Dice"][0], better, one, one)
+        assert found is not None
+        assert found.low > 0
+        assert found.is_shown == is_shown
+
+
 def test_noise_is_not_shown() -> None:
     drawn = np.random.default_rng(0).uniform(0, 1, 10)
     other = [scan(n, float(d), 0.9, 1) for n, d in enumerate(drawn)]

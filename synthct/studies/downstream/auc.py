@@ -83,4 +83,5 @@ def area(one: Separation, other: Separation | None = None) -> Difference | None:
     if not np.isfinite(values[0]) or not len(resampled):
         return None
     low, high = np.percentile(resampled, PERCENTILES)
-    return Difference(*(round(float(n), 4) for n in (values[0], low, high)))
+    value, low, high = (round(float(n), 4) for n in (values[0], low, high))
+    return Difference(value, low, high, size)

@@ -19,6 +19,9 @@ Vector = npt.NDArray[np.float64]
 
 #: Resamples of the patients, and the interval that is taken of them.
 RESAMPLES, PERCENTILES = 2000, (2.5, 97.5)
+#: Fewer patients show no difference: n of them all agree by chance in 2 of 2^n cases, and then no
+#: interval of theirs holds 0. Up to five that is more often than an interval of 95 % may err.
+LEAST_PATIENTS = 6
 
 #: Classes of lesions by greatest diameter, from and below, in mm.
 SIZES = {"below 2 cm": (0.0, 20.0), "2 to 4 cm": (20.0, 40.0), "4 cm and above": (40.0, 1e9)}
@@ -187,16 +190,18 @@ class Difference:
         value: Of all test patients.
         low: Of the interval.
         high: Of the interval.
+        patients: That were drawn from.
     """
 
     value: float
     low: float
     high: float
+    patients: int
 
     @property
     def is_shown(self) -> bool:
-        """Whether the interval leaves out 0."""
-        return self.low > 0 or self.high < 0
+        """Whether the interval leaves out 0, of patients enough for that to mean something."""
+        return self.patients >= LEAST_PATIENTS and (self.low > 0 or self.high < 0)
 
 
 def difference(measure: Measure, arm: Counts, other: Counts, real: Counts) -> Difference | None:
@@ -217,7 +222,8 @@ def difference(measure: Measure, arm: Counts, other: Counts, real: Counts) -> Di
     if not np.isfinite(whole) or not len(resampled):
         return None
     low, high = np.percentile(resampled, PERCENTILES)
-    return Difference(*(round(float(one), 4) for one in (whole, low, high)))
+    value, low, high = (round(float(one), 4) for one in (whole, low, high))
+    return Difference(value, low, high, size)
 
 
 def by_size(segmenters: Sequence[Sequence[Judged]]) -> dict[str, tuple[int, float | None]]:

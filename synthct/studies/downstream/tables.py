@@ -7,7 +7,7 @@ from typing import Any
 
 from synthct.dataset.markdown import table
 from synthct.evaluate.tables import Grid
-from synthct.studies.downstream.statistics import MEASURES
+from synthct.studies.downstream.statistics import LEAST_PATIENTS, MEASURES
 
 Results = Mapping[str, Any]
 
@@ -54,12 +54,14 @@ def summary(results: Results) -> str:
     """What was trained and judged, in a few sentences."""
     test = results["test"]
     seeds = len(results["seeds"])
+    few = f" {test['patients']} patients are too few to show a difference."
     return (
         f"Segmenters of {', '.join(results['labels'])}, trained for {results['steps']} steps each "
         f"on {results['training_scans']} real scans and what the arm adds, with {seeds} "
         f"seed{'s' if seeds > 1 else ''}. Judged on {test['scans']} real scans of "
         f"{test['patients']} other patients, {test['with_lesion']} of them with {test['lesions']} "
         f"lesions ({results['lesion']}). Intervals are of 95 %, of test patients drawn anew."
+        f"{few if test['patients'] < LEAST_PATIENTS else ''}"
     )
 
 
