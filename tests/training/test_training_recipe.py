@@ -40,7 +40,8 @@ def test_committed_recipes_load_with_every_preset_and_may_have_their_licence(nam
     assert recipe.resolved_licence() == recipe.licence
     for preset in read_yaml(RECIPES / name).value.get("presets", {}):
         small = load_training_recipe(RECIPES / name, preset=preset)
-        assert small.sources == recipe.sources
+        assert {name: small.sources[name] for name in recipe.sources} == recipe.sources
+        assert small.resolved_licence() == small.licence
         assert small.labels == recipe.labels
         assert make_objective(small).rules == small.rules
 
