@@ -24,8 +24,9 @@ from synthct.metrics.region_match import (
 Spectrum = npt.NDArray[np.complex64]
 
 #: Sides of squares in pixels up to which a piece is looked for on a grid of such pixels; larger
-#: ones on the coarsest.
-_LEVELS = ((40, 1), (95, 2))
+#: ones on the coarsest. A piece that begins between cells keeps a quarter of its correlation, which
+#: stands out of a whole scan only if it has some thirty cells along a side.
+_LEVELS = ((56, 1), (95, 2))
 _COARSEST = 4
 
 
