@@ -34,8 +34,9 @@ BLOCK_PX = 8
 
 #: Standard deviation of the high-pass in pixels of the grid, and HU² below which variance counts as
 #: noise. Places that stand out by more than so many deviations count no more than that. Wider
-#: high-passes find neighbouring slices no better, and other patients' edges more often.
-HIGH_PASS_PX, LEAST_VARIANCE, CLIP = 1.5, 25.0, 2.5
+#: high-passes find neighbouring slices no better, and other patients' edges more often; narrower
+#: ones lose blurred copies, and find the same interpolation in strangers.
+HIGH_PASS_PX, LEAST_VARIANCE, CLIP = 1.0, 25.0, 2.5
 
 #: Flips and scales whose best shift is looked at with the mask in place.
 _LOOKED_AT = 3
@@ -112,9 +113,9 @@ def correlation(query: Query, other: Query) -> float:
     return float(_ncc(mine, theirs))
 
 
-def even_contrast(query: Query) -> FloatArray:
-    """The tissue of a piece of one slice as it is compared: (S, S), 0 outside of the mask."""
-    return np.asarray(_even(query.hu, query.mask)[0])
+def even_contrast(query: Query, high_pass_px: float) -> FloatArray:
+    """The tissue of a piece of one slice in even contrast: (S, S), 0 outside of the mask."""
+    return np.asarray(_even(query.hu, query.mask, high_pass_px)[0])
 
 
 def best_correlation(query: Query, tissues: Sequence[FloatArray]) -> Match:
@@ -179,10 +180,10 @@ def _square(array: npt.NDArray[np.generic], row: int, column: int, side: int) ->
     return out
 
 
-def _even(hu: FloatArray, mask: Region) -> FloatArray:
+def _even(hu: FloatArray, mask: Region, high_pass_px: float = HIGH_PASS_PX) -> FloatArray:
     """High-passed tissue of even contrast, with mean 0 under the mask and 0 outside of it."""
     inside = mask.astype(np.float32)
-    smooth = _smoothing(hu.shape[-1])
+    smooth = _smoothing(hu.shape[-1], high_pass_px)
     around = np.maximum(smooth @ inside @ smooth.T, 1e-3)
     tissue = hu * inside
     fine = (tissue - smooth @ tissue @ smooth.T / around) * inside
@@ -240,10 +241,10 @@ def _flipped(array: npt.NDArray[Any], flip: tuple[bool, ...]) -> npt.NDArray[Any
 
 
 @cache
-def _smoothing(side: int) -> FloatArray:
+def _smoothing(side: int, deviation: float) -> FloatArray:
     """A Gaussian along one axis, not normalised."""
     apart = np.subtract.outer(np.arange(side), np.arange(side))
-    return np.asarray(np.exp(-(apart**2) / (2 * HIGH_PASS_PX**2)), dtype=np.float32)
+    return np.asarray(np.exp(-(apart**2) / (2 * deviation**2)), dtype=np.float32)
 
 
 @cache
