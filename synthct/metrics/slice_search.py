@@ -23,8 +23,8 @@ Spectrum = npt.NDArray[np.complex64]
 _LEVELS = ((56, 1), (95, 2))
 _COARSEST = 4
 
-#: Standard deviation of the high-pass in cells: wider than that of the comparison, since a piece may
-#: begin between cells.
+#: Standard deviation of the high-pass in cells: wider than that of the comparison, since a piece
+#: may begin between cells.
 _HIGH_PASS = 1.5
 
 
