@@ -5,10 +5,10 @@
 draws regions of the scans that the starter was trained on, as an index with its scans at hand, and
 looks for (1) 100 changed copies of each kind among them, and whether the right patient is named,
 (2) regions of patients who are not in the index, of whom one half sets the thresholds and the other
-is counted. ``--judge`` takes other scans for the index, on which nothing in the check was
-chosen, and those of the starter among the strangers. ``--attack`` measures what can
-be made of the index alone: the correlation of a region with the real region whose key is nearest,
-and with what a linear decoder makes of its key.
+is counted. ``--judge`` takes other scans for the index, on which the check's filters were not
+chosen, and those of the starter among the strangers. ``--attack`` measures what can be made of the
+index alone: the correlation of a region with the real region whose key is nearest, and with what a
+linear decoder makes of its key.
 """
 
 from __future__ import annotations
