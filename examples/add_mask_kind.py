@@ -53,8 +53,8 @@ class Ball(MaskSection):
 
 def main() -> None:
     """Draw a ball in a phantom's liver, and make it again from what was recorded."""
-    from synthct.sources.phantom import Scanner
     from synthct.sources.phantoms import PHANTOM_LABELS
+    from synthct.sources.scanner import Scanner
 
     ct, labels = Scanner(shape=(64, 64, 16)).scan(seed=0, patient=0)
     host = Case("phantom", "phantom", "hosts", ct, labels, dict(PHANTOM_LABELS))

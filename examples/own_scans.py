@@ -34,8 +34,8 @@ splits: {{train: 0.5, test: 0.5}}
 
 def write_stand_ins(root: Path) -> None:
     """Two phantoms in the place of your scans."""
-    from synthct.sources.phantom import Scanner
     from synthct.sources.phantoms import PHANTOM_LABELS
+    from synthct.sources.scanner import Scanner
     from synthct.volume import Volume, write_volume
 
     (root / "imagesTr").mkdir(parents=True)

@@ -84,7 +84,7 @@ def masks_of(specs: Sequence[SampleSpec]) -> list[tuple[SampleSpec, ...]]:
 
 def shown_of(sample: Sample, host: CaseEntry) -> Box:
     """What a sample shows of its host, in voxels of the canonical scan."""
-    start = start_within(sample.shape, sample.affine, host.shape, host.affine)
+    start = start_within(sample, host)
     assert start is not None, "a sample is a part of its host"
     return Box((0, 0, 0), sample.shape).shift(start)
 

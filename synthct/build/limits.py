@@ -40,8 +40,12 @@ WIDEST_TEXTURE, WIDEST_SPECTRUM_DB = (0.55, 1.8), 5.0
 #: keep the yardstick's bounds (tests/benchmarks/starter.py) lie between 0.75 and 2.
 SEAM = (0.5, 2.0)
 
+#: A label painted over other tissue has an edge of its own: it may be as hard as that of most of
+#: the tissue of other places would be, which is 4 to 15 times the steps between neighbours.
+WIDEST_SEAM = 10.0
+
 #: Share of real pairs beyond each end of a limit.
-_BEYOND_TEXTURE, _BEYOND_SPECTRUM = 0.01, 0.02
+_BEYOND_TEXTURE, _BEYOND_SPECTRUM, _BEYOND_SEAM = 0.01, 0.02, 0.1
 
 #: Default limits by section of masks and measure, as the lock has them.
 DefaultLimits = dict[str, dict[str, dict[str, float]]]
@@ -80,17 +84,21 @@ def limits_of(pairs: Sequence[Pairs], *, with_other_places: bool) -> dict[str, d
         pairs: From ``compare_real``; of several scans, or none.
         with_other_places: Whether other places count as well as neighbouring slices.
     """
-    compared = np.concatenate([np.empty((0, 2, 2)), *pairs])
-    values = compared.reshape(-1, 2) if with_other_places else compared[:, 0]
-    texture, spectrum = (column[np.isfinite(column)] for column in values.T)
+    compared = np.concatenate([np.empty((0, 2, 3)), *pairs])
+    values = compared.reshape(-1, 3) if with_other_places else compared[:, 0]
+    texture, spectrum, _ = (column[np.isfinite(column)] for column in values.T)
+    edges = compared[:, 1, 2][np.isfinite(compared[:, 1, 2])]
     low, high, most = *CLOSEST_TEXTURE, CLOSEST_SPECTRUM_DB
+    seam = SEAM[1]
     if len(texture):
         low = np.clip(np.quantile(texture, _BEYOND_TEXTURE), WIDEST_TEXTURE[0], low)
         high = np.clip(np.quantile(texture, 1 - _BEYOND_TEXTURE), high, WIDEST_TEXTURE[1])
     if len(spectrum):
         most = np.clip(np.quantile(spectrum, 1 - _BEYOND_SPECTRUM), most, WIDEST_SPECTRUM_DB)
+    if with_other_places and len(edges):
+        seam = np.clip(np.quantile(edges, 1 - _BEYOND_SEAM), seam, WIDEST_SEAM)
     return {
-        "seam_ratio": {"min": SEAM[0], "max": SEAM[1]},
+        "seam_ratio": {"min": SEAM[0], "max": _rounded(seam)},
         "texture_ratio": {"min": _rounded(low), "max": _rounded(high)},
         "spectrum_distance": {"max": _rounded(most)},
     }

@@ -23,7 +23,7 @@ from synthct.volume import Array, Box, Index3, Volume, distances_mm, voxels_with
 from synthct.volume.case import Case
 from synthct.volume.intensity import Window, window_for
 from synthct.volume.regions import seen_through
-from synthct.volume.views import PLANES, VIEW_AXIS, Plane, View, plane_of, to_picture
+from synthct.volume.views import PICTURE_AXES, PLANES, VIEW_AXIS, Plane, View, plane_of, to_picture
 
 #: Side of a panel in pixels, and masks per sheet.
 PANEL, TILES = 230, 12
@@ -74,6 +74,50 @@ def plan_sheet(masks: Sequence[DrawnMask], view: View) -> bytes | None:
 
 
 @dataclass(frozen=True, eq=False)
+class _Square:
+    """What of a slice a panel shows.
+
+    Attributes:
+        host: The scan.
+        view: The plane of the slice.
+        centre: Row and column, in pixels of the slice's picture, of the square's centre.
+        side_mm: Side of the square.
+    """
+
+    host: Case
+    view: Plane
+    centre: tuple[float, float]
+    side_mm: float
+
+    @classmethod
+    def whole(cls, host: Case, view: Plane) -> _Square:
+        """All of a slice."""
+        rows, columns = (host.labels.shape[axis] for axis in PICTURE_AXES[view][:2])
+        rows_mm, columns_mm = _spacing(host, view)
+        side_mm = max(rows * rows_mm, columns * columns_mm)
+        return cls(host, view, ((rows - 1) / 2, (columns - 1) / 2), side_mm)
+
+    def grid(self) -> npt.NDArray[np.float64]:
+        """(2, PANEL, PANEL): where in the picture of the slice the panel's pixels lie."""
+        offset_mm = ((np.arange(PANEL) + 0.5) / PANEL - 0.5) * self.side_mm
+        rows_mm, columns_mm = _spacing(self.host, self.view)
+        rows, columns = (
+            self.centre[0] + offset_mm / rows_mm,
+            self.centre[1] + offset_mm / columns_mm,
+        )
+        return np.stack(np.meshgrid(rows, columns, indexing="ij"))
+
+    def at(self, place: Sequence[int]) -> tuple[float, float]:
+        """Row and column in the panel of a voxel (i, j, k) of the slice."""
+        pixel, spacing = _pixel(self.host, self.view, place), _spacing(self.host, self.view)
+        row, column = (
+            PANEL / 2 + (n - middle) * mm * PANEL / self.side_mm
+            for n, middle, mm in zip(pixel, self.centre, spacing, strict=True)
+        )
+        return row, column
+
+
+@dataclass(frozen=True, eq=False)
 class _Scene:
     """A host with a mask, as the panels show it.
 
@@ -93,18 +137,12 @@ class _Scene:
     window: Window
     place: Index3
 
-    def panel(self, view: Plane, centre: tuple[float, float], side_mm: float) -> Rgb:
-        """A square of the slice through ``place``, outlined.
-
-        Args:
-            view: Across which axis.
-            centre: Row and column, in pixels of the slice's picture, of the square's centre.
-            side_mm: Side of the square.
-        """
-        host, axis = self.drawn.host, VIEW_AXIS[view]
+    def panel(self, square: _Square) -> Rgb:
+        """A square of the slice through ``place``, outlined."""
+        host, view, grid = square.host, square.view, square.grid()
+        axis = VIEW_AXIS[view]
         index = self.place[axis]
         plane = Box.whole(host.labels.shape).slab(axis, index)
-        grid = _grid(host, view, centre, side_mm)
         picture = windowed(_sample(_slice(host.scan(), index, view), grid, 1), self.window)
         labels = _sample(_slice(host.labels, index, view), grid, 0)
         for values, colour in self.layers:
@@ -116,6 +154,28 @@ class _Scene:
             edge = _edge(inside)
             picture[edge | _edge(inside & ~edge) if is_thick else edge] = MASK
         return picture
+
+    def mark_close_up(self, panel: Rgb, square: _Square, close_mm: float) -> None:
+        """Draw the outline of the close-up into the overview, in place."""
+        y, x = square.at(self.place)
+        half = close_mm * PANEL / square.side_mm / 2
+        image = Image.fromarray(panel)
+        ImageDraw.Draw(image).rectangle((x - half, y - half, x + half, y + half), outline=MARK)
+        panel[:] = np.asarray(image)
+
+    def mark_samples(self, panel: Rgb, square: _Square) -> None:
+        """Mark at a panel's edges where the slices that become samples cross it, in place."""
+        if square.view == self.samples:
+            return
+        axis, slices = VIEW_AXIS[self.samples], self.drawn.slices
+        along_rows = PICTURE_AXES[square.view][0] == axis
+        for one in slices if "slice_index" in slices[0] else ():
+            marked = list(self.place)
+            marked[axis] = int(one["slice_index"])
+            pixel = int(square.at(marked)[0 if along_rows else 1])
+            if 0 <= pixel < PANEL:
+                for edge in (slice(0, 7), slice(PANEL - 7, PANEL)):
+                    panel[(pixel, edge) if along_rows else (edge, pixel)] = (255, 255, 255)
 
 
 def _panels(drawn: DrawnMask, of: View) -> Iterator[Rgb]:
@@ -129,15 +189,14 @@ def _panels(drawn: DrawnMask, of: View) -> Iterator[Rgb]:
     shown = drawn.mask if drawn.slices[0]["part"] is None else flat
     extent_mm = max(n * s for n, s in zip(shown.box.shape, spacing, strict=True))
     close_mm = float(np.clip(extent_mm + 2 * AROUND_MM, LEAST_MM, MOST_MM))
-    shape = _slice(host.labels, scene.place[VIEW_AXIS[view]], view).shape
-    middle = (shape[0] - 1) / 2, (shape[1] - 1) / 2
-    whole_mm = max(n * s for n, s in zip(shape, _spacing(host, view), strict=True))
-    overview = scene.panel(view, middle, whole_mm)
-    _frame(overview, host, view, scene.place, middle, whole_mm, close_mm)
-    yield _bar(overview, whole_mm, 100)
+    whole = _Square.whole(host, view)
+    overview = scene.panel(whole)
+    scene.mark_close_up(overview, whole, close_mm)
+    yield _bar(overview, whole.side_mm, 100)
     for one in PLANES:
-        panel = scene.panel(one, _pixel(host, one, scene.place), close_mm)
-        _ticks(panel, drawn, one, view, scene.place, close_mm)
+        square = _Square(host, one, _pixel(host, one, scene.place), close_mm)
+        panel = scene.panel(square)
+        scene.mark_samples(panel, square)
         yield _bar(_lettered(panel, one), close_mm, 20)
 
 
@@ -246,8 +305,9 @@ def clearance_mm(drawn: DrawnMask) -> float | None:
 
 def _spacing(host: Case, view: Plane) -> tuple[float, float]:
     """Size in mm of a pixel of the picture along rows and columns."""
-    i, j, k = host.labels.spacing_mm
-    return {"axial": (j, i), "coronal": (k, i), "sagittal": (k, j)}[view]
+    row, column, _ = PICTURE_AXES[view]
+    spacing = host.labels.spacing_mm
+    return spacing[row], spacing[column]
 
 
 def _slice(volume: Volume, index: int, view: Plane) -> Array:
@@ -255,21 +315,11 @@ def _slice(volume: Volume, index: int, view: Plane) -> Array:
     return to_picture(volume.slab(VIEW_AXIS[view], index).array, view)
 
 
-def _pixel(host: Case, view: Plane, place: Index3) -> tuple[float, float]:
+def _pixel(host: Case, view: Plane, place: Sequence[int]) -> tuple[float, float]:
     """Row and column of a voxel in the picture of its slice."""
     last = [n - 1 for n in host.labels.shape]
-    row, column = {"axial": (1, 0), "coronal": (2, 0), "sagittal": (2, 1)}[view]
+    row, column, _ = PICTURE_AXES[view]
     return float(last[row] - place[row]), float(last[column] - place[column])
-
-
-def _grid(
-    host: Case, view: Plane, centre: tuple[float, float], side_mm: float
-) -> npt.NDArray[np.float64]:
-    """(2, PANEL, PANEL): where in the picture of a slice the pixels of a square panel lie."""
-    offset_mm = ((np.arange(PANEL) + 0.5) / PANEL - 0.5) * side_mm
-    rows_mm, columns_mm = _spacing(host, view)
-    rows, columns = centre[0] + offset_mm / rows_mm, centre[1] + offset_mm / columns_mm
-    return np.stack(np.meshgrid(rows, columns, indexing="ij"))
 
 
 def _sample(picture: Array, grid: npt.NDArray[np.float64], order: Literal[0, 1]) -> Array:
@@ -285,47 +335,6 @@ def _edge(region: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     from scipy.ndimage import binary_erosion
 
     return region & ~binary_erosion(region, border_value=1)
-
-
-def _frame(
-    panel: Rgb,
-    host: Case,
-    view: Plane,
-    place: Index3,
-    middle: tuple[float, float],
-    whole_mm: float,
-    close_mm: float,
-) -> None:
-    """Draw the outline of the close-up into the overview, in place."""
-    scale = PANEL / whole_mm
-    row, column = _pixel(host, view, place)
-    rows_mm, columns_mm = _spacing(host, view)
-    y = PANEL / 2 + (row - middle[0]) * rows_mm * scale
-    x = PANEL / 2 + (column - middle[1]) * columns_mm * scale
-    half = close_mm * scale / 2
-    image = Image.fromarray(panel)
-    ImageDraw.Draw(image).rectangle((x - half, y - half, x + half, y + half), outline=MARK)
-    panel[:] = np.asarray(image)
-
-
-def _ticks(
-    panel: Rgb, drawn: DrawnMask, view: Plane, samples: Plane, place: Index3, side_mm: float
-) -> None:
-    """Mark at a panel's edges where the slices that become samples cross it, in place."""
-    if view == samples:
-        return
-    host, axis = drawn.host, VIEW_AXIS[samples]
-    along_rows = {"axial": (1, 0), "coronal": (2, 0), "sagittal": (2, 1)}[view][0] == axis
-    for one in drawn.slices if "slice_index" in drawn.slices[0] else ():
-        marked = list(place)
-        marked[axis] = int(one["slice_index"])
-        tick = _pixel(host, view, (marked[0], marked[1], marked[2]))
-        side = 0 if along_rows else 1
-        offset_mm = (tick[side] - _pixel(host, view, place)[side]) * _spacing(host, view)[side]
-        pixel = int(PANEL / 2 + offset_mm * PANEL / side_mm)
-        if 0 <= pixel < PANEL:
-            for edge in (slice(0, 7), slice(PANEL - 7, PANEL)):
-                panel[(pixel, edge) if along_rows else (edge, pixel)] = (255, 255, 255)
 
 
 def _lettered(panel: Rgb, view: Plane) -> Rgb:

@@ -37,8 +37,9 @@ from synthct.masks.base import Mask, PlacementError
 from synthct.masks.resize import resized
 from synthct.masks.slicing import paint_labels, shown_box, slice_of, take_slice, within
 from synthct.models.grain import surroundings
-from synthct.models.patch import Patch, cut_patches
+from synthct.models.patch import Patch, PatchRules, cut_patches
 from synthct.recipe.plan import SampleSpec
+from synthct.recipe.recipe import Recipe
 from synthct.recipe.volumes import MOST_VOXELS, margin_of
 from synthct.sources import CaseEntry
 from synthct.volume import HU_MAX, HU_MIN, Box, Volume
@@ -163,47 +164,71 @@ def rejected(specs: Iterable[SampleSpec], err: MaskError) -> tuple[Rejection, ..
     )
 
 
+@dataclass(frozen=True, eq=False)
+class _Shown:
+    """What of a host the samples of a slice show, or those of a volume.
+
+    Attributes:
+        flat: The mask on the slice, or all of it; of a series, in this sample's size.
+        largest: The same in the largest size of the series; ``flat`` where there is none.
+        box: The part of the host that is shown.
+        plane: HU of it.
+        labels: The host's label map of it.
+        region: Boolean: where ``flat`` is in it.
+    """
+
+    flat: Mask
+    largest: Mask
+    box: Box
+    plane: Volume
+    labels: Volume
+    region: Volume
+
+    @classmethod
+    def of(cls, drawn: DrawnMask, ordinal: int, recipe: Recipe) -> _Shown:
+        """What is shown of a drawn mask.
+
+        Raises:
+            MaskError: If the mask cannot have that size, or a volume would be too large.
+        """
+        host, params = drawn.host, drawn.slices[ordinal]
+        flat = largest = slice_of(drawn.mask, recipe.view, params)
+        if recipe.series is not None:
+            flat = resized(flat, host, params["volume_factor"])
+            largest = resized(largest, host, max(recipe.series.factors))
+        box = shown_box(host.labels.shape, largest, recipe.view, margin_of(recipe))
+        if (voxels := math.prod(box.shape)) > MOST_VOXELS and recipe.view == "volume":
+            message = f"{voxels:,} voxels are more than the {MOST_VOXELS:,} of the largest sample"
+            raise MaskError(f"mask '{drawn.section.name}': {message}; lower margin_mm")
+        plane = host.scan().crop(box)
+        region = Volume(within(flat, box), plane.affine)
+        return cls(flat, largest, box, plane, host.labels.crop(box), region)
+
+
 def _prepare_slice(
     drawn: DrawnMask, ordinal: int, checked: Checked, control: Control | None
 ) -> Outcome:
     """The variants of one slice of a drawn mask, or of all of it."""
     recipe, rules, section = checked.recipe, checked.rules, drawn.section
-    params = drawn.slices[ordinal]
     specs = tuple(spec.on_slice(ordinal) for spec in drawn.specs)
-    flat = slice_of(drawn.mask, recipe.view, params)
-    largest = flat
-    if recipe.series is not None:
-        try:
-            flat = resized(flat, drawn.host, params["volume_factor"])
-            largest = resized(largest, drawn.host, max(recipe.series.factors))
-        except MaskError as err:
-            return rejected(specs, err)
-    box = shown_box(drawn.host.labels.shape, largest, recipe.view, margin_of(recipe))
-    if (voxels := math.prod(box.shape)) > MOST_VOXELS and recipe.view == "volume":
-        message = f"{voxels:,} voxels are more than the {MOST_VOXELS:,} of the largest sample"
-        return rejected(specs, MaskError(f"mask '{section.name}': {message}; lower margin_mm"))
-    plane, host_labels = drawn.host.scan().crop(box), drawn.host.labels.crop(box)
-    region = Volume(within(flat, box), plane.affine)
-    label = flat.label
-    patches: list[Patch] = []
+    patches: Sequence[Patch] = ()
     stack: Stack | Block | Step | None = None
     around: tuple[Volume, Box] | None = None
-    if rules is not None:
-        try:
+    try:
+        shown = _Shown.of(drawn, ordinal, recipe)
+        label = shown.flat.label
+        if rules is not None:
             label = rules.paintable(label) if section.label is None else label
             if recipe.view == "volume":
-                of = plane_of(recipe.view, plane.spacing_mm)
-                kind = Stack if rules.depth == 1 else Block
-                stack = kind.of(drawn.host.scan(), flat, of, label, rules)
-                if recipe.series is not None and flat.volume_ml < largest.volume_ml:
-                    of_largest = kind.of(drawn.host.scan(), largest, of, label, rules)
-                    stack = Step(stack, of_largest, Volume(within(largest, box), plane.affine))
+                stack = _stack(drawn.host.scan(), shown, label, rules)
                 patches = [patch for own in stack.patches for patch in own]
-                around = _around(drawn.host.scan(), box)
+                around = _around(drawn.host.scan(), shown.box)
             else:
-                patches = cut_patches(plane, region, label, rules)
-        except MaskError as err:
-            return rejected(specs, err)
+                patches = cut_patches(shown.plane, shown.region, label, rules)
+    except MaskError as err:
+        return rejected(specs, err)
+    flat, plane, host_labels, region = shown.flat, shown.plane, shown.labels, shown.region
+    slice_index = shown.box.start_ijk[_first_axis(recipe.view)]
     # A donor of another layout may know a union that the host does not.
     unions = {**(drawn.donor_entry.unions if drawn.donor_entry else {}), **specs[0].host.unions}
     value = painted_value(section, flat.label, checked.label_names, unions)
@@ -218,9 +243,9 @@ def _prepare_slice(
             labels = painted_labels
             if control is not None:
                 rng = seeds.generator(recipe.seed, *noise_stream(spec, 0))
-                image = _filled(plane, box, _parts(flat, recipe.view), control, rng)
+                image = _filled(plane, shown.box, _parts(flat, recipe.view), control, rng)
         sample = Sample(
-            facts=_facts(spec, drawn, box.start_ijk[_first_axis(recipe.view)], label, checked),
+            facts=_facts(spec, drawn, slice_index, label, checked),
             affine=plane.affine,
             original=plane.array,
             image=image,
@@ -233,7 +258,7 @@ def _prepare_slice(
             sample=sample,
             spec=spec,
             donor=drawn.donor_entry,
-            params={"kind": section.kind, "region": drawn.params, **params},
+            params={"kind": section.kind, "region": drawn.params, **drawn.slices[ordinal]},
             mask_facts=drawn.mask.facts,
             patches=tuple(patches),
             paint_facts=control.facts if control is not None else {},
@@ -243,6 +268,19 @@ def _prepare_slice(
         )
         drafts.append(draft)
     return tuple(drafts)
+
+
+def _stack(
+    scan: Volume, shown: _Shown, label: str | None, rules: PatchRules
+) -> Stack | Block | Step:
+    """A volume as a network takes it: by its slices, or whole by one in 3D."""
+    plane = plane_of("volume", scan.spacing_mm)
+    kind = Stack if rules.depth == 1 else Block
+    stack = kind.of(scan, shown.flat, plane, label, rules)
+    if shown.flat.volume_ml >= shown.largest.volume_ml:
+        return stack
+    of_largest = kind.of(scan, shown.largest, plane, label, rules)
+    return Step(stack, of_largest, Volume(within(shown.largest, shown.box), shown.plane.affine))
 
 
 def _around(scan: Volume, box: Box) -> tuple[Volume, Box] | None:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from synthct import seeds
 from synthct.errors import MaskError
+from synthct.metrics.seam import seam_ratio
 from synthct.metrics.spectrum import spectrum_distance
 from synthct.metrics.texture import texture_ratio
 from synthct.volume.case import Case
@@ -42,8 +43,8 @@ def compare_real(
         count: Number of places.
 
     Returns:
-        (N, 2, 2): for each place, of the neighbouring slice and of another place, the texture ratio
-        and the distance of the spectra; NaN where one cannot be computed.
+        (N, 2, 3): for each place, of the neighbouring slice and of another place, the texture
+        ratio, the distance of the spectra and the seam ratio; NaN where one cannot be computed.
     """
     axis = VIEW_AXIS[view]
     scan = case.scan()
@@ -52,7 +53,7 @@ def compare_real(
     try:
         inside, start = _inside(case, label, axis)
     except MaskError:  # no voxel of the label
-        return np.empty((0, 2, 2))
+        return np.empty((0, 2, 3))
     rng = seeds.generator(0, "real tissue", label or "", view)
     share = _SOFT_SHARE if label is None else _LABEL_SHARE
     pairs = []
@@ -73,10 +74,11 @@ def compare_real(
                 (
                     texture_ratio(here, pasted, mask, range_hu),
                     spectrum_distance(here, pasted, mask, range_hu),
+                    seam_ratio(here, pasted, mask, range_hu),
                 )
             )
         pairs.append(row)
-    return np.array(pairs, dtype=np.float64).reshape(-1, 2, 2)
+    return np.array(pairs, dtype=np.float64).reshape(-1, 2, 3)
 
 
 def _inside(case: Case, label: str | None, axis: int) -> tuple[npt.NDArray[np.bool_], list[int]]:

@@ -26,6 +26,13 @@ from synthct.processes.launch import GONE, LauncherWatch, interrupt, is_first, w
 from synthct.storage.files import check_utf8
 
 RecipeFile = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)]
+DatasetFolder = Annotated[
+    Path, typer.Argument(help="The folder of a version: OUTPUT/name/1.0.0.", show_default=False)
+]
+InceptionWeights = Annotated[
+    Path | None,
+    typer.Option(help="The FID weights: a file, or OWNER/REPOSITORY/FILE in the Hub's cache."),
+]
 Sources = Annotated[
     list[str] | None,
     typer.Option("--source", metavar="NAME=PATH", help="Root of a source; overrides the recipe's."),

@@ -21,7 +21,8 @@ def downstream(
     trainer: Annotated[
         str,
         typer.Option(
-            help="unet: a small 2D network, for minutes on a CPU. nnunet: nnU-Net v2, by --python.",
+            help="unet: a small network, for minutes on a CPU; 3D if the recipe's trainer has "
+            "patch_slices. nnunet: nnU-Net v2, by --python.",
             metavar="unet|nnunet",
         ),
     ] = "unet",

@@ -12,8 +12,10 @@ import typer
 from synthct.cli.common import (
     AsJson,
     CacheDir,
+    DatasetFolder,
     Debug,
     Device,
+    InceptionWeights,
     Quiet,
     Sources,
     reporting,
@@ -30,7 +32,7 @@ class ExtractorName(StrEnum):
 
 
 def evaluate(
-    dataset: Annotated[Path, typer.Argument(help="The folder of a version.", show_default=False)],
+    dataset: DatasetFolder,
     real: Annotated[
         Path | None,
         typer.Option(
@@ -49,10 +51,7 @@ def evaluate(
         list[ExtractorName] | None,
         typer.Option(help="Feature extractor; may be repeated.", show_default="all installed"),
     ] = None,
-    inception_weights: Annotated[
-        Path | None,
-        typer.Option(help="The FID weights: a file, or OWNER/REPOSITORY/FILE in the Hub's cache."),
-    ] = None,
+    inception_weights: InceptionWeights = None,
     slices: Annotated[
         bool, typer.Option("--slices/--no-slices", help="Also compare whole slices.")
     ] = True,

@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from synthct.cli.common import CacheDir, Debug, Quiet, Sources, reporting, roots_of
+from synthct.cli.common import CacheDir, DatasetFolder, Debug, Quiet, Sources, reporting, roots_of
 
 
 def export(
-    dataset: Annotated[Path, typer.Argument(help="The folder of a version.", show_default=False)],
+    dataset: DatasetFolder,
     to: Annotated[
         str,
         typer.Option(

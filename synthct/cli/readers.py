@@ -13,6 +13,7 @@ from synthct.cli.common import (
     AsJson,
     CacheDir,
     Console,
+    DatasetFolder,
     Debug,
     Quiet,
     Sources,
@@ -29,7 +30,7 @@ Port = Annotated[
 
 
 def review(
-    dataset: Annotated[Path, typer.Argument(help="The folder of a version.", show_default=False)],
+    dataset: DatasetFolder,
     table: Annotated[
         Path | None,
         typer.Option(help="The table of decisions.", show_default="DATASET.review.csv"),
@@ -69,7 +70,7 @@ def review(
 
 
 def reader_study(
-    dataset: Annotated[Path, typer.Argument(help="The folder of a version.", show_default=False)],
+    dataset: DatasetFolder,
     reader: Annotated[str, typer.Option(help="Whose answers they are.")] = "reader",
     pairs: Annotated[
         int | None,

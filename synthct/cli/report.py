@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from synthct.cli.common import Debug, Quiet, reporting
+from synthct.cli.common import DatasetFolder, Debug, Quiet, reporting
 
 
 def report(
-    dataset: Annotated[Path, typer.Argument(help="The folder of a version.", show_default=False)],
+    dataset: DatasetFolder,
     evaluation: Annotated[
         Path | None,
         typer.Option(

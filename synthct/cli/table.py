@@ -13,6 +13,7 @@ from synthct.cli.common import (
     CacheDir,
     Debug,
     Device,
+    InceptionWeights,
     Quiet,
     RecipeFile,
     Sources,
@@ -36,10 +37,7 @@ def table(
     check_only: Annotated[
         bool, typer.Option("--check", help="Only check recipe, sources, masks and checkpoints.")
     ] = False,
-    inception_weights: Annotated[
-        Path | None,
-        typer.Option(help="The FID weights: a file, or OWNER/REPOSITORY/FILE in the Hub's cache."),
-    ] = None,
+    inception_weights: InceptionWeights = None,
     device: Device = None,
     workers: Annotated[
         int | None,

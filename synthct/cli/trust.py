@@ -10,6 +10,7 @@ import typer
 from synthct.cli.common import (
     AsJson,
     CacheDir,
+    DatasetFolder,
     Debug,
     Device,
     Quiet,
@@ -17,10 +18,6 @@ from synthct.cli.common import (
     reporting,
     roots_of,
 )
-
-DatasetFolder = Annotated[
-    Path, typer.Argument(help="The folder of a version: OUTPUT/name/1.0.0.", show_default=False)
-]
 
 #: Most ids that are listed of each group.
 _LISTED = 12

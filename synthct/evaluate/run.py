@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +25,7 @@ from synthct.evaluate.results import (
     Score,
     Spread,
 )
-from synthct.evaluate.scores import make_halvings, score_arm, score_floor
+from synthct.evaluate.scores import Halving, make_halvings, score_arm, score_floor
 from synthct.evaluate.segmenter import user_adherence
 from synthct.evaluate.stack import SliceJumps
 from synthct.evaluate.stream import Dataset, HostScans
@@ -84,6 +85,53 @@ class _Measured:
     extra: dict[str, list[tuple[str, float]]]
 
 
+@dataclass(frozen=True, eq=False)
+class _Sides:
+    """What is compared.
+
+    Attributes:
+        painted: The dataset.
+        controls: Its control arms by name.
+        reference: The dataset whose originals are the real set; often ``painted`` itself.
+        has_neighbours: Whether the slices next to the masks are a set, too.
+    """
+
+    painted: _Measured
+    controls: Mapping[str, _Measured]
+    reference: _Measured
+    has_neighbours: bool
+
+    @property
+    def made(self) -> dict[str, _Measured]:
+        """The dataset and its controls by name."""
+        return {PAINTED: self.painted, **self.controls}
+
+    @cached_property
+    def label_of(self) -> dict[str, str]:
+        """Mask id to label."""
+        return {row["mask_id"]: row["label"] or ANYTHING for row in self._rows()}
+
+    @cached_property
+    def patient_of(self) -> dict[str, str]:
+        """Mask id to patient id."""
+        return {row["mask_id"]: row["patient_id"] for row in self._rows()}
+
+    def masks(self, side: _Measured, group: str) -> list[str]:
+        """Ids of the masks of a group."""
+        masks = dict.fromkeys(row["mask_id"] for row in side.rows)
+        return [mask for mask in masks if group in (ALL, self.label_of[mask])]
+
+    def keep(self, features: FeatureSet, group: str) -> FeatureSet:
+        """The pictures of a group."""
+        if group == ALL:
+            return features
+        in_group = [self.label_of[str(mask)] == group for mask in features.mask_ids]
+        return features.subset(np.array(in_group, dtype=bool))
+
+    def _rows(self) -> list[dict[str, Any]]:
+        return [row for side in (*self.made.values(), self.reference) for row in side.rows]
+
+
 def evaluate(
     folder: Path, extractors: Sequence[Extractor], options: Options, *, cache_dir: Path
 ) -> Evaluation:
@@ -133,12 +181,11 @@ def evaluate(
             painted.extra["user_adherence"] = user_adherence(
                 main, options.segmenter, options.segmenter_values, advance=bar.update
             )
-    _compare_masks(painted, controls, notes)
+    sides = _Sides(painted, controls, reference, has_neighbours=scans is not None)
+    notes += _missing_masks(sides)
     if main.of_volumes:
         notes += _dimensions(extractors)
-    return _results(
-        painted, controls, reference, jobs, scans is not None, notes, by_label=options.by_label
-    )
+    return _results(sides, jobs, notes, by_label=options.by_label)
 
 
 def _scans(
@@ -193,66 +240,41 @@ def _extract(
     return _Measured(dataset, dataset.rows(), features, extra)
 
 
-def _compare_masks(painted: _Measured, controls: Mapping[str, _Measured], notes: list[str]) -> None:
-    """Note control arms that lack masks of the dataset."""
-    masks = {row["mask_id"] for row in painted.rows}
-    for name, side in controls.items():
+def _missing_masks(sides: _Sides) -> Iterator[str]:
+    """Notes on control arms that lack masks of the dataset."""
+    masks = {row["mask_id"] for row in sides.painted.rows}
+    for name, side in sides.controls.items():
         shared = len(masks & {row["mask_id"] for row in side.rows})
         if shared < len(masks):
-            notes.append(f"arm '{name}' has {shared} of the dataset's {len(masks)} masks")
+            yield f"arm '{name}' has {shared} of the dataset's {len(masks)} masks"
 
 
 def _results(
-    painted: _Measured,
-    controls: Mapping[str, _Measured],
-    reference: _Measured,
+    sides: _Sides,
     jobs: Sequence[tuple[Extractor, Scope]],
-    has_neighbours: bool,
     notes: list[str],
     *,
     by_label: bool,
 ) -> Evaluation:
-    sides = {PAINTED: painted, **controls}
-    label_of, patient_of = _columns([*sides.values(), reference])
-    groups, halvings = [], {}
+    painted, reference = sides.painted, sides.reference
+    groups: list[Group] = []
     scores: list[Score] = []
-    notes += _unlike_real(painted, reference, label_of)
-    names = [ALL, *dict.fromkeys(label_of[row["mask_id"]] for row in painted.rows)]
+    notes += _unlike_real(sides)
+    names = [ALL, *dict.fromkeys(sides.label_of[row["mask_id"]] for row in painted.rows)]
     for name in names if by_label and len(names) > 2 else [ALL]:
-        real_masks = _masks(reference, label_of, name)
-        made_masks = [m for side in sides.values() for m in _masks(side, label_of, name)]
+        real_masks = sides.masks(reference, name)
+        made_masks = [m for side in sides.made.values() for m in sides.masks(side, name)]
         if len(real_masks) < LEAST_MASKS:
             notes.append(f"'{name}' has {len(real_masks)} real masks, too few for a comparison")
             continue
-        halving = make_halvings(real_masks, made_masks, patient_of)
-        patients = {patient_of[mask] for mask in real_masks}
+        halving = make_halvings(real_masks, made_masks, sides.patient_of)
+        patients = {sides.patient_of[mask] for mask in real_masks}
         groups.append(
             Group(name=name, masks=len(real_masks), patients=len(patients), halves=halving.by)
         )
-        halvings[name] = halving
-    for group in groups:
-        keep = _keeper(label_of, group.name)
         for extractor, scope in jobs:
-            key = extractor.key, scope
-            real = keep(reference.features["original", *key])
-            made = {name: side.features[PAINTED, *key] for name, side in sides.items()}
-            if has_neighbours:
-                made[NEIGHBOUR] = painted.features["neighbour", *key]
-            halving = halvings[group.name]
-            logger.debug("%s: %s of %ss", group.name, extractor.name, scope)
-            scale = extractor.name == "radiomics"  # its features have units of their own
-            numbers = {
-                arm: score_arm(real, keep(features), halving, scale=scale)
-                for arm, features in made.items()
-            }
-            numbers[FLOOR] = score_floor(real, halving, scale=scale)
-            scores += [
-                Score(
-                    group=group.name, arm=arm, extractor=extractor.name, scope=scope,
-                    dim=extractor.dim, **dict(values),
-                )
-                for arm, values in numbers.items()
-            ]  # fmt: skip
+            logger.debug("%s: %s of %ss", name, extractor.name, scope)
+            scores += _scores(sides, name, halving, extractor, scope)
     release = painted.dataset.manifest.release
     extractors = dict.fromkeys(extractor for extractor, _ in jobs)
     return Evaluation(
@@ -264,30 +286,42 @@ def _results(
         rows=len(painted.rows),
         rejected=painted.dataset.rejected(),
         in_training=sum(row["host_in_training"] is True for row in painted.rows),
-        arms=tuple(_arms(painted, controls, reference, has_neighbours)),
+        arms=tuple(_arms(sides)),
         extractors=tuple(Features(name=e.name, key=e.key, dim=e.dim) for e in extractors),
         groups=tuple(groups),
         scores=tuple(scores),
-        measures=tuple(_spreads(sides, label_of, [group.name for group in groups])),
+        measures=tuple(_spreads(sides, [group.name for group in groups])),
         notes=tuple(notes),
     )
 
 
-def _columns(sides: Sequence[_Measured]) -> tuple[dict[str, str], dict[str, str]]:
-    """Mask id to label, and mask id to patient id."""
-    rows = [row for side in sides for row in side.rows]
-    labels = {row["mask_id"]: row["label"] or ANYTHING for row in rows}
-    return labels, {row["mask_id"]: row["patient_id"] for row in rows}
+def _scores(
+    sides: _Sides, group: str, halving: Halving, extractor: Extractor, scope: Scope
+) -> Iterator[Score]:
+    """How far each arm is from the real set of a group, and two halves of that from each other."""
+    key, scale = (extractor.key, scope), extractor.name == "radiomics"  # which has several units
+    real = sides.keep(sides.reference.features["original", *key], group)
+    made = {name: side.features[PAINTED, *key] for name, side in sides.made.items()}
+    if sides.has_neighbours:
+        made[NEIGHBOUR] = sides.painted.features["neighbour", *key]
+    numbers = {
+        arm: score_arm(real, sides.keep(features, group), halving, scale=scale)
+        for arm, features in made.items()
+    }
+    numbers[FLOOR] = score_floor(real, halving, scale=scale)
+    for arm, values in numbers.items():
+        yield Score(
+            group=group, arm=arm, extractor=extractor.name, scope=scope, dim=extractor.dim,
+            **dict(values),
+        )  # fmt: skip
 
 
-def _unlike_real(
-    painted: _Measured, reference: _Measured, label_of: Mapping[str, str]
-) -> Iterator[str]:
+def _unlike_real(sides: _Sides) -> Iterator[str]:
     """Notes on labels that are compared with the tissue they replaced, which is something else."""
-    if reference is not painted:
+    if sides.reference is not sides.painted:
         return
-    for label in dict.fromkeys(label_of.values()):
-        rows = [row for row in painted.rows if label_of[row["mask_id"]] == label]
+    for label in dict.fromkeys(sides.label_of.values()):
+        rows = [row for row in sides.painted.rows if sides.label_of[row["mask_id"]] == label]
         if rows and all(row.get("mae_hu") is None for row in rows):
             yield (
                 f"'{label}' was painted over other tissue, and is compared with that tissue; "
@@ -303,48 +337,24 @@ def _dimensions(extractors: Sequence[Extractor]) -> Iterator[str]:
             yield f"volumes are compared {what}, by {' and '.join(names)}"
 
 
-def _masks(side: _Measured, label_of: Mapping[str, str], group: str) -> list[str]:
-    masks = dict.fromkeys(row["mask_id"] for row in side.rows)
-    return [mask for mask in masks if group in (ALL, label_of[mask])]
-
-
-def _keeper(label_of: Mapping[str, str], group: str) -> Any:
-    """A function that selects the pictures of a group from a feature set."""
-
-    def keep(features: FeatureSet) -> FeatureSet:
-        if group == ALL:
-            return features
-        in_group = [label_of[str(mask)] == group for mask in features.mask_ids]
-        return features.subset(np.array(in_group, dtype=bool))
-
-    return keep
-
-
-def _arms(
-    painted: _Measured,
-    controls: Mapping[str, _Measured],
-    reference: _Measured,
-    has_neighbours: bool,
-) -> Iterator[Arm]:
+def _arms(sides: _Sides) -> Iterator[Arm]:
     def arm(name: str, kind: ArmKind, side: _Measured) -> Arm:
         return Arm(name=name, kind=kind, content_id=side.dataset.content_id, samples=len(side.rows))
 
-    yield arm(PAINTED, "painted", painted)
-    yield from (arm(name, "control", side) for name, side in controls.items())
-    if has_neighbours:
-        masks = len({row["mask_id"] for row in painted.rows})
+    yield arm(PAINTED, "painted", sides.painted)
+    yield from (arm(name, "control", side) for name, side in sides.controls.items())
+    if sides.has_neighbours:
+        masks = len(sides.masks(sides.painted, ALL))
         yield Arm(name=NEIGHBOUR, kind="neighbour", content_id=None, samples=masks)
-    masks = len({row["mask_id"] for row in reference.rows})
+    masks = len(sides.masks(sides.reference, ALL))
     yield Arm(name=FLOOR, kind="floor", content_id=None, samples=masks)
 
 
-def _spreads(
-    sides: Mapping[str, _Measured], label_of: Mapping[str, str], groups: Sequence[str]
-) -> Iterator[Spread]:
+def _spreads(sides: _Sides, groups: Sequence[str]) -> Iterator[Spread]:
     """The distribution of every measure, in each group and arm."""
     for group in groups:
-        for arm, side in sides.items():
-            rows = [row for row in side.rows if group in (ALL, label_of[row["mask_id"]])]
+        for arm, side in sides.made.items():
+            rows = [row for row in side.rows if group in (ALL, sides.label_of[row["mask_id"]])]
             values_of: dict[str, list[Any]] = {
                 name: [row.get(name) for row in rows] for name in MEASURES
             }

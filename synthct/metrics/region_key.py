@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from synthct.metrics.crop import Hu, Region, check_shapes
+from synthct.metrics.high_pass import cell_means, high_passed
 
 Keys = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float32]
@@ -26,8 +27,8 @@ GRID, ORDER = 32, 12
 COEFFICIENTS = ORDER**2 - 1
 KEY_BYTES, HASH_BYTES = (COEFFICIENTS + 1) // 2, 8
 
-#: Standard deviation of the high-pass on the grid, and HU² below which its variance is noise.
-_HIGH_PASS, _LEAST_VARIANCE = 3.0, 25.0
+#: Standard deviation of the high-pass on the grid.
+_HIGH_PASS = 3.0
 
 #: Steps of the quantised coefficients, whose typical size is one twelfth.
 _STEPS = 30.0
@@ -114,19 +115,13 @@ def _coefficients(hu: Hu, mask: Region, shift: tuple[int, ...] = (0, 0)) -> Floa
         first = start + step
         low, high = max(first, 0), max(min(first + side, length), 0)
         cut.append(slice(low, high))
-        onto.append(_area_means(side)[:, low - first : high - first])
+        onto.append(cell_means(side, GRID)[:, low - first : high - first])
     window = tuple(cut)
     weight = mask[window].astype(np.float32)
     covered = onto[0] @ weight @ onto[1].T
     total = onto[0] @ (hu[window].astype(np.float32) * weight) @ onto[1].T
-    inside = (covered > 0.5).astype(np.float32)
-    smooth = _smoothing()
-    around = np.maximum(smooth @ inside @ smooth.T, 1e-3)
-    tissue = total / np.maximum(covered, 1e-3) * inside
-    fine = (tissue - smooth @ tissue @ smooth.T / around) * inside
-    deviation = np.sqrt(smooth @ (fine**2) @ smooth.T / around + np.float32(_LEAST_VARIANCE))
-    # Without this, the edge of an organ or of gas would be all that a key knows.
-    even = np.clip(fine / deviation, -2.5, 2.5)
+    tissue = np.asarray(total / np.maximum(covered, 1e-3), dtype=np.float32)
+    even = high_passed(tissue, covered > 0.5, _HIGH_PASS)
     cosines = _cosines()
     weighted = (cosines @ even @ cosines.T * _weights()).ravel()[1:]
     return np.asarray(weighted / max(float(np.linalg.norm(weighted)), 1e-9), dtype=np.float32)
@@ -138,21 +133,6 @@ def _unpacked(keys: Keys) -> FloatArray:
     values = halves.astype(np.float32) - np.float32(8)
     lengths = np.linalg.norm(values, axis=1, keepdims=True)
     return np.asarray(values / np.maximum(lengths, 1e-6), dtype=np.float32)
-
-
-@cache
-def _area_means(side: int) -> FloatArray:
-    """(``GRID``, side): the mean over each cell of the grid."""
-    edges, pixel = np.linspace(0, side, GRID + 1), np.arange(side)
-    overlap = np.minimum(edges[1:, None], pixel + 1) - np.maximum(edges[:-1, None], pixel)
-    return np.asarray(np.clip(overlap, 0, None) * GRID / side, dtype=np.float32)
-
-
-@cache
-def _smoothing() -> FloatArray:
-    """A Gaussian along one axis of the grid, not normalised."""
-    apart = np.subtract.outer(np.arange(GRID), np.arange(GRID))
-    return np.asarray(np.exp(-(apart**2) / (2 * _HIGH_PASS**2)), dtype=np.float32)
 
 
 @cache

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from synthct.metrics.crop import Region
+from synthct.metrics.high_pass import cell_means, high_passed
 from synthct.metrics.region_key import bounding_square
 
 FloatArray = npt.NDArray[np.float32]
@@ -32,11 +33,10 @@ SCALES = (0.9, 1.0, 1.1)
 #: Side of blocks that are compared voxel for voxel.
 BLOCK_PX = 8
 
-#: Standard deviation of the high-pass in pixels of the grid, and HU² below which variance counts as
-#: noise. Places that stand out by more than so many deviations count no more than that. Wider
-#: high-passes find neighbouring slices no better, and other patients' edges more often; narrower
-#: ones lose blurred copies, and find the same interpolation in strangers.
-HIGH_PASS_PX, LEAST_VARIANCE, CLIP = 1.0, 25.0, 2.5
+#: Standard deviation of the high-pass in pixels of the grid. Wider ones find neighbouring slices no
+#: better, and other patients' edges more often; narrower ones lose blurred copies, and find the same
+#: interpolation in strangers.
+HIGH_PASS_PX = 1.0
 
 #: Flips and scales whose best shift is looked at with the mask in place.
 _LOOKED_AT = 3
@@ -77,7 +77,7 @@ class Query:
             side += -side % coarse
             cells = side // coarse
         square = [_square(one, row, column, side) for one in (stack.astype(np.float32), masks)]
-        onto = _means(side, cells)
+        onto = cell_means(side, cells)
         covered = onto @ square[1].astype(np.float32) @ onto.T
         total = onto @ (square[0] * square[1]) @ onto.T
         return cls(total / np.maximum(covered, 1e-3), covered > 0.5, side)
@@ -182,13 +182,7 @@ def _square(array: npt.NDArray[np.generic], row: int, column: int, side: int) ->
 
 def _even(hu: FloatArray, mask: Region, high_pass_px: float = HIGH_PASS_PX) -> FloatArray:
     """High-passed tissue of even contrast, with mean 0 under the mask and 0 outside of it."""
-    inside = mask.astype(np.float32)
-    smooth = _smoothing(hu.shape[-1], high_pass_px)
-    around = np.maximum(smooth @ inside @ smooth.T, 1e-3)
-    tissue = hu * inside
-    fine = (tissue - smooth @ tissue @ smooth.T / around) * inside
-    deviation = np.sqrt(smooth @ (fine**2) @ smooth.T / around + np.float32(LEAST_VARIANCE))
-    even = np.clip(fine / deviation, -CLIP, CLIP)
+    inside, even = mask.astype(np.float32), high_passed(hu, mask, high_pass_px)
     axes = (-3, -2, -1)
     mean = even.sum(axis=axes, keepdims=True) / np.maximum(inside.sum(axes, keepdims=True), 1)
     return np.asarray((even - mean) * inside, dtype=np.float32)
@@ -238,21 +232,6 @@ def _between(tissue: FloatArray, row: float, column: float, size: int) -> FloatA
 def _flipped(array: npt.NDArray[Any], flip: tuple[bool, ...]) -> npt.NDArray[Any]:
     rows, columns = (slice(None, None, -1 if one else 1) for one in flip)
     return array[..., rows, columns]
-
-
-@cache
-def _smoothing(side: int, deviation: float) -> FloatArray:
-    """A Gaussian along one axis, not normalised."""
-    apart = np.subtract.outer(np.arange(side), np.arange(side))
-    return np.asarray(np.exp(-(apart**2) / (2 * deviation**2)), dtype=np.float32)
-
-
-@cache
-def _means(side: int, cells: int) -> FloatArray:
-    """(cells, side): the mean over each cell of a grid."""
-    edges, pixel = np.linspace(0, side, cells + 1), np.arange(side)
-    overlap = np.minimum(edges[1:, None], pixel + 1) - np.maximum(edges[:-1, None], pixel)
-    return np.asarray(np.clip(overlap, 0, None) * cells / side, dtype=np.float32)
 
 
 @cache

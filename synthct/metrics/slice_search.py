@@ -13,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from synthct.metrics.region_match import CLIP, LEAST_VARIANCE, Query, even_contrast
+from synthct.metrics.high_pass import CLIP, LEAST_VARIANCE
+from synthct.metrics.region_match import Query, even_contrast
 
 Spectrum = npt.NDArray[np.complex64]
 

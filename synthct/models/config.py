@@ -16,6 +16,9 @@ Channels = Annotated[int, Field(ge=1, le=65_536)]
 Label = Annotated[str, Field(min_length=1, max_length=100)]
 Beta = Annotated[float, Field(gt=0, lt=1)]
 Spacing = Annotated[float, Field(ge=0.01, le=100)]
+PatchSizes = Annotated[
+    tuple[Annotated[int, Field(ge=8, le=4096)], ...], Field(min_length=1, max_length=64)
+]
 Model = TypeVar("Model", bound=BaseModel)
 
 #: Keys that diffusers adds to its JSON files.
@@ -47,9 +50,7 @@ class PatchFields(BaseModel):
     codecs: Annotated[Mapping[str, str | dict[str, Any]], Field(min_length=1, max_length=1001)] = (
         Field(default_factory=lambda: {"default": "soft_tissue"})
     )
-    patch_sizes: Annotated[
-        tuple[Annotated[int, Field(ge=8, le=4096)], ...], Field(min_length=1, max_length=64)
-    ] = (256,)
+    patch_sizes: PatchSizes = (256,)
     spacing_range_mm: tuple[Spacing, Spacing] = (0.5, 3.0)
 
     @field_validator("labels")

@@ -16,6 +16,7 @@ that it goes on where the scan's own ends.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -29,9 +30,11 @@ Region = npt.NDArray[np.bool_]
 #: Voxel sizes along each axis, in units of the finest.
 Steps = npt.NDArray[np.float64]
 
-#: Lengths in voxels of the finest axis: how far around the mask grain is measured, the sigma of the
-#: local mean, and the longest correlation.
-MARGIN, MEAN, LAG = 40, 3.0, 10
+#: Lengths in voxels of the finest axis: how far around the mask of a slice and of a volume grain is
+#: measured (beside a kidney, a slice has little even tissue nearer), the sigma of the local mean,
+#: and the longest correlation.
+_MARGINS = {2: 80, 3: 40}
+MEAN, LAG = 3.0, 10
 #: Side of the window of local deviations, in mm, and the least and most voxels of the finest axis:
 #: where voxels are coarse, a window of many of them is larger than any even tissue.
 _WINDOW_MM, _WINDOW = 7.2, (5, 9)
@@ -42,9 +45,9 @@ _CLASS = 2.0
 #: the same HU is looked at as well, and counts where it has less.
 _ALIKE, _SAME = 100.0, 30.0
 #: Tissue is even where its local deviation is at most so many times the commonest one.
-_EVEN = 1.45
+_EVEN = 1.6
 #: But no more than at this share of the voxels.
-_QUIET = 0.3
+_QUIET = 0.15
 #: Frequencies of which the local mean left less are not known well enough to be completed.
 _KEPT = 0.3
 #: Kriging near the border: voxels of the finest axis from the mask that are known, and that are
@@ -104,7 +107,7 @@ def surroundings(box: Box, shape: tuple[int, int, int], spacing_mm: Sequence[flo
         shape: Of the scan.
         spacing_mm: Of the scan.
     """
-    return box.grow(tuple(_margin(_steps(spacing_mm)).tolist())).clip(shape)
+    return box.grow(tuple(margin(spacing_mm))).clip(shape)
 
 
 def with_grain(
@@ -135,6 +138,11 @@ def with_grain(
     return painted.paste(hu, where=region.array.astype(bool)), facts
 
 
+def margin(spacing_mm: Sequence[float]) -> list[int]:
+    """How far around a mask grain is measured, in voxels of each axis of a slice or a volume."""
+    return [math.ceil(_MARGINS[len(spacing_mm)] / step) for step in _steps(spacing_mm).tolist()]
+
+
 def match_grain(
     original: npt.NDArray[np.int16],
     painted: npt.NDArray[np.int16],
@@ -163,7 +171,7 @@ def match_grain(
     voxel = _steps(spacing_mm)
     window = np.clip(round(_WINDOW_MM / min(spacing_mm)), *_WINDOW)
     size = np.maximum(1, np.round(window / voxel)).astype(int).tolist()
-    crop = _around(mask, _margin(voxel))
+    crop = _around(mask, margin(spacing_mm))
     inside = mask[crop]
     scan, paint = original[crop].astype(np.float32), painted[crop].astype(np.float32)
     lags = np.maximum(1, np.round(LAG / voxel)).astype(int)
@@ -261,19 +269,14 @@ def _steps(spacing_mm: Sequence[float]) -> Steps:
     return np.asarray(np.round(np.asarray(spacing_mm) / min(spacing_mm), 3))
 
 
-def _margin(voxel: Steps) -> npt.NDArray[np.int_]:
-    """``MARGIN`` in voxels of each axis."""
-    return np.ceil(MARGIN / voxel).astype(int)
-
-
-def _around(mask: Region, margin: npt.NDArray[np.int_]) -> tuple[slice, ...]:
+def _around(mask: Region, margin: Sequence[int]) -> tuple[slice, ...]:
     """The box of the mask and what lies around it."""
     from scipy.ndimage import find_objects
 
     (box,) = find_objects(mask.astype(np.uint8))
     return tuple(
         slice(max(0, side.start - m), min(n, side.stop + m))
-        for side, m, n in zip(box, margin.tolist(), mask.shape, strict=True)
+        for side, m, n in zip(box, margin, mask.shape, strict=True)
     )
 
 

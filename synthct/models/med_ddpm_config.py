@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from synthct.errors import CheckpointError
-from synthct.models.config import BoxFields, Channels
+from synthct.models.config import BoxFields, Channels, PatchSizes
 from synthct.models.denoiser_config import DenoiserConfig, DenoiserFields
 from synthct.models.layout import Component, Layout
 
@@ -38,9 +38,7 @@ class MedDDPMFields(BoxFields, DenoiserFields):
 
     takes_labels_from: ClassVar[int] = 2
 
-    patch_sizes: Annotated[
-        tuple[Annotated[int, Field(ge=8, le=4096)], ...], Field(min_length=1, max_length=64)
-    ] = (128,)
+    patch_sizes: PatchSizes = (128,)
     depth: Annotated[int, Field(ge=4, le=512)] = 128
     block_out_channels: Annotated[tuple[Channels, ...], Field(min_length=2, max_length=8)] = (
         64, 64, 128, 192, 256,

@@ -179,6 +179,23 @@ def thin_axis(volume: Volume) -> int:
     return thin[-1]
 
 
+@dataclass(frozen=True, eq=False)
+class _Slice:
+    """What patches are cut from.
+
+    Attributes:
+        hu: (rows, columns).
+        mask: Boolean, of the same shape.
+        spacing_mm: Size of a pixel along rows and columns.
+        neighbours: As for ``cut_patches``.
+    """
+
+    hu: npt.NDArray[Any]
+    mask: BoolArray
+    spacing_mm: tuple[float, float]
+    neighbours: FloatArray | None
+
+
 def cut_patches(
     ct: Volume,
     region: Volume,
@@ -215,23 +232,14 @@ def cut_patches(
         raise MaskError("the mask is empty on this slice")
     if neighbours is not None and neighbours.shape != (2, *hu.shape):
         raise ValueError(f"neighbours {neighbours.shape} of a slice {hu.shape}")
-    number = rules.label_index(label)
-    codec = rules.codec(label)
 
+    one = _Slice(hu, mask, spacing, neighbours)
     base = _base_scale(spacing, rules.spacing_range_mm)
     parts = [mask]
     if max(_extent(mask, base)) + 2 * LEAST_CONTEXT_PX > rules.patch_sizes[-1]:
         labelled, count = connected_components(mask, structure=np.ones((3, 3)))
         parts = [labelled == n + 1 for n in range(count)]
-    patches = []
-    for part in parts:
-        scale = _scale_to_fit(part, spacing, base, rules)
-        patch = _cut(hu, mask, part, spacing, scale, number, codec, rules.patch_sizes)
-        patch = replace(patch, strength=rules.strength(label))
-        if neighbours is not None:
-            patch = replace(patch, neighbours=_like(patch, neighbours))
-        patches.append(patch)
-    return patches
+    return [_cut(one, part, label, rules) for part in parts]
 
 
 def paste_patches(
@@ -270,12 +278,10 @@ def _extent(mask: BoolArray, scale: tuple[float, float]) -> tuple[float, float]:
 
 
 def _scale_to_fit(
-    part: BoolArray,
-    spacing: tuple[float, float],
-    base: tuple[float, float],
-    rules: PatchRules,
+    part: BoolArray, spacing: tuple[float, float], rules: PatchRules
 ) -> tuple[float, float]:
     """The finest scale at which a component and its least context fit the largest patch."""
+    base = _base_scale(spacing, rules.spacing_range_mm)
     room = rules.patch_sizes[-1] - 2 * LEAST_CONTEXT_PX
     factors = [max(1.0, extent / room) for extent in _extent(part, base)]
     scale = (base[0] * factors[0], base[1] * factors[1])
@@ -290,50 +296,54 @@ def _scale_to_fit(
     return scale
 
 
-def _cut(
-    hu: npt.NDArray[Any],
-    mask: BoolArray,
-    part: BoolArray,
-    spacing: tuple[float, float],
-    scale: tuple[float, float],
-    number: int,
-    codec: Window | Knots,
-    sizes: tuple[int, ...],
-) -> Patch:
-    plane, grid_mask, grid_part = hu.astype(np.float32), mask, part
+def _cut(one: _Slice, part: BoolArray, label: str | None, rules: PatchRules) -> Patch:
+    """The patch of a component of a slice's mask."""
+    number, codec = rules.label_index(label), rules.codec(label)
+    scale = _scale_to_fit(part, one.spacing_mm, rules)
+    plane, grid_mask, grid_part = one.hu.astype(np.float32), one.mask, part
     if scale != (1.0, 1.0):
-        shape = tuple(math.ceil(n / s) for n, s in zip(hu.shape, scale, strict=True))
+        shape = _coarse_shape(plane.shape, scale)
         plane = to_grid(plane, shape, scale)
         grid_part = cover(part, shape, scale)
-        traces = to_grid(mask.astype(np.float32), shape, scale)
-        grid_mask = cover(mask, shape, scale) | (traces > TRACE)
+        traces = to_grid(one.mask.astype(np.float32), shape, scale)
+        grid_mask = cover(one.mask, shape, scale) | (traces > TRACE)
     rows, columns = np.flatnonzero(grid_part.any(axis=1)), np.flatnonzero(grid_part.any(axis=0))
     bounds = ((int(rows[0]), int(rows[-1]) + 1), (int(columns[0]), int(columns[-1]) + 1))
     extent = max(stop - start for start, stop in bounds)
+    sizes = rules.patch_sizes
     size = next((n for n in sizes if n >= extent + 2 * CONTEXT_PX), sizes[-1])
     origin = tuple(
         first_voxel(start, stop, size, n)
         for (start, stop), n in zip(bounds, plane.shape, strict=True)
     )
-    return Patch(
+    patch = Patch(
         image=codec.encode(_window(plane, origin, size, HU_MIN)),
         mask=_window(grid_mask, origin, size, False),
         own=_window(grid_part, origin, size, False),
         label=number,
         codec=codec,
-        spacing_mm=(spacing[0] * scale[0], spacing[1] * scale[1]),
+        spacing_mm=(one.spacing_mm[0] * scale[0], one.spacing_mm[1] * scale[1]),
         origin=(origin[0], origin[1]),
         scale=scale,
+        strength=rules.strength(label),
     )
+    if one.neighbours is None:
+        return patch
+    return replace(patch, neighbours=_like(patch, one.neighbours))
 
 
 def _like(patch: Patch, planes: FloatArray) -> FloatArray:
     """Other planes (N, rows, columns) of HU on the pixels of a patch: (N, S, S) in -1..1."""
     if patch.is_resampled:
-        shape = tuple(math.ceil(n / s) for n, s in zip(planes.shape[1:], patch.scale, strict=True))
+        shape = _coarse_shape(planes.shape[1:], patch.scale)
         planes = np.stack([to_grid(plane, shape, patch.scale) for plane in planes])
     cut = [patch.codec.encode(_window(p, patch.origin, patch.size, HU_MIN)) for p in planes]
     return np.stack(cut)
+
+
+def _coarse_shape(shape: Sequence[int], scale: Sequence[float]) -> tuple[int, ...]:
+    """Shape of a slice on pixels ``scale`` times as large."""
+    return tuple(math.ceil(n / s) for n, s in zip(shape, scale, strict=True))
 
 
 def first_voxel(start: int, stop: int, size: int, length: int) -> int:

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from synthct.models.config import BoxFields, Channels
+from synthct.models.config import BoxFields, Channels, PatchSizes
 from synthct.models.denoiser_config import DenoiserConfig, UNetFields
 from synthct.models.layout import Component, Layout
 
@@ -20,9 +20,7 @@ LAYOUT = Layout(
 class VolumeFields(BoxFields, UNetFields):
     """The fields of a ``VolumeUNet`` that a training recipe states; its defaults are small."""
 
-    patch_sizes: Annotated[
-        tuple[Annotated[int, Field(ge=8, le=4096)], ...], Field(min_length=1, max_length=64)
-    ] = (64,)
+    patch_sizes: PatchSizes = (64,)
     block_out_channels: Annotated[tuple[Channels, ...], Field(min_length=1, max_length=8)] = (
         24, 48, 96,
     )  # fmt: skip

@@ -132,7 +132,7 @@ class OwnCase:
         own = self._by_case.get(host.case_id)
         if own is not None:
             path = next(iter(own.label_files.values()), None)
-            check_grid(host.case_id, path, own.shape, own.affine, host.shape, host.affine)
+            check_grid(host.case_id, path, own, host)
         return own is not None
 
     def choose(self, host: CaseEntry, draw: int) -> tuple[CaseEntry, ...]:

@@ -22,6 +22,7 @@ from synthct.volume import (
     Affine,
     Box,
     CtReading,
+    Gridded,
     Index3,
     LabelReading,
     Spacing,
@@ -320,15 +321,8 @@ def expand(
     return (label,) if label in structures else ()
 
 
-def check_grid(
-    case_id: str,
-    file: Stored | None,
-    shape: Index3,
-    affine: Affine,
-    case_shape: Index3,
-    case_affine: Affine,
-) -> None:
-    """Make sure that ``file`` lies on the grid of its case; nothing is resampled here.
+def check_grid(case_id: str, file: Stored | None, own: Gridded, case: Gridded) -> None:
+    """Make sure that a file, where it is known, lies on the grid of its case; nothing is resampled.
 
     Raises:
         SourceError: If the shapes differ, or the voxels by more than ``GRID_TOLERANCE``.
@@ -338,38 +332,31 @@ def check_grid(
     option = (
         ". If only its affine is wrong and its voxels are those of the image, say so with "
         "'label_grid: image' in the source"
-        if sorted(shape) == sorted(case_shape)
+        if sorted(own.shape) == sorted(case.shape)
         else ""
     )
-    if shape != case_shape:
+    if own.shape != case.shape:
         raise SourceError(
-            f"case {case_id}: {name} is on another grid {shape} than the case {case_shape}; "
+            f"case {case_id}: {name} is on another grid {own.shape} than the case {case.shape}; "
             f"resample it first{option}"
         )
-    if not same_grid(shape, case_affine, affine):
-        distance = corner_distance_mm(shape, affine, case_affine)
+    if not same_grid(own.shape, case.affine, own.affine):
+        distance = corner_distance_mm(own.shape, own.affine, case.affine)
         raise SourceError(
             f"case {case_id}: {name} lies {distance:.2f} mm off the grid of the case (corners; at "
             f"most {GRID_TOLERANCE:.0%} of a voxel); mend its affine or resample it{option}"
         )
 
 
-def start_in_case(
-    case_id: str,
-    file: Stored,
-    shape: Index3,
-    affine: Affine,
-    case_shape: Index3,
-    case_affine: Affine,
-) -> Index3:
+def start_in_case(case_id: str, file: Stored, own: Gridded, case: Gridded) -> Index3:
     """Where a label file begins in the grid of its case; (0, 0, 0) unless it covers only a part.
 
     Raises:
         SourceError: If it is not on that grid.
     """
-    start = start_within(shape, affine, case_shape, case_affine)
+    start = start_within(own, case)
     if start is None:
-        check_grid(case_id, file, shape, affine, case_shape, case_affine)
+        check_grid(case_id, file, own, case)
         raise AssertionError("the same grid is a part of itself")
     return start
 

@@ -76,10 +76,10 @@ def _with_patient(case: CaseFiles, known: dict[Path, Mapping[str, Row] | None]) 
 def _rows_of(folder: Path) -> dict[str, Row] | None:
     """File name to its row in an export's table; None if the folder is in no export."""
     for path in _above(folder, _SAMPLES):
-        if path.is_file() and (rows := _by_file(path, _read_csv(path))) is not None:
+        if path.is_file() and (rows := _by_file(_read_csv(path))) is not None:
             return rows
     path = folder / _METADATA
-    if path.is_file() and (rows := _by_file(path, _read_parquet(path))) is not None:
+    if path.is_file() and (rows := _by_file(_read_parquet(path))) is not None:
         return rows
     if any(path.is_file() for path in _above(folder, _LOCK)):
         raise SourceError(
@@ -94,7 +94,7 @@ def _above(folder: Path, name: str) -> list[Path]:
     return [place / name for place in (resolved, *resolved.parents)[:_LEVELS]]
 
 
-def _by_file(path: Path, rows: list[dict[str, Any]] | None) -> dict[str, Row] | None:
+def _by_file(rows: list[dict[str, Any]] | None) -> dict[str, Row] | None:
     """Name of each file to its row; None if the table is not one of an export."""
     if not rows or not rows[0].keys() >= _OWN_COLUMNS:
         return None

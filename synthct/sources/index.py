@@ -5,34 +5,25 @@ A second run checks sizes and times of files and reads no voxels. Planning needs
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from functools import reduce
 from itertools import count, filterfalse
 from pathlib import Path
 from typing import Literal, TypeVar
-
-import numpy as np
 
 from synthct.errors import SourceError, printable
 from synthct.sources.base import (
     CaseEntry,
     CaseFiles,
     FolderContents,
-    LabelStats,
     LesionLabel,
     SourceSection,
-    start_in_case,
 )
-from synthct.sources.facts import FactsStore, FileFacts
-from synthct.sources.lesions import with_lesions
-from synthct.sources.people import People, label_fingerprint
-from synthct.sources.stored import Stored, name_of
-from synthct.volume import Affine, Box
+from synthct.sources.entry import CaseIndexer
+from synthct.sources.facts import FactsStore
+from synthct.sources.people import People
 from synthct.volume.views import IGNORE
 
 Section = TypeVar("Section", bound=SourceSection)
@@ -156,39 +147,30 @@ def index_sources(
     total = sum(len(one.cases) for one in contents.values())
     with tqdm(total=total, desc="index", unit="case", leave=False, disable=not progress) as bar:
         for name, section in sources.items():
-            rows: list[CaseEntry] = []
-            remarks: Counter[str] = Counter()
-            links = section.follows_links()
+            links, described = section.follows_links(), (lesions or {}).get(name, ())
             with (
                 _naming(name),
                 FactsStore(section.folder(cache_dir), cache_dir, follow_links=links) as store,
             ):
+                indexer = CaseIndexer(name, section, store, labels, described, label_names)
+                rows: list[CaseEntry] = []
                 for case in contents[name].cases:
                     bar.update()
                     try:
-                        image = _image(section, case, store)
-                        entry, case_remarks = _entry(name, section, case, image, labels, store)
-                        described = (lesions or {}).get(name, ())
-                        entry = with_lesions(entry, described, label_names, store)
+                        rows.append(indexer.entry(case))
                     except SourceError as err:
                         if on_bad_case == "stop":
                             raise
-                        skipped.append(
-                            Skipped(name, case.case_id, _reason(section, case, err, store.root))
-                        )
+                        reason = _reason(section, case, err, store.root)
+                        skipped.append(Skipped(name, case.case_id, reason))
                         continue
-                    rows.append(entry)
-                    remarks.update(case_remarks)
-                    people.add(entry)
-                    if image is not None and image.filled:
-                        what = f"{image.filled} voxels that are not finite are read as air"
-                        notes.append(f"source '{name}': case {case.case_id}: {what}")
+                    people.add(rows[-1])
                 if not rows:
                     last = skipped[-1]
                     raise SourceError(f"no case is good; {last.case_id}: {last.reason}")
-                texts = [f"{n} of {len(rows)} cases: {text}" for text, n in remarks.items()]
-                texts += [*section.unused_options(remarks), *_not_there(section, rows)]
-                notes += [f"source '{name}': {text}" for text in texts]
+                texts = [f"{n} of {len(rows)} cases: {text}" for text, n in indexer.remarks.items()]
+                texts += [*section.unused_options(indexer.remarks), *_not_there(section, rows)]
+                notes += [f"source '{name}': {text}" for text in (*indexer.notes, *texts)]
             entries[name] = tuple(rows)
     people.compare_labels()
     return Index(entries, tuple(skipped), tuple(notes))
@@ -255,80 +237,6 @@ def label_table(
     return {name: given[name] if name in given else next(free) for name in names}
 
 
-def _image(section: SourceSection, case: CaseFiles, store: FactsStore) -> FileFacts | None:
-    """The facts of a case's image, if it has one."""
-    return None if case.image is None else store.image(case.image, section.reading())
-
-
-def _entry(
-    source: str,
-    section: SourceSection,
-    case: CaseFiles,
-    image: FileFacts | None,
-    labels: Sequence[str],
-    store: FactsStore,
-) -> tuple[CaseEntry, set[str]]:
-    """The index entry of one case, and remarks on how its files were read.
-
-    Reads the files whose facts are not known yet.
-    """
-    wanted = [*case.label_files, *case.unions] if case.label_values else list(labels)
-    structures = list(dict.fromkeys(part for name in wanted for part in case.structures_of(name)))
-    if image is None and not structures:  # some file must tell the grid
-        structures = sorted(case.label_files)[:1]
-    reading = section.label_reading(case.image)
-    facts = {
-        path: store.labels(path, reading)
-        for path in {case.label_files[name]: 0 for name in structures}
-    }
-    grid = image or next(iter(facts.values()))
-    remarks = {text for one in (image, *facts.values()) if one is not None for text in one.remarks}
-    hashes = {path: one.sha256 for path, one in facts.items()}
-    if case.image is not None and image is not None:
-        hashes[case.image] = image.sha256
-    for path, one in facts.items():
-        start = start_in_case(case.case_id, path, one.shape, one.affine, grid.shape, grid.affine)
-        if one.shape != grid.shape:
-            facts[path] = one.moved(start)
-            remarks.add(
-                "the label map covers a part of the image's grid and is padded with background"
-            )
-        unnamed = set(one.values) - set(case.label_values.values())
-        if unnamed and section.closed_labels():
-            raise SourceError(
-                f"case {case.case_id}: {name_of(path)} holds the value {min(unnamed)}, which "
-                f"{section.layout} does not have; repair it, or use layout 'nifti' with label_names"
-            )
-        if case.label_values and unnamed - {IGNORE}:
-            values = ", ".join(map(str, sorted(unnamed - {IGNORE})))
-            remarks.add(f"label values without a name are read as background: {values}")
-    entry = CaseEntry(
-        source=source,
-        layout=section.layout,
-        case_id=case.case_id,
-        patient_id=section.patient_of(case.case_id, case.patient_id),
-        image=case.image,
-        label_files=case.label_files,
-        label_values=case.label_values,
-        shape=grid.shape,
-        affine=grid.affine,
-        labels=_stats(case, structures, wanted, facts, grid.affine),
-        available=(*case.label_files, *case.unions),
-        unions=case.unions,
-        image_sha256=image.sha256 if image is not None else None,
-        voxel_sha256=image.voxel_sha256 if image is not None else None,
-        label_sha256=_label_sha256(case, structures, facts),
-        split=case.split,
-        licence=section.licence,
-        file_sha256=hashes,
-        reading=section.reading(),
-        label_reading=reading,
-        fingerprint=image.fingerprint if image is not None else None,
-        label_fingerprint=label_fingerprint(facts.values()),
-    )
-    return entry, remarks
-
-
 def _not_there(section: SourceSection, entries: Sequence[CaseEntry]) -> Iterator[str]:
     """Notes on labels that the source names and no case has, and on cases without an image."""
     bare = [entry.case_id for entry in entries if entry.image is None]
@@ -342,44 +250,6 @@ def _not_there(section: SourceSection, entries: Sequence[CaseEntry]) -> Iterator
     for label, value in section.named_labels().items():
         if label not in present:
             yield f"no label map holds '{label}' (value {value})"
-
-
-def _stats(
-    case: CaseFiles,
-    structures: Sequence[str],
-    wanted: Sequence[str],
-    facts: Mapping[Stored, FileFacts],
-    affine: Affine,
-) -> dict[str, LabelStats]:
-    """How much there is of each structure, then of each union among ``wanted``; no empty ones."""
-    voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
-
-    def total(parts: Sequence[tuple[int, Box]]) -> LabelStats:
-        voxels = sum(count for count, _ in parts)
-        return LabelStats(voxels, voxels * voxel_ml, reduce(Box.join, (box for _, box in parts)))
-
-    stats: dict[str, LabelStats] = {}
-    for name in structures:
-        own = case.label_values.get(name)
-        values = facts[case.label_files[name]].values
-        parts = [part for value, part in values.items() if own is None or value == own]
-        if parts:
-            stats[name] = total(parts)
-    for union in wanted:
-        inside = [stats[part] for part in case.unions.get(union, ()) if part in stats]
-        if inside:
-            stats[union] = total([(one.voxels, one.box) for one in inside])
-    return stats
-
-
-def _label_sha256(
-    case: CaseFiles, structures: Sequence[str], facts: Mapping[Stored, FileFacts]
-) -> str:
-    """The sha256 of the label map, or of the list of structures with their files' sha256."""
-    if case.label_values:
-        return next(iter(facts.values())).sha256
-    lines = [f"{name} {facts[case.label_files[name]].sha256}\n" for name in sorted(structures)]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _reason(section: SourceSection, case: CaseFiles, err: SourceError, root: Path) -> str:

@@ -141,7 +141,8 @@ class Nifti(FolderSection):
         if not cases:
             tried = ", ".join(self.patterns)
             raise SourceError(f"root {root} has no case that matches {tried}; mend the patterns")
-        return FolderContents(tuple(cases), tuple(skipped), tuple(self._gaps(cases)))
+        gaps = self._gaps([case for case in cases if self._wants(case.case_id)])
+        return FolderContents(tuple(cases), tuple(skipped), tuple(gaps))
 
     def _gaps(self, cases: Sequence[CaseFiles]) -> Iterator[str]:
         """What the patterns name and cases have no file for."""

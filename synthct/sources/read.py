@@ -39,7 +39,7 @@ def read_case(entry: CaseEntry, label_names: Mapping[str, int]) -> Case:
         ct, _ = read_image(entry.image, sha256=sha256, reading=entry.reading)
     grid = ct.affine if ct is not None else entry.affine
     if ct is not None:
-        check_grid(entry.case_id, entry.image, ct.shape, ct.affine, entry.shape, entry.affine)
+        check_grid(entry.case_id, entry.image, ct, entry)
     dtype = np.uint8 if max(label_names.values(), default=0) <= 255 else np.uint16
     by_file: dict[Stored, list[str]] = {}
     for name in wanted:
@@ -48,9 +48,7 @@ def read_case(entry: CaseEntry, label_names: Mapping[str, int]) -> Case:
     for file, names in by_file.items():
         sha256 = entry.file_sha256.get(file)
         volume = read_label_map(file, sha256=sha256, reading=entry.label_reading)
-        start = start_in_case(
-            entry.case_id, file, volume.shape, volume.affine, entry.shape, entry.affine
-        )
+        start = start_in_case(entry.case_id, file, volume, entry)
         if names[0] in entry.label_values:
             values = {entry.label_values[name]: wanted[name] for name in names}
             array = _padded(_renumber(volume.array, values, dtype), start, entry.shape)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from synthct import seeds
 from synthct.errors import MaskError
 from synthct.masks import MaskKind
-from synthct.masks.base import Mask, PlacementError
+from synthct.masks.base import PlacementError
 from synthct.masks.slicing import draw_slices, on_slice, slice_of
 from synthct.models.patch import Patch, PatchRules, cut_patches
 from synthct.models.region import cut, parts_of
@@ -20,7 +20,7 @@ from synthct.sources import read_case
 from synthct.training.coarse import coarser, thicker
 from synthct.training.plan import HostJob, can_donate
 from synthct.training.recipe import TrainingRecipe
-from synthct.training.remake import MaskedCrop, crop_around, remake_box, remake_slice
+from synthct.training.remake import MaskedCrop, MaskPart, crop_around, remake_box, remake_slice
 from synthct.volume import HU_MAX, HU_MIN, Volume
 from synthct.volume.case import Case
 from synthct.volume.views import VIEW_AXIS, Plane, View, plane_of
@@ -129,32 +129,30 @@ class _Cutter:
     to_learn: bool
 
     def cut(
-        self, section: str, host: Case, mask: Mask, flat: Mask, view: View, rng: np.random.Generator
+        self, section: str, host: Case, part: MaskPart, rng: np.random.Generator
     ) -> MaskedSlice:
-        """A mask with its patches; ``flat`` is its part on a slice, in 3D all of it."""
-        crop = self._crop(host.scan(), mask, flat, view, rng)
-        patches = self._patches(crop.plane, crop.region, flat.label, crop.neighbours)
+        """A mask with its patches."""
+        crop, label = self._crop(host.scan(), part, rng), part.flat.label
+        patches = self._patches(crop.plane, crop.region, label, crop.neighbours)
         targets = None
         if crop.target is not None:
-            truth = self._patches(crop.target, crop.region, flat.label)
+            truth = self._patches(crop.target, crop.region, label)
             targets = tuple(patch.image for patch in truth)
         return MaskedSlice(
-            host.case_id, section, crop.plane, crop.region, flat.label,
-            plane_of(view, crop.plane.spacing_mm), tuple(patches), targets,
+            host.case_id, section, crop.plane, crop.region, label,
+            plane_of(part.view, crop.plane.spacing_mm), tuple(patches), targets,
         )  # fmt: skip
 
-    def _crop(
-        self, scan: Volume, mask: Mask, flat: Mask, view: View, rng: np.random.Generator
-    ) -> MaskedCrop:
+    def _crop(self, scan: Volume, part: MaskPart, rng: np.random.Generator) -> MaskedCrop:
         """What of the scan is shown, to learn from it as another scanner would have made it."""
         data, rules = self.recipe.data, self.rules
-        if view == "volume":
+        if part.view == "volume":
             if self.to_learn:
-                return remake_box(scan, flat, data, rules, rng)
-            return MaskedCrop(*crop_around(scan, flat, rules))
+                return remake_box(scan, part.flat, data, rules, rng)
+            return MaskedCrop(*crop_around(scan, part.flat, rules))
         if self.to_learn and self.recipe.remakes:
-            return remake_slice(scan, mask, flat, view, data, rules, rng)
-        plane, region = on_slice(scan, flat, view)
+            return remake_slice(scan, part, data, rules, rng)
+        plane, region = on_slice(scan, part.flat, part.view)
         return MaskedCrop(jitter_attenuation(plane, data.attenuation_jitter, rng), region)
 
     def _patches(
@@ -191,7 +189,7 @@ def _draw_mask(
             for _ in range(slices):
                 chosen = draw_slices(mask, view, section.slices, section.max_extent_mm, rng)
                 flat = slice_of(mask, view, chosen[int(rng.integers(len(chosen)))])
-                drawn.append(cutter.cut(section.name, host, mask, flat, view, rng))
+                drawn.append(cutter.cut(section.name, host, MaskPart(mask, flat, view), rng))
         except PlacementError as err:
             reasons[err.reason] += 1
         except MaskError as err:

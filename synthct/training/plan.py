@@ -120,9 +120,7 @@ def plan_jobs(recipe: TrainingRecipe, cases: CaseSet, draws: int, side: str) -> 
     Raises:
         RecipeError: If a section of masks has no host, or no donor, to train on.
     """
-    hosts_of = {
-        n: _suitable_hosts(recipe, section, cases) for n, section in enumerate(recipe.masks)
-    }
+    hosts_of = {n: _suitable_hosts(section, cases) for n, section in enumerate(recipe.masks)}
     if side == "train":
         _require_hosts(recipe, cases, hosts_of)
     sections = [n for n, hosts in hosts_of.items() if hosts]
@@ -181,7 +179,7 @@ def _held_out_patients(recipe: TrainingRecipe, scanned: set[str]) -> set[str]:
     return {patient for patient, split in splits.items() if split == "validation"}
 
 
-def _suitable_hosts(recipe: TrainingRecipe, section: MaskKind, cases: CaseSet) -> list[int]:
+def _suitable_hosts(section: MaskKind, cases: CaseSet) -> list[int]:
     """Indices of the hosts in which a section of masks can be drawn."""
     donors = {entry.patient_id for entry in cases.donors if can_donate(entry, section)}
     return [

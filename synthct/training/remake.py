@@ -20,7 +20,7 @@ from synthct.models.patch import CONTEXT_PX, PatchRules
 from synthct.models.region import needed_sides
 from synthct.training.sections import DataSection, GrainSection
 from synthct.volume import HU_MAX, HU_MIN, Box, Volume, spacing_of
-from synthct.volume.views import VIEW_AXIS, Plane, plane_of
+from synthct.volume.views import VIEW_AXIS, View, plane_of
 
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
@@ -37,6 +37,21 @@ _NONE, _ONE = 0.45, 0.35
 #: Errors of a network's own painting, as it will find them in a neighbouring slice: blur in pixels,
 #: standard deviation of the shift of all HU, and of the noise in HU.
 _OWN_BLUR_PX, _OWN_SHIFT_HU, _OWN_NOISE_HU = (0.3, 1.8), 10.0, 4.0
+
+
+@dataclass(frozen=True, eq=False)
+class MaskPart:
+    """A mask and what is shown of it.
+
+    Attributes:
+        whole: The 3D mask.
+        flat: Its part on a slice, one voxel thick; in the view ``volume`` all of it.
+        view: The plane of the slice.
+    """
+
+    whole: Mask
+    flat: Mask
+    view: View
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,26 +93,18 @@ class _Stack:
 
 
 def remake_slice(
-    scan: Volume,
-    mask: Mask,
-    flat: Mask,
-    view: Plane,
-    data: DataSection,
-    rules: PatchRules,
-    rng: np.random.Generator,
+    scan: Volume, part: MaskPart, data: DataSection, rules: PatchRules, rng: np.random.Generator
 ) -> MaskedCrop:
     """The surroundings of a mask on a slice, cropped and remade at random.
 
     Args:
         scan: HU.
-        mask: The 3D mask.
-        flat: Its part on the slice, one voxel thick.
-        view: The plane of the slice.
+        part: What is shown of the mask.
         data: ``zoom``, ``grain`` and ``attenuation_jitter``.
         rules: Patch sizes and spacings of the network, and whether it takes neighbours.
         rng: The random stream.
     """
-    stack = _remade(_crop(scan, mask, flat, view, rules), data, rules, rng)
+    stack = _remade(_crop(scan, part, rules), data, rules, rng)
     target = stack.clean[1] if _is_freed(data) else stack.hu[1]
     return MaskedCrop(
         plane=stack.volume(_as_int16(stack.hu[1])),
@@ -220,9 +227,10 @@ def draw_noise(
     return np.asarray(noise * (deviation_hu / max(float(noise.std()), 1e-6)), dtype=np.float32)
 
 
-def _crop(scan: Volume, mask: Mask, flat: Mask, view: Plane, rules: PatchRules) -> _Stack:
+def _crop(scan: Volume, part: MaskPart, rules: PatchRules) -> _Stack:
     """The slices around a mask, cropped to what its patches need at any zoom."""
-    axis = VIEW_AXIS[view]
+    mask, flat = part.whole, part.flat
+    axis = VIEW_AXIS[plane_of(part.view, scan.spacing_mm)]
     index = flat.box.start_ijk[axis]
     extent = max(flat.box.shape) + 2 * CONTEXT_PX
     side = next((n for n in rules.patch_sizes if n >= extent), extent)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,18 @@ Spacing = tuple[float, float, float]
 
 #: Two grids are the same if none of their voxels is further apart than this share of a voxel.
 GRID_TOLERANCE = 0.05
+
+
+class Gridded(Protocol):
+    """Anything with voxels: a volume, or what is known of one."""
+
+    @property
+    def shape(self) -> Index3:
+        """Number of voxels along i, j, k."""
+
+    @property
+    def affine(self) -> Affine:
+        """(4, 4) from voxel index to RAS+ millimetres."""
 
 
 @dataclass(frozen=True)
@@ -129,23 +141,14 @@ def same_grid(shape: Sequence[int], one: Affine, two: Affine) -> bool:
     return voxel_distance(shape, one, two) <= GRID_TOLERANCE
 
 
-def start_within(
-    shape: Index3, affine: Affine, whole_shape: Index3, whole_affine: Affine
-) -> Index3 | None:
-    """Where a grid begins in a larger one whose voxels it shares; None if it is no part of it.
-
-    Args:
-        shape: Shape of the part.
-        affine: (4, 4) of the part.
-        whole_shape: Shape of the larger grid.
-        whole_affine: (4, 4) of the larger grid.
-    """
-    corners = _corners_in_voxels(shape, whole_affine, affine)
+def start_within(part: Gridded, whole: Gridded) -> Index3 | None:
+    """Where a grid begins in a larger one whose voxels it shares; None if it is no part of it."""
+    corners = _corners_in_voxels(part.shape, whole.affine, part.affine)
     i, j, k = (int(n) for n in np.rint(corners[:, 0]))
-    expected = _corners(shape) + np.array([[i], [j], [k]])
+    expected = _corners(part.shape) + np.array([[i], [j], [k]])
     if np.abs(corners - expected).max() > GRID_TOLERANCE:
         return None
-    inside = (expected >= 0).all() and (expected.max(axis=1) < np.asarray(whole_shape)).all()
+    inside = (expected >= 0).all() and (expected.max(axis=1) < np.asarray(whole.shape)).all()
     return (i, j, k) if inside else None
 
 

@@ -5,7 +5,7 @@ express is clipped, and ``clipped`` says where, so that the share can be reporte
 
 The round trip HU -> model -> HU of int16 voxels is exact within the codec's range in float32:
 the error before rounding stays below 0.01 HU for every codec here (tested). What limits a
-*model* is how many HU one unit of its range spans: see ``hu_per_unit``.
+*model* is how many HU one unit of its range spans.
 """
 
 from __future__ import annotations
@@ -59,11 +59,6 @@ class Window(BaseModel):
         low, high = self.range_hu
         return (hu < low) | (hu > high)
 
-    def hu_per_unit(self, hu: float) -> float:
-        """HU spanned by one unit of the model's range around ``hu``."""
-        del hu  # the same everywhere
-        return self.width_hu / 2
-
 
 class Knots(BaseModel):
     """A piecewise linear codec: each of ``hu`` maps to the value of ``x`` at the same place.
@@ -110,11 +105,6 @@ class Knots(BaseModel):
     def clipped(self, hu: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
         """True where the codec cannot express the HU."""
         return (hu < self.hu[0]) | (hu > self.hu[-1])
-
-    def hu_per_unit(self, hu: float) -> float:
-        """HU spanned by one unit of the model's range around ``hu``."""
-        place = int(np.clip(np.searchsorted(self.hu, hu) - 1, 0, len(self.hu) - 2))
-        return (self.hu[place + 1] - self.hu[place]) / (self.x[place + 1] - self.x[place])
 
 
 Codec = Annotated[Window | Knots, Field(discriminator="kind")]

@@ -34,7 +34,7 @@ _COARSER = 1.01
 IGNORE = 255
 
 #: Voxel axes that become (row, column, slice) of the picture.
-_AXES: dict[Plane, tuple[int, int, int]] = {
+PICTURE_AXES: dict[Plane, tuple[int, int, int]] = {
     "axial": (1, 0, 2),
     "coronal": (2, 0, 1),
     "sagittal": (2, 1, 0),
@@ -72,7 +72,7 @@ def to_picture(array: Array, view: View) -> Array:
     """
     if view == "volume":
         return np.ascontiguousarray(array)
-    *_, through = _AXES[view]
+    *_, through = PICTURE_AXES[view]
     if array.ndim != 3 or array.shape[through] != 1:
         raise ValueError(f"a slice in {view} view cannot have the shape {array.shape}")
     return np.ascontiguousarray(array.squeeze(through).T[::-1, ::-1])
@@ -82,7 +82,7 @@ def from_picture(picture: npt.NDArray[Any], view: View) -> Array:
     """The canonical voxels (I, J, K), one thick along the view's axis, of a picture."""
     if view == "volume":
         return picture
-    *_, through = _AXES[view]
+    *_, through = PICTURE_AXES[view]
     return np.ascontiguousarray(np.expand_dims(picture[::-1, ::-1].T, through))
 
 
@@ -100,7 +100,7 @@ def picture_affine(affine: Affine, shape: tuple[int, int, int], view: View) -> A
     """
     if view == "volume":
         return affine + 0.0
-    row, column, through = _AXES[view]
+    row, column, through = PICTURE_AXES[view]
     out = np.eye(4)
     out[:3, 0] = -affine[:3, row]
     out[:3, 1] = -affine[:3, column]
@@ -124,7 +124,7 @@ def volume_affine(affine: Affine, shape: Sequence[int], view: View) -> Affine:
     """
     if view == "volume":
         return affine
-    row, column, through = _AXES[view]
+    row, column, through = PICTURE_AXES[view]
     out = np.eye(4)
     out[:3, row] = -affine[:3, 0]
     out[:3, column] = -affine[:3, 1]

@@ -1,13 +1,13 @@
 """Volumes: an array that never travels without its affine.
 
-Crops, pastes, resamples in millimetres and brings scans into closest-canonical (RAS+)
+Crops, pastes and brings scans into closest-canonical (RAS+)
 orientation. Knows nothing of files, HU windows, labels or masks.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -134,50 +134,6 @@ class Volume:
         out = self.array.copy()
         out[where] = new.astype(self.array.dtype)
         return Volume(out, self.affine)
-
-    def resample(
-        self,
-        shape: Index3,
-        affine: Affine,
-        *,
-        order: Literal[0, 1, 2, 3] = 1,
-        fill: float | None = None,
-    ) -> Volume:
-        """The volume on another grid, by spline interpolation in patient millimetres.
-
-        Args:
-            shape: Shape (I, J, K) of the new grid.
-            affine: Affine (4, 4) of the new grid.
-            order: Spline order; 0 for label maps.
-            fill: Value outside of the old grid; by default the least value of the volume.
-
-        Returns:
-            A volume of the same type (rounded if it is an integer type).
-        """
-        from scipy.ndimage import affine_transform
-
-        to_old = np.linalg.inv(self.affine) @ affine
-        dtype = self.array.dtype
-        is_region = np.issubdtype(dtype, np.bool_)
-        source: Array = self.array.astype(np.float32) if order > 0 or is_region else self.array
-        cval = float(self.array.min()) if fill is None else float(fill)
-        # "grid-constant" fades to the fill over one voxel; "constant" would lose whole faces of the
-        # volume to rounding, because it fills every place beyond the outermost voxel centres.
-        out = affine_transform(
-            source,
-            to_old[:3, :3],
-            to_old[:3, 3],
-            tuple(shape),
-            order=order,
-            mode="grid-constant",
-            cval=cval,
-        )
-        if is_region:
-            out = out >= 0.5
-        elif np.issubdtype(dtype, np.integer) and order > 0:
-            limits = np.iinfo(dtype)
-            out = np.clip(np.rint(out), limits.min, limits.max)
-        return Volume(out.astype(dtype, copy=False), affine)
 
 
 def canonical(volume: Volume) -> Volume:

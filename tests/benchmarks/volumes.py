@@ -4,10 +4,11 @@
 
 paints 32 ellipsoids of 10 to 20 mm in soft tissue of each scan, and lesions in the kidneys where
 the scan has some, twice with the same checkpoint: as ``view: volume`` does, each slice told of
-those already painted, and as ``synthct inpaint`` does, each slice by itself. For comparison the
-same place two slices further is pasted, which is real tissue. The table shows medians over the
-masks, and how many of them lie within the bounds; the sheet shows axial, coronal and sagittal
-slices through the middle of some masks, before and after.
+those already painted, and as ``synthct inpaint`` does, each slice by itself. With ``--in-3d`` a
+network in 3D paints them as well. For comparison the same place two slices further is pasted,
+which is real tissue. The table shows medians over the masks, and how many of them lie within the
+bounds; the sheet shows axial, coronal and sagittal slices through the middle of some masks,
+before and after.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from synthct.metrics.sides import SIDES, side_seam_ratio
 from synthct.metrics.slices import z_jump_ratio
 from synthct.metrics.texture import texture_ratio
 from synthct.models.checkpoint import find_checkpoint, load_checkpoint
-from synthct.models.grain import MARGIN, with_grain
+from synthct.models.grain import margin, with_grain
 from synthct.models.methods import Diffusion
 from synthct.models.painting import Inpainter
 from synthct.models.patch import PatchRules
@@ -49,6 +50,7 @@ BOUNDS = {
     "texture": (0.85, 1.15),
     "texture through": (0.85, 1.15),
 }
+IN_3D_STEPS = 4
 #: Of the pictures: how many masks, and millimetres across.
 SHOWN, SHOWN_MM = 8, 90.0
 
@@ -104,7 +106,7 @@ def draw_tasks(ct: Volume, tissue: Region, scan: str, label: str | None, count: 
         slices = int(inside.any(axis=(0, 1)).sum())
         if slices - 2 < LEAST_INNER or tissue[box.slices][inside].mean() < TISSUE_SHARE:
             continue
-        around = np.ceil(MARGIN * spacing.min() / spacing).astype(int) + 1
+        around = np.array(margin(ct.spacing_mm)) + 1
         part = Box((0, 0, box.start_ijk[2]), (*ct.shape[:2], box.stop_ijk[2]))
         part = part.grow((0, 0, int(around[2]))).clip(ct.shape)
         shifted = box.shift([-n for n in part.start_ijk])
@@ -136,8 +138,8 @@ def as_volumes(tasks: Sequence[Task], settings: Diffusion) -> list[npt.NDArray[n
     return out
 
 
-def slice_by_slice(tasks: Sequence[Task], settings: Diffusion) -> list[npt.NDArray[np.int16]]:
-    """Each slice of a mask painted by itself."""
+def inpainted(tasks: Sequence[Task], settings: Diffusion) -> list[npt.NDArray[np.int16]]:
+    """Each slice of a mask painted by itself, or the mask whole by a network in 3D."""
     return [
         synthct.inpaint(
             task.ct,
@@ -232,6 +234,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--scan", nargs="+", default=["s0003", "y1", "s0002", "hcc_006"])
     parser.add_argument("--checkpoint", default="package:starter-2d")
+    parser.add_argument("--in-3d", metavar="CHECKPOINT", help="of a network in 3D")
     parser.add_argument("--steps", type=int, help="the checkpoint's own where not given")
     parser.add_argument("--masks", type=int, default=32)
     parser.add_argument("--lesions", type=int, default=8)
@@ -256,9 +259,13 @@ def main() -> None:
             if not tasks:
                 continue
             print(f"| | {' | '.join(BOUNDS)} | MAE HU |\n|---|{'---|' * (len(BOUNDS) + 1)}")
-            ways = as_volumes(tasks, settings), slice_by_slice(tasks, settings)
+            ways = [as_volumes(tasks, settings), inpainted(tasks, settings)]
             print(row("as one volume", tasks, ways[0]))
             print(row("slice by slice", tasks, ways[1]))
+            if options.in_3d is not None:
+                in_3d = Diffusion(checkpoint=options.in_3d, num_inference_steps=IN_3D_STEPS)
+                ways.append(inpainted(tasks, in_3d))
+                print(row("by a network in 3D", tasks, ways[2]))
             print(row("real, two slices further", tasks, further(tasks)), flush=True)
             if options.sheet:
                 from PIL import Image

@@ -18,6 +18,8 @@ from synthct.build.check import check
 from synthct.build.limits import (
     CLOSEST_SPECTRUM_DB,
     CLOSEST_TEXTURE,
+    SEAM,
+    WIDEST_SEAM,
     WIDEST_SPECTRUM_DB,
     WIDEST_TEXTURE,
     learn_limits,
@@ -111,26 +113,44 @@ def test_tissue_made_wrong_breaks_a_default_limit(
 
 
 def test_limits_are_never_closer_nor_wider_than_they_may_be() -> None:
-    same = np.ones((40, 2, 2)) * [1.0, 0.1]
-    apart = np.stack([np.geomspace(0.1, 10, 40), np.full(40, 20.0)], axis=1)[:, None].repeat(2, 1)
+    same = np.ones((40, 2, 3)) * [1.0, 0.1, 1.0]
+    columns = np.geomspace(0.1, 10, 40), np.full(40, 20.0), np.full(40, 50.0)
+    apart = np.stack(columns, axis=1)[:, None].repeat(2, 1)
     for pairs, texture, spectrum in (
         (same, CLOSEST_TEXTURE, CLOSEST_SPECTRUM_DB),
         (apart, WIDEST_TEXTURE, WIDEST_SPECTRUM_DB),
-        (np.empty((0, 2, 2)), CLOSEST_TEXTURE, CLOSEST_SPECTRUM_DB),
+        (np.empty((0, 2, 3)), CLOSEST_TEXTURE, CLOSEST_SPECTRUM_DB),
     ):
         limits = limits_of([pairs], with_other_places=False)
         assert tuple(limits["texture_ratio"].values()) == texture
         assert limits["spectrum_distance"] == {"max": spectrum}
+        assert tuple(limits["seam_ratio"].values()) == SEAM
+    over_other = limits_of([apart], with_other_places=True)
+    assert over_other["seam_ratio"] == {"min": SEAM[0], "max": WIDEST_SEAM}
 
 
 def test_other_places_count_for_labels_over_other_tissue() -> None:
-    pairs = np.ones((40, 2, 2)) * [1.0, 0.1]
-    pairs[:, 1, 1] = 4.0
-    same = limits_of([pairs], with_other_places=False)
-    assert (
-        same["spectrum_distance"]["max"]
-        < limits_of([pairs], with_other_places=True)["spectrum_distance"]["max"]
-    )
+    pairs = np.ones((40, 2, 3)) * [1.0, 0.1, 1.0]
+    pairs[:, 1, 1:] = 4.0
+    same, other = (limits_of([pairs], with_other_places=way) for way in (False, True))
+    assert same["spectrum_distance"]["max"] < other["spectrum_distance"]["max"]
+    assert (same["seam_ratio"]["max"], other["seam_ratio"]["max"]) == (SEAM[1], 4.0)
+
+
+def test_a_lesion_with_an_edge_like_that_of_real_tissue_is_not_poor() -> None:
+    """A mass that stands out from the noise, as one in fat does."""
+    hu = scan(5, kernel_px=0.7, noise_hu=18.0)
+    pairs = compare_real(case_of(hu), None, "axial", None, 64)
+    here = hu[40:88, 40:88, 5]
+    rng = np.random.default_rng(0)
+    noise = ndimage.gaussian_filter(rng.standard_normal(here.shape), 0.7)
+    mass = float(here[DISC].mean()) + 45 + 18 * noise / noise.std()
+    grades = []
+    for is_new in (False, True):
+        limits = Quality.model_validate(limits_of([pairs], with_other_places=is_new))
+        only_seam = {**measures(here, mass), "texture_ratio": None, "spectrum_distance": None}
+        grades.append(Standard(limits, is_default=True).grade(only_seam))
+    assert grades[0] == "poor" != grades[1]
 
 
 @pytest.fixture(scope="module")

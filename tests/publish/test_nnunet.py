@@ -28,10 +28,17 @@ MASKS = [
     {**SECTIONS["tumors"], "name": "tumors"},
     {**SECTIONS["blob"], "name": "blob", "label_map": "ignore"},
 ]
-VERIFY = """
-from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
+VERIFY_AND_PLAN = """
+from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import (
+    ExperimentPlanner,
+)
+from nnunetv2.experiment_planning.plan_and_preprocess_api import (
+    extract_fingerprint_dataset,
+    plan_experiment_dataset,
+)
 if __name__ == "__main__":
-    verify_dataset_integrity({folder!r}, 1)
+    extract_fingerprint_dataset(501, num_processes=1, check_dataset_integrity=True)
+    plan_experiment_dataset(501, ExperimentPlanner)
 """
 
 
@@ -229,18 +236,30 @@ def test_the_command_writes_beside_the_version(folder: Path, tiny_checkpoint: Pa
 
 
 @pytest.mark.slow
-def test_nnunet_itself_finds_no_fault(plain: Path, tmp_path: Path) -> None:
+def test_nnunet_itself_finds_no_fault_and_plans_for_whole_scans(
+    plain: Path, tmp_path: Path
+) -> None:
     python = os.environ.get("NNUNET_PYTHON")
     if python is None:
         pytest.skip("NNUNET_PYTHON is not the interpreter of an environment with nnunetv2")
-    script = tmp_path / "verify.py"
-    script.write_text(VERIFY.format(folder=str(plain)))
+    script = tmp_path / "plan.py"
+    script.write_text(VERIFY_AND_PLAN)
     paths = {
-        name: str(tmp_path) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+        "nnUNet_raw": str(plain.parent),
+        "nnUNet_preprocessed": str(tmp_path / "preprocessed"),
+        "nnUNet_results": str(tmp_path),
     }
     done = subprocess.run(
         [python, str(script)], env=os.environ | paths, capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "Done" in done.stdout
+    assert "verify_dataset_integrity Done" in done.stdout
     assert "Warning" not in done.stdout, done.stdout
+    plans = json.loads((tmp_path / f"preprocessed/{plain.name}/nnUNetPlans.json").read_text())
+    host = nibabel.load(plain.parents[1] / "data/hosts/case_00000/imaging.nii.gz").shape
+    # SimpleITK reads axes in reverse, and nnU-Net puts the coarsest first
+    whole = [host[::-1][axis] for axis in plans["transpose_forward"]]
+    assert plans["original_median_shape_after_transp"] == whole
+    planned = plans["configurations"]
+    assert planned["3d_fullres"]["median_image_size_in_voxels"] == whole
+    assert planned["2d"]["median_image_size_in_voxels"] == whole[1:]

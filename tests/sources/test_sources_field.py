@@ -306,6 +306,10 @@ def test_a_slip_in_a_structures_pattern_is_told(tmp_path: Path, tiny_case: Case)
     )
     assert "cases: b" in notes
     assert "'liver' ({case}/segmentations/lever.nii.gz) matches no file" in notes
+    chosen = source.model_copy(update={"cases": ("a",)})  # what b lacks is of no concern
+    notes = "\n".join(index_one(chosen, tmp_path).notes)
+    assert "kidney_right" not in notes
+    assert "'liver' ({case}/segmentations/lever.nii.gz) matches no file" in notes
 
 
 def test_cases_without_an_image_and_values_that_nobody_has_are_told(

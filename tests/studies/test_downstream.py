@@ -110,6 +110,36 @@ def test_a_killed_study_goes_on_to_the_same_numbers(
 
 
 @pytest.mark.long
+def test_a_killed_study_in_3d_goes_on_to_the_same_numbers(
+    root: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_3d = TINY | {"patch_slices": 4, "slice_mm": 2.0}
+    study = load_study(
+        write_study(
+            root, tiny_checkpoint, name="in-3d", arms=["real"], seeds=[0, 1], classification=None,
+            trainer=in_3d,
+        )
+    )  # fmt: skip
+    whole = run_study(study, root / "out", cache_dir=root / "cache", device="cpu")
+    trained: list[int] = []
+    train = segmenter.train
+
+    def killed(*args: Any, **options: Any) -> Any:
+        trained.append(len(args[0]))
+        if len(trained) == 2:
+            raise KeyboardInterrupt
+        return train(*args, **options)
+
+    monkeypatch.setattr(segmenter, "train", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_study(study, root / "killed", cache_dir=root / "cache", device="cpu")
+    run_study(study, root / "killed", cache_dir=root / "cache", device="cpu")
+    assert len(trained) == 3
+    assert numbers(root / "killed/in-3d") == numbers(whole)
+    assert json.loads((whole / "results.json").read_text())["arms"][0]["arm"] == "real"
+
+
+@pytest.mark.long
 def test_an_arm_of_other_settings_is_trained_anew(
     done: Path, root: Path, tiny_checkpoint: Path
 ) -> None:
@@ -136,7 +166,9 @@ def test_a_damaged_result_is_told_and_made_anew(
     assert f"{path} is damaged and made anew" in caplog.text
 
 
-def test_arms_have_equal_masks_and_labels(done: Path, root: Path, tiny_checkpoint: Path) -> None:
+def test_arms_have_equal_masks_and_labels(
+    done: Path, root: Path, tiny_checkpoint: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     study = load_study(write_study(root, tiny_checkpoint))
     checked = check(study.recipe, cache_dir=root / "cache")
     unet, everybody = segmenter.SmallUnet(study, "cpu"), frozenset(TRAINING)
@@ -144,6 +176,7 @@ def test_arms_have_equal_masks_and_labels(done: Path, root: Path, tiny_checkpoin
         study, checked.index, checked.label_names, done, root / "cache", device="cpu"
     )
     known = make_known(context, unet, everybody)
+    caplog.clear()
     assert len(known.real) == 3
     sets = list(known.painted.values())
     assert len(sets) == 3
@@ -154,6 +187,9 @@ def test_arms_have_equal_masks_and_labels(done: Path, root: Path, tiny_checkpoin
             assert np.array_equal(stack.classes, same[0].classes)
         assert not np.array_equal(same[0].hu, same[1].hu)
     half = known.scans(Run("painted", 1.0, 0.5, 0))
+    assert not caplog.records
+    known.scans(Run("painted", 1.0, 2, 0))
+    assert "3 painted for 3 real scans, not 6" in caplog.text
     assert [stack.is_real for stack in half] == [True] * 3 + [False] * 2
     assert not any(stack.is_real for stack in known.scans(Run("painted_only", 1.0, 1, 0)))
 

@@ -15,7 +15,7 @@ from synthct.masks.slicing import slice_of
 from synthct.models.patch import PatchRules
 from synthct.training import remake
 from synthct.training.data import PatchBatches
-from synthct.training.remake import MaskedCrop, draw_noise, remake_slice, without_grain
+from synthct.training.remake import MaskedCrop, MaskPart, draw_noise, remake_slice, without_grain
 from synthct.training.sections import DataSection
 
 RULES = PatchRules.from_config(
@@ -41,7 +41,7 @@ def remade(seed: int = 0, index: int = 12, **data: Any) -> MaskedCrop:
     flat = slice_of(mask, "axial", {"slice_index": index, "part": None})
     rng = np.random.default_rng(seed)
     section = DataSection.model_validate(data)
-    return remake_slice(make_tiny_case().scan(), mask, flat, "axial", section, RULES, rng)
+    return remake_slice(make_tiny_case().scan(), MaskPart(mask, flat, "axial"), section, RULES, rng)
 
 
 def test_tissue_without_grain_keeps_its_edges_and_loses_its_noise():
@@ -133,7 +133,7 @@ def test_beyond_its_end_a_mask_has_real_neighbours_and_a_scan_has_none(monkeypat
     flat = slice_of(top, "axial", {"slice_index": 23, "part": None})
     for seed in range(8):
         rng = np.random.default_rng(seed)
-        one = remake_slice(scan, top, flat, "axial", DataSection(), RULES, rng)
+        one = remake_slice(scan, MaskPart(top, flat, "axial"), DataSection(), RULES, rng)
         assert one.neighbours is None or np.isnan(one.neighbours[1]).all()
 
 

@@ -115,13 +115,14 @@ def test_where_a_part_of_a_grid_begins() -> None:
     shape, affine = SCAN.shape, SCAN.affine
     for start in ((0, 0, 0), (3, 4, 5), (47, 39, 23)):
         part = SCAN.crop(Box(start, shape))
-        assert start_within(part.shape, part.affine, shape, affine) == start
+        assert start_within(part, SCAN) == start
     part = SCAN.crop(Box((3, 4, 5), (10, 11, 12)))
     for move in ([0.5, 0, 0], [0, 0, 0.1], [-4, 0, 0], [40, 0, 0]):
         off = part.affine.copy()
         off[:3, 3] += off[:3, :3] @ move
-        assert start_within(part.shape, off, shape, affine) is None
-    assert start_within(part.shape, part.affine @ np.diag([-1, 1, 1, 1]), shape, affine) is None
+        assert start_within(Volume(part.array, off), SCAN) is None
+    flipped = Volume(part.array, part.affine @ np.diag([-1, 1, 1, 1]))
+    assert start_within(flipped, SCAN) is None
     assert not same_grid(shape, affine, affine @ np.diag([1.01, 1, 1, 1]))
 
 

@@ -16,6 +16,7 @@ from synthct.dataset.sample import Sample
 from synthct.dataset.stack import neighbours, stack
 from synthct.publish.export.dicom_files import (
     Origin,
+    Series,
     ct_series,
     label_regions,
     require_highdicom,
@@ -81,7 +82,7 @@ def _files_of(run: Sequence[Columns], labels: Mapping[str, int]) -> dict[str, li
     box, axis = Box.whole(whole.shape), VIEW_AXIS[whole.plane]
     slices = [whole.crop(box.slab(axis, n)) for n in range(whole.shape[axis])]
     origin = _origin(run, whole)
-    image = ct_series(slices, _pictures(slices, "image"), origin, 1, "image")
+    image = ct_series(slices, _pictures(slices, "image"), Series(origin, 1, "image"))
     known = dict(sorted(labels.items(), key=lambda pair: pair[1]))
     shown = np.stack(_pictures(slices, "labels"))
     if (shown == IGNORE).any():
@@ -89,13 +90,16 @@ def _files_of(run: Sequence[Columns], labels: Mapping[str, int]) -> dict[str, li
     masks = np.stack(_pictures(slices, "mask"))[..., None]
     files = {
         "image": image,
-        "mask": _alone(segmentation(image, masks, ["mask"], origin, 2, "mask")),
+        "mask": _alone(segmentation(image, masks, ["mask"], Series(origin, 2, "mask"))),
         "label_map": _alone(
-            segmentation(image, label_regions(shown, known), list(known), origin, 3, "labels")
+            segmentation(
+                image, label_regions(shown, known), list(known), Series(origin, 3, "labels")
+            )
         ),
     }
     if whole.original is not None:
-        files["original"] = ct_series(slices, _pictures(slices, "original"), origin, 4, "original")
+        series = Series(origin, 4, "original")
+        files["original"] = ct_series(slices, _pictures(slices, "original"), series)
     return files
 
 

@@ -52,6 +52,26 @@ class Origin:
     sources: Sequence[Mapping[str, Any] | None]
 
 
+@dataclass(frozen=True)
+class Series:
+    """One of the series of a volume.
+
+    Attributes:
+        origin: What it is of.
+        number: Of the series in its study.
+        what: What it shows, in a word.
+    """
+
+    origin: Origin
+    number: int
+    what: str
+
+    @property
+    def key(self) -> str:
+        """Names the series; its UIDs follow from it."""
+        return f"{self.origin.name} {self.what}"
+
+
 def require_highdicom() -> None:
     """Make sure that DICOM can be written.
 
@@ -66,59 +86,46 @@ def require_highdicom() -> None:
         ) from err
 
 
-def ct_series(
-    slices: Sequence[Sample], pictures: Sequence[Array], origin: Origin, number: int, what: str
-) -> list[Dataset]:
+def ct_series(slices: Sequence[Sample], pictures: Sequence[Array], series: Series) -> list[Dataset]:
     """A CT series, one data set per slice.
 
     Args:
         slices: Where they lie.
         pictures: HU of each (rows, columns).
-        origin: What it is of.
-        number: Of the series in its study.
-        what: What the series shows, in a word.
+        series: What it is.
     """
-    key = f"{origin.name} {what}"
-    painted = origin.is_painted and what == "image"
     return [
-        _ct_slice(one, picture, origin, f"{key} {n}", n, _uid(key), number, painted)
+        _ct_slice(one, picture, series, n)
         for n, (one, picture) in enumerate(zip(slices, pictures, strict=True), start=1)
     ]
 
 
 def segmentation(
-    series: Sequence[Dataset],
-    regions: Array,
-    names: Sequence[str],
-    origin: Origin,
-    number: int,
-    what: str,
+    images: Sequence[Dataset], regions: Array, names: Sequence[str], series: Series
 ) -> Dataset | None:
     """A binary SEG of the slices of a CT series; None if all of it is empty.
 
     Args:
-        series: The series that it is drawn on.
+        images: The CT series that it is drawn on.
         regions: Boolean (slices, rows, columns, segments).
         names: Of the segments.
-        origin: What it is of.
-        number: Of the series in its study.
-        what: What the segments are, in a word.
+        series: What it is.
     """
     import highdicom as hd
     from pydicom import Dataset
 
     if not regions.any():
         return None
-    key = f"{origin.name} {what}"
+    key, origin, what = series.key, series.origin, series.what
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of patients without a birth date
         seg = hd.seg.Segmentation(
-            source_images=list(series),
+            source_images=list(images),
             pixel_array=regions,
             segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
             segment_descriptions=[_segment(n, name) for n, name in enumerate(names, start=1)],
             series_instance_uid=_uid(f"{key} series"),
-            series_number=number,
+            series_number=series.number,
             sop_instance_uid=_uid(key),
             instance_number=1,
             manufacturer="synthct",
@@ -135,23 +142,17 @@ def segmentation(
     return seg
 
 
-def _ct_slice(
-    one: Sample,
-    picture: Array,
-    origin: Origin,
-    key: str,
-    number: int,
-    series: str,
-    series_number: int,
-    is_painted: bool,
-) -> Dataset:
+def _ct_slice(one: Sample, picture: Array, series: Series, number: int) -> Dataset:
+    """The file of a slice, the ``number``-th of its series from 1."""
     from pydicom import Dataset, FileMetaDataset
     from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 
-    data = Dataset()
+    origin = series.origin
+    is_painted = origin.is_painted and series.what == "image"
+    data, uid = Dataset(), UID(_uid(f"{series.key} {number}"))
     data.file_meta = FileMetaDataset()
     data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = CTImageStorage
-    data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = UID(_uid(key))
+    data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = uid
     data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     affine = one.picture_affine
     steps = np.linalg.norm(affine[:3, :3], axis=0)
@@ -170,8 +171,8 @@ def _ct_slice(
         ),
         "StudyInstanceUID": _uid(f"{origin.host} study"),
         "FrameOfReferenceUID": _uid(f"{origin.host} frame"),
-        "SeriesInstanceUID": series,
-        "SeriesNumber": series_number,
+        "SeriesInstanceUID": _uid(series.key),
+        "SeriesNumber": series.number,
         "SeriesDescription": origin.description[:64],
         "InstanceNumber": number,
         "Manufacturer": "synthct",

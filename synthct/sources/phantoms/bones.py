@@ -107,14 +107,14 @@ def paint_ribs(scene: Scene) -> None:
         drop = {12: 55.0, 11: 72.0}.get(number, 82.0 if number > 3 else 52.0) * slope
         for side in (1.0, -1.0):
             swept = np.deg2rad(np.linspace(0, min(reach, 162.0), 26))
-            points, share = _on_wall(scene, side, swept, height + 6, drop)
+            points = _on_wall(scene, side, swept, height + 6, drop)
             head = np.array([[side * 21, -20, height + 8]])
             points = np.concatenate([head, points[1:]])
             radii = np.full(len(points), 4.4 if number > 2 else 4.0)
             radii[:2] = 4.2
             _paint_rib(scene, points, radii, cortex)
             if number <= 10 and number > 1:
-                _paint_cartilage(scene, points[-1], side, number, float(share))
+                _paint_cartilage(scene, points[-1], side, number)
     _paint_sternum(scene)
 
 
@@ -132,16 +132,13 @@ def _paint_sternum(scene: Scene) -> None:
     scene.fill(box, sdf, _bone_hu(scene, box, sdf, 1.1, 400.0), "sternum")
 
 
-def _on_wall(
-    scene: Scene, side: float, swept: FloatArray, z0: float, drop: float
-) -> tuple[FloatArray, float]:
+def _on_wall(scene: Scene, side: float, swept: FloatArray, z0: float, drop: float) -> FloatArray:
     """Points along the wall, from the back (0) round the flank to the front (180 degrees)."""
     angle = (-np.pi / 2 + 0.22) + swept
     share = swept / np.deg2rad(150)
     z = z0 - drop * np.clip(share, 0, 1.1) ** 1.15
     radius = wall_radius(scene, angle.astype(np.float32), z.astype(np.float32)) - 6.0
-    points = np.stack([side * radius * np.cos(angle), radius * np.sin(angle), z], axis=1)
-    return points, share[-1]
+    return np.stack([side * radius * np.cos(angle), radius * np.sin(angle), z], axis=1)
 
 
 def _paint_rib(scene: Scene, points: FloatArray, radii: FloatArray, cortex: float) -> None:
@@ -153,7 +150,7 @@ def _paint_rib(scene: Scene, points: FloatArray, radii: FloatArray, cortex: floa
     scene.fill(box, sdf, _bone_hu(scene, box, sdf, 1.3, cortex), "ribs")
 
 
-def _paint_cartilage(scene: Scene, end: FloatArray, side: float, number: int, share: float) -> None:
+def _paint_cartilage(scene: Scene, end: FloatArray, side: float, number: int) -> None:
     """From a rib's end forward and up to the sternum."""
     target_z = float(np.interp(number, [2, 7, 10], [250, 135, 122]))
     knots = []

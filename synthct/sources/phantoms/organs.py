@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -18,9 +19,34 @@ from synthct.sources.phantoms.shapes import (
     smooth_min,
     tube,
 )
-from synthct.sources.phantoms.space import Box, FloatArray, Point, coverage
+from synthct.sources.phantoms.space import Box, FloatArray, coverage
 from synthct.sources.phantoms.trees import grow, paint_tree
 from synthct.sources.phantoms.vessels import random_points
+
+
+@dataclass(frozen=True)
+class _Hollow:
+    """The wall of a hollow organ and what is in it.
+
+    Attributes:
+        label: Name in the label map.
+        wall_mm: Thickness of the wall.
+        folds_mm: How far folds reach into the lumen.
+        content: What is in it beside gas.
+    """
+
+    label: str
+    wall_mm: float
+    folds_mm: float
+    content: Literal["fluid", "food", "stool"]
+
+
+STOMACH = _Hollow("stomach", wall_mm=4.2, folds_mm=1.6, content="food")
+DUODENUM = _Hollow("duodenum", wall_mm=2.4, folds_mm=1.3, content="fluid")
+SMALL_BOWEL = _Hollow("small_bowel", wall_mm=2.2, folds_mm=1.3, content="fluid")
+COLON = _Hollow("colon", wall_mm=1.9, folds_mm=2.4, content="stool")
+#: Distance in mm of the points on a hollow organ's curve.
+HOLLOW_STEP_MM = 6.0
 
 
 def _room(scene: Scene, trunk: Trunk, box: Box, gap: float) -> FloatArray:
@@ -170,23 +196,13 @@ def paint_stomach(scene: Scene, trunk: Trunk) -> None:
         (4, 72, 2, 14),
         (26, 62, 4, 8),
     ]
-    _paint_hollow(
-        scene,
-        trunk,
-        knots,
-        full,
-        "stomach",
-        rng,
-        wall=4.2,
-        folds=1.6,
-        gas=float(rng.uniform(0.1, 0.75)),
-        content="food",
-    )
+    curve = polyline(knots, HOLLOW_STEP_MM)
+    curve[:, 3] *= full
+    _paint_hollow(scene, trunk, curve, STOMACH, gas=float(rng.uniform(0.1, 0.75)))
 
 
 def paint_duodenum(scene: Scene, trunk: Trunk) -> None:
     """Duodenum around the head of the pancreas and across before the aorta."""
-    rng = scene.rng("duodenum")
     knots = [
         (28, 62, 4, 9),
         (44, 52, 2, 10),
@@ -196,9 +212,7 @@ def paint_duodenum(scene: Scene, trunk: Trunk) -> None:
         (-14, 44, -48, 9.5),
         (-34, 46, -26, 9.5),
     ]
-    _paint_hollow(
-        scene, trunk, knots, 1.0, "duodenum", rng, wall=2.4, folds=1.3, gas=-0.4, content="fluid"
-    )
+    _paint_hollow(scene, trunk, polyline(knots, HOLLOW_STEP_MM), DUODENUM, gas=-0.4)
 
 
 def paint_bowel(scene: Scene, trunk: Trunk) -> None:
@@ -228,15 +242,13 @@ def paint_bowel(scene: Scene, trunk: Trunk) -> None:
         (-97, 12, -110, 16),
         (-84, 22, -160, 16),
     ]
-    for knots, content in ((right, "stool"), (across, "stool"), (left, "stool")):
+    for knots in (right, across, left):
         placed = [
             (x * out + side * 0.3, y * out, z, r * float(rng.uniform(0.82, 1.08)))
             for x, y, z, r in knots
         ]
         gas = float(rng.uniform(-0.5, 0.7) if knots is across else rng.uniform(-0.9, 0.35))
-        _paint_hollow(
-            scene, trunk, placed, 1.0, "colon", rng, wall=1.9, folds=2.4, gas=gas, content=content
-        )
+        _paint_hollow(scene, trunk, polyline(placed, HOLLOW_STEP_MM), COLON, gas=gas)
 
 
 def _paint_loops(scene: Scene, trunk: Trunk, rng: np.random.Generator, out: float) -> None:
@@ -254,50 +266,23 @@ def _paint_loops(scene: Scene, trunk: Trunk, rng: np.random.Generator, out: floa
             heading = np.where((start < bounds[:, 0]) | (start > bounds[:, 1]), -heading, heading)
             start = np.clip(start, bounds[:, 0], bounds[:, 1])
         gas = float(rng.uniform(-1.6, 0.2))
-        _paint_hollow(
-            scene,
-            trunk,
-            knots,
-            1.0,
-            "small_bowel",
-            rng,
-            wall=2.2,
-            folds=1.3,
-            gas=gas,
-            content="fluid",
-        )
+        _paint_hollow(scene, trunk, polyline(knots, HOLLOW_STEP_MM), SMALL_BOWEL, gas=gas)
 
 
 def _paint_hollow(
-    scene: Scene,
-    trunk: Trunk,
-    knots: Sequence[Point],
-    full: float,
-    label: str,
-    rng: np.random.Generator,
-    *,
-    wall: float,
-    folds: float,
-    gas: float,
-    content: str,
+    scene: Scene, trunk: Trunk, curve: FloatArray, organ: _Hollow, *, gas: float
 ) -> None:
-    """Paint a hollow organ.
+    """Paint a hollow organ, or a part of one.
 
     Args:
         scene: The canvas.
         trunk: Keeps the organ inside the abdominal wall.
-        knots: (x, y, z, radius).
-        full: Scale of the radius.
-        label: Name in the label map.
-        rng: Of this organ.
-        wall: Thickness of the wall in mm.
-        folds: How far folds reach into the lumen, in mm.
+        curve: (N, 4), its middle and radius in mm along its way.
+        organ: Its wall and what is in it.
         gas: Level of gas over fluid, in radii behind (positive) or in front of the middle; a
             patient lies on the back, so gas collects in front.
-        content: "fluid", "food" or "stool".
     """
-    curve = polyline(knots, 6.0)
-    points, radii = curve[:, :3], np.maximum(curve[:, 3] * full, 4.0)
+    points, radii = curve[:, :3], np.maximum(curve[:, 3], 4.0)
     found = tube(scene.space, points, radii)
     if found is None:
         return
@@ -305,15 +290,16 @@ def _paint_hollow(
     hu = scene.who.hu
     grain, fine, bumps = scene.grain[box], scene.fine[box], scene.bumps[box]
     # Haustra and peristalsis: the outline swells and narrows.
-    outline = sdf + np.float32(folds * 1.1) * bumps + 0.6 * grain
+    outline = sdf + np.float32(organ.folds_mm * 1.1) * bumps + 0.6 * grain
     outline = smooth_max(outline, _room(scene, trunk, box, 0.6), 3.0)
     free = scene.labels[box] == 0
     alpha = coverage(outline) * free
-    scene.paint(box, alpha, hu["organ_wall"] + 4 * grain, label)
-    lumen = outline + np.float32(wall) + np.float32(folds * 0.7) * np.abs(grain) + 0.3 * fine
-    if content == "stool":
+    scene.paint(box, alpha, hu["organ_wall"] + 4 * grain, organ.label)
+    folds = np.float32(organ.folds_mm * 0.7) * np.abs(grain)
+    lumen = outline + np.float32(organ.wall_mm) + folds + 0.3 * fine
+    if organ.content == "stool":
         inside = -40 + 45 * grain + 30 * fine - 700 * np.clip(fine * 0.8 + grain * 0.5 - 0.85, 0, 1)
-    elif content == "food":
+    elif organ.content == "food":
         inside = 38 + 12 * grain + 9 * fine - 420 * np.clip(fine - 2.0, 0, 1)
     else:
         inside = hu["bowel_content"] + 10 * grain + 6 * fine

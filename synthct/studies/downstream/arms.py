@@ -114,7 +114,11 @@ class Known(Generic[Scan]):
         wanted = math.ceil(run.amount * len(self.real))
         painted = self.painted.get(run.method, ())[:wanted]
         if len(painted) < wanted:
-            logger.warning("%s: %d painted scans, not %d", run.name, len(painted), wanted)
+            logger.warning(
+                "%s: %d painted for %d real scans, not %d; the other hosts have no mask that every "
+                "arm could paint",
+                run.name, len(painted), len(self.real), wanted,
+            )  # fmt: skip
         scans = [*(() if run.arm == "painted_only" else self.real), *painted]
         if run.arm == "pairs":
             scans += self.painted[COUNTERPART][: len(painted)]

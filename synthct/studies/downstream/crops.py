@@ -71,11 +71,6 @@ class Cutter:
         assert study.classification is not None, "asked for only where there is one"
         self._lesion, self._organ, self._settings = study.lesion, organ, study.classification
 
-    @property
-    def edge_px(self) -> int:
-        """Edge of a crop."""
-        return self._settings.crop_px
-
     def real(
         self, entries: Iterable[CaseEntry], reader: CaseReader
     ) -> tuple[list[Crop], list[Crop]]:

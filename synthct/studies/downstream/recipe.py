@@ -39,7 +39,9 @@ class Trainer(_Section):
         steps: Optimiser steps of each segmenter.
         batch_size: Patches in a step.
         patch_px: Edge of a patch, in pixels.
+        patch_slices: Slices of a patch. With one the network is 2D, with more it is 3D.
         spacing_mm: In-plane pixel size that slices are resampled to.
+        slice_mm: Distance of the slices that a 3D network sees; scans are resampled to it.
         channels: Channels of the U-Net by level.
         window_hu: HU that become -1 and 1; what lies beyond is clipped.
         learning_rate: Of AdamW; it falls to 0 along a cosine.
@@ -49,13 +51,28 @@ class Trainer(_Section):
     steps: Count = 800
     batch_size: Annotated[int, Field(ge=1, le=256)] = 8
     patch_px: Annotated[int, Field(ge=16, le=512, multiple_of=32)] = 96
+    patch_slices: Annotated[int, Field(ge=1, le=256)] = 1
     spacing_mm: Annotated[float, Field(ge=0.3, le=10)] = 1.5
+    slice_mm: Annotated[float | None, Field(ge=0.3, le=20)] = None
     channels: Annotated[Listed[tuple[Count, ...]], Field(min_length=2, max_length=6)] = (
         12, 24, 48, 96,
     )  # fmt: skip
     window_hu: Listed[tuple[float, float]] = (-160.0, 240.0)
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 3e-3
     lesion_share: Annotated[float, Field(ge=0, le=1)] = 0.33
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.patch_slices > 1 and self.slice_mm is None:
+            raise ValueError(
+                f"patch_slices {self.patch_slices} makes the network 3D, which needs slice_mm, "
+                "the distance of the slices; write it"
+            )
+        if self.patch_slices == 1 and self.slice_mm is not None:
+            raise ValueError(
+                "slice_mm is for a 3D network; write patch_slices (16, say) as well, or remove it"
+            )
+        return self
 
 
 class Classification(_Section):
@@ -96,7 +113,7 @@ class Study(_Section):
             patients is judged by segmenters that know all others. Nothing of a patient who is left
             out is host or donor then.
         unknown_training: ``allow`` a checkpoint that does not say what it was trained on.
-        trainer: The small 2D U-Net.
+        trainer: The small U-Net, 2D or 3D.
         classification: Also train classifiers; their other settings are those of ``trainer``.
     """
 

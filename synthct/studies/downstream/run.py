@@ -224,13 +224,14 @@ class _Runs:
         with tqdm(total=total, unit="step", disable=not self._context.progress) as bar:
             for number, run in enumerate(runs, 1):
                 known = self._known_at(run)
-                key = self._key(run, known)
+                scans = known.scans(run)
+                key = self._key(run, scans, known.digests)
                 name = f"{run.name}{self._fold.suffix}"
                 path = self._folder / "segmenters" / f"{name}.judged"
                 judged = _read(path, key)
                 bar.set_description(name)
                 if judged is None:
-                    judged = self._make(run, known, bar.update)
+                    judged = self._make(run, scans, bar.update)
                     content = {"key": key, "cases": [one.as_json() for one in judged]}
                     write_kept(path, json.dumps(content).encode())
                     logger.info("%d of %d segmenters: %s", number, len(runs), name)
@@ -241,10 +242,10 @@ class _Runs:
                 results[run] = judged
         return results
 
-    def _make(self, run: Run, known: Known[Any], on_step: Callable[[], object]) -> list[Judged]:
+    def _make(self, run: Run, scans: Sequence[Any], on_step: Callable[[], object]) -> list[Judged]:
         """Train a segmenter and judge it."""
         predicted = self._kind.probabilities(
-            known.scans(run), run.seed, self._test.scans, self._folder, on_step
+            scans, run.seed, self._test.scans, self._folder, on_step
         )
         return self._test.judge(predicted)
 
@@ -257,7 +258,7 @@ class _Runs:
             self._known, self.looks = (patients, made), made.looks
         return self._known[1]
 
-    def _key(self, run: Run, known: Known[Any]) -> str:
+    def _key(self, run: Run, scans: Sequence[Any], digests: Mapping[str, str]) -> str:
         """The key of all that the numbers of a segmenter depend on."""
         return cache_key(
             *self._kind.modules,
@@ -265,7 +266,7 @@ class _Runs:
             classes_of.__module__,
             read_case.__module__,
             run=run.name,
-            scans=[[scan.name, known.digests[scan.name]] for scan in known.scans(run)],
+            scans=[[scan.name, digests[scan.name]] for scan in scans],
             test=self._test.facts,
             classes=self._study.classes,
             segmenter=self._kind.facts,

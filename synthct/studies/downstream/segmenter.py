@@ -1,4 +1,7 @@
-"""Training of the small U-Net, and its predictions."""
+"""Training of the small U-Net, 2D or 3D, and its predictions.
+
+A stack of slices is all that either sees; the patches of the 2D network have one slice.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,9 @@ from torch.nn import functional
 from synthct.seeds import derive_seed, generator
 from synthct.sources import CaseEntry
 from synthct.studies.downstream.network import Unet
+from synthct.studies.downstream.network_3d import Unet3d, levels_of
 from synthct.studies.downstream.recipe import Study, Trainer
-from synthct.studies.downstream.slices import Stack, pixels, resize, write_stack
+from synthct.studies.downstream.slices import Stack, resample, size_of, write_stack
 from synthct.volume import Spacing
 from synthct.volume.views import IGNORE
 
@@ -30,7 +34,7 @@ _ROTATE_DEG, _ZOOM, _CONTRAST, _SHIFT = 15.0, (0.85, 1.2), 0.1, 0.1
 
 
 class SmallUnet:
-    """The U-Net of ``network.py`` as a study's segmenter; see ``SegmenterKind``.
+    """The U-Nets of ``network.py`` and ``network_3d.py`` as a study's; see ``SegmenterKind``.
 
     Args:
         study: The study.
@@ -59,8 +63,10 @@ class SmallUnet:
         is_real: bool,
     ) -> Stack:
         """As in ``SegmenterKind``."""
-        pixel_mm = self._trainer.spacing_mm
-        return write_stack(folder, name, hu, classes, entry.spacing_mm, pixel_mm, is_real=is_real)
+        return write_stack(
+            folder, name, hu, classes, entry.spacing_mm, self._trainer.spacing_mm,
+            is_real=is_real, slice_mm=self._trainer.slice_mm,
+        )  # fmt: skip
 
     def probabilities(
         self,
@@ -85,7 +91,7 @@ def train(
     *,
     device: str = "cpu",
     on_step: Callable[[], object] = lambda: None,
-) -> Unet:
+) -> nn.Module:
     """Train a segmenter; the same arguments give the same weights on one machine.
 
     Args:
@@ -99,7 +105,7 @@ def train(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "weights"))
-        net = Unet(trainer.channels, classes).to(device)
+        net = _network(trainer, classes).to(device)
     rng = generator(seed, "patches")
 
     def loss() -> torch.Tensor:
@@ -110,24 +116,80 @@ def train(
     return net.eval()
 
 
+def _network(trainer: Trainer, classes: int) -> nn.Module:
+    """The network, with its first weights."""
+    if trainer.slice_mm is None:
+        return Unet(trainer.channels, classes)
+    levels = levels_of(
+        len(trainer.channels), trainer.spacing_mm, trainer.slice_mm, trainer.patch_slices
+    )
+    return Unet3d(trainer.channels, classes, levels)
+
+
 def predict(
-    net: Unet, hu: npt.NDArray[np.int16], spacing_mm: Spacing, trainer: Trainer, device: str = "cpu"
+    net: nn.Module,
+    hu: npt.NDArray[np.int16],
+    spacing_mm: Spacing,
+    trainer: Trainer,
+    device: str = "cpu",
 ) -> npt.NDArray[np.float32]:
     """Probability of each class (C, I, J, K) in a scan (I, J, K)."""
-    size = pixels(hu.shape, spacing_mm, trainer.spacing_mm)
-    stack = scaled(resize(hu.transpose(2, 0, 1), size, linear=True), trainer)
-    multiple = 2 ** (len(trainer.channels) - 1)
-    rows, columns = (-n % multiple for n in size)
-    parts = []
+    size = size_of(hu.shape, spacing_mm, trainer.spacing_mm, trainer.slice_mm)
+    stack = scaled(resample(hu.transpose(2, 0, 1), size, linear=True), trainer)
+    given = torch.from_numpy(np.ascontiguousarray(stack))
     with torch.inference_mode():
-        for first in range(0, len(stack), _SLICES):
-            image = torch.from_numpy(stack[first : first + _SLICES])[:, None].to(device)
-            image = functional.pad(image, (0, columns, 0, rows), value=-1.0)
-            scores = net(image)[..., : size[0], : size[1]].softmax(1)
-            if hu.shape[:2] != size:
-                scores = functional.interpolate(scores, hu.shape[:2], mode="bilinear")
-            parts.append(scores.float().cpu().numpy())
-    return np.ascontiguousarray(np.concatenate(parts).transpose(1, 2, 3, 0))
+        made = _slices if trainer.slice_mm is None else _slabs
+        found = made(net, given, hu.shape, trainer, device)
+    return np.ascontiguousarray(found.numpy().transpose(0, 2, 3, 1))
+
+
+def _slices(
+    net: nn.Module, stack: Tensor, shape: Sequence[int], trainer: Trainer, device: str
+) -> Tensor:
+    """Probabilities (C, K, I, J) of a scan of ``shape`` (I, J, K), some slices at once."""
+    parts = []
+    for image in torch.split(_padded(stack, trainer), _SLICES):
+        scores = net(image[:, None].to(device))
+        scores = scores[..., : stack.shape[1], : stack.shape[2]].softmax(1)
+        if tuple(shape[:2]) != stack.shape[1:]:
+            scores = functional.interpolate(scores, tuple(shape[:2]), mode="bilinear")
+        parts.append(scores.float().cpu())
+    return torch.cat(parts).movedim(1, 0)
+
+
+def _slabs(
+    net: nn.Module, stack: Tensor, shape: Sequence[int], trainer: Trainer, device: str
+) -> Tensor:
+    """The same by slabs of whole slices, as many as a patch has, which overlap by half.
+
+    A slab counts most in its middle, where the network sees what lies around.
+    """
+    slices, rows, columns = stack.shape
+    thick = trainer.patch_slices
+    padded = _padded(stack, trainer, thick)
+    last = len(padded) - thick
+    weight = 1 - (2 * (torch.arange(thick) + 0.5) / thick - 1).abs()
+    total, sums = torch.zeros(()), torch.zeros(len(padded))
+    for first in sorted({*range(0, last, thick // 2), last}):
+        slab = slice(first, first + thick)
+        scores = net(padded[None, None, slab].to(device))[0, ..., :rows, :columns]
+        if not total.ndim:
+            total = torch.zeros(len(scores), len(padded), rows, columns)
+        total[:, slab] += scores.softmax(0).float().cpu() * weight[:, None, None]
+        sums[slab] += weight
+    total = (total / sums[:, None, None])[:, :slices]
+    wanted = shape[2], *shape[:2]
+    if wanted != stack.shape:
+        total = functional.interpolate(total[None], wanted, mode="trilinear")[0]
+    return total
+
+
+def _padded(stack: Tensor, trainer: Trainer, slices: int = 0) -> Tensor:
+    """A stack filled up for pooling in plane, and to a number of slices at least."""
+    multiple = 2 ** (len(trainer.channels) - 1)
+    rows, columns = (-n % multiple for n in stack.shape[1:])
+    size = (0, columns, 0, rows, 0, max(0, slices - len(stack)))
+    return functional.pad(stack, size, value=-1.0)
 
 
 def fit(
@@ -158,19 +220,27 @@ def _rate(step: int, steps: int) -> float:
 def _batch(
     stacks: Sequence[Stack], classes: int, trainer: Trainer, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Patches (N, 1, P, P), scaled and augmented, and their classes (N, P, P)."""
+    """Patches, scaled and augmented, and their classes.
+
+    (N, 1, P, P) and (N, P, P) in 2D; (N, 1, S, P, P) and (N, S, P, P) for patches of S slices.
+    """
     cut = [_patch(stacks, classes, trainer, rng) for _ in range(trainer.batch_size)]
-    hu = torch.from_numpy(scaled(np.stack([one for one, _ in cut]), trainer))[:, None]
-    target = torch.from_numpy(np.stack([one for _, one in cut]).astype(np.float32))[:, None]
+    hu = torch.from_numpy(scaled(np.stack([one for one, _ in cut]), trainer))
+    target = torch.from_numpy(np.stack([one for _, one in cut]).astype(np.float32))
     hu, moved = augmented(hu, target, rng)
     assert moved is not None, "moved as the pictures are"
-    return hu, moved[:, 0].long()
+    if trainer.slice_mm is None:
+        return hu, moved[:, 0].long()
+    return hu[:, None], moved.long()
 
 
 def augmented(
     hu: Tensor, target: Tensor | None, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor | None]:
-    """Pictures (N, 1, P, P) turned, zoomed, mirrored and of other contrast, and their classes."""
+    """Pictures turned, zoomed, mirrored and of other contrast, and their classes.
+
+    (N, S, P, P); all slices of a patch are moved alike.
+    """
     grid = functional.affine_grid(_motions(len(hu), rng), list(hu.shape), align_corners=False)
     hu = functional.grid_sample(hu, grid, padding_mode="border", align_corners=False)
     if target is not None:
@@ -184,7 +254,7 @@ def augmented(
 def _patch(
     stacks: Sequence[Stack], classes: int, trainer: Trainer, rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.uint8]]:
-    """A square of a slice: around a lesion, around another structure, or anywhere.
+    """A patch (S, P, P): around a lesion, around another structure, or anywhere.
 
     As many are around lesions whether few of the scans have some or all: arms with painted lesions
     would else be given several times as many.
@@ -199,26 +269,29 @@ def _patch(
         number = int(rng.integers(len(others) + 1))
         places = others[number] if number < len(others) else places
     if len(places):
-        k, i, j = places[int(rng.integers(len(places)))].tolist()
+        centre = places[int(rng.integers(len(places)))].tolist()
     else:
-        k, i, j = (int(rng.integers(n)) for n in stack.hu.shape)
-    half = trainer.patch_px // 2
-    i, j = (int(x + rng.integers(-half // 2, half // 2 + 1)) for x in (i, j))
-    return (
-        _square(stack.hu[k], i, j, trainer.patch_px, -1024),
-        _square(stack.classes[k], i, j, trainer.patch_px, 0),
+        centre = [int(rng.integers(n)) for n in stack.hu.shape]
+    size = (trainer.patch_slices, trainer.patch_px, trainer.patch_px)
+    halves = (n // 2 for n in size)
+    place = [
+        int(x + rng.integers(-h // 2, h // 2 + 1)) for x, h in zip(centre, halves, strict=True)
+    ]
+    return _cut(stack.hu, place, size, -1024), _cut(stack.classes, place, size, 0)
+
+
+def _cut(
+    stack: npt.NDArray[Any], place: Sequence[int], size: Sequence[int], fill: int
+) -> npt.NDArray[Any]:
+    """A block around a voxel, within the stack as far as it can be, filled up beyond it."""
+    starts = (
+        min(max(x - n // 2, 0), max(length - n, 0))
+        for x, n, length in zip(place, size, stack.shape, strict=True)
     )
-
-
-def _square(plane: npt.NDArray[Any], i: int, j: int, edge: int, fill: int) -> npt.NDArray[Any]:
-    """A square around a pixel, within the plane as far as it can be, filled up beyond it."""
-    rows, columns = plane.shape
-    top = min(max(i - edge // 2, 0), max(rows - edge, 0))
-    left = min(max(j - edge // 2, 0), max(columns - edge, 0))
-    part = plane[top : top + edge, left : left + edge]
-    square = np.full((edge, edge), fill, plane.dtype)
-    square[: part.shape[0], : part.shape[1]] = part
-    return square
+    part = stack[tuple(slice(start, start + n) for start, n in zip(starts, size, strict=True))]
+    block = np.full(size, fill, stack.dtype)
+    block[tuple(slice(n) for n in part.shape)] = part
+    return block
 
 
 def _motions(number: int, rng: np.random.Generator) -> Tensor:
@@ -245,6 +318,7 @@ def _loss(scores: Tensor, target: Tensor) -> Tensor:
     known = (target != IGNORE)[:, None]
     truth = functional.one_hot(target.where(known[:, 0], 0), scores.shape[1]).movedim(-1, 1)
     predicted, truth = scores.softmax(1) * known, truth * known
-    both = (predicted * truth).sum((0, 2, 3))[1:]
-    sums = (predicted + truth).sum((0, 2, 3))[1:]
+    each = (0, *range(2, scores.ndim))
+    both = (predicted * truth).sum(each)[1:]
+    sums = (predicted + truth).sum(each)[1:]
     return entropy + (1 - (2 * both + 1) / (sums + 1)).mean()

@@ -69,8 +69,9 @@ def write_stack(
     pixel_mm: float,
     *,
     is_real: bool,
+    slice_mm: float | None = None,
 ) -> Stack:
-    """Write a scan for training into a folder, resampled in plane.
+    """Write a scan for training into a folder, resampled in plane and, if asked, along k.
 
     Args:
         folder: Where its two files go.
@@ -80,11 +81,12 @@ def write_stack(
         spacing_mm: Of these.
         pixel_mm: In-plane spacing of the stack.
         is_real: Whether nothing in it was painted.
+        slice_mm: Spacing of the stack along k; None for that of the scan.
     """
-    size = pixels(hu.shape[:2], spacing_mm, pixel_mm)
+    size = size_of(hu.shape, spacing_mm, pixel_mm, slice_mm)
     stacks: dict[str, npt.NDArray[Any]] = {
-        "hu": resize(hu.transpose(2, 0, 1), size, linear=True).round().astype(np.int16),
-        "classes": resize(classes.transpose(2, 0, 1), size, linear=False).astype(np.uint8),
+        "hu": resample(hu.transpose(2, 0, 1), size, linear=True).round().astype(np.int16),
+        "classes": resample(classes.transpose(2, 0, 1), size, linear=False).astype(np.uint8),
     }
     mapped = {}
     for what, array in stacks.items():
@@ -100,12 +102,24 @@ def write_stack(
     return Stack(name, is_real, mapped["hu"], mapped["classes"], tuple(places))
 
 
-def pixels(shape: Sequence[int], spacing_mm: Spacing, pixel_mm: float) -> tuple[int, int]:
-    """Pixels along i and j of slices that are resampled to another pixel size."""
-    rows, columns = (
-        max(1, round(n * s / pixel_mm)) for n, s in zip(shape[:2], spacing_mm[:2], strict=True)
+def size_of(
+    shape: Sequence[int], spacing_mm: Spacing, pixel_mm: float, slice_mm: float | None = None
+) -> tuple[int, int, int]:
+    """Size (K, I, J) of a scan (I, J, K) that is resampled; slices stay without ``slice_mm``."""
+    wanted_mm = pixel_mm, pixel_mm, slice_mm or spacing_mm[2]
+    rows, columns, slices = (
+        max(1, round(n * s / mm)) for n, s, mm in zip(shape, spacing_mm, wanted_mm, strict=True)
     )
-    return rows, columns
+    return slices, rows, columns
+
+
+def resample(
+    stack: npt.NDArray[Any], size: tuple[int, int, int], *, linear: bool
+) -> npt.NDArray[Any]:
+    """A stack (K, I, J) resampled to another size, as float32: in plane, and then along k."""
+    slices, rows, columns = size
+    planes = resize(stack, (rows, columns), linear=linear)
+    return resize(planes.transpose(1, 0, 2), (slices, columns), linear=linear).transpose(1, 0, 2)
 
 
 def resize(stack: npt.NDArray[Any], size: tuple[int, int], *, linear: bool) -> npt.NDArray[Any]:
