@@ -34,8 +34,8 @@ SCALES = (0.9, 1.0, 1.1)
 BLOCK_PX = 8
 
 #: Standard deviation of the high-pass in pixels of the grid. Wider ones find neighbouring slices no
-#: better, and other patients' edges more often; narrower ones lose blurred copies, and find the same
-#: interpolation in strangers.
+#: better, and other patients' edges more often; narrower ones lose blurred copies, and find the
+#: same interpolation in strangers.
 HIGH_PASS_PX = 1.0
 
 #: Flips and scales whose best shift is looked at with the mask in place.
