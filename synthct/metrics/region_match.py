@@ -34,8 +34,9 @@ SCALES = (0.9, 1.0, 1.1)
 BLOCK_PX = 8
 
 #: Standard deviation of the high-pass in pixels of the grid. Wider ones find neighbouring slices no
-#: better, and other patients' edges more often.
-HIGH_PASS_PX = 1.5
+#: better, and other patients' edges more often; narrower ones lose blurred copies, and find the
+#: same interpolation in strangers.
+HIGH_PASS_PX = 1.0
 
 #: Flips and scales whose best shift is looked at with the mask in place.
 _LOOKED_AT = 3
@@ -112,9 +113,9 @@ def correlation(query: Query, other: Query) -> float:
     return float(_ncc(mine, theirs))
 
 
-def even_contrast(query: Query) -> FloatArray:
-    """The tissue of a piece of one slice as it is compared: (S, S), 0 outside of the mask."""
-    return np.asarray(_even(query.hu, query.mask)[0])
+def even_contrast(query: Query, high_pass_px: float) -> FloatArray:
+    """The tissue of a piece of one slice in even contrast: (S, S), 0 outside of the mask."""
+    return np.asarray(_even(query.hu, query.mask, high_pass_px)[0])
 
 
 def best_correlation(query: Query, tissues: Sequence[FloatArray]) -> Match:
@@ -179,9 +180,9 @@ def _square(array: npt.NDArray[np.generic], row: int, column: int, side: int) ->
     return out
 
 
-def _even(hu: FloatArray, mask: Region) -> FloatArray:
+def _even(hu: FloatArray, mask: Region, high_pass_px: float = HIGH_PASS_PX) -> FloatArray:
     """High-passed tissue of even contrast, with mean 0 under the mask and 0 outside of it."""
-    inside, even = mask.astype(np.float32), high_passed(hu, mask, HIGH_PASS_PX)
+    inside, even = mask.astype(np.float32), high_passed(hu, mask, high_pass_px)
     axes = (-3, -2, -1)
     mean = even.sum(axis=axes, keepdims=True) / np.maximum(inside.sum(axes, keepdims=True), 1)
     return np.asarray((even - mean) * inside, dtype=np.float32)

@@ -14,14 +14,19 @@ import numpy as np
 import numpy.typing as npt
 
 from synthct.metrics.high_pass import CLIP, LEAST_VARIANCE
-from synthct.metrics.region_match import HIGH_PASS_PX, Query, even_contrast
+from synthct.metrics.region_match import Query, even_contrast
 
 Spectrum = npt.NDArray[np.complex64]
 
 #: Sides of squares in pixels up to which a piece is looked for on a grid of such pixels; larger
-#: ones on the coarsest.
-_LEVELS = ((40, 1), (95, 2))
+#: ones on the coarsest. A piece that begins between cells keeps a quarter of its correlation, which
+#: stands out of a whole scan only if it has some thirty cells along a side.
+_LEVELS = ((56, 1), (95, 2))
 _COARSEST = 4
+
+#: Standard deviation of the high-pass in cells: wider than that of the comparison, since a piece
+#: may begin between cells.
+_HIGH_PASS = 1.5
 
 
 def level_of(side_px: int) -> int:
@@ -65,7 +70,7 @@ class Template:
         from scipy.fft import rfft2
 
         level = level_of(Query.of(hu, mask).side_px)
-        piece = even_contrast(Query.of(hu, mask, coarse=level))
+        piece = even_contrast(Query.of(hu, mask, coarse=level), _HIGH_PASS)
         padded = _padded(shape, level)
         if any(side > n // level for side, n in zip(piece.shape, shape, strict=True)):
             return None
@@ -98,8 +103,8 @@ def spectrum_of(hu: npt.NDArray[np.int16], level: int) -> Spectrum:
     rows, columns = (n // level for n in hu.shape)
     cells = hu[: rows * level, : columns * level].reshape(rows, level, columns, level)
     tissue = cells.mean(axis=(1, 3), dtype=np.float32)
-    fine = tissue - gaussian_filter(tissue, HIGH_PASS_PX)
-    deviation = np.sqrt(gaussian_filter(fine**2, HIGH_PASS_PX) + np.float32(LEAST_VARIANCE))
+    fine = tissue - gaussian_filter(tissue, _HIGH_PASS)
+    deviation = np.sqrt(gaussian_filter(fine**2, _HIGH_PASS) + np.float32(LEAST_VARIANCE))
     even = np.clip(fine / deviation, -CLIP, CLIP)
     return np.asarray(rfft2(even, s=_padded(hu.shape, level)), dtype=np.complex64)
 

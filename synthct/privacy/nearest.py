@@ -22,16 +22,13 @@ from synthct.metrics.region_match import (
 from synthct.models.training_index import keys_of
 from synthct.privacy.places import likely_places
 from synthct.privacy.regions import Piece
+from synthct.privacy.statistics import DEFAULTS
 from synthct.privacy.tissue import Points, slab_around, tissues
 from synthct.sources import CaseEntry, read_case
 from synthct.volume import Volume
 
 #: Training regions that are proposed for each painting, and slices of a volume that propose.
 CANDIDATES, _SLICES = 16, 3
-
-#: A place is the best of millions, so its correlation counts only if it stands out so far from
-#: chance.
-_LEAST_Z = 9.0
 
 
 @dataclass(frozen=True)
@@ -199,8 +196,8 @@ class TrainingRegions:
             before = -1.0 if so_far.proposed_ncc is None else so_far.proposed_ncc
             spread = max(match.spread, so_far.spread)
             so_far = replace(so_far, proposed_ncc=max(match.ncc, before), spread=spread)
-        elif deviations(match.ncc, match.spread) < _LEAST_Z:
-            return so_far
+        elif deviations(match.ncc, match.spread) < DEFAULTS["train_nn_z"]:
+            return so_far  # a place is the best of millions, so it must stand out from chance, too
         if so_far.ncc is not None and match.ncc <= so_far.ncc:
             return so_far
         better = replace(so_far, row=candidate.row, ncc=match.ncc)

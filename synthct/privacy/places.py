@@ -23,6 +23,9 @@ PLACES, _LEAST = 4, 0.15
 #: a time: templates, and the transformed slices of a scan, are about 1 MB each.
 _REACH, _BLOCK = 2, 500
 
+#: Pixels that a slice is continued beyond its edges: the square around a mask near one leaves it.
+_EDGE_PX = 24
+
 
 class LikelyPlace(NamedTuple):
     """Where in a training scan a piece may come from.
@@ -61,12 +64,12 @@ def likely_places(
     affines = {}
     for case in sorted(set(entries) & set(grids)):
         scan = read_case(entries[case], {}).scan()
-        shape, affines[case] = scan.shape[:2], scan.affine
+        shape, affines[case] = tuple(n + 2 * _EDGE_PX for n in scan.shape[:2]), scan.affine
         slices = _slices(grids[case], scan.affine, scan.shape[2])
 
         @cache
         def spectrum(k: int, level: int, hu: npt.NDArray[np.int16] = scan.array) -> Spectrum:
-            return spectrum_of(hu[:, :, k], level)
+            return spectrum_of(np.pad(hu[:, :, k], _EDGE_PX, mode="edge"), level)
 
         for first in range(0, len(regions), _BLOCK):
             block = regions[first : first + _BLOCK]
@@ -85,7 +88,7 @@ def likely_places(
 
 def _placed(found: _Found, affine: Points) -> LikelyPlace:
     _, case, k, row, column = found
-    first = (affine @ [row, column, k, 1])[:3]
+    first = (affine @ [row - _EDGE_PX, column - _EDGE_PX, k, 1])[:3]
     return LikelyPlace(case, np.stack([first, affine[:3, 0], affine[:3, 1]]))
 
 

@@ -5,8 +5,10 @@
 draws regions of the scans that the starter was trained on, as an index with its scans at hand, and
 looks for (1) 100 changed copies of each kind among them, and whether the right patient is named,
 (2) regions of patients who are not in the index, of whom one half sets the thresholds and the other
-is counted. ``--attack`` measures what can be made of the index alone: the correlation of a region
-with the real region whose key is nearest, and with what a linear decoder makes of its key.
+is counted. ``--judge`` takes other scans for the index, on which the check's filters were not
+chosen, and those of the starter among the strangers. ``--attack`` measures what can be made of the
+index alone: the correlation of a region with the real region whose key is nearest, and with what a
+linear decoder makes of its key.
 """
 
 from __future__ import annotations
@@ -42,6 +44,12 @@ TRAINED = {
     "totalsegmentator_v2": ["s0001", "s0002", "s0004"],
     "free": ["hcc_006", "cptac_pda", "tcga_lihc", "acrin_flt", "tcga_thca", "cptac_lscc"],
 }
+JUDGED = {
+    "totalsegmentator_v2": ["s0003"],
+    "yardsticks": ["*"],
+    "tumours": ["STS_*", "radphantom_*"],
+    "free": ["lung4d_tumour"],
+}
 #: Neighbouring slices so near show nearly the same tissue.
 NEAR_MM = 3.0
 
@@ -51,6 +59,7 @@ OTHERS = {
     "free/slices": ["*"],
     "tumours": ["radphantom_*", "nsclc_*"],
 }
+STARTERS = {**TRAINED, "free/slices": ["*"]}
 
 Pixels = npt.NDArray[np.float32]
 Change = Callable[["Drawn", np.random.Generator], tuple[Pixels, npt.NDArray[np.bool_]]]
@@ -247,13 +256,15 @@ def main() -> None:
     parser.add_argument("--planted", type=int, default=100)
     parser.add_argument("--change", action="append", choices=list(CHANGES))
     parser.add_argument("--cache", type=Path, default=Path(".cache/privacy"))
+    parser.add_argument("--judge", action="store_true")
     parser.add_argument("--attack", action="store_true")
     given = parser.parse_args()
-    trained = cases(given.data, TRAINED, given.cache)
+    known, unknown = (JUDGED, STARTERS) if given.judge else (TRAINED, OTHERS)
+    trained = cases(given.data, known, given.cache)
     rows, drawn = collect(trained, given.regions, "trained")
     index: pa.Table = make_index(rows, None, seed=0)
     training = TrainingRegions(index, {one.fingerprint: one for one in trained if one.fingerprint})
-    others = cases(given.data, OTHERS, given.cache)
+    others = cases(given.data, unknown, given.cache)
     _, strangers = collect(others, 2 * given.independent, "others")
     generator(0, "privacy-benchmark", "order").shuffle(strangers)
     if given.attack:

@@ -55,15 +55,15 @@ def test_a_copy_is_found(change, slices):
     hu = tissue(0, slices)
     query = Query.of(CHANGES[change](hu), np.broadcast_to(MASK, hu.shape))
     found = best_correlation(query, around(hu, query))
-    assert found.ncc > 0.6
-    assert deviations(found.ncc, found.spread) > 9
+    assert found.ncc > 0.5
+    assert deviations(found.ncc, found.spread) > 8
 
 
 def test_other_tissue_is_not_found():
     query = Query.of(tissue(0), MASK[None])
     found = [best_correlation(query, around(tissue(n), query)) for n in range(1, 20)]
     assert max(one.ncc for one in found) < 0.45
-    assert max(deviations(one.ncc, one.spread) for one in found) < 9
+    assert max(deviations(one.ncc, one.spread) for one in found) < 8
     assert best_correlation(query, []).ncc == -1
 
 

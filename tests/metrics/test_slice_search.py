@@ -39,3 +39,13 @@ def test_a_piece_is_found_where_it_was_cut(side: int) -> None:
 
 def test_a_piece_larger_than_a_slice_has_no_template() -> None:
     assert Template.of(tissue(0), np.ones(SHAPE, dtype=bool), (100, 170)) is None
+
+
+def test_a_small_piece_between_the_cells_of_a_coarse_grid_stands_out() -> None:
+    rng = np.random.default_rng(18)
+    slices = [gaussian_filter(rng.normal(40, 60, SHAPE), 0.6).astype(np.int16) for _ in range(3)]
+    cut = slices[1][17 : 17 + 43, 41 : 41 + 43]
+    template = Template.of(cut, disc(43), SHAPE)
+    assert template is not None
+    scores = [template.place(spectrum_of(one, template.level), SHAPE).score for one in slices]
+    assert scores[1] > 3 * max(scores[0], scores[2])

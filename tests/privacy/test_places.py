@@ -11,8 +11,20 @@ from conftest import make_tiny_case, write_kits
 
 from synthct.privacy import places
 from synthct.privacy.places import likely_places
-from synthct.sources import index_sources
+from synthct.sources import index_sources, read_case
 from synthct.sources.kits import Kits
+
+
+def test_a_piece_is_found_whose_square_leaves_the_picture(tmp_path: Path) -> None:
+    write_kits(tmp_path / "data", make_tiny_case("case_00000", noise_seed=1))
+    section = Kits(layout="kits23", root=tmp_path / "data")
+    index = index_sources({"hosts": section}, ["kidney"], cache_dir=tmp_path / "cache")
+    entries = {entry.case_id: entry for entry in index.entries("hosts")}
+    scan = read_case(entries["case_00000"], {}).scan()
+    mask = np.zeros(scan.shape[:2], bool)
+    mask[:8, 5:29] = True
+    [found] = likely_places([(scan.array[:, :, 9], mask)], entries, {"case_00000": [None]})
+    assert np.allclose(found[0].grid_mm[0], (scan.affine @ [-8, 5, 9, 1])[:3])
 
 
 def test_each_scan_is_read_and_transformed_once(
