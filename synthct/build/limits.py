@@ -86,8 +86,8 @@ def limits_of(pairs: Sequence[Pairs], *, with_other_places: bool) -> dict[str, d
     """
     compared = np.concatenate([np.empty((0, 2, 3)), *pairs])
     values = compared.reshape(-1, 3) if with_other_places else compared[:, 0]
-    texture, spectrum, _ = (column[np.isfinite(column)] for column in values.T)
-    edges = compared[:, 1, 2][np.isfinite(compared[:, 1, 2])]
+    columns = values[:, 0], values[:, 1], compared[:, 1, 2]  # the next slice's seam says nothing
+    texture, spectrum, edges = (column[np.isfinite(column)] for column in columns)
     low, high, most = *CLOSEST_TEXTURE, CLOSEST_SPECTRUM_DB
     seam = SEAM[1]
     if len(texture):

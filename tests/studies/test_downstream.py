@@ -85,21 +85,27 @@ def test_all_arms_are_judged_and_the_difference_to_pasting_comes_first(done: Pat
     assert not (done / "scans").exists()
 
 
-@pytest.mark.long
-def test_a_killed_study_goes_on_to_the_same_numbers(
-    done: Path, root: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    study = load_study(write_study(root, tiny_checkpoint))
+def killed_at(number: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Interrupt that training of a segmenter; the scans of each that is begun are listed."""
     trained: list[int] = []
     train = segmenter.train
 
     def killed(*args: Any, **options: Any) -> Any:
         trained.append(len(args[0]))
-        if len(trained) == 3:
+        if len(trained) == number:
             raise KeyboardInterrupt
         return train(*args, **options)
 
     monkeypatch.setattr(segmenter, "train", killed)
+    return trained
+
+
+@pytest.mark.long
+def test_a_killed_study_goes_on_to_the_same_numbers(
+    done: Path, root: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = load_study(write_study(root, tiny_checkpoint))
+    trained = killed_at(3, monkeypatch)
     other = root / "killed"
     shutil.copytree(done / "datasets", other / "study/datasets")
     with pytest.raises(KeyboardInterrupt):
@@ -122,16 +128,7 @@ def test_a_killed_study_in_3d_goes_on_to_the_same_numbers(
         )
     )  # fmt: skip
     whole = run_study(study, root / "out", cache_dir=root / "cache", device="cpu")
-    trained: list[int] = []
-    train = segmenter.train
-
-    def killed(*args: Any, **options: Any) -> Any:
-        trained.append(len(args[0]))
-        if len(trained) == 2:
-            raise KeyboardInterrupt
-        return train(*args, **options)
-
-    monkeypatch.setattr(segmenter, "train", killed)
+    trained = killed_at(2, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         run_study(study, root / "killed", cache_dir=root / "cache", device="cpu")
     run_study(study, root / "killed", cache_dir=root / "cache", device="cpu")
