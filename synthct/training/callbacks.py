@@ -122,6 +122,8 @@ class Callbacks:
         """Measure the averaged weights; with early stopping, keep the best ones as checkpoint."""
         if not self.data.held_out or not self.data.slices:
             return
+        if not self.log.validations:
+            self.log.add_noise_fill(self.validation.noise_fill())
         with self._averaged_weights():
             self.log.add_validation(self.validation.measure(self.objective))
             rule, reason = self._early_stopping, self._collapse()

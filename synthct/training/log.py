@@ -1,8 +1,9 @@
 """The log of a training run: a progress bar and a file of JSON lines.
 
 A line is ``{"step": ..., "loss": ..., "learning_rate": ..., "seconds": ...}``, with the mean loss
-since the line before, or ``{"step": ..., "validation": {...}}``. Where several networks have losses
-of their own, ``loss`` is the sum, and ``losses`` has each by name.
+since the line before, or ``{"step": ..., "validation": {...}}``, and once the same with
+``noise_fill``. Where several networks have losses of their own, ``loss`` is the sum, and ``losses``
+has each by name.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -72,18 +72,23 @@ class Log:
 
     def add_validation(self, measures: Measures) -> None:
         """Log the measures of a validation."""
-        self.flush()
         self.validations.append((self.step, measures))
-        values = measures.as_json()
-        self._append({"step": self.step, "validation": values})
-        logger.info(
-            "step %d  validation %s",
-            self.step,
-            "  ".join(f"{name} {value:.4g}" for name, value in asdict(measures).items()),
-        )
+        values = self._add_measures("validation", measures)
         if self.tracker is not None:
             known = {f"validation/{k}": v for k, v in values.items() if v is not None}
             self.tracker(known, self.step)
+
+    def add_noise_fill(self, measures: Measures) -> None:
+        """Log what noise in the same masks comes to, which a network has to beat."""
+        self._add_measures("noise_fill", measures)
+
+    def _add_measures(self, name: str, measures: Measures) -> dict[str, float | None]:
+        self.flush()
+        values = measures.as_json()
+        self._append({"step": self.step, name: values})
+        known = (f"{key} {value:.4g}" for key, value in values.items() if value is not None)
+        logger.info("step %d  %s %s", self.step, name.replace("_", " "), "  ".join(known))
+        return values
 
     @property
     def last_validation(self) -> int | None:

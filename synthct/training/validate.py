@@ -23,12 +23,12 @@ from synthct.models.network import Checkpoint, CheckpointFiles
 from synthct.models.painting import Inpainter
 from synthct.models.patch import Patch
 from synthct.models.region import paste
-from synthct.seeds import derive_seed
+from synthct.seeds import derive_seed, generator
 from synthct.training.data import Batch
 from synthct.training.draw import MaskedSlice
 from synthct.training.objective import Objective
 from synthct.training.recipe import TrainingRecipe
-from synthct.volume import Volume
+from synthct.volume import HU_MAX, HU_MIN, Volume
 from synthct.volume.intensity import window_for
 
 FloatArray = npt.NDArray[np.float32]
@@ -39,6 +39,10 @@ LEVELS = 4
 #: Slices that are painted twice to find out whether a generator has collapsed, the least mean
 #: difference between the two (in -1..1), and the greatest error (a quarter of the range).
 LOOKED_AT, LEAST_DIVERSITY, GREATEST_ERROR = 6, 1e-4, 0.5
+
+
+#: Standard deviation of normal noise over its median absolute deviation.
+MAD_TO_DEVIATION = 1.4826
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,21 @@ class Validation:
             for one, painted in zip(self.slices, self.paint(objective, self.slices), strict=True)
         ]
         return replace(measure_painted(self.slices, pasted), loss=self.loss(objective))
+
+    def noise_fill(self) -> Measures:
+        """What a network has to beat: noise of the level and the spread of what each mask hides.
+
+        They are known only here, so it is closer than the control ``noise_fill`` can be, which has
+        them from elsewhere in the scan: by median and median deviation, which are those of the
+        tissue where vessels or a border are in the mask. Its loss is NaN.
+        """
+        return measure_painted(
+            self.slices,
+            [
+                _filled(one, generator(self.recipe.seed, "noise-fill", str(n)))
+                for n, one in enumerate(self.slices)
+            ],
+        )
 
     @torch.no_grad()
     def loss(self, objective: Objective) -> float:
@@ -177,6 +196,14 @@ def measure_painted(slices: Sequence[MaskedSlice], painted: Sequence[Volume]) ->
         seam_ratio=pooled_seam_ratio(seams),
         texture_ratio=float(np.median([t for t in textures if not math.isnan(t)] or [np.nan])),
     )
+
+
+def _filled(one: MaskedSlice, rng: np.random.Generator) -> Volume:
+    hidden = one.plane.array[one.region.array].astype(np.float64)
+    level = np.median(hidden)
+    spread = MAD_TO_DEVIATION * np.median(np.abs(hidden - level))
+    hu = level + spread * rng.standard_normal(one.plane.shape)
+    return one.plane.paste(np.clip(hu, HU_MIN, HU_MAX), where=one.region.array)
 
 
 def range_of(one: MaskedSlice) -> tuple[float, float]:

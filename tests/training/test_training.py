@@ -168,6 +168,35 @@ def test_perfect_paint_has_perfect_measures(kits_root, patch_cache, tmp_path, mo
     assert measured.texture_ratio == pytest.approx(1, abs=0.01)
 
 
+def test_noise_at_the_hidden_level_is_measured_as_what_a_network_has_to_beat(
+    kits_root, patch_cache, tmp_path
+):
+    recipe = tiny_recipe(kits_root, validation={"masks": 4})
+    slices = open_set(recipe, patch_cache).slices
+
+    def shown_as(make):
+        planes = (Volume(make(one).astype(np.int16), one.plane.affine) for one in slices)
+        return [replace(one, plane=plane) for one, plane in zip(slices, planes, strict=True)]
+
+    def grain(one):
+        return 60 + np.random.default_rng(0).normal(0, 10, one.plane.shape).round()
+
+    measured = Validation(recipe, shown_as(grain)).noise_fill()
+    # Two draws of the same noise differ by 1.41 times as much as a draw and the mean.
+    assert measured.mae_hu == pytest.approx(np.sqrt(2) * 10 * np.sqrt(2 / np.pi), rel=0.15)
+    assert measured.texture_ratio == pytest.approx(1, abs=0.15)
+    assert measured.mean_error_hu < 3
+    bright = shown_as(lambda one: np.where(np.indices(one.plane.shape)[0] % 10, grain(one), 200))
+    # A vessel is no part of the level, nor of the spread.
+    assert Validation(recipe, bright).noise_fill().mae_hu < 30
+    assert recipe.validation is not None
+    output = tmp_path / "run"
+    train(recipe, output, cache_dir=patch_cache, device="cpu", workers=0, max_seconds=0)
+    (line,) = [line for line in read_log(output / "log.jsonl") if "noise_fill" in line]
+    assert line["noise_fill"]["loss"] is None
+    assert line["noise_fill"] == Validation(recipe, slices).noise_fill().as_json()
+
+
 def test_lung_painted_in_full_range_is_measured_in_its_own_window(
     kits_root, patch_cache, tmp_path, monkeypatch
 ):
