@@ -125,6 +125,7 @@ def cut_boxes(
             origin=origin,
             scale=(1.0, 1.0, 1.0),
             strength=rules.strength(label),
+            guidance_scale=rules.guidance_scale(label),
         )
         patches.append(patch)
     return patches
