@@ -27,7 +27,6 @@ BYTES_PER_VOXEL = 42
 
 #: What becomes of hosts whose voxels the checkpoint was not trained on.
 _RESAMPLED = "they are painted on a resampled grid, which loses fine texture"
-_OWN_GRID = "they are painted as they are, so expect faults there"
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +97,7 @@ def _spacings(checked: Checked) -> Iterator[str]:
         yield (
             f"{len(outside)} of {len(planes)} hosts, such as {name}, have {checked.recipe.plane} "
             f"pixels of {rows:.2f} x {columns:.2f} mm, the checkpoint paints {low:g} to {high:g} "
-            f"mm: {_OWN_GRID if checked.rules.depth > 1 else _RESAMPLED}"
+            f"mm: {_RESAMPLED}"
         )
 
 
@@ -115,7 +114,7 @@ def _slices(checked: Checked) -> Iterator[str]:
         name, apart = next(iter(outside.items()))
         yield (
             f"{len(outside)} of {len(hosts)} hosts, such as {name}, have slices {apart:.2f} mm "
-            f"apart, the checkpoint paints {stated[0]:g} to {stated[1]:g} mm: {_OWN_GRID}"
+            f"apart, the checkpoint paints {stated[0]:g} to {stated[1]:g} mm: {_RESAMPLED}"
         )
 
 

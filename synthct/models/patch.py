@@ -2,7 +2,7 @@
 
 A patch is on the scan's own grid if the checkpoint was trained on that spacing; resampling to a
 coarser grid and back loses half of the tissue's texture, so it is the exception. Patches of several
-slices are cut in ``region.py``.
+slices are cut in ``region.py``, by the same rule.
 """
 
 from __future__ import annotations
@@ -249,7 +249,7 @@ def cut_patches(
         raise ValueError(f"neighbours {neighbours.shape} of a slice {hu.shape}")
 
     one = _Slice(hu, mask, spacing, neighbours)
-    base = _base_scale(spacing, rules.spacing_range_mm)
+    base = _base_scale(spacing, rules)
     parts = [mask]
     if max(_extent(mask, base)) + 2 * LEAST_CONTEXT_PX > rules.patch_sizes[-1]:
         labelled, count = connected_components(mask, structure=np.ones((3, 3)))
@@ -277,11 +277,15 @@ def paste_patches(
     return ct.paste(np.expand_dims(values, axis), where=region.array.astype(bool))
 
 
-def _base_scale(spacing: tuple[float, float], allowed: tuple[float, float]) -> tuple[float, float]:
-    """Slice pixels per patch pixel that bring each spacing into the range; 1 where it is in."""
+def scale_into(spacing: float, allowed: tuple[float, float]) -> float:
+    """Voxels of the scan per voxel of a patch that bring a spacing into a range; 1 if it is in."""
     low, high = allowed[0] * (1 - SPACING_TOLERANCE), allowed[1] * (1 + SPACING_TOLERANCE)
-    first, second = (1.0 if low <= s <= high else float(np.clip(s, *allowed)) / s for s in spacing)
-    return first, second
+    return 1.0 if low <= spacing <= high else float(np.clip(spacing, *allowed)) / spacing
+
+
+def _base_scale(spacing: tuple[float, float], rules: PatchRules) -> tuple[float, float]:
+    rows, columns = (scale_into(s, rules.spacing_range_mm) for s in spacing)
+    return rows, columns
 
 
 def _extent(mask: BoolArray, scale: tuple[float, float]) -> tuple[float, float]:
@@ -296,7 +300,7 @@ def _scale_to_fit(
     part: BoolArray, spacing: tuple[float, float], rules: PatchRules
 ) -> tuple[float, float]:
     """The finest scale at which a component and its least context fit the largest patch."""
-    base = _base_scale(spacing, rules.spacing_range_mm)
+    base = _base_scale(spacing, rules)
     room = rules.patch_sizes[-1] - 2 * LEAST_CONTEXT_PX
     factors = [max(1.0, extent / room) for extent in _extent(part, base)]
     scale = (base[0] * factors[0], base[1] * factors[1])

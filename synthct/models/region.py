@@ -1,13 +1,15 @@
 """What of a scan a network gets to paint a mask, slices or boxes in 3D, and its paint put back.
 
-A box lies on the scan's own grid, with its slices along the last axis. It has the size that the
-network was trained on, or is larger: the network then paints it in overlapping parts.
+A box has its slices along the last axis. It has the size that the network was trained on, or is
+larger: the network then paints it in overlapping parts. It lies on the scan's own grid, or on a
+resampled one along each axis whose spacing is none of the network's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import TypeVar
 
@@ -17,6 +19,7 @@ import numpy.typing as npt
 from synthct.errors import MaskError
 from synthct.models.patch import (
     CONTEXT_PX,
+    TRACE,
     BoolArray,
     FloatArray,
     Patch,
@@ -24,7 +27,9 @@ from synthct.models.patch import (
     cut_patches,
     first_voxel,
     paste_patches,
+    scale_into,
 )
+from synthct.models.regrid import blur_of, cell_of, to_grid
 from synthct.volume import HU_MAX, HU_MIN, Box, Volume
 from synthct.volume.views import VIEW_AXIS, plane_of
 
@@ -100,30 +105,31 @@ def cut_boxes(
     """
     number, codec = rules.label_index(label), rules.codec(label)
     hu, mask = np.moveaxis(ct.array, axis, -1), np.moveaxis(region, axis, -1)
-    first = _moved(at.start_ijk, axis)
+    first, spacing = _moved(at.start_ijk, axis), _moved(ct.spacing_mm, axis)
+    scale = scale_of(spacing, rules)
     patches = []
-    for part, bounds in _parts(mask):
-        extent = [stop - start for start, stop in bounds]
-        sides = needed_sides(extent, rules)
-        origin = tuple(
-            first_voxel(start + o, stop + o, n, length)
-            for (start, stop), o, n, length in zip(bounds, first, sides, hu.shape, strict=True)
-        )
-        # Beyond the scan, its last voxels go on.
-        index = [
-            np.clip(np.arange(o, o + n), 0, length - 1)
-            for o, n, length in zip(origin, sides, hu.shape, strict=True)
+    for part, bounds in _parts(mask, scale):
+        cells = [
+            (_cell(start + f, s), _cell(stop - 1 + f, s) + 1)
+            for (start, stop), f, s in zip(bounds, first, scale, strict=True)
         ]
-        shift = [o - f for o, f in zip(origin, first, strict=True)]
+        sides = needed_sides([stop - start for start, stop in cells], rules)
+        origin = tuple(
+            first_voxel(start, stop, n, math.ceil(length / s))
+            for (start, stop), n, length, s in zip(cells, sides, hu.shape, scale, strict=True)
+        )
+        grid = _Grid(origin, sides, scale)
+        shift = [o - f for o, f in zip(grid.start, first, strict=True)]
+        hidden, own = (_window(one, shift, grid.reach) for one in (mask, part))
         patch = Patch(
-            image=codec.encode(hu[np.ix_(*index)].astype(np.float32)),
-            mask=_window(mask, shift, sides),
-            own=_window(part, shift, sides),
+            image=codec.encode(grid.resample(_continued(hu, grid.start, grid.reach))),
+            mask=grid.cells(hidden) | grid.traces(hidden),
+            own=grid.cells(own),
             label=number,
             codec=codec,
-            spacing_mm=_moved(ct.spacing_mm, axis),
+            spacing_mm=_triple(mm * s for mm, s in zip(spacing, scale, strict=True)),
             origin=origin,
-            scale=(1.0, 1.0, 1.0),
+            scale=scale,
             strength=rules.strength(label),
             guidance_scale=rules.guidance_scale(label),
         )
@@ -147,11 +153,25 @@ def paste_boxes(
         patches: Its result.
         painted: One array in -1..1 per patch, of its shape.
     """
+    from scipy.ndimage import map_coordinates
+
     hu = np.full(region.shape, np.nan, dtype=np.float32)
     moved, first = np.moveaxis(hu, axis, -1), np.array(_moved(at.start_ijk, axis))
     for patch, x in zip(patches, painted, strict=True):
-        place = np.argwhere(patch.own) + np.array(patch.origin) - first
-        moved[tuple(place.T)] = patch.codec.decode(x[patch.own])
+        origin = np.array(patch.origin)
+        if not patch.is_resampled:
+            place = np.argwhere(patch.own) + origin - first
+            moved[tuple(place.T)] = patch.codec.decode(x[patch.own])
+            continue
+        place = np.argwhere(np.moveaxis(region, axis, -1))
+        scale, voxel = np.array(patch.scale), place + first
+        cell = cell_of(voxel, scale) - origin
+        near = np.flatnonzero(((cell >= 0) & (cell < patch.own.shape)).all(axis=1))
+        near = near[patch.own[tuple(cell[near].T)]]
+        points = (voxel[near] + 0.5) / scale - 0.5 - origin
+        moved[tuple(place[near].T)] = map_coordinates(
+            patch.codec.decode(x), points.T, order=1, mode="nearest"
+        )
     inside = hu[region]
     assert not np.isnan(inside).any(), "the boxes do not cover the mask"
     return np.clip(np.rint(inside), HU_MIN, HU_MAX).astype(np.int16)
@@ -202,18 +222,119 @@ def needed_sides(extent: Sequence[int], rules: PatchRules) -> tuple[int, int, in
     return rows, columns, max(depth, rules.depth)
 
 
+def scale_of(spacing_mm: Sequence[float], rules: PatchRules) -> tuple[float, float, float]:
+    """Voxels of the scan per voxel of a box along rows, columns and slices; mostly 1."""
+    ranges = (rules.spacing_range_mm, rules.spacing_range_mm, rules.slice_range_mm)
+    return _triple(
+        1.0 if allowed is None else scale_into(mm, allowed)
+        for mm, allowed in zip(spacing_mm, ranges, strict=True)
+    )
+
+
+def reach_of(
+    extent: Sequence[int], spacing_mm: Sequence[float], rules: PatchRules
+) -> tuple[int, int, int]:
+    """Voxels of the scan, around a mask of some extent, that its box is made of."""
+    scale = scale_of(spacing_mm, rules)
+    # A mask of n voxels lies in as many cells, and in one more where it begins within one.
+    cells = [n if s == 1 else math.ceil(n / s) + 1 for n, s in zip(extent, scale, strict=True)]
+    return _Grid((0, 0, 0), needed_sides(cells, rules), scale).reach
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """Where a box lies.
+
+    Attributes:
+        origin: Of its first voxel.
+        sides: Its voxels along each axis.
+        scale: Voxels of the scan per voxel.
+    """
+
+    origin: tuple[int, ...]
+    sides: tuple[int, int, int]
+    scale: tuple[float, float, float]
+
+    @property
+    def start(self) -> tuple[int, int, int]:
+        """The first voxel of the scan that it is made of."""
+        return _triple(
+            o if s == 1 else math.floor(o * s) - m
+            for o, s, m in zip(self.origin, self.scale, self._margins, strict=True)
+        )
+
+    @property
+    def reach(self) -> tuple[int, int, int]:
+        """How many voxels of the scan it is made of, wherever it lies."""
+        return _triple(
+            n if s == 1 else math.ceil(n * s) + 1 + 2 * m
+            for n, s, m in zip(self.sides, self.scale, self._margins, strict=True)
+        )
+
+    def resample(self, voxels: FloatArray) -> FloatArray:
+        """The box of these voxels of the scan, which are ``reach`` many from ``start`` on."""
+        if not self._is_other:
+            return voxels
+        edge = [o * s - n for o, s, n in zip(self.origin, self.scale, self.start, strict=True)]
+        return to_grid(voxels, self.sides, self.scale, edge)
+
+    def cells(self, mask: BoolArray) -> BoolArray:
+        """The voxels in which a voxel of a mask has its centre; given as to ``resample``."""
+        if not self._is_other:
+            return mask
+        voxel = np.argwhere(mask) + np.array(self.start)
+        cell = cell_of(voxel, np.array(self.scale)) - np.array(self.origin)
+        out = np.zeros(self.sides, dtype=bool)
+        out[tuple(cell[((cell >= 0) & (cell < self.sides)).all(axis=1)].T)] = True
+        return out
+
+    def traces(self, mask: BoolArray) -> BoolArray:
+        """The voxels that resampling would let show something of a mask."""
+        return mask if not self._is_other else self.resample(mask.astype(np.float32)) > TRACE
+
+    @property
+    def _is_other(self) -> bool:
+        return self.scale != (1.0, 1.0, 1.0)
+
+    @property
+    def _margins(self) -> list[int]:
+        """What the average takes in beyond a box: four sigma, and a voxel to interpolate."""
+        return [math.ceil(4 * sigma) + 1 for sigma in blur_of(self.scale)]
+
+
+def _continued(hu: npt.NDArray[np.int16], start: Sequence[int], sides: Sequence[int]) -> FloatArray:
+    """A part of a scan, beyond which its last voxels go on."""
+    index = [
+        np.clip(np.arange(o, o + n), 0, length - 1)
+        for o, n, length in zip(start, sides, hu.shape, strict=True)
+    ]
+    return hu[np.ix_(*index)].astype(np.float32)
+
+
+def _cell(voxel: int, scale: float) -> int:
+    return int(cell_of(np.array(voxel), scale))
+
+
+def _triple(values: Iterable[Number]) -> tuple[Number, Number, Number]:
+    rows, columns, slices = values
+    return rows, columns, slices
+
+
 def _through(ct: Volume) -> int:
     """The axis across the slices of a scan."""
     return VIEW_AXIS[plane_of("volume", ct.spacing_mm)]
 
 
-def _parts(mask: BoolArray) -> list[tuple[BoolArray, list[tuple[int, int]]]]:
+def _parts(
+    mask: BoolArray, scale: Sequence[float]
+) -> list[tuple[BoolArray, list[tuple[int, int]]]]:
     """Groups of connected components whose surroundings overlap: each with its bounds."""
     from scipy.ndimage import find_objects
     from scipy.ndimage import label as connected_components
 
     labelled, _ = connected_components(mask, structure=np.ones((3, 3, 3)))
-    context = (CONTEXT_PX, CONTEXT_PX, CONTEXT_SLICES)
+    around = (CONTEXT_PX, CONTEXT_PX, CONTEXT_SLICES)
+    context = [math.ceil(n * s) for n, s in zip(around, scale, strict=True)]
     groups: list[tuple[Box, list[int]]] = []
     for number, slices in enumerate(find_objects(labelled), start=1):
         box, members = Box.of_slices(slices), [number]

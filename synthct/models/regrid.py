@@ -1,4 +1,4 @@
-"""Slices and masks on a grid of larger or smaller pixels; pixel edges coincide at the origin."""
+"""Slices, boxes and masks on a grid of larger or smaller voxels; edges coincide at the origin."""
 
 from __future__ import annotations
 
@@ -11,16 +11,33 @@ FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 
 
-def to_grid(array: FloatArray, shape: Sequence[int], scale: Sequence[float]) -> FloatArray:
-    """Resample to pixels ``scale`` times as large, averaging where they are larger."""
+def to_grid(
+    array: FloatArray,
+    shape: Sequence[int],
+    scale: Sequence[float],
+    edge: Sequence[float] | None = None,
+) -> FloatArray:
+    """Resample to voxels ``scale`` times as large, averaging where they are larger.
+
+    Args:
+        array: Of any number of dimensions.
+        shape: Of the result.
+        scale: Voxels of ``array`` per voxel of the result, along each axis.
+        edge: Where in ``array``, in its voxels, the result begins; its own edge by default.
+    """
     from scipy.ndimage import affine_transform, gaussian_filter
 
-    blur = [max(0.0, 0.5 * (s - 1.0)) for s in scale]
+    blur = blur_of(scale)
     smooth = gaussian_filter(array, blur, mode="nearest") if max(blur) > 0 else array
-    # Pixel edges coincide: centre of new pixel n lies at (n + 0.5) * scale - 0.5.
-    offset = [0.5 * s - 0.5 for s in scale]
+    # Edges coincide: the centre of new voxel n lies at (n + 0.5) * scale - 0.5.
+    offset = [e + 0.5 * s - 0.5 for e, s in zip(edge or [0.0] * array.ndim, scale, strict=True)]
     out = affine_transform(smooth, np.asarray(scale), offset, tuple(shape), order=1, mode="nearest")
     return np.asarray(out, dtype=np.float32)
+
+
+def blur_of(scale: Sequence[float]) -> list[float]:
+    """Sigma of the average along each axis, in voxels of the finer grid; 0 for none."""
+    return [max(0.0, 0.5 * (s - 1.0)) for s in scale]
 
 
 def cover(mask: BoolArray, shape: Sequence[int], scale: Sequence[float]) -> BoolArray:
@@ -31,8 +48,10 @@ def cover(mask: BoolArray, shape: Sequence[int], scale: Sequence[float]) -> Bool
     return out
 
 
-def cell_of(index: npt.NDArray[np.intp], scale: float) -> npt.NDArray[np.intp]:
-    """The pixel of the other grid in which the centre of a pixel of the slice lies."""
+def cell_of(
+    index: npt.NDArray[np.intp], scale: float | npt.NDArray[np.float64]
+) -> npt.NDArray[np.intp]:
+    """The voxel of the other grid in which the centre of a voxel of the scan lies."""
     cell: npt.NDArray[np.intp] = np.floor((index + 0.5) / scale).astype(np.intp)
     return cell
 

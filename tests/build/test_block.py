@@ -113,7 +113,7 @@ def test_hosts_with_other_voxels_than_it_knows_are_told(
     checked = check(recipe(folder, made), cache_dir=folder / "cache")
     told = list(outside_range(checked))
     assert len(told) == 2
-    assert "the checkpoint paints 0.3 to 0.6 mm: they are painted as they are" in told[0]
+    assert "the checkpoint paints 0.3 to 0.6 mm: they are painted on a resampled grid" in told[0]
     assert "have slices 2.50 mm apart, the checkpoint paints 0.5 to 1.5 mm" in told[1]
     assert "does not take the slices beside" not in caplog.text
 

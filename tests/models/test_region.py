@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from conftest import oblique_affine
@@ -58,11 +60,48 @@ def test_a_box_has_the_networks_size_or_is_as_large_as_the_mask_asks(
 def test_paint_comes_back_to_its_place_whichever_way_the_slices_lie(axis: int) -> None:
     scan, box = host((80, 80, 80)), Box((30, 35, 38), (40, 47, 44))
     region = np.random.default_rng(1).random(box.shape) > 0.4
-    (patch,) = cut_boxes(scan, region, box, axis, None, RULES)
+    rules = replace(RULES, spacing_range_mm=(0.5, 3.0), slice_range_mm=(0.5, 3.0))
+    (patch,) = cut_boxes(scan, region, box, axis, None, rules)
     assert patch.image.shape[2] == 16
     hu = paste_boxes(region, box, axis, [patch], [patch.image])
     expected = scan.array[box.slices][region].clip(-150, 250)
     assert np.array_equal(hu, expected)
+
+
+@pytest.mark.parametrize("axis", [0, 2])
+def test_a_scan_whose_voxels_the_network_does_not_know_is_seen_on_its_own_grid(axis: int) -> None:
+    """A ramp keeps its place through both changes of grid, and a box shows as much of it."""
+    rules = replace(RULES, spacing_range_mm=(2.0, 3.0), slice_range_mm=(4.0, 5.0))
+    affine = oblique_affine()
+    affine[:3, [axis, 2]] = affine[:3, [2, axis]]  # slices of 2.5 mm, pixels of 0.8 mm
+    shape = [120, 120, 120]
+    shape[axis] = 40
+    scan = Volume((np.indices(shape) * [[[[1]]], [[[2]]], [[[0.5]]]]).sum(axis=0), affine)
+    scan = Volume(scan.array.round().astype(np.int16) - 100, affine)
+    box = Box((30, 45, 16), (54, 60, 26)) if axis == 2 else Box((16, 45, 30), (26, 60, 54))
+    region = np.random.default_rng(1).random(box.shape) > 0.3
+    (patch,) = cut_boxes(scan, region, box, axis, "tumor", rules)
+    assert patch.image.shape == (48, 48, 16)  # 96 mm of 96, and 64 of 100
+    assert patch.spacing_mm == pytest.approx((2.0, 2.0, 4.0))
+    assert patch.is_resampled
+    # Nothing of a masked voxel is shown: what the mask hides may be anything.
+    other = scan.array.copy()
+    other[box.slices][region] = 200
+    (same,) = cut_boxes(Volume(other, affine), region, box, axis, "tumor", rules)
+    assert np.abs(same.image - patch.image)[~patch.mask].max() < 0.02
+    assert patch.mask.sum() < 4 * patch.own.sum()
+    hu = paste_boxes(region, box, axis, [patch], [patch.image])
+    assert np.abs(hu - scan.array[box.slices][region]).max() <= 2
+
+
+def test_on_a_finer_grid_every_voxel_of_a_mask_comes_back() -> None:
+    rules = replace(RULES, spacing_range_mm=(0.3, 0.5), slice_range_mm=(1.0, 1.5))
+    scan, box = host(), Box((50, 50, 18), (58, 57, 22))
+    scan = Volume(np.full(SHAPE, 40, dtype=np.int16), scan.affine)
+    region = np.random.default_rng(1).random(box.shape) > 0.3
+    (patch,) = cut_boxes(scan, region, box, 2, "tumor", rules)
+    assert patch.spacing_mm == pytest.approx((0.5, 0.5, 1.5))
+    assert (paste_boxes(region, box, 2, [patch], [patch.image]) == 40).all()
 
 
 def test_parts_that_are_far_from_each_other_have_a_box_of_their_own() -> None:

@@ -74,6 +74,21 @@ def test_boxes_of_one_size_are_cut_once_and_larger_masks_in_parts(
     assert batch["spacing_mm"].shape[1:] == (3,)
 
 
+def test_boxes_have_the_voxels_that_the_network_is_for(
+    kits_template: Path, patch_cache: Path
+) -> None:
+    """Scans of finer voxels are resampled; else the mask would fill every box to its border."""
+    coarse = {**MODEL, "spacing_range_mm": (2.0, 3.0), "slice_range_mm": (4.0, 6.0)}
+    data = open_set(recipe(kits_template, model=coarse), patch_cache)
+    learned = [data.patches.patch(n) for n in range(len(data.patches))]
+    painted = [patch for one in data.slices for patch in one.patches]
+    for spacing in [one.spacing_mm for one in learned] + [one.spacing_mm for one in painted]:
+        assert spacing == pytest.approx((2.0, 2.0, 4.0))
+    for mask in [one.mask for one in learned] + [one.mask for one in painted]:
+        assert not mask[0].any()
+        assert not mask[:, -1].any()
+
+
 def test_a_box_is_remade_with_other_pixels_and_a_target_without_grain() -> None:
     scan = make_tiny_case().scan()
     mask = make_mask(make_tiny_case(), np.ones((8, 8, 5), dtype=bool), (18, 14, 8), None, {})
