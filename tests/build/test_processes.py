@@ -179,7 +179,7 @@ def test_killed_with_a_changing_number_of_processes_it_comes_to_the_same_bytes(
     while "1" not in (pids := pids_of(output)):
         time.sleep(0.02)
     os.kill(pids["1"], signal.SIGKILL)
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=300)
     assert process.returncode == 5, said
     assert f"process 1 of 2 (pid {pids['1']}) was killed by SIGKILL" in said
     assert "Traceback" not in said
@@ -188,7 +188,7 @@ def test_killed_with_a_changing_number_of_processes_it_comes_to_the_same_bytes(
     process = start("killed", "--num-processes", "3", "--workers", "0")
     wait_for_shards(output, 6, process)
     process.kill()
-    said, _ = process.communicate(timeout=60)  # returns when no process holds the stream any more
+    said, _ = process.communicate(timeout=300)  # returns when no process holds the stream any more
     assert re.search(r"going on: \d+ of 12 shards are done", said)
     assert "cannot be reached any more" in said
     assert finish_here("killed", "slices") == wanted("slices")
@@ -206,7 +206,7 @@ def test_volumes_whose_processes_are_all_killed_come_to_the_same_bytes(
     wait_for_shards(folder / "volumes", 2, process)
     for pid in (process.pid, *pids_of(folder / "volumes").values()):
         os.kill(pid, signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     with caplog.at_level(logging.INFO, "synthct"):
         assert finish_here("volumes", "volumes") == wanted("volumes")
     assert re.search(r"going on: \d+ of 12 shards are done", caplog.text)
@@ -221,7 +221,7 @@ def test_an_interrupt_or_a_hang_up_of_one_process_is_no_error(
     process = start("interrupted", "--num-processes", "2", "--workers", "0")
     wait_for_shards(output, 2, process)
     process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=300)
     assert process.returncode == 130, said
     interrupted = r"^interrupted( by SIG\w+)?; run the same command again to continue$"
     assert len(re.findall(interrupted, said, re.MULTILINE)) == 1
@@ -229,7 +229,7 @@ def test_an_interrupt_or_a_hang_up_of_one_process_is_no_error(
     process = start("interrupted", "--num-processes", "2", "--workers", "0")
     wait_for_shards(output, 6, process)
     os.kill(pids_of(output)["1"], signal.SIGHUP)
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=300)
     assert process.returncode == 130, said
     assert said.count("interrupted by SIGHUP; run the same command again to continue") == 1
     assert "memory" not in said
@@ -247,7 +247,7 @@ def test_processes_whose_launcher_is_killed_at_the_start_end(
         time.sleep(0.02)
     time.sleep(after_s)
     process.kill()
-    said, _ = process.communicate(timeout=60)  # returns when no process holds the stream any more
+    said, _ = process.communicate(timeout=300)  # returns when no process holds the stream any more
     assert "Traceback" not in said
     assert not pids_of(folder / f"orphans-{after_s}")
 
@@ -261,7 +261,7 @@ def test_a_stopped_process_is_named(start: Start, folder: Path, rank: str) -> No
     wait_for_shards(output, 2, process)
     pid = pids_of(output)[rank]
     os.kill(pid, signal.SIGSTOP)
-    said, _ = process.communicate(timeout=120)
+    said, _ = process.communicate(timeout=300)
     assert process.returncode == 5, said
     assert f"process {rank} of 2 (pid {pid} on" in said
     assert "has not answered for 60 s" in said
@@ -283,7 +283,7 @@ def test_killed_at_a_system_call_it_comes_to_the_same_bytes(
     inject = ["-e", f"inject={calls}:signal=SIGKILL:when={number}"]
     name = f"strace-{call}"
     process = start(name, "--workers", "0", launcher=[*strace, *inject])
-    said, _ = process.communicate(timeout=120)
+    said, _ = process.communicate(timeout=300)
     assert process.returncode != 0, said
     assert not (folder / name / "tiny/1.0.0").exists()
     assert (folder / name / "tiny/.1.0.0.building").is_dir()
@@ -299,7 +299,7 @@ def test_a_limit_of_the_system_on_files_is_told_and_nothing_is_lost(
     alone = "unset COVERAGE_PROCESS_START COVERAGE_PROCESS_CONFIG; ulimit -f 16"
     launcher = ["sh", "-c", f'{alone}; exec "$@"', "sh"]
     process = start("limited", "--workers", "0", launcher=launcher)
-    said, _ = process.communicate(timeout=120)
+    said, _ = process.communicate(timeout=300)
     assert process.returncode == 5, said
     assert "File too large; mend it and run the same command again" in said
     assert "Traceback" not in said
