@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -29,6 +30,12 @@ loopback.announce()
 # Here and in every process that tests start: networks this small only wait on a second thread, and
 # the number of threads changes low bits.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+# Here and in those processes, compiled files are kept, whatever the environment says: making the
+# assertions of all tests speak takes every worker a dozen seconds, and each process that is started
+# would compile the package.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -44,7 +44,7 @@ def inpaint(
         int | None,
         typer.Option(min=1, max=1000, help="Denoising steps; by default as in a recipe."),
     ] = None,
-    guidance_scale: Annotated[float, typer.Option(help="As in a recipe.")] = 1.0,
+    guidance_scale: Annotated[float | None, typer.Option(help="As in a recipe.")] = None,
     prompt: Annotated[
         str | None, typer.Option(help="For a checkpoint that is guided by text.")
     ] = None,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from synthct.dataset.manifest import FileEntry
 from synthct.dataset.schema import flat_schema, is_of_volumes
 from synthct.dataset.writer import Rejection, ShardRecord, read_shard
 from synthct.metrics.table import MEASURES
@@ -52,6 +54,7 @@ class Summary:
         in_training: Samples whose host the checkpoint was trained on.
         measures: Distribution of every metric that is defined anywhere.
         rejected: Rejected samples by reason.
+        shards_id: From ``shards_id``.
     """
 
     samples: int
@@ -65,6 +68,7 @@ class Summary:
     in_training: int
     measures: Mapping[str, Spread]
     rejected: Mapping[str, int]
+    shards_id: str
 
 
 def summarise(folder: Path, shards: Sequence[ShardRecord]) -> Summary:
@@ -106,7 +110,14 @@ def summarise(folder: Path, shards: Sequence[ShardRecord]) -> Summary:
         in_training=in_training,
         measures={name: spread for name, spread in measures.items() if spread},
         rejected=dict(rejected.most_common()),
+        shards_id=shards_id(shards),
     )
+
+
+def shards_id(shards: Iterable[ShardRecord | FileEntry]) -> str:
+    """A hash over the hashes of all shards, in hex: it names their columns and values too."""
+    lines = "".join(f"{shard.sha256}  {shard.path}\n" for shard in shards)
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def rejections(shards: Sequence[ShardRecord]) -> list[Rejection]:

@@ -27,8 +27,13 @@ ROW_GROUP_ROWS = 64
 
 _CODEC, _CODEC_LEVEL = "zstd", 3
 
-#: Columns that shards of earlier formats, or of slices, have not.
-_OPTIONAL = {*ADDED, *(name for name, measure in MEASURES.items() if measure.of_volumes)}
+#: A column that only patch-only releases have.
+_PATCH_DIGEST = "patch_digest"
+
+#: Columns that shards of earlier formats, of slices, or of full releases have not.
+_OPTIONAL = {
+    *ADDED, *(name for name, measure in MEASURES.items() if measure.of_volumes), _PATCH_DIGEST,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -159,18 +164,19 @@ def read_shard(path: Path, columns: Collection[str] | None = None) -> pa.Table:
         ResourceError: If it cannot be opened.
     """
     try:
-        with path.open("rb") as stream:
-            file = pa.PythonFile(stream, mode="r")
-            if columns is not None:
-                there = set(pq.read_schema(file).names)
-                stored = [name for name in columns if name in there or name not in _OPTIONAL]
-            table = pq.read_table(
-                file,
-                columns=None if columns is None else stored,
-                page_checksum_verification=True,
-                use_threads=False,
-            )
-            return with_added_columns(table, columns)
+        with (
+            path.open("rb") as stream,
+            # A third of the time of pyarrow's read_table, which can read whole folders too.
+            pq.ParquetFile(
+                pa.PythonFile(stream, mode="r"), page_checksum_verification=True
+            ) as file,
+        ):
+            there = file.schema_arrow.names
+            wanted = there if columns is None else columns
+            stored = [name for name in wanted if name in there or name not in _OPTIONAL]
+            if missing := set(stored) - set(there):  # which pyarrow passes over here
+                raise ValueError(f"it has no column {min(missing)}")
+            return with_added_columns(file.read(stored, use_threads=False), columns)
     except (FileNotFoundError, PermissionError) as err:
         raise ResourceError(f"{path}: {err.strerror}; it belongs to the dataset") from err
     except (pa.ArrowException, OSError, ValueError) as err:
@@ -208,10 +214,10 @@ def row_digests(path: Path) -> RowDigests:
         VerifyError: If it is damaged.
         ResourceError: If it cannot be opened.
     """
-    samples = read_shard(path, ["sample_digest"])["sample_digest"].to_pylist()
-    if "patch_digest" not in pq.read_schema(path).names:
-        return RowDigests(samples, None)
-    return RowDigests(samples, read_shard(path, ["patch_digest"])["patch_digest"].to_pylist())
+    table = read_shard(path, ["sample_digest", _PATCH_DIGEST])
+    is_patch = _PATCH_DIGEST in table.column_names
+    patches = table[_PATCH_DIGEST].to_pylist() if is_patch else None
+    return RowDigests(table["sample_digest"].to_pylist(), patches)
 
 
 def _array(values: list[Any], type_: pa.DataType) -> pa.Array:

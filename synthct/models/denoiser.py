@@ -56,7 +56,11 @@ class Denoiser:
         self.noise_embedding: str = config.noise_embedding
         self.trained_steps: int | None = config.trained_steps
         self.clip_denoised: bool = config.clip_denoised
-        self.null_label = len(config.labels) + 1 if config.guided else None
+        self.null_label: int | None = None  # stands for no label in guidance
+        if config.guided:
+            self.null_label = len(config.labels) + 1
+        elif config.guidance:
+            self.null_label = 0  # whatever fits
 
     def surroundings(self, image: Tensor, mask: Tensor) -> Tensor:
         """The known region, without anything that is masked.
@@ -205,7 +209,7 @@ class DiffusionInpaintPipeline(InpaintPipeline):
         if not 0 < strength <= 1:
             raise ValueError(f"strength {strength} is not within 0..1")
         if guidance_scale != 1 and self.unet.null_label is None:
-            raise ValueError("the network was trained without label dropout, so without guidance")
+            raise ValueError("the network has learned no label to be guided away from")
         if len(generator) != image.shape[0]:
             raise ValueError(f"{len(generator)} generators for a batch of {image.shape[0]}")
 

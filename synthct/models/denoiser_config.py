@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from synthct.models.config import Channels, PatchFields, require_known
 
 Strength = Annotated[float, Field(gt=0, le=1)]
+Guidance = Annotated[float, Field(ge=1, le=20)]
 
 
 class DenoiserFields(PatchFields):
@@ -21,6 +22,10 @@ class DenoiserFields(PatchFields):
             carry across a hole.
         strengths: Share of the noise schedule that painting runs through, by label; ``default`` for
             the others.
+        guidance: Classifier-free guidance (Ho and Salimans, "Classifier-free diffusion guidance",
+            2022) by label, ``default`` for the others, where a recipe states none: 1 for none. It
+            leads away from what the network paints without a label, so it must know that: as
+            whatever fits, or by label dropout.
         noise_embedding: Condition the network on the step of the schedule (``timestep``) or on the
             noise level (``level``), which allows painting with another schedule.
         clip_denoised: Clip the predicted image to -1..1 at every step, as Palette does: a predicted
@@ -29,6 +34,7 @@ class DenoiserFields(PatchFields):
 
     residual_scale: Annotated[float, Field(gt=0, le=1000)] | None = None
     strengths: Mapping[str, Strength] | None = Field(default_factory=dict)
+    guidance: Mapping[str, Guidance] = Field(default_factory=dict)
     noise_embedding: Literal["timestep", "level"] = "timestep"
     clip_denoised: bool = False
 
@@ -87,5 +93,5 @@ class DenoiserConfig(DenoiserFields):
 
     @model_validator(mode="after")
     def _check_labels(self) -> Self:
-        require_known(self, "codecs", "strengths")
+        require_known(self, "codecs", "strengths", "guidance")
         return self

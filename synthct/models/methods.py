@@ -150,7 +150,8 @@ class Diffusion(Method):
         num_inference_steps: Passes of the model per sample; by default ``PACKAGE_STEPS`` for a
             checkpoint that ships with the package, ``STEPS`` for any other.
         guidance_scale: Classifier-free guidance by the prompt, or by the label of a checkpoint that
-            was trained with ``label_dropout``; 1 for none, else twice the passes.
+            was trained with ``label_dropout`` or has a scale of its own for some labels, which is
+            the default; 1 for none, else twice the passes.
         grain: ``surroundings``: the paint's grain is completed to the noise power spectrum of the
             scan around the mask (``models/grain.py``); ``checkpoint``: it stays as painted.
         adapt: Train the checkpoint on the hosts beforehand, which the command ``build`` does; the
@@ -184,7 +185,7 @@ class Diffusion(Method):
     num_inference_steps: Annotated[int, Field(ge=1, le=1000)] = Field(
         default_factory=lambda stated: PACKAGE_STEPS.get(stated["checkpoint"], STEPS)
     )
-    guidance_scale: Annotated[float, Field(ge=1, le=20)] = 1.0
+    guidance_scale: Annotated[float, Field(ge=1, le=20)] | None = None
     grain: Literal["surroundings", "checkpoint"] = "surroundings"
     adapt: Adapt | None = None
     slice_noise_mm: Annotated[float, Field(ge=0, le=1000)] | None = None

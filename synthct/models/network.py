@@ -163,7 +163,7 @@ class Network(ABC):
         del labels
         if not cls.takes_steps:
             for key, only in ONE_PASS.items():
-                if key in inpaint.model_fields_set and getattr(inpaint, key) != only:
+                if key in inpaint.model_fields_set and getattr(inpaint, key) not in (None, only):
                     message = f"{described(files)}, which paints in one pass; remove {key}"
                     yield Misfit((key,), message)
             return
@@ -216,7 +216,7 @@ class Network(ABC):
 
     @abstractmethod
     def paint_batch(self, patches: Sequence[Patch], seeds: Sequence[int]) -> torch.Tensor:
-        """Paint patches of one size and strength.
+        """Paint patches of one size, strength and scale of guidance.
 
         The bits of a sample may depend on the shape of the batch, but not on its other samples.
 

@@ -44,6 +44,7 @@ class PatchRules:
         spacing_range_mm: Least and greatest in-plane spacing.
         strengths: Share of the noise schedule that painting runs through, by label; ``default``
             for all the others, 1 where nothing is stated.
+        guidance: Scale of classifier-free guidance, likewise.
         depth: Slices of a patch; more than 1 for a network in 3D.
         slice_range_mm: Least and greatest distance of slices; None if it makes no difference.
         neighbours: Neighbouring slices that it makes use of: 0, or the 2 before and after.
@@ -54,6 +55,7 @@ class PatchRules:
     patch_sizes: tuple[int, ...]
     spacing_range_mm: tuple[float, float]
     strengths: Mapping[str, float] = field(default_factory=dict)
+    guidance: Mapping[str, float] = field(default_factory=dict)
     depth: int = 1
     slice_range_mm: tuple[float, float] | None = None
     neighbours: int = 0
@@ -70,7 +72,10 @@ class PatchRules:
             sizes = tuple(sorted(int(n) for n in config["patch_sizes"]))
             low, high = (float(v) for v in config["spacing_range_mm"])
             labels = tuple(str(name) for name in config["labels"])
-            strengths = {str(k): float(v) for k, v in (config.get("strengths") or {}).items()}
+            strengths, guidance = (
+                {str(k): float(v) for k, v in (config.get(field) or {}).items()}
+                for field in ("strengths", "guidance")
+            )
             depth, neighbours = (
                 int(config.get(k, n)) for k, n in (("depth", 1), ("neighbours", 0))
             )
@@ -86,7 +91,11 @@ class PatchRules:
             )
         if any(not 0 < strength <= 1 for strength in strengths.values()):
             raise CheckpointError(f"the checkpoint's strengths {strengths} are not within 0..1")
-        return cls(labels, codecs, sizes, (low, high), strengths, depth, slices, neighbours)
+        if any(not scale >= 1 for scale in guidance.values()):
+            raise CheckpointError(f"the checkpoint's guidance {guidance} is not 1 or more")
+        return cls(
+            labels, codecs, sizes, (low, high), strengths, guidance, depth, slices, neighbours
+        )
 
     def codec(self, label: str | None) -> Window | Knots:
         """The codec in which ``label`` is painted."""
@@ -95,6 +104,10 @@ class PatchRules:
     def strength(self, label: str | None) -> float:
         """The share of the noise schedule that painting ``label`` runs through."""
         return self.strengths.get(label or "default", self.strengths.get("default", 1.0))
+
+    def guidance_scale(self, label: str | None) -> float:
+        """The scale of the guidance towards ``label``, where a recipe states none."""
+        return self.guidance.get(label or "default", self.guidance.get("default", 1.0))
 
     def provides(self, label: str | None) -> bool:
         """Whether the checkpoint can paint ``label``; always true of None."""
@@ -132,6 +145,7 @@ class Patch:
         origin: Of the patch's first voxel on its grid; may be negative.
         scale: Voxels of the scan per voxel of the patch, along each side.
         strength: Share of the noise schedule that painting runs through.
+        guidance_scale: Of the checkpoint for its label, where a recipe states none.
         neighbours: (2, S, S) in -1..1, the slices before and after on the same pixels; NaN where
             nothing is known. None if nothing is known of either.
         noise: (S, S), what painting starts from; None to draw it by the seed.
@@ -146,6 +160,7 @@ class Patch:
     origin: tuple[int, ...]
     scale: tuple[float, ...]
     strength: float = 1.0
+    guidance_scale: float = 1.0
     neighbours: FloatArray | None = None
     noise: FloatArray | None = None
 
@@ -330,6 +345,7 @@ def _cut(one: _Slice, part: BoolArray, label: str | None, rules: PatchRules) -> 
         origin=(origin[0], origin[1]),
         scale=scale,
         strength=rules.strength(label),
+        guidance_scale=rules.guidance_scale(label),
     )
     if one.neighbours is None:
         return patch

@@ -131,6 +131,7 @@ def cut_boxes(
             origin=origin,
             scale=scale,
             strength=rules.strength(label),
+            guidance_scale=rules.guidance_scale(label),
         )
         patches.append(patch)
     return patches

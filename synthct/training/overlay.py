@@ -15,7 +15,7 @@ from synthct.recipe.yaml_model import Document, Location
 from synthct.training.sections import Schedule
 
 #: Fields by label: the recipe's entries are added to the checkpoint's.
-BY_LABEL = ("codecs", "strengths")
+BY_LABEL = ("codecs", "strengths", "guidance")
 NOISE = ("prediction_type", *Schedule.model_fields)
 
 

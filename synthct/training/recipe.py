@@ -215,6 +215,14 @@ def _section_problems(recipe: TrainingRecipe) -> Iterator[Problem]:
         if recipe.data.label_dropout:
             message = f"{what} guidance, which label_dropout is for; remove it"
             yield Problem(("data", "label_dropout"), message, at_key=True)
+    always_labelled = all(section.painted_labels() for section in recipe.masks)
+    is_guided = bool(getattr(recipe.model, "guidance", None))
+    if is_guided and always_labelled and not recipe.data.label_dropout:
+        message = (
+            "there is nothing to be guided away from: no mask is without a label; add one, or "
+            "set label_dropout to 0.1"
+        )
+        yield Problem(("model", "guidance"), message, at_key=True)
     if len(recipe.labels) < recipe.model.takes_labels_from:
         what = (
             f"a network of kind {kind(recipe.model)} is told what to paint from "

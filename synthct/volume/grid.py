@@ -16,6 +16,9 @@ Spacing = tuple[float, float, float]
 #: Two grids are the same if none of their voxels is further apart than this share of a voxel.
 GRID_TOLERANCE = 0.05
 
+#: The corners (3, 8) of a box whose sides are 1 long.
+_ENDS = np.indices((2, 2, 2)).reshape(3, -1)
+
 
 class Gridded(Protocol):
     """Anything with voxels: a volume, or what is known of one."""
@@ -154,8 +157,7 @@ def start_within(part: Gridded, whole: Gridded) -> Index3 | None:
 
 def _corners(shape: Sequence[int]) -> npt.NDArray[np.float64]:
     """Voxel indices (3, 8) of the outermost voxels; the first is (0, 0, 0)."""
-    ends = np.meshgrid(*[(0.0, n - 1.0) for n in shape], indexing="ij")
-    return np.array(ends).reshape(3, -1)
+    return _ENDS * (np.array(shape, dtype=np.float64)[:, None] - 1)
 
 
 def _corners_in_voxels(shape: Sequence[int], one: Affine, two: Affine) -> npt.NDArray[np.float64]:

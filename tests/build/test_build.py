@@ -126,6 +126,20 @@ def test_datasets_of_one_version_are_not_taken_for_each_other(
     assert loaded(twin, cache).num_rows == 3
 
 
+@pytest.mark.long
+def test_the_same_samples_with_other_columns_are_not_taken_from_the_cache(
+    make: Make, tmp_path: Path
+) -> None:
+    first = make("columns", limit=3)
+    assert "original" in loaded(first, tmp_path).column_names
+    content = read_manifest(first).release.content_id
+    shutil.rmtree(first)
+    second = make("columns", limit=3, keep_original=False)
+    assert second == first
+    assert read_manifest(second).release.content_id == content
+    assert "original" not in loaded(second, tmp_path).column_names
+
+
 def test_the_dataset_loads_and_its_pictures_decode(built: Path, tmp_path: Path) -> None:
     rows = loaded(built, tmp_path)
     assert rows.num_rows == 16

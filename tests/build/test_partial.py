@@ -218,7 +218,6 @@ def test_every_cut_leaves_the_samples_before_it(tmp_path: Path) -> None:
     ("kill", "processes", "name"),
     [
         (signal.SIGTERM, 1, "control"),
-        pytest.param(signal.SIGTERM, 1, "full", marks=pytest.mark.full),
         pytest.param(signal.SIGINT, 1, "full", marks=pytest.mark.full),
         pytest.param(signal.SIGKILL, 1, "full", marks=pytest.mark.full),
         pytest.param(signal.SIGINT, 2, "full", marks=pytest.mark.full),

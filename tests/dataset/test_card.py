@@ -204,7 +204,7 @@ def test_header_is_what_the_hub_reads(made: tuple[Release, Summary]) -> None:
     assert header["configs"] == [
         {
             "config_name": "default",
-            "description": f"content {made[0].content_id}",
+            "description": f"content {made[0].content_id}, files {made[1].shards_id[:12]}",
             "data_files": [
                 {"split": "train", "path": "data/train-*.parquet"},
                 {"split": "validation", "path": "data/validation-*.parquet"},

@@ -27,7 +27,7 @@ from synthct.models.painting import (
     trailing_timesteps,
 )
 from synthct.models.palette import PaletteInpaintPipeline, PaletteUNet
-from synthct.models.patch import Patch
+from synthct.models.patch import Patch, PatchRules
 from synthct.volume.intensity import FULL_RANGE, SOFT_TISSUE
 
 #: As training writes it.
@@ -364,6 +364,28 @@ def test_guidance_goes_on_from_untold_through_told(checkpoint: Checkpoint) -> No
     np.testing.assert_allclose(painted(1, 1.5)[inside], expected[inside], atol=1e-4)
     with pytest.raises(CheckpointError, match=r"tiny.*label_dropout .* guidance_scale to 1, not 2"):
         Inpainter(checkpoint, Diffusion(guidance_scale=2))
+
+
+def test_a_checkpoint_says_which_labels_are_guided_and_how_much(checkpoint: Checkpoint) -> None:
+    stated = retold(checkpoint, guidance={"kidney": 2.0})
+    rules = PatchRules.from_config(stated["unet"].config)
+    kidney, tumour, anything = (
+        replace(make_patch(n, label=n), guidance_scale=rules.guidance_scale(label))
+        for n, label in ((1, "kidney"), (2, "tumor"), (0, None))
+    )
+    patches = [kidney, tumour, anything]
+
+    def painted(**settings: float) -> list[np.ndarray]:
+        return Inpainter(stated, Diffusion(num_inference_steps=2, **settings)).paint(
+            patches, [1, 2, 3]
+        )
+
+    own, unguided, guided = painted(), painted(guidance_scale=1), painted(guidance_scale=2)
+    np.testing.assert_array_equal(own[0], guided[0])
+    assert np.abs(own[0] - unguided[0]).max() > 1e-3
+    for n in (1, 2):
+        np.testing.assert_array_equal(own[n], unguided[n])
+    np.testing.assert_allclose(guided[2], unguided[2], atol=1e-5)  # nothing to be guided from
 
 
 def test_a_network_told_the_level_paints_alike_on_another_schedule() -> None:

@@ -32,6 +32,7 @@ CHANGED: dict[str, Any] = {
     "residual_scale": 2.0,
     "neighbours": 2,
     "strengths": {"default": 0.5},
+    "guidance": {"kidney": 1.5},
     "noise_embedding": "level",
 }
 #: Excludes ``residual_scale``.

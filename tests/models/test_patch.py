@@ -371,21 +371,26 @@ def test_config_without_a_field_is_refused_by_name(key: str) -> None:
         PatchRules.from_config({k: v for k, v in CONFIG.items() if k != key})
 
 
-def test_strength_goes_by_label_and_is_1_where_nothing_is_said() -> None:
+def test_strength_and_guidance_go_by_label_and_are_1_where_nothing_is_said() -> None:
     config = {
         "labels": ["kidney"],
         "codecs": {"default": "soft_tissue"},
         "patch_sizes": [32, 64],
         "spacing_range_mm": [0.5, 3.0],
     }
-    assert PatchRules.from_config(config).strength("kidney") == 1
-    said = PatchRules.from_config({**config, "strengths": {"default": 0.8, "kidney": 0.95}})
+    silent = PatchRules.from_config(config)
+    assert silent.strength("kidney") == silent.guidance_scale("kidney") == 1
+    stated = {"strengths": {"default": 0.8, "kidney": 0.95}, "guidance": {"kidney": 1.5}}
+    said = PatchRules.from_config({**config, **stated})
     assert (said.strength(None), said.strength("kidney")) == (0.8, 0.95)
+    assert (said.guidance_scale(None), said.guidance_scale("kidney")) == (1, 1.5)
     ct = make_slice((80, 70), (0.8, 0.8))
     (patch,) = cut_patches(ct, make_region(ct, MASKS["inside"]), "kidney", said)
-    assert patch.strength == 0.95
+    assert (patch.strength, patch.guidance_scale) == (0.95, 1.5)
     with pytest.raises(CheckpointError, match="strengths"):
         PatchRules.from_config({**config, "strengths": {"default": 0}})
+    with pytest.raises(CheckpointError, match="guidance"):
+        PatchRules.from_config({**config, "guidance": {"default": 0.5}})
 
 
 @pytest.mark.parametrize("spacing_mm", [(0.8, 0.8), (0.4, 0.4)], ids=["native", "resampled"])

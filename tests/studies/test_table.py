@@ -101,6 +101,15 @@ def test_the_table_of_real_scans_paints_what_its_networks_know(preset: str | Non
             assert set(table.recipe.painted_labels(row)) <= set(training.labels)
 
 
+def test_the_table_of_few_real_scans_trains_every_method_on_the_same() -> None:
+    table = load_table(RECIPES / "thesis_few.yaml")
+    assert len(table.trainings) == 5
+    for training in table.trainings.values():
+        assert list(training.sources) == ["phantoms", "scans"]
+        assert training.data.source_weights == {"scans": 3}
+        assert training.resolved_licence() == "CC-BY-3.0"
+
+
 def test_a_trained_method_paints_as_its_recipe_says() -> None:
     table = load_table(RECIPES / "thesis_phantoms.yaml")
     for name, steps in (("Palette", 10), ("Pix2Pix", 20)):
@@ -109,6 +118,9 @@ def test_a_trained_method_paints_as_its_recipe_says() -> None:
         assert inpaint.checkpoint == "/made/here"
         assert (inpaint.grain, inpaint.num_inference_steps) == ("checkpoint", steps)
         assert ("num_inference_steps" in inpaint.model_fields_set) == (name == "Palette")
+
+
+PHANTOMS = {"phantoms": {"layout": "phantom", "patients": 1}}
 
 
 def method(**fields: Any) -> dict[str, Any]:
@@ -132,6 +144,10 @@ def method(**fields: Any) -> dict[str, Any]:
             {"methods": {"A b": {}, "a-b": {}}},
             "methods.a-b: names another folder only by case or signs",
         ),
+        (
+            {"training": {"sources": PHANTOMS, "source_weights": {"more": 2}}},
+            "training.source_weights.more: there is no source 'more'",
+        ),
         ({"methods": {"painted": {}}}, "is the title of a column that every table has"),
         (
             {"methods": {"x": {"inpaint": {"method": "copy_paste"}}}},
@@ -143,6 +159,14 @@ def test_what_a_recipe_cannot_say(
     folder: Path, tmp_path: Path, changes: Mapping[str, Any], message: str
 ) -> None:
     with pytest.raises(RecipeError, match=message):
+        table_of(folder, tmp_path, **changes)
+
+
+def test_scans_of_all_trainings_have_names_of_their_own(folder: Path, tmp_path: Path) -> None:
+    write_training(folder, tmp_path)
+    changes = method(train={"recipe": "training.yaml", "minutes": 1})
+    changes["training"] = {"sources": {"scans": PHANTOMS["phantoms"]}}
+    with pytest.raises(RecipeError, match=r"training.sources.scans: .*training.yaml has a source"):
         table_of(folder, tmp_path, **changes)
 
 

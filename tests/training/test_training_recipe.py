@@ -71,6 +71,13 @@ def test_a_checkpoint_that_is_given_brings_its_shape(tmp_path, kits_root, tiny_c
             "model.strengths.tumour: no mask paints 'tumour'; did you mean 'tumor'",
         ),
         (
+            {
+                "model": {**TINY_MODEL, "guidance": {"kidney": 2.0}},
+                "masks": [{"name": "kidneys", "kind": "organ", "label": "kidney"}],
+            },
+            "model.guidance: there is nothing to be guided away from",
+        ),
+        (
             {"data": {"source_weights": {"scan": 2}}},
             "data.source_weights.scan: there is no source 'scan'; did you mean 'scans'",
         ),

@@ -38,6 +38,7 @@ from synthct.dataset.records import (
     rejected_schema,
 )
 from synthct.dataset.schema import measures_of
+from synthct.dataset.summary import shards_id
 from synthct.dataset.writer import ShardRecord, read_shard, shard_name
 from synthct.errors import ResourceError, VerifyError
 from synthct.recipe.recipe import Recipe
@@ -174,8 +175,11 @@ class _Documents:
         """The card's header, which ``load_dataset`` and the Hub read, and the facts of its page."""
         method = self.recipe.inpaint.method if self.recipe else "diffusion"
         release, page = self.manifest.release, self.read(CARD).decode()
-        header = card_header(release, release.name, self.lock.licence, method)
-        yield from _unlike("its header's", front_matter(page), header)
+        stated = front_matter(page)
+        names_shards = ", files " in str(stated.get("configs"))  # not before 0.2
+        files = shards_id(self.manifest.shards) if names_shards else None
+        header = card_header(release, release.name, self.lock.licence, method, files)
+        yield from _unlike("its header's", stated, header)
         if self.recipe is not None:
             stated, ours = _facts(page), _facts(self.expected[CARD].decode())
             for fact in sorted(stated.keys() | ours.keys()):

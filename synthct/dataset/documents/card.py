@@ -124,7 +124,9 @@ def dataset_card(release: Release, summary: Summary, facts: CardFacts) -> str:
         _limits(release, summary, facts),
         _origin(release, facts),
     )
-    header = yaml_text(card_header(release, facts.title, facts.licence, facts.method))
+    header = yaml_text(
+        card_header(release, facts.title, facts.licence, facts.method, summary.shards_id)
+    )
     return f"---\n{header}---\n\n" + "\n\n".join(sections) + "\n"
 
 
@@ -145,7 +147,9 @@ def _from_hub(source: SourceNote) -> str:
     return f" From the Hugging Face Hub, {code(source.origin)}." if source.origin else ""
 
 
-def card_header(release: Release, title: str, licence: str | None, method: str) -> dict[str, Any]:
+def card_header(
+    release: Release, title: str, licence: str | None, method: str, shards_id: str | None
+) -> dict[str, Any]:
     """The YAML header of a card, which the Hub and ``load_dataset`` read.
 
     Args:
@@ -153,10 +157,12 @@ def card_header(release: Release, title: str, licence: str | None, method: str) 
         title: Of the page.
         licence: SPDX id; None if unknown.
         method: What painted.
+        shards_id: Of the shards; None for a card that does not name them, as before 0.2.
     """
     splits = [split.name for split in release.splits if split.rows]
     size = next((size for limit, size in _SIZES if release.rows < limit), "1M<n<10M")
-    files = [{"split": split, "path": f"data/{split}-*.parquet"} for split in splits]
+    paths = [{"split": split, "path": f"data/{split}-*.parquet"} for split in splits]
+    files = "" if shards_id is None else f", files {shards_id[:12]}"
     return {
         "pretty_name": one_line(title),
         **hub_fields(licence),
@@ -164,12 +170,13 @@ def card_header(release: Release, title: str, licence: str | None, method: str) 
         "tags": ["medical", "ct", "radiology", "synthetic", "inpainting", method, "synthct"],
         "size_categories": [size],
         # ``datasets`` caches a folder under its base name (here the version) and a hash of its
-        # configs: without the content's id another dataset of that version would be taken for it.
+        # configs: without the ids another dataset of that version would be taken for it, or the
+        # same samples with the columns that they had when they were first read.
         "configs": [
             {
                 "config_name": "default",
-                "description": f"content {release.content_id}",
-                "data_files": files,
+                "description": f"content {release.content_id}{files}",
+                "data_files": paths,
             }
         ],
     }

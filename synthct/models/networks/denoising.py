@@ -46,19 +46,22 @@ class Denoising(Trained):
 
         del prompts
         unet, scheduler, steps = checkpoint["unet"], inpaint.scheduler, inpaint.num_inference_steps
-        if inpaint.guidance_scale != 1 and unet.null_label is None:
+        stated = inpaint.guidance_scale
+        if stated not in (None, 1) and unet.null_label is None:
             raise CheckpointError(
                 f"checkpoint '{checkpoint.files.name}' was trained without label_dropout and "
-                f"cannot be guided; set guidance_scale to 1, not {inpaint.guidance_scale:g}"
+                f"cannot be guided; set guidance_scale to 1, not {stated:g}"
             )
         sampler = make_scheduler(scheduler, checkpoint.files.scheduler_config)
         require_steps(sampler, scheduler, steps)
         if unet.trained_steps is not None:
             require_levels(sampler, scheduler, unet.trained_steps)
-        self.steps, self.guidance_scale = steps, inpaint.guidance_scale
+        self.steps, self.guidance_scale = steps, stated
         self.device = next(unet.parameters()).device
         self.pipeline = self.classes()[1](unet, sampler)
-        self.passes = len(sampler.timesteps) * (1 if self.guidance_scale == 1 else 2)
+        is_guided = any(scale != 1 for scale in unet.config.guidance.values())
+        is_guided = is_guided if stated is None else stated != 1
+        self.passes = len(sampler.timesteps) * (2 if is_guided else 1)
 
     def paint_batch(self, patches: Sequence[Patch], seeds: Sequence[int]) -> Tensor:
         """As in ``Network``."""
@@ -75,7 +78,9 @@ class Denoising(Trained):
             generator=generators,
             num_inference_steps=self.steps,
             strength=patches[0].strength,
-            guidance_scale=self.guidance_scale,
+            guidance_scale=patches[0].guidance_scale
+            if self.guidance_scale is None
+            else self.guidance_scale,
             neighbours=neighbours_tensor(patches, self.device),
             noise=noise_tensor(patches, self.device),
         )

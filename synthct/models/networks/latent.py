@@ -166,7 +166,7 @@ class TextGuided(Network):
         self.scheduler = make_scheduler(scheduler, checkpoint.files.scheduler_config)
         require_steps(self.scheduler, scheduler, steps)
         self.name, self.steps = checkpoint.files.name, steps
-        self.guidance_scale = inpaint.guidance_scale
+        self.guidance_scale = inpaint.guidance_scale or 1.0
         self.unet, self.vae, text = checkpoint["unet"], checkpoint["vae"], checkpoint["text"]
         self.device = next(self.unet.parameters()).device
         self.passes = len(self.scheduler.timesteps) * (1 if self.guidance_scale == 1 else 2)

@@ -125,7 +125,7 @@ class Unconditional(Network):
                 f"checkpoint '{name}' is an unconditional model, which paints by resampling; "
                 f"set scheduler to {REPAINT}, not {inpaint.scheduler}"
             )
-        if inpaint.guidance_scale != 1:
+        if inpaint.guidance_scale not in (None, 1):
             raise CheckpointError(
                 f"checkpoint '{name}' takes no label, so it cannot be guided towards one; set "
                 f"guidance_scale to 1, not {inpaint.guidance_scale:g}"

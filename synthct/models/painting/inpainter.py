@@ -121,11 +121,13 @@ class Inpainter:
         painted, and of the others only what is not done is given. A painting is NaN where the
         network or the scheduler overflowed.
         """
-        waiting: dict[tuple[tuple[int, ...], float], list[Job[Key]]] = {}
+        waiting: dict[tuple[tuple[int, ...], float, float], list[Job[Key]]] = {}
         for job in jobs:
-            queue = waiting.setdefault((job.patch.mask.shape, job.patch.strength), [])
+            patch = job.patch
+            alike = patch.mask.shape, patch.strength, patch.guidance_scale
+            queue = waiting.setdefault(alike, [])
             queue.append(job)
-            if len(queue) == self.shape_of_batch(job.patch.mask.shape):
+            if len(queue) == self.shape_of_batch(patch.mask.shape):
                 yield from self._batch(queue)
                 queue.clear()
         for queue in waiting.values():

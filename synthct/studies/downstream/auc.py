@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from synthct import seeds
-from synthct.studies.downstream.statistics import PERCENTILES, RESAMPLES, Difference
+from synthct.studies.downstream.statistics import Difference, over_patients
 
 Vector = npt.NDArray[np.float64]
 
@@ -74,14 +73,7 @@ def area(one: Separation, other: Separation | None = None) -> Difference | None:
         one: What is asked for.
         other: Of the same patients; what is subtracted.
     """
-    size = len(one.patients)
-    drawn = seeds.generator(0, "patients").integers(size, size=(RESAMPLES, size))
-    weights = np.stack([np.bincount(row, minlength=size) for row in drawn]).astype(np.float64)
-    weights = np.concatenate([np.ones((1, size)), weights])
-    values = one.auc(weights) - (0.0 if other is None else other.auc(weights))
-    resampled = values[1:][np.isfinite(values[1:])]
-    if not np.isfinite(values[0]) or not len(resampled):
-        return None
-    low, high = np.percentile(resampled, PERCENTILES)
-    value, low, high = (round(float(n), 4) for n in (values[0], low, high))
-    return Difference(value, low, high, size)
+    return over_patients(
+        len(one.patients),
+        lambda weights: one.auc(weights) - (0.0 if other is None else other.auc(weights)),
+    )

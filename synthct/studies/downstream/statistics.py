@@ -204,6 +204,23 @@ class Difference:
         return self.patients >= LEAST_PATIENTS and (self.low > 0 or self.high < 0)
 
 
+def over_patients(patients: int, values: Callable[[Vector], Vector]) -> Difference | None:
+    """A value with its interval over patients drawn anew; None where it is not defined.
+
+    Args:
+        patients: How many there are.
+        values: The value for each resample, whose weights (B, P) of the patients it gets.
+    """
+    drawn = seeds.generator(0, "patients").integers(patients, size=(RESAMPLES, patients))
+    weights = np.stack([np.bincount(row, minlength=patients) for row in drawn])
+    whole, *resampled = values(np.concatenate([np.ones((1, patients)), weights]))
+    defined = [value for value in resampled if np.isfinite(value)]
+    if not np.isfinite(whole) or not defined:
+        return None
+    value, low, high = (round(float(n), 4) for n in (whole, *np.percentile(defined, PERCENTILES)))
+    return Difference(value, low, high, patients)
+
+
 def difference(measure: Measure, arm: Counts, other: Counts, real: Counts) -> Difference | None:
     """By how much an arm differs from another; None where either has no such number.
 
@@ -213,17 +230,10 @@ def difference(measure: Measure, arm: Counts, other: Counts, real: Counts) -> Di
         other: What is subtracted.
         real: The arm ``real``.
     """
-    size = len(arm.patients)
-    drawn = seeds.generator(0, "patients").integers(size, size=(RESAMPLES, size))
-    weights = np.stack([np.bincount(one, minlength=size) for one in drawn]).astype(np.float64)
-    weights = np.concatenate([np.ones((1, size)), weights])
-    gap = measure(weights, arm, real) - measure(weights, other, real)
-    whole, resampled = gap[0], gap[1:][np.isfinite(gap[1:])]
-    if not np.isfinite(whole) or not len(resampled):
-        return None
-    low, high = np.percentile(resampled, PERCENTILES)
-    value, low, high = (round(float(one), 4) for one in (whole, low, high))
-    return Difference(value, low, high, size)
+    return over_patients(
+        len(arm.patients),
+        lambda weights: measure(weights, arm, real) - measure(weights, other, real),
+    )
 
 
 def by_size(segmenters: Sequence[Sequence[Judged]]) -> dict[str, tuple[int, float | None]]:

@@ -15,14 +15,19 @@ from synthct.masks import MaskKind
 from synthct.models.methods import Diffusion, Inpaint, NoiseFill
 from synthct.recipe.recipe import Recipe
 from synthct.recipe.roots import replace_roots
-from synthct.recipe.yaml_errors import Problem
+from synthct.recipe.yaml_errors import Problem, did_you_mean
 from synthct.recipe.yaml_model import expand_variables, fail_at, read_yaml, validate
 from synthct.sources import Source
 from synthct.training.overlay import apply_preset
 from synthct.training.recipe import TrainingRecipe, load_training_recipe
 from synthct.volume.views import View
 
-PATH_KEYS = ("sources.*.root", "methods.*.inpaint.checkpoint", "methods.*.train.recipe")
+PATH_KEYS = (
+    "sources.*.root",
+    "training.sources.*.root",
+    "methods.*.inpaint.checkpoint",
+    "methods.*.train.recipe",
+)
 
 #: A name in the tables; in folders it is written in lower case with dashes.
 Title = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._+-]*$", max_length=40)]
@@ -47,6 +52,36 @@ class Training(Section):
     recipe: Annotated[str, Field(min_length=1)]
     preset: str | None = None
     minutes: Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)]
+
+
+class AddedScans(Section):
+    """Scans that all trained methods learn from, beside those of their own recipes.
+
+    Attributes:
+        sources: As in a training recipe.
+        source_weights: Sampling weight of one of them; 1 for the others.
+    """
+
+    sources: Annotated[Mapping[str, Source], Field(min_length=1)]
+    source_weights: Mapping[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = {}
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for name in self.source_weights.keys() - self.sources.keys():
+            message = f"there is no source '{name}'{did_you_mean(name, list(self.sources))}"
+            raise fail_at([Problem(("source_weights", name), message, at_key=True)])
+        return self
+
+    def added_to(self, training: TrainingRecipe) -> TrainingRecipe:
+        """A training recipe with these sources too; its licence follows from all of them."""
+        weights = {**training.data.source_weights, **self.source_weights}
+        return training.model_copy(
+            update={
+                "licence": None,
+                "sources": {**training.sources, **self.sources},
+                "data": training.data.model_copy(update={"source_weights": weights}),
+            }
+        )
 
 
 class TableMethod(Section):
@@ -94,6 +129,7 @@ class TableRecipe(Section):
         sources: As in the recipe of a dataset; no method may be trained on the hosts' patients.
         view: The plane of the slices; with ``volume`` masks are painted in 3D, and all slices that
             show some of them are compared, so networks in 2D and 3D paint equal masks.
+        training: Scans that all methods with ``train`` learn from as well.
         masks_per_case: Masks of a row in each host.
         methods: The columns, by title.
         rows: By title.
@@ -104,6 +140,7 @@ class TableRecipe(Section):
     description: str = ""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     sources: Mapping[str, Source]
+    training: AddedScans | None = None
     view: View = "axial"
     masks_per_case: Annotated[int, Field(ge=1, le=10_000)]
     methods: Annotated[Mapping[Title, TableMethod], Field(min_length=1, max_length=30)]
@@ -237,7 +274,14 @@ def load_table(
         if not file.is_file():
             place = ("methods", title, "train", "recipe")
             raise document.error(place, f"there is no training recipe {file}")
-        trainings[title] = load_training_recipe(file, preset=method.train.preset)
+        own = load_training_recipe(file, preset=method.train.preset)
+        if recipe.training is None:
+            trainings[title] = own
+            continue
+        for name in recipe.training.sources.keys() & own.sources.keys():
+            message = f"{file} has a source '{name}' too; choose another name"
+            raise document.error(("training", "sources", name), message, at_key=True)
+        trainings[title] = recipe.training.added_to(own)
     return Table(recipe, trainings, str(path))
 
 
