@@ -15,7 +15,8 @@ import numpy as np
 from synthct.build.check import Checked
 from synthct.errors import CheckpointError
 from synthct.masks import MaskKind
-from synthct.models.patch import LEAST_CONTEXT_PX, SPACING_TOLERANCE
+from synthct.models.patch import LEAST_CONTEXT_PX
+from synthct.models.regrid import SPACING_TOLERANCE
 from synthct.volume.views import VIEW_AXIS, plane_of
 
 #: Least share of the training patches that a view had.

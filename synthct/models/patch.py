@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from synthct.errors import CheckpointError, MaskError
-from synthct.models.regrid import cell_of, cover, covered, to_grid
+from synthct.models.regrid import SPACING_TOLERANCE, cell_of, cover, covered, scale_into, to_grid
 from synthct.volume import HU_MAX, HU_MIN, Volume
 from synthct.volume.intensity import Knots, Window, parse_codec
 
@@ -25,9 +25,6 @@ BoolArray = npt.NDArray[np.bool_]
 
 #: Pixels of real tissue around the mask: the usual number and the least.
 CONTEXT_PX, LEAST_CONTEXT_PX = 16, 6
-
-#: Relative tolerance at the ends of a spacing range: NIfTI stores spacings as float32.
-SPACING_TOLERANCE = 1e-4
 
 #: A resampled pixel is hidden from the network if more than this share of it is masked.
 TRACE = 0.01
@@ -275,12 +272,6 @@ def paste_patches(
     values = np.clip(values, HU_MIN, HU_MAX)
     axis = thin_axis(ct)
     return ct.paste(np.expand_dims(values, axis), where=region.array.astype(bool))
-
-
-def scale_into(spacing: float, allowed: tuple[float, float]) -> float:
-    """Voxels of the scan per voxel of a patch that bring a spacing into a range; 1 if it is in."""
-    low, high = allowed[0] * (1 - SPACING_TOLERANCE), allowed[1] * (1 + SPACING_TOLERANCE)
-    return 1.0 if low <= spacing <= high else float(np.clip(spacing, *allowed)) / spacing
 
 
 def _base_scale(spacing: tuple[float, float], rules: PatchRules) -> tuple[float, float]:

@@ -27,9 +27,8 @@ from synthct.models.patch import (
     cut_patches,
     first_voxel,
     paste_patches,
-    scale_into,
 )
-from synthct.models.regrid import blur_of, cell_of, to_grid
+from synthct.models.regrid import blur_of, cell_of, scale_into, to_grid
 from synthct.volume import HU_MAX, HU_MIN, Box, Volume
 from synthct.volume.views import VIEW_AXIS, plane_of
 

@@ -10,6 +10,15 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 
+#: Relative tolerance at the ends of a spacing range: NIfTI stores spacings as float32.
+SPACING_TOLERANCE = 1e-4
+
+
+def scale_into(spacing: float, allowed: tuple[float, float]) -> float:
+    """Voxels of the scan per voxel of a patch that bring a spacing into a range; 1 if it is in."""
+    low, high = allowed[0] * (1 - SPACING_TOLERANCE), allowed[1] * (1 + SPACING_TOLERANCE)
+    return 1.0 if low <= spacing <= high else float(np.clip(spacing, *allowed)) / spacing
+
 
 def to_grid(
     array: FloatArray,
