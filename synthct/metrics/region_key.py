@@ -39,6 +39,9 @@ _SHIFTS_PX: tuple[tuple[int, ...], ...] = tuple(product((-4, -2, 0, 2, 4), repea
 _FINE_SHIFTS_PX: tuple[tuple[int, ...], ...] = tuple(product(range(-4, 5), repeat=2))
 _SMALL_PX = 24
 
+#: Keys that are compared at a time, so that their sums stay in the processor's cache.
+_BLOCK = 1000
+
 
 def region_key(hu: Hu, mask: Region) -> Keys:
     """The key of a masked region.
@@ -86,24 +89,50 @@ def search_keys(
         Row numbers of ``keys`` and their similarity (a cosine, at most 1), both
         (regions, min(best, N)), the most similar first.
     """
-    known = _unpacked(keys).T
+    known = _by_parity(_unpacked(keys))
+    blocks = [
+        [np.ascontiguousarray(part[first : first + _BLOCK].T) for part in known]
+        for first in range(0, len(keys), _BLOCK)
+    ]
     best = min(best, len(keys))
     rows = np.empty((len(regions), best), np.int64)
     cosines = np.empty((len(regions), best), np.float32)
     for n, (hu, mask) in enumerate(regions):
-        likeness = (_variants(hu, mask) @ known).max(axis=0)
+        mine = _by_parity(_shifted(hu, mask))
+        likeness = np.concatenate([_best_of_flips(mine, block) for block in blocks])
         some = np.argpartition(-likeness, best - 1)[:best]
         rows[n] = some[np.argsort(-likeness[some], kind="stable")]
         cosines[n] = likeness[rows[n]]
     return rows, cosines
 
 
-def _variants(hu: Hu, mask: Region) -> FloatArray:
-    """Unit coefficients of a region in every shift and flip."""
+def _shifted(hu: Hu, mask: Region) -> FloatArray:
+    """Unit coefficients of a region in every shift: (shifts, ``COEFFICIENTS``)."""
     is_small = bounding_square(mask)[2] < _SMALL_PX
     shifts = _FINE_SHIFTS_PX if is_small else _SHIFTS_PX
-    shifted = [_coefficients(hu, mask, shift) for shift in shifts]
-    return np.concatenate([np.stack(shifted) * signs for signs in _signs()])
+    return np.stack([_coefficients(hu, mask, shift) for shift in shifts])
+
+
+def _by_parity(coefficients: FloatArray) -> list[FloatArray]:
+    """Columns by whether their waves are odd along rows and columns: even, column, row, both."""
+    row, column = (one.ravel()[1:] % 2 for one in np.mgrid[:ORDER, :ORDER])
+    return [coefficients[:, (row == a) & (column == b)] for a, b in product((0, 1), repeat=2)]
+
+
+def _best_of_flips(mine: list[FloatArray], known: list[FloatArray]) -> FloatArray:
+    """The largest cosine of each known key with any shift in any of the four flips.
+
+    A flip changes the sign of the sums over odd waves only. So the cosines are even + row + column
+    + both, even + row - column - both, and the same with row and both turned.
+
+    Args:
+        mine: ``_by_parity`` of the shifts.
+        known: ``_by_parity`` of N keys, transposed.
+    """
+    even, column, row, both = (a @ b for a, b in zip(mine, known, strict=True))
+    straight = even + row + np.abs(column + both)
+    turned = even - row + np.abs(column - both)
+    return np.asarray(np.maximum(straight, turned).max(axis=0))
 
 
 def _coefficients(hu: Hu, mask: Region, shift: tuple[int, ...] = (0, 0)) -> FloatArray:
@@ -147,11 +176,3 @@ def _cosines() -> FloatArray:
 def _weights() -> FloatArray:
     """Square root of the frequency: raises what is fine, since tissue has less of it."""
     return np.asarray(np.sqrt(np.hypot(*np.mgrid[:ORDER, :ORDER])), dtype=np.float32)
-
-
-@cache
-def _signs() -> tuple[FloatArray, ...]:
-    """What the four flips do to the coefficients."""
-    row, column = np.mgrid[:ORDER, :ORDER]
-    odd = [(a * row + b * column) % 2 for a, b in product((0, 1), repeat=2)]
-    return tuple((1 - 2 * one.astype(np.float32)).ravel()[1:] for one in odd)

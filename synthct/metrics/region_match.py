@@ -195,10 +195,27 @@ def _ncc(mine: FloatArray, theirs: FloatArray) -> float:
 
 def _sums(tissue: FloatArray, turned: FloatArray) -> FloatArray:
     """Sums of products at every shift: (tissues, flips, 2 * ``SHIFT_PX`` + 1, the same)."""
-    shape, last = tissue.shape[-2:], 2 * SHIFT_PX + 1
-    theirs, mine = np.fft.rfft2(tissue), np.conj(np.fft.rfft2(turned, s=shape))
+    from scipy.fft import rfft2
+
+    shape = tissue.shape[-2:]
+    theirs, mine = rfft2(tissue), np.conj(rfft2(turned, s=shape))
     product = (theirs[:, None] * mine[None]).sum(axis=2)
-    return np.asarray(np.fft.irfft2(product, s=shape)[..., :last, :last], dtype=np.float32)
+    rows, columns = _back(shape[0], shape[0]), _back(shape[1], product.shape[-1])
+    return np.asarray((rows.T @ product @ columns).real, dtype=np.float32)
+
+
+@cache
+def _back(size: int, known: int) -> npt.NDArray[np.complex64]:
+    """The inverse Fourier transform along one axis, at the shifts alone: (known, shifts).
+
+    Args:
+        size: Of the axis.
+        known: Frequencies that are given: all, or half of them, as of what is real.
+    """
+    frequencies = np.arange(known)
+    counted = np.where((known < size) & (frequencies > 0) & (2 * frequencies < size), 2, 1)
+    waves = np.exp(2j * np.pi / size * np.outer(frequencies, np.arange(2 * SHIFT_PX + 1)))
+    return np.asarray(waves * counted[:, None] / size, dtype=np.complex64)
 
 
 def _peak(likeness: FloatArray) -> list[tuple[float, float]]:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from synthct.metrics.region_key import bounding_square
 from synthct.metrics.slice_search import Spectrum, Template, spectrum_of
 from synthct.privacy.tissue import Points
 from synthct.sources import CaseEntry, read_case
@@ -23,7 +24,11 @@ PLACES, _LEAST = 4, 0.15
 #: a time: templates, and the transformed slices of a scan, are about 1 MB each.
 _REACH, _BLOCK = 2, 500
 
-#: Pixels that a slice is continued beyond its edges: the square around a mask near one leaves it.
+#: HU up to which what surrounds a body is not searched.
+_AIR_HU = -500
+
+#: Pixels that are searched beyond the body, or that a slice is continued beyond its edges: the
+#: square around a mask near one leaves it.
 _EDGE_PX = 24
 
 
@@ -61,15 +66,25 @@ def likely_places(
         At most ``PLACES`` for each, the likeliest first.
     """
     best: dict[int, list[_Found]] = defaultdict(list)
+    widest = max((bounding_square(mask)[2] for _, mask in regions), default=0)
     affines = {}
     for case in sorted(set(entries) & set(grids)):
         scan = read_case(entries[case], {}).scan()
-        shape, affines[case] = tuple(n + 2 * _EDGE_PX for n in scan.shape[:2]), scan.affine
+        affines[case] = scan.affine
         slices = _slices(grids[case], scan.affine, scan.shape[2])
+        body = _body(scan.array[:, :, slices], widest)
+        first_px = [cut.start - _EDGE_PX for cut in body]
+        box = tuple(slice(cut.start, cut.stop + 2 * _EDGE_PX) for cut in body)
+        shape = tuple(cut.stop - cut.start for cut in box)
 
         @cache
-        def spectrum(k: int, level: int, hu: npt.NDArray[np.int16] = scan.array) -> Spectrum:
-            return spectrum_of(np.pad(hu[:, :, k], _EDGE_PX, mode="edge"), level)
+        def spectrum(
+            k: int,
+            level: int,
+            hu: npt.NDArray[np.int16] = scan.array,
+            box: tuple[slice, ...] = box,
+        ) -> Spectrum:
+            return spectrum_of(np.pad(hu[:, :, k], _EDGE_PX, mode="edge")[box], level)
 
         for first in range(0, len(regions), _BLOCK):
             block = regions[first : first + _BLOCK]
@@ -79,7 +94,8 @@ def likely_places(
                     if template is not None:
                         place = template.place(spectrum(k, template.level), shape)
                         if place.score > _LEAST:
-                            _keep(best[n], (place.score, case, k, place.row, place.column))
+                            row, column = place.row + first_px[0], place.column + first_px[1]
+                            _keep(best[n], (place.score, case, k, row, column))
     return [
         [_placed(one, affines[one[1]]) for one in sorted(best[n], reverse=True)]
         for n in range(len(regions))
@@ -88,8 +104,25 @@ def likely_places(
 
 def _placed(found: _Found, affine: Points) -> LikelyPlace:
     _, case, k, row, column = found
-    first = (affine @ [row - _EDGE_PX, column - _EDGE_PX, k, 1])[:3]
+    first = (affine @ [row, column, k, 1])[:3]
     return LikelyPlace(case, np.stack([first, affine[:3, 0], affine[:3, 1]]))
+
+
+def _body(hu: npt.NDArray[np.int16], least: int) -> tuple[slice, slice]:
+    """Rows and columns of slices (rows, columns, N) that hold more than air.
+
+    Args:
+        hu: The slices.
+        least: So many at least, if there are so many.
+    """
+    dense = np.asarray((hu > _AIR_HU).any(axis=2))
+    cuts = []
+    for axis, length in ((1, hu.shape[0]), (0, hu.shape[1])):
+        hit = np.flatnonzero(dense.any(axis=axis))
+        first, stop = (int(hit[0]), int(hit[-1]) + 1) if len(hit) else (0, length)
+        stop = max(stop, min(first + least, length))
+        cuts.append(slice(min(first, max(stop - least, 0)), stop))
+    return cuts[0], cuts[1]
 
 
 def _slices(grids: Sequence[Points | None], affine: Points, count: int) -> list[int]:

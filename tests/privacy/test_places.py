@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from conftest import make_tiny_case, write_kits
 
+from synthct.metrics.slice_search import Spectrum, spectrum_of
 from synthct.privacy import places
 from synthct.privacy.places import likely_places
 from synthct.sources import index_sources, read_case
 from synthct.sources.kits import Kits
+from synthct.volume import Volume
 
 
 def test_a_piece_is_found_whose_square_leaves_the_picture(tmp_path: Path) -> None:
@@ -25,6 +29,33 @@ def test_a_piece_is_found_whose_square_leaves_the_picture(tmp_path: Path) -> Non
     mask[:8, 5:29] = True
     [found] = likely_places([(scan.array[:, :, 9], mask)], entries, {"case_00000": [None]})
     assert np.allclose(found[0].grid_mm[0], (scan.affine @ [-8, 5, 9, 1])[:3])
+
+
+@pytest.mark.parametrize(("first", "side", "rows"), [(26, 12, 27), (2, 44, 44)])
+def test_air_around_the_body_is_not_searched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: int, side: int, rows: int
+) -> None:
+    case = make_tiny_case("case_00000", noise_seed=1)
+    hu = case.scan().array.copy()
+    hu[:20] = -1000
+    write_kits(tmp_path / "data", replace(case, ct=Volume(hu, case.scan().affine)))
+    section = Kits(layout="kits23", root=tmp_path / "data")
+    index = index_sources({"hosts": section}, ["kidney"], cache_dir=tmp_path / "cache")
+    entries = {entry.case_id: entry for entry in index.entries("hosts")}
+    scan = read_case(entries["case_00000"], {}).scan()
+    searched: set[int] = set()
+
+    def spectrum(hu: npt.NDArray[np.int16], level: int) -> Spectrum:
+        searched.add(hu.shape[0])
+        return spectrum_of(hu, level)
+
+    monkeypatch.setattr(places, "spectrum_of", spectrum)
+    mask = np.zeros(scan.shape[:2], bool)
+    mask[first : first + side, 12:24] = True
+    [found] = likely_places([(scan.array[:, :, 9], mask)], entries, {"case_00000": [None]})
+    column = 18 - side // 2
+    assert np.allclose(found[0].grid_mm[0], (scan.affine @ [first, column, 9, 1])[:3])
+    assert searched == {rows + 48}
 
 
 def test_each_scan_is_read_and_transformed_once(
