@@ -122,8 +122,8 @@ with group.LaunchedGroup(store, 0, 2, beat_s=0.01, silent_beats=10):
     libc.pthread_mutex_lock(lock)
     libc.pthread_mutex_lock(lock)
 """
-    # Traced, as coverage does it, a thread of Python 3.11 that enters a function goes no further while
-    # a signal waits for the main thread.
+    # Traced, as coverage does it, a thread of Python 3.11 that enters a function goes no further
+    # while a signal waits for the main thread.
     plain = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
     done = subprocess.run(
         [sys.executable, "-c", code],
