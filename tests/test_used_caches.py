@@ -151,6 +151,7 @@ def used(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[dict
     return make
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("layout", "name"), [(layout, name) for layout, fields in MENDED.items() for name in fields]
 )

@@ -308,7 +308,13 @@ ALTERATIONS: Mapping[str, tuple[Alter, int, str | None]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("what", ALTERATIONS)
+@pytest.mark.parametrize(
+    "what",
+    [
+        pytest.param(what, marks=pytest.mark.long if level > 1 else ())  # these read the sources
+        for what, (_, level, _) in ALTERATIONS.items()
+    ],
+)
 def test_it_is_found_at_its_level(
     what: str, folder: Path, copy: Path, tiny_checkpoint: Path
 ) -> None:

@@ -117,7 +117,7 @@ def check_limits(host: Case, mask: Mask, accept: Accept, organ: str = "kidney") 
     assert mask.facts["jacobian_min"] > 0
 
 
-@pytest.mark.parametrize("placement", ["matched", "random"])
+@pytest.mark.parametrize("placement", ["random", pytest.param("matched", marks=pytest.mark.long)])
 def test_accepted_transplants_keep_every_limit(placement: str) -> None:
     host, donor, kind = make_host(), make_donor(), transplant(placement=placement)
     for seed in range(8):
@@ -151,7 +151,13 @@ def test_draws_differ_by_seed_and_are_the_same_for_one():
 
 
 @pytest.mark.parametrize("spacing", [(0.5, 0.5, 0.5), (0.8, 0.8, 5.0), (2.0, 2.0, 2.0), (1, 3, 2)])
-@pytest.mark.parametrize("target", [0.5, 1.0, 1.5, (0.6, 0.6, 5.0), (0.5, 0.5, 1.0), 5.0])
+@pytest.mark.parametrize(
+    "target",
+    [
+        0.5, 1.0, 1.5, (0.6, 0.6, 5.0), (0.5, 0.5, 1.0),
+        pytest.param(5.0, marks=pytest.mark.long),
+    ],
+)  # fmt: skip
 def test_volume_is_kept_on_any_grid_where_the_lesion_has_400_voxels(spacing, target):
     fine = target if isinstance(target, tuple) else (target,) * 3
     size = (27.0, 24.0, 28.0) if fine == (5.0,) * 3 else (9.0, 7.0, 11.0)
@@ -222,6 +228,7 @@ def test_all_48_orientations_of_host_and_donor_give_the_same_physical_mask():
 # --- matched and random places ---
 
 
+@pytest.mark.long
 def test_matched_placement_keeps_place_depth_and_exophytic_share_on_either_side():
     host, donor = make_host(), make_donor()
     kind = transplant(
@@ -275,6 +282,7 @@ def test_outer_side_of_the_lesion_stays_outside():
         assert middle - ends[0] > 1.3 * (ends[1] - middle)
 
 
+@pytest.mark.long
 def test_random_placement_needs_no_organ_in_the_donor_and_goes_everywhere():
     host = make_host()
     bare = make_donor()
@@ -292,6 +300,7 @@ def test_random_placement_needs_no_organ_in_the_donor_and_goes_everywhere():
 # --- limits and reasons ---
 
 
+@pytest.mark.long
 def test_lesion_is_scaled_down_to_its_share_of_the_organ():
     host, donor = make_host(), make_donor((15.0, 14.0, 16.0))
     kind = transplant(deform={"scale": [0.5, 1.4]})

@@ -288,7 +288,9 @@ def test_a_commit_that_is_none_is_refused(
     assert outside(cache) == []
 
 
-@pytest.mark.parametrize("kind", ["garbage", "cut", "401", "403"])
+@pytest.mark.parametrize(
+    "kind", ["garbage", *(pytest.param(k, marks=pytest.mark.long) for k in ("cut", "401", "403"))]
+)
 def test_a_hub_that_answers_something_else_gives_nothing_or_the_checkpoint(
     hub: HubServer, published: Repo, cache: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:

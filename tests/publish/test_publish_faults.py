@@ -207,7 +207,9 @@ def test_what_the_hub_forbids_is_not_asked_again(
         assert time.monotonic() - began < 30, "without a pause"
 
 
-@pytest.mark.parametrize("kind", ["500", "409", "lost", "garbage"])
+@pytest.mark.parametrize(
+    "kind", ["500", *(pytest.param(k, marks=pytest.mark.long) for k in ("409", "lost", "garbage"))]
+)
 def test_a_repository_is_made_and_gated_through_faults(
     hub: HubServer, bundles: dict[str, Bundle], kind: str
 ) -> None:

@@ -104,7 +104,9 @@ def test_lesions_bring_their_viewer_and_nothing_that_is_not_hashed(tmp_path: Pat
     assert "niivue" not in without.read_text(encoding="utf-8").lower()
 
 
-@pytest.mark.parametrize("view", ["axial", "coronal", "sagittal"])
+@pytest.mark.parametrize(
+    "view", ["coronal", *(pytest.param(v, marks=pytest.mark.long) for v in ("axial", "sagittal"))]
+)
 def test_pictures_are_in_proportion_and_their_outline_lies_over_them(
     tmp_path: Path, view: Plane
 ) -> None:

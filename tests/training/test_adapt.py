@@ -164,6 +164,7 @@ def test_time_that_is_up_leaves_a_checkpoint_and_a_note(data, tiny_checkpoint, t
     assert not finished(tmp_path / "run", Adapt(steps=8))
 
 
+@pytest.mark.long
 def test_one_patient_is_adapted_to_and_told(tiny_checkpoint, tmp_path):
     root = tmp_path / "data"
     write_kits(root / "hosts", make_tiny_case("case_00000"))
