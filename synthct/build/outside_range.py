@@ -16,7 +16,7 @@ from synthct.build.check import Checked
 from synthct.errors import CheckpointError
 from synthct.masks import MaskKind
 from synthct.models.patch import LEAST_CONTEXT_PX
-from synthct.models.regrid import SPACING_TOLERANCE
+from synthct.models.regrid import scale_into
 from synthct.volume.views import VIEW_AXIS, plane_of
 
 #: Least share of the training patches that a view had.
@@ -90,15 +90,14 @@ def _planes(checked: Checked) -> dict[str, tuple[float, float]]:
 
 def _spacings(checked: Checked) -> Iterator[str]:
     assert checked.rules is not None
-    planes, (low, high) = _planes(checked), checked.rules.spacing_range_mm
-    least, most = low * (1 - SPACING_TOLERANCE), high * (1 + SPACING_TOLERANCE)
-    outside = {name: p for name, p in planes.items() if min(p) < least or max(p) > most}
+    planes, stated = _planes(checked), checked.rules.spacing_range_mm
+    outside = {name: p for name, p in planes.items() if any(scale_into(s, stated) != 1 for s in p)}
     if outside:
         name, (rows, columns) = next(iter(outside.items()))
         yield (
             f"{len(outside)} of {len(planes)} hosts, such as {name}, have {checked.recipe.plane} "
-            f"pixels of {rows:.2f} x {columns:.2f} mm, the checkpoint paints {low:g} to {high:g} "
-            f"mm: {_RESAMPLED}"
+            f"pixels of {rows:.2f} x {columns:.2f} mm, the checkpoint paints {stated[0]:g} "
+            f"to {stated[1]:g} mm: {_RESAMPLED}"
         )
 
 
@@ -108,9 +107,8 @@ def _slices(checked: Checked) -> Iterator[str]:
     stated = checked.rules.slice_range_mm
     if stated is None:
         return
-    low, high = stated[0] * (1 - SPACING_TOLERANCE), stated[1] * (1 + SPACING_TOLERANCE)
     hosts = {spec.host.case_id: max(spec.host.spacing_mm) for spec in checked.plan.specs}
-    outside = {name: mm for name, mm in hosts.items() if not low <= mm <= high}
+    outside = {name: mm for name, mm in hosts.items() if scale_into(mm, stated) != 1}
     if outside:
         name, apart = next(iter(outside.items()))
         yield (

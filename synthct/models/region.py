@@ -104,7 +104,7 @@ def cut_boxes(
     """
     number, codec = rules.label_index(label), rules.codec(label)
     hu, mask = np.moveaxis(ct.array, axis, -1), np.moveaxis(region, axis, -1)
-    first, spacing = _moved(at.start_ijk, axis), _moved(ct.spacing_mm, axis)
+    first, spacing = axis_last(at.start_ijk, axis), axis_last(ct.spacing_mm, axis)
     scale = scale_of(spacing, rules)
     patches = []
     for part, bounds in _parts(mask, scale):
@@ -155,7 +155,7 @@ def paste_boxes(
     from scipy.ndimage import map_coordinates
 
     hu = np.full(region.shape, np.nan, dtype=np.float32)
-    moved, first = np.moveaxis(hu, axis, -1), np.array(_moved(at.start_ijk, axis))
+    moved, first = np.moveaxis(hu, axis, -1), np.array(axis_last(at.start_ijk, axis))
     for patch, x in zip(patches, painted, strict=True):
         origin = np.array(patch.origin)
         if not patch.is_resampled:
@@ -374,7 +374,7 @@ def _window(mask: BoolArray, start: Sequence[int], sides: Sequence[int]) -> Bool
     return out
 
 
-def _moved(values: tuple[Number, Number, Number], axis: int) -> tuple[Number, Number, Number]:
+def axis_last(values: tuple[Number, Number, Number], axis: int) -> tuple[Number, Number, Number]:
     """Values along i, j, k with that of the axis last."""
     rows, columns = (v for n, v in enumerate(values) if n != axis)
     return rows, columns, values[axis]

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from synthct.masks.base import Mask
 from synthct.models.patch import CONTEXT_PX, PatchRules
-from synthct.models.region import reach_of
+from synthct.models.region import axis_last, reach_of
 from synthct.training.sections import DataSection, GrainSection
 from synthct.volume import HU_MAX, HU_MIN, Box, Volume, spacing_of
 from synthct.volume.views import VIEW_AXIS, View, plane_of
@@ -151,10 +151,8 @@ def crop_around(
         zoom: The crop may be seen with pixels so many times larger.
     """
     axis = VIEW_AXIS[plane_of("volume", scan.spacing_mm)]
-    extent, spacing = (
-        np.append(np.delete(one, axis), one[axis]) for one in (mask.box.shape, scan.spacing_mm)
-    )
-    sides = list(reach_of(extent.tolist(), spacing.tolist(), rules))
+    extent, spacing = axis_last(mask.box.shape, axis), axis_last(scan.spacing_mm, axis)
+    sides = list(reach_of(extent, spacing, rules))
     sides[:2] = [math.ceil(n * max(zoom, 1.0)) for n in sides[:2]]
     sides.insert(axis, sides.pop())
     box = mask.box.grow([(n - m + 1) // 2 for n, m in zip(sides, mask.box.shape, strict=True)])

@@ -59,9 +59,8 @@ class Denoising(Trained):
         self.steps, self.guidance_scale = steps, stated
         self.device = next(unet.parameters()).device
         self.pipeline = self.classes()[1](unet, sampler)
-        is_guided = any(scale != 1 for scale in unet.config.guidance.values())
-        is_guided = is_guided if stated is None else stated != 1
-        self.passes = len(sampler.timesteps) * (2 if is_guided else 1)
+        scales = unet.config.guidance.values() if stated is None else (stated,)
+        self.passes = len(sampler.timesteps) * (2 if any(scale != 1 for scale in scales) else 1)
 
     def paint_batch(self, patches: Sequence[Patch], seeds: Sequence[int]) -> Tensor:
         """As in ``Network``."""
