@@ -54,8 +54,10 @@ _KEPT = 0.3
 #: moved; how many known ones move each; what makes their covariances invertible.
 _RING, _DEPTH, _NEIGHBOURS, _NUGGET = 2.5, 6.0, 10, 0.02
 #: A known voxel that differs from the paint beside it (its mean with this sigma) by more than so
-#: many deviations of the grain is other tissue, which the paint does not go on with.
-_BESIDE, _OTHER = 2.0, 3.0
+#: many deviations of the grain is other tissue, which the paint does not go on with. Where the known
+#: voxels differ on average by more than one deviation, it is so by more than so many HU: in noisy
+#: scans three deviations reach from an organ to its fat, which would pull all of the paint along.
+_BESIDE, _OTHER, _EDGE_HU = 2.0, 3.0, 40.0
 #: Keeps quotients finite, in HU².
 _LEAST = 1e-6
 #: No scanner's noise is stronger than so many HU; what seems to be is structure.
@@ -193,7 +195,8 @@ def match_grain(
     if not known:
         return painted[mask].astype(np.float32), None
     around = min(known, key=lambda one: one.variance)
-    residual = paint - _local_mean(paint, np.ones_like(inside), voxel, MEAN)
+    scan_mean = _local_mean(scan, ~inside, voxel, MEAN)
+    residual = np.where(inside, paint - _local_mean(paint, inside, voxel, MEAN), scan - scan_mean)
     own = _spectrum(paint, inside, voxel, lags, shape, size, 0.0)
     own_power = 0 * around.power if own is None else own.power
     part = tuple(slice(n) for n in scan.shape)
@@ -207,7 +210,11 @@ def match_grain(
     white = fft.rfftn(rng.standard_normal(shape, dtype=np.float32))
     missing = np.sqrt(np.maximum(around.power - own_power, 0))
     field = fft.irfftn(white * missing, shape)[part]
-    beside = scan - _local_mean(paint, inside, voxel, _BESIDE)
+    level = _local_mean(paint, inside, voxel, _BESIDE)
+    beside = scan - level
+    is_edge = np.abs(scan_mean - level) > deviation
+    limit = np.where(is_edge, np.float32(_EDGE_HU), np.float32(_OTHER * deviation))
+    beside = np.where(np.abs(beside) < limit, beside, field)
     grain = _from_the_border(field, np.where(inside, residual, beside), inside, around, voxel)
     facts = Grain(float(deviation), float(np.sqrt(own.variance if own else 0)), around.voxels)
     return (even + grain).astype(np.float32), facts
@@ -226,7 +233,7 @@ def _from_the_border(
     Args:
         field: The grain that was drawn.
         residual: Inside the mask the paint minus its local mean, outside the scan minus the local
-            mean of the paint.
+            mean of the paint; where that is other tissue, the grain that was drawn.
         inside: The mask.
         around: The grain of the surroundings.
         voxel: Voxel sizes.
@@ -251,14 +258,10 @@ def _from_the_border(
     among = covariance(known[:, :, None] - known[:, None]) + nugget
     weights = np.linalg.solve(among, covariance(targets[:, None] - known)[..., None])[..., 0]
 
-    def limited(values: Values) -> Values:
-        limit = np.float32(_OTHER * np.sqrt(around.variance))
-        return np.where(np.abs(values) < limit, values, np.float32(0))
-
     at = tuple(np.moveaxis(known, -1, 0))
-    border = limited(residual[at])
+    border = residual[at]
     layer, first = np.rint(depth[near]).astype(int), border[:, 0]
-    product = np.bincount(layer, first * limited(residual[inside][near]))
+    product = np.bincount(layer, first * residual[inside][near])
     painted = product / np.maximum(np.bincount(layer, np.square(first)), _LEAST)
     grain[near] += (weights * (border - field[at])).sum(axis=1) - painted[layer] * first
     return grain

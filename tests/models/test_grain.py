@@ -109,6 +109,21 @@ def test_the_edge_of_other_tissue_stays_an_edge() -> None:
     assert rim_step(painted_with(scan, 170)) == pytest.approx(120, rel=0.15)
 
 
+@pytest.mark.parametrize("blur", [0.8, 2.0])
+def test_in_a_noisy_scan_an_organ_keeps_its_level_beside_other_tissue(blur: float) -> None:
+    small = np.hypot(*(np.indices(SHAPE) - 80)) < 9
+    tissue = np.indices(SHAPE)[0] > 100  # of the organ's kind, where the grain is measured
+    scan = np.where(tissue, 30, -50) + noise(SHAPE, blur, 33)
+    painted = as_hu(np.where(small, 30, scan))
+    grains = [
+        match_grain(
+            as_hu(scan), painted, small, (3.0, 3.0), RANGE, np.random.default_rng(seed)
+        )[0]
+        for seed in range(12)
+    ]
+    assert np.mean(grains) == pytest.approx(30, abs=6)
+
+
 def test_paint_that_has_the_grain_already_gets_no_more() -> None:
     scan = 50 + noise(SHAPE, 0.8, 20)
     out = painted_with(scan, 50 + noise(SHAPE, 0.8, 20, seed=5))
