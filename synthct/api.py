@@ -273,8 +273,9 @@ def inpaint(
         guidance_scale: As in a recipe.
         seed: Random seed.
         device: Device of the model.
-        **settings: Further settings of a recipe's ``inpaint``, for checkpoints that do not declare
-            them: ``prompt``, ``codecs``, ``labels``, ``jump_length``; and ``grain``.
+        **settings: Further settings of a recipe's ``inpaint``: ``level_hu``, ``grain``; and for
+            checkpoints that do not declare them ``prompt``, ``codecs``, ``labels`` and
+            ``jump_length``.
 
     Returns:
         The painted scan, int16 HU, in the orientation of ``ct``; for a file, in canonical

@@ -31,11 +31,12 @@ class Block:
 
     @classmethod
     def of(
-        cls, host: Volume, mask: Mask, plane: Plane, label: str | None, rules: PatchRules
-    ) -> Block:
+        cls, host: Volume, mask: Mask, plane: Plane, label: str | None, rules: PatchRules,
+        level_hu: float | None = None,
+    ) -> Block:  # fmt: skip
         """A mask in a scan, cut for a checkpoint."""
         cut = cut_boxes(host, mask.region.array, mask.box, VIEW_AXIS[plane], label, rules)
-        return cls(mask, plane, tuple(cut))
+        return cls(mask, plane, tuple(box.at_level(level_hu) for box in cut))
 
     @property
     def patches(self) -> tuple[tuple[Patch, ...], ...]:

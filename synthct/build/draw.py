@@ -94,6 +94,16 @@ def mask_stream(spec: SampleSpec) -> list[str]:
     return ["mask", spec.host.source, spec.host.case_id, spec.section.name, str(spec.draw)]
 
 
+def level_of(spec: SampleSpec, label: str | None, recipe: Recipe) -> float | None:
+    """The median HU that a mask is to be painted with; None where the recipe leaves it open."""
+    network = recipe.inpaint.network
+    stated = None if network is None else network.level_range(label)
+    if stated is None:
+        return None
+    rng = seeds.generator(recipe.seed, "level", *mask_stream(spec)[1:])
+    return round(float(rng.uniform(*stated)), 1)
+
+
 def noise_stream(spec: SampleSpec, patch: int) -> list[str]:
     """Name of the random stream of the noise in one patch of a sample; a control uses patch 0."""
     return ["noise", spec.sample_id, str(patch)]

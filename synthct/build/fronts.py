@@ -32,6 +32,7 @@ class Stack:
         region: Boolean, on the same grid: where to paint.
         plane: The plane of the slices.
         label: What to paint; None for whatever fits.
+        level_hu: Median of the paint in each slice; None where it is left to the network.
         patches: Of each of ``slices``, as they are before anything is painted.
     """
 
@@ -39,12 +40,14 @@ class Stack:
     region: Volume
     plane: Plane
     label: str | None
+    level_hu: float | None = None
     patches: tuple[tuple[Patch, ...], ...] = ()
 
     @classmethod
     def of(
-        cls, host: Volume, mask: Mask, plane: Plane, label: str | None, rules: PatchRules
-    ) -> Stack:
+        cls, host: Volume, mask: Mask, plane: Plane, label: str | None, rules: PatchRules,
+        level_hu: float | None = None,
+    ) -> Stack:  # fmt: skip
         """The slices of a mask in a scan, cut for a checkpoint.
 
         Raises:
@@ -57,7 +60,7 @@ class Stack:
         hu = host.crop(Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2])))
         region = np.zeros(hu.shape, dtype=bool)
         region[mask.box.shift([-n for n in start]).slices] = mask.region.array
-        one = cls(hu, Volume(region, hu.affine), plane, label)
+        one = cls(hu, Volume(region, hu.affine), plane, label, level_hu)
         cut = [tuple(one.cut(n, rules, hu.array, region)) for n in one.slices]
         return replace(one, patches=tuple(cut))
 
@@ -94,15 +97,20 @@ class Stack:
         """
         axis = VIEW_AXIS[self.plane]
         here = Volume(hu, self.hu.affine).slab(axis, index), self.region.slab(axis, index)
-        if not rules.neighbours:
-            return cut_patches(*here, self.label, rules)
+        beside = self._beside(index, hu, todo) if rules.neighbours else None
+        patches = cut_patches(*here, self.label, rules, beside)
+        return [patch.at_level(self.level_hu) for patch in patches]
+
+    def _beside(self, index: int, hu: Array, todo: npt.NDArray[np.bool_]) -> FloatArray:
+        """The slices before and after one, NaN where nothing is known; arguments as of ``cut``."""
+        axis = VIEW_AXIS[self.plane]
         beside = [
             np.where(todo.take(n, axis), np.nan, hu.take(n, axis)).astype(np.float32)
             if 0 <= n < hu.shape[axis]
             else np.full(np.delete(hu.shape, axis), np.nan, np.float32)
             for n in (index - 1, index + 1)
         ]
-        return cut_patches(*here, self.label, rules, np.stack(beside))
+        return np.stack(beside)
 
     def paste(
         self, hu: Array, index: int, patches: Sequence[Patch], painted: Sequence[FloatArray]

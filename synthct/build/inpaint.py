@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,9 @@ def paint_scan(
     for problem in setting_problems(files, settings, (label,)):
         raise CheckpointError(f"{path_text(problem.location)}: {problem.message}")
     rules = files.network.rules(files, settings, (label,))
-    pieces = list(_pieces(scan, region, label, rules, view))
+    stated = settings.level_range(label)
+    level = None if stated is None else float(generator(seed, "inpaint-level").uniform(*stated))
+    pieces = [one.at_level(level) for one in _pieces(scan, region, label, rules, view)]
     all_patches = [patch for one in pieces for patch in one.patches]
     seeds = [
         derive_seed(seed, "inpaint", one.name, str(n))
@@ -107,6 +109,10 @@ class _Piece:
     ct: Volume
     region: Volume
     patches: Sequence[Patch]
+
+    def at_level(self, hu: float | None) -> _Piece:
+        """The piece with the median HU of its paint; None leaves it open."""
+        return replace(self, patches=[patch.at_level(hu) for patch in self.patches])
 
 
 def _pieces(

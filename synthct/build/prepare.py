@@ -23,6 +23,7 @@ from synthct.build.draw import (
     DrawnMask,
     draw,
     grain_stream,
+    level_of,
     noise_stream,
     series_stream,
 )
@@ -219,12 +220,14 @@ def _prepare_slice(
         label = shown.flat.label
         if rules is not None:
             label = rules.paintable(label) if section.label is None else label
+            level = level_of(specs[0], label, recipe)
             if recipe.view == "volume":
-                stack = _stack(drawn.host.scan(), shown, label, rules)
+                stack = _stack(drawn.host.scan(), shown, label, rules, level)
                 patches = [patch for own in stack.patches for patch in own]
                 around = _around(drawn.host.scan(), shown.box)
             else:
-                patches = cut_patches(shown.plane, shown.region, label, rules)
+                cut = cut_patches(shown.plane, shown.region, label, rules)
+                patches = [patch.at_level(level) for patch in cut]
     except MaskError as err:
         return rejected(specs, err)
     flat, plane, host_labels, region = shown.flat, shown.plane, shown.labels, shown.region
@@ -271,15 +274,15 @@ def _prepare_slice(
 
 
 def _stack(
-    scan: Volume, shown: _Shown, label: str | None, rules: PatchRules
+    scan: Volume, shown: _Shown, label: str | None, rules: PatchRules, level_hu: float | None
 ) -> Stack | Block | Step:
     """A volume as a network takes it: by its slices, or whole by one in 3D."""
     plane = plane_of("volume", scan.spacing_mm)
     kind = Stack if rules.depth == 1 else Block
-    stack = kind.of(scan, shown.flat, plane, label, rules)
+    stack = kind.of(scan, shown.flat, plane, label, rules, level_hu)
     if shown.flat.volume_ml >= shown.largest.volume_ml:
         return stack
-    of_largest = kind.of(scan, shown.largest, plane, label, rules)
+    of_largest = kind.of(scan, shown.largest, plane, label, rules, level_hu)
     return Step(stack, of_largest, Volume(within(shown.largest, shown.box), shown.plane.affine))
 
 

@@ -20,6 +20,7 @@ from synthct.dataset.digest import SAMPLE_SCHEME, array_digest, canonical_json
 from synthct.dataset.sample import Sample
 from synthct.dataset.schema import FORMAT_VERSION
 from synthct.masks import MaskKind
+from synthct.models.patch import Patch
 from synthct.recipe.plan import SampleSpec
 from synthct.recipe.recipe import Recipe
 from synthct.recipe.volumes import volume_settings
@@ -104,17 +105,24 @@ def _generation(draft: Draft, context: BuildContext) -> dict[str, Any]:
             "noise": draft.noise_streams,
         },
         "codec": draft.codec.model_dump() if draft.codec else None,
-        "patches": [
-            {
-                "size": patch.size if patch.mask.ndim == 2 else list(patch.mask.shape),
-                "origin": list(patch.origin),
-                "resampled": patch.is_resampled,
-                "spacing_mm": list(patch.spacing_mm),
-                "strength": patch.strength,
-            }
-            for patch in patches
-        ],
+        "patches": [_patch_facts(patch) for patch in patches],
     }
+
+
+def _patch_facts(patch: Patch) -> dict[str, Any]:
+    """How a patch was painted; what was not asked for is left out."""
+    facts = {
+        "size": patch.size if patch.mask.ndim == 2 else list(patch.mask.shape),
+        "origin": list(patch.origin),
+        "resampled": patch.is_resampled,
+        "spacing_mm": list(patch.spacing_mm),
+        "strength": patch.strength,
+    }
+    if patch.guidance_scale != 1:
+        facts["guidance_scale"] = patch.guidance_scale
+    if patch.level is not None:
+        facts["level_hu"] = round(float(patch.codec.decode(np.array(patch.level))), 1)
+    return facts
 
 
 def sample_key(spec: SampleSpec, checked: Checked) -> str:

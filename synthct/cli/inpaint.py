@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from synthct.cli.common import Debug, Device, Quiet, reporting
+from synthct.errors import RecipeError
 
 
 class ViewName(StrEnum):
@@ -45,6 +46,9 @@ def inpaint(
         typer.Option(min=1, max=1000, help="Denoising steps; by default as in a recipe."),
     ] = None,
     guidance_scale: Annotated[float | None, typer.Option(help="As in a recipe.")] = None,
+    level_hu: Annotated[
+        float | None, typer.Option(help="Median HU of the paint in each slice; needs --label.")
+    ] = None,
     prompt: Annotated[
         str | None, typer.Option(help="For a checkpoint that is guided by text.")
     ] = None,
@@ -68,12 +72,15 @@ def inpaint(
         from synthct.build.inpaint import paint_file, settings_of
         from synthct.processes.device import choose_device
 
+        if level_hu is not None and label is None:
+            raise RecipeError("--level-hu is that of a label; give --label as well")
         settings = settings_of(
             checkpoint=checkpoint,
             revision=revision,
             scheduler=scheduler,
             num_inference_steps=steps,
             guidance_scale=guidance_scale,
+            level_hu=None if level_hu is None else {label: level_hu},
             prompt=prompt,
             grain="surroundings" if grain else "checkpoint",
         )

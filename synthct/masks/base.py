@@ -175,6 +175,10 @@ class MaskSection(BaseModel):
         """``label_map``, or the default of the kind."""
         return self.label_map or self.default_label_map
 
+    def reaches_beyond(self) -> bool:
+        """Whether masks hold more than the structure that is painted."""
+        return False
+
     def leaves_unknown(self) -> bool:
         """Whether label maps get 255 (ignore) somewhere."""
         return self.label_policy() == "ignore"

@@ -41,6 +41,10 @@ class BoxMask(MaskSection):
         """The structure ``around``."""
         return (self.around,)
 
+    def reaches_beyond(self) -> bool:
+        """Always: a box has corners."""
+        return True
+
     def draw(self, host: Case, donor: Case | None, rng: np.random.Generator) -> Params:
         """Draw the part, the margins of the six sides and the shift."""
         del donor

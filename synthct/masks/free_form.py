@@ -77,6 +77,10 @@ class FreeForm(MaskSection):
         del volume_ml
         return self.frame_mm
 
+    def reaches_beyond(self) -> bool:
+        """Always: strokes do not ask what they cross."""
+        return True
+
     def draw(self, host: Case, donor: Case | None, rng: np.random.Generator) -> Params:
         """Draw places and shapes until one lies in tissue.
 

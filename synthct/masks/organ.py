@@ -70,6 +70,10 @@ class Organ(MaskSection):
         """``keep``, but ``ignore`` for grown organs, whose painted border is unknown."""
         return self.label_map or ("keep" if self.margin_mm <= 0 else "ignore")
 
+    def reaches_beyond(self) -> bool:
+        """Whether the organs are grown."""
+        return self.margin_mm > 0
+
     def draw(self, host: Case, donor: Case | None, rng: np.random.Generator) -> Params:
         """Find the organs that the host has, and choose one if they are painted one by one."""
         del donor

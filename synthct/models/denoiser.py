@@ -174,6 +174,7 @@ class DiffusionInpaintPipeline(InpaintPipeline):
         guidance_scale: float = 1.0,
         neighbours: Tensor | None = None,
         noise: Tensor | None = None,
+        level: Tensor | None = None,
     ) -> Tensor:
         """Paint a batch.
 
@@ -193,6 +194,9 @@ class DiffusionInpaintPipeline(InpaintPipeline):
             neighbours: (B, 2, H, W) in -1..1: the slices before and after, NaN where nothing is
                 known. Without influence on a network that takes none.
             noise: (B, 1, H, W), what painting starts from; by default drawn by ``generator``.
+            level: (B,) in -1..1, the median of what is painted, which each step is moved to (after
+                Choi et al., "ILVR: conditioning method for denoising diffusion probabilistic
+                models", 2021, whose reference has one pixel here); NaN where it is left open.
 
         Returns:
             (B, 1, H, W) in -1..1, equal to ``image`` outside the mask; NaN where the network
@@ -247,17 +251,34 @@ class DiffusionInpaintPipeline(InpaintPipeline):
                 no_label = torch.full_like(label, self.unet.null_label)
                 without = self.predict(*given, no_label, spacing_mm, adjacent)
                 out = without + guidance_scale * (out - without)
-            if self.unet.clip_denoised:
-                kind = self.scheduler.config.prediction_type
-                out = clip_prediction(out.to(noisy.dtype), model_input, clean_share, kind)
+            seen = (model_input, clean_share, surroundings, paint)
+            out = self._within(out.to(noisy.dtype), *seen, level)
             with torch.autocast(image.device.type, enabled=False):  # schedulers need float32
-                noisy = self.scheduler.step(out.to(noisy.dtype), t, noisy, **extra).prev_sample
+                noisy = self.scheduler.step(out, t, noisy, **extra).prev_sample
                 if self.unet.known_region == "blended" and number + 1 < len(timesteps):
                     following = timesteps[number + 1 : number + 2].expand(len(image))
                     known = self.scheduler.add_noise(clean, start, following)
                     noisy = torch.where(paint, noisy, known)
         noisy = torch.where(noisy.isfinite(), noisy, torch.nan)  # clipping would hide an overflow
         return torch.where(paint, self.unet.from_diffused(noisy, surroundings), image)
+
+    def _within(
+        self, predicted: Tensor, noisy: Tensor, clean: Tensor, surroundings: Tensor,
+        paint: Tensor, level: Tensor | None,
+    ) -> Tensor:  # fmt: skip
+        """A prediction whose image keeps to -1..1 and to the level, where that is asked for."""
+        kind = self.scheduler.config.prediction_type
+        if self.unet.clip_denoised:
+            predicted = clip_prediction(predicted, noisy, clean, kind)
+        if level is None:
+            return predicted
+        image = self.unet.from_diffused(image_of(predicted, noisy, clean, kind), surroundings)
+        median = torch.where(paint, image, torch.nan).flatten(1).nanmedian(dim=1).values
+        step = torch.nan_to_num(level - median).reshape(-1, *[1] * (image.ndim - 1))
+        change = self.unet.to_diffused(step, torch.zeros_like(step))
+        signal, spread = clean.sqrt(), (1 - clean).sqrt()
+        factors = {"epsilon": -signal / spread, "v_prediction": -1 / spread, "sample": 1.0}
+        return predicted + factors[kind] * change * paint
 
 
 def _start(noise: Tensor | None, image: Tensor, generator: list[torch.Generator]) -> Tensor:
@@ -266,6 +287,16 @@ def _start(noise: Tensor | None, image: Tensor, generator: list[torch.Generator]
         return noise
     drawn: Tensor = randn_tensor(image.shape, generator=generator, device=image.device)
     return drawn
+
+
+def image_of(predicted: Tensor, noisy: Tensor, clean: Tensor, prediction_type: str) -> Tensor:
+    """The image that a prediction implies; arguments as of ``clip_prediction``."""
+    signal, spread = clean.sqrt(), (1 - clean).sqrt()
+    if prediction_type == "epsilon":
+        return (noisy - spread * predicted) / signal
+    if prediction_type == "v_prediction":
+        return signal * noisy - spread * predicted
+    return predicted
 
 
 def clip_prediction(
@@ -280,13 +311,12 @@ def clip_prediction(
         prediction_type: As in diffusers.
     """
     signal, spread = clean.sqrt(), (1 - clean).sqrt()
+    image = image_of(predicted, noisy, clean, prediction_type).clamp(-1, 1)
     if prediction_type == "epsilon":
-        image = ((noisy - spread * predicted) / signal).clamp(-1, 1)
         return (noisy - signal * image) / spread
     if prediction_type == "v_prediction":
-        image = (signal * noisy - spread * predicted).clamp(-1, 1)
         return (signal * noisy - image) / spread
-    return predicted.clamp(-1, 1)
+    return image
 
 
 def smooth_fill(image: Tensor, known: Tensor) -> Tensor:

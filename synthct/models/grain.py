@@ -54,7 +54,7 @@ _KEPT = 0.3
 #: moved; how many known ones move each; what makes their covariances invertible.
 _RING, _DEPTH, _NEIGHBOURS, _NUGGET = 2.5, 6.0, 10, 0.02
 #: A known voxel that differs from the paint beside it (its mean with this sigma) by more than so
-#: many deviations of the grain is other tissue, which the paint does not go on with. Where the known
+#: many deviations of the grain is other tissue, which the paint does not go on with. Where known
 #: voxels differ on average by more than one deviation, it is so by more than so many HU: in noisy
 #: scans three deviations reach from an organ to its fat, which would pull all of the paint along.
 _BESIDE, _OTHER, _EDGE_HU = 2.0, 3.0, 40.0

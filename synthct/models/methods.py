@@ -55,12 +55,18 @@ JUMP_LENGTH, JUMP_N_SAMPLE = 10, 10
 LABEL = "{label}"
 Prompt = Annotated[str, Field(max_length=1000)]
 
+LevelHU = Annotated[float, Field(ge=-1024, le=3071)]
+
 Value = TypeVar("Value")
 #: A tuple written as a list: pydantic's strict mode refuses lists that come from Python.
 Listed = Annotated[Value, BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)]
+LevelRange = Listed[tuple[LevelHU, LevelHU]]
 
-#: Settings for checkpoints that were trained elsewhere and do not declare them.
-FOREIGN = ("prompt", "codecs", "labels", "spacing_range_mm", "jump_length", "jump_n_sample")
+#: Settings that only some kinds of network take: most are for checkpoints that were trained
+#: elsewhere and do not declare them.
+FOR_SOME = (
+    "level_hu", "prompt", "codecs", "labels", "spacing_range_mm", "jump_length", "jump_n_sample",
+)  # fmt: skip
 
 #: Steps in which a checkpoint of the package paints best: further ones cost time, and errors of the
 #: mean rise (its card has the figures).
@@ -152,6 +158,9 @@ class Diffusion(Method):
         guidance_scale: Classifier-free guidance by the prompt, or by the label of a checkpoint that
             was trained with ``label_dropout`` or has a scale of its own for some labels, which is
             the default; 1 for none, else twice the passes.
+        level_hu: Median HU of what is painted, by label: a number, or a range from which each mask
+            draws its own. The contrast phase of an organ that is wholly masked, or the density of
+            lesions. By default what the checkpoint takes from the surroundings.
         grain: ``surroundings``: the paint's grain is completed to the noise power spectrum of the
             scan around the mask (``models/grain.py``); ``checkpoint``: it stays as painted.
         adapt: Train the checkpoint on the hosts beforehand, which the command ``build`` does; the
@@ -186,6 +195,7 @@ class Diffusion(Method):
         default_factory=lambda stated: PACKAGE_STEPS.get(stated["checkpoint"], STEPS)
     )
     guidance_scale: Annotated[float, Field(ge=1, le=20)] | None = None
+    level_hu: Annotated[dict[str, LevelHU | LevelRange], Field(min_length=1)] | None = None
     grain: Literal["surroundings", "checkpoint"] = "surroundings"
     adapt: Adapt | None = None
     slice_noise_mm: Annotated[float, Field(ge=0, le=1000)] | None = None
@@ -209,7 +219,7 @@ class Diffusion(Method):
 
     def settings(self) -> dict[str, str]:
         """As in ``Method``, without the checkpoint: the card shows the one that was used."""
-        stated = {name: value for name in FOREIGN if (value := getattr(self, name)) is not None}
+        stated = {name: value for name in FOR_SOME if (value := getattr(self, name)) is not None}
         shown = {"scheduler": self.scheduler, "steps": self.num_inference_steps, **stated}
         if self.scheduler == NO_SCHEDULER:
             shown = stated
@@ -223,6 +233,11 @@ class Diffusion(Method):
     def is_folder(self) -> bool:
         """Whether ``checkpoint`` is a folder of the user's."""
         return self.revision is None and not self.checkpoint.startswith("package:")
+
+    def level_range(self, label: str | None) -> tuple[float, float] | None:
+        """The range of ``level_hu`` for a label; None if it is left open."""
+        stated = (self.level_hu or {}).get(label or "")
+        return stated if stated is None or isinstance(stated, tuple) else (stated, stated)
 
     def prompt_for(self, label: str | None) -> str | None:
         """The prompt for a label, or for whatever fits; None if the recipe has none."""
@@ -248,6 +263,16 @@ class Diffusion(Method):
             raise ValueError("needs a codec named 'default'")
         return codecs and {name: parse_codec(v).model_dump() for name, v in codecs.items()}
 
+    @field_validator("level_hu")
+    @classmethod
+    def _check_levels(cls, levels: dict[str, Any] | None) -> dict[str, Any] | None:
+        for label, level in (levels or {}).items():
+            if isinstance(level, tuple) and level[0] > level[1]:
+                raise ValueError(
+                    f"{label}: {level[0]:g} exceeds {level[1]:g}; write the lesser first"
+                )
+        return levels
+
     @field_validator("spacing_range_mm")
     @classmethod
     def _check_spacing(cls, spacing: tuple[float, float] | None) -> tuple[float, float] | None:
@@ -261,7 +286,7 @@ class Diffusion(Method):
         fields: dict[str, Any] = dump(self)
         if self.grain == "checkpoint" and not (info.exclude_unset or info.exclude_defaults):
             fields.pop("grain", None)  # as before 0.2, which ``_read_resolved`` knows
-        optional = (*FOREIGN, "adapt", "slice_noise_mm")
+        optional = (*FOR_SOME, "adapt", "slice_noise_mm")
         return {k: v for k, v in fields.items() if not (k in optional and v is None)}
 
     @model_validator(mode="before")

@@ -103,7 +103,7 @@ class PatchRules:
         return self.strengths.get(label or "default", self.strengths.get("default", 1.0))
 
     def guidance_scale(self, label: str | None) -> float:
-        """The scale of the guidance towards ``label``, where a recipe states none."""
+        """The scale of the guidance towards ``label``; 1 for none."""
         return self.guidance.get(label or "default", self.guidance.get("default", 1.0))
 
     def provides(self, label: str | None) -> bool:
@@ -142,10 +142,11 @@ class Patch:
         origin: Of the patch's first voxel on its grid; may be negative.
         scale: Voxels of the scan per voxel of the patch, along each side.
         strength: Share of the noise schedule that painting runs through.
-        guidance_scale: Of the checkpoint for its label, where a recipe states none.
+        guidance_scale: Of the guidance towards its label; 1 for none.
         neighbours: (2, S, S) in -1..1, the slices before and after on the same pixels; NaN where
             nothing is known. None if nothing is known of either.
         noise: (S, S), what painting starts from; None to draw it by the seed.
+        level: Median of the paint in -1..1; None where it is left to the network.
     """
 
     image: FloatArray
@@ -160,6 +161,7 @@ class Patch:
     guidance_scale: float = 1.0
     neighbours: FloatArray | None = None
     noise: FloatArray | None = None
+    level: float | None = None
 
     @property
     def size(self) -> int:
@@ -170,6 +172,10 @@ class Patch:
     def is_resampled(self) -> bool:
         """Whether the patch is on another grid than the scan."""
         return set(self.scale) != {1.0}
+
+    def at_level(self, hu: float | None) -> Patch:
+        """The patch with the median HU of its paint; None leaves it open."""
+        return self if hu is None else replace(self, level=float(self.codec.encode(np.array(hu))))
 
 
 def slice_plane(volume: Volume) -> tuple[npt.NDArray[Any], tuple[float, float]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from synthct.models.methods import FOREIGN, Diffusion
+from synthct.models.methods import FOR_SOME, Diffusion
 from synthct.models.network import CheckpointFiles, described
 from synthct.recipe.yaml_errors import Problem, did_you_mean
 
@@ -17,16 +17,28 @@ def setting_problems(
     files: CheckpointFiles, inpaint: Diffusion, labels: Sequence[str | None]
 ) -> Iterator[Problem]:
     """Settings that do not fit the checkpoint, or that it needs and that are missing."""
-    for key in FOREIGN:
+    for key in FOR_SOME:
         if key not in files.network.settings and getattr(inpaint, key) is not None:
             message = f"{described(files)}, which takes no '{key}'; remove it"
             yield Problem(("inpaint", key), message)
     known = [label for label in labels if label is not None]
-    for key in ("codecs", "prompt"):
+    for key in ("codecs", "prompt", "level_hu"):
         by_label = getattr(inpaint, key)
+        allowed = known if key == "level_hu" else ["default", *known]
         for label in by_label if isinstance(by_label, dict) else ():
-            if label not in ("default", *known):
+            if label not in allowed:
                 message = f"no mask paints '{label}'{did_you_mean(label, known)}"
                 yield Problem(("inpaint", key, label), message, at_key=True)
+    if "level_hu" in files.network.settings and inpaint.level_hu:
+        rules = files.network.rules(files, inpaint, labels)
+        for label in inpaint.level_hu:
+            least, greatest = rules.codec(label).range_hu
+            low, high = inpaint.level_range(label) or (least, greatest)
+            if low < least or high > greatest:
+                message = (
+                    f"the checkpoint paints '{label}' within {least:g} to {greatest:g} HU; "
+                    f"{low if low < least else high:g} is outside of it"
+                )
+                yield Problem(("inpaint", "level_hu", label), message)
     for misfit in files.network.misfits(files, inpaint, labels):
         yield Problem(("inpaint", *misfit.key), misfit.message)

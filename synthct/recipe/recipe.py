@@ -345,6 +345,13 @@ def _method_problems(recipe: Recipe) -> Iterator[Problem]:
         if not section.needs_donor or section.donor_is_host:
             message = f"{name} pastes a donor's voxels, and kind '{section.kind}' has no donor"
             yield Problem(("masks", index, "kind"), f"{message}; use noise_fill")
+    network = recipe.inpaint.network
+    levels = (network and network.level_hu) or {}
+    for index, section in enumerate(recipe.masks):
+        label = next((name for name in section.painted_labels() if name in levels), None)
+        if label is not None and section.reaches_beyond():
+            message = f"level_hu is the median of a whole mask, and it holds more than {label}"
+            yield Problem(("masks", index), f"{message}; use another kind, or remove level_hu")
     if recipe.variants > 1 and not recipe.inpaint.varies:
         message = f"{name} gives the same picture {recipe.variants} times; set variants to 1"
         yield Problem(("variants",), message)

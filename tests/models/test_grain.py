@@ -116,9 +116,7 @@ def test_in_a_noisy_scan_an_organ_keeps_its_level_beside_other_tissue(blur: floa
     scan = np.where(tissue, 30, -50) + noise(SHAPE, blur, 33)
     painted = as_hu(np.where(small, 30, scan))
     grains = [
-        match_grain(
-            as_hu(scan), painted, small, (3.0, 3.0), RANGE, np.random.default_rng(seed)
-        )[0]
+        match_grain(as_hu(scan), painted, small, (3.0, 3.0), RANGE, np.random.default_rng(seed))[0]
         for seed in range(12)
     ]
     assert np.mean(grains) == pytest.approx(30, abs=6)

@@ -348,12 +348,11 @@ def test_a_checkpoint_of_few_steps_meets_the_levels_it_knows_and_no_others(
 
 def test_guidance_goes_on_from_untold_through_told(checkpoint: Checkpoint) -> None:
     guided = retold(checkpoint, guided=True)
+    inpainter = Inpainter(guided, Diffusion(scheduler="ddim", num_inference_steps=1))
 
     def painted(label: int, scale: float) -> np.ndarray:
-        inpainter = Inpainter(
-            guided, Diffusion(scheduler="ddim", num_inference_steps=1, guidance_scale=scale)
-        )
-        return paint_one(inpainter, make_patch(0, label=label), 1).astype(np.float64)
+        patch = replace(make_patch(0, label=label), guidance_scale=scale)
+        return paint_one(inpainter, patch, 1).astype(np.float64)
 
     told, untold = painted(1, 1.0), painted(guided["unet"].null_label, 1.0)
     beyond = np.abs([told, untold, painted(1, 1.5)]).max(axis=0)
@@ -368,17 +367,16 @@ def test_guidance_goes_on_from_untold_through_told(checkpoint: Checkpoint) -> No
 
 def test_a_checkpoint_says_which_labels_are_guided_and_how_much(checkpoint: Checkpoint) -> None:
     stated = retold(checkpoint, guidance={"kidney": 2.0})
-    rules = PatchRules.from_config(stated["unet"].config)
-    kidney, tumour, anything = (
-        replace(make_patch(n, label=n), guidance_scale=rules.guidance_scale(label))
-        for n, label in ((1, "kidney"), (2, "tumor"), (0, None))
-    )
-    patches = [kidney, tumour, anything]
+    files = replace(checkpoint.files, configs={"unet": dict(stated["unet"].config)})
 
     def painted(**settings: float) -> list[np.ndarray]:
-        return Inpainter(stated, Diffusion(num_inference_steps=2, **settings)).paint(
-            patches, [1, 2, 3]
-        )
+        inpaint = Diffusion(num_inference_steps=2, **settings)
+        rules = files.network.rules(files, inpaint, ())
+        patches = [
+            replace(make_patch(n, label=n), guidance_scale=rules.guidance_scale(label))
+            for n, label in ((1, "kidney"), (2, "tumor"), (0, None))
+        ]
+        return Inpainter(stated, inpaint).paint(patches, [1, 2, 3])
 
     own, unguided, guided = painted(), painted(guidance_scale=1), painted(guidance_scale=2)
     np.testing.assert_array_equal(own[0], guided[0])
@@ -386,6 +384,19 @@ def test_a_checkpoint_says_which_labels_are_guided_and_how_much(checkpoint: Chec
     for n in (1, 2):
         np.testing.assert_array_equal(own[n], unguided[n])
     np.testing.assert_allclose(guided[2], unguided[2], atol=1e-5)  # nothing to be guided from
+
+
+@pytest.mark.parametrize("scheduler", ["ddim", "ddpm", "dpmsolver++", "euler", "unipc"])
+def test_paint_has_the_level_that_is_asked_for(checkpoint: Checkpoint, scheduler: str) -> None:
+    inpainter = Inpainter(checkpoint, Diffusion(scheduler=scheduler, num_inference_steps=4))
+    asked = make_patch(0).at_level(130.0)
+    other = make_patch(1)
+    assert asked.level == pytest.approx(0.4)
+    told, beside = inpainter.paint([asked, other], [1, 2])
+    assert np.median(told[asked.mask]) == pytest.approx(0.4, abs=0.02)
+    np.testing.assert_array_equal(told[~asked.mask], asked.image[~asked.mask])
+    np.testing.assert_array_equal(beside, paint_one(inpainter, other, 2))
+    assert abs(np.median(paint_one(inpainter, make_patch(0), 1)[asked.mask]) - 0.4) > 0.1
 
 
 def test_a_network_told_the_level_paints_alike_on_another_schedule() -> None:

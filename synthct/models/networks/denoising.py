@@ -27,6 +27,7 @@ class Denoising(Trained):
     """
 
     part = "unet"
+    settings = ("level_hu",)
     config: ClassVar[type[DenoiserConfig]]
 
     @staticmethod
@@ -56,7 +57,7 @@ class Denoising(Trained):
         require_steps(sampler, scheduler, steps)
         if unet.trained_steps is not None:
             require_levels(sampler, scheduler, unet.trained_steps)
-        self.steps, self.guidance_scale = steps, stated
+        self.steps = steps
         self.device = next(unet.parameters()).device
         self.pipeline = self.classes()[1](unet, sampler)
         scales = unet.config.guidance.values() if stated is None else (stated,)
@@ -66,7 +67,12 @@ class Denoising(Trained):
         """As in ``Network``."""
         import torch
 
-        from synthct.models.painting.tensors import as_tensors, neighbours_tensor, noise_tensor
+        from synthct.models.painting.tensors import (
+            as_tensors,
+            level_tensor,
+            neighbours_tensor,
+            noise_tensor,
+        )
 
         image, mask, generators = as_tensors(patches, seeds, self.device)
         painted: Tensor = self.pipeline(
@@ -77,11 +83,10 @@ class Denoising(Trained):
             generator=generators,
             num_inference_steps=self.steps,
             strength=patches[0].strength,
-            guidance_scale=patches[0].guidance_scale
-            if self.guidance_scale is None
-            else self.guidance_scale,
+            guidance_scale=patches[0].guidance_scale,
             neighbours=neighbours_tensor(patches, self.device),
             noise=noise_tensor(patches, self.device),
+            level=level_tensor(patches, self.device),
         )
         return painted[:, 0]
 

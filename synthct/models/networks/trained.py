@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from synthct.models.config import PatchFields, require_declared
@@ -37,9 +38,11 @@ class Trained(Network):
     def rules(
         cls, files: CheckpointFiles, inpaint: Diffusion, labels: Sequence[str | None]
     ) -> PatchRules:
-        """As in ``Network``; the checkpoint declares them."""
-        del inpaint, labels
-        return PatchRules.from_config(files.configs[cls.part])
+        """As in ``Network``; the checkpoint declares them, but for a guidance that is stated."""
+        del labels
+        rules = PatchRules.from_config(files.configs[cls.part])
+        stated = inpaint.guidance_scale
+        return rules if stated is None else replace(rules, guidance={"default": stated})
 
     @classmethod
     def load(cls, files: CheckpointFiles, device: str) -> Mapping[str, Any]:

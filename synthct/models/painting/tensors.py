@@ -42,3 +42,11 @@ def neighbours_tensor(patches: Sequence[Patch], device: torch.device) -> Tensor 
     nothing = np.full((2, patches[0].size, patches[0].size), np.nan, dtype=np.float32)
     stacked = np.stack([nothing if p.neighbours is None else p.neighbours for p in patches])
     return torch.from_numpy(stacked).to(device)
+
+
+def level_tensor(patches: Sequence[Patch], device: torch.device) -> Tensor | None:
+    """The medians of the paint of patches, (B,), NaN where it is left open; None if all are."""
+    if all(p.level is None for p in patches):
+        return None
+    levels = [float("nan") if p.level is None else p.level for p in patches]
+    return torch.tensor(levels, device=device)
