@@ -27,7 +27,7 @@ from synthct.models.painting import (
     trailing_timesteps,
 )
 from synthct.models.palette import PaletteInpaintPipeline, PaletteUNet
-from synthct.models.patch import Patch, PatchRules
+from synthct.models.patch import Patch
 from synthct.volume.intensity import FULL_RANGE, SOFT_TISSUE
 
 #: As training writes it.
