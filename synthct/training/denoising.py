@@ -144,6 +144,6 @@ def label_rows(unet: Any) -> Mapping[str | None, int]:
     """Row of the label embedding by label; "" for whatever fits, None for no label given."""
     rows: dict[str | None, int] = {"": 0}
     rows.update({name: n for n, name in enumerate(unet.config.labels, start=1)})
-    if unet.null_label is not None:
+    if unet.config.guided:
         rows[None] = unet.null_label
     return rows

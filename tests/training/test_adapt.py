@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tiny_recipe
+import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from conftest import make_tiny_case, write_kits
 from foreign_checkpoints import write_unconditional
@@ -18,11 +19,12 @@ from tiny_volume import write_tiny_volume
 
 from synthct.build.check import check, require_adapted
 from synthct.errors import CheckpointError, MaskError, RecipeError
-from synthct.models.checkpoint import find_checkpoint
+from synthct.models.checkpoint import find_checkpoint, load_checkpoint
 from synthct.models.methods import Adapt
 from synthct.models.training_index import read_index
 from synthct.recipe.recipe import load_recipe
 from synthct.training.adapt import adapt, finished, folder_for, report, training_recipe
+from synthct.training.denoising import make_network
 from synthct.volume import Volume
 
 STEPS = {"steps": 8}
@@ -137,6 +139,17 @@ def test_the_training_follows_from_the_recipe(data, tiny_checkpoint, tmp_path):
     assert made.optim.max_steps == 8
     assert made.data.grain is not None
     assert not made.data.grain.painted
+
+
+def test_the_starter_is_taken_over_with_its_guidance(data, tmp_path):
+    recipe = load_recipe(written(data, "package:starter-2d"))
+    index = check(recipe, cache_dir=tmp_path / "cache").index
+    base = find_checkpoint("package:starter-2d")
+    training = training_recipe(recipe, base, index.entries("hosts"), Adapt(steps=8))
+    unet, _ = make_network(training)
+    assert unet.config.guidance == base.configs["unet"]["guidance"]
+    weights = load_checkpoint(base)["unet"].state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in unet.state_dict().items())
 
 
 def test_an_adaptation_is_kept_under_all_that_it_follows_from(data, tiny_checkpoint, tmp_path):
