@@ -42,6 +42,7 @@ from synthct.metrics.spectrum import spectrum_distance
 from synthct.metrics.texture import texture_ratio
 from synthct.volume import Box, Volume
 from synthct.volume.intensity import Window
+from synthct.volume.views import VIEW_AXIS
 
 __all__ = ["RANGE_HU", "Row", "Task", "biharmonic", "draw_tasks", "paint_with_checkpoint", "score"]
 
@@ -250,11 +251,12 @@ def write_sheet(path: Path, tasks: Sequence[Task], painted: Sequence[Values]) ->
         window = Window(level_hu=(low + high) / 2, width_hu=high - low)
         box = Box.around(task.region.array)
         assert box is not None
+        side = min(SHEET_VOXELS, *task.ct.shape[:2])
         start = [
-            min(max(0, (a + b - SHEET_VOXELS) // 2), n - SHEET_VOXELS)
+            min(max(0, (a + b - side) // 2), n - side)
             for a, b, n in zip(box.start_ijk[:2], box.stop_ijk[:2], task.ct.shape[:2], strict=True)
         ]
-        crop = tuple(slice(a, a + SHEET_VOXELS) for a in start)
+        crop = tuple(slice(a, a + side) for a in start)
         panels = []
         for kind in ("masked", "painted", "original"):
             volume = pasted(task, painted[number]) if kind == "painted" else task.ct
@@ -285,6 +287,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--checkpoint", nargs="+", default=["package:starter-2d"])
     parser.add_argument("--scan", nargs="+", default=SCANS, help="s0004 is for tuning")
+    parser.add_argument("--view", choices=list(VIEW_AXIS), default="axial")
     parser.add_argument("--steps", type=int, help="by default as in a recipe")
     parser.add_argument("--scheduler", default="dpmsolver++")
     parser.add_argument("--variants", type=int, default=1)
@@ -304,7 +307,8 @@ def main() -> None:
     print(f"{options.dtype} on {options.device}")
     verdicts = []
     for scan in options.scan:
-        for title, ct, _, tasks in read_tasks(find_scan(options.data, scan), options.masks):
+        folder = find_scan(options.data, scan)
+        for title, ct, _, tasks in read_tasks(folder, options.masks, options.view):
             label = tasks[0].label
             if options.no_organs and label is not None:
                 continue

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from synthct.seeds import generator
 from synthct.volume import Box, Volume, read_ct, read_labels
 from synthct.volume.intensity import SOFT_TISSUE, window_for
+from synthct.volume.views import VIEW_AXIS, Plane
 
 SEED = 0
 RANGE_HU = SOFT_TISSUE.range_hu
@@ -77,16 +78,28 @@ def find_scan(data: Path, name: str) -> Path:
     return exact[0]
 
 
-def read_tasks(folder: Path, count: int) -> Iterator[tuple[str, Volume, Region | None, list[Task]]]:
-    """Name, scan, organ and masks: of whatever fits, then of the scan's organ if one is known."""
-    ct = read_ct(folder / "ct.nii.gz")
+def read_tasks(
+    folder: Path, count: int, view: Plane = "axial"
+) -> Iterator[tuple[str, Volume, Region | None, list[Task]]]:
+    """Name, scan, organ and masks: of whatever fits, then of the scan's organ if one is known.
+
+    In another view the scan is turned, so that its slices of that view are the last axis.
+    """
+    ct = _turned(read_ct(folder / "ct.nii.gz"), view)
     yield folder.name, ct, None, draw_tasks(ct, folder.name, count)
     if folder.name in ORGANS:
         label, files = ORGANS[folder.name]
         parts = [read_labels(folder / "segmentations" / f"{file}.nii.gz") for file in files]
-        organ = np.any([part.array > 0 for part in parts], axis=0)
+        organ = np.any([_turned(part, view).array > 0 for part in parts], axis=0)
         tasks = draw_organ_tasks(ct, organ, label, folder.name, count)
         yield f"{folder.name} {label}", ct, organ, tasks
+
+
+def _turned(volume: Volume, view: Plane) -> Volume:
+    """A volume whose slices of a view lie along its last axis."""
+    axis = VIEW_AXIS[view]
+    spacing = [*np.delete(volume.spacing_mm, axis), volume.spacing_mm[axis]]
+    return Volume(np.moveaxis(volume.array, axis, 2), np.diag([*spacing, 1.0]))
 
 
 def ellipse(
