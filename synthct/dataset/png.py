@@ -161,7 +161,8 @@ def _encode(array: npt.NDArray[Any], palette: bytes | None = None) -> bytes:
     packer = zlib.compressobj(1, strategy=zlib.Z_RLE)
     kind = _GREY if palette is None else _INDEXED
     head = struct.pack(">IIBBBBB", width, height, 8 * wide, kind, 0, 0, 0)
-    chunks = {b"IHDR": head, b"PLTE": palette, b"IDAT": packer.compress(filtered.data) + packer.flush()}
+    pixels = packer.compress(filtered.data) + packer.flush()
+    chunks = {b"IHDR": head, b"PLTE": palette, b"IDAT": pixels}
     packed = (
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
         for name, data in chunks.items()
