@@ -201,9 +201,13 @@ class _Shown:
         if (voxels := math.prod(box.shape)) > MOST_VOXELS and recipe.view == "volume":
             message = f"{voxels:,} voxels are more than the {MOST_VOXELS:,} of the largest sample"
             raise MaskError(f"mask '{drawn.section.name}': {message}; lower margin_mm")
-        plane = host.scan().crop(box)
+        # In one piece: the voxels of a slice lie far apart in a scan, and are looked at often.
+        plane, labels = (
+            Volume(np.ascontiguousarray(crop.array), crop.affine)
+            for crop in (host.scan().crop(box), host.labels.crop(box))
+        )
         region = Volume(within(flat, box), plane.affine)
-        return cls(flat, largest, box, plane, host.labels.crop(box), region)
+        return cls(flat, largest, box, plane, labels, region)
 
 
 def _prepare_slice(

@@ -23,6 +23,9 @@ NOT_CONTENT = frozenset(
     {"dataset", "metrics", "numerics", "preview", "review", "sample_digest", "versions"}
 )
 
+#: Strings in JSON.
+_QUOTED = json.JSONEncoder(ensure_ascii=False)
+
 #: What ``sample_digest`` hashes, and how; part of each digest.
 SAMPLE_SCHEME = "synthct/sample/v1"
 
@@ -131,9 +134,11 @@ def _object(value: Mapping[Any, Any], where: str) -> str:
 
 
 def _string(value: str, where: str) -> str:
-    if any("\ud800" <= char <= "\udfff" for char in value):
-        raise ValueError(f"{where or 'the value'} is not valid Unicode: {value!r}")
-    return json.dumps(value, ensure_ascii=False)
+    try:
+        value.encode()
+    except UnicodeEncodeError as err:
+        raise ValueError(f"{where or 'the value'} is not valid Unicode: {value!r}") from err
+    return _QUOTED.encode(value)
 
 
 def _number(value: float, where: str) -> str:

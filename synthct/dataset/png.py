@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,8 @@ from synthct.volume.intensity import Window
 #: What is added to HU before they are stored as unsigned 16-bit numbers.
 HU_OFFSET = 1024
 
-#: Level 6 costs twice the time of 4 and saves nothing on CT; 1 to 3 are 7 % larger.
-_COMPRESS_LEVEL = 4
+#: Only runs are looked for: on CT as small as zlib's search at level 4, in half of the time.
+_COMPRESSION = {"compress_level": 1, "compress_type": zlib.Z_RLE}
 
 #: The last chunk of every PNG, and all kinds of chunks that are written here. Others hold text,
 #: times or other pictures.
@@ -151,7 +152,7 @@ def _encode(array: npt.NDArray[Any]) -> bytes:
 
 def _save(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=_COMPRESS_LEVEL)
+    image.save(buffer, "PNG", **_COMPRESSION)
     return buffer.getvalue()
 
 

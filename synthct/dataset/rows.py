@@ -65,10 +65,11 @@ def common_columns(sample: Sample) -> dict[str, Any]:
         **sample.provenance,
         "preview": sample.window.model_dump(),
     }
+    stored = columns_of(keep_original=False, volume=sample.view == "volume")
     measures = {
         name: value if value is not None and math.isfinite(value) else None
         for name, value in sample.metrics.items()
-        if name in columns_of(keep_original=False, volume=sample.view == "volume")
+        if name in stored
     }
     return {
         **asdict(sample.facts),

@@ -325,7 +325,9 @@ def has_voxels(host: Case, name: str) -> bool:
     """Whether the host knows a structure or union, and has at least one voxel of it."""
     if name not in host.label_names and name not in host.unions:
         return False
-    return bool(np.isin(host.labels.array, host.values_of(name)).any())
+    return host.once(
+        ("has voxels", name), lambda: bool(np.isin(host.labels.array, host.values_of(name)).any())
+    )
 
 
 def check_drawn_for(params: Params, role: str, case: Case) -> None:

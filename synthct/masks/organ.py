@@ -18,8 +18,9 @@ from synthct.masks.base import (
     make_mask,
 )
 from synthct.masks.grow import grow_within
+from synthct.volume import Box
 from synthct.volume.case import Case
-from synthct.volume.regions import structure
+from synthct.volume.regions import Region, structure
 
 
 class Organ(MaskSection):
@@ -97,15 +98,25 @@ class Organ(MaskSection):
         """The drawn organs as one mask."""
         del donor
         check_drawn_for(params, "host", host)
-        region, box = structure(host, params["organs"])
-        margin_mm = float(params["margin_mm"])
-        if margin_mm != 0:
-            region, _, box = grow_within(host.labels, region, box, margin_mm)
-            if not region.any():
-                raise MaskError(
-                    f"case {host.case_id}: margin_mm {margin_mm:g} leaves nothing of "
-                    f"{', '.join(params['organs'])}; shrink it by less"
-                )
+        organs, margin_mm = tuple(params["organs"]), float(params["margin_mm"])
+        region, box = host.once(
+            ("grown", organs, margin_mm), lambda: _grown(host, organs, margin_mm)
+        )
+        if not region.any():
+            raise MaskError(
+                f"case {host.case_id}: margin_mm {margin_mm:g} leaves nothing of "
+                f"{', '.join(organs)}; shrink it by less"
+            )
         label = params["organs"][0] if self.paint == "one_by_one" else self.label
         facts = {"organs": params["organs"], "missing": params["missing"]}
         return make_mask(host, region, box.start_ijk, label, facts)
+
+
+def _grown(host: Case, organs: tuple[str, ...], margin_mm: float) -> tuple[Region, Box]:
+    """Where organs lie, grown or shrunk, and its box."""
+    region, box = structure(host, organs)
+    if margin_mm == 0:
+        return region, box
+    region, _, box = grow_within(host.labels, region, box, margin_mm)
+    region.flags.writeable = False
+    return region, box

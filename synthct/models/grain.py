@@ -210,12 +210,14 @@ def match_grain(
     white = fft.rfftn(rng.standard_normal(shape, dtype=np.float32))
     missing = np.sqrt(np.maximum(around.power - own_power, 0))
     field = fft.irfftn(white * missing, shape)[part]
-    level = _local_mean(paint, inside, voxel, _BESIDE)
-    beside = scan - level
-    is_edge = np.abs(scan_mean - level) > deviation
+    near = _around(inside, _reach(_BESIDE, voxel, _RING))
+    level = _local_mean(paint[near], inside[near], voxel, _BESIDE)
+    is_edge = np.abs(scan_mean[near] - level) > deviation
     limit = np.where(is_edge, np.float32(_EDGE_HU), np.float32(_OTHER * deviation))
-    beside = np.where(np.abs(beside) < limit, beside, field)
-    grain = _from_the_border(field, np.where(inside, residual, beside), inside, around, voxel)
+    beside = scan[near] - level
+    beside = np.where(np.abs(beside) < limit, beside, field[near])
+    known_hu = np.where(inside[near], residual[near], beside)
+    grain = _from_the_border(field[near], known_hu, inside[near], around, voxel)
     facts = Grain(float(deviation), float(np.sqrt(own.variance if own else 0)), around.voxels)
     return (even + grain).astype(np.float32), facts
 
@@ -251,12 +253,20 @@ def _from_the_border(
     nearest = cKDTree(ring * voxel).query(targets * voxel, k=min(_NEIGHBOURS, len(ring)))[1]
     known = ring[nearest.reshape(len(targets), -1)]  # (M, K, dimensions)
 
+    by_lag = np.fft.fftshift(around.covariance)  # periodic: negative lags count
+    strides = np.append(np.cumprod(by_lag.shape[:0:-1])[::-1], 1)
+    zero, from_known, from_targets = (
+        n @ strides for n in (np.array(by_lag.shape) // 2, known, targets)
+    )
+
     def covariance(lag: npt.NDArray[np.int_]) -> Values:
-        return around.covariance[tuple(np.moveaxis(lag, -1, 0))]  # periodic: negative lags count
+        return by_lag.take(zero + lag)
 
     nugget = np.float32(_NUGGET * around.variance) * np.eye(known.shape[1], dtype=np.float32)
-    among = covariance(known[:, :, None] - known[:, None]) + nugget
-    weights = np.linalg.solve(among, covariance(targets[:, None] - known)[..., None])[..., 0]
+    among = covariance(from_known[:, :, None] - from_known[:, None]) + nugget
+    weights = np.linalg.solve(among, covariance(from_targets[:, None] - from_known)[..., None])[
+        ..., 0
+    ]
 
     at = tuple(np.moveaxis(known, -1, 0))
     border = residual[at]
@@ -281,6 +291,11 @@ def _around(mask: Region, margin: Sequence[int]) -> tuple[slice, ...]:
         slice(max(0, side.start - m), min(n, side.stop + m))
         for side, m, n in zip(box, margin, mask.shape, strict=True)
     )
+
+
+def _reach(sigma: float, voxel: Steps, more: float = 0.0) -> list[int]:
+    """How far a Gaussian filter of voxels up to ``more`` beyond a region sees, along each axis."""
+    return np.ceil((more + 4 * sigma) / voxel + 1).astype(int).tolist()
 
 
 def _local_mean(hu: Values, region: Region, voxel: Steps, sigma: float) -> Values:
@@ -309,14 +324,19 @@ def _spectrum(
     """
     from scipy import fft
 
-    residual = hu - _local_mean(hu, region, voxel, MEAN)
-    even = _even(residual, region, size, share)
+    if not region.any():
+        return None
+    near = _around(region, _reach(MEAN, voxel))
+    residual = hu[near] - _local_mean(hu[near], region[near], voxel, MEAN)
+    even = _even(residual, region[near], size, share)
     voxels = int(np.count_nonzero(even))
     if voxels < (LEAST_AROUND if share else LEAST_PAINTED):
         return None
 
     def correlate(values: Values) -> Values:
-        return np.asarray(fft.irfftn(np.square(np.abs(fft.rfftn(values, shape))), shape))
+        padded = np.zeros(shape, np.float32)
+        padded[near] = values
+        return np.asarray(fft.irfftn(np.square(np.abs(fft.rfftn(padded))), shape))
 
     pairs = np.maximum(correlate(even.astype(np.float32)), 1)
     covariance = correlate(np.where(even, residual, np.float32(0))) / pairs

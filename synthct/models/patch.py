@@ -186,7 +186,7 @@ def slice_plane(volume: Volume) -> tuple[npt.NDArray[Any], tuple[float, float]]:
     """
     axis = thin_axis(volume)
     rows, columns = (s for a, s in enumerate(volume.spacing_mm) if a != axis)
-    return volume.array.take(0, axis=axis), (rows, columns)
+    return volume.array.squeeze(axis), (rows, columns)
 
 
 def thin_axis(volume: Volume) -> int:
@@ -271,13 +271,13 @@ def paste_patches(
         patches: Its result.
         painted: One (S, S) array per patch, in -1..1.
     """
-    values = np.where(slice_plane(region)[0], np.nan, slice_plane(ct)[0]).astype(np.float32)
+    mask = region.array.astype(bool)
+    values = np.full(mask.shape, np.nan, dtype=np.float32)
+    plane = values.squeeze(thin_axis(ct))  # a view
     for patch, x in zip(patches, painted, strict=True):
-        _put(values, patch.codec.decode(x), patch)
-    assert not np.isnan(values).any(), "the patches do not cover the mask"
-    values = np.clip(values, HU_MIN, HU_MAX)
-    axis = thin_axis(ct)
-    return ct.paste(np.expand_dims(values, axis), where=region.array.astype(bool))
+        _put(plane, patch.codec.decode(x), patch)
+    assert not np.isnan(values[mask]).any(), "the patches do not cover the mask"
+    return ct.paste(np.clip(values, HU_MIN, HU_MAX), where=mask)
 
 
 def _base_scale(spacing: tuple[float, float], rules: PatchRules) -> tuple[float, float]:

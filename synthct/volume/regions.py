@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -15,15 +15,19 @@ Region = npt.NDArray[np.bool_]
 
 
 def structure(case: Case, labels: Iterable[str]) -> tuple[Region, Box]:
-    """Where any of ``labels`` (structures or unions) lies, cropped to its box.
+    """Where any of ``labels`` (structures or unions) lies, cropped to its box; found once per case.
 
     Returns:
-        Boolean crop (I, J, K) and its box in the case's voxels.
+        Boolean crop (I, J, K), read-only, and its box in the case's voxels.
 
     Raises:
         MaskError: If the case knows a label not, or none of them has a voxel.
     """
-    names = list(labels)
+    names = tuple(labels)
+    return case.once(("structure", names), lambda: _find(case, names))
+
+
+def _find(case: Case, names: Sequence[str]) -> tuple[Region, Box]:
     first_value, *values = dict.fromkeys(v for name in names for v in case.values_of(name))
     # Comparing is an order of magnitude faster than looking every voxel up in a table.
     whole: Region = case.labels.array == first_value
@@ -40,7 +44,9 @@ def structure(case: Case, labels: Iterable[str]) -> tuple[Region, Box]:
     inner = Box.around(whole[first:last])
     assert inner is not None
     box = move(inner, (first, 0, 0))
-    return np.ascontiguousarray(whole[box.slices]), box
+    region = whole[box.slices].copy()
+    region.flags.writeable = False
+    return region, box
 
 
 def components(region: Region) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:

@@ -9,14 +9,14 @@ from orientations import read_in_all_ways
 from pydantic import TypeAdapter, ValidationError
 
 from synthct.errors import MaskError
-from synthct.masks import MaskKind
+from synthct.masks import MaskKind, organ
 from synthct.masks.base import PlacementError
 from synthct.masks.blob import Blob
 from synthct.masks.box import BoxMask
-from synthct.masks.grow import grow
+from synthct.masks.grow import grow, grow_within
 from synthct.volume import Volume
 from synthct.volume.case import Case
-from synthct.volume.regions import components
+from synthct.volume.regions import components, structure
 
 KINDS = [
     {"kind": "organ", "label": "kidney"},
@@ -107,6 +107,25 @@ def test_organ_shrunk_to_nothing_is_refused():
     case = make_tiny_case()
     with pytest.raises(MaskError, match="leaves nothing of kidney"):
         kind.build(case, None, kind.draw(case, None, np.random.default_rng(0)))
+
+
+def test_organs_are_looked_for_and_grown_once_per_case(monkeypatch):
+    calls = []
+
+    def counted(*args):
+        calls.append(args)
+        return grow_within(*args)
+
+    monkeypatch.setattr(organ, "grow_within", counted)
+    case, kind = make_tiny_case(), section(kind="organ", label="kidney", margin_mm=3)
+    masks = [
+        kind.build(case, None, kind.draw(case, None, np.random.default_rng(n))) for n in range(3)
+    ]
+    assert len(calls) == 1
+    assert all(np.array_equal(one.region.array, masks[0].region.array) for one in masks)
+    region, _ = structure(case, ["kidney"])
+    assert structure(case, iter(["kidney"]))[0] is region
+    assert not region.flags.writeable  # nobody changes what others get
 
 
 def test_several_organs_are_one_mask_and_missing_ones_are_recorded():

@@ -59,6 +59,17 @@ def test_flat_paint_gets_strength_and_colour_of_the_surroundings(blur: float, st
     assert neighbours(out) == pytest.approx(neighbours(scan), abs=0.12)
 
 
+@pytest.mark.parametrize("corner", [(0, 0), (159, 80)])
+def test_grain_reaches_into_paint_at_the_end_of_a_slice(corner: tuple[int, int]) -> None:
+    scan = 50 + noise(SHAPE, 0.6, 20)
+    disc = np.hypot(*(n - c for n, c in zip(np.indices(SHAPE), corner, strict=True))) < 24
+    painted = as_hu(np.where(disc, 50, scan))
+    rng = np.random.default_rng(1)
+    grain, facts = match_grain(as_hu(scan), painted, disc, (0.8, 0.8), RANGE, rng)
+    assert facts is not None
+    assert grain.std() == pytest.approx(20, rel=0.2)
+
+
 def test_structure_of_similar_hu_around_a_volume_is_no_grain() -> None:
     shape = (100, 100, 60)
     away = np.sqrt(

@@ -15,6 +15,7 @@ from synthct.dataset.png import (
     decode_hu,
     decode_labels,
     decode_mask,
+    decode_preview,
     encode_hu,
     encode_labels,
     encode_mask,
@@ -119,6 +120,18 @@ def test_mask_is_white_on_black() -> None:
     png = encode_mask(mask)
     assert np.array_equal(decode_mask(png), mask)
     assert set(np.unique(decode_labels(png))) == {0, 255}
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 1), (1, 7), (5, 300)])
+def test_pictures_of_any_size_are_read_as_they_were_written(shape: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    hu = rng.integers(-1024, 3072, shape, dtype=np.int16)
+    mask, labels = rng.random(shape) < 0.5, rng.integers(0, 2**16, shape, dtype=np.uint16)
+    assert np.array_equal(decode_hu(encode_hu(hu)), hu)
+    assert np.array_equal(decode_mask(encode_mask(mask)), mask)
+    assert np.array_equal(decode_labels(encode_labels(labels)), labels)
+    assert np.array_equal(decode_hu(encode_hu(np.asfortranarray(hu))), hu)
+    assert decode_preview(encode_preview(hu, SOFT_TISSUE)).shape == (*shape, 3)
 
 
 def test_preview_outlines_the_mask_without_covering_it() -> None:
