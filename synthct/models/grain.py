@@ -210,13 +210,19 @@ def match_grain(
     near = _around(inside, _reach(_BESIDE, voxel, _RING))
     beside = scan[near] - _local_mean(paint[near], inside[near], voxel, _BESIDE)
     known_hu = np.where(inside[near], residual[near], beside)
-    grain = _from_the_border(field[near], known_hu, inside[near], around, voxel)
+    first = [side.start for side in near]
+    grain = _from_the_border(field[near], known_hu, inside[near], around, voxel, first)
     facts = Grain(float(deviation), float(np.sqrt(own.variance if own else 0)), around.voxels)
     return (even + grain).astype(np.float32), facts
 
 
 def _from_the_border(
-    field: Values, residual: Values, inside: Region, around: _Spectrum, voxel: Steps
+    field: Values,
+    residual: Values,
+    inside: Region,
+    around: _Spectrum,
+    voxel: Steps,
+    first: Sequence[int],
 ) -> Values:
     """Grain (N,) inside the mask that goes on from the known voxels at its border.
 
@@ -232,6 +238,7 @@ def _from_the_border(
         inside: The mask.
         around: The grain of the surroundings.
         voxel: Voxel sizes.
+        first: Index of the first voxel, of which equally near ones are told apart by rounding.
     """
     from scipy.ndimage import distance_transform_edt
     from scipy.spatial import cKDTree
@@ -243,7 +250,8 @@ def _from_the_border(
     if not len(ring):
         return grain
     targets = np.argwhere(inside)[near]
-    nearest = cKDTree(ring * voxel).query(targets * voxel, k=min(_NEIGHBOURS, len(ring)))[1]
+    tree = cKDTree((ring + first) * voxel)
+    nearest = tree.query((targets + first) * voxel, k=min(_NEIGHBOURS, len(ring)))[1]
     known = ring[nearest.reshape(len(targets), -1)]  # (M, K, dimensions)
 
     by_lag = np.fft.fftshift(around.covariance)  # periodic: negative lags count
@@ -257,9 +265,8 @@ def _from_the_border(
 
     nugget = np.float32(_NUGGET * around.variance) * np.eye(known.shape[1], dtype=np.float32)
     among = covariance(from_known[:, :, None] - from_known[:, None]) + nugget
-    weights = np.linalg.solve(among, covariance(from_targets[:, None] - from_known)[..., None])[
-        ..., 0
-    ]
+    beside = covariance(from_targets[:, None] - from_known)
+    weights = np.linalg.solve(among, beside[..., None])[..., 0]
 
     def limited(values: Values) -> Values:
         limit = np.float32(_OTHER * np.sqrt(around.variance))

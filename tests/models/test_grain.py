@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pytest
 from scipy import ndimage
 
+from synthct.models import grain as grain_module
 from synthct.models.grain import match_grain, with_grain
 from synthct.volume import Volume
 
@@ -68,6 +69,28 @@ def test_grain_reaches_into_paint_at_the_end_of_a_slice(corner: tuple[int, int])
     grain, facts = match_grain(as_hu(scan), painted, disc, (0.8, 0.8), RANGE, rng)
     assert facts is not None
     assert grain.std() == pytest.approx(20, rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing_mm"), [((200, 60), (0.7, 3.0)), ((60, 60, 20), (1.4, 1.4, 3.0))]
+)
+def test_looking_no_further_than_filters_reach_changes_no_bit(
+    shape: tuple[int, ...], spacing_mm: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan = as_hu(50 + noise(shape, 0.6, 20))
+    away = [
+        (n - side / 2) * s for n, side, s in zip(np.indices(shape), shape, spacing_mm, strict=True)
+    ]
+    mask = np.sqrt(sum(a**2 for a in away)) < 14
+    painted = as_hu(np.where(mask, 50 + noise(shape, 1, 5, seed=1), scan))
+
+    def grain_of() -> npt.NDArray[np.float32]:
+        rng = np.random.default_rng(2)
+        return match_grain(scan, painted, mask, spacing_mm, RANGE, rng)[0]
+
+    cut = grain_of()
+    monkeypatch.setattr(grain_module, "_reach", lambda *_: [1000] * len(shape))
+    assert np.array_equal(cut, grain_of())
 
 
 def test_structure_of_similar_hu_around_a_volume_is_no_grain() -> None:
