@@ -72,7 +72,7 @@ def test_grain_reaches_into_paint_at_the_end_of_a_slice(corner: tuple[int, int])
 
 
 @pytest.mark.parametrize(
-    ("shape", "spacing_mm"), [((200, 60), (0.7, 3.0)), ((60, 60, 20), (1.4, 1.4, 3.0))]
+    ("shape", "spacing_mm"), [((200, 60), (0.7, 3.0)), ((44, 44, 14), (1.4, 1.4, 3.0))]
 )
 def test_looking_no_further_than_filters_reach_changes_no_bit(
     shape: tuple[int, ...], spacing_mm: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
