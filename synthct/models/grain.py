@@ -210,8 +210,8 @@ def match_grain(
     near = _around(inside, _reach(_BESIDE, voxel, _RING))
     beside = scan[near] - _local_mean(paint[near], inside[near], voxel, _BESIDE)
     known_hu = np.where(inside[near], residual[near], beside)
-    first = [side.start for side in near]
-    grain = _from_the_border(field[near], known_hu, inside[near], around, voxel, first)
+    start = [side.start for side in near]
+    grain = _from_the_border(field[near], known_hu, inside[near], around, voxel, start)
     facts = Grain(float(deviation), float(np.sqrt(own.variance if own else 0)), around.voxels)
     return (even + grain).astype(np.float32), facts
 
@@ -222,7 +222,7 @@ def _from_the_border(
     inside: Region,
     around: _Spectrum,
     voxel: Steps,
-    first: Sequence[int],
+    start: Sequence[int],
 ) -> Values:
     """Grain (N,) inside the mask that goes on from the known voxels at its border.
 
@@ -238,7 +238,7 @@ def _from_the_border(
         inside: The mask.
         around: The grain of the surroundings.
         voxel: Voxel sizes.
-        first: Index of the first voxel, of which equally near ones are told apart by rounding.
+        start: Index of the first voxel, of which equally near ones are told apart by rounding.
     """
     from scipy.ndimage import distance_transform_edt
     from scipy.spatial import cKDTree
@@ -250,8 +250,8 @@ def _from_the_border(
     if not len(ring):
         return grain
     targets = np.argwhere(inside)[near]
-    tree = cKDTree((ring + first) * voxel)
-    nearest = tree.query((targets + first) * voxel, k=min(_NEIGHBOURS, len(ring)))[1]
+    tree = cKDTree((ring + start) * voxel)
+    nearest = tree.query((targets + start) * voxel, k=min(_NEIGHBOURS, len(ring)))[1]
     known = ring[nearest.reshape(len(targets), -1)]  # (M, K, dimensions)
 
     by_lag = np.fft.fftshift(around.covariance)  # periodic: negative lags count
