@@ -264,9 +264,8 @@ def _from_the_border(
 
     nugget = np.float32(_NUGGET * around.variance) * np.eye(known.shape[1], dtype=np.float32)
     among = covariance(from_known[:, :, None] - from_known[:, None]) + nugget
-    weights = np.linalg.solve(among, covariance(from_targets[:, None] - from_known)[..., None])[
-        ..., 0
-    ]
+    beside = covariance(from_targets[:, None] - from_known)
+    weights = np.linalg.solve(among, beside[..., None])[..., 0]
 
     at = tuple(np.moveaxis(known, -1, 0))
     border = residual[at]
