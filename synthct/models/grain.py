@@ -54,10 +54,12 @@ _KEPT = 0.3
 #: moved; how many known ones move each; what makes their covariances invertible.
 _RING, _DEPTH, _NEIGHBOURS, _NUGGET = 2.5, 6.0, 10, 0.02
 #: A known voxel that differs from the paint beside it (its mean with this sigma) by more than so
-#: many deviations of the grain is other tissue, which the paint does not go on with. Where known
-#: voxels differ on average by more than one deviation, it is so by more than so many HU: in noisy
-#: scans three deviations reach from an organ to its fat, which would pull all of the paint along.
-_BESIDE, _OTHER, _EDGE_HU = 2.0, 3.0, 40.0
+#: many deviations of the grain is other tissue, which the paint does not go on with.
+_BESIDE, _OTHER = 2.0, 3.0
+#: Known voxels whose local mean differs from that of the paint by more than so many HU, and by more
+#: than one deviation, are beyond an edge. There three deviations of a strong grain would reach from
+#: an organ to its fat and pull the paint along, so this many HU are the limit.
+_EDGE_HU = 40.0
 #: Keeps quotients finite, in HU².
 _LEAST = 1e-6
 #: No scanner's noise is stronger than so many HU; what seems to be is structure.
@@ -195,8 +197,13 @@ def match_grain(
     if not known:
         return painted[mask].astype(np.float32), None
     around = min(known, key=lambda one: one.variance)
+    deviation = np.sqrt(around.variance)
     scan_mean = _local_mean(scan, ~inside, voxel, MEAN)
-    residual = np.where(inside, paint - _local_mean(paint, inside, voxel, MEAN), scan - scan_mean)
+    edge_hu = max(deviation, _EDGE_HU)
+    is_edge = np.abs(scan_mean - _local_mean(paint, inside, voxel, MEAN)) > edge_hu
+    alike = inside | ~is_edge
+    mean = np.where(alike, _local_mean(paint, alike, voxel, MEAN), scan_mean)
+    residual = paint - mean
     own = _spectrum(paint, inside, voxel, lags, shape, size, 0.0)
     own_power = 0 * around.power if own is None else own.power
     part = tuple(slice(n) for n in scan.shape)
@@ -204,18 +211,15 @@ def match_grain(
     gain = np.sqrt(np.minimum(1, around.power / np.maximum(own_power, _LEAST)))
     surplus = (residual - fft.irfftn(fft.rfftn(residual, shape) * gain, shape)[part])[inside]
     # Only by one standard deviation: an edge that the network painted is no grain.
-    deviation = np.sqrt(around.variance)
     even = paint[inside] - np.clip(surplus, -deviation, deviation)
 
     white = fft.rfftn(rng.standard_normal(shape, dtype=np.float32))
     missing = np.sqrt(np.maximum(around.power - own_power, 0))
     field = fft.irfftn(white * missing, shape)[part]
     near = _around(inside, _reach(_BESIDE, voxel, _RING))
-    level = _local_mean(paint[near], inside[near], voxel, _BESIDE)
-    is_edge = np.abs(scan_mean[near] - level) > deviation
-    limit = np.where(is_edge, np.float32(_EDGE_HU), np.float32(_OTHER * deviation))
-    beside = scan[near] - level
-    beside = np.where(np.abs(beside) < limit, beside, field[near])
+    beside = scan[near] - _local_mean(paint[near], inside[near], voxel, _BESIDE)
+    limit = np.where(is_edge[near], np.float32(_EDGE_HU), np.float32(_OTHER * deviation))
+    beside = np.where(np.abs(beside) < limit, beside, np.float32(0))
     known_hu = np.where(inside[near], residual[near], beside)
     grain = _from_the_border(field[near], known_hu, inside[near], around, voxel)
     facts = Grain(float(deviation), float(np.sqrt(own.variance if own else 0)), around.voxels)
@@ -235,7 +239,7 @@ def _from_the_border(
     Args:
         field: The grain that was drawn.
         residual: Inside the mask the paint minus its local mean, outside the scan minus the local
-            mean of the paint; where that is other tissue, the grain that was drawn.
+            mean of the paint; 0 where that is other tissue.
         inside: The mask.
         around: The grain of the surroundings.
         voxel: Voxel sizes.
