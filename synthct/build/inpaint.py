@@ -205,7 +205,8 @@ def settings_of(**fields: Any) -> Diffusion:
         RecipeError: If one is invalid.
     """
     try:
-        return Diffusion(**{name: value for name, value in fields.items() if value is not None})
+        stated = {name: value for name, value in fields.items() if value is not None}
+        return Diffusion.model_validate(stated, strict=True)
     except ValidationError as err:
         first = err.errors(include_url=False)[0]
         name = ".".join(str(part) for part in first["loc"])

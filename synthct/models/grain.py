@@ -59,7 +59,7 @@ _BESIDE, _OTHER = 2.0, 3.0
 #: Known voxels whose local mean differs from that of the paint by more than so many HU, and by more
 #: than one deviation, are beyond an edge. There three deviations of a strong grain would reach from
 #: an organ to its fat and pull the paint along, so this many HU are the limit.
-_EDGE_HU = 40.0
+_EDGE_HU = 36.0
 #: Keeps quotients finite, in HU².
 _LEAST = 1e-6
 #: No scanner's noise is stronger than so many HU; what seems to be is structure.
