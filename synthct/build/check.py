@@ -235,8 +235,8 @@ def require_adapted(checked: Checked) -> None:
         raise checked.recipe.error(
             ("inpaint", "adapt"),
             f"checkpoint '{files.name}' has not been adapted to the hosts in {inpaint.adapt.steps} "
-            "steps; the command 'synthct build' does that first, 'synthct adapt' alone; give what "
-            "it made as checkpoint (--checkpoint)",
+            "steps; 'synthct build' does that first, and keeps it below 'adapted' in the cache "
+            "folder, 'synthct adapt' does it alone; give that checkpoint (--checkpoint)",
         )
 
 

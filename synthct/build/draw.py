@@ -97,7 +97,7 @@ def mask_stream(spec: SampleSpec) -> list[str]:
 def level_of(spec: SampleSpec, label: str | None, recipe: Recipe) -> float | None:
     """The median HU that a mask is to be painted with; None where the recipe leaves it open."""
     network = recipe.inpaint.network
-    stated = None if network is None else network.level_range(label)
+    stated = None if network is None else network.levels.get(label or "")
     if stated is None:
         return None
     rng = seeds.generator(recipe.seed, "level", *mask_stream(spec)[1:])

@@ -64,7 +64,7 @@ def paint_scan(
     for problem in setting_problems(files, settings, (label,)):
         raise CheckpointError(f"{path_text(problem.location)}: {problem.message}")
     rules = files.network.rules(files, settings, (label,))
-    stated = settings.level_range(label)
+    stated = settings.levels.get(label or "")
     level = None if stated is None else float(generator(seed, "inpaint-level").uniform(*stated))
     pieces = [one.at_level(level) for one in _pieces(scan, region, label, rules, view)]
     all_patches = [patch for one in pieces for patch in one.patches]

@@ -223,6 +223,12 @@ class Diffusion(Method):
         shown = {"scheduler": self.scheduler, "steps": self.num_inference_steps, **stated}
         if self.scheduler == NO_SCHEDULER:
             shown = stated
+        if self.levels:
+            ranges = (
+                f"{label} {low:g}" + (f" to {high:g}" if high > low else "")
+                for label, (low, high) in self.levels.items()
+            )
+            shown["level_hu"] = ", ".join(ranges)
         if self.grain == "surroundings":
             shown["grain"] = "of the surroundings"
         if self.adapt is not None:
@@ -234,10 +240,11 @@ class Diffusion(Method):
         """Whether ``checkpoint`` is a folder of the user's."""
         return self.revision is None and not self.checkpoint.startswith("package:")
 
-    def level_range(self, label: str | None) -> tuple[float, float] | None:
-        """The range of ``level_hu`` for a label; None if it is left open."""
-        stated = (self.level_hu or {}).get(label or "")
-        return stated if stated is None or isinstance(stated, tuple) else (stated, stated)
+    @property
+    def levels(self) -> dict[str, tuple[float, float]]:
+        """``level_hu`` as ranges."""
+        stated = self.level_hu or {}
+        return {label: v if isinstance(v, tuple) else (v, v) for label, v in stated.items()}
 
     def prompt_for(self, label: str | None) -> str | None:
         """The prompt for a label, or for whatever fits; None if the recipe has none."""

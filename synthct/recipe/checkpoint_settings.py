@@ -29,11 +29,10 @@ def setting_problems(
             if label not in allowed:
                 message = f"no mask paints '{label}'{did_you_mean(label, known)}"
                 yield Problem(("inpaint", key, label), message, at_key=True)
-    if "level_hu" in files.network.settings and inpaint.level_hu:
+    if "level_hu" in files.network.settings and inpaint.levels:
         rules = files.network.rules(files, inpaint, labels)
-        for label in inpaint.level_hu:
+        for label, (low, high) in inpaint.levels.items():
             least, greatest = rules.codec(label).range_hu
-            low, high = inpaint.level_range(label) or (least, greatest)
             if low < least or high > greatest:
                 message = (
                     f"the checkpoint paints '{label}' within {least:g} to {greatest:g} HU; "

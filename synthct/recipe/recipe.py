@@ -346,7 +346,7 @@ def _method_problems(recipe: Recipe) -> Iterator[Problem]:
             message = f"{name} pastes a donor's voxels, and kind '{section.kind}' has no donor"
             yield Problem(("masks", index, "kind"), f"{message}; use noise_fill")
     network = recipe.inpaint.network
-    levels = (network and network.level_hu) or {}
+    levels = network.levels if network else {}
     for index, section in enumerate(recipe.masks):
         label = next((name for name in section.painted_labels() if name in levels), None)
         if label is not None and section.reaches_beyond():

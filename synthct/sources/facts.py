@@ -80,10 +80,14 @@ class FactsStore:
         root: The folder that all files lie beneath.
         cache_dir: Where the facts are kept.
         follow_links: Whether links may lead out of the root.
+
+    Attributes:
+        outside: The files asked for that links outside of the root lead to.
     """
 
     def __init__(self, root: Path, cache_dir: Path, *, follow_links: bool = False) -> None:
         self.root, self._follow_links = root, follow_links
+        self.outside: set[str] = set()
         self._root = root.resolve()
         # The root only says whose facts these are: each one is checked against its file.
         key = cache_key(__name__, root=os.fsdecode(self._root))[:20]
@@ -178,6 +182,8 @@ class FactsStore:
         if not stat.S_ISREG(state.st_mode):
             raise SourceError(f"{path}: not a regular file")
         name = (resolved.relative_to(self._root) if inside else resolved).as_posix()
+        if not inside:
+            self.outside.add(name)
         return name, _stamp(state)
 
     def _save(self) -> None:

@@ -170,6 +170,8 @@ def index_sources(
                     raise SourceError(f"no case is good; {last.case_id}: {last.reason}")
                 texts = [f"{n} of {len(rows)} cases: {text}" for text, n in indexer.remarks.items()]
                 texts += [*section.unused_options(indexer.remarks), *_not_there(section, rows)]
+                if store.outside:
+                    texts.append(f"links lead to {len(store.outside)} files outside of its root")
                 notes += [f"source '{name}': {text}" for text in (*indexer.notes, *texts)]
             entries[name] = tuple(rows)
     people.compare_labels()

@@ -20,3 +20,8 @@ def test_settings_of_the_first_format_are_dumped_as_then() -> None:
     """Their names are part of the identity of datasets, and there was no ``grain``."""
     assert "grain" not in Diffusion(grain="checkpoint").model_dump()
     assert Diffusion().model_dump()["grain"] == "surroundings"
+
+
+def test_a_card_says_levels_in_words() -> None:
+    stated = Diffusion(level_hu={"kidney": 35, "tumor": (30, 90)})
+    assert stated.settings()["level_hu"] == "kidney 35, tumor 30 to 90"

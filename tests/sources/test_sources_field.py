@@ -370,7 +370,9 @@ def test_links_out_of_the_root_are_followed_if_asked(tmp_path: Path, what: str) 
     with pytest.raises(SourceError, match=r"leads out of .*'links: follow'"):
         index_one(Kits(root=root), tmp_path)
     for _ in range(2):
-        (entry,) = index_one(Kits(root=root, links="follow"), tmp_path).entries("hosts")
+        index = index_one(Kits(root=root, links="follow"), tmp_path)
+        (entry,) = index.entries("hosts")
+        assert "source 'hosts': links lead to 2 files outside of its root" in index.notes
         assert read_case(entry, {"kidney": 1}).region("kidney").any()
 
 
