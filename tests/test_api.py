@@ -46,7 +46,7 @@ def paint(tiny_checkpoint: Path) -> Any:
 
 
 def test_only_the_mask_changes(paint: Any, ct: Volume, mask: Volume) -> None:
-    result = paint(ct, mask, label="kidney")
+    result = paint(ct, mask, label="kidney", grain="checkpoint")
     inside = mask.array != 0
     assert result.array.dtype == np.int16
     assert np.array_equal(result.array[~inside], ct.array[~inside])

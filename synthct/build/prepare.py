@@ -202,10 +202,8 @@ class _Shown:
             message = f"{voxels:,} voxels are more than the {MOST_VOXELS:,} of the largest sample"
             raise MaskError(f"mask '{drawn.section.name}': {message}; lower margin_mm")
         # In one piece: the voxels of a slice lie far apart in a scan, and are looked at often.
-        plane, labels = (
-            Volume(np.ascontiguousarray(crop.array), crop.affine)
-            for crop in (host.scan().crop(box), host.labels.crop(box))
-        )
+        crops = (host.scan().crop(box), host.labels.crop(box))
+        plane, labels = (Volume(np.ascontiguousarray(one.array), one.affine) for one in crops)
         region = Volume(within(flat, box), plane.affine)
         return cls(flat, largest, box, plane, labels, region)
 

@@ -274,7 +274,9 @@ def _from_the_border(
     at = tuple(np.moveaxis(known, -1, 0))
     border = residual[at]
     layer, first = np.rint(depth[near]).astype(int), border[:, 0]
-    product = np.bincount(layer, first * residual[inside][near])
+    own = residual[inside][near]
+    is_grain = np.abs(own) < _OTHER * np.sqrt(around.variance)
+    product = np.bincount(layer, first * own * is_grain)
     painted = product / np.maximum(np.bincount(layer, np.square(first)), _LEAST)
     grain[near] += (weights * (border - field[at])).sum(axis=1) - painted[layer] * first
     return grain

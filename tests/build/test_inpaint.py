@@ -101,8 +101,8 @@ def test_only_painted_voxels_of_a_file_change(
     assert np.array_equal(old[~inside], new[~inside])
     assert (old[inside] != new[inside]).mean() > 0.8
     hu = np.asarray(nib.load(tmp_path / "deep/out.nii.gz").dataobj)[inside]
-    assert hu.min() >= -150
-    assert hu.max() <= 250
+    assert hu.min() >= -150 - 60  # the network's window, and the grain
+    assert hu.max() <= 250 + 60
     assert np.array_equal(hu, np.rint(hu))
 
 
