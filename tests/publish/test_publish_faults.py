@@ -30,6 +30,7 @@ from synthct.errors import ConflictError, HubError, SynthCTError
 from synthct.publish.hub.bundle import Bundle
 from synthct.publish.hub.connection import RetryPolicy
 from synthct.publish.hub.gate import pack
+from synthct.publish.hub.repo import HubRepo, Refs
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
 
@@ -359,6 +360,16 @@ def test_of_two_publishers_one_wins_wherever_they_meet(
 ) -> None:
     for at in range(1, points + 1):
         check_race(hub, start, bundles, at)
+
+
+def test_a_branch_that_somebody_else_removes_meanwhile_is_no_failure(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start()
+    repo = HubRepo("dataset", REPO, TOKEN, "synthct publish ...", IMPATIENT)
+    monkeypatch.setattr(repo, "refs", lambda: Refs({"build/same": "0" * 40}, {}))
+    with repo.connection.open():
+        repo.remove_branch("build/same")
 
 
 def test_two_publishers_of_the_same_content_both_succeed(

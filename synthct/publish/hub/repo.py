@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -201,7 +202,8 @@ class HubRepo:
 
         def step() -> None:
             if branch in self.refs().branches:
-                self._api.delete_branch(self.name, branch=branch, repo_type=self.kind)
+                with suppress(RevisionNotFoundError):  # another client was faster
+                    self._api.delete_branch(self.name, branch=branch, repo_type=self.kind)
 
         self.connection.retry(step)
 
