@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -36,7 +36,7 @@ class Block:
     ) -> Block:  # fmt: skip
         """A mask in a scan, cut for a checkpoint."""
         cut = cut_boxes(host, mask.region.array, mask.box, VIEW_AXIS[plane], label, rules)
-        return cls(mask, plane, tuple(box.at_level(level_hu) for box in cut))
+        return cls(mask, plane, tuple(replace(box, level_hu=level_hu) for box in cut))
 
     @property
     def patches(self) -> tuple[tuple[Patch, ...], ...]:

@@ -99,7 +99,7 @@ class Stack:
         here = Volume(hu, self.hu.affine).slab(axis, index), self.region.slab(axis, index)
         beside = self._beside(index, hu, todo) if rules.neighbours else None
         patches = cut_patches(*here, self.label, rules, beside)
-        return [patch.at_level(self.level_hu) for patch in patches]
+        return [replace(patch, level_hu=self.level_hu) for patch in patches]
 
     def _beside(self, index: int, hu: Array, todo: npt.NDArray[np.bool_]) -> FloatArray:
         """The slices before and after one, NaN where nothing is known; arguments as of ``cut``."""

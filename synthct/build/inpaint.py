@@ -66,7 +66,7 @@ def paint_scan(
     rules = files.network.rules(files, settings, (label,))
     stated = settings.levels.get(label or "")
     level = None if stated is None else float(generator(seed, "inpaint-level").uniform(*stated))
-    pieces = [one.at_level(level) for one in _pieces(scan, region, label, rules, view)]
+    pieces = list(_pieces(scan, region, label, rules, view, level))
     all_patches = [patch for one in pieces for patch in one.patches]
     seeds = [
         derive_seed(seed, "inpaint", one.name, str(n))
@@ -87,7 +87,8 @@ def paint_scan(
             under_hu = float(one.ct.array[one.region.array].mean())
             window = window_for(label, under_hu, one.patches[0].codec)
             rng = generator(seed, "inpaint-grain", one.name)
-            pasted, _ = with_grain(one.ct, pasted, one.region, window.range_hu, rng)
+            settled = window.range_hu, rng, one.patches[0].level_hu
+            pasted, _ = with_grain(one.ct, pasted, one.region, *settled)
         out.array[one.place] = pasted.array
     return out
 
@@ -110,32 +111,33 @@ class _Piece:
     region: Volume
     patches: Sequence[Patch]
 
-    def at_level(self, hu: float | None) -> _Piece:
-        """The piece with the median HU of its paint; None leaves it open."""
-        return replace(self, patches=[patch.at_level(hu) for patch in self.patches])
-
 
 def _pieces(
-    scan: Volume, region: Volume, label: str | None, rules: PatchRules, view: Plane
-) -> Iterator[_Piece]:
+    scan: Volume, region: Volume, label: str | None, rules: PatchRules, view: Plane,
+    level_hu: float | None,
+) -> Iterator[_Piece]:  # fmt: skip
     """A scan as a network takes it.
 
     Raises:
         MaskError: If the mask is too large for the checkpoint.
     """
+
+    def patches(ct: Volume, where: Volume) -> list[Patch]:
+        return [replace(patch, level_hu=level_hu) for patch in cut(ct, where, label, rules)]
+
     whole = Box.whole(scan.shape)
     if rules.depth > 1:
-        yield _Piece("volume", whole.slices, scan, region, cut(scan, region, label, rules))
+        yield _Piece("volume", whole.slices, scan, region, patches(scan, region))
         return
     axis = VIEW_AXIS[view]
     across = tuple(n for n in range(3) if n != axis)
     for index in np.flatnonzero(region.array.any(axis=across)).tolist():
         plane, part = scan.slab(axis, index), region.slab(axis, index)
         try:
-            patches = cut(plane, part, label, rules)
+            own = patches(plane, part)
         except MaskError as err:
             raise MaskError(f"{view} slice {index}: {err}") from err
-        yield _Piece(str(index), whole.slab(axis, index).slices, plane, part, patches)
+        yield _Piece(str(index), whole.slab(axis, index).slices, plane, part, own)
 
 
 def paint_file(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -229,7 +229,7 @@ def _prepare_slice(
                 around = _around(drawn.host.scan(), shown.box)
             else:
                 cut = cut_patches(shown.plane, shown.region, label, rules)
-                patches = [patch.at_level(level) for patch in cut]
+                patches = [replace(patch, level_hu=level) for patch in cut]
     except MaskError as err:
         return rejected(specs, err)
     flat, plane, host_labels, region = shown.flat, shown.plane, shown.labels, shown.region

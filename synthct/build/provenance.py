@@ -120,8 +120,8 @@ def _patch_facts(patch: Patch) -> dict[str, Any]:
     }
     if patch.guidance_scale != 1:
         facts["guidance_scale"] = patch.guidance_scale
-    if patch.level is not None:
-        facts["level_hu"] = round(float(patch.codec.decode(np.array(patch.level))), 1)
+    if patch.level_hu is not None:
+        facts["level_hu"] = round(patch.level_hu, 1)
     return facts
 
 

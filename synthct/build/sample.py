@@ -109,16 +109,16 @@ def _with_grain(
     if network is None or network.grain != "surroundings":
         return painting, {}
     rng = seeds.generator(recipe.seed, *draft.grain_stream)
-    range_hu = sample.window.range_hu
+    settings = sample.window.range_hu, rng, draft.patches[0].level_hu
     if draft.around is None:
         original = sample.volume("original")
-        painting, grain = with_grain(original, painting, mask, range_hu, rng)
+        painting, grain = with_grain(original, painting, mask, *settings)
     else:
         scan, box = draft.around
         image, inside = scan.array.copy(), np.zeros(scan.shape, bool)
         image[box.slices], inside[box.slices] = painting.array, mask.array
         larger, region = Volume(image, scan.affine), Volume(inside, scan.affine)
-        larger, grain = with_grain(scan, larger, region, range_hu, rng)
+        larger, grain = with_grain(scan, larger, region, *settings)
         painting = Volume(larger.array[box.slices], painting.affine)
     return painting, {MEASURED_GRAIN: grain and grain.as_json()}
 

@@ -120,6 +120,7 @@ def with_grain(
     region: Volume,
     range_hu: tuple[float, float],
     rng: np.random.Generator,
+    level_hu: float | None = None,
 ) -> tuple[Volume, Grain | None]:
     """A painted scan, or slice of one, whose paint has the grain of its surroundings.
 
@@ -129,6 +130,8 @@ def with_grain(
         region: Boolean, on the same grid: the mask.
         range_hu: As in ``match_grain``.
         rng: Draws the grain.
+        level_hu: The median that the paint is to have, which coarse grain would move; None to leave
+            it.
 
     Returns:
         HU, equal to ``original`` outside the mask; and what was measured, as in ``match_grain``.
@@ -137,6 +140,8 @@ def with_grain(
     flat = [np.squeeze(v.array, tuple({0, 1, 2} - set(axes))) for v in (original, painted, region)]
     spacing = [original.spacing_mm[axis] for axis in axes]
     grain, facts = match_grain(flat[0], flat[1], flat[2].astype(bool), spacing, range_hu, rng)
+    if level_hu is not None:
+        grain = grain + np.float32(level_hu - np.median(grain))
     hu = np.zeros(original.shape, np.float32)
     hu[region.array.astype(bool)] = np.clip(grain, HU_MIN, HU_MAX)
     return painted.paste(hu, where=region.array.astype(bool)), facts

@@ -146,7 +146,7 @@ class Patch:
         neighbours: (2, S, S) in -1..1, the slices before and after on the same pixels; NaN where
             nothing is known. None if nothing is known of either.
         noise: (S, S), what painting starts from; None to draw it by the seed.
-        level: Median of the paint in -1..1; None where it is left to the network.
+        level_hu: Median HU of the paint; None where it is left to the network.
     """
 
     image: FloatArray
@@ -161,7 +161,7 @@ class Patch:
     guidance_scale: float = 1.0
     neighbours: FloatArray | None = None
     noise: FloatArray | None = None
-    level: float | None = None
+    level_hu: float | None = None
 
     @property
     def size(self) -> int:
@@ -172,10 +172,6 @@ class Patch:
     def is_resampled(self) -> bool:
         """Whether the patch is on another grid than the scan."""
         return set(self.scale) != {1.0}
-
-    def at_level(self, hu: float | None) -> Patch:
-        """The patch with the median HU of its paint; None leaves it open."""
-        return self if hu is None else replace(self, level=float(self.codec.encode(np.array(hu))))
 
 
 def slice_plane(volume: Volume) -> tuple[npt.NDArray[Any], tuple[float, float]]:

@@ -23,12 +23,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def recipe(
-    folder: Path, checkpoint: Path, level_hu: Any, sections: tuple[str, ...] = ("organ", "tumors")
+    folder: Path,
+    checkpoint: Path,
+    level_hu: Any,
+    sections: tuple[str, ...] = ("organ", "tumors"),
+    grain: str = "surroundings",
 ) -> Recipe:
     inpaint = {
         "checkpoint": str(checkpoint),
         "num_inference_steps": 2,
-        "grain": "checkpoint",
+        "grain": grain,
         "level_hu": level_hu,
     }
     masks = [{"name": name, **SECTIONS[name]} for name in sections]
@@ -42,10 +46,11 @@ def rows(folder: Path, made: Recipe, output: Path) -> list[dict[str, Any]]:
     return [row for path in built.rglob("*.parquet") for row in pq.read_table(path).to_pylist()]
 
 
+@pytest.mark.parametrize("grain", ["checkpoint", "surroundings"])
 def test_each_mask_has_a_level_of_its_own_within_the_range(
-    folder: Path, tiny_checkpoint: Path, tmp_path: Path
+    folder: Path, tiny_checkpoint: Path, tmp_path: Path, grain: str
 ) -> None:
-    made = recipe(folder, tiny_checkpoint, {"kidney": [100, 160]})
+    made = recipe(folder, tiny_checkpoint, {"kidney": [100, 160]}, grain=grain)
     levels: dict[str, set[float]] = {}
     for row in rows(folder, made, tmp_path):
         generation = json.loads(row["provenance"])["generation"]

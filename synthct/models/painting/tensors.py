@@ -45,8 +45,9 @@ def neighbours_tensor(patches: Sequence[Patch], device: torch.device) -> Tensor 
 
 
 def level_tensor(patches: Sequence[Patch], device: torch.device) -> Tensor | None:
-    """The medians of the paint of patches, (B,), NaN where it is left open; None if all are."""
-    if all(p.level is None for p in patches):
+    """The medians of the paint of patches in -1..1, (B,), NaN where left open; None if all are."""
+    stated = [np.nan if p.level_hu is None else p.level_hu for p in patches]
+    if np.isnan(stated).all():
         return None
-    levels = [float("nan") if p.level is None else p.level for p in patches]
-    return torch.tensor(levels, device=device)
+    levels = [p.codec.encode(np.array(hu)) for p, hu in zip(patches, stated, strict=True)]
+    return torch.tensor(np.array(levels, dtype=np.float32), device=device)
