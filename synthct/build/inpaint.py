@@ -87,8 +87,7 @@ def paint_scan(
             under_hu = float(one.ct.array[one.region.array].mean())
             window = window_for(label, under_hu, one.patches[0].codec)
             rng = generator(seed, "inpaint-grain", one.name)
-            settled = window.range_hu, rng, one.patches[0].level_hu
-            pasted, _ = with_grain(one.ct, pasted, one.region, *settled)
+            pasted, _ = with_grain(one.ct, pasted, one.region, window.range_hu, rng, level)
         out.array[one.place] = pasted.array
     return out
 

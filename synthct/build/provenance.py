@@ -121,7 +121,7 @@ def _patch_facts(patch: Patch) -> dict[str, Any]:
     if patch.guidance_scale != 1:
         facts["guidance_scale"] = patch.guidance_scale
     if patch.level_hu is not None:
-        facts["level_hu"] = round(patch.level_hu, 1)
+        facts["level_hu"] = patch.level_hu
     return facts
 
 

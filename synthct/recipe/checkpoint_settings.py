@@ -29,15 +29,5 @@ def setting_problems(
             if label not in allowed:
                 message = f"no mask paints '{label}'{did_you_mean(label, known)}"
                 yield Problem(("inpaint", key, label), message, at_key=True)
-    if "level_hu" in files.network.settings and inpaint.levels:
-        rules = files.network.rules(files, inpaint, labels)
-        for label, (low, high) in inpaint.levels.items():
-            least, greatest = rules.codec(label).range_hu
-            if low < least or high > greatest:
-                message = (
-                    f"the checkpoint paints '{label}' within {least:g} to {greatest:g} HU; "
-                    f"{low if low < least else high:g} is outside of it"
-                )
-                yield Problem(("inpaint", "level_hu", label), message)
     for misfit in files.network.misfits(files, inpaint, labels):
         yield Problem(("inpaint", *misfit.key), misfit.message)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from synthct.models.region import axis_last
 from synthct.seeds import generator
 from synthct.volume import Box, Volume, read_ct, read_labels
 from synthct.volume.intensity import SOFT_TISSUE, window_for
@@ -98,8 +99,8 @@ def read_tasks(
 def _turned(volume: Volume, view: Plane) -> Volume:
     """A volume whose slices of a view lie along its last axis."""
     axis = VIEW_AXIS[view]
-    spacing = [*np.delete(volume.spacing_mm, axis), volume.spacing_mm[axis]]
-    return Volume(np.moveaxis(volume.array, axis, 2), np.diag([*spacing, 1.0]))
+    affine = np.diag([*axis_last(volume.spacing_mm, axis), 1.0])
+    return Volume(np.moveaxis(volume.array, axis, 2), affine)
 
 
 def ellipse(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from synthct.errors import CheckpointError
 from synthct.models.denoiser_config import DenoiserConfig
 from synthct.models.methods import Diffusion
-from synthct.models.network import Checkpoint
+from synthct.models.network import Checkpoint, CheckpointFiles, Misfit
 from synthct.models.networks.trained import Trained
 from synthct.models.patch import Patch
 
@@ -34,6 +34,21 @@ class Denoising(Trained):
     @abstractmethod
     def classes() -> tuple[type[Any], type[DiffusionInpaintPipeline]]:
         """The classes of its network and of its pipeline."""
+
+    @classmethod
+    def misfits(
+        cls, files: CheckpointFiles, inpaint: Diffusion, labels: Sequence[str | None]
+    ) -> Iterator[Misfit]:
+        """As in ``Network``; levels beyond what a label's codec can express, too."""
+        for label, (low, high) in inpaint.levels.items():
+            least, greatest = cls.rules(files, inpaint, labels).codec(label).range_hu
+            if low < least or high > greatest:
+                message = (
+                    f"the checkpoint paints '{label}' within {least:g} to {greatest:g} HU; "
+                    f"{low if low < least else high:g} is outside of it"
+                )
+                yield Misfit(("level_hu", label), message)
+        yield from super().misfits(files, inpaint, labels)
 
     def __init__(
         self, checkpoint: Checkpoint, inpaint: Diffusion, prompts: Sequence[str | None]
