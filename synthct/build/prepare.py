@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -59,14 +59,13 @@ class Draft:
         donor: The case that lent its shape, if any.
         params: Every random decision of the mask; replaying them gives the same mask.
         mask_facts: Numbers of the mask, such as those of ``accept``.
-        patches: What the model gets; none where a control paints. Of a volume, those of all slices
-            before any of them is painted.
-        stack: A volume, by its slices or whole; None for a slice, or where a control paints.
+        patches: What the model gets, before any slice is painted; none for a control.
+        stack: A volume, by its slices or whole; None for a slice, or for a control.
         paint_facts: What was measured for the paint: by a control, or for its grain.
         labelled: Boolean (I, J, K): where the painted label should be, inside of the mask and
             around it; None where the model paints whatever fits.
-        around: Of a volume that a network paints: the scan further around it, in which grain is
-            measured, and where the sample lies in that; None where it is all of the scan.
+        around: Of a volume that a network paints: the scan as far around it as grain is measured,
+            and where the sample lies in that; None where there is no more.
     """
 
     sample: Sample
@@ -224,7 +223,7 @@ def _prepare_slice(
             label = rules.paintable(label) if section.label is None else label
             level = level_of(specs[0], label, recipe)
             if recipe.view == "volume":
-                stack = _stack(drawn.host.scan(), shown, label, rules, level)
+                stack = _stack(drawn.host.scan(), shown, label, rules, level, section)
                 patches = [patch for own in stack.patches for patch in own]
                 around = _around(drawn.host.scan(), shown.box)
             else:
@@ -276,15 +275,16 @@ def _prepare_slice(
 
 
 def _stack(
-    scan: Volume, shown: _Shown, label: str | None, rules: PatchRules, level_hu: float | None
-) -> Stack | Block | Step:
+    scan: Volume, shown: _Shown, label: str | None, rules: PatchRules, level_hu: float | None,
+    section: MaskKind,
+) -> Stack | Block | Step:  # fmt: skip
     """A volume as a network takes it: by its slices, or whole by one in 3D."""
-    plane = plane_of("volume", scan.spacing_mm)
-    kind = Stack if rules.depth == 1 else Block
-    stack = kind.of(scan, shown.flat, plane, label, rules, level_hu)
+    plane, is_lesion = plane_of("volume", scan.spacing_mm), section.changes_lesion == "added"
+    cut = partial(Stack.of, is_lesion=is_lesion) if rules.depth == 1 else Block.of
+    stack = cut(scan, shown.flat, plane, label, rules, level_hu)
     if shown.flat.volume_ml >= shown.largest.volume_ml:
         return stack
-    of_largest = kind.of(scan, shown.largest, plane, label, rules, level_hu)
+    of_largest = cut(scan, shown.largest, plane, label, rules, level_hu)
     return Step(stack, of_largest, Volume(within(shown.largest, shown.box), shown.plane.affine))
 
 

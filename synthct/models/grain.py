@@ -42,7 +42,7 @@ _WINDOW_MM, _WINDOW = 7.2, (5, 9)
 _CLASS = 2.0
 #: Surroundings are of the painted kind of tissue, if their HU differ by no more. Around whole
 #: organs that takes in bowel and vessels, whose edges are no grain; so around a volume tissue of
-#: the same HU is looked at as well, and counts where it has less.
+#: the same HU, and tissue of any, are looked at as well, and count where they have less.
 _ALIKE, _SAME = 100.0, 30.0
 #: Tissue is even where its local deviation is at most so many times the commonest one.
 _EVEN = 1.6
@@ -198,7 +198,8 @@ def match_grain(
         return [found] if found is not None and is_grain else []
 
     known = within(_ALIKE, LEAST_AROUND) or within(np.inf, LEAST_AROUND)
-    known += within(_SAME, LEAST_SAME) if mask.ndim == 3 else []
+    if mask.ndim == 3:
+        known += within(_SAME, LEAST_SAME) + within(np.inf, LEAST_SAME)
     if not known:
         return painted[mask].astype(np.float32), None
     around = min(known, key=lambda one: one.variance)

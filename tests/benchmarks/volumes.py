@@ -124,7 +124,8 @@ def as_volumes(tasks: Sequence[Task], settings: Diffusion) -> list[npt.NDArray[n
     inpainter = Inpainter(load_checkpoint(files), settings, rules.labels)
     out = []
     for task in tasks:
-        stack = Stack.of(task.ct, task.mask, "axial", task.label, rules)
+        is_lesion = task.label is not None
+        stack = Stack.of(task.ct, task.mask, "axial", task.label, rules, is_lesion=is_lesion)
 
         def seed(_: int, patch: int, task: Task = task) -> int:
             return derive_seed(0, "volume-benchmark", task.name, str(patch))

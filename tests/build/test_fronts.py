@@ -107,6 +107,63 @@ def test_beyond_the_end_of_the_scan_nothing_is_known() -> None:
     assert np.isnan(beside(painter.calls[0][0])[0]).all()
 
 
+class Drawn(Painter):
+    """Paints 10 HU more at each call, but where a level is asked for."""
+
+    def __call__(self, patches: Sequence[Patch], seeds: Sequence[int]) -> list[FloatArray]:
+        super().__call__(patches, seeds)
+        levels = [10.0 * len(self.calls) if p.level_hu is None else p.level_hu for p in patches]
+        return [SOFT_TISSUE.encode(np.full((32, 32), level)) for level in levels]
+
+
+def levels_of(painter: Painter) -> list[list[float | None]]:
+    return [[patch.level_hu for patch in call] for call in painter.calls]
+
+
+def test_the_slices_of_a_lesion_have_the_level_of_the_largest_alone() -> None:
+    scan, box = host(), Box((16, 14, 4), (24, 22, 7))
+    region = np.zeros(box.shape, dtype=bool)
+    region[2:6, 2:6, :2], region[:, :, 2] = True, True  # the last slice is the largest
+    mask = Mask(Volume(region, scan.crop(box).affine), box, None)
+    lesion = Stack.of(scan, mask, "axial", None, RULES, is_lesion=True)
+    other, painter = stack((4, 7), seed=1), Drawn()
+    done = list(paint_stacks([other, lesion], RULES, painter, lambda n, patch: 100 * n + patch))
+    (alone,), *_ = painter.calls
+    assert painter.seeds[0] == [102]
+    assert np.isnan(beside(alone)[0][alone.own]).any()  # nothing of the lesion is known
+    assert levels_of(painter) == [[None], [None, None, 10, 10], [None, 10]]
+    assert set(lesion.painted_hu(done[1])) == {10}
+    assert set(other.painted_hu(done[0])) == {20, 30}
+
+
+@pytest.mark.parametrize("neighbours", [0, 2])
+def test_a_stated_level_is_kept_and_without_neighbours_slices_have_their_own(
+    neighbours: int,
+) -> None:
+    rules = replace(RULES, neighbours=neighbours)
+    stated = Stack.of(host(), mask_of(host(), (4, 6)), "axial", None, rules, 70, is_lesion=True)
+    painter = Drawn()
+    list(paint_stacks([stated], rules, painter, lambda n, patch: 0))
+    assert levels_of(painter) == [[70], [70]]
+    if not neighbours:
+        painter = Drawn()
+        free = replace(stated, level_hu=None)
+        list(paint_stacks([free], rules, painter, lambda n, patch: 0))
+        assert levels_of(painter) == [[None], [None]]
+
+
+def test_a_level_that_is_not_finite_is_none() -> None:
+    lesion = Stack.of(host(), mask_of(host(), (4, 6)), "axial", None, RULES, is_lesion=True)
+    calls: list[list[float | None]] = []
+
+    def broken(patches: Sequence[Patch], seeds: Sequence[int]) -> list[FloatArray]:
+        calls.append([patch.level_hu for patch in patches])
+        return [np.full((32, 32), np.nan, np.float32) for _ in patches]
+
+    list(paint_stacks([lesion], RULES, broken, lambda n, patch: 0))
+    assert calls == [[None], [None], [None]]
+
+
 def test_a_checkpoint_that_takes_no_neighbours_is_given_none() -> None:
     rules = replace(RULES, neighbours=0)
     one = Stack.of(host(), mask_of(host(), (4, 6)), "axial", None, rules)
