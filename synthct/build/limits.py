@@ -72,7 +72,7 @@ def learn_limits(checked: Checked, *, cache_dir: Path) -> DefaultLimits:
     pairs = RealPairs(_hosts(checked), checked.label_names, recipe.plane, cache_dir)
     limits = {}
     for section in recipe.masks:
-        is_new = section.label_policy() == "paint"
+        is_new = not section.has_truth()
         found: list[Pairs] = []
         for label in section.painted_labels() or (None,):
             codec = rules.codec(label) if rules else None

@@ -40,7 +40,7 @@ def measure(
             labelled=None if labelled is None else labelled.squeeze(thin),
             quantiles=reference.quantiles,
             segmenter=reference.segmenter,
-            has_truth=draft.has_truth,
+            has_truth=draft.section.has_truth(),
             is_painted=sample.facts.is_painted,
             earlier=earlier,
             axis=VIEW_AXIS[sample.plane] if is_volume else None,

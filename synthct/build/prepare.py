@@ -85,11 +85,6 @@ class Draft:
         return self.spec.section
 
     @property
-    def has_truth(self) -> bool:
-        """Whether what was there before is what is to be painted."""
-        return self.section.label_policy() != "paint"
-
-    @property
     def is_step(self) -> bool:
         """Whether the sample shows one of several sizes of a lesion."""
         return "volume_factor" in self.params

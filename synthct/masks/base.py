@@ -175,6 +175,10 @@ class MaskSection(BaseModel):
         """``label_map``, or the default of the kind."""
         return self.label_map or self.default_label_map
 
+    def has_truth(self) -> bool:
+        """Whether what was there before is what is to be painted."""
+        return self.changes_lesion is None and self.label_policy() != "paint"
+
     def reaches_beyond(self) -> bool:
         """Whether masks hold more than the structure that is painted."""
         return False

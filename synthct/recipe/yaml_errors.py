@@ -240,7 +240,9 @@ def _hint_for_key(place: tuple[str | int, ...], data: Any, model_type: type[Base
     if near is not None:
         return f"; did you mean '{near}'?"
     for name, field in model_type.model_fields.items():
-        if any(key in model.model_fields for model in _models_within(field.annotation)):
+        models = _models_within(field.annotation)
+        # A key of another kind of the same section is as wrong there.
+        if name != place[0] and any(key in model.model_fields for model in models):
             return f"; it belongs in '{name}'"
     return f"; known keys: {', '.join(known)}"
 

@@ -200,6 +200,23 @@ def test_label_policy_suits_the_kind(fields, policy):
     assert section(**fields).label_policy() == policy
 
 
+@pytest.mark.parametrize("policy", ["paint", "ignore", "keep"])
+@pytest.mark.parametrize(
+    ("fields", "has_truth"),
+    [
+        ({"kind": "organ", "label": "kidney"}, True),
+        ({"kind": "counterpart", "label": "tumor", "into": "kidney"}, True),
+        ({"kind": "transplant", "label": "tumor", "into": "kidney"}, False),
+        ({"kind": "ellipsoid", "label": "tumor", "into": "kidney"}, False),
+        ({"kind": "removal", "lesion": "tumor"}, False),
+    ],
+)
+def test_what_was_there_is_no_truth_for_a_lesion_whatever_the_label_map_says(
+    fields, has_truth, policy
+):
+    assert section(**fields, label_map=policy).has_truth() == (has_truth and policy != "paint")
+
+
 def test_box_holds_one_kidney_with_margins_in_range():
     case = two_kidneys()
     kind = section(kind="box", around="kidney", margin_mm=[2, 5])

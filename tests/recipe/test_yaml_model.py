@@ -169,6 +169,10 @@ def test_values_arrive_with_their_types(tmp_path: Path) -> None:
         ("name: a\nparts: 3\n", "x.yaml:2:8: parts: expected a list, not 3; did you mean [3]?"),
         ("name: a\nparts: [3]\n", "x.yaml:2:9: parts[0]: expected a mapping (key: value), not 3"),
         ("name: a\nroot: x\n", "x.yaml:2:1: root: unknown key; it belongs in 'sources'"),
+        (
+            "name: a\nparts:\n- {kind: brick, size_mm: [1, 2], margin_mm: [1, 2], radius_mm: 3}\n",
+            "x.yaml:3:53: parts[0].radius_mm: unknown key; known keys: ",
+        ),
         ("name: worse\nseed: 3\n", "x.yaml:2:7: seed: seed 3 is worse"),
         ("name: a\nname: b\n", "x.yaml:2:1: name: duplicate key; it already stands on line 1"),
         ("name: &n a\n", "x.yaml:1:7: the anchor '&n' is not allowed; remove it"),
