@@ -166,7 +166,7 @@ def check(
     )
     plan = plan_samples(recipe, index)
     label_names = label_table(recipe.sources, wanted, recipe.label_values)
-    _check_values(recipe, index, label_names)
+    label_names = {**label_names, **_values_of_new(recipe, index, label_names)}
     _check_relabel(recipe, label_names)
     _check_planes(recipe, plan)
     require_paint(recipe, plan)
@@ -306,26 +306,32 @@ def _check_slices(
         )
 
 
-def _check_values(recipe: Recipe, index: Index, label_names: Mapping[str, int]) -> None:
-    """That the label map has a value for every label that a section writes into it.
+def _values_of_new(recipe: Recipe, index: Index, label_names: Mapping[str, int]) -> dict[str, int]:
+    """The values of structures that sections write into label maps and no source has.
 
     Raises:
-        RecipeError: If no source numbers the label.
+        RecipeError: If the recipe gives one of them no value.
     """
     entries = [entry for cases in index.sources.values() for entry in cases]
+    known = {
+        union for e in entries for union, parts in e.unions.items() if {*parts} & {*label_names}
+    }
+    given, new = recipe.label_values or {}, dict[str, int]()
     for number, section in enumerate(recipe.masks):
         if section.label_policy() != "paint":
             continue
         for label in section.painted_labels():
-            if label in label_names or any(
-                part in label_names for entry in entries for part in entry.unions.get(label, ())
-            ):
+            if label in label_names or label in known:
                 continue
-            message = (
-                f"no source numbers '{label}' (there is: {', '.join(label_names)}), so it cannot "
-                "be written into the label map; use label_map: ignore"
-            )
-            raise recipe.error_at_label(number, label, message)
+            if label not in given:
+                message = (
+                    f"no source numbers '{label}' (there is: {', '.join(label_names)}), so it "
+                    f"cannot be written into the label map; give it a value (label_values: "
+                    f"{{{label}: 200}}), or use label_map: ignore"
+                )
+                raise recipe.error_at_label(number, label, message)
+            new[label] = given[label]
+    return new
 
 
 def _check_relabel(recipe: Recipe, label_names: Mapping[str, int]) -> None:

@@ -70,7 +70,8 @@ class Recipe(BaseModel):
         seed: Seed of all random decisions.
         sources: Where scans come from; those of ``hosts`` are painted into.
         label_values: Values of structures in the label maps, so that several datasets agree;
-            structures that are not named get the lowest values that are left.
+            structures that are not named get the lowest values that are left. One that is painted
+            and that no source has, such as a tumour in scans of healthy people, needs a value here.
         on_bad_case: At a case with damaged or inconsistent files, ``stop`` the run or ``skip`` the
             case; plan, card and lock list skipped cases.
         view: The plane of the slices; ``volume`` paints each mask whole, as one sample in 3D.
