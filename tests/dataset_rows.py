@@ -51,6 +51,7 @@ METRICS: Measures = {
     "seam_overshoot": -0.5,
     "texture_ratio": float("nan"),
     "spectrum_distance": 2.5,
+    "grain_ratio": 1.125,
     "hu_wasserstein": 7.25,
     "mask_adherence": 0.875,
     "variant_diversity": None,

@@ -19,7 +19,7 @@ from synthct.dataset.lockfile import Lock, LockedCheckpoint, write_lock
 from synthct.dataset.manifest import Release
 from synthct.dataset.patch_rows import patch_schema
 from synthct.dataset.records import write_recipe, write_rejected
-from synthct.dataset.schema import arrow_schema
+from synthct.dataset.schema import FORMAT_VERSION, arrow_schema
 from synthct.dataset.summary import rejections, summarise
 from synthct.dataset.writer import ShardRecord
 from synthct.models.methods import Inpaint, MethodWords
@@ -70,7 +70,7 @@ def documents(
         standards = recipe.standards(lock.limits)
         graded = grade_samples(tree, [shard.path for shard in shards], standards)
         facts = replace(facts, grades=grades_in_words(one.grade for one in graded))
-    summary, schema = summarise(tree, shards), recipe_schema(recipe)
+    summary, schema = summarise(tree, shards), recipe_schema(recipe, release.format_version)
     return {
         CARD: dataset_card(release, summary, facts).encode(),
         CROISSANT: croissant(release, summary, facts, schema, shards),
@@ -79,12 +79,12 @@ def documents(
     }
 
 
-def recipe_schema(recipe: Recipe) -> pa.Schema:
-    """The columns of the shards that a recipe comes to."""
+def recipe_schema(recipe: Recipe, of_format: str = FORMAT_VERSION) -> pa.Schema:
+    """The columns of the shards that a recipe comes to, in a format."""
     volume = recipe.view == "volume"
     if recipe.release == "patch":
-        return patch_schema(volume=volume)
-    return arrow_schema(recipe.keep_original, volume=volume)
+        return patch_schema(volume=volume, of_format=of_format)
+    return arrow_schema(recipe.keep_original, volume=volume, of_format=of_format)
 
 
 def source_notes(lock: Lock, names: Iterable[str]) -> list[SourceNote]:

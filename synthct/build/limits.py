@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from synthct.build import real_tissue
 from synthct.build.check import Checked
@@ -39,6 +40,11 @@ WIDEST_TEXTURE, WIDEST_SPECTRUM_DB = (0.55, 1.8), 5.0
 #: or smoother (0.3 to 4 times, and 13 dB, from 1 to 99 % of other places). Paint without grain, at
 #: 0.1 to 0.25, passes nowhere.
 WIDEST_TEXTURE_ELSEWHERE, WIDEST_SPECTRUM_ELSEWHERE_DB = (0.3, 4.0), 13.0
+
+#: The grain of a label over other tissue, which is compared with what lies around: real tissue of
+#: other places has 0.85 to 1.9 times that of the quietest around it (1 to 99 %), half the strength
+#: of that 0.5 to 0.7, double the strength 1.9 to 2.6.
+CLOSEST_GRAIN, WIDEST_GRAIN = (0.75, 1.5), (0.6, 1.8)
 
 #: Of paint, not of real slices, whose border with the next slice shows: 95 % of the paintings that
 #: keep the yardstick's bounds (tests/benchmarks/starter.py) lie between 0.75 and 2.
@@ -88,27 +94,35 @@ def limits_of(pairs: Sequence[Pairs], *, with_other_places: bool) -> dict[str, d
         pairs: From ``compare_real``; of several scans, or none.
         with_other_places: Whether other places count as well as neighbouring slices.
     """
-    compared = np.concatenate([np.empty((0, 2, 3)), *pairs])
-    values = compared.reshape(-1, 3) if with_other_places else compared[:, 0]
-    columns = values[:, 0], values[:, 1], compared[:, 1, 2]  # the next slice's seam says nothing
-    texture, spectrum, edges = (column[np.isfinite(column)] for column in columns)
-    low, high, most = *CLOSEST_TEXTURE, CLOSEST_SPECTRUM_DB
-    seam = SEAM[1]
-    (lowest, highest), widest = WIDEST_TEXTURE, WIDEST_SPECTRUM_DB
+    compared = np.concatenate([np.empty((0, 2, 4)), *pairs])
+    values = compared.reshape(-1, 4) if with_other_places else compared[:, 0]
+    widest, widest_db = WIDEST_TEXTURE, WIDEST_SPECTRUM_DB
     if with_other_places:
-        (lowest, highest), widest = WIDEST_TEXTURE_ELSEWHERE, WIDEST_SPECTRUM_ELSEWHERE_DB
-    if len(texture):
-        low = np.clip(np.quantile(texture, _BEYOND_TEXTURE), lowest, low)
-        high = np.clip(np.quantile(texture, 1 - _BEYOND_TEXTURE), high, highest)
-    if len(spectrum):
-        most = np.clip(np.quantile(spectrum, 1 - _BEYOND_SPECTRUM), most, widest)
-    if with_other_places and len(edges):
-        seam = np.clip(np.quantile(edges, 1 - _BEYOND_SEAM), seam, WIDEST_SEAM)
-    return {
-        "seam_ratio": {"min": SEAM[0], "max": _rounded(seam)},
-        "texture_ratio": {"min": _rounded(low), "max": _rounded(high)},
-        "spectrum_distance": {"max": _rounded(most)},
+        widest, widest_db = WIDEST_TEXTURE_ELSEWHERE, WIDEST_SPECTRUM_ELSEWHERE_DB
+    spectrum = _kept(values[:, 1], _BEYOND_SPECTRUM, (0, CLOSEST_SPECTRUM_DB), (0, widest_db))
+    limits = {
+        "seam_ratio": dict(zip(("min", "max"), SEAM, strict=True)),
+        "texture_ratio": _kept(values[:, 0], _BEYOND_TEXTURE, CLOSEST_TEXTURE, widest),
+        "spectrum_distance": {"max": spectrum["max"]},
     }
+    if with_other_places:
+        edges = compared[:, 1, 2]  # the next slice's seam says nothing
+        limits["seam_ratio"] = _kept(edges, _BEYOND_SEAM, SEAM, (SEAM[0], WIDEST_SEAM))
+        limits["grain_ratio"] = _kept(values[:, 3], _BEYOND_TEXTURE, CLOSEST_GRAIN, WIDEST_GRAIN)
+    return limits
+
+
+def _kept(
+    values: npt.NDArray[np.float64],
+    beyond: float,
+    closest: tuple[float, float],
+    widest: tuple[float, float],
+) -> dict[str, float]:
+    """The limits beyond each of which so small a share of values lies, between two others."""
+    finite = values[np.isfinite(values)]
+    low, high = np.quantile(finite, (beyond, 1 - beyond)) if len(finite) else closest
+    low, high = np.clip(low, widest[0], closest[0]), np.clip(high, closest[1], widest[1])
+    return {"min": _rounded(low), "max": _rounded(high)}
 
 
 class RealPairs:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from synthct import seeds
 from synthct.errors import MaskError
+from synthct.metrics.grain import grain_ratio
 from synthct.metrics.seam import seam_ratio
 from synthct.metrics.spectrum import spectrum_distance
 from synthct.metrics.texture import texture_ratio
@@ -43,8 +44,9 @@ def compare_real(
         count: Number of places.
 
     Returns:
-        (N, 2, 3): for each place, of the neighbouring slice and of another place, the texture
-        ratio, the distance of the spectra and the seam ratio; NaN where one cannot be computed.
+        (N, 2, 4): for each place, of the neighbouring slice and of another place, the texture
+        ratio, the distance of the spectra, the seam ratio and the grain ratio; NaN where one cannot
+        be computed.
     """
     axis = VIEW_AXIS[view]
     scan = case.scan()
@@ -53,7 +55,7 @@ def compare_real(
     try:
         inside, start = _inside(case, label, axis)
     except MaskError:  # no voxel of the label
-        return np.empty((0, 2, 3))
+        return np.empty((0, 2, 4))
     rng = seeds.generator(0, "real tissue", label or "", view)
     share = _SOFT_SHARE if label is None else _LABEL_SHARE
     pairs = []
@@ -75,10 +77,11 @@ def compare_real(
                     texture_ratio(here, pasted, mask, range_hu),
                     spectrum_distance(here, pasted, mask, range_hu),
                     seam_ratio(here, pasted, mask, range_hu),
+                    grain_ratio(*_in_its_slice(hu, place, start, mask, pasted), range_hu),
                 )
             )
         pairs.append(row)
-    return np.array(pairs, dtype=np.float64).reshape(-1, 2, 3)
+    return np.array(pairs, dtype=np.float64).reshape(-1, 2, 4)
 
 
 def _inside(case: Case, label: str | None, axis: int) -> tuple[npt.NDArray[np.bool_], list[int]]:
@@ -119,7 +122,22 @@ def _place(
     return None
 
 
-def _window(place: tuple[int, ...], disc: npt.NDArray[np.bool_]) -> tuple[int | slice, ...]:
+def _in_its_slice(
+    hu: npt.NDArray[Any],
+    place: tuple[int, ...],
+    start: Sequence[int],
+    mask: npt.NDArray[np.bool_],
+    pasted: npt.NDArray[Any],
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+    """The whole slice with what is pasted into a crop of it, and the mask in it."""
+    index, *window = _window([p + s for p, s in zip(place, start, strict=True)], mask)
+    picture = hu[index].copy()
+    region = np.zeros(picture.shape, dtype=bool)
+    picture[tuple(window)], region[tuple(window)] = pasted, mask
+    return picture, region
+
+
+def _window(place: Sequence[int], disc: npt.NDArray[np.bool_]) -> tuple[int | slice, ...]:
     return place[0], *(slice(p, p + d) for p, d in zip(place[1:], disc.shape, strict=True))
 
 

@@ -14,11 +14,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from synthct.dataset.added import numbers
 from synthct.dataset.digest import SAMPLE_SCHEME, merkle_root
 from synthct.dataset.finding import Finding
-from synthct.dataset.first_format import ADDED, FIRST_FORMAT
+from synthct.dataset.first_format import FIRST_FORMAT
 from synthct.dataset.lockfile import Lock
-from synthct.dataset.manifest import MANIFEST, FileEntry, Manifest, Release, numbers
+from synthct.dataset.manifest import MANIFEST, FileEntry, Manifest, Release
 from synthct.dataset.patch_rows import patch_schema
 from synthct.dataset.row_check import examine
 from synthct.dataset.rows import stored_rows
@@ -110,15 +111,13 @@ def _check_schema(path: Path, shard: FileEntry, release: Release) -> Iterator[Fi
     schema = pq.read_schema(path)
     is_patch = release.patch_id is not None
     volume = is_of_volumes(schema)
-    expected = patch_schema(volume=volume)
+    version = release.format_version
+    expected = patch_schema(volume=volume, of_format=version)
     if not is_patch:
-        expected = arrow_schema("original" in schema.names, volume=volume)
-    if schema.equals(expected) and schema.metadata == expected.metadata:
+        expected = arrow_schema("original" in schema.names, volume=volume, of_format=version)
+    has_features = schema.metadata == expected.metadata or version == FIRST_FORMAT
+    if schema.equals(expected) and has_features:
         return
-    if release.format_version == FIRST_FORMAT:
-        expected = pa.schema([field for field in expected if field.name not in ADDED])
-        if schema.equals(expected):
-            return
     odd = sorted(set(schema.names) ^ set(expected.names)) or [
         name for name in expected.names if schema.field(name) != expected.field(name)
     ]

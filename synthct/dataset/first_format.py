@@ -1,7 +1,7 @@
 """Format 1.0.0, as the first datasets were written, read as today's.
 
-Format 1.1.0 added columns, the sample's names in its provenance, ``files_id`` and roots in the
-manifest, and sources, licence and labels in the lock. Here is all that knows of it.
+Format 1.1.0 added columns (``added``), the sample's names in its provenance, ``files_id`` and roots
+in the manifest, and sources, licence and labels in the lock. Here is all else that knows of it.
 """
 
 from __future__ import annotations
@@ -9,52 +9,18 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-
-import pyarrow as pa
 
 from synthct.errors import VerifyError
 
 FIRST_FORMAT = "1.0.0"
 
-#: Columns that format 1.1.0 added, with their types. Before that every sample was painted, and a
-#: mask was painted on one slice only.
-ADDED = {
-    **dict.fromkeys(("lesion_id", "pair_id"), pa.string()),
-    **dict.fromkeys(("is_painted", "has_lesion"), pa.bool_()),
-    **dict.fromkeys(("seam_overshoot", "spectrum_distance", "hu_wasserstein"), pa.float64()),
-    **dict.fromkeys(("mask_adherence", "variant_diversity"), pa.float64()),
-    **dict.fromkeys(("mae_hu", "psnr_db", "ssim"), pa.float64()),
-}
-
 
 def is_first(facts: Mapping[str, Any]) -> bool:
     """Whether a row's provenance is of format 1.0.0."""
     return bool(facts["versions"]["format"] == FIRST_FORMAT)
-
-
-def with_added_columns(table: pa.Table, names: Collection[str] | None) -> pa.Table:
-    """Rows of a shard, those of format 1.0.0 with the columns that were added since.
-
-    Args:
-        table: Rows of any format.
-        names: The columns that were asked for; None is all of them.
-    """
-    if names is None and not {"mask_id", "sample_digest"} <= set(table.column_names):
-        return table  # no shard
-    for name, type_ in ADDED.items():
-        if name in table.column_names or (names is not None and name not in names):
-            continue
-        if name == "lesion_id":
-            values = table["mask_id"]
-        elif name == "is_painted":
-            values = pa.array([True] * table.num_rows)
-        else:
-            values = pa.nulls(table.num_rows, type_)
-        table = table.append_column(name, values)
-    return table
 
 
 def first_row_problems(

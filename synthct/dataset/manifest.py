@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from synthct.dataset.added import numbers
 from synthct.dataset.digest import canonical_json, merkle_root
 from synthct.dataset.first_format import FIRST_FORMAT
 from synthct.dataset.schema import FORMAT_VERSION
@@ -282,15 +283,6 @@ def _check_format(path: Path, content: Any) -> None:
             f"{path} has format {stated}, this synthct reads up to {FORMAT_VERSION}; install "
             f"synthct {content['release'].get('package_version')} or newer, which wrote it"
         )
-
-
-def numbers(version: str) -> tuple[int, ...]:
-    """The numbers of a version, which compare as the version does.
-
-    Raises:
-        ValueError: If it has none.
-    """
-    return tuple(int(number) for number in version.split("."))
 
 
 def _files_of(folder: Path) -> dict[str, Path]:

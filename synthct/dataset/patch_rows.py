@@ -17,7 +17,14 @@ import pyarrow as pa
 from synthct.dataset.digest import array_digest, canonical_json, content_of
 from synthct.dataset.rows import Columns, common_columns, parsed, picture, stored_files
 from synthct.dataset.sample import Sample
-from synthct.dataset.schema import Column, columns, facts_of, measures_of, schema_of
+from synthct.dataset.schema import (
+    FORMAT_VERSION,
+    Column,
+    columns,
+    facts_of,
+    measures_of,
+    schema_of,
+)
 from synthct.dataset.stored import (
     decode_hu,
     decode_labels,
@@ -160,9 +167,9 @@ def complete(columns: Columns, host: Volume, host_labels: Array) -> Sample:
     )
 
 
-def patch_columns(*, volume: bool = False) -> dict[str, Column]:
+def patch_columns(*, volume: bool = False, of_format: str = FORMAT_VERSION) -> dict[str, Column]:
     """All columns of a patch-only release by name, in the order in which they are stored."""
-    full = columns(keep_original=False, volume=volume)
+    full = columns(keep_original=False, volume=volume, of_format=of_format)
     length = 3 if volume else 2
     pair = Column(
         pa.list_(pa.int32(), length),
@@ -185,6 +192,6 @@ def patch_columns(*, volume: bool = False) -> dict[str, Column]:
     }
 
 
-def patch_schema(*, volume: bool = False) -> pa.Schema:
+def patch_schema(*, volume: bool = False, of_format: str = FORMAT_VERSION) -> pa.Schema:
     """The Arrow schema of a shard of a patch-only release."""
-    return schema_of(patch_columns(volume=volume))
+    return schema_of(patch_columns(volume=volume, of_format=of_format))

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from synthct.dataset.schema import flat_schema
+from synthct.dataset.schema import FORMAT_VERSION, flat_schema
 from synthct.dataset.writer import Rejection, read_shard
 from synthct.errors import VerifyError
 from synthct.storage.files import atomic_write
@@ -44,10 +44,10 @@ def write_rejected(folder: Path, rejections: Sequence[Rejection], *, volume: boo
     atomic_write(folder / REJECTED, sink.getvalue().to_pybytes())
 
 
-def rejected_schema(*, volume: bool = False) -> pa.Schema:
+def rejected_schema(*, volume: bool = False, of_format: str = FORMAT_VERSION) -> pa.Schema:
     """The columns of ``rejected.parquet``: its own, and the flat ones of a row."""
-    flat = [field for field in flat_schema(volume=volume) if field.name not in _OWN]
-    return pa.schema([*_OWN.items(), *flat])
+    flat = flat_schema(volume=volume, of_format=of_format)
+    return pa.schema([*_OWN.items(), *(field for field in flat if field.name not in _OWN)])
 
 
 def read_rejected(folder: Path) -> list[Rejection]:

@@ -1,7 +1,7 @@
 """The columns of a dataset and their types; ``rows`` makes rows of samples, and back.
 
-A new column is a field of ``Facts`` or a measure of ``metrics.MEASURES``, and a higher
-``FORMAT_VERSION`` (minor, if readers of the old layout can ignore it).
+A new column is a field of ``Facts`` or a measure of ``metrics.MEASURES``, a line in ``added``, and
+a higher ``FORMAT_VERSION`` (minor, if readers of the old layout can ignore it).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 
+from synthct.dataset.added import added_since
 from synthct.metrics.measure import Measures
 from synthct.metrics.table import MEASURES
 from synthct.volume.views import View
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from datasets import Features
 
 #: Version of the layout of datasets: of columns, files and their meaning.
-FORMAT_VERSION = "1.3.0"
+FORMAT_VERSION = "1.4.0"
 
 
 @dataclass(frozen=True)
@@ -97,18 +98,21 @@ class Column(NamedTuple):
     feature: dict[str, Any]
 
 
-def columns(keep_original: bool, *, volume: bool = False) -> dict[str, Column]:
+def columns(
+    keep_original: bool, *, volume: bool = False, of_format: str = FORMAT_VERSION
+) -> dict[str, Column]:
     """All columns by name, in the order in which they are stored.
 
     Args:
         keep_original: Whether rows hold what was there before painting.
         volume: Whether rows are volumes, which have measures of their own.
+        of_format: The format of the dataset.
     """
     facts = {f.name: _value(_SCALARS[str(f.type).removesuffix(" | None")]) for f in fields(Facts)}
     picture = Column(pa.struct({"bytes": pa.binary(), "path": pa.string()}), {"_type": "Image"})
     names = ["image", "mask", "label_map", *(["original"] if keep_original else [])]
     measures = {n: m for n, m in MEASURES.items() if volume or not m.of_volumes}
-    return {
+    of_today = {
         "sample_id": facts.pop("sample_id"),
         "preview": picture,
         **dict.fromkeys(names, picture._replace(feature={"_type": "Nifti"}) if volume else picture),
@@ -119,11 +123,15 @@ def columns(keep_original: bool, *, volume: bool = False) -> dict[str, Column]:
         "sample_digest": _value("string"),
         "provenance": Column(pa.json_(), {"_type": "Json"}),
     }
+    later = added_since(of_format)
+    return {name: column for name, column in of_today.items() if name not in later}
 
 
-def arrow_schema(keep_original: bool, *, volume: bool = False) -> pa.Schema:
+def arrow_schema(
+    keep_original: bool, *, volume: bool = False, of_format: str = FORMAT_VERSION
+) -> pa.Schema:
     """The Arrow schema of a shard, with the metadata from which ``datasets`` decodes it."""
-    return schema_of(columns(keep_original, volume=volume))
+    return schema_of(columns(keep_original, volume=volume, of_format=of_format))
 
 
 def is_of_volumes(schema: pa.Schema) -> bool:
@@ -145,9 +153,9 @@ def features(keep_original: bool, *, volume: bool = False) -> Features:
     return Features.from_arrow_schema(arrow_schema(keep_original, volume=volume))
 
 
-def flat_schema(*, volume: bool = False) -> pa.Schema:
+def flat_schema(*, volume: bool = False, of_format: str = FORMAT_VERSION) -> pa.Schema:
     """The columns that hold one string, number or truth value per row."""
-    schema = arrow_schema(keep_original=False, volume=volume)
+    schema = arrow_schema(keep_original=False, volume=volume, of_format=of_format)
     return pa.schema([schema.field(name) for name in flat_columns(schema)])
 
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from synthct.dataset.first_format import ADDED, with_added_columns
+from synthct.dataset.added import OPTIONAL, with_added_columns
 from synthct.dataset.schema import flat_columns, flat_schema
 from synthct.errors import ResourceError, VerifyError
 from synthct.metrics.table import MEASURES
@@ -32,7 +32,7 @@ _PATCH_DIGEST = "patch_digest"
 
 #: Columns that shards of earlier formats, of slices, or of full releases have not.
 _OPTIONAL = {
-    *ADDED, *(name for name, measure in MEASURES.items() if measure.of_volumes), _PATCH_DIGEST,
+    *OPTIONAL, *(name for name, measure in MEASURES.items() if measure.of_volumes), _PATCH_DIGEST,
 }  # fmt: skip
 
 

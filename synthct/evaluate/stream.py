@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from synthct.dataset.first_format import ADDED, with_added_columns
+from synthct.dataset.added import OPTIONAL, with_added_columns
 from synthct.dataset.manifest import require_manifest
 from synthct.dataset.records import RECIPE, REJECTED
 from synthct.dataset.rows import decode
@@ -44,7 +44,7 @@ class Dataset:
         self.folder, self.manifest = folder, manifest
         schema = pq.read_schema(self.shards[0])
         self.of_volumes = is_of_volumes(schema)
-        self._columns = set(schema.names) | ADDED.keys()
+        self._columns = set(schema.names) | OPTIONAL.keys()
         if lacking := [name for name in _NEEDED if name not in self._columns]:
             raise VerifyError(
                 f"{folder} has no column '{lacking[0]}'; only datasets with whole slices can be "

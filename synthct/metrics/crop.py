@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,11 @@ def check_shapes(original: Hu, painted: Hu, mask: Region) -> None:
 
 
 def crop_to_mask(
-    original: Hu, painted: Hu, mask: Region, range_hu: Range | None, margin: int = 1
+    original: Hu,
+    painted: Hu,
+    mask: Region,
+    range_hu: Range | None,
+    margin: int | Sequence[int] = 1,
 ) -> tuple[Picture, Picture, Region]:
     """Crop to the mask's bounding box and a margin, within the picture.
 
@@ -39,18 +43,19 @@ def crop_to_mask(
         painted: HU of the same shape.
         mask: Boolean, of the same shape; the crop of an empty mask is empty.
         range_hu: Least and greatest HU to clip both pictures to, or None.
-        margin: Voxels around the mask's box.
+        margin: Voxels around the mask's box, along each axis that is left or alike along all.
 
     Returns:
         Original and painted as float64, and the mask, all cropped alike.
     """
     check_shapes(original, painted, mask)
     original, painted, mask = original.squeeze(), painted.squeeze(), mask.squeeze()
+    margins = [margin] * mask.ndim if isinstance(margin, int) else margin
     window = []
-    for axis in range(mask.ndim):
+    for axis, around in enumerate(margins):
         hit = np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis)))
-        first, last = (int(hit[0]), int(hit[-1])) if hit.size else (margin, -1 - margin)
-        window.append(slice(max(0, first - margin), last + 1 + margin))
+        first, last = (int(hit[0]), int(hit[-1])) if hit.size else (around, -1 - around)
+        window.append(slice(max(0, first - around), last + 1 + around))
     index = tuple(window)
     before, after = original[index].astype(np.float64), painted[index].astype(np.float64)
     if range_hu is not None:

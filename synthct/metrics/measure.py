@@ -79,6 +79,8 @@ class Measure:
         needs_paint: Whether it does not apply to a host's unpainted slice.
         dtype: Arrow type of the column, which is always nullable.
         of_volumes: Whether it applies to volumes only, and datasets of slices have no such column.
+        if_stated: Whether its limit counts for a recipe's identity only where it is stated, since
+            recipes were written before there was the measure.
     """
 
     name: str
@@ -91,6 +93,7 @@ class Measure:
     needs_paint: bool = True
     dtype: Literal["int32", "float64"] = "float64"
     of_volumes: bool = False
+    if_stated: bool = False
 
     @property
     def label(self) -> str:

@@ -10,6 +10,7 @@ from synthct.metrics.adherence import MASK_ADHERENCE
 from synthct.metrics.area import MASK_AREA, MASK_VOLUME, PAINTED_FRACTION
 from synthct.metrics.distribution import HU_WASSERSTEIN
 from synthct.metrics.error import MAE, PSNR, SSIM
+from synthct.metrics.grain import GRAIN_RATIO
 from synthct.metrics.hu import (
     CLIPPED_FRACTION,
     PAINTED_MEAN,
@@ -39,6 +40,7 @@ MEASURES: dict[str, Measure] = {
         SEAM_OVERSHOOT,
         TEXTURE_RATIO,
         SPECTRUM_DISTANCE,
+        GRAIN_RATIO,
         HU_WASSERSTEIN,
         MASK_ADHERENCE,
         VARIANT_DIVERSITY,

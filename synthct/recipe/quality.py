@@ -93,9 +93,10 @@ class Quality(_Limited):
 
     @model_serializer(mode="wrap")
     def _dump(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Limits of volumes count for a dataset's identity only where they are stated.
+        # Later limits count for a dataset's identity only where they are stated.
+        later = {name for name, one in MEASURES.items() if one.of_volumes or one.if_stated}
         fields: dict[str, Any] = dump(self)
-        return {k: v for k, v in fields.items() if v is not None or not MEASURES[k].of_volumes}
+        return {k: v for k, v in fields.items() if v is not None or k not in later}
 
     @property
     def limits(self) -> dict[str, Limits]:

@@ -16,9 +16,11 @@ from tiny_recipe import SECTIONS, tiny_recipe, write_data
 
 from synthct.build.check import check
 from synthct.build.limits import (
+    CLOSEST_GRAIN,
     CLOSEST_SPECTRUM_DB,
     CLOSEST_TEXTURE,
     SEAM,
+    WIDEST_GRAIN,
     WIDEST_SEAM,
     WIDEST_SPECTRUM_DB,
     WIDEST_TEXTURE,
@@ -113,24 +115,32 @@ def test_tissue_made_wrong_breaks_a_default_limit(
 
 
 def test_limits_are_never_closer_nor_wider_than_they_may_be() -> None:
-    same = np.ones((40, 2, 3)) * [1.0, 0.1, 1.0]
-    columns = np.geomspace(0.1, 10, 40), np.full(40, 20.0), np.full(40, 50.0)
+    same = np.ones((40, 2, 4)) * [1.0, 0.1, 1.0, 1.0]
+    wide = np.geomspace(0.1, 10, 40)
+    columns = wide, np.full(40, 20.0), np.full(40, 50.0), wide
     apart = np.stack(columns, axis=1)[:, None].repeat(2, 1)
     for pairs, texture, spectrum in (
         (same, CLOSEST_TEXTURE, CLOSEST_SPECTRUM_DB),
         (apart, WIDEST_TEXTURE, WIDEST_SPECTRUM_DB),
-        (np.empty((0, 2, 3)), CLOSEST_TEXTURE, CLOSEST_SPECTRUM_DB),
+        (np.empty((0, 2, 4)), CLOSEST_TEXTURE, CLOSEST_SPECTRUM_DB),
     ):
         limits = limits_of([pairs], with_other_places=False)
         assert tuple(limits["texture_ratio"].values()) == texture
         assert limits["spectrum_distance"] == {"max": spectrum}
         assert tuple(limits["seam_ratio"].values()) == SEAM
-    over_other = limits_of([apart], with_other_places=True)
-    assert over_other["seam_ratio"] == {"min": SEAM[0], "max": WIDEST_SEAM}
+        assert "grain_ratio" not in limits  # what is painted again is compared with what was there
+    for pairs, seam, grain in (
+        (same, SEAM[1], CLOSEST_GRAIN),
+        (apart, WIDEST_SEAM, WIDEST_GRAIN),
+        (np.empty((0, 2, 4)), SEAM[1], CLOSEST_GRAIN),
+    ):
+        over_other = limits_of([pairs], with_other_places=True)
+        assert over_other["seam_ratio"] == {"min": SEAM[0], "max": seam}
+        assert tuple(over_other["grain_ratio"].values()) == grain
 
 
 def test_other_places_count_for_labels_over_other_tissue() -> None:
-    pairs = np.ones((40, 2, 3)) * [1.0, 0.1, 1.0]
+    pairs = np.ones((40, 2, 4)) * [1.0, 0.1, 1.0, 1.0]
     pairs[:, 1, 1:] = 4.0
     same, other = (limits_of([pairs], with_other_places=way) for way in (False, True))
     assert same["spectrum_distance"]["max"] < other["spectrum_distance"]["max"]

@@ -247,7 +247,7 @@ def _list_anew(folder: Path) -> None:
     (folder / MANIFEST).write_text(text, encoding="utf-8")
 
 
-@pytest.mark.parametrize("newer", ["1.4.0", "1.3.1", "2.0.0", "10.0.0"])
+@pytest.mark.parametrize("newer", ["1.5.0", "1.4.1", "2.0.0", "10.0.0"])
 def test_a_newer_format_is_refused_with_the_version_that_wrote_it(
     newer: str, tmp_path: Path
 ) -> None:

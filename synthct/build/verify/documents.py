@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 from PIL import Image
 
 from synthct.build.documents import ATTRIBUTION, CARD, SHEET, documents, source_notes
@@ -154,8 +155,10 @@ class _Documents:
                 yield f"sample '{one.sample_id}' is also a row, or there twice"
         if self.recipe is None:
             return
-        volume = self.recipe.view == "volume"
-        if not read_shard(self.folder / REJECTED).schema.equals(rejected_schema(volume=volume)):
+        schema = rejected_schema(
+            volume=self.recipe.view == "volume", of_format=release.format_version
+        )
+        if not pq.read_schema(self.folder / REJECTED).equals(schema):
             yield "has other columns than the format"
         counts = dict(Counter(one.reason for one in rejected))
         if counts != release.rejected:

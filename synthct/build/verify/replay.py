@@ -25,6 +25,7 @@ from synthct.build.provenance import provenance
 from synthct.build.sample import MEASURED_GRAIN
 from synthct.build.verify.locked import lock_of
 from synthct.build.workers import prepared_shards
+from synthct.dataset.added import added_since
 from synthct.dataset.digest import canonical_json
 from synthct.dataset.finding import Finding
 from synthct.dataset.lockfile import LOCK, Lock
@@ -178,7 +179,10 @@ class _Replay:
         spec, sample = draft.spec, draft.sample
         earlier = self._variants.setdefault(spec.mask_id, [])
         reference = self.context.references.of(sample.facts.label, spec.host.patient_id)
+        lacking = added_since(stored.provenance["versions"]["format"])
         for name, value in measure(draft, reference, earlier).items():
+            if name in lacking:
+                continue
             ours = value if value is not None and math.isfinite(value) else None
             theirs = (stored.metrics or {}).get(name)
             if not _is_close(ours, theirs):

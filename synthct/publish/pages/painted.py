@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from synthct.dataset.first_format import with_added_columns
+from synthct.dataset.added import with_added_columns
 from synthct.dataset.rows import Columns
 from synthct.dataset.writer import read_shard
 from synthct.errors import VerifyError
