@@ -5,7 +5,7 @@
 #   bash tests/golden/make.sh 7cd8c31 1.1.0    # synthct 0.1.0
 #   bash tests/golden/make.sh 4c2f3e7 1.2.0    # the first commit that wrote format 1.2.0
 #   bash tests/golden/make.sh aeec15c 1.3.0    # the first format that has volumes
-#   bash tests/golden/make.sh GOLDEN 1.4.0    # the first with a grain ratio
+#   bash tests/golden/make.sh 7367031 1.4.0   # the first with a grain ratio
 #
 # What was committed is never made again: a synthct of that time wrote it. The packages are those
 # of the environment that is active. Needs the history of this repository.

@@ -11,7 +11,7 @@ import pytest
 from synthct.evaluate.stream import Dataset
 from synthct.privacy.shapes import DonorShapes
 
-GOLDEN = Path(__file__).parents[1] / "golden/datasets/1.3.0"
+GOLDEN = Path(__file__).parents[1] / "golden/datasets/1.4.0"
 
 
 @pytest.fixture(scope="module")
