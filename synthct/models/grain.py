@@ -182,7 +182,7 @@ def match_grain(
     size = np.maximum(1, np.round(window / voxel)).astype(int).tolist()
     crop = _around(mask, margin(spacing_mm))
     inside = mask[crop]
-    scan, paint = original[crop].astype(np.float32), painted[crop].astype(np.float32)
+    scan, paint = (np.ascontiguousarray(hu[crop], np.float32) for hu in (original, painted))
     lags = np.maximum(1, np.round(LAG / voxel)).astype(int)
     shape = [fft.next_fast_len(n, real=True) for n in (scan.shape + 2 * lags).tolist()]
 
