@@ -111,11 +111,11 @@ class Stack:
 
     def _beside(self, index: int, hu: Array, todo: npt.NDArray[np.bool_]) -> FloatArray:
         """The slices before and after one, NaN where nothing is known; arguments as of ``cut``."""
-        axis = VIEW_AXIS[self.plane]
+        hu, todo = (np.moveaxis(one, VIEW_AXIS[self.plane], 0) for one in (hu, todo))
         beside = [
-            np.where(todo.take(n, axis), np.nan, hu.take(n, axis)).astype(np.float32)
-            if 0 <= n < hu.shape[axis]
-            else np.full(np.delete(hu.shape, axis), np.nan, np.float32)
+            np.where(todo[n], np.nan, hu[n]).astype(np.float32)
+            if 0 <= n < len(hu)
+            else np.full(hu.shape[1:], np.nan, np.float32)
             for n in (index - 1, index + 1)
         ]
         return np.stack(beside)

@@ -43,7 +43,7 @@ def encode_hu(hu: npt.NDArray[np.int16]) -> bytes:
     """HU (rows, columns) within -1024..3071 as a 16-bit greyscale PNG of HU + 1024."""
     if hu.size and not (hu.min() >= HU_MIN and hu.max() <= HU_MAX):
         raise ValueError(f"HU {hu.min()}..{hu.max()} are not within {HU_MIN}..{HU_MAX}")
-    return _encode((hu.astype(np.int32) + HU_OFFSET).astype(np.uint16))
+    return _encode((hu + HU_OFFSET).astype(np.uint16))
 
 
 def decode_hu(png: bytes) -> npt.NDArray[np.int16]:

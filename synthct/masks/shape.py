@@ -88,11 +88,6 @@ class WavyShape:
     rotation: Quaternion
     waves: Waves
 
-    @property
-    def reach_mm(self) -> float:
-        """Upper bound of the distance of any point from the centre."""
-        return max(self.radii_mm) * self.waves.greatest
-
     def contains(self, points_mm: Points) -> npt.NDArray[np.bool_]:
         """Which points (..., 3) in RAS+ mm lie inside, as (...)."""
         local = (points_mm - np.asarray(self.centre_mm)) @ rotation_matrix(self.rotation)
@@ -107,9 +102,12 @@ class WavyShape:
         return np.asarray(inside)
 
     def corners_mm(self) -> Points:
-        """The corners (8, 3) of a cube around the solid, RAS+ mm."""
+        """The corners (8, 3) of a box around the solid, along the axes of RAS+ mm."""
         signs = np.array(np.meshgrid(*[(-1.0, 1.0)] * 3, indexing="ij")).reshape(3, -1).T
-        return np.asarray(self.centre_mm) + self.reach_mm * signs
+        semi_axes = rotation_matrix(self.rotation) * self.radii_mm
+        reach_mm = self.waves.greatest * np.linalg.norm(semi_axes, axis=1)
+        corners: Points = np.asarray(self.centre_mm) + reach_mm * signs
+        return corners
 
     def as_json(self) -> dict[str, Any]:
         """The numbers as JSON."""

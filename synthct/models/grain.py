@@ -182,7 +182,7 @@ def match_grain(
     size = np.maximum(1, np.round(window / voxel)).astype(int).tolist()
     crop = _around(mask, margin(spacing_mm))
     inside = mask[crop]
-    scan, paint = original[crop].astype(np.float32), painted[crop].astype(np.float32)
+    scan, paint = (np.ascontiguousarray(hu[crop], np.float32) for hu in (original, painted))
     lags = np.maximum(1, np.round(LAG / voxel)).astype(int)
     shape = [fft.next_fast_len(n, real=True) for n in (scan.shape + 2 * lags).tolist()]
 
@@ -193,7 +193,8 @@ def match_grain(
         """The grain of surroundings whose HU differ by no more; none where that is too little."""
         lowest, highest = max(range_hu[0], low - reach), min(range_hu[1], high + reach)
         tissue = ~inside & (smooth > lowest) & (smooth < highest)
-        found = _spectrum(scan, tissue, voxel, lags, shape, size)
+        residual = scan - _local_mean(scan, tissue, voxel, MEAN)
+        found = _spectrum(residual, tissue, voxel, lags, shape, size)
         is_grain = found is not None and found.voxels >= least and found.variance < _MOST**2
         return [found] if found is not None and is_grain else []
 
@@ -205,12 +206,13 @@ def match_grain(
     around = min(known, key=lambda one: one.variance)
     deviation = np.sqrt(around.variance)
     scan_mean = _local_mean(scan, ~inside, voxel, MEAN)
-    edge_hu = max(deviation, _EDGE_HU)
-    is_edge = np.abs(scan_mean - _local_mean(paint, inside, voxel, MEAN)) > edge_hu
+    near, paint_mean = _around(inside, _reach(MEAN, voxel)), np.zeros_like(paint)
+    paint_mean[near] = _local_mean(paint[near], inside[near], voxel, MEAN)
+    is_edge = np.abs(scan_mean - paint_mean) > max(deviation, _EDGE_HU)
     alike = inside | ~is_edge
     mean = np.where(alike, _local_mean(paint, alike, voxel, MEAN), scan_mean)
     residual = paint - mean
-    own = _spectrum(paint, inside, voxel, lags, shape, size, 0.0)
+    own = _spectrum(paint - paint_mean, inside, voxel, lags, shape, size, 0.0)
     own_power = 0 * around.power if own is None else own.power
     part = tuple(slice(n) for n in scan.shape)
 
@@ -295,12 +297,11 @@ def _steps(spacing_mm: Sequence[float]) -> Steps:
 
 def _around(mask: Region, margin: Sequence[int]) -> tuple[slice, ...]:
     """The box of the mask and what lies around it."""
-    from scipy.ndimage import find_objects
-
-    (box,) = find_objects(mask.astype(np.uint8))
+    axes = range(mask.ndim)
+    hits = [np.flatnonzero(mask.any(axis=tuple(a for a in axes if a != axis))) for axis in axes]
     return tuple(
-        slice(max(0, side.start - m), min(n, side.stop + m))
-        for side, m, n in zip(box, margin, mask.shape, strict=True)
+        slice(max(0, int(hit[0]) - m), min(n, int(hit[-1]) + 1 + m))
+        for hit, m, n in zip(hits, margin, mask.shape, strict=True)
     )
 
 
@@ -320,7 +321,7 @@ def _local_mean(hu: Values, region: Region, voxel: Steps, sigma: float) -> Value
 
 
 def _spectrum(
-    hu: Values,
+    residual: Values,
     region: Region,
     voxel: Steps,
     lags: npt.NDArray[np.int_],
@@ -330,15 +331,16 @@ def _spectrum(
 ) -> _Spectrum | None:
     """The grain of the even part of a region; None if that is too small.
 
-    ``share`` of the window around a voxel must lie in the region: rims of other tissue, of the same
-    HU by chance, fill none. It is 0 for the paint, of which all counts.
+    ``residual`` is HU minus their local mean in the region. ``share`` of the window around a voxel
+    must lie in the region: rims of other tissue, of the same HU by chance, fill none. It is 0 for
+    the paint, of which all counts.
     """
     from scipy import fft
 
     if not region.any():
         return None
     near = _around(region, _reach(MEAN, voxel))
-    residual = hu[near] - _local_mean(hu[near], region[near], voxel, MEAN)
+    residual = residual[near]
     even = _even(residual, region[near], size, share)
     voxels = int(np.count_nonzero(even))
     if voxels < (LEAST_AROUND if share else LEAST_PAINTED):

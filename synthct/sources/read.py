@@ -53,10 +53,10 @@ def read_case(entry: CaseEntry, label_names: Mapping[str, int]) -> Case:
             values = {entry.label_values[name]: wanted[name] for name in names}
             array = _padded(_renumber(volume.array, values, dtype), start, entry.shape)
         else:
-            array = array if array.size else np.zeros(entry.shape, dtype=dtype)
+            array = array if array.size else np.zeros(entry.shape, dtype, order="F")
             _add(array, volume.array, start, wanted[names[0]])
     if not array.size:
-        array = np.zeros(entry.shape, dtype=dtype)
+        array = np.zeros(entry.shape, dtype, order="F")
     return Case(
         case_id=entry.case_id,
         patient_id=entry.patient_id,
@@ -84,8 +84,8 @@ def _renumber(array: Array, values: Mapping[int, int], dtype: npt.DTypeLike) -> 
     for own, new in values.items():
         if own <= largest:
             table[own] = new
-    out = array if array.dtype == table.dtype else np.empty(array.shape, dtype)
-    for own_plane, new_plane in zip(array, out, strict=True):
+    out = array if array.dtype == table.dtype else np.empty_like(array, dtype)
+    for own_plane, new_plane in zip(array.T, out.T, strict=True):
         new_plane[...] = table[own_plane]
     return out
 
@@ -94,7 +94,7 @@ def _padded(array: Array, start: Index3, shape: Index3) -> Array:
     """An array that begins at ``start`` of a larger one, with 0 around it."""
     if array.shape == shape:
         return array
-    whole = np.zeros(shape, array.dtype)
+    whole = np.zeros(shape, array.dtype, order="F")
     whole[Box((0, 0, 0), array.shape).shift(start).slices] = array
     return whole
 

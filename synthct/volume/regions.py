@@ -33,7 +33,7 @@ def _find(case: Case, names: Sequence[str]) -> tuple[Region, Box]:
     whole: Region = case.labels.array == first_value
     for value in values:
         whole |= case.labels.array == value
-    rows = np.flatnonzero(whole.reshape(whole.shape[0], -1).any(axis=1))
+    rows = np.flatnonzero(whole.any(axis=(1, 2)))
     if rows.size == 0:
         raise MaskError(
             f"case {case.case_id}: label '{' + '.join(names)}' has no voxels; "

@@ -57,16 +57,18 @@ class Stored:
     def canonical_array(self, dtype: npt.DTypeLike) -> tuple[Array, Array, Affine]:
         """Zeros in canonical orientation, a view of them in stored orientation, and their affine.
 
+        Axes lie in memory in the order of the file, so that slabs go in in one piece.
+
         Raises:
             ResourceError: If there is no memory for them.
         """
-        shape, out_affine, ornt = self.canonical_grid()
+        _, out_affine, ornt = self.canonical_grid()
         try:
-            out = np.zeros(shape, dtype)
+            stored = np.zeros(self.shape, dtype, order="F")
         except MemoryError as err:
             raise ResourceError(f"{self.path}: no memory for {self.shape} voxels") from err
-        flips = tuple(slice(None, None, int(sign)) for sign in ornt[:, 1])
-        return out, out.transpose([int(axis) for axis in ornt[:, 0]])[flips], out_affine
+        out = stored.transpose(np.argsort(ornt[:, 0]))
+        return out, stored[tuple(slice(None, None, int(sign)) for sign in ornt[:, 1])], out_affine
 
 
 class CtVoxels:
@@ -81,7 +83,8 @@ class CtVoxels:
         self._out, self._stored, self._affine = stored.canonical_array(np.int16)
         self._low, self._high = math.inf, -math.inf
         self._broken, self._far_below = _NotFinite(stored.path), set[float]()
-        self._step, self._some = max(1, self._out.size // _SAMPLE), list[Array]()
+        # Odd, so that it meets all columns of pictures whose sides are powers of two.
+        self._step, self._some = self._out.size // _SAMPLE | 1, list[Array]()
 
     def add(self, start: int, values: Array) -> None:
         """Take the values (I, J, k) of a slab in stored orientation, scaled; ``start`` along k."""
@@ -92,7 +95,7 @@ class CtVoxels:
         if self._low < _STORED_HU[0]:
             below = values[values < _STORED_HU[0]]
             self._far_below |= {float(below.min()), float(below.max())} if below.size else set()
-        self._some.append(values.reshape(-1)[:: self._step].copy())
+        self._some.append(values.ravel("K")[:: self._step].copy())
         self._stored[:, :, start : start + values.shape[2]] = np.clip(values, HU_MIN, HU_MAX)
 
     def finish(

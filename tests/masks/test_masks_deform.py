@@ -74,7 +74,7 @@ def test_rotations_stay_within_their_angle_and_are_uniform_at_180():
     assert np.abs(everywhere.mean(axis=0)).max() < 0.05
 
 
-def test_wavy_shape_keeps_its_reach_and_survives_json():
+def test_wavy_shape_keeps_to_its_box_and_survives_json():
     rng = np.random.default_rng(1)
     for _ in range(20):
         waves = draw_waves(rng, 12.0, 0.3)
@@ -82,7 +82,9 @@ def test_wavy_shape_keeps_its_reach_and_survives_json():
         points = grid(41, 1.0) + np.array([3.0, -2.0, 5.0])
         inside = shape.contains(points)
         away = np.linalg.norm(points - [3.0, -2.0, 5.0], axis=-1)
-        assert away[inside].max() <= shape.reach_mm
+        low, high = shape.corners_mm().min(axis=0), shape.corners_mm().max(axis=0)
+        assert ((points[inside] >= low) & (points[inside] <= high)).all()
+        assert (high - low <= 2 * 12 * 1.3001).all()
         assert inside[away < 7 * 0.69].all()
         again = WavyShape.from_json(json.loads(json.dumps(shape.as_json())))
         assert np.array_equal(again.contains(points), inside)
