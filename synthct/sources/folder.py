@@ -37,7 +37,12 @@ def _check_repo(name: str) -> str:
     return name
 
 
-def _check_orientation(code: str) -> str:
+def check_orientation(code: str) -> str:
+    """Three letters that name the directions of three axes.
+
+    Raises:
+        ValueError: If they do not.
+    """
     axes = sorted(axis for letter in code for axis in ("RL", "AP", "SI") if letter in axis)
     if len(code) != 3 or axes != ["AP", "RL", "SI"]:
         raise ValueError(
@@ -79,7 +84,7 @@ class FolderSection(SourceSection):
     patients: dict[str, str] = Field(default_factory=dict)
     frame: Annotated[int, Field(ge=0)] | None = None
     nan: Literal["refuse", "fill"] = "refuse"
-    orientation: Annotated[str, AfterValidator(_check_orientation)] | None = None
+    orientation: Annotated[str, AfterValidator(check_orientation)] | None = None
     label_grid: Literal["image"] | None = None
     links: Literal["follow"] | None = None
 

@@ -214,5 +214,6 @@ class _NotFinite:
         if self.count:
             raise SourceError(
                 f"{self.path}: {self.count} voxels are not finite numbers, the first is voxel "
-                f"{self.first}; repair the scan, or read them as air with 'nan: fill' in the source"
+                f"{self.first}; repair the scan, or read them as air with 'nan: fill' in a "
+                "recipe's source"
             )
