@@ -321,9 +321,11 @@ def _check_values(recipe: Recipe, index: Index, label_names: Mapping[str, int]) 
                 part in label_names for entry in entries for part in entry.unions.get(label, ())
             ):
                 continue
+            named = any(hasattr(source, "label_names") for source in recipe.sources.values())
+            value = "give it a value in the source's label_names, or " if named else ""
             message = (
                 f"no source numbers '{label}' (there is: {', '.join(label_names)}), so it cannot "
-                "be written into the label map; use label_map: ignore"
+                f"be written into the label map; {value}use label_map: ignore"
             )
             raise recipe.error_at_label(number, label, message)
 
