@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from synthct.recipe.recipe import Recipe, load_recipe
 from synthct.storage.defaults import default_cache_dir
@@ -331,6 +331,8 @@ def inpaint_file(
     mask_value: int | None = None,
     view: Plane = "axial",
     seed: int = 0,
+    orientation: str | None = None,
+    label_grid: Literal["image"] | None = None,
     device: str = "cpu",
     overwrite: bool = False,
     progress: bool = False,
@@ -343,12 +345,14 @@ def inpaint_file(
 
     Args:
         ct: The scan, .nii or .nii.gz.
-        mask: The mask, on the same grid.
+        mask: The mask, on the same grid or a part of it.
         output: The new file, .nii or .nii.gz.
         label: What to paint, such as ``kidney``; None for whatever fits.
         mask_value: Paint where the mask has this value; None for all but 0.
         view: The plane of the slices: ``axial``, ``coronal`` or ``sagittal``.
         seed: Random seed.
+        orientation: Patient directions of the axes, such as ``LAS``, of files that say none.
+        label_grid: ``image`` for a mask that has lost its affine: its voxels are the scan's.
         device: Device of the model.
         overwrite: Whether the output may be there already.
         progress: Show a progress bar.
@@ -388,6 +392,8 @@ def inpaint_file(
         mask_value=mask_value,
         view=view,
         seed=seed,
+        orientation=orientation,
+        label_grid=label_grid,
         device=lambda: device,
         overwrite=overwrite,
         progress=progress,

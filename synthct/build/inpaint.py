@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,13 +19,26 @@ from synthct.models.methods import Diffusion
 from synthct.models.patch import Patch, PatchRules
 from synthct.models.region import cut, paste
 from synthct.recipe.checkpoint_settings import setting_problems
-from synthct.recipe.yaml_errors import path_text
+from synthct.recipe.yaml_errors import describe_errors, path_text
 from synthct.seeds import derive_seed, generator
+from synthct.sources.folder import check_orientation
 from synthct.storage.files import atomic_write, make_folder
-from synthct.volume import HU_MAX, HU_MIN, Box, Volume, read_ct, read_labels
+from synthct.volume import (
+    HU_MAX,
+    HU_MIN,
+    Box,
+    CtReading,
+    LabelReading,
+    Volume,
+    read_ct,
+    read_labels,
+)
+from synthct.volume.grid import start_within
 from synthct.volume.intensity import window_for
 from synthct.volume.rewrite import changed_file, require_storable
 from synthct.volume.views import VIEW_AXIS, Plane
+
+logger = logging.getLogger(__name__)
 
 Ct = str | Path | Volume | tuple[npt.NDArray[Any], npt.NDArray[np.float64]]
 
@@ -149,6 +163,8 @@ def paint_file(
     mask_value: int | None = None,
     view: Plane = "axial",
     seed: int = 0,
+    orientation: str | None = None,
+    label_grid: Literal["image"] | None = None,
     device: Callable[[], str] = lambda: "cpu",
     overwrite: bool = False,
     progress: bool = False,
@@ -160,13 +176,15 @@ def paint_file(
 
     Args:
         ct: The scan, .nii or .nii.gz.
-        mask: The same for the mask, on the grid of the scan in any orientation.
+        mask: The same for the mask, on the grid of the scan, or a part of it, in any orientation.
         output: The new file, .nii or .nii.gz.
         settings: As for ``paint_scan``, and so the rest.
         label: What to paint; None for whatever fits.
         mask_value: Paint where the mask has this value; None for all but 0.
         view: The plane of the slices; a network in 3D goes by the scan's own.
         seed: Random seed.
+        orientation: Patient directions of the axes, such as ``LAS``, of files that say none.
+        label_grid: ``image`` for a mask that has lost its affine: its voxels are the scan's.
         device: Says where the model runs.
         overwrite: Whether the output may be there already.
         progress: Show a progress bar.
@@ -183,19 +201,30 @@ def paint_file(
             raise RecipeError(f"{output} is an input too; write the painted scan to another file")
         if not overwrite:
             raise ConflictError(f"{output} exists; choose another name, or allow overwriting")
-    require_storable(ct)
-    scan, labels = read_ct(ct), read_labels(mask)
+    try:
+        orientation = orientation and check_orientation(orientation)
+    except ValueError as err:
+        raise RecipeError(f"orientation: {err}") from err
+    require_storable(ct, orientation=orientation)
+    scan = read_ct(ct, reading=CtReading(orientation=orientation))
+    grid = ct if label_grid == "image" else None
+    remarks = list[str]()
+    labels = read_labels(mask, reading=LabelReading(orientation, grid), remarks=remarks)
     region = labels.array != 0 if mask_value is None else labels.array == mask_value
     if mask_value is not None and not region.any():
         there = ", ".join(str(n) for n in np.unique(labels.array)[:20])
         raise MaskError(f"{mask}: no voxel has the value {mask_value}; there is: {there}")
-    where = Volume(region, labels.affine)
+    where = _padded(scan, Volume(region, labels.affine), remarks)
+    for remark in remarks:
+        logger.warning("%s: %s", mask, remark)
     painted = paint_scan(
         scan, where, settings, label=label, view=view, seed=seed, device=device, progress=progress
     )
     make_folder(output.parent)
     is_zipped = output.name.endswith(".gz")
-    atomic_write(output, changed_file(ct, painted, where.array, compress=is_zipped))
+    atomic_write(
+        output, changed_file(ct, painted, where.array, compress=is_zipped, orientation=orientation)
+    )
     return output
 
 
@@ -205,13 +234,13 @@ def settings_of(**fields: Any) -> Diffusion:
     Raises:
         RecipeError: If one is invalid.
     """
+    stated = {name: value for name, value in fields.items() if value is not None}
     try:
-        stated = {name: value for name, value in fields.items() if value is not None}
         return Diffusion.model_validate(stated, strict=True)
     except ValidationError as err:
-        first = err.errors(include_url=False)[0]
-        name = ".".join(str(part) for part in first["loc"])
-        raise RecipeError(f"inpaint: {name}: {first['msg']}, not {first['input']}") from err
+        problems = describe_errors(err, stated, Diffusion)
+        lines = (path_text(("inpaint", *one.location)) + f": {one.message}" for one in problems)
+        raise RecipeError("\n".join(lines)) from err
 
 
 def require_same_grid(scan: Volume, region: Volume) -> None:
@@ -223,8 +252,20 @@ def require_same_grid(scan: Volume, region: Volume) -> None:
     if not region.has_grid_of(scan):
         raise SourceError(
             f"the mask is on another grid than the scan ({region.grid_difference(scan)}); "
-            "resample it first"
+            "resample it first. If only its affine is wrong and its voxels are those of the scan, "
+            "say so with --label-grid image (label_grid)"
         )
+
+
+def _padded(scan: Volume, region: Volume, remarks: list[str]) -> Volume:
+    """A mask that covers a part of its scan's grid with nothing around it; others as they are."""
+    start = start_within(region, scan)
+    if start is None or region.shape == scan.shape:
+        return region
+    remarks.append("the mask covers a part of the scan's grid")
+    whole = np.zeros(scan.shape, bool)
+    whole[Box.whole(region.shape).shift(start).slices] = region.array
+    return Volume(whole, scan.affine)
 
 
 def scan_of(ct: Ct) -> Volume:

@@ -36,7 +36,7 @@ from synthct.errors import MaskError
 from synthct.masks import MaskKind
 from synthct.masks.base import Mask, PlacementError
 from synthct.masks.resize import resized
-from synthct.masks.slicing import paint_labels, shown_box, slice_of, take_slice, within
+from synthct.masks.slicing import paint_labels, shown_box, slice_of, slices_of, within
 from synthct.models.grain import surroundings
 from synthct.models.patch import Patch, PatchRules, cut_patches
 from synthct.recipe.plan import SampleSpec
@@ -227,6 +227,8 @@ def _prepare_slice(
     except MaskError as err:
         return rejected(specs, err)
     flat, plane, host_labels, region = shown.flat, shown.plane, shown.labels, shown.region
+    if control is not None and recipe.series is not None:
+        control = control.sized(flat)
     slice_index = shown.box.start_ijk[_first_axis(recipe.view)]
     # A donor of another layout may know a union that the host does not.
     unions = {**(drawn.donor_entry.unions if drawn.donor_entry else {}), **specs[0].host.unions}
@@ -242,7 +244,7 @@ def _prepare_slice(
             labels = painted_labels
             if control is not None:
                 rng = seeds.generator(recipe.seed, *noise_stream(spec, 0))
-                image = _filled(plane, shown.box, _parts(flat, recipe.view), control, rng)
+                image = _filled(plane, shown.box, slices_of(flat, recipe.view), control, rng)
         sample = Sample(
             facts=_facts(spec, drawn, slice_index, label, checked),
             affine=plane.affine,
@@ -365,17 +367,6 @@ def _filled(
         hu[mask] = np.clip(control.paint(flat, rng), HU_MIN, HU_MAX)
         plane = plane.paste(hu, where=mask)
     return plane.array
-
-
-def _parts(flat: Mask, view: View) -> list[Mask]:
-    """The slices of a mask, one by one."""
-    if view != "volume":
-        return [flat]
-    of = plane_of(view, flat.region.spacing_mm)
-    axis = VIEW_AXIS[of]
-    others = tuple(n for n in range(3) if n != axis)
-    shown = np.flatnonzero(flat.region.array.any(axis=others)) + flat.box.start_ijk[axis]
-    return [take_slice(flat, of, int(index)) for index in shown]
 
 
 def _labelled(

@@ -20,10 +20,19 @@ class ViewName(StrEnum):
     sagittal = "sagittal"
 
 
+class LabelGrid(StrEnum):
+    """Whose grid a mask without an affine of its own takes, as in a recipe."""
+
+    image = "image"
+
+
 def inpaint(
     ct: Annotated[Path, typer.Argument(help="The scan, .nii or .nii.gz.", show_default=False)],
     mask: Annotated[
-        Path, typer.Argument(help="The mask, on the grid of the scan.", show_default=False)
+        Path,
+        typer.Argument(
+            help="The mask, on the grid of the scan or a part of it.", show_default=False
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The new file, .nii or .nii.gz.")],
     label: Annotated[
@@ -57,6 +66,13 @@ def inpaint(
         typer.Option("--grain/--no-grain", help="Complete the paint's noise to that around it."),
     ] = True,
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
+    orientation: Annotated[
+        str | None, typer.Option(help="Of files that do not say how they lie, such as LAS.")
+    ] = None,
+    label_grid: Annotated[
+        LabelGrid | None,
+        typer.Option(help="Whose grid the mask takes if its affine is lost: image, the scan's."),
+    ] = None,
     device: Device = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the output if it is there.")
@@ -93,6 +109,8 @@ def inpaint(
             mask_value=mask_value,
             view=view.value,
             seed=seed,
+            orientation=orientation,
+            label_grid=None if label_grid is None else "image",
             device=lambda: choose_device(device),
             overwrite=overwrite,
             progress=console.progress,

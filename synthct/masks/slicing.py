@@ -21,7 +21,7 @@ from synthct.masks.base import (
 from synthct.masks.shape import WavyShape, draw_waves
 from synthct.volume import Array, Box, Index3, Volume, distances_mm, plane_spacing_mm
 from synthct.volume.regions import Region, components, move
-from synthct.volume.views import IGNORE, VIEW_AXIS, Plane, View
+from synthct.volume.views import IGNORE, VIEW_AXIS, Plane, View, plane_of
 
 #: Random slices have at least this share of the largest slice's area.
 LEAST_AREA_SHARE = 0.25
@@ -130,6 +130,17 @@ def take_slice(mask: Mask, view: Plane, index: int) -> Mask:
     only = np.zeros_like(mask.region.array)
     only[thin] = mask.region.array[thin]
     return _narrowed(mask, only, f"{view} slice {index}")
+
+
+def slices_of(mask: Mask, view: View) -> list[Mask]:
+    """The slices of a whole mask, one by one; of a slice itself."""
+    if view != "volume":
+        return [mask]
+    of = plane_of(view, mask.region.spacing_mm)
+    axis = VIEW_AXIS[of]
+    others = tuple(n for n in range(3) if n != axis)
+    shown = np.flatnonzero(mask.region.array.any(axis=others)) + mask.box.start_ijk[axis]
+    return [take_slice(mask, of, int(index)) for index in shown]
 
 
 def shown_box(shape: Index3, flat: Mask, view: View, margin_mm: float | None) -> Box:

@@ -180,7 +180,11 @@ def plan_samples(recipe: Recipe, index: Index) -> Plan:
     """
     scans = tuple(entry for entry in index.entries("hosts") if entry.image is not None)
     if not scans:
-        raise SourceError("source 'hosts': no case has an image to paint into; add scans")
+        some = _some([entry.case_id for entry in index.entries("hosts")])
+        raise SourceError(
+            f"source 'hosts': no case has an image to paint into (cases with label maps alone: "
+            f"{some}); add scans, or mend the patterns so that the names of cases agree"
+        )
     eligible = {s.name: _eligible_hosts(recipe, n, scans) for n, s in enumerate(recipe.masks)}
     pools = {s.name: _donor_pool(recipe, n, index) for n, s in enumerate(recipe.masks)}
     hosts = tuple(scan for scan in scans if any(scan.case_id in ids for ids in eligible.values()))
@@ -283,9 +287,11 @@ def _missing_labels_error(
         return recipe.error_at_label(number, unknown[0], message)
     names = ", ".join(f"'{label}'" for label in labels)
     what = names if len(labels) == 1 else f"all of {names}"
-    labels_present = (
-        f"there is: {_some(present)}" if present else f"all are empty; known: {_some(known)}"
-    )
+    unnamed = sorted({value for entry in entries for value in entry.unnamed})
+    others = f"values without a name: {_some([str(v) for v in unnamed])}" if unnamed else ""
+    there = f"there is: {_some(present)}" if present else ""
+    labels_present = "; ".join(filter(None, (there, others)))
+    labels_present = labels_present or f"all are empty; known: {_some(known)}"
     message = f"no {who} has {what} ({labels_present}); choose another label or source"
     values = {v for entry in entries if (v := entry.label_values.get(lacking[0])) is not None}
     if values:

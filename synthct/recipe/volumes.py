@@ -58,6 +58,8 @@ class Series(BaseModel):
         if self.steps is not None and self.steps < len(self.volume_factor):
             given = len(self.volume_factor)
             raise ValueError(f"steps {self.steps} is less than the {given} of volume_factor")
+        if len({*self.volume_factor}) < len(self.volume_factor):
+            raise ValueError(f"volume_factor {[*self.volume_factor]} names a size twice")
         return self
 
     @property

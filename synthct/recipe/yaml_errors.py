@@ -38,6 +38,8 @@ _EXPECTED = {
     "path": "a path",
     "none": "nothing",
 }
+#: Keys that tell the members of a union.
+_TAGS = ("kind", "layout", "method")
 _BOUNDS = {
     "greater_than": ("gt", "greater than"),
     "greater_than_equal": ("ge", "at least"),
@@ -121,7 +123,7 @@ def describe_errors(err: ValidationError, data: Any, model_type: type[BaseModel]
         place: details
         for place, details in by_place.items()
         if not (
-            (_is_mismatch(details[0]) or details[0]["type"] == "too_short")
+            (_is_mismatch(details[0]) or details[0]["type"] in {"too_short", "literal_error"})
             and any(p[: len(place)] == place != p for p in by_place)
         )
     }
@@ -146,9 +148,11 @@ def _problem(
     model_type: type[BaseModel],
 ) -> Problem:
     """The problem at one location."""
-    detail = details[0]
-    kind, context = detail["type"], detail.get("ctx", {})
     value = _value_at(place, data)
+    # Of the members of a union a list is meant for the one that takes lists.
+    own = (d for d in details if isinstance(value, list) and not _is_mismatch(d))
+    detail = next(own, details[0])
+    kind, context = detail["type"], detail.get("ctx", {})
     if kind == "extra_forbidden":
         hint = _hint_for_key(place, data, model_type)
         return Problem(place, f"unknown key{hint}", at_key=True)
@@ -239,6 +243,10 @@ def _hint_for_key(place: tuple[str | int, ...], data: Any, model_type: type[Base
     near = nearest(key, free) or nearest(key, known)
     if near is not None:
         return f"; did you mean '{near}'?"
+    siblings = [m for m in _models_at(place[:-1], None, model_type) if key in m.model_fields]
+    for tag in _TAGS:
+        if of := [text for model in siblings for text in _literals(model, tag)]:
+            return f"; it is of {tag} {', '.join(of)}"
     for name, field in model_type.model_fields.items():
         models = _models_within(field.annotation)
         # A key of another kind of the same section is as wrong there.
@@ -251,7 +259,7 @@ def _at_named_key(place: tuple[str | int, ...], message: str, value: Any) -> Pro
     """A validator's own message, located at the key that it starts with, if any."""
     head = re.match(r"'?([A-Za-z_][A-Za-z0-9_]*)", message)
     if head and isinstance(value, dict) and head[1] in value:
-        return Problem((*place, head[1]), message)
+        return Problem((*place, head[1]), message.removeprefix(f"{head[1]}: "))
     return Problem(place, message)
 
 
@@ -326,7 +334,7 @@ def _may_be(annotation: Any, data: Any) -> bool:
         return True
     if not isinstance(data, dict):
         return True
-    tags = {n: _literals(annotation, n) for n in ("kind", "layout", "method") if n in data}
+    tags = {n: _literals(annotation, n) for n in _TAGS if n in data}
     return all(not known or data[name] in known for name, known in tags.items())
 
 
@@ -386,5 +394,9 @@ def _stem(plain: str) -> str:
 
 def _show(value: Any) -> str:
     """A value for a message, short and in quotes if it is text."""
-    text = f"'{value}'" if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = (
+        f"'{value}'"
+        if isinstance(value, str)
+        else json.dumps(value, ensure_ascii=False, default=str)
+    )
     return text if len(text) <= 60 else text[:56] + " ..."

@@ -113,6 +113,7 @@ class CaseEntry:
         affine: (4, 4) of the canonical grid.
         labels: Structures and unions that are indexed and not empty. A structure-per-file layout
             indexes only those that were requested. A union counts the sum of its parts.
+        unnamed: Values of the label map that are no structure's.
         available: All structures and unions that can be requested, whether empty or not.
         unions: Union to those of its parts that the case has a file for.
         image_sha256: Of the bytes of the image file.
@@ -147,6 +148,7 @@ class CaseEntry:
     split: str | None
     licence: str | None
     file_sha256: Mapping[Stored, str] = field(default_factory=dict)
+    unnamed: frozenset[int] = frozenset()
     reading: CtReading = field(default_factory=CtReading)
     label_reading: LabelReading = field(default_factory=LabelReading)
     fingerprint: str | None = None

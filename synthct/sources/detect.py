@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from synthct.errors import SourceError
+from synthct.sources.nifti import longer_name
 from synthct.sources.stored import SUFFIXES
 from synthct.volume import read_labels
 from synthct.volume.dicom.files import is_dicom
@@ -195,13 +196,10 @@ def _nifti(root: Path) -> Detected:
 
 
 def _strangers(chosen: Sequence[str], patterns: Iterable[str]) -> Iterator[str]:
-    """Names that are no cases but files of another pattern: ``{case}.nii`` takes ``1_seg.nii``."""
+    """Names that are no cases but files that are not used: ``{case}.nii`` takes ``1_pet.nii``."""
     for pattern in chosen:
-        before, _, after = pattern.partition(_CASE)
         for other in patterns:
-            name = other[len(before) : len(other) - len(after)]
-            is_taken = other.startswith(before) and other.endswith(after) and "/" not in name
-            if other != pattern and is_taken and _CASE in name:
+            if other not in chosen and (name := longer_name(pattern, other)) is not None:
                 yield name.replace(_CASE, "*")
 
 

@@ -83,6 +83,7 @@ class CaseIndexer:
         grid = image or next(iter(facts.values()))
         read = facts.values() if image is None else (image, *facts.values())
         remarks = {text for one in read for text in one.remarks}
+        nameless = set[int]()
         hashes = {path: one.sha256 for path, one in facts.items()}
         if case.image is not None and image is not None:
             hashes[case.image] = image.sha256
@@ -100,6 +101,7 @@ class CaseIndexer:
                     f"{self.section.layout} does not have; repair it, or use layout 'nifti' with "
                     "label_names"
                 )
+            nameless |= unnamed if case.label_values else set()
             if case.label_values and unnamed - {IGNORE}:
                 values = ", ".join(map(str, sorted(unnamed - {IGNORE})))
                 remarks.add(f"label values without a name are read as background: {values}")
@@ -122,6 +124,7 @@ class CaseIndexer:
             split=case.split,
             licence=self.section.licence,
             file_sha256=hashes,
+            unnamed=frozenset(nameless),
             reading=self.section.reading(),
             label_reading=reading,
             fingerprint=image.fingerprint if image is not None else None,

@@ -27,6 +27,7 @@ from synthct.storage.keys import cache_key
 from synthct.volume import Affine, Box, CtReading, Index3, LabelReading
 from synthct.volume.counting import count_values, fingerprint
 from synthct.volume.dicom.files import Drawn
+from synthct.volume.formats import not_a_file
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,12 +176,12 @@ class FactsStore:
             resolved = path.resolve(strict=True)
             state = resolved.stat()
         except (OSError, RuntimeError) as err:  # RuntimeError: a loop of links
-            raise SourceError(f"{path}: cannot be read ({err})") from err
+            raise SourceError(f"{path}: {not_a_file(path)}") from err
         inside = resolved.is_relative_to(self._root)
         if not inside and not self._follow_links:
             raise SourceError(f"{path}: leads out of {self._root}; copy the file or move the root")
         if not stat.S_ISREG(state.st_mode):
-            raise SourceError(f"{path}: not a regular file")
+            raise SourceError(f"{path}: {not_a_file(path)}")
         name = (resolved.relative_to(self._root) if inside else resolved).as_posix()
         if not inside:
             self.outside.add(name)

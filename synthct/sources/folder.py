@@ -22,6 +22,7 @@ from synthct.sources.exported import export_terms, with_export_tables
 from synthct.sources.stored import Stored
 from synthct.storage.hub import HUB_ID, dataset_files
 from synthct.volume import CtReading, LabelReading
+from synthct.volume.formats import not_a_file
 
 #: Options that a resolved recipe names only where they are used, so that recipes of before they
 #: were there keep their hash.
@@ -36,7 +37,12 @@ def _check_repo(name: str) -> str:
     return name
 
 
-def _check_orientation(code: str) -> str:
+def check_orientation(code: str) -> str:
+    """Three letters that name the directions of three axes.
+
+    Raises:
+        ValueError: If they do not.
+    """
     axes = sorted(axis for letter in code for axis in ("RL", "AP", "SI") if letter in axis)
     if len(code) != 3 or axes != ["AP", "RL", "SI"]:
         raise ValueError(
@@ -78,7 +84,7 @@ class FolderSection(SourceSection):
     patients: dict[str, str] = Field(default_factory=dict)
     frame: Annotated[int, Field(ge=0)] | None = None
     nan: Literal["refuse", "fill"] = "refuse"
-    orientation: Annotated[str, AfterValidator(_check_orientation)] | None = None
+    orientation: Annotated[str, AfterValidator(check_orientation)] | None = None
     label_grid: Literal["image"] | None = None
     links: Literal["follow"] | None = None
 
@@ -209,7 +215,7 @@ class FolderSection(SourceSection):
         return f"{self.obtain}Point to it with --source NAME=PATH{variable}".lstrip()
 
     def inside(self, path: Path) -> Path | None:
-        """``path`` if it is there; None if not.
+        """``path`` if it is there, be it a link that leads nowhere; None if not.
 
         Raises:
             SourceError: If it is no regular file, or a link that leads out of ``root``.
@@ -217,11 +223,11 @@ class FolderSection(SourceSection):
         try:
             mode = path.stat().st_mode
         except (FileNotFoundError, NotADirectoryError):
-            return None
+            return path if path.is_symlink() else None
         except OSError as err:  # a loop of links, or no permission
             raise SourceError(f"{path}: cannot be read ({err.strerror})") from err
         if not stat.S_ISREG(mode):
-            raise SourceError(f"{path}: not a regular file")
+            raise SourceError(f"{path}: {not_a_file(path)}")
         self.require_inside(path)
         return path
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
@@ -72,8 +74,13 @@ class Nifti(FolderSection):
             raise ValueError("labels (a pattern) and label_names (name: value) go together")
         if self.labels is not None and self.structures:
             raise ValueError("give labels (one label map) or structures (a file each), not both")
+        if self.image is not None and self.image in (self.labels, *self.structures.values()):
+            raise ValueError(f"image and labels have the same pattern, {self.image}; mend one")
         if IGNORE in self.label_names.values():
-            raise ValueError(f"label value {IGNORE} means 'ignore'; it cannot be a structure")
+            raise ValueError(
+                f"label value {IGNORE} means 'unknown' and is no structure; read masks of 0 and "
+                f"{IGNORE} with 'structures' (name: pattern) in place of labels and label_names"
+            )
         values = list(self.label_names.values())
         if doubled := sorted({value for value in values if values.count(value) > 1}):
             raise ValueError(f"label_names gives value {doubled[0]} to two structures")
@@ -119,8 +126,8 @@ class Nifti(FolderSection):
             below = sorted(p for p in root.iterdir() if next(p.glob(_glob(self.image)), None))
             hint = f"use {below[0]} as root" if below else "correct it"
             raise SourceError(
-                f"image: the pattern {self.image} matches no file in {root}; {hint}, or leave "
-                "image out of a source of donors that have only label maps"
+                f"image: the pattern {self.image} matches no file{_there(root, self.image)}; "
+                f"{hint}, or leave image out of a source of donors that have only label maps"
             )
         maps = self._match(root, self.labels) if self.labels else {}
         files = {name: self._match(root, pattern) for name, pattern in self.structures.items()}
@@ -139,6 +146,12 @@ class Nifti(FolderSection):
             }
             cases.append(CaseFiles(case_id, images.get(case_id), own, self.label_names, unions))
         if not cases:
+            if images and self.labels:
+                some = f"the cases of image are {', '.join([*images][:3])}"
+                raise SourceError(
+                    f"labels: the pattern {self.labels} matches no file"
+                    f"{_there(root, self.labels)}, and {some}; correct it"
+                )
             tried = ", ".join(self.patterns)
             raise SourceError(f"root {root} has no case that matches {tried}; mend the patterns")
         gaps = self._gaps([case for case in cases if self._wants(case.case_id)])
@@ -157,27 +170,29 @@ class Nifti(FolderSection):
     def _match(self, root: Path, pattern: str) -> dict[str, Path]:
         """Case id to the one file that matches ``pattern`` for it.
 
+        ``{case}.nii.gz`` also matches what ``{case}_0000.nii.gz`` names: the narrower one has it.
+
         Raises:
             SourceError: If two files match for one case.
         """
-        regex, named = "", False
-        for piece in _pieces(pattern):
-            if piece == _CASE:
-                regex += "(?P=case)" if named else "(?P<case>[^/]+)"
-                named = True
-            else:
-                regex += "[^/]*" if piece == "*" else re.escape(piece)
+        regex = _regex(pattern)
+        narrower = [_regex(other) for other in self.patterns if longer_name(pattern, other)]
         files: dict[str, Path] = {}
-        for path in sorted(root.glob(_glob(pattern))):
-            parts = path.relative_to(root).parts
-            match = re.fullmatch(regex, "/".join(parts))
+        # Unlike ``Path.glob`` this finds links that lead nowhere, which are told when read.
+        for name in sorted(glob.glob(_glob(pattern), root_dir=root)):  # noqa: PTH207
+            parts = PurePosixPath(name).parts
+            match = regex.fullmatch(name)
             hidden = any(
                 name.startswith(".") and not piece.startswith(".")
                 for name, piece in zip(parts, PurePosixPath(pattern).parts, strict=True)
             )
-            if match is None or hidden or self.inside(path) is None:
+            if match is None or hidden or any(one.fullmatch(name) for one in narrower):
                 continue
-            case_id = match["case"]
+            path = root / name
+            if self.inside(path) is None:
+                continue
+            # macOS writes what it unpacks or copies with letters and accents apart.
+            case_id = unicodedata.normalize("NFC", match["case"])
             if case_id in files:
                 raise SourceError(
                     f"pattern '{pattern}': case {case_id} has two files, "
@@ -185,6 +200,41 @@ class Nifti(FolderSection):
                 )
             files[case_id] = path
         return files
+
+
+def _there(root: Path, pattern: str) -> str:
+    """Where a pattern was looked for in vain, and what is there instead."""
+    folder = root
+    for part in PurePosixPath(pattern).parts[:-1]:
+        if _pieces(part) != [part] or not (folder / part).is_dir():
+            break
+        folder /= part
+    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    some = ", ".join(names[:3]) or "nothing"
+    pull = ", of DVC: run 'dvc pull'" if any(name.endswith(".dvc") for name in names) else ""
+    return f" in {folder} (there is: {some}{pull})"
+
+
+def longer_name(pattern: str, other: str) -> str | None:
+    """What a pattern takes for the case's name in files of another: ``{case}_0000`` for instance.
+
+    None if it does not match them, or by the same name.
+    """
+    match = _regex(pattern).fullmatch(other)
+    name = match["case"] if match is not None else _CASE
+    return name if name != _CASE and _CASE in name else None
+
+
+def _regex(pattern: str) -> re.Pattern[str]:
+    """What matches the paths that a pattern names, with the group ``case``."""
+    regex, named = "", False
+    for piece in _pieces(pattern):
+        if piece == _CASE:
+            regex += "(?P=case)" if named else "(?P<case>[^/]+)"
+            named = True
+        else:
+            regex += "[^/]*" if piece == "*" else re.escape(piece)
+    return re.compile(regex)
 
 
 def _lacking(name: str, cases: Sequence[str], total: int) -> Iterator[str]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from synthct.errors import SourceError
+from synthct.volume.formats import not_a_file
 
 _GZIP = b"\x1f\x8b"
 _BLOCK = 1 << 18
@@ -95,7 +96,8 @@ class Content:
         if self._gunzip is None:
             if self.file_size != size:
                 raise self._error(
-                    f"damaged or cut short: {self.file_size} bytes, but its header tells of {size}"
+                    f"damaged or cut short: {self.file_size} bytes, but its header tells of "
+                    f"{size}; fetch the file again"
                 )
             return
         if size > self.file_size * GREATEST_RATIO:
@@ -111,7 +113,7 @@ class Content:
         if trailer > size % 2**32 and size < 2**32:
             raise self._error(
                 f"damaged or cut short: its header tells of {size} bytes, its gzip trailer of "
-                f"{trailer}"
+                f"{trailer}; fetch the file again"
             )
 
     def finish(self) -> None:
@@ -201,11 +203,11 @@ def open_content(path: Path, sha256: str | None = None) -> Iterator[Content]:
     """
     try:
         if not stat.S_ISREG(path.stat().st_mode):
-            raise SourceError(f"{path}: cannot be read: not a regular file")
+            raise SourceError(f"{path}: {not_a_file(path)}")
         with path.open("rb", buffering=0) as file:
             yield Content(path, file, sha256)
     except FileNotFoundError as err:
-        raise SourceError(f"{path}: no such file") from err
+        raise SourceError(f"{path}: {not_a_file(path)}") from err
     except (OSError, ValueError) as err:  # ValueError: a null byte in the path
         reason = err.strerror if isinstance(err, OSError) else err
         raise SourceError(f"{path}: cannot be read ({reason})") from err

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import stat
+from pathlib import Path
 
 #: Bytes that mark the formats below.
 START_BYTES = 352
@@ -63,3 +65,20 @@ def describe_format(start: bytes) -> str | None:
     if start and not any(start):
         return f"it begins with zeros only, {_AGAIN}"
     return None
+
+
+def not_a_file(path: Path) -> str:
+    """What stands in the place of a regular file, and what to do."""
+    try:
+        mode = path.stat().st_mode
+    except OSError as err:
+        if not path.is_symlink():
+            return "no such file" if isinstance(err, FileNotFoundError) else str(err.strerror)
+        target = str(path.readlink())
+        annexed = "run 'git annex get' or 'datalad get' on it"
+        remedy = annexed if "annex/objects/" in target else "fetch that file or remove the link"
+        return f"is a link to {target}, which is not there; {remedy}"
+    if stat.S_ISDIR(mode):
+        inner = ", ".join(sorted(inside.name for inside in path.iterdir())[:3]) or "nothing"
+        return f"is a folder, not a file (it holds {inner}); move the file out of it"
+    return "is not a regular file"

@@ -135,6 +135,11 @@ def _fields(content: Content) -> Any:
     magic = bytes(block[344:348] if size == 348 else block[4:12])
     if magic[:3] in (b"ni1", b"ni2"):
         raise SourceError(f"{content.path}: one half of a .hdr and .img pair; convert to .nii.gz")
+    if size == 348 and not magic.strip(b"\0"):
+        raise SourceError(
+            f"{content.path}: not a NIfTI file but ANALYZE 7.5, which does not tell left from "
+            "right; convert it to .nii.gz by a program that knows"
+        )
     if magic != _MAGIC[size]:
         raise SourceError(f"{content.path}: not a NIfTI file (its magic is {magic!r})")
     return fields
@@ -149,11 +154,16 @@ def _shape(path: Path, fields: Any) -> tuple[Index3, int]:
     if min(lengths) < 1:
         raise SourceError(f"{path}: its shape is {tuple(lengths)}; every axis needs a length")
     if len(lengths) < 3:
-        raise SourceError(f"{path}: expected a 3D scan but its shape is {tuple(lengths)}")
+        raise SourceError(
+            f"{path}: expected a 3D scan but its shape is {tuple(lengths)}; save a slice with a "
+            "third axis of length 1"
+        )
     i, j, k, *more = lengths
     frames = math.prod(more)
     if frames > 1 and frames != more[0]:
-        raise SourceError(f"{path}: expected a 3D scan but its shape is {tuple(lengths)}")
+        raise SourceError(
+            f"{path}: expected a 3D scan but its shape is {tuple(lengths)}; save one scan alone"
+        )
     if i * j * k * frames > MAX_VOXELS:
         raise SourceError(
             f"{path}: its header claims {i} x {j} x {k} voxels in {frames} frames, "
@@ -169,6 +179,7 @@ def _dtype(path: Path, fields: Any) -> np.dtype[Any]:
         raise SourceError(f"{path}: datatype {int(fields['datatype'])} is unknown") from err
     if dtype.fields is not None or dtype.kind not in "iuf" or dtype.itemsize > 8:
         name = "RGB colours" if dtype.fields is not None else str(dtype)
+        name = "single bits" if int(fields["datatype"]) == 1 else name
         raise SourceError(f"{path}: voxels of type {name} are not a CT or label map")
     if int(fields["bitpix"]) != 8 * dtype.itemsize:
         raise SourceError(
@@ -267,13 +278,17 @@ def _spacing_mm(path: Path, fields: Any) -> list[float]:
     """The size of a voxel by pixdim."""
     unit = int(fields["xyzt_units"]) % 8
     if unit not in (0, 2):
-        raise SourceError(f"{path}: its lengths are not in mm (xyzt_units {unit}); convert it")
+        name = {1: "metres", 3: "micrometres"}.get(unit, "a unit that NIfTI does not know")
+        raise SourceError(
+            f"{path}: its lengths are not in mm but in {name} (xyzt_units {unit}); convert affine "
+            "and spacing to mm"
+        )
     spacing = [float(mm) for mm in fields["pixdim"][1:4]]
     least, most = _SPACING_MM
     if not all(least <= mm <= most for mm in spacing):
         raise SourceError(
-            f"{path}: voxels of {_triple(spacing)} mm (pixdim) are not of a CT; {least} to {most} "
-            "are allowed"
+            f"{path}: voxels of {_triple(spacing)} mm (pixdim) are not of a CT; {least:g} to "
+            f"{most:g} are allowed; repair the header (metres are no mm)"
         )
     return spacing
 
@@ -293,7 +308,9 @@ def _form(path: Path, fields: Any, name: str, places: Sequence[str]) -> Affine |
         raise SourceError(f"{path}: its {name} is no rotation ({err}); repair the header") from err
     unit = affine[:3, :3] / np.maximum(np.linalg.norm(affine[:3, :3], axis=0), 1e-12)
     if abs(np.linalg.det(unit)) < 1e-3:
-        raise SourceError(f"{path}: its affine ({name}) has no inverse:\n{affine}")
+        raise SourceError(
+            f"{path}: its affine ({name}) has no inverse; repair the header\n{affine}"
+        )
     return affine
 
 

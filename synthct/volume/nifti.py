@@ -265,7 +265,7 @@ def _frame(path: Path, header: Header, frame: int | None) -> int:
         shape = (*header.shape, header.frames)
         raise SourceError(
             f"{path}: expected a 3D scan but its shape is {shape}; save one frame alone, or for a "
-            f"CT say which with 'frame: 0' to 'frame: {header.frames - 1}' in the source"
+            f"CT say which with 'frame: 0' to 'frame: {header.frames - 1}' in a recipe's source"
         )
     return frame
 

@@ -13,14 +13,14 @@ from synthct.volume.header import Header, read_header
 from synthct.volume.volume import HU_MAX, HU_MIN, Volume, restore_orientation
 
 
-def require_storable(path: Path) -> None:
+def require_storable(path: Path, *, orientation: str | None = None) -> None:
     """See that a file's type of voxels, with its slope and intercept, can hold any HU.
 
     Raises:
         SourceError: If it cannot, or the header is none.
     """
     with open_content(path) as content:
-        header = read_header(content)
+        header = read_header(content, orientation=orientation)
     if header.dtype.kind == "f":
         return
     stored = (np.array([HU_MIN, HU_MAX]) - header.intercept) / header.slope
@@ -34,7 +34,12 @@ def require_storable(path: Path) -> None:
 
 
 def changed_file(
-    source: Path, volume: Volume, where: npt.NDArray[np.bool_], *, compress: bool
+    source: Path,
+    volume: Volume,
+    where: npt.NDArray[np.bool_],
+    *,
+    compress: bool,
+    orientation: str | None = None,
 ) -> bytes:
     """The bytes of a NIfTI file with the values of a volume in some of its voxels.
 
@@ -45,12 +50,13 @@ def changed_file(
         volume: HU in the file's canonical orientation.
         where: Boolean (I, J, K) on the volume's grid: the voxels to change.
         compress: Whether to gzip them.
+        orientation: Patient directions of the axes of a file that says none.
 
     Raises:
         SourceError: If the file is damaged.
     """
     with open_content(source) as content:
-        header = read_header(content)
+        header = read_header(content, orientation=orientation)
     with open_content(source) as content:
         data = bytearray(content.rest())
     start = len(data) - header.num_bytes

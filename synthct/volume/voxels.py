@@ -160,15 +160,29 @@ class LabelVoxels:
             with np.errstate(invalid="ignore"):  # infinity less infinity
                 fractional = ~(np.abs(values - whole) <= _LABEL_TOLERANCE)
             if fractional.any():
+                first = values[fractional][0]
+                if not np.isfinite(first):
+                    raise SourceError(
+                        f"{path}: label value {first} is not a number; save the label map again "
+                        "with 0 where there is no structure"
+                    )
                 raise SourceError(
-                    f"{path}: label value {values[fractional][0]} is not a whole number (within "
+                    f"{path}: label value {first} is not a whole number (within "
                     f"{_LABEL_TOLERANCE:g}), so this is no label map, or one that was resampled "
                     "or averaged; save it again with nearest neighbours"
                 )
             values = whole
         low, high = int(values.min()), int(values.max())
         if low < 0 or high > np.iinfo(np.uint16).max:
-            raise SourceError(f"{path}: label values {low}..{high} are not within 0..65535")
+            remedy = (
+                "this is no label map, or one with another background than 0: mend the pattern or "
+                "the file"
+                if low < 0
+                else "save the label map again with lower values"
+            )
+            raise SourceError(
+                f"{path}: label values {low}..{high} are not within 0..65535; {remedy}"
+            )
         if high > np.iinfo(self._out.dtype).max:
             wide, self._stored, _ = self._of.canonical_array(np.uint16)
             wide[...] = self._out
@@ -203,5 +217,6 @@ class _NotFinite:
         if self.count:
             raise SourceError(
                 f"{self.path}: {self.count} voxels are not finite numbers, the first is voxel "
-                f"{self.first}; repair the scan, or read them as air with 'nan: fill' in the source"
+                f"{self.first}; repair the scan, or read them as air with 'nan: fill' in a "
+                "recipe's source"
             )

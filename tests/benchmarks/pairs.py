@@ -194,40 +194,51 @@ def write_png(path: Path, pictures: Sequence[Rgb], columns: int) -> None:
 def read_guesses(path: Path, names: Sequence[str]) -> dict[str, tuple[str, int]]:
     """Side called painted and confidence, by pair; refuses anything but one guess for each."""
     guesses: dict[str, tuple[str, int]] = {}
-    with path.open(newline="", encoding="utf-8-sig") as stream:
-        for row in csv.DictReader(stream):
-            name, side, confidence = (
-                (row.get(column) or "").strip() for column in ("pair", "painted", "confidence")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as err:
+        raise SystemExit(f"{path}: cannot be read as UTF-8 text ({err})") from err
+    for row in csv.DictReader(text.splitlines()):
+        name, side, confidence = (
+            (row.get(column) or "").strip() for column in ("pair", "painted", "confidence")
+        )
+        name = name.zfill(2)  # spreadsheets drop zeros
+        if name not in names or name in guesses:
+            raise SystemExit(f"{path}: pair '{name}' is none of this study, or there twice")
+        if side.upper() not in SIDES or confidence not in map(str, CONFIDENCE):
+            raise SystemExit(
+                f"{path}: pair {name} has painted '{side}', confidence '{confidence}'; write A "
+                f"or B, and {CONFIDENCE[0]} to {CONFIDENCE[-1]}; nothing is told before"
             )
-            name = name.zfill(2)  # spreadsheets drop zeros
-            if name not in names or name in guesses:
-                raise SystemExit(f"{path}: pair '{name}' is none of this study, or there twice")
-            if side.upper() not in SIDES or confidence not in map(str, CONFIDENCE):
-                raise SystemExit(
-                    f"{path}: pair {name} has painted '{side}', confidence '{confidence}'; write A "
-                    f"or B, and {CONFIDENCE[0]} to {CONFIDENCE[-1]}; nothing is told before"
-                )
-            guesses[name] = side.upper(), int(confidence)
+        guesses[name] = side.upper(), int(confidence)
     if missing := [name for name in names if name not in guesses]:
         raise SystemExit(f"{path}: no guess for {', '.join(missing)}; nothing is told before")
     return {name: guesses[name] for name in names}
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """A file that was written with the pictures."""
+    try:
+        data: dict[str, Any] = json.loads(path.read_bytes())
+    except (OSError, ValueError) as err:
+        raise SystemExit(f"{path}: cannot be read ({err}); was it made by this script?") from err
+    return data
+
+
 def score(folder: Path) -> None:
     """Print what a reader got right, and write it down with the guesses."""
-    study: dict[str, Any] = json.loads((folder / STUDY).read_text())
+    study = read_json(folder / STUDY)
     names = [f"{n:02}" for n in range(1, study["pairs"] + 1)]
     guesses = read_guesses(folder / GUESSES, names)
     written = {name: list(guess) for name, guess in guesses.items()}
     told = folder / RESULT
-    if told.exists() and json.loads(told.read_text())["guesses"] != written:
+    if told.exists() and read_json(told)["guesses"] != written:
         raise SystemExit(
             f"{folder / GUESSES} was changed after the truth had been told; see {told}"
         )
-    secret = key_path(folder).read_bytes()
-    if hashlib.sha256(secret).hexdigest() != study["key_sha256"]:
+    painted = read_json(key_path(folder))["painted"]
+    if hashlib.sha256(key_path(folder).read_bytes()).hexdigest() != study["key_sha256"]:
         raise SystemExit(f"{key_path(folder)} is not the key that {folder} was made with")
-    painted = json.loads(secret)["painted"]
     # Ratings as of the reader study: positive for "A is painted", the further from 0 the surer.
     truth = np.array([painted[name] == SIDES[0] for name in names])
     ratings = np.array([c if side == SIDES[0] else -c for side, c in guesses.values()])

@@ -14,7 +14,7 @@ from conftest import KITS_AXES, make_tiny_case, oblique_affine
 from typer.testing import CliRunner, Result
 
 from synthct.cli import app
-from synthct.volume import Volume, restore_orientation, write_volume
+from synthct.volume import Box, Volume, restore_orientation, write_volume
 
 Run = Callable[..., Result]
 
@@ -170,6 +170,62 @@ def test_what_is_wrong_is_told_before_anything_is_painted(
     assert said in result.stderr
     assert "Traceback" not in result.output
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--guidance-scale", "99"], "inpaint.guidance_scale: 99.0 is out of range"),
+        (["--scheduler", "ddmi"], "inpaint.scheduler: 'ddmi' is not known; did you mean 'ddpm'"),
+        (["--level-hu", "5000", "--label", "kidney"], "inpaint.level_hu.kidney: 5000.0 is out of"),
+        (["--orientation", "XYZ"], "orientation: 'XYZ' is no orientation"),
+    ],
+)
+def test_options_are_answered_as_those_of_a_recipe(
+    run: Run, tmp_path: Path, mask: Volume, words: list[str], said: str
+) -> None:
+    write_volume(make_tiny_case().scan(), tmp_path / "ct.nii")
+    write_volume(mask, tmp_path / "mask.nii")
+    result = run("ct.nii", "mask.nii", "-o", "out.nii", *words)
+    assert (result.exit_code, said in result.stderr) == (2, True), result.stderr
+    assert "nput should" not in result.stderr
+
+
+def test_a_mask_of_a_part_of_the_scan_is_as_good(run: Run, tmp_path: Path, mask: Volume) -> None:
+    write_volume(make_tiny_case().scan(), tmp_path / "ct.nii")
+    write_volume(mask, tmp_path / "mask.nii")
+    box = Box.around(mask.array)
+    assert box is not None
+    write_volume(mask.crop(box), tmp_path / "part.nii")
+    for name in ("mask", "part"):
+        assert run("ct.nii", f"{name}.nii", "-o", f"{name}-out.nii").exit_code == 0
+    assert (tmp_path / "part-out.nii").read_bytes() == (tmp_path / "mask-out.nii").read_bytes()
+
+
+def test_files_that_have_lost_their_place_are_painted_if_it_is_said(
+    run: Run, tmp_path: Path, mask: Volume
+) -> None:
+    scan = make_tiny_case().scan()
+    write_volume(scan, tmp_path / "ct.nii")
+    write_volume(mask, tmp_path / "mask.nii")
+    write_volume(Volume(mask.array, np.eye(4)), tmp_path / "lost.nii")
+    result = run("ct.nii", "lost.nii", "-o", "out.nii")
+    assert "--label-grid image" in result.stderr
+    assert run("ct.nii", "lost.nii", "-o", "out.nii", "--label-grid", "image").exit_code == 0
+    assert run("ct.nii", "mask.nii", "-o", "mask-out.nii").exit_code == 0
+    assert (tmp_path / "out.nii").read_bytes() == (tmp_path / "mask-out.nii").read_bytes()
+    for name in ("ct", "mask"):  # sform_code and qform_code are 0
+        data = bytearray((tmp_path / f"{name}.nii").read_bytes())
+        data[252:256] = bytes(4)
+        (tmp_path / f"{name}.nii").write_bytes(data)
+    assert "'orientation: LAS'" in run("ct.nii", "mask.nii", "-o", "las.nii").stderr
+    said = ("--orientation", "LAS")
+    assert run("ct.nii", "mask.nii", "-o", "las.nii", *said).exit_code == 0
+    painted = np.asarray(nib.load(tmp_path / "las.nii").dataobj)
+    hu = np.asarray(nib.load(tmp_path / "ct.nii").dataobj)
+    inside = np.asarray(nib.load(tmp_path / "mask.nii").dataobj) > 0
+    assert np.array_equal(painted[~inside], hu[~inside])
+    assert not np.array_equal(painted[inside], hu[inside])
 
 
 def test_an_output_is_replaced_on_request(run: Run, tmp_path: Path, mask: Volume) -> None:

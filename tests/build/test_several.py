@@ -131,6 +131,17 @@ def test_a_series_of_a_network_in_3d_shows_one_lesion_too(folder: Path, tmp_path
     assert not np.array_equal(by_id[f"{first}.s1.v0"].image, by_id[f"{first}.s1.v1"].image)
 
 
+def test_a_control_fills_a_lesion_that_grows(folder: Path, tiny_checkpoint: Path) -> None:
+    masks = {**SERIES, "masks": [{**BLOB, "radius_mm": [5, 5]}]}
+    fill = {"method": "noise_fill", "border_mm": 0.5}
+    fields = {"series": {"volume_factor": [1, 4]}, "inpaint": fill, "keep_original": True}
+    made = recipe(folder, tiny_checkpoint, **fields, **masks)
+    dataset = build(made, folder / "filled", cache_dir=folder / "cache", workers=0)
+    for sample in [decode(row) for path in dataset.glob("data/*") for row in stored_rows(path)]:
+        changed = (sample.image != sample.original)[sample.mask]
+        assert changed.mean() > 0.8, "what grew is filled as well"
+
+
 def test_masks_that_touch_are_painted_as_one(folder: Path, tiny_checkpoint: Path) -> None:
     made = recipe(folder, tiny_checkpoint, masks_per_sample=[4, 8], masks_per_case=2)
     for one in drawn(folder, made):

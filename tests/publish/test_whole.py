@@ -91,6 +91,15 @@ def test_volumes_lie_in_their_hosts_file(volumes: Path, folder: Path, tmp_path: 
     assert sum(len(row["sample_ids"]) for row in rows) == 6
 
 
+def test_each_size_of_a_series_has_a_scan_of_its_own(
+    folder: Path, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    masks = [{**BLOBS, "radius_mm": [4, 6]}]
+    fields = {"view": "volume", "margin_mm": 2, "series": {"volume_factor": [0.4, 1, 2]}}
+    series = made(folder, tiny_checkpoint, "series", masks=masks, variants=1, **fields)
+    assert check(series, folder, whole(series, folder, tmp_path / "plain")) >= 3
+
+
 def test_all_slices_of_lesions_are_pasted_back(
     folder: Path, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:

@@ -157,6 +157,9 @@ MUTATIONS = [
 ]
 
 
+CHECKPOINT = "  checkpoint: package:starter-2d"
+
+
 def write(tmp_path: Path, text: str) -> Path:
     path = tmp_path / "x.yaml"
     path.write_text(text, encoding="utf-8")
@@ -186,6 +189,27 @@ def test_mutated_recipes_are_located_and_their_repair_is_named(tmp_path: Path) -
             unnamed.append((new, message))
     assert len(MUTATIONS) >= 60
     assert len(unnamed) <= 0.05 * len(MUTATIONS), unnamed
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (CHECKPOINT, "  level_hu: {kidney: [35]}", "kidney: the list [35] is too short"),
+        (CHECKPOINT, "  level_hu: {kidney: [3, 4, 5]}", "kidney: 3 items; the list takes at most"),
+        (CHECKPOINT, "  level_hu: {kidney: [9, 1]}", "hu.kidney: 9 exceeds 1; write the lesser"),
+        (CHECKPOINT, "  method: copy_paste", "scheduler: unknown key; it is of method diffusion"),
+        ("    around: kidney", "    around: kidney\n    deform: {}",
+         "masks[1].deform: unknown key; it is of kind transplant, counterpart"),
+        ("keep_original: true", "quality: {seam_ratio: {min: 3, max: 2}}",
+         "x.yaml:32:29: quality.seam_ratio.min: min 3 is above max 2"),
+    ],
+)  # fmt: skip
+def test_a_value_of_a_union_is_answered_for_the_member_that_is_meant(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    assert old in TEXT
+    lines = refusal(tmp_path, TEXT.replace(old, new, 1)).split("\n")
+    assert message in lines[0]
 
 
 @pytest.mark.parametrize(

@@ -230,7 +230,7 @@ def test_nifti_refuses_two_files_for_one_case(tmp_path: Path, tiny_case: Case) -
         ({"image": "{case}.png"}, "must end with"),
         ({}, "give a pattern"),
         ({"labels": "{case}.nii.gz"}, "go together"),
-        ({"labels": "{case}.nii.gz", "label_names": {"a": 255}}, "means 'ignore'"),
+        ({"labels": "{case}.nii.gz", "label_names": {"a": 255}}, "255 with 'structures'"),
         ({"labels": "{case}.nii.gz", "label_names": {"a": 1, "b": 1}}, "to two structures"),
         ({"structures": {"a": "{case}.nii.gz"}, "unions": {"u": ["b"]}}, "not a structure"),
         ({"image": "{case}.nii.gz", "colour": 1}, "colour"),

@@ -17,8 +17,9 @@ from tiny_recipe import write_data, write_recipe
 
 from synthct.build.check import check
 from synthct.build.run import build
-from synthct.errors import SourceError
-from synthct.recipe.recipe import load_recipe
+from synthct.errors import RecipeError, SourceError
+from synthct.recipe.plan import plan_samples
+from synthct.recipe.recipe import Recipe, load_recipe
 from synthct.sources import (
     DatasetJson,
     Dicom,
@@ -323,6 +324,96 @@ def test_cases_without_an_image_and_values_that_nobody_has_are_told(
     notes = "\n".join(index.notes)
     assert "1 of 2 cases have no image" in notes
     assert "no label map holds 'tumour' (value 9)" in notes
+
+
+@pytest.mark.parametrize(
+    ("image", "labels"),
+    [
+        ("{case}_0000.nii.gz", "{case}.nii.gz"),
+        ("{case}.nii.gz", "{case}_seg.nii.gz"),
+        ("*/{case}.nii.gz", "x/{case}_*.nii.gz"),
+    ],
+)
+def test_scans_and_label_maps_may_lie_in_one_folder(
+    tmp_path: Path, tiny_case: Case, image: str, labels: str
+) -> None:
+    # The wider pattern also matches the files of the narrower: no label map is "a_0000.nii.gz".
+    for name in ("a", "b"):
+        case = make_tiny_case(name, noise_seed=ord(name))
+        for pattern, volume in ((image, case.scan()), (labels, case.labels)):
+            path = tmp_path / pattern.replace("*", "x").replace("{case}", name)
+            path.parent.mkdir(exist_ok=True)
+            write_volume(volume, path)
+    source = Nifti(root=tmp_path, image=image, labels=labels, label_names={"kidney": 1})
+    index = index_one(source, tmp_path)
+    assert [entry.case_id for entry in index.entries("hosts")] == ["a", "b"]
+    assert all(entry.image is not None for entry in index.entries("hosts"))
+    assert all(entry.labels.keys() == {"kidney"} for entry in index.entries("hosts"))
+
+
+def test_one_pattern_for_scans_and_label_maps_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="image and labels have the same pattern"):
+        Nifti(root=tmp_path, **{**PAIR, "labels": PAIR["image"]})
+
+
+def test_a_pattern_that_matches_nothing_tells_what_is_there(
+    tmp_path: Path, tiny_case: Case
+) -> None:
+    pair(tmp_path, tiny_case, img=(0, 1), seg=(0, 1))
+    lost = Nifti(root=tmp_path, **{**PAIR, "labels": "seg/{case}_seg.nii.gz"})
+    with pytest.raises(SourceError, match=r"seg \(there is: a.nii.gz\), .*cases of image are a"):
+        index_one(lost, tmp_path)
+    (tmp_path / "img/a.nii.gz").rename(tmp_path / "img/A.NII.GZ")
+    with pytest.raises(SourceError, match=r"img \(there is: A.NII.GZ\); correct it"):
+        index_one(Nifti(root=tmp_path, **PAIR), tmp_path)
+    (tmp_path / "img/A.NII.GZ").rename(tmp_path / "img/a.nii.gz.dvc")
+    with pytest.raises(SourceError, match="run 'dvc pull'"):
+        index_one(Nifti(root=tmp_path, **PAIR), tmp_path)
+
+
+def test_names_that_macos_took_apart_are_the_same_names(tmp_path: Path, tiny_case: Case) -> None:
+    apart, together = "mu\u0308ller", "m\u00fcller"
+    write_volume(tiny_case.scan(), tmp_path / f"{apart}_0000.nii.gz")
+    write_volume(tiny_case.labels, tmp_path / f"{together}_seg.nii.gz")
+    names = {"image": "{case}_0000.nii.gz", "labels": "{case}_seg.nii.gz"}
+    source = Nifti(root=tmp_path, **names, label_names={"kidney": 1})
+    (entry,) = index_one(source, tmp_path).entries("hosts")
+    assert (entry.case_id, entry.image is None) == (together, False)
+
+
+@pytest.mark.parametrize("layout", [Kits, Nifti])
+def test_a_link_to_a_file_that_was_not_fetched_is_told(
+    tmp_path: Path, layout: type[Kits] | type[Nifti]
+) -> None:
+    image = write_kits(tmp_path / "kits", make_tiny_case("case_00000")) / "imaging.nii.gz"
+    image.unlink()
+    image.symlink_to("../../.git/annex/objects/zX/w3/MD5E-s9--1.nii.gz/MD5E-s9--1.nii.gz")
+    patterns = {"image": "{case}/imaging.nii.gz", "labels": "{case}/segmentation.nii.gz"}
+    fields = {**patterns, "label_names": {"kidney": 1}} if layout is Nifti else {}
+    with pytest.raises(
+        SourceError, match=r"imaging.nii.gz: is a link to .* not there; run 'git annex get'"
+    ):
+        index_one(layout(root=tmp_path / "kits", **fields), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("value", "there"), [(255, "values without a name: 255"), (3, "without a name: 1, 3, 4")]
+)
+def test_a_mistaken_value_is_answered_with_the_values_that_there_are(
+    tmp_path: Path, tiny_case: Case, value: int, there: str
+) -> None:
+    pair(tmp_path, tiny_case, img=(0, 1), seg=(0, 1))
+    array = tiny_case.labels.array
+    array = np.where(array > 0, array + 2, 1) if value == 3 else (array > 0) * 255
+    save(array.astype(np.uint8), tiny_case.labels.affine, tmp_path / "seg/a.nii.gz", codes=(0, 1))
+    fields = {**PAIR, "root": str(tmp_path), "label_names": {"kidney": 9}, "layout": "nifti"}
+    masks = [{"name": "m", "kind": "organ", "label": "kidney"}]
+    recipe = Recipe.model_validate(
+        {"name": "a", "version": "1.0.0", "sources": {"hosts": fields}, "masks": masks}
+    )
+    index = index_sources(recipe.sources, recipe.all_labels(), cache_dir=tmp_path / "cache")
+    with pytest.raises(RecipeError, match=f"value 9 .*{there}"):
+        plan_samples(recipe, index)
 
 
 # --- layouts ---

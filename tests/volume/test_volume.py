@@ -297,8 +297,10 @@ def test_a_file_that_cannot_be_written_is_a_resource_error(tmp_path: Path) -> No
 def test_a_missing_file_and_a_folder_are_source_errors(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="no such file"):
         read_ct(tmp_path / "none.nii.gz")
-    with pytest.raises(SourceError, match="cannot be read"):
-        read_ct(tmp_path)
+    (tmp_path / "a.nii").mkdir()  # as some programs unpack a.nii.gz
+    (tmp_path / "a.nii/b.nii").touch()
+    with pytest.raises(SourceError, match=r"a.nii: is a folder, .*holds b.nii.*move"):
+        read_ct(tmp_path / "a.nii")
 
 
 @pytest.mark.parametrize(

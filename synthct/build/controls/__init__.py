@@ -43,6 +43,9 @@ class Control(Protocol):
     def facts(self) -> dict[str, Any]:
         """Its measurements, as JSON."""
 
+    def sized(self, mask: Mask) -> "Control":
+        """The same paint for the drawn mask in another size."""
+
     def paint(self, flat: Mask, rng: np.random.Generator) -> npt.NDArray[np.float32]:
         """HU (N,) of the true voxels, in C order, of ``flat``, a slice of the drawn mask."""
 

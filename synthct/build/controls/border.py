@@ -24,6 +24,10 @@ class Border:
         self._box, self._width_mm = mask.box, width_mm
         self._depth_mm = _depth(mask.region)
 
+    def of(self, mask: Mask) -> Border:
+        """As wide a border of another mask."""
+        return Border(mask, self._width_mm)
+
     def blend(self, host: Case, flat: Mask, paint: FloatArray) -> FloatArray:
         """HU (N,) of the true voxels of ``flat``, from the host at its edge to ``paint`` (N,)."""
         if self._width_mm == 0:

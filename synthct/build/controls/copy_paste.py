@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -102,6 +102,10 @@ class Copied:
     def facts(self) -> dict[str, Any]:
         """By what the donor's HU were shifted."""
         return {"shift_hu": self.shift_hu}
+
+    def sized(self, mask: Mask) -> Copied:
+        """The same paint for the drawn mask in another size."""
+        return replace(self, border=self.border.of(mask))
 
     def paint(self, flat: Mask, rng: np.random.Generator) -> FloatArray:
         """HU (N,) of the true voxels of ``flat``; nothing is random in it."""

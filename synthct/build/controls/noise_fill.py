@@ -106,6 +106,10 @@ class Noise:
             "grain_voxels": self.grain.voxels,
         }
 
+    def sized(self, mask: Mask) -> Noise:
+        """The same paint for the drawn mask in another size."""
+        return replace(self, border=self.border.of(mask))
+
     def paint(self, flat: Mask, rng: np.random.Generator) -> npt.NDArray[np.float32]:
         """HU (N,) of the true voxels of ``flat``; another stream, another noise."""
         inside = flat.region.array.squeeze(self.axis)

@@ -130,6 +130,7 @@ class PaintedScans:
         in_order = dict(sorted(self.lock.labels.items(), key=lambda label: label[1]))
         self._reader = CaseReader(in_order, keep=1)
         self._most = min(lesions, _MOST)
+        self._one = "mask_id" if recipe.view == "volume" else "lesion_id"
 
     def host(self, entry: CaseEntry) -> Case:
         """A host as it is in its source."""
@@ -158,7 +159,8 @@ class PaintedScans:
         """The scans of a host by variant, each with the lesions that leave each other alone."""
         scans: dict[int, list[PaintedScan]] = {}
         host = None if entry is None else self.host(entry)
-        for lesion_id, of_lesion in groupby(rows, key=lambda row: row["lesion_id"]):
+        # The sizes of a series are one lesion, of which a scan shows one.
+        for _, of_lesion in groupby(rows, key=lambda row: row[self._one]):
             variants: dict[int, list[Columns]] = {}
             for row in of_lesion:
                 if row["is_painted"]:
@@ -175,7 +177,7 @@ class PaintedScans:
                     mine.append(free := PaintedScan.of(entry, case, variant))
                 # the pictures are in the scan
                 flat = [{k: v for k, v in row.items() if not isinstance(v, dict)} for row in own]
-                free.add(lesion_id, parts, flat)
+                free.add(own[0]["lesion_id"], parts, flat)
         return scans
 
     def _shown(self, sample: Sample) -> Case:
