@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from synthct.build.fronts import Asked
 from synthct.masks.base import Mask
 from synthct.models.patch import FloatArray, Patch, PatchRules
 from synthct.models.region import cut_boxes, paste_boxes
@@ -30,13 +31,10 @@ class Block:
     boxes: tuple[Patch, ...]
 
     @classmethod
-    def of(
-        cls, host: Volume, mask: Mask, plane: Plane, label: str | None, rules: PatchRules,
-        level_hu: float | None = None,
-    ) -> Block:  # fmt: skip
+    def of(cls, host: Volume, mask: Mask, plane: Plane, rules: PatchRules, asked: Asked) -> Block:
         """A mask in a scan, cut for a checkpoint."""
-        cut = cut_boxes(host, mask.region.array, mask.box, VIEW_AXIS[plane], label, rules)
-        return cls(mask, plane, tuple(replace(box, level_hu=level_hu) for box in cut))
+        cut = cut_boxes(host, mask.region.array, mask.box, VIEW_AXIS[plane], asked.label, rules)
+        return cls(mask, plane, tuple(replace(box, level_hu=asked.level_hu) for box in cut))
 
     @property
     def patches(self) -> tuple[tuple[Patch, ...], ...]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,20 @@ from synthct.volume import Array, Box, Volume
 from synthct.volume.views import VIEW_AXIS, Plane
 
 
+class Asked(NamedTuple):
+    """What is to be painted in a volume.
+
+    Attributes:
+        label: The structure; None for whatever fits.
+        level_hu: Median of the paint in each slice; None where it is left to the network.
+        is_lesion: Whether the mask adds a lesion, whose slices get one level.
+    """
+
+    label: str | None = None
+    level_hu: float | None = None
+    is_lesion: bool = False
+
+
 @dataclass(frozen=True, eq=False)
 class Stack:
     """The slices of a mask in whole planes of its host, with one more at each end if there is one.
@@ -31,25 +46,18 @@ class Stack:
         hu: int16 HU of the host.
         region: Boolean, on the same grid: where to paint.
         plane: The plane of the slices.
-        label: What to paint; None for whatever fits.
-        level_hu: Median of the paint in each slice; None where it is left to the network.
-        is_lesion: Whether the mask adds a lesion, whose slices get one level.
+        asked: What to paint.
         patches: Of each of ``slices``, as they are before anything is painted.
     """
 
     hu: Volume
     region: Volume
     plane: Plane
-    label: str | None
-    level_hu: float | None = None
-    is_lesion: bool = False
+    asked: Asked
     patches: tuple[tuple[Patch, ...], ...] = ()
 
     @classmethod
-    def of(
-        cls, host: Volume, mask: Mask, plane: Plane, label: str | None, rules: PatchRules,
-        level_hu: float | None = None, is_lesion: bool = False,
-    ) -> Stack:  # fmt: skip
+    def of(cls, host: Volume, mask: Mask, plane: Plane, rules: PatchRules, asked: Asked) -> Stack:
         """The slices of a mask in a scan, cut for a checkpoint.
 
         Raises:
@@ -62,7 +70,7 @@ class Stack:
         hu = host.crop(Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2])))
         region = np.zeros(hu.shape, dtype=bool)
         region[mask.box.shift([-n for n in start]).slices] = mask.region.array
-        one = cls(hu, Volume(region, hu.affine), plane, label, level_hu, is_lesion)
+        one = cls(hu, Volume(region, hu.affine), plane, asked)
         cut = [tuple(one.cut(n, rules, hu.array, region)) for n in one.slices]
         return replace(one, patches=tuple(cut))
 
@@ -106,8 +114,8 @@ class Stack:
         axis = VIEW_AXIS[self.plane]
         here = Volume(hu, self.hu.affine).slab(axis, index), self.region.slab(axis, index)
         beside = self._beside(index, hu, todo) if rules.neighbours else None
-        patches = cut_patches(*here, self.label, rules, beside)
-        return [replace(patch, level_hu=self.level_hu) for patch in patches]
+        patches = cut_patches(*here, self.asked.label, rules, beside)
+        return [replace(patch, level_hu=self.asked.level_hu) for patch in patches]
 
     def _beside(self, index: int, hu: Array, todo: npt.NDArray[np.bool_]) -> FloatArray:
         """The slices before and after one, NaN where nothing is known; arguments as of ``cut``."""
@@ -253,7 +261,7 @@ def _levelled(
     open_ones = {
         number: (one.largest, one.cut(one.largest, rules, one.hu.array, one.region.array))
         for number, one in enumerate(stacks)
-        if one.is_lesion and one.level_hu is None and rules.neighbours
+        if one.asked.is_lesion and one.asked.level_hu is None and rules.neighbours
     }
     if not open_ones:
         return list(stacks)
@@ -271,7 +279,8 @@ def _levelled(
             one.paste(hu, index, patches, pixels)
             axis = VIEW_AXIS[one.plane]
             inside = hu.take(index, axis)[one.region.array.take(index, axis)]
-            levelled[number] = replace(one, level_hu=float(np.median(inside)))
+            asked = one.asked._replace(level_hu=float(np.median(inside)))
+            levelled[number] = replace(one, asked=asked)
     return levelled
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ from synthct.build.draw import (
     noise_stream,
     series_stream,
 )
-from synthct.build.fronts import Stack
+from synthct.build.fronts import Asked, Stack
 from synthct.build.series import Step, parts_of
 from synthct.dataset.sample import Sample
 from synthct.dataset.schema import Facts
@@ -218,7 +218,8 @@ def _prepare_slice(
             label = rules.paintable(label) if section.label is None else label
             level = level_of(specs[0], label, recipe)
             if recipe.view == "volume":
-                stack = _stack(drawn.host.scan(), shown, label, rules, level, section)
+                asked = Asked(label, level, is_lesion=section.changes_lesion == "added")
+                stack = _stack(drawn.host.scan(), shown, rules, asked)
                 patches = [patch for own in stack.patches for patch in own]
                 around = _around(drawn.host.scan(), shown.box)
             else:
@@ -271,17 +272,14 @@ def _prepare_slice(
     return tuple(drafts)
 
 
-def _stack(
-    scan: Volume, shown: _Shown, label: str | None, rules: PatchRules, level_hu: float | None,
-    section: MaskKind,
-) -> Stack | Block | Step:  # fmt: skip
+def _stack(scan: Volume, shown: _Shown, rules: PatchRules, asked: Asked) -> Stack | Block | Step:
     """A volume as a network takes it: by its slices, or whole by one in 3D."""
-    plane, is_lesion = plane_of("volume", scan.spacing_mm), section.changes_lesion == "added"
-    cut = partial(Stack.of, is_lesion=is_lesion) if rules.depth == 1 else Block.of
-    stack = cut(scan, shown.flat, plane, label, rules, level_hu)
+    plane = plane_of("volume", scan.spacing_mm)
+    kind = Stack if rules.depth == 1 else Block
+    stack = kind.of(scan, shown.flat, plane, rules, asked)
     if shown.flat.volume_ml >= shown.largest.volume_ml:
         return stack
-    of_largest = cut(scan, shown.largest, plane, label, rules, level_hu)
+    of_largest = kind.of(scan, shown.largest, plane, rules, asked)
     return Step(stack, of_largest, Volume(within(shown.largest, shown.box), shown.plane.affine))
 
 

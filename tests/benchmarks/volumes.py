@@ -25,7 +25,7 @@ import numpy.typing as npt
 from yardstick import TISSUE_SHARE, Region, find_scan, soft_tissue
 
 import synthct
-from synthct.build.fronts import Stack, paint_stacks
+from synthct.build.fronts import Asked, Stack, paint_stacks
 from synthct.masks.base import Mask
 from synthct.metrics.seam import seam_ratio
 from synthct.metrics.sides import SIDES, side_seam_ratio
@@ -125,8 +125,8 @@ def as_volumes(tasks: Sequence[Task], settings: Diffusion) -> list[npt.NDArray[n
     inpainter = Inpainter(load_checkpoint(files), settings, rules.labels)
     out = []
     for task in tasks:
-        is_lesion = task.label is not None
-        stack = Stack.of(task.ct, task.mask, "axial", task.label, rules, is_lesion=is_lesion)
+        asked = Asked(task.label, is_lesion=task.label is not None)
+        stack = Stack.of(task.ct, task.mask, "axial", rules, asked)
 
         def seed(_: int, patch: int, task: Task = task) -> int:
             return derive_seed(0, "volume-benchmark", task.name, str(patch))

@@ -10,7 +10,7 @@ import pytest
 from conftest import oblique_affine
 
 from synthct import seeds
-from synthct.build.fronts import SliceNoise, Stack, paint_stacks
+from synthct.build.fronts import Asked, SliceNoise, Stack, paint_stacks
 from synthct.masks.base import Mask
 from synthct.models.patch import FloatArray, Patch, PatchRules
 from synthct.volume import Box, Volume
@@ -38,7 +38,7 @@ def mask_of(scan: Volume, *runs: tuple[int, int]) -> Mask:
 
 
 def stack(*runs: tuple[int, int], seed: int = 0) -> Stack:
-    return Stack.of(host(seed), mask_of(host(seed), *runs), "axial", None, RULES)
+    return Stack.of(host(seed), mask_of(host(seed), *runs), "axial", RULES, Asked())
 
 
 class Painter:
@@ -125,7 +125,7 @@ def test_the_slices_of_a_lesion_have_the_level_of_the_largest_alone() -> None:
     region = np.zeros(box.shape, dtype=bool)
     region[2:6, 2:6, :2], region[:, :, 2] = True, True  # the last slice is the largest
     mask = Mask(Volume(region, scan.crop(box).affine), box, None)
-    lesion = Stack.of(scan, mask, "axial", None, RULES, is_lesion=True)
+    lesion = Stack.of(scan, mask, "axial", RULES, Asked(is_lesion=True))
     other, painter = stack((4, 7), seed=1), Drawn()
     done = list(paint_stacks([other, lesion], RULES, painter, lambda n, patch: 100 * n + patch))
     (alone,), *_ = painter.calls
@@ -141,19 +141,20 @@ def test_a_stated_level_is_kept_and_without_neighbours_slices_have_their_own(
     neighbours: int,
 ) -> None:
     rules = replace(RULES, neighbours=neighbours)
-    stated = Stack.of(host(), mask_of(host(), (4, 6)), "axial", None, rules, 70, is_lesion=True)
+    asked = Asked(None, 70, is_lesion=True)
+    stated = Stack.of(host(), mask_of(host(), (4, 6)), "axial", rules, asked)
     painter = Drawn()
     list(paint_stacks([stated], rules, painter, lambda n, patch: 0))
     assert levels_of(painter) == [[70], [70]]
     if not neighbours:
         painter = Drawn()
-        free = replace(stated, level_hu=None)
+        free = replace(stated, asked=Asked(is_lesion=True))
         list(paint_stacks([free], rules, painter, lambda n, patch: 0))
         assert levels_of(painter) == [[None], [None]]
 
 
 def test_a_level_that_is_not_finite_is_none() -> None:
-    lesion = Stack.of(host(), mask_of(host(), (4, 6)), "axial", None, RULES, is_lesion=True)
+    lesion = Stack.of(host(), mask_of(host(), (4, 6)), "axial", RULES, Asked(is_lesion=True))
     calls: list[list[float | None]] = []
 
     def broken(patches: Sequence[Patch], seeds: Sequence[int]) -> list[FloatArray]:
@@ -166,7 +167,7 @@ def test_a_level_that_is_not_finite_is_none() -> None:
 
 def test_a_checkpoint_that_takes_no_neighbours_is_given_none() -> None:
     rules = replace(RULES, neighbours=0)
-    one = Stack.of(host(), mask_of(host(), (4, 6)), "axial", None, rules)
+    one = Stack.of(host(), mask_of(host(), (4, 6)), "axial", rules, Asked())
     painter = Painter()
     list(paint_stacks([one], rules, painter, lambda n, patch: 0))
     assert all(patch.neighbours is None for call in painter.calls for patch in call)
@@ -227,7 +228,7 @@ def test_a_mask_in_coronal_slices_is_painted_along_them() -> None:
     scan = Volume(host().array.transpose(0, 2, 1), np.diag([0.8, 2.5, 0.8, 1]))
     box = Box((16, 4, 14), (24, 9, 22))
     mask = Mask(Volume(np.ones(box.shape, bool), scan.crop(box).affine), box, None)
-    one = Stack.of(scan, mask, "coronal", None, RULES)
+    one = Stack.of(scan, mask, "coronal", RULES, Asked())
     (painted,), _ = run([one])
     assert one.hu.shape == (40, 7, 36)
     assert set(one.painted_hu(painted)) == {1, 2, 3}
