@@ -61,25 +61,22 @@ def not_hu(
     if high - max(low, HU_MIN) <= _LEAST_SPAN_HU:
         return f"all values lie within {low:g}..{high:g}; convert them to HU"
     if evidence := _out_of_range(values) or _wrong_scale(values, low, high, width_mm):
-        least, half, most = (float(q) for q in np.percentile(values, [1, 50, 99]))
-        figures = f"least {low:g}, percentiles 1/50/99 {least:g}/{half:g}/{most:g}"
-        return f"{evidence} ({figures}, greatest {high:g}); correct {slope} and {intercept}"
+        return f"{evidence} ({_figures(values, low, high)}); correct {slope} and {intercept}"
     sample = np.clip(values, HU_MIN, HU_MAX)
     inner = sample[sample > sample.min()]  # without air and paddings at the lower end
     if inner.size == 0:
         return None
-    least, half, most = (float(q) for q in np.percentile(inner, [1, 50, 99]))
-    figures = f"least {low:g}, percentiles 1/50/99 {least:g}/{half:g}/{most:g}, greatest {high:g}"
     tissue = ((inner >= _SHIFTED_TISSUE[0]) & (inner <= _SHIFTED_TISSUE[1])).mean()
     has_air = (inner <= _SHIFTED_AIR_HU).mean() >= _SOME
     is_shifted = tissue >= (_WITH_AIR if has_air else _ALONE)
     if is_shifted and (inner <= _FAT_HU).mean() < _FEW:
+        figures = _figures(inner, low, high)
         return f"they look like HU + 1024 ({figures}); subtract 1024 ({intercept} = -1024)"
     # A crop within an organ has no value below 0 either, but hardly one near 0: noise alone.
-    if low >= 0 and (sample <= _DARK * most).mean() >= _SOME:
+    if low >= 0 and (sample <= _DARK * np.percentile(inner, 99)).mean() >= _SOME:
         return (
             f"none is below 0, as in pictures of 8 bits or magnetic resonance, but in a CT air and "
-            f"fat are ({figures}); convert them to HU"
+            f"fat are ({_figures(inner, low, high)}); convert them to HU"
         )
     return None
 
@@ -92,6 +89,11 @@ def has_no_air(values: npt.NDArray[Any], width_mm: float) -> bool:
         width_mm: Its size along the second longest of its axes.
     """
     return width_mm >= _WIDE_MM and _share(values, *_AIR_HU) < _NO_AIR
+
+
+def _figures(values: npt.NDArray[Any], low: float, high: float) -> str:
+    least, half, most = np.percentile(values, [1, 50, 99])
+    return f"least {low:g}, percentiles 1/50/99 {least:g}/{half:g}/{most:g}, greatest {high:g}"
 
 
 def _share(values: npt.NDArray[Any], least: float, most: float) -> float:
