@@ -94,3 +94,8 @@ class QuarantineError(SynthCTError):
 def printable(text: str) -> str:
     """Text whose file names cannot steer a terminal; lines stay lines."""
     return "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in text)
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 sample``, ``2 samples``, for messages."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -23,7 +23,7 @@ from synthct.dataset.manifest import Release, release_of, write_manifest
 from synthct.dataset.summary import rejections
 from synthct.dataset.version import Staging, commit, discard, find_release, open_staging
 from synthct.dataset.writer import Rejection, ShardRecord, write_shard
-from synthct.errors import ConflictError, MaskError
+from synthct.errors import ConflictError, MaskError, counted
 from synthct.processes.group import Group
 from synthct.storage.cache import warn_damaged
 from synthct.storage.files import require_space
@@ -202,11 +202,6 @@ def _complete(order: Order, staging: Staging, document: Document) -> Release:
         f", rejected {rejected}" if rejected else "",
     )  # fmt: skip
     return release
-
-
-def counted(number: int, noun: str) -> str:
-    """``1 sample``, ``2 samples``."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _reasons(shards: Sequence[ShardRecord]) -> str:

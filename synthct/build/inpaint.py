@@ -31,6 +31,7 @@ from synthct.volume import (
     LabelReading,
     Volume,
     read_ct,
+    read_ct_counting,
     read_labels,
 )
 from synthct.volume.grid import start_within
@@ -206,15 +207,17 @@ def paint_file(
     except ValueError as err:
         raise RecipeError(f"orientation: {err}") from err
     require_storable(ct, orientation=orientation)
-    scan = read_ct(ct, reading=CtReading(orientation=orientation))
+    of_scan, remarks = list[str](), list[str]()
+    scan, _ = read_ct_counting(ct, reading=CtReading(orientation=orientation), remarks=of_scan)
     grid = ct if label_grid == "image" else None
-    remarks = list[str]()
     labels = read_labels(mask, reading=LabelReading(orientation, grid), remarks=remarks)
     region = labels.array != 0 if mask_value is None else labels.array == mask_value
     if mask_value is not None and not region.any():
         there = ", ".join(str(n) for n in np.unique(labels.array)[:20])
         raise MaskError(f"{mask}: no voxel has the value {mask_value}; there is: {there}")
     where = _padded(scan, Volume(region, labels.affine), remarks)
+    for remark in of_scan:
+        logger.warning("%s, as the model sees it: %s", ct, remark)
     for remark in remarks:
         logger.warning("%s: %s", mask, remark)
     painted = paint_scan(

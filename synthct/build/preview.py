@@ -8,14 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from synthct.build.assemble import counted
 from synthct.build.check import Checked
 from synthct.build.context import THREADS
 from synthct.build.draw import CaseReader, DrawnMask, draw, masks_of
 from synthct.build.plan_sheet import TILES, plan_sheet
 from synthct.build.prepare import Draft, prepare, prepare_slices
 from synthct.build.run import counted_samples, expected_bytes
-from synthct.errors import MaskError
+from synthct.errors import MaskError, counted
 from synthct.models.region import parts_of
 from synthct.recipe.plan import SampleSpec
 from synthct.storage.files import atomic_write

@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TypeVar
 
-from synthct.build.assemble import Order, Painted, ShardFile, assemble, counted, find_finished
+from synthct.build.assemble import Order, Painted, ShardFile, assemble, find_finished
 from synthct.build.check import Checked, check, require_adapted
 from synthct.build.context import BuildContext, load_context, require_command
 from synthct.build.documents import recipe_schema, write_documents
@@ -32,7 +32,7 @@ from synthct.dataset.digest import canonical_json
 from synthct.dataset.manifest import Release
 from synthct.dataset.version import Staging
 from synthct.dataset.writer import ShardRecord, shard_name, writer_settings
-from synthct.errors import QuarantineError
+from synthct.errors import QuarantineError, counted
 from synthct.processes.join import join_group
 from synthct.recipe.plan import SampleSpec
 from synthct.recipe.recipe import Recipe

@@ -183,7 +183,8 @@ def plan_samples(recipe: Recipe, index: Index) -> Plan:
         some = _some([entry.case_id for entry in index.entries("hosts")])
         raise SourceError(
             f"source 'hosts': no case has an image to paint into (cases with label maps alone: "
-            f"{some}); add scans, or mend the patterns so that the names of cases agree"
+            f"{some}); add scans, or mend the patterns so that the names of cases agree. "
+            f"{getattr(recipe.sources['hosts'], 'obtain', '')}".strip()
         )
     eligible = {s.name: _eligible_hosts(recipe, n, scans) for n, s in enumerate(recipe.masks)}
     pools = {s.name: _donor_pool(recipe, n, index) for n, s in enumerate(recipe.masks)}

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from itertools import pairwise
 
-from synthct.errors import PolicyError
+from synthct.errors import PolicyError, counted
 from synthct.recipe.recipe import Recipe
 from synthct.recipe.shares import SPLITS, Split
 from synthct.seeds import derive_seed
@@ -33,7 +33,9 @@ def split_patients(
     fractions = recipe.splits.fractions
     if len(fractions) > 1 and len(host_patients) * min(fractions.values()) < 0.5:
         shares = ", ".join(f"{split} {share:g}" for split, share in fractions.items())
-        note = f"{len(host_patients)} host patients are too few for {shares}; everything is train"
+        are = "is" if len(host_patients) == 1 else "are"
+        few = f"{counted(len(host_patients), 'host patient')} {are}"
+        note = f"{few} too few for {shares}; everything is train"
         return dict.fromkeys(sorted(host_patients | donor_patients), "train"), [note]
     splits = assign_splits(host_patients, fractions, recipe.seed)
     splits.update(assign_splits(donor_patients - host_patients, fractions, recipe.seed))

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from synthct.errors import SourceError, counted
 from synthct.models.checkpoint import find_checkpoint
 from synthct.models.methods import Diffusion
 from synthct.recipe.recipe import Recipe
@@ -48,6 +49,11 @@ def starter_recipe(folder: Path, *, cache_dir: Path, progress: bool = False) -> 
         found, known = replace(found, section=named), tuple(drawn)
         source = _section(found)
     ids = [case.case_id for case in cases if case.image]
+    if not ids:
+        raise SourceError(
+            f"{folder}: {counted(len(cases), 'case')} of layout {source.layout}, and no scan to "
+            f"paint into. {getattr(source, 'obtain', '')}".strip()
+        )
     some = ids[:: max(1, -(-len(ids) // LOOKED_AT))]
     wanted = tuple(dict.fromkeys([*labels, *found.section.get("unions", ()), *known]))
     index = index_sources(

@@ -13,13 +13,14 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from synthct.errors import SourceError
-from synthct.sources.nifti import longer_name
+from synthct.sources.nifti import Nifti, longer_name
 from synthct.sources.stored import SUFFIXES
 from synthct.volume import read_labels
 from synthct.volume.dicom.files import is_dicom
@@ -189,9 +190,16 @@ def _nifti(root: Path) -> Detected:
     remarks += [f"not used: {other}" for other in others[:5]]
     chosen = [best.image, *(section.get("structures") or {}).values()]
     chosen += [section["labels"]] if "labels" in section else []
-    if strangers := sorted(set(_strangers(chosen, best.patterns))):
-        section["exclude"] = strangers
     section |= _links(best.patterns[best.image].values())
+    found = Nifti.model_validate(section).find(root).cases
+    whole = [case.case_id for case in found if case.image is not None and case.label_files]
+    strangers = [
+        name
+        for name in sorted(set(_strangers(chosen, best.patterns)))
+        if not any(fnmatchcase(case_id, name) for case_id in whole)
+    ]
+    if strangers:
+        section["exclude"] = strangers
     return Detected(section, tuple(remarks))
 
 

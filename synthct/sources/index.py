@@ -13,7 +13,7 @@ from itertools import count, filterfalse
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from synthct.errors import SourceError, printable
+from synthct.errors import SourceError, counted, printable
 from synthct.sources.base import (
     CaseEntry,
     CaseFiles,
@@ -168,10 +168,15 @@ def index_sources(
                 if not rows:
                     last = skipped[-1]
                     raise SourceError(f"no case is good; {last.case_id}: {last.reason}")
-                texts = [f"{n} of {len(rows)} cases: {text}" for text, n in indexer.remarks.items()]
+                texts = [
+                    f"{n} of {counted(len(rows), 'case')}: {text}"
+                    for text, n in indexer.remarks.items()
+                ]
                 texts += [*section.unused_options(indexer.remarks), *_not_there(section, rows)]
                 if store.outside:
-                    texts.append(f"links lead to {len(store.outside)} files outside of its root")
+                    texts.append(
+                        f"links lead to {counted(len(store.outside), 'file')} outside of its root"
+                    )
                 notes += [f"source '{name}': {text}" for text in (*indexer.notes, *texts)]
             entries[name] = tuple(rows)
     people.compare_labels()

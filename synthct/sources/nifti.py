@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from synthct.errors import SourceError
+from synthct.errors import SourceError, counted
 from synthct.sources.base import CaseFiles, FolderContents, Name, expand
 from synthct.sources.exported import EXPORT_FILES
 from synthct.sources.folder import FolderSection
@@ -244,7 +244,7 @@ def _lacking(name: str, cases: Sequence[str], total: int) -> Iterator[str]:
     elif cases:
         more = f" and {len(cases) - _LISTED} more" if len(cases) > _LISTED else ""
         listed = ", ".join(cases[:_LISTED])
-        yield f"{name} has no file in {len(cases)} of {total} cases: {listed}{more}"
+        yield f"{name} has no file in {len(cases)} of {counted(total, 'case')}: {listed}{more}"
 
 
 def _pieces(pattern: str) -> list[str]:

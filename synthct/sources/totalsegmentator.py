@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from synthct.errors import SourceError
+from synthct.errors import SourceError, counted
 from synthct.sources.base import CaseFiles, FolderContents
 from synthct.sources.folder import FolderSection
 
@@ -137,7 +137,8 @@ class TotalSegmentator(FolderSection):
         known = {case.case_id for case in cases} | {name for name, _ in skipped}
         if missing := sorted(splits.keys() - known):
             notes.append(
-                f"meta.csv lists {len(missing)} cases that are not there, such as {missing[0]}"
+                f"meta.csv lists {counted(len(missing), 'case')} without a folder, "
+                f"such as {missing[0]}"
             )
         return FolderContents(tuple(cases), tuple(skipped), tuple(notes))
 

@@ -14,7 +14,7 @@ from conftest import KITS_AXES, make_tiny_case, oblique_affine
 from typer.testing import CliRunner, Result
 
 from synthct.cli import app
-from synthct.volume import Box, Volume, restore_orientation, write_volume
+from synthct.volume import Box, Volume, restore_orientation, shifted, write_volume
 
 Run = Callable[..., Result]
 
@@ -226,6 +226,22 @@ def test_files_that_have_lost_their_place_are_painted_if_it_is_said(
     inside = np.asarray(nib.load(tmp_path / "mask.nii").dataobj) > 0
     assert np.array_equal(painted[~inside], hu[~inside])
     assert not np.array_equal(painted[inside], hu[inside])
+
+
+def test_what_is_odd_about_the_files_is_told(run: Run, tmp_path: Path) -> None:
+    hu = np.full((110, 110, 2), 40, np.int16)
+    hu[:40], hu[60:80, 60:80] = -100, 90  # as wide as a body, and nowhere air
+    mask = np.zeros(hu.shape, np.uint8)
+    mask[50:55, 50:55] = 1
+    affine = np.diag([1.5, 1.5, 3, 1])
+    write_volume(Volume(hu, affine), tmp_path / "ct.nii")
+    write_volume(Volume(mask[40:70], shifted(affine, (40, 0, 0))), tmp_path / "mask.nii")
+    result = run("ct.nii", "mask.nii", "-o", "out.nii")
+    assert result.exit_code == 0, result.output
+    assert (
+        "ct.nii, as the model sees it: no part of the image has the values of air" in result.stderr
+    )
+    assert "mask.nii: the mask covers a part of the scan's grid" in result.stderr
 
 
 def test_an_output_is_replaced_on_request(run: Run, tmp_path: Path, mask: Volume) -> None:

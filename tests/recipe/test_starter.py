@@ -216,6 +216,29 @@ def test_links_and_scans_that_cannot_be_read_are_told(run: Run, tmp_path: Path) 
     assert [one["case"] for one in facts["left_out"]] == ["scan02"]
 
 
+def test_a_case_whose_number_ends_as_a_channel_is_no_stranger(run: Run, tmp_path: Path) -> None:
+    for folder in ("images", "labels"):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+    for number in (0, 1):
+        case = make_tiny_case(f"x_{number:04}", noise_seed=number)
+        write_volume(case.scan(), tmp_path / f"data/images/{case.case_id}_0000.nii.gz")
+        write_volume(case.labels, tmp_path / f"data/labels/{case.case_id}.nii.gz")
+    assert run("init", "data", "--output", "r.yaml").exit_code == 0
+    source = load_recipe(tmp_path / "r.yaml").sources["hosts"]
+    assert [case.case_id for case in source.select(source.find(tmp_path)).cases] == [
+        "x_0000", "x_0001",
+    ]  # fmt: skip
+
+
+def test_label_maps_without_scans_are_answered_with_where_these_are(
+    run: Run, tmp_path: Path
+) -> None:
+    (write_kits(tmp_path, make_tiny_case("case_00000")) / "imaging.nii.gz").unlink()
+    result = run("init", ".")
+    assert "1 case of layout kits23, and no scan to paint into" in result.stderr
+    assert "kits23_download_data" in result.stderr
+
+
 def test_a_folder_without_scans_is_told(run: Run, tmp_path: Path) -> None:
     for name in ("nowhere", "."):
         result = run("init", name)

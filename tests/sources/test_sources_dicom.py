@@ -171,7 +171,7 @@ def test_label_names_are_names_patterns_or_several(tmp_path: Path) -> None:
     assert entry.available == ("kidney", "tumor")
     found = read_case(entry, label_table({"hosts": source}, ["tumor", "kidney"]))
     assert np.array_equal(found.region("tumor"), tumor | kidney)
-    assert any("'cyst' is in no file of 1 of 1 cases" in note for note in index.notes)
+    assert any("'cyst' is in no file of 1 of 1 case" in note for note in index.notes)
 
 
 def test_several_files_of_one_structure_need_a_choice(tmp_path: Path) -> None:

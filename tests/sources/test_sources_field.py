@@ -89,7 +89,7 @@ def test_a_file_without_form_codes_lies_as_the_recipe_says(tmp_path: Path, tiny_
     assert np.array_equal(case.scan().array, tiny_case.scan().array[::-1, ::-1])
     assert np.array_equal(case.labels.array == 1, tiny_case.region("kidney")[::-1, ::-1])
     assert case.scan().spacing_mm == pytest.approx((0.8, 0.8, 2.5))
-    assert any("1 of 1 cases: the image is read as orientation LPS" in note for note in index.notes)
+    assert any("1 of 1 case: the image is read as orientation LPS" in note for note in index.notes)
 
 
 def test_an_orientation_that_no_case_needs_is_told(tmp_path: Path, tiny_case: Case) -> None:
@@ -121,7 +121,7 @@ def test_a_label_map_without_its_affine_takes_the_images_grid_if_asked(
     case = read_case(index.entry("hosts", "a"), label_table({"hosts": source}, []))
     assert np.array_equal(case.labels.array == 1, tiny_case.region("kidney"))
     assert case.labels.has_grid_of(tiny_case.scan())
-    assert any("1 of 1 cases: the label map takes the grid of" in note for note in index.notes)
+    assert any("1 of 1 case: the label map takes the grid of" in note for note in index.notes)
 
 
 def test_label_grid_leaves_label_maps_that_lie_right_and_refuses_other_shapes(
@@ -181,7 +181,7 @@ def test_a_label_map_of_a_part_of_the_scan_is_padded(
     kidney = tiny_case.region("kidney")
     assert np.array_equal(case.region("kidney"), kidney)
     assert kidney[entry.labels["kidney"].box.slices].sum() == kidney.sum()
-    assert any("1 of 1 cases: the label map covers a part" in note for note in index.notes)
+    assert any("1 of 1 case: the label map covers a part" in note for note in index.notes)
 
 
 @pytest.mark.parametrize("step", [0.5, -1.0, 30.0])
@@ -221,7 +221,7 @@ def test_padding_below_the_range_is_clipped_and_told(tmp_path: Path, tiny_case: 
         array[:3] = value
         save(array, scan.affine, tmp_path / "img/a.nii.gz", codes=(0, 1))
         index = index_one(Nifti(root=tmp_path, image="img/{case}.nii.gz"), tmp_path)
-        assert any("1 of 1 cases: values below -1024 HU" in note for note in index.notes)
+        assert any("1 of 1 case: values below -1024 HU" in note for note in index.notes)
         read = read_case(index.entry("hosts", "a"), {}).scan().array
         assert (read[:3] == -1024).all()
         assert np.array_equal(read[3:], scan.array[3:])
@@ -592,5 +592,5 @@ def test_options_of_a_source_are_told_by_lock_and_card(
 def test_values_without_a_name_are_noted(tmp_path: Path, tiny_case: Case) -> None:
     pair(tmp_path, tiny_case, img=(0, 1), seg=(0, 1))
     notes = index_one(Nifti(root=tmp_path, **PAIR), tmp_path).notes
-    assert any("1 of 1 cases: label values without a name are read as background: 2" in note
+    assert any("1 of 1 case: label values without a name are read as background: 2" in note
                for note in notes)  # fmt: skip
