@@ -19,6 +19,9 @@ from synthct.errors import VerifyError
 
 FIRST_FORMAT = "1.0.0"
 
+#: Masks of this kind are files of the host's own case, whom the columns do not call a donor.
+_OWN = "own"
+
 #: Columns that format 1.1.0 added, with their types. Before that every sample was painted, and a
 #: mask was painted on one slice only.
 ADDED = {
@@ -70,6 +73,8 @@ def first_row_problems(
         "donor_patient_id": donor["patient"],
         "mask_name": facts["mask"]["name"],
     }
+    if facts["mask"].get("kind") == _OWN:
+        del stated["donor_case_id"], stated["donor_patient_id"]
     for name, value in stated.items():
         if columns[name] != value:
             yield f"column '{name}' is not what the provenance says"
