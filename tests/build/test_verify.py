@@ -10,13 +10,15 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import tampering
+from contract import MASKS
 from tiny_recipe import tiny_recipe, write_data
 
 from synthct.build.run import build
-from synthct.build.verify.run import verify
+from synthct.build.verify.run import Originals, verify
 from synthct.dataset.finding import Finding
 from synthct.dataset.integrity import check_bytes
 from synthct.dataset.manifest import MANIFEST, read_manifest
+from synthct.dataset.rows import stored_rows
 from synthct.errors import ResourceError
 from synthct.recipe.recipe import Recipe
 
@@ -53,6 +55,26 @@ def test_a_dataset_as_it_was_built_passes(built: Path) -> None:
     assert [line.partition(":")[0] for line in report.levels] == ["level 0", "level 1"]
     assert report.release is not None
     assert report.release.rows == 8
+
+
+@pytest.mark.parametrize("view", ["axial", "volume"])
+def test_a_dataset_of_every_kind_of_mask_passes(
+    tmp_path: Path, tiny_checkpoint: Path, view: str
+) -> None:
+    data = write_data(tmp_path / "data", hosts=("case_00010",))
+    masks = [{"name": kind.replace("_", "-"), "kind": kind, **MASKS[kind]} for kind in MASKS]
+    recipe = tiny_recipe(data, tiny_checkpoint, masks=masks, masks_per_case=len(masks), view=view)
+    hosts, own = str(data / "hosts"), {"mask": "{case}/segmentation.nii.gz"}
+    recipe["sources"]["masks"] = {"layout": "nifti", "root": hosts, "structures": own}
+    recipe["inpaint"] = {"method": "noise_fill"}
+    dataset = build(
+        Recipe.model_validate(recipe), tmp_path / "out", cache_dir=tmp_path / "cache", workers=0
+    )
+    sources = {"hosts": data / "hosts", "donors": data / "donors", "masks": data / "hosts"}
+    given = Originals(sources=sources, cache_dir=tmp_path / "cache", workers=0)
+    report = verify(dataset, level=2, originals=given)
+    assert report.findings == ()
+    assert {row["mask_kind"] for p in dataset.glob("data/*") for row in stored_rows(p)} >= {"own"}
 
 
 def harmed(built: Path, copy: Path, harms: tuple[tampering.Harm, ...], count: int, seed: int
