@@ -256,9 +256,10 @@ def inpaint(
     device: str = "cpu",
     **settings: Any,
 ) -> Volume:
-    """Paint the masked voxels of a scan, slice by slice.
+    """Paint the masked voxels of a scan.
 
-    A 2D checkpoint paints each slice independently, so neighbouring slices may not match.
+    A 2D checkpoint paints slice by slice. Neighbouring ones match if it takes those painted already,
+    as the starter does.
 
     Args:
         ct: A NIfTI file, a ``Volume``, or an array (I, J, K) in HU with its affine (4, 4) to
@@ -280,9 +281,7 @@ def inpaint(
     Returns:
         The painted scan, int16 HU, in the orientation of ``ct``; for a file, in canonical
         (closest to RAS+) orientation. Outside the mask it is identical to the scan clipped to
-        -1024..3071. ``nibabel.Nifti1Image(volume.array, volume.affine).to_filename("out.nii.gz")``
-        saves it; to get a file back in its own orientation, type and values, use
-        ``inpaint_file``.
+        -1024..3071. To get a file back in its own orientation, type and values: ``inpaint_file``.
 
     Raises:
         SourceError: If a file is damaged, a value or an affine is not finite, or the grids differ.
@@ -299,7 +298,8 @@ def inpaint(
         >>> bool((painted.array[~mask] == 40).all()), bool((painted.array[mask] != 40).any())
         (True, True)
     """
-    from synthct.build.inpaint import paint_scan, region_of, scan_of, settings_of
+    from synthct.build.inpaint import region_of, scan_of, settings_of
+    from synthct.build.one_scan import paint_scan
 
     inpaint = settings_of(
         checkpoint=checkpoint,

@@ -97,6 +97,17 @@ class Stack:
         longest = max(len(order) for order in orders)
         return [[n for o in orders if step < len(o) for n in o[step]] for step in range(longest)]
 
+    def alone(self, rules: PatchRules) -> list[Patch]:
+        """What of a lesion is painted first, for its level: the largest slice, told of no other.
+
+        Nothing where the level is given, or where slices are not told of each other.
+        """
+        if not self.asked.is_lesion or self.asked.level_hu is not None or not rules.neighbours:
+            return []
+        axis = VIEW_AXIS[self.plane]
+        here = self.hu.slab(axis, self.largest), self.region.slab(axis, self.largest)
+        return cut_patches(*here, self.asked.label, rules)
+
     def cut(
         self, index: int, rules: PatchRules, hu: Array, todo: npt.NDArray[np.bool_]
     ) -> list[Patch]:
@@ -254,31 +265,27 @@ def _levelled(
 ) -> list[Stack]:
     """The volumes, lesions among them with a level that their slices have in common.
 
-    It is that of the largest slice, painted without the others. A network that is told of the
+    It is that of the largest slice, painted as if there were no others. A network that is told of the
     organ beside a lesion paints its first and last slices more like that, which shows as bands
     where slices are thick (117, 81 and 114 HU in a kidney of 230).
     """
-    open_ones = {
-        number: (one.largest, one.cut(one.largest, rules, one.hu.array, one.region.array))
-        for number, one in enumerate(stacks)
-        if one.asked.is_lesion and one.asked.level_hu is None and rules.neighbours
-    }
+    open_ones = {n: own for n, one in enumerate(stacks) if (own := one.alone(rules))}
     if not open_ones:
         return list(stacks)
     seeds = [
-        seed(number, _first_patches(stacks[number])[index] + place)
-        for number, (index, patches) in open_ones.items()
+        seed(number, _first_patches(stacks[number])[stacks[number].largest] + place)
+        for number, patches in open_ones.items()
         for place in range(len(patches))
     ]
-    done = iter(paint([patch for _, own in open_ones.values() for patch in own], seeds))
+    done = iter(paint([patch for own in open_ones.values() for patch in own], seeds))
     levelled = list(stacks)
-    for number, (index, patches) in open_ones.items():
+    for number, patches in open_ones.items():
         one, pixels = stacks[number], [next(done) for _ in patches]
         if all(np.isfinite(piece).all() for piece in pixels):
             hu = one.hu.array.copy()
-            one.paste(hu, index, patches, pixels)
+            one.paste(hu, one.largest, patches, pixels)
             axis = VIEW_AXIS[one.plane]
-            inside = hu.take(index, axis)[one.region.array.take(index, axis)]
+            inside = hu.take(one.largest, axis)[one.region.array.take(one.largest, axis)]
             asked = one.asked._replace(level_hu=float(np.median(inside)))
             levelled[number] = replace(one, asked=asked)
     return levelled

@@ -1,10 +1,9 @@
-"""One scan painted without a recipe, slice by slice or in 3D: what ``synthct inpaint`` does."""
+"""What ``synthct inpaint`` reads and writes: files of one scan and a mask, and settings."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,15 +11,10 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
-from synthct.errors import CheckpointError, ConflictError, MaskError, RecipeError, SourceError
-from synthct.models.checkpoint import find_checkpoint, load_checkpoint
-from synthct.models.grain import with_grain
+from synthct.build.one_scan import paint_scan
+from synthct.errors import ConflictError, MaskError, RecipeError, SourceError
 from synthct.models.methods import Diffusion
-from synthct.models.patch import Patch, PatchRules
-from synthct.models.region import cut, paste
-from synthct.recipe.checkpoint_settings import setting_problems
 from synthct.recipe.yaml_errors import describe_errors, path_text
-from synthct.seeds import derive_seed, generator
 from synthct.sources.folder import check_orientation
 from synthct.storage.files import atomic_write, make_folder
 from synthct.volume import (
@@ -35,123 +29,12 @@ from synthct.volume import (
     read_labels,
 )
 from synthct.volume.grid import start_within
-from synthct.volume.intensity import window_for
 from synthct.volume.rewrite import changed_file, require_storable
-from synthct.volume.views import VIEW_AXIS, Plane
+from synthct.volume.views import Plane
 
 logger = logging.getLogger(__name__)
 
 Ct = str | Path | Volume | tuple[npt.NDArray[Any], npt.NDArray[np.float64]]
-
-
-def paint_scan(
-    scan: Volume,
-    region: Volume,
-    settings: Diffusion,
-    *,
-    label: str | None = None,
-    view: Plane = "axial",
-    seed: int = 0,
-    device: Callable[[], str] = lambda: "cpu",
-    progress: bool = False,
-) -> Volume:
-    """Paint the masked voxels of a scan: slice by slice, each independently, or whole in 3D.
-
-    Args:
-        scan: int16 HU in canonical orientation.
-        region: Boolean, on the same grid: where to paint.
-        settings: Checkpoint, scheduler, steps and so on.
-        label: What to paint; None for whatever fits.
-        view: The plane of the slices; a network in 3D goes by the scan's own.
-        seed: Random seed.
-        device: Says where the model runs; asked when everything else is known to be right.
-        progress: Show a progress bar.
-
-    Raises:
-        SourceError: If the grids differ.
-        MaskError: If the mask is empty or too large for the checkpoint.
-        CheckpointError: If the checkpoint is damaged, or cannot paint the label or by the settings.
-    """
-    require_same_grid(scan, region)
-    if not region.array.any():
-        raise MaskError("the mask is empty; mark the voxels to paint with 1")
-    files = find_checkpoint(settings.checkpoint, revision=settings.revision)
-    for problem in setting_problems(files, settings, (label,)):
-        raise CheckpointError(f"{path_text(problem.location)}: {problem.message}")
-    rules = files.network.rules(files, settings, (label,))
-    stated = settings.levels.get(label or "")
-    level = None if stated is None else float(generator(seed, "inpaint-level").uniform(*stated))
-    pieces = list(_pieces(scan, region, label, rules, view, level))
-    all_patches = [patch for one in pieces for patch in one.patches]
-    seeds = [
-        derive_seed(seed, "inpaint", one.name, str(n))
-        for one in pieces
-        for n in range(len(one.patches))
-    ]
-    from tqdm import tqdm
-
-    from synthct.models.painting import Inpainter
-
-    inpainter = Inpainter(load_checkpoint(files, device=device()), settings, rules.labels)
-    with tqdm(total=len(seeds), unit="patch", disable=not progress) as bar:
-        painted = iter(inpainter.paint(all_patches, seeds, bar.update))
-    out = Volume(scan.array.copy(), scan.affine)
-    for one in pieces:
-        pasted = paste(one.ct, one.region, one.patches, [next(painted) for _ in one.patches])
-        if settings.grain == "surroundings":
-            under_hu = float(one.ct.array[one.region.array].mean())
-            window = window_for(label, under_hu, one.patches[0].codec)
-            rng = generator(seed, "inpaint-grain", one.name)
-            pasted, _ = with_grain(one.ct, pasted, one.region, window.range_hu, rng, level)
-        out.array[one.place] = pasted.array
-    return out
-
-
-@dataclass(frozen=True, eq=False)
-class _Piece:
-    """What of a scan is painted at once: a slice, or all of it by a network in 3D.
-
-    Attributes:
-        name: Of its random streams.
-        place: Its index in the scan.
-        ct: HU.
-        region: Boolean, on the same grid: where to paint.
-        patches: What the network gets.
-    """
-
-    name: str
-    place: tuple[slice, slice, slice]
-    ct: Volume
-    region: Volume
-    patches: Sequence[Patch]
-
-
-def _pieces(
-    scan: Volume, region: Volume, label: str | None, rules: PatchRules, view: Plane,
-    level_hu: float | None,
-) -> Iterator[_Piece]:  # fmt: skip
-    """A scan as a network takes it.
-
-    Raises:
-        MaskError: If the mask is too large for the checkpoint.
-    """
-
-    def patches(ct: Volume, where: Volume) -> list[Patch]:
-        return [replace(patch, level_hu=level_hu) for patch in cut(ct, where, label, rules)]
-
-    whole = Box.whole(scan.shape)
-    if rules.depth > 1:
-        yield _Piece("volume", whole.slices, scan, region, patches(scan, region))
-        return
-    axis = VIEW_AXIS[view]
-    across = tuple(n for n in range(3) if n != axis)
-    for index in np.flatnonzero(region.array.any(axis=across)).tolist():
-        plane, part = scan.slab(axis, index), region.slab(axis, index)
-        try:
-            own = patches(plane, part)
-        except MaskError as err:
-            raise MaskError(f"{view} slice {index}: {err}") from err
-        yield _Piece(str(index), whole.slab(axis, index).slices, plane, part, own)
 
 
 def paint_file(
@@ -244,20 +127,6 @@ def settings_of(**fields: Any) -> Diffusion:
         problems = describe_errors(err, stated, Diffusion)
         lines = (path_text(("inpaint", *one.location)) + f": {one.message}" for one in problems)
         raise RecipeError("\n".join(lines)) from err
-
-
-def require_same_grid(scan: Volume, region: Volume) -> None:
-    """See that a mask lies on the grid of its scan.
-
-    Raises:
-        SourceError: If not.
-    """
-    if not region.has_grid_of(scan):
-        raise SourceError(
-            f"the mask is on another grid than the scan ({region.grid_difference(scan)}); "
-            "resample it first. If only its affine is wrong and its voxels are those of the scan, "
-            "say so with --label-grid image (label_grid)"
-        )
 
 
 def _padded(scan: Volume, region: Volume, remarks: list[str]) -> Volume:

@@ -248,9 +248,7 @@ def _hint_for_key(place: tuple[str | int, ...], data: Any, model_type: type[Base
         if of := [text for model in siblings for text in _literals(model, tag)]:
             return f"; it is of {tag} {', '.join(of)}"
     for name, field in model_type.model_fields.items():
-        models = _models_within(field.annotation)
-        # A key of another kind of the same section is as wrong there.
-        if name != place[0] and any(key in model.model_fields for model in models):
+        if any(key in model.model_fields for model in _models_within(field.annotation)):
             return f"; it belongs in '{name}'"
     return f"; known keys: {', '.join(known)}"
 

@@ -4,7 +4,7 @@
 
 paints 32 ellipsoids of 10 to 20 mm in soft tissue of each scan, and lesions in the kidneys where
 the scan has some, twice with the same checkpoint: as ``view: volume`` does, each slice told of
-those already painted, and as ``synthct inpaint`` does, each slice by itself. With ``--in-3d`` a
+those already painted, and each slice by itself, as in datasets of slices. With ``--in-3d`` a
 network in 3D paints them as well. For comparison the same place two slices further is pasted,
 which is real tissue. The table shows medians over the masks, and how many of them lie within the
 bounds; of the six sides of a mask the one furthest from 1, and the least and the greatest of the
@@ -35,7 +35,7 @@ from synthct.models.checkpoint import find_checkpoint, load_checkpoint
 from synthct.models.grain import margin, with_grain
 from synthct.models.methods import Diffusion
 from synthct.models.painting import Inpainter
-from synthct.models.patch import PatchRules
+from synthct.models.patch import PatchRules, cut_patches, paste_patches
 from synthct.seeds import derive_seed, generator
 from synthct.volume import Box, Volume, read_ct, read_labels
 from synthct.volume.intensity import window_for
@@ -140,8 +140,30 @@ def as_volumes(tasks: Sequence[Task], settings: Diffusion) -> list[npt.NDArray[n
     return out
 
 
-def inpainted(tasks: Sequence[Task], settings: Diffusion) -> list[npt.NDArray[np.int16]]:
-    """Each slice of a mask painted by itself, or the mask whole by a network in 3D."""
+def as_slices(tasks: Sequence[Task], settings: Diffusion) -> list[npt.NDArray[np.int16]]:
+    """Each slice of a mask painted by itself."""
+    files = find_checkpoint(settings.checkpoint)
+    labels = tuple({task.label for task in tasks})
+    rules: PatchRules = files.network.rules(files, settings, labels)
+    inpainter = Inpainter(load_checkpoint(files), settings, rules.labels)
+    out = []
+    for task in tasks:
+        hu = task.ct.array.copy()
+        for index in np.flatnonzero(task.region.array.any(axis=(0, 1))).tolist():
+            plane, region = task.ct.slab(2, index), task.region.slab(2, index)
+            patches = cut_patches(plane, region, task.label, rules)
+            name = f"{task.name}-{index}"
+            seeds = [derive_seed(0, "slice-benchmark", name, str(n)) for n in range(len(patches))]
+            pasted = paste_patches(plane, region, patches, inpainter.paint(patches, seeds))
+            rng = generator(0, "slice-benchmark-grain", name)
+            done, _ = with_grain(plane, pasted, region, task.range_hu, rng)
+            hu[:, :, index] = done.array[:, :, 0]
+        out.append(hu)
+    return out
+
+
+def in_3d(tasks: Sequence[Task], settings: Diffusion) -> list[npt.NDArray[np.int16]]:
+    """Each mask painted whole by a network in 3D."""
     return [
         synthct.inpaint(
             task.ct,
@@ -272,12 +294,12 @@ def main() -> None:
             print(
                 f"| | {' | '.join(BOUNDS)} | by side | MAE HU |\n|---|{'---|' * (len(BOUNDS) + 2)}"
             )
-            ways = [as_volumes(tasks, settings), inpainted(tasks, settings)]
+            ways = [as_volumes(tasks, settings), as_slices(tasks, settings)]
             print(row("as one volume", tasks, ways[0]))
             print(row("slice by slice", tasks, ways[1]))
             if options.in_3d is not None:
-                in_3d = Diffusion(checkpoint=options.in_3d, num_inference_steps=IN_3D_STEPS)
-                ways.append(inpainted(tasks, in_3d))
+                whole = Diffusion(checkpoint=options.in_3d, num_inference_steps=IN_3D_STEPS)
+                ways.append(in_3d(tasks, whole))
                 print(row("by a network in 3D", tasks, ways[2]))
             print(row("real, two slices further", tasks, further(tasks)), flush=True)
             if options.sheet:

@@ -12,7 +12,8 @@ from tiny_recipe import tiny_recipe, write_data
 from tiny_volume import write_tiny_volume
 
 from synthct.build.check import check
-from synthct.build.inpaint import paint_scan, settings_of
+from synthct.build.inpaint import settings_of
+from synthct.build.one_scan import paint_scan
 from synthct.build.outside_range import outside_range
 from synthct.build.run import build
 from synthct.build.verify.run import Originals, verify

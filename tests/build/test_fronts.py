@@ -130,7 +130,7 @@ def test_the_slices_of_a_lesion_have_the_level_of_the_largest_alone() -> None:
     done = list(paint_stacks([other, lesion], RULES, painter, lambda n, patch: 100 * n + patch))
     (alone,), *_ = painter.calls
     assert painter.seeds[0] == [102]
-    assert np.isnan(beside(alone)[0][alone.own]).any()  # nothing of the lesion is known
+    assert alone.neighbours is None
     assert levels_of(painter) == [[None], [None, None, 10, 10], [None, 10]]
     assert set(lesion.painted_hu(done[1])) == {10}
     assert set(other.painted_hu(done[0])) == {20, 30}

@@ -171,7 +171,7 @@ def test_values_arrive_with_their_types(tmp_path: Path) -> None:
         ("name: a\nroot: x\n", "x.yaml:2:1: root: unknown key; it belongs in 'sources'"),
         (
             "name: a\nparts:\n- {kind: brick, size_mm: [1, 2], margin_mm: [1, 2], radius_mm: 3}\n",
-            "x.yaml:3:53: parts[0].radius_mm: unknown key; known keys: ",
+            "x.yaml:3:53: parts[0].radius_mm: unknown key; it is of kind ball",
         ),
         ("name: worse\nseed: 3\n", "x.yaml:2:7: seed: seed 3 is worse"),
         ("name: a\nname: b\n", "x.yaml:2:1: name: duplicate key; it already stands on line 1"),
