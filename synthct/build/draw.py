@@ -146,11 +146,10 @@ def draw(specs: Sequence[SampleSpec], recipe: Recipe, reader: CaseReader) -> Dra
     for entry in spec.donors or (None,):
         donor = reader.read(entry) if entry is not None else None
         try:
-            params = section.draw(host, donor, rng)
+            mask, params = section.drawn(host, donor, rng)
         except MaskError as err:
             first_error = first_error or err
             continue
-        mask = section.build(host, donor, params)
         if recipe.masks_per_sample is not None:
             mask, params = with_more((mask, params), spec, recipe, host, donor)
         slices = draw_slices(mask, recipe.view, section.slices, section.max_extent_mm, rng)

@@ -76,8 +76,7 @@ def _next(
     """
     taken = before.in_host(host.labels.shape)
     for _ in range(_TRIES):
-        params = section.draw(host, donor, rng)
-        mask = section.build(host, donor, params)
+        mask, params = section.drawn(host, donor, rng)
         if not (taken[mask.box.slices] & mask.region.array).any():
             return mask, params
     raise MaskError(

@@ -195,6 +195,16 @@ class MaskSection(BaseModel):
         """
         raise NotImplementedError
 
+    def drawn(
+        self, host: Case, donor: Case | None, rng: np.random.Generator
+    ) -> tuple[Mask, Params]:
+        """A mask that was drawn and built, and the ``params`` of ``draw``; raises what that does.
+
+        For kinds that build the mask to see whether it is legal.
+        """
+        params = self.draw(host, donor, rng)
+        return self.build(host, donor, params), params
+
     def build(self, host: Case, donor: Case | None, params: Params) -> Mask:
         """Build the mask from the ``params`` of ``draw``; the same voxels every time.
 

@@ -67,6 +67,12 @@ class Blob(MaskSection):
         Raises:
             PlacementError: If it never does.
         """
+        return self.drawn(host, donor, rng)[1]
+
+    def drawn(
+        self, host: Case, donor: Case | None, rng: np.random.Generator
+    ) -> tuple[Mask, Params]:
+        """As ``draw``, with the blob that was looked at."""
         del donor
         organ = None if self.within is None else structure(host, [self.within])
         places = None if organ is None else np.argwhere(organ[0]) + organ[1].start_ijk
@@ -82,7 +88,7 @@ class Blob(MaskSection):
             shape = self._draw_shape(host, voxel, rng)
             region, box = self._solid(host, shape, organ)
             if self._is_legal(host, region, box):
-                return {
+                return self._mask(host, region, box, attempt), {
                     "kind": self.kind,
                     "host": host.case_id,
                     "within": self.within,
@@ -103,7 +109,10 @@ class Blob(MaskSection):
         check_drawn_for(params, "host", host)
         organ = None if params["within"] is None else structure(host, [params["within"]])
         region, box = self._solid(host, WavyShape.from_json(params["shape"]), organ)
-        return make_mask(host, region, box.start_ijk, self.label, {"attempt": params["attempt"]})
+        return self._mask(host, region, box, params["attempt"])
+
+    def _mask(self, host: Case, region: Region, box: Box, attempt: int) -> Mask:
+        return make_mask(host, region, box.start_ijk, self.label, {"attempt": attempt})
 
     def _draw_shape(
         self, host: Case, voxel: npt.NDArray[np.int64], rng: np.random.Generator

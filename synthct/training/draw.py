@@ -183,7 +183,7 @@ def _draw_mask(
     for _ in range(TRIES):
         donor = donors[int(rng.integers(len(donors)))] if section.needs_donor else None
         try:
-            mask = section.build(host, donor, section.draw(host, donor, rng))
+            mask, _ = section.drawn(host, donor, rng)
             view = _draw_view(cutter.recipe.data.views, host.scan(), cutter.rules, rng)
             drawn = []
             for _ in range(slices):

@@ -74,13 +74,13 @@ def test_the_next_is_drawn_with_the_labels_of_those_before(
     made = recipe(folder, tiny_checkpoint, masks_per_case=1)
     seen: list[int] = []
     kind = type(made.masks[0])
-    real: Any = kind.draw
+    real: Any = kind.drawn
 
     def spy(self: MaskSection, host: Any, donor: Any, rng: Any) -> Any:
         seen.append(int(np.count_nonzero(host.labels.array == 255)))
         return real(self, host, donor, rng)
 
-    monkeypatch.setattr(kind, "draw", spy)
+    monkeypatch.setattr(kind, "drawn", spy)
     drawn(folder, made)
     assert seen[0] == 0
     assert seen[-1] > 0  # blobs leave 255 behind
