@@ -258,8 +258,8 @@ def inpaint(
 ) -> Volume:
     """Paint the masked voxels of a scan.
 
-    A 2D checkpoint paints slice by slice. Neighbouring ones match if it takes those painted already,
-    as the starter does.
+    A 2D checkpoint paints slice by slice. Neighbouring slices match if it takes those that are
+    painted already, as the starter does.
 
     Args:
         ct: A NIfTI file, a ``Volume``, or an array (I, J, K) in HU with its affine (4, 4) to

@@ -265,8 +265,8 @@ def _levelled(
 ) -> list[Stack]:
     """The volumes, lesions among them with a level that their slices have in common.
 
-    It is that of the largest slice, painted as if there were no others. A network that is told of the
-    organ beside a lesion paints its first and last slices more like that, which shows as bands
+    It is that of the largest slice, painted as if there were no others. A network that is told of
+    the organ beside a lesion paints its first and last slices more like that, which shows as bands
     where slices are thick (117, 81 and 114 HU in a kidney of 230).
     """
     open_ones = {n: own for n, one in enumerate(stacks) if (own := one.alone(rules))}

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 import numpy as np
 
 from synthct.errors import MaskError
 from synthct.masks.base import LabelPolicy, Mask, MaskSection, Params, check_drawn_for, make_mask
-from synthct.volume import Box
+from synthct.volume import Box, Volume
 from synthct.volume.case import Case
+from synthct.volume.grid import start_within
 from synthct.volume.regions import components, move, structure
 
 
@@ -17,8 +19,9 @@ class Own(MaskSection):
     """A mask from a file of the host's case in another source.
 
     The source is any of ``sources``, most often a ``nifti`` folder with a file pattern such as
-    ``structures: {mask: "{case}_mask.nii.gz"}``; its case ids are those of the hosts. Hosts without
-    a file, or with an empty one, are skipped.
+    ``structures: {mask: "{case}_mask.nii.gz"}``; its case ids are those of the hosts. A file lies
+    on the grid of its scan or on a part of it. Hosts without a file, or with an empty one, are
+    skipped.
 
     Attributes:
         source: Name of the source that holds the masks.
@@ -95,6 +98,10 @@ class Own(MaskSection):
             )
         if mask.labels.has_grid_of(host.labels):
             return mask
+        if (start := start_within(mask.labels, host.labels)) is not None:
+            whole = np.zeros(host.labels.shape, mask.labels.array.dtype)
+            whole[Box.whole(mask.labels.shape).shift(start).slices] = mask.labels.array
+            return replace(mask, labels=Volume(whole, host.labels.affine))
         raise MaskError(
             f"case {host.case_id}: the mask of '{self.source}' lies on another grid than the scan "
             f"({mask.labels.grid_difference(host.labels)}); resample it first"

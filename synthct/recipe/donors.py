@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from heapq import nsmallest
 
+from synthct.errors import counted
 from synthct.masks import MaskKind
 from synthct.recipe.shares import Split
 from synthct.seeds import derive_seed
 from synthct.sources import CaseEntry
-from synthct.sources.base import check_grid
+from synthct.sources.base import start_in_case
 from synthct.volume.anatomy import LesionFacts
 
 #: Donors planned for a mask: the first, and those to fall back on if it cannot be placed.
@@ -127,13 +128,18 @@ class OwnCase:
         """Whether the source has the host's case.
 
         Raises:
-            SourceError: If it is on another grid than the host.
+            SourceError: If it is neither on the grid of the host nor on a part of it.
         """
         own = self._by_case.get(host.case_id)
         if own is not None:
-            path = next(iter(own.label_files.values()), None)
-            check_grid(host.case_id, path, own, host)
+            start_in_case(host.case_id, next(iter(own.label_files.values())), own, host)
         return own is not None
+
+    def notes(self, hosts: Sequence[CaseEntry]) -> Iterator[str]:
+        """What the user should know of the files."""
+        own = [(self._by_case[host.case_id], host) for host in hosts if self.has_donor_for(host)]
+        if parts := sum(one.shape != host.shape for one, host in own):
+            yield f"{parts} of {counted(len(own), 'mask')} cover a part of their scan's grid"
 
     def choose(self, host: CaseEntry, draw: int) -> tuple[CaseEntry, ...]:
         """The entry of the host's own case."""

@@ -212,6 +212,8 @@ def plan_samples(recipe: Recipe, index: Index) -> Plan:
         if not ids:
             message = f"no host has {chooser.requirement}; {chooser.advice}"
             raise recipe.error(("masks", number, section.donor_key), message)
+        if isinstance(chooser, OwnCase):
+            notes += [f"masks '{section.name}': {note}" for note in chooser.notes(hosts)]
         if lacking:
             count = f"{len(lacking)} hosts lack {chooser.requirement}"
             notes.append(f"masks '{section.name}': {count} and are skipped: {_some(lacking)}")

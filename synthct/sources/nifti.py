@@ -76,6 +76,8 @@ class Nifti(FolderSection):
             raise ValueError("give labels (one label map) or structures (a file each), not both")
         if self.image is not None and self.image in (self.labels, *self.structures.values()):
             raise ValueError(f"image and labels have the same pattern, {self.image}; mend one")
+        if self.label_grid is not None and self.image is None:
+            raise ValueError("label_grid: image takes the grid of the scans: name them with image")
         if IGNORE in self.label_names.values():
             raise ValueError(
                 f"label value {IGNORE} means 'unknown' and is no structure; read masks of 0 and "

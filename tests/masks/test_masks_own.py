@@ -22,7 +22,7 @@ from synthct.errors import MaskError, RecipeError, SourceError
 from synthct.masks.base import Mask
 from synthct.masks.own import Own
 from synthct.recipe.recipe import Recipe
-from synthct.volume import Volume, canonical, shifted, write_volume
+from synthct.volume import Box, Volume, canonical, shifted, write_volume
 from synthct.volume.case import Case
 from synthct.volume.views import from_picture
 
@@ -87,9 +87,18 @@ def test_a_mask_on_another_grid_is_refused_with_the_difference() -> None:
     moved = replace(mask, labels=half)
     with pytest.raises(MaskError, match=r"another grid than the scan .*, 0\.40 mm away"):
         own().draw(host, moved, np.random.default_rng(0))
-    short = replace(mask, labels=Volume(mask.labels.array[..., 1:], mask.labels.affine))
+    beyond = Volume(mask.labels.array[..., 1:], shifted(mask.labels.affine, (0, 0, 2)))
     with pytest.raises(MaskError, match=r"\(48, 40, 23\), not \(48, 40, 24\)"):
-        own().draw(host, short, np.random.default_rng(0))
+        own().draw(host, replace(mask, labels=beyond), np.random.default_rng(0))
+
+
+def test_a_file_may_cover_a_part_of_the_scan() -> None:
+    host = make_tiny_case()
+    mask = masks_of(host)
+    part = mask.labels.crop(Box((10, 0, 3), (40, 40, 20)))
+    cropped = built(own(), host, replace(mask, labels=part))
+    whole = built(own(), host, mask)
+    assert np.array_equal(cropped.in_host((48, 40, 24)), whole.in_host((48, 40, 24)))
 
 
 def test_parameters_replay_the_same_mask_and_notice_a_changed_file() -> None:
@@ -215,6 +224,16 @@ def test_a_file_on_another_grid_is_refused_before_anything_is_drawn(
     root = write_masks(tmp_path / "masks", {HOSTS[0]: volume(), HOSTS[1]: wrong})
     with pytest.raises(SourceError, match=r"case_00001_mask.nii.gz lies 1.60 mm off the grid"):
         checked(data, tiny_checkpoint, root)
+
+
+def test_a_file_of_a_part_of_the_scan_is_taken_and_told(
+    data: Path, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    affine = make_tiny_case().labels.affine
+    part = Volume(drawn_region(), affine).crop(Box((10, 0, 3), (40, 40, 20)))
+    root = write_masks(tmp_path / "masks", {HOSTS[0]: volume(), HOSTS[1]: part})
+    notes = checked(data, tiny_checkpoint, root).plan.notes
+    assert "masks 'mine': 1 of 2 masks cover a part of their scan's grid" in notes
 
 
 def test_a_missing_source_is_named(tmp_path: Path, tiny_checkpoint: Path) -> None:

@@ -141,6 +141,12 @@ def test_label_grid_leaves_label_maps_that_lie_right_and_refuses_other_shapes(
         index_one(source, tmp_path)
 
 
+def test_label_grid_needs_images_whose_grid_is_taken(tmp_path: Path) -> None:
+    fields = {**PAIR, "image": None, "label_grid": "image"}
+    with pytest.raises(ValidationError, match="grid of the scans: name them with image"):
+        Nifti(root=tmp_path, **fields)
+
+
 def test_a_changed_image_moves_the_labels_that_take_its_grid(
     tmp_path: Path, tiny_case: Case
 ) -> None:
