@@ -252,14 +252,12 @@ def inpaint(
     scheduler: str | None = None,
     num_inference_steps: int | None = None,
     guidance_scale: float | None = None,
+    together: bool = False,
     seed: int = 0,
     device: str = "cpu",
     **settings: Any,
 ) -> Volume:
-    """Paint the masked voxels of a scan.
-
-    A 2D checkpoint paints slice by slice. Neighbouring slices match if it takes those that are
-    painted already, as the starter does.
+    """Paint the masked voxels of a scan, slice by slice.
 
     Args:
         ct: A NIfTI file, a ``Volume``, or an array (I, J, K) in HU with its affine (4, 4) to
@@ -272,11 +270,11 @@ def inpaint(
         scheduler: As in a recipe, and so is its default.
         num_inference_steps: Number of denoising steps; by default as in a recipe.
         guidance_scale: As in a recipe.
+        together: Tell a 2D checkpoint that takes neighbouring slices, as the starter does, those
+            already painted. By default each is painted as if alone, so they may not match.
         seed: Random seed.
         device: Device of the model.
-        **settings: Further settings of a recipe's ``inpaint``: ``level_hu``, ``grain``; and for
-            checkpoints that do not declare them ``prompt``, ``codecs``, ``labels`` and
-            ``jump_length``.
+        **settings: Further settings of a recipe's ``inpaint``, such as ``level_hu``.
 
     Returns:
         The painted scan, int16 HU, in the orientation of ``ct``; for a file, in canonical
@@ -286,8 +284,7 @@ def inpaint(
     Raises:
         SourceError: If a file is damaged, a value or an affine is not finite, or the grids differ.
         MaskError: If the mask is empty or too large for the checkpoint.
-        CheckpointError: If the checkpoint is damaged, cannot paint the label, or does not support
-            the scheduler, the number of steps, the guidance or the settings.
+        CheckpointError: If the checkpoint is damaged, or cannot paint the label or by the settings.
         RecipeError: If a setting is invalid for any checkpoint.
 
     Example:
@@ -316,6 +313,7 @@ def inpaint(
         inpaint,
         label=label,
         view=view,
+        together=together,
         seed=seed,
         device=lambda: device,
     )
@@ -330,6 +328,7 @@ def inpaint_file(
     label: str | None = None,
     mask_value: int | None = None,
     view: Plane = "axial",
+    together: bool = True,
     seed: int = 0,
     orientation: str | None = None,
     label_grid: Literal["image"] | None = None,
@@ -350,14 +349,14 @@ def inpaint_file(
         label: What to paint, such as ``kidney``; None for whatever fits.
         mask_value: Paint where the mask has this value; None for all but 0.
         view: The plane of the slices: ``axial``, ``coronal`` or ``sagittal``.
+        together: As of ``inpaint``, but the default here.
         seed: Random seed.
         orientation: Patient directions of the axes, such as ``LAS``, of files that say none.
         label_grid: ``image`` for a mask that has lost its affine: its voxels are the scan's.
         device: Device of the model.
         overwrite: Whether the output may be there already.
         progress: Show a progress bar.
-        **settings: Settings of a recipe's ``inpaint``: ``checkpoint``, ``revision``,
-            ``scheduler``, ``num_inference_steps``, ...
+        **settings: Settings of a recipe's ``inpaint``, such as ``checkpoint``.
 
     Returns:
         The new file.
@@ -391,6 +390,7 @@ def inpaint_file(
         label=label,
         mask_value=mask_value,
         view=view,
+        together=together,
         seed=seed,
         orientation=orientation,
         label_grid=label_grid,

@@ -46,6 +46,7 @@ def paint_file(
     label: str | None = None,
     mask_value: int | None = None,
     view: Plane = "axial",
+    together: bool = True,
     seed: int = 0,
     orientation: str | None = None,
     label_grid: Literal["image"] | None = None,
@@ -66,6 +67,7 @@ def paint_file(
         label: What to paint; None for whatever fits.
         mask_value: Paint where the mask has this value; None for all but 0.
         view: The plane of the slices; a network in 3D goes by the scan's own.
+        together: As of ``paint_scan``.
         seed: Random seed.
         orientation: Patient directions of the axes, such as ``LAS``, of files that say none.
         label_grid: ``image`` for a mask that has lost its affine: its voxels are the scan's.
@@ -104,7 +106,15 @@ def paint_file(
     for remark in remarks:
         logger.warning("%s: %s", mask, remark)
     painted = paint_scan(
-        scan, where, settings, label=label, view=view, seed=seed, device=device, progress=progress
+        scan,
+        where,
+        settings,
+        label=label,
+        view=view,
+        together=together,
+        seed=seed,
+        device=device,
+        progress=progress,
     )
     make_folder(output.parent)
     is_zipped = output.name.endswith(".gz")

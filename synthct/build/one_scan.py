@@ -40,15 +40,15 @@ def paint_scan(
     *,
     label: str | None = None,
     view: Plane = "axial",
+    together: bool = False,
     seed: int = 0,
     device: Callable[[], str] = lambda: "cpu",
     progress: bool = False,
 ) -> Volume:
     """Paint the masked voxels of a scan.
 
-    A checkpoint that takes the slices beside the one it paints is told those already painted, as
-    in datasets with ``view: volume``; any other in 2D paints each slice independently. A label that
-    the checkpoint guides away from whatever fits is taken for a lesion, whose slices get one level.
+    A label that the checkpoint guides away from whatever fits is taken for a lesion, whose slices
+    get one level where they are painted together.
 
     Args:
         scan: int16 HU in canonical orientation.
@@ -56,6 +56,9 @@ def paint_scan(
         settings: Checkpoint, scheduler, steps and so on.
         label: What to paint; None for whatever fits.
         view: The plane of the slices; a network in 3D goes by the scan's own.
+        together: Tell a checkpoint that takes the slices beside the one it paints those already
+            painted, as in datasets with ``view: volume``; else it paints each slice as if it were
+            alone, as any other in 2D does.
         seed: Random seed.
         device: Says where the model runs; asked when everything else is known to be right.
         progress: Show a progress bar.
@@ -76,7 +79,7 @@ def paint_scan(
     level = None if stated is None else float(generator(seed, "inpaint-level").uniform(*stated))
     asked = Asked(label, level, is_lesion=label in rules.guidance)
     task = _Task(scan, region, settings, rules, asked, view, seed)
-    is_whole = rules.neighbours and len(task.slices) > 1
+    is_whole = together and rules.neighbours and len(task.slices) > 1
     prepared = _Whole.of(task) if is_whole else _Pieces.of(task)
     from tqdm import tqdm
 

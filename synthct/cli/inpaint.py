@@ -65,6 +65,13 @@ def inpaint(
         bool,
         typer.Option("--grain/--no-grain", help="Complete the paint's noise to that around it."),
     ] = True,
+    together: Annotated[
+        bool,
+        typer.Option(
+            "--together/--apart",
+            help="Tell the checkpoint the slices already painted, or paint each as if alone.",
+        ),
+    ] = True,
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
     orientation: Annotated[
         str | None, typer.Option(help="Of files that do not say how they lie, such as LAS.")
@@ -108,6 +115,7 @@ def inpaint(
             label=label,
             mask_value=mask_value,
             view=view.value,
+            together=together,
             seed=seed,
             orientation=orientation,
             label_grid=None if label_grid is None else "image",

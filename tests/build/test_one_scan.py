@@ -18,7 +18,9 @@ from synthct.models.patch import FloatArray, Patch
 from synthct.volume import Volume, restore_orientation
 
 SHAPE = (80, 72, 9)
-STARTER: dict[str, Any] = {"checkpoint": "package:starter-2d", "num_inference_steps": 1}
+STARTER: dict[str, Any] = {
+    "checkpoint": "package:starter-2d", "num_inference_steps": 1, "together": True,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +71,16 @@ def test_each_slice_is_told_those_that_are_painted(ct: Volume, calls: list[list[
     inside = mask_of(ct, BALL).array
     assert np.array_equal(out.array[~inside], ct.array[~inside])
     assert (out.array[inside] != ct.array[inside]).mean() > 0.9
+
+
+def test_apart_they_know_nothing_of_each_other(ct: Volume, calls: list[list[Patch]]) -> None:
+    """Slices that are no neighbours may be painted at once."""
+    apart = {**STARTER, "together": False}
+    out = synthct.inpaint(ct, mask_of(ct, BALL), label="tumor", **apart)
+    ((*patches,),) = calls
+    assert [patch.neighbours for patch in patches] == [None] * 4
+    single = synthct.inpaint(ct, mask_of(ct, np.s_[30:46, 30:46, 4:5]), label="tumor", **apart)
+    assert np.array_equal(single.array[:, :, 4:5], out.array[:, :, 4:5])
 
 
 def test_the_slices_of_a_lesion_have_one_level(ct: Volume, calls: list[list[Patch]]) -> None:
