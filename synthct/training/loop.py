@@ -25,7 +25,7 @@ from accelerate.utils import InitProcessGroupKwargs
 from diffusers.training_utils import EMAModel
 from torch import Tensor
 
-from synthct.errors import RecipeError
+from synthct.errors import RecipeError, counted
 from synthct.processes.join import watching
 from synthct.processes.launch import is_first
 from synthct.seeds import derive_seed
@@ -313,10 +313,10 @@ def _log_start(
     recipe: TrainingRecipe, objective: Objective, cases: int, held_out: int, progress: Progress
 ) -> None:
     logger.info(
-        "%s: %.2f M parameters, %d cases to train on, %d held out, from step %d to %d",
+        "%s: %.2f M parameters, %s to train on, %d held out, from step %d to %d",
         recipe.name,
         sum(p.numel() for net in objective.networks.values() for p in net.parameters()) / 1e6,
-        cases,
+        counted(cases, "case"),
         held_out,
         progress.step,
         recipe.optim.max_steps,

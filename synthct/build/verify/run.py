@@ -16,6 +16,7 @@ from pathlib import Path
 from synthct.build.check import Checked, locked_origins, require_adapted
 from synthct.build.check import check as check_recipe
 from synthct.build.context import BuildContext, load_context, references_of
+from synthct.build.draw import masks_of
 from synthct.build.verify.documents import check_documents, check_files
 from synthct.build.verify.replay import check_inputs, check_paint, check_plan, choose
 from synthct.dataset.content import check_content
@@ -170,6 +171,8 @@ class _Levels:
             return f"{again}, {how}", findings
         share = min(1.0, 3 / max(1, len(results)))
         odds = f"with 95 % confidence fewer than {share:.1%} of all are altered"
+        if len(groups) == len(masks_of(checked.plan.specs)):
+            odds = "all of them"
         return f"{again}, bit for bit ({odds})", findings
 
     @cached_property
