@@ -46,7 +46,13 @@ def build(checkout: Path, data: Path, folder: Path, blobs: int) -> float:
     one = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     environment = {**os.environ, **one, "PYTHONPATH": str(checkout.resolve())}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([*words, *paths], check=True, env=environment, capture_output=True)
+    subprocess.run(
+        [*words, *paths],
+        check=True,
+        env=environment,
+        cwd=folder,  # the current folder comes before PYTHONPATH
+        capture_output=True,
+    )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
