@@ -21,6 +21,7 @@ import numpy.typing as npt
 from synthct.masks.base import Mask
 from synthct.models.patch import FloatArray, Patch, PatchRules, cut_patches, paste_patches
 from synthct.volume import Array, Box, Volume
+from synthct.volume.regions import slices_with
 from synthct.volume.views import VIEW_AXIS, Plane
 
 
@@ -77,8 +78,7 @@ class Stack:
     @property
     def slices(self) -> list[int]:
         """The slices that show some of the mask, rising."""
-        others = tuple(n for n in range(3) if n != VIEW_AXIS[self.plane])
-        return [int(n) for n in np.flatnonzero(self.region.array.any(axis=others))]
+        return slices_with(self.region.array, VIEW_AXIS[self.plane])
 
     @property
     def largest(self) -> int:

@@ -20,7 +20,6 @@ from synthct.storage.files import atomic_write, make_folder
 from synthct.volume import (
     HU_MAX,
     HU_MIN,
-    Box,
     CtReading,
     LabelReading,
     Volume,
@@ -28,7 +27,7 @@ from synthct.volume import (
     read_ct_counting,
     read_labels,
 )
-from synthct.volume.grid import start_within
+from synthct.volume.grid import padded, start_within
 from synthct.volume.rewrite import changed_file, require_storable
 from synthct.volume.views import Plane
 
@@ -145,9 +144,7 @@ def _padded(scan: Volume, region: Volume, remarks: list[str]) -> Volume:
     if start is None or region.shape == scan.shape:
         return region
     remarks.append("the mask covers a part of the scan's grid")
-    whole = np.zeros(scan.shape, bool)
-    whole[Box.whole(region.shape).shift(start).slices] = region.array
-    return Volume(whole, scan.affine)
+    return Volume(padded(region.array, start, scan.shape), scan.affine)
 
 
 def scan_of(ct: Ct) -> Volume:

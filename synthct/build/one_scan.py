@@ -22,6 +22,7 @@ from synthct.recipe.yaml_errors import path_text
 from synthct.seeds import derive_seed, generator
 from synthct.volume import Box, Volume
 from synthct.volume.intensity import window_for
+from synthct.volume.regions import slices_with
 from synthct.volume.views import VIEW_AXIS, Plane
 
 if TYPE_CHECKING:
@@ -129,8 +130,7 @@ class _Task:
     @property
     def slices(self) -> list[int]:
         """The slices that show some of the mask, rising."""
-        across = tuple(n for n in range(3) if n != VIEW_AXIS[self.view])
-        return [int(n) for n in np.flatnonzero(self.region.array.any(axis=across))]
+        return slices_with(self.region.array, VIEW_AXIS[self.view])
 
     def seed_of(self, piece: str, patch: int) -> int:
         """The seed of a patch's noise."""

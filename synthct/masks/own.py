@@ -11,7 +11,7 @@ from synthct.errors import MaskError
 from synthct.masks.base import LabelPolicy, Mask, MaskSection, Params, check_drawn_for, make_mask
 from synthct.volume import Box, Volume
 from synthct.volume.case import Case
-from synthct.volume.grid import start_within
+from synthct.volume.grid import padded, start_within
 from synthct.volume.regions import components, move, structure
 
 
@@ -99,8 +99,7 @@ class Own(MaskSection):
         if mask.labels.has_grid_of(host.labels):
             return mask
         if (start := start_within(mask.labels, host.labels)) is not None:
-            whole = np.zeros(host.labels.shape, mask.labels.array.dtype)
-            whole[Box.whole(mask.labels.shape).shift(start).slices] = mask.labels.array
+            whole = padded(mask.labels.array, start, host.labels.shape)
             return replace(mask, labels=Volume(whole, host.labels.affine))
         raise MaskError(
             f"case {host.case_id}: the mask of '{self.source}' lies on another grid than the scan "

@@ -20,7 +20,7 @@ from synthct.masks.base import (
 )
 from synthct.masks.shape import WavyShape, draw_waves
 from synthct.volume import Array, Box, Index3, Volume, distances_mm, plane_spacing_mm
-from synthct.volume.regions import Region, components, move
+from synthct.volume.regions import Region, components, move, slices_with
 from synthct.volume.views import IGNORE, VIEW_AXIS, Plane, View, plane_of
 
 #: Random slices have at least this share of the largest slice's area.
@@ -138,9 +138,8 @@ def slices_of(mask: Mask, view: View) -> list[Mask]:
         return [mask]
     of = plane_of(view, mask.region.spacing_mm)
     axis = VIEW_AXIS[of]
-    others = tuple(n for n in range(3) if n != axis)
-    shown = np.flatnonzero(mask.region.array.any(axis=others)) + mask.box.start_ijk[axis]
-    return [take_slice(mask, of, int(index)) for index in shown]
+    shown = slices_with(mask.region.array, axis)
+    return [take_slice(mask, of, mask.box.start_ijk[axis] + index) for index in shown]
 
 
 def shown_box(shape: Index3, flat: Mask, view: View, margin_mm: float | None) -> Box:

@@ -11,6 +11,7 @@ from synthct.sources.base import CaseEntry, check_grid, start_in_case
 from synthct.sources.stored import Stored, read_image, read_label_map
 from synthct.volume import Array, Box, Index3, Volume
 from synthct.volume.case import Case
+from synthct.volume.grid import padded
 
 
 def read_case(entry: CaseEntry, label_names: Mapping[str, int]) -> Case:
@@ -51,7 +52,7 @@ def read_case(entry: CaseEntry, label_names: Mapping[str, int]) -> Case:
         start = start_in_case(entry.case_id, file, volume, entry)
         if names[0] in entry.label_values:
             values = {entry.label_values[name]: wanted[name] for name in names}
-            array = _padded(_renumber(volume.array, values, dtype), start, entry.shape)
+            array = padded(_renumber(volume.array, values, dtype), start, entry.shape)
         else:
             array = array if array.size else np.zeros(entry.shape, dtype, order="F")
             _add(array, volume.array, start, wanted[names[0]])
@@ -88,15 +89,6 @@ def _renumber(array: Array, values: Mapping[int, int], dtype: npt.DTypeLike) -> 
     for own_plane, new_plane in zip(array.T, out.T, strict=True):
         new_plane[...] = table[own_plane]
     return out
-
-
-def _padded(array: Array, start: Index3, shape: Index3) -> Array:
-    """An array that begins at ``start`` of a larger one, with 0 around it."""
-    if array.shape == shape:
-        return array
-    whole = np.zeros(shape, array.dtype, order="F")
-    whole[Box((0, 0, 0), array.shape).shift(start).slices] = array
-    return whole
 
 
 def _add(array: Array, structure: Array, start: Index3, value: int) -> None:

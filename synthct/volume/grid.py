@@ -155,6 +155,15 @@ def start_within(part: Gridded, whole: Gridded) -> Index3 | None:
     return (i, j, k) if inside else None
 
 
+def padded(array: npt.NDArray[Any], start: Index3, shape: Index3) -> npt.NDArray[Any]:
+    """An array that begins at ``start`` of a larger one, with 0 around it."""
+    if array.shape == shape:
+        return array
+    whole = np.zeros(shape, array.dtype, order="F")
+    whole[Box.whole(array.shape).shift(start).slices] = array
+    return whole
+
+
 def _corners(shape: Sequence[int]) -> npt.NDArray[np.float64]:
     """Voxel indices (3, 8) of the outermost voxels; the first is (0, 0, 0)."""
     return _ENDS * (np.array(shape, dtype=np.float64)[:, None] - 1)

@@ -65,6 +65,12 @@ def components(region: Region) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.in
     return rank[parts], counts[1:][order].astype(np.int64)
 
 
+def slices_with(region: Region, axis: int) -> list[int]:
+    """The slices across an axis that show some of a region, rising."""
+    others = tuple(n for n in range(3) if n != axis)
+    return [int(n) for n in np.flatnonzero(region.any(axis=others))]
+
+
 def largest_part(region: Region) -> Region:
     """The largest face-connected part of ``region``."""
     parts, _ = components(region)

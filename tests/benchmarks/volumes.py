@@ -35,7 +35,7 @@ from synthct.models.checkpoint import find_checkpoint, load_checkpoint
 from synthct.models.grain import margin, with_grain
 from synthct.models.methods import Diffusion
 from synthct.models.painting import Inpainter
-from synthct.models.patch import PatchRules, cut_patches, paste_patches
+from synthct.models.patch import PatchRules
 from synthct.seeds import derive_seed, generator
 from synthct.volume import Box, Volume, read_ct, read_labels
 from synthct.volume.intensity import window_for
@@ -140,30 +140,8 @@ def as_volumes(tasks: Sequence[Task], settings: Diffusion) -> list[npt.NDArray[n
     return out
 
 
-def as_slices(tasks: Sequence[Task], settings: Diffusion) -> list[npt.NDArray[np.int16]]:
-    """Each slice of a mask painted by itself."""
-    files = find_checkpoint(settings.checkpoint)
-    labels = tuple({task.label for task in tasks})
-    rules: PatchRules = files.network.rules(files, settings, labels)
-    inpainter = Inpainter(load_checkpoint(files), settings, rules.labels)
-    out = []
-    for task in tasks:
-        hu = task.ct.array.copy()
-        for index in np.flatnonzero(task.region.array.any(axis=(0, 1))).tolist():
-            plane, region = task.ct.slab(2, index), task.region.slab(2, index)
-            patches = cut_patches(plane, region, task.label, rules)
-            name = f"{task.name}-{index}"
-            seeds = [derive_seed(0, "slice-benchmark", name, str(n)) for n in range(len(patches))]
-            pasted = paste_patches(plane, region, patches, inpainter.paint(patches, seeds))
-            rng = generator(0, "slice-benchmark-grain", name)
-            done, _ = with_grain(plane, pasted, region, task.range_hu, rng)
-            hu[:, :, index] = done.array[:, :, 0]
-        out.append(hu)
-    return out
-
-
-def in_3d(tasks: Sequence[Task], settings: Diffusion) -> list[npt.NDArray[np.int16]]:
-    """Each mask painted whole by a network in 3D."""
+def inpainted(tasks: Sequence[Task], settings: Diffusion) -> list[npt.NDArray[np.int16]]:
+    """Each slice of a mask painted by itself, or the mask whole by a network in 3D."""
     return [
         synthct.inpaint(
             task.ct,
@@ -294,12 +272,12 @@ def main() -> None:
             print(
                 f"| | {' | '.join(BOUNDS)} | by side | MAE HU |\n|---|{'---|' * (len(BOUNDS) + 2)}"
             )
-            ways = [as_volumes(tasks, settings), as_slices(tasks, settings)]
+            ways = [as_volumes(tasks, settings), inpainted(tasks, settings)]
             print(row("as one volume", tasks, ways[0]))
             print(row("slice by slice", tasks, ways[1]))
             if options.in_3d is not None:
                 whole = Diffusion(checkpoint=options.in_3d, num_inference_steps=IN_3D_STEPS)
-                ways.append(in_3d(tasks, whole))
+                ways.append(inpainted(tasks, whole))
                 print(row("by a network in 3D", tasks, ways[2]))
             print(row("real, two slices further", tasks, further(tasks)), flush=True)
             if options.sheet:
