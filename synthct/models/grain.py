@@ -5,11 +5,7 @@ every scanner, dose and kernel has another. So the paint keeps the network's ana
 is completed to the noise power spectrum of the surroundings: what is missing is drawn as a
 stationary Gaussian field, what is too much is filtered off.
 
-Spectra are taken where tissue is even, since anatomy is no grain: the commonest local standard
-deviation is the noise level of a scan (Christianson et al., "Automated technique to measure noise
-in clinical CT examinations", 2015). They are the Fourier transforms of autocovariances over the
-voxels of a region of any shape (Padfield, "Masked object registration in the Fourier domain",
-2012), within a lag window. At the border the field is conditioned on the grain of the nearest known
+At the border the field is conditioned on the grain of the nearest known
 voxel (simple kriging; Hoffman and Ribak, "Constrained realizations of Gaussian fields", 1991), so
 that it goes on where the scan's own ends.
 """
@@ -23,33 +19,33 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from synthct.models.noise_spectrum import (
+    LEAST,
+    MEAN,
+    Lattice,
+    Region,
+    Spectrum,
+    Steps,
+    Values,
+    around,
+    local_mean,
+    reach_of,
+    spectrum_around,
+    spectrum_within,
+    steps_of,
+)
 from synthct.volume import HU_MAX, HU_MIN, Box, Volume
 
-Values = npt.NDArray[np.float32]
-Region = npt.NDArray[np.bool_]
-#: Voxel sizes along each axis, in units of the finest.
-Steps = npt.NDArray[np.float64]
-
 #: Lengths in voxels of the finest axis: how far around the mask of a slice and of a volume grain is
-#: measured (beside a kidney, a slice has little even tissue nearer), the sigma of the local mean,
-#: and the longest correlation.
-_MARGINS = {2: 80, 3: 40}
-MEAN, LAG = 3.0, 10
-#: Side of the window of local deviations, in mm, and the least and most voxels of the finest axis:
-#: where voxels are coarse, a window of many of them is larger than any even tissue.
-_WINDOW_MM, _WINDOW = 7.2, (5, 9)
+#: measured (beside a kidney, a slice has little even tissue nearer), and the distance at which a
+#: voxel counts a third of one beside the mask.
+_MARGINS, _NEAR = {2: 80, 3: 40}, 20.0
 #: The filter (sigma, likewise) before tissue is told from air, bone and fat by its HU.
 _CLASS = 2.0
 #: Surroundings are of the painted kind of tissue, if their HU differ by no more. Around whole
 #: organs that takes in bowel and vessels, whose edges are no grain; so around a volume tissue of
 #: the same HU, and tissue of any, are looked at as well, and count where they have less.
 _ALIKE, _SAME = 100.0, 30.0
-#: Tissue is even where its local deviation is at most so many times the commonest one.
-_EVEN = 1.6
-#: But no more than at this share of the voxels.
-_QUIET = 0.15
-#: Frequencies of which the local mean left less are not known well enough to be completed.
-_KEPT = 0.3
 #: Kriging near the border: voxels of the finest axis from the mask that are known, and that are
 #: moved; how many known ones move each; what makes their covariances invertible.
 _RING, _DEPTH, _NEIGHBOURS, _NUGGET = 2.5, 6.0, 10, 0.02
@@ -60,13 +56,10 @@ _BESIDE, _OTHER = 2.0, 3.0
 #: than one deviation, are beyond an edge. There three deviations of a strong grain would reach from
 #: an organ to its fat and pull the paint along, so this many HU are the limit.
 _EDGE_HU = 36.0
-#: Keeps quotients finite, in HU².
-_LEAST = 1e-6
 #: No scanner's noise is stronger than so many HU; what seems to be is structure.
 _MOST = 150.0
-#: Fewer even voxels of the surroundings, or of the paint, say nothing about a spectrum; of the same
-#: tissue there must be more, lest one odd place decide.
-LEAST_AROUND, LEAST_PAINTED, LEAST_SAME = 200, 64, 20_000
+#: With fewer even voxels of the same tissue one odd place would decide.
+_LEAST_SAME = 20_000
 
 
 class Grain(NamedTuple):
@@ -85,22 +78,6 @@ class Grain(NamedTuple):
     def as_json(self) -> dict[str, float]:
         """For a provenance; the floats to a hundredth HU."""
         return {name: round(value, 2) for name, value in self._asdict().items()}
-
-
-class _Spectrum(NamedTuple):
-    """The grain of a region.
-
-    Attributes:
-        power: Noise power by frequency, as ``scipy.fft.rfftn`` orders them.
-        covariance: Its inverse transform: the autocovariance by lag, periodic.
-        variance: That at lag 0.
-        voxels: Number of even voxels that it comes from.
-    """
-
-    power: Values
-    covariance: Values
-    variance: float
-    voxels: int
 
 
 def surroundings(box: Box, shape: tuple[int, int, int], spacing_mm: Sequence[float]) -> Box:
@@ -149,7 +126,7 @@ def with_grain(
 
 def margin(spacing_mm: Sequence[float]) -> list[int]:
     """How far around a mask grain is measured, in voxels of each axis of a slice or a volume."""
-    return [math.ceil(_MARGINS[len(spacing_mm)] / step) for step in _steps(spacing_mm).tolist()]
+    return [math.ceil(_MARGINS[len(spacing_mm)] / step) for step in steps_of(spacing_mm).tolist()]
 
 
 def match_grain(
@@ -177,65 +154,63 @@ def match_grain(
     """
     from scipy import fft, ndimage
 
-    voxel = _steps(spacing_mm)
-    window = np.clip(round(_WINDOW_MM / min(spacing_mm)), *_WINDOW)
-    size = np.maximum(1, np.round(window / voxel)).astype(int).tolist()
-    crop = _around(mask, margin(spacing_mm))
+    crop = around(mask, margin(spacing_mm))
     inside = mask[crop]
     scan, paint = (np.ascontiguousarray(hu[crop], np.float32) for hu in (original, painted))
-    lags = np.maximum(1, np.round(LAG / voxel)).astype(int)
-    shape = [fft.next_fast_len(n, real=True) for n in (scan.shape + 2 * lags).tolist()]
+    lattice = Lattice.of(scan.shape, spacing_mm)
+    voxel, shape = lattice.voxel, lattice.shape
 
     smooth = ndimage.gaussian_filter(np.where(inside, paint, scan), _CLASS / voxel)
     low, high = np.percentile(smooth[inside], (5, 95))
+    weight = np.exp(-ndimage.distance_transform_edt(~inside, sampling=voxel) / _NEAR)
 
-    def within(reach: float, least: int) -> list[_Spectrum]:
+    def within(reach: float, least: int = 0) -> list[Spectrum]:
         """The grain of surroundings whose HU differ by no more; none where that is too little."""
         lowest, highest = max(range_hu[0], low - reach), min(range_hu[1], high + reach)
         tissue = ~inside & (smooth > lowest) & (smooth < highest)
-        residual = scan - _local_mean(scan, tissue, voxel, MEAN)
-        found = _spectrum(residual, tissue, voxel, lags, shape, size)
+        residual = scan - local_mean(scan, tissue, voxel)
+        found = spectrum_around(residual, tissue, lattice, weight.astype(np.float32))
         is_grain = found is not None and found.voxels >= least and found.variance < _MOST**2
         return [found] if found is not None and is_grain else []
 
-    known = within(_ALIKE, LEAST_AROUND) or within(np.inf, LEAST_AROUND)
+    known = within(_ALIKE) or within(np.inf)
     if mask.ndim == 3:
-        known += within(_SAME, LEAST_SAME) + within(np.inf, LEAST_SAME)
+        known += within(_SAME, _LEAST_SAME) + within(np.inf, _LEAST_SAME)
     if not known:
         return painted[mask].astype(np.float32), None
-    around = min(known, key=lambda one: one.variance)
-    deviation = np.sqrt(around.variance)
-    scan_mean = _local_mean(scan, ~inside, voxel, MEAN)
-    near, paint_mean = _around(inside, _reach(MEAN, voxel)), np.zeros_like(paint)
-    paint_mean[near] = _local_mean(paint[near], inside[near], voxel, MEAN)
+    there = min(known, key=lambda one: one.variance)
+    deviation = np.sqrt(there.variance)
+    scan_mean = local_mean(scan, ~inside, voxel)
+    near, paint_mean = around(inside, reach_of(MEAN, voxel)), np.zeros_like(paint)
+    paint_mean[near] = local_mean(paint[near], inside[near], voxel)
     is_edge = np.abs(scan_mean - paint_mean) > max(deviation, _EDGE_HU)
     alike = inside | ~is_edge
-    mean = np.where(alike, _local_mean(paint, alike, voxel, MEAN), scan_mean)
+    mean = np.where(alike, local_mean(paint, alike, voxel), scan_mean)
     residual = paint - mean
-    own = _spectrum(paint - paint_mean, inside, voxel, lags, shape, size, 0.0)
-    own_power = 0 * around.power if own is None else own.power
+    own = spectrum_within(paint - paint_mean, inside, lattice)
+    own_power = 0 * there.power if own is None else own.power
     part = tuple(slice(n) for n in scan.shape)
 
-    gain = np.sqrt(np.minimum(1, around.power / np.maximum(own_power, _LEAST)))
+    gain = np.sqrt(np.minimum(1, there.power / np.maximum(own_power, LEAST)))
     surplus = (residual - fft.irfftn(fft.rfftn(residual, shape) * gain, shape)[part])[inside]
     # Only by one standard deviation: an edge that the network painted is no grain.
     even = paint[inside] - np.clip(surplus, -deviation, deviation)
 
     white = fft.rfftn(rng.standard_normal(shape, dtype=np.float32))
-    missing = np.sqrt(np.maximum(around.power - own_power, 0))
+    missing = np.sqrt(np.maximum(there.power - own_power, 0))
     field = fft.irfftn(white * missing, shape)[part]
-    near = _around(inside, _reach(_BESIDE, voxel, _RING))
-    beside = scan[near] - _local_mean(paint[near], inside[near], voxel, _BESIDE)
+    near = around(inside, reach_of(_BESIDE, voxel, _RING))
+    beside = scan[near] - local_mean(paint[near], inside[near], voxel, _BESIDE)
     limit = np.where(is_edge[near], np.float32(_EDGE_HU), np.float32(_OTHER * deviation))
     beside = np.where(np.abs(beside) < limit, beside, np.float32(0))
     known_hu = np.where(inside[near], residual[near], beside)
-    grain = _from_the_border(field[near], known_hu, inside[near], around, voxel)
-    facts = Grain(float(deviation), float(np.sqrt(own.variance if own else 0)), around.voxels)
+    grain = _from_the_border(field[near], known_hu, inside[near], there, voxel)
+    facts = Grain(float(deviation), float(np.sqrt(own.variance if own else 0)), there.voxels)
     return (even + grain).astype(np.float32), facts
 
 
 def _from_the_border(
-    field: Values, residual: Values, inside: Region, around: _Spectrum, voxel: Steps
+    field: Values, residual: Values, inside: Region, there: Spectrum, voxel: Steps
 ) -> Values:
     """Grain (N,) inside the mask that goes on from the known voxels at its border.
 
@@ -249,7 +224,7 @@ def _from_the_border(
         residual: Inside the mask the paint minus its local mean, outside the scan minus the local
             mean of the paint; 0 where that is other tissue.
         inside: The mask.
-        around: The grain of the surroundings.
+        there: The grain of the surroundings.
         voxel: Voxel sizes.
     """
     from scipy.ndimage import distance_transform_edt
@@ -265,7 +240,7 @@ def _from_the_border(
     nearest = cKDTree(ring * voxel).query(targets * voxel, k=min(_NEIGHBOURS, len(ring)))[1]
     known = ring[nearest.reshape(len(targets), -1)]  # (M, K, dimensions)
 
-    by_lag = np.fft.fftshift(around.covariance)  # periodic: negative lags count
+    by_lag = np.fft.fftshift(there.covariance)  # periodic: negative lags count
     strides = np.append(np.cumprod(by_lag.shape[:0:-1])[::-1], 1)
     zero, from_known, from_targets = (
         n @ strides for n in (np.array(by_lag.shape) // 2, known, targets)
@@ -274,7 +249,7 @@ def _from_the_border(
     def covariance(lag: npt.NDArray[np.int_]) -> Values:
         return by_lag.take(zero + lag)
 
-    nugget = np.float32(_NUGGET * around.variance) * np.eye(known.shape[1], dtype=np.float32)
+    nugget = np.float32(_NUGGET * there.variance) * np.eye(known.shape[1], dtype=np.float32)
     among = covariance(from_known[:, :, None] - from_known[:, None]) + nugget
     beside = covariance(from_targets[:, None] - from_known)
     weights = np.linalg.solve(among, beside[..., None])[..., 0]
@@ -283,116 +258,8 @@ def _from_the_border(
     border = residual[at]
     layer, first = np.rint(depth[near]).astype(int), border[:, 0]
     own = residual[inside][near]
-    is_grain = np.abs(own) < _OTHER * np.sqrt(around.variance)
+    is_grain = np.abs(own) < _OTHER * np.sqrt(there.variance)
     product = np.bincount(layer, first * own * is_grain)
-    painted = product / np.maximum(np.bincount(layer, np.square(first)), _LEAST)
+    painted = product / np.maximum(np.bincount(layer, np.square(first)), LEAST)
     grain[near] += (weights * (border - field[at])).sum(axis=1) - painted[layer] * first
     return grain
-
-
-def _steps(spacing_mm: Sequence[float]) -> Steps:
-    """Voxel sizes in units of the finest, rounded: files keep affines in float32."""
-    return np.asarray(np.round(np.asarray(spacing_mm) / min(spacing_mm), 3))
-
-
-def _around(mask: Region, margin: Sequence[int]) -> tuple[slice, ...]:
-    """The box of the mask and what lies around it."""
-    axes = range(mask.ndim)
-    hits = [np.flatnonzero(mask.any(axis=tuple(a for a in axes if a != axis))) for axis in axes]
-    return tuple(
-        slice(max(0, int(hit[0]) - m), min(n, int(hit[-1]) + 1 + m))
-        for hit, m, n in zip(hits, margin, mask.shape, strict=True)
-    )
-
-
-def _reach(sigma: float, voxel: Steps, more: float = 0.0) -> list[int]:
-    """How far a Gaussian filter of voxels up to ``more`` beyond a region sees, along each axis."""
-    return np.ceil((more + 4 * sigma) / voxel + 1).astype(int).tolist()
-
-
-def _local_mean(hu: Values, region: Region, voxel: Steps, sigma: float) -> Values:
-    """The mean of the region's HU around each voxel, with Gaussian weights."""
-    from scipy.ndimage import gaussian_filter
-
-    weight = region.astype(np.float32)
-    total = gaussian_filter(hu * weight, sigma / voxel)
-    mean = total / np.maximum(gaussian_filter(weight, sigma / voxel), _LEAST)
-    return np.asarray(mean, dtype=np.float32)
-
-
-def _spectrum(
-    residual: Values,
-    region: Region,
-    voxel: Steps,
-    lags: npt.NDArray[np.int_],
-    shape: Sequence[int],
-    size: Sequence[int],
-    share: float = 0.6,
-) -> _Spectrum | None:
-    """The grain of the even part of a region; None if that is too small.
-
-    ``residual`` is HU minus their local mean in the region. ``share`` of the window around a voxel
-    must lie in the region: rims of other tissue, of the same HU by chance, fill none. It is 0 for
-    the paint, of which all counts.
-    """
-    from scipy import fft
-
-    if not region.any():
-        return None
-    near = _around(region, _reach(MEAN, voxel))
-    residual = residual[near]
-    even = _even(residual, region[near], size, share)
-    voxels = int(np.count_nonzero(even))
-    if voxels < (LEAST_AROUND if share else LEAST_PAINTED):
-        return None
-
-    def correlate(values: Values) -> Values:
-        padded = np.zeros(shape, np.float32)
-        padded[near] = values
-        return np.asarray(fft.irfftn(np.square(np.abs(fft.rfftn(padded))), shape))
-
-    pairs = np.maximum(correlate(even.astype(np.float32)), 1)
-    # Even tissue beside other tissue lies off the local mean, which is no grain.
-    grain = residual - residual[even].mean()
-    covariance = correlate(np.where(even, grain, np.float32(0))) / pairs
-    for axis, (n, reach) in enumerate(zip(shape, lags.tolist(), strict=True)):
-        lag = np.abs(np.fft.fftfreq(n, 1 / n))
-        taper = np.where(lag <= reach, 0.5 + 0.5 * np.cos(np.pi * lag / (reach + 1)), 0)
-        covariance *= np.expand_dims(taper, [a for a in range(len(shape)) if a != axis])
-    axes = np.meshgrid(
-        *map(fft.fftfreq, shape[:-1]), fft.rfftfreq(shape[-1]), indexing="ij", sparse=True
-    )
-    square = sum((f / step) ** 2 for f, step in zip(axes, voxel, strict=True))
-    kept = np.square(1 - np.exp(-2 * (np.pi * MEAN) ** 2 * square))  # the local mean took the rest
-    power = np.maximum(np.asarray(fft.rfftn(covariance)).real, 0) / np.maximum(kept, _KEPT)
-    covariance = np.asarray(fft.irfftn(power, shape))
-    variance = max(float(covariance.flat[0]), _LEAST)
-    return _Spectrum(power.astype(np.float32), covariance.astype(np.float32), variance, voxels)
-
-
-def _even(residual: Values, region: Region, size: Sequence[int], share: float) -> Region:
-    """Where the local deviation is at most about the commonest one of the region."""
-    from scipy.ndimage import uniform_filter
-
-    filled = uniform_filter(region.astype(np.float32), size)
-    square = uniform_filter(np.where(region, np.square(residual), np.float32(0)), size)
-    inner = region & (filled > share)
-    if not inner.any():
-        return inner
-    variance = np.maximum(square, 0) / np.maximum(filled, _LEAST)
-    # Where anatomy is everywhere, it is the commonest; it is never less than grain.
-    commonest = min(
-        np.exp(_mode(np.log(variance[inner] + _LEAST))), np.quantile(variance[inner], _QUIET)
-    )
-    even: Region = inner & (variance <= _EVEN**2 * commonest)
-    return even
-
-
-def _mode(values: Values) -> float:
-    """The half-sample mode (Bickel and Frühwirth, 2006)."""
-    ordered = np.sort(values)
-    while len(ordered) > 3:
-        half = (len(ordered) + 1) // 2
-        start = int(np.argmin(ordered[half - 1 :] - ordered[: len(ordered) - half + 1]))
-        ordered = ordered[start : start + half]
-    return float(ordered.mean())

@@ -70,6 +70,16 @@ def test_grain_reaches_into_paint_at_the_end_of_a_slice(corner: tuple[int, int])
     assert grain.std() == pytest.approx(20, rel=0.2)
 
 
+@pytest.mark.parametrize(("near_hu", "far_hu"), [(14.0, 20.0), (20.0, 14.0)])
+def test_where_noise_differs_over_a_slice_the_nearest_counts_most(
+    near_hu: float, far_hu: float
+) -> None:
+    beside = np.hypot(*(np.indices(SHAPE) - 80)) < 46
+    scan = 50 + np.where(beside, noise(SHAPE, 0.6, near_hu), noise(SHAPE, 0.6, far_hu, 1))
+    painted = np.mean([spread(painted_with(scan, 50, seed)) for seed in range(8)])
+    assert abs(painted - near_hu) < 3.5
+
+
 def test_structure_of_similar_hu_around_a_volume_is_no_grain() -> None:
     shape = (100, 100, 60)
     away = np.sqrt(
