@@ -44,6 +44,7 @@ SCHEMA = pa.schema(
     ],
     metadata=_FORMAT,
 )
+_NAMES = [field.name for field in SCHEMA if field.type == _NAME]
 _MAY_BE_NULL = {"label", "fingerprint", "side_px", "grid_mm"}
 
 
@@ -71,7 +72,15 @@ def write_index(table: pa.Table, folder: Path) -> None:
         ResourceError: If it cannot be written.
     """
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", write_statistics=False)
+    # Keys and hashes hardly repeat, so that a dictionary of them is longer than they are.
+    pq.write_table(
+        table,
+        sink,
+        compression="zstd",
+        compression_level=19,
+        use_dictionary=_NAMES,
+        write_statistics=False,
+    )
     atomic_write(folder / TRAINING_INDEX, sink.getvalue().to_pybytes())
 
 
@@ -85,7 +94,7 @@ def read_index(files: CheckpointFiles) -> pa.Table | None:
     if not path.exists():
         return None
     try:
-        table = pq.read_table(path, read_dictionary=[f.name for f in SCHEMA if f.type == _NAME])
+        table = pq.read_table(path, read_dictionary=_NAMES)
         table.validate(full=True)
     except (OSError, pa.ArrowException) as err:
         raise _damaged(files, str(err)) from err
