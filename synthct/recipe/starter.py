@@ -97,7 +97,8 @@ def _lines(
         for label in entry.labels:
             there[label] = there.get(label, 0) + 1
     name = re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-")[:60] or "mine"
-    yield f"# {cases} scans; {len(entries)} of them were read to see what they show."
+    read = counted(len(entries), "of them was", "of them were")
+    yield f"# {counted(cases, 'scan')}; {read} read to see what can be painted."
     yield "# Next: synthct check THIS_FILE, then synthct build THIS_FILE --limit 8"
     yield ""
     yield f"name: {name}"

@@ -174,9 +174,9 @@ def _problem(
     if kind in {"too_short", "too_long"}:
         least, most = context.get("min_length"), context.get("max_length")
         limit = f"at least {least}" if kind == "too_short" else f"at most {most}"
-        return Problem(place, f"{context.get('actual_length')} items; the list takes {limit}")
+        return Problem(place, f"a list of {context.get('actual_length')}; it takes {limit}")
     if _is_mismatch(detail):
-        return Problem(place, _mismatch(value, details))
+        return Problem(place, _mismatch(value, details, _keys_of((*place, 0), data, model_type)))
     if kind == "string_pattern_mismatch":
         pattern = str(context.get("pattern"))
         name = re.sub(r"[^a-z0-9]+", "-", str(value).lower()).strip("-")
@@ -186,7 +186,7 @@ def _problem(
     return _at_named_key(place, message, value)
 
 
-def _mismatch(value: Any, details: list[ErrorDetails]) -> str:
+def _mismatch(value: Any, details: list[ErrorDetails], item_keys: Sequence[str]) -> str:
     """Message for a value of the wrong type: the expected type, and a suggestion."""
     types = [_mismatch_of(detail["type"]) or "string" for detail in details]
     expected = list(dict.fromkeys(_EXPECTED[name] for name in types))
@@ -205,7 +205,7 @@ def _mismatch(value: Any, details: list[ErrorDetails]) -> str:
     elif expected == ["a whole number"] and isinstance(value, float) and value == int(value):
         hint = f"; did you mean {int(value)}?"
     if expected == ["a list"] and not hint and value is not None and not isinstance(value, dict):
-        hint = f"; did you mean [{value}]?"
+        hint = "; begin each of its parts with '-'" if item_keys else f"; did you mean [{value}]?"
     what = "nothing" if value is None else _show(value)
     return f"expected {' or '.join(expected)}, not {what}{hint}"
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from synthct.errors import SourceError
+from synthct.errors import SourceError, counted
 from synthct.sources.nifti import Nifti, longer_name
 from synthct.sources.stored import SUFFIXES
 from synthct.volume import read_labels
@@ -168,8 +168,8 @@ def _nifti(root: Path) -> Detected:
     )
     if best.image is None:
         raise SourceError(
-            f"{root}: {len(files)} files, but none is a scan: all hold whole numbers from 0 on, as "
-            "label maps do; name the folder with the scans"
+            f"{root}: {counted(len(files), 'file')} but no scan: all are whole numbers "
+            "from 0 on, as in label maps; name the folder with the scans"
         )
     section: dict[str, Any] = {"layout": "nifti", "root": str(root), "image": best.image}
     remarks = []

@@ -248,5 +248,5 @@ def test_a_folder_without_scans_is_told(run: Run, tmp_path: Path) -> None:
     for case in CASES:
         (tmp_path / "maps" / case / "ct.nii.gz").unlink()
     result = run("init", "maps")
-    assert "none is a scan" in result.stderr
+    assert "3 files but no scan" in result.stderr
     shutil.rmtree(tmp_path / "maps")

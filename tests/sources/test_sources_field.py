@@ -328,7 +328,7 @@ def test_cases_without_an_image_and_values_that_nobody_has_are_told(
     names = {"kidney": 1, "tumour": 9}
     index = index_one(Nifti(root=tmp_path, **{**PAIR, "label_names": names}), tmp_path)
     notes = "\n".join(index.notes)
-    assert "1 of 2 cases have no image" in notes
+    assert "1 of 2 cases has no image" in notes
     assert "no label map holds 'tumour' (value 9)" in notes
 
 
