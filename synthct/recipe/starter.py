@@ -114,7 +114,8 @@ def _lines(
         yield f"    {key}:"
         yield from (f"      {_flow(name)}: {_flow(called)}" for name, called in value.items())
     yield "    # licence: CC-BY-4.0     # of your scans; without it nothing can be published"
-    yield "    # patients: {case_1: anna, case_2: anna}   # where one person has several scans"
+    if "patients" not in found.section:
+        yield "    # patients: {case_1: anna, case_2: anna}   # where one person has several scans"
     if found.section["layout"] == "nifti":
         yield "    # scans are called as your files, and the dataset tells these names: they should"
         yield "    # not say who a patient is"

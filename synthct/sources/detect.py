@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from synthct.errors import SourceError, counted
+from synthct.sources.bids import bids_patients, bids_patterns
 from synthct.sources.nifti import Nifti, longer_name
 from synthct.sources.stored import SUFFIXES
 from synthct.volume import read_labels
@@ -37,8 +38,8 @@ _IMAGE_WORDS = frozenset({
     "scan", "scans", "volume", "volumes",
 })  # fmt: skip
 _LABEL_WORDS = frozenset({
-    "annotation", "annotations", "gt", "groundtruth", "label", "labelmap", "labels", "labelstr",
-    "labelsts", "mask", "masks", "roi", "seg", "segmentation", "segmentations", "segs",
+    "annotation", "annotations", "dseg", "gt", "groundtruth", "label", "labelmap", "labels",
+    "labelstr", "labelsts", "mask", "masks", "roi", "seg", "segmentation", "segmentations", "segs",
     "structures",
 })  # fmt: skip
 #: What the checkpoints call otherwise; a gross tumour volume is a tumour.
@@ -200,6 +201,8 @@ def _nifti(root: Path) -> Detected:
     ]
     if strangers:
         section["exclude"] = strangers
+    if patients := bids_patients(whole):
+        section["patients"] = patients
     return Detected(section, tuple(remarks))
 
 
@@ -256,12 +259,13 @@ def _arrangements(root: Path, files: Sequence[Path]) -> Iterator[Patterns]:
     depth = max(len(path.parts) for path in files)
     for level in range(depth - 1):
         found: dict[str, dict[str, Path]] = defaultdict(dict)
+        folders = {path.parts[level] for path in files if len(path.parts) > level + 1}
         for path in files:
             if len(path.parts) > level + 1:
-                case = path.parts[level]
+                case, after = _split_folder(path.parts[level], folders)
                 parts = [part.replace(case, _CASE) if n > level else part
                          for n, part in enumerate(path.parts)]  # fmt: skip
-                parts[level] = _CASE
+                parts[level] = f"{_CASE}{after}"
                 found["/".join(parts)][case] = root / path
         yield found
     beginnings, endings = _several(files, _BEGINNING, 3, 2), _several(files, _ENDING, 1, 3)
@@ -271,6 +275,7 @@ def _arrangements(root: Path, files: Sequence[Path]) -> Iterator[Patterns]:
         suffix = path.name[len(before + case + after) :]
         found["/".join((*path.parts[:-1], f"{before}{_CASE}{after}{suffix}"))][case] = root / path
     yield found
+    yield bids_patterns(root, files)
 
 
 _BEGINNING = re.compile(r"(([A-Za-z]+)[-_.]?)(.*\d.*)")
@@ -284,6 +289,16 @@ def _several(files: Iterable[Path], shape: re.Pattern[str], case: int, word: int
         if match := shape.fullmatch(_SUFFIX.sub("", path.name)):
             by_case[match[case]].add(match[word])
     return {word for words in by_case.values() if len(words) > 1 for word in words}
+
+
+def _split_folder(name: str, others: Collection[str]) -> tuple[str, str]:
+    """A folder's name as the case and what stands after it, as in ``pat1_seg`` beside ``pat1``."""
+    match = _ENDING.fullmatch(name)
+    if match is None or match[3].lower() not in _IMAGE_WORDS | _LABEL_WORDS:
+        return name, ""
+    beside = (match[1], *(f"{match[1]}{match[2][0]}{w}" for w in _IMAGE_WORDS | _LABEL_WORDS))
+    is_one_of_several = any(one in others for one in beside if one != name)
+    return (match[1], match[2]) if is_one_of_several else (name, "")
 
 
 def _split_name(stem: str, beginnings: set[str], endings: set[str]) -> tuple[str, str, str]:
@@ -300,8 +315,10 @@ def _split_name(stem: str, beginnings: set[str], endings: set[str]) -> tuple[str
 
 
 def _words(pattern: str) -> list[str]:
-    """The words of a pattern, the last first."""
-    return re.findall(r"[a-z0-9]+", _SUFFIX.sub("", pattern.replace(_CASE, "/")).lower())[::-1]
+    """The words of a pattern, the last first, but before them that of a folder like ``1_seg``."""
+    folder = re.findall(r"\{case\}[-_.]([a-z]+)/", pattern.lower())
+    words = re.findall(r"[a-z0-9]+", _SUFFIX.sub("", pattern.replace(_CASE, "/")).lower())
+    return [word for word in folder if word in _LABEL_WORDS] + words[::-1]
 
 
 def _is_label(pattern: str, files: Mapping[str, Path], kinds: dict[Path, bool]) -> bool:
