@@ -13,6 +13,7 @@ import hashlib
 import os
 import secrets
 import shutil
+import sys
 from pathlib import Path
 
 from synthct.errors import RecipeError, ResourceError
@@ -49,6 +50,12 @@ def check_utf8(name: str | Path) -> None:
     try:
         str(name).encode()
     except UnicodeEncodeError as err:
+        encoding = sys.getfilesystemencoding()
+        if encoding != "utf-8":
+            raise RecipeError(
+                f"{name!a}: Python takes names for {encoding} here; set PYTHONUTF8=1, or LC_ALL to "
+                "a locale of UTF-8"
+            ) from err
         raise RecipeError(f"{name}: the name is no UTF-8; rename it or use another one") from err
 
 

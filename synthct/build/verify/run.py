@@ -24,7 +24,14 @@ from synthct.dataset.finding import Finding
 from synthct.dataset.first_format import FIRST_FORMAT, recipe_id
 from synthct.dataset.integrity import check_bytes
 from synthct.dataset.lockfile import LOCK, Lock, read_lock, work_id
-from synthct.dataset.manifest import MANIFEST, Manifest, Release, read_manifest
+from synthct.dataset.manifest import (
+    MANIFEST,
+    Manifest,
+    Release,
+    dataset_near,
+    read_manifest,
+    require_folder,
+)
 from synthct.dataset.records import RECIPE
 from synthct.errors import PolicyError, RecipeError, ResourceError, VerifyError, counted
 from synthct.licence import licence_of
@@ -92,14 +99,14 @@ def verify(folder: Path, *, level: int = 1, originals: Originals | None = None) 
         ResourceError: If there is no such folder.
         SynthCTError: If sources or checkpoint are not there or cannot be read.
     """
-    if not folder.is_dir():
-        raise ResourceError(f"{folder} is no folder; name that of a dataset, with manifest.json")
+    require_folder(folder)
     try:
         manifest = read_manifest(folder)
     except VerifyError as err:
         return Report(None, ("level 0: the manifest",), (Finding(MANIFEST, str(err)),))
     if manifest is None:
-        missing = Finding(MANIFEST, "is missing: this is no finished dataset")
+        message = f"is missing: this is no finished dataset; {dataset_near(folder)}"
+        missing = Finding(MANIFEST, message)
         return Report(None, ("level 0: the manifest",), (missing,))
     levels_of = _Levels(folder, manifest, originals or Originals())
     checks = (levels_of.bytes, levels_of.content, levels_of.plan, levels_of.paint)
