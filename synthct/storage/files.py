@@ -171,6 +171,8 @@ def resource_error(path: Path, err: OSError, *, needed: int | None = None) -> Re
         return ResourceError(
             f"{what} ({', '.join(sizes)}); free some space and run the same command again"
         )
+    if err.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return ResourceError(f"{what}; allow it, or choose another folder")
     return ResourceError(f"{what}; mend it and run the same command again")
 
 
