@@ -21,7 +21,7 @@ from synthct.dataset.digest import canonical_json, merkle_root
 from synthct.dataset.first_format import FIRST_FORMAT
 from synthct.dataset.schema import FORMAT_VERSION
 from synthct.dataset.writer import RowDigests, ShardRecord, row_digests
-from synthct.errors import ResourceError, VerifyError
+from synthct.errors import RecipeError, ResourceError, VerifyError
 from synthct.storage.files import atomic_write, remove_leftovers, resource_error, sha256_of
 from synthct.version import __version__
 
@@ -255,6 +255,20 @@ def require_manifest(folder: Path) -> Manifest:
             f"{folder} is no finished dataset (it has no {MANIFEST}); {dataset_near(folder)}"
         )
     return manifest
+
+
+def require_todays_recipe(folder: Path) -> None:
+    """See that the recipe of a finished dataset has the keys of today's.
+
+    Raises:
+        RecipeError: If not.
+        ResourceError, VerifyError: As ``require_manifest``.
+    """
+    if require_manifest(folder).release.format_version == FIRST_FORMAT:
+        raise RecipeError(
+            f"{folder} is of format {FIRST_FORMAT}, whose recipe this synthct does not read, and "
+            "this needs it; build the dataset anew"
+        )
 
 
 def require_folder(folder: Path) -> None:
