@@ -147,6 +147,11 @@ def test_values_arrive_with_their_types(tmp_path: Path) -> None:
             "The key names the unit",
         ),
         (
+            "name: a\nparts:\n  - {kind: ball, radius_mm: 80%}\n",
+            "x.yaml:3:29: parts[0].radius_mm: expected a number, not '80%'; did you mean 0.8? "
+            "It is a fraction",
+        ),
+        (
             "name: a\nparts:\n- kind: brick\n  size_mm: [1, x]\n",
             "x.yaml:4:16: parts[0].size_mm[1]: expected a number, not 'x'",
         ),
