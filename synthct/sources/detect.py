@@ -167,33 +167,39 @@ def _nifti(root: Path) -> Detected:
         (_Arrangement(patterns, kinds) for patterns in _arrangements(root, files)),
         key=lambda one: one.score,
     )
+    # All may be of one case: a scan, and label maps that would else be none's.
+    own = _Arrangement({f"{_CASE}/{f.as_posix()}": {root.name: root / f} for f in files}, kinds)
+    is_one_case = len(own.patterns) == 1 + len(own.labels) and own.score > best.score
+    best = own if is_one_case else best
     if best.image is None:
         raise SourceError(
             f"{root}: {counted(len(files), 'file')} but no scan: all are whole numbers "
             "from 0 on, as in label maps; name the folder with the scans"
         )
     section: dict[str, Any] = {"layout": "nifti", "root": str(root), "image": best.image}
+    if is_one_case:
+        section |= {"root": str(root.parent), "cases": [root.name]}
     remarks = []
-    own = {pattern: _structure_of(pattern, _stem_words(best.image)) for pattern in best.labels}
-    if len(own) > 1 and all(own.values()) and len(set(own.values())) == len(own):
-        section["structures"] = {str(name): pattern for pattern, name in own.items()}
+    named = {pattern: _structure_of(pattern, _stem_words(best.image)) for pattern in best.labels}
+    if len(named) > 1 and all(named.values()) and len(set(named.values())) == len(named):
+        section["structures"] = {str(name): pattern for pattern, name in named.items()}
         section |= _unions(section["structures"])
-    elif own:
-        pattern = max(own, key=lambda one: len(best.patterns[one]))
+    elif named:
+        pattern = max(named, key=lambda one: len(best.patterns[one]))
         section["labels"] = pattern
-        section["label_names"] = _named(own[pattern], best.patterns[pattern].values())
+        section["label_names"] = _named(named[pattern], best.patterns[pattern].values())
         if any(name.startswith("label_") for name in section["label_names"]):
             remarks.append("give the structures in label_names their real names")
-        remarks += [f"not used: {other}" for other in own if other != pattern]
+        remarks += [f"not used: {other}" for other in named if other != pattern]
     else:
         remarks.append("no label maps were found, so masks are blobs anywhere in the body")
-    others = [p for p in best.patterns if p != best.image and p not in own]
+    others = [p for p in best.patterns if p != best.image and p not in named]
     remarks += [f"not used: {other}" for other in others[:5]]
     chosen = [best.image, *(section.get("structures") or {}).values()]
     chosen += [section["labels"]] if "labels" in section else []
     section |= _links(best.patterns[best.image].values())
-    found = Nifti.model_validate(section).find(root).cases
-    whole = [case.case_id for case in found if case.image is not None and case.label_files]
+    cases = Nifti.model_validate(section).find(root).cases
+    whole = [case.case_id for case in cases if case.image is not None and case.label_files]
     strangers = [
         name
         for name in sorted(set(_strangers(chosen, best.patterns)))

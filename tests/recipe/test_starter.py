@@ -215,6 +215,17 @@ def test_a_recipe_for_own_scans_is_taken_as_it_is(
         assert facts["masks"].keys() == {"blobs"}
 
 
+@pytest.mark.parametrize("labels", ["seg.nii.gz", "segmentations/kidney.nii.gz"])
+def test_the_folder_of_one_case_is_understood(run: Run, tmp_path: Path, labels: str) -> None:
+    write(tmp_path / "mine", "{case}/ct.nii.gz", labels=f"{{case}}/{labels}")
+    assert run("init", "mine/scan02", "--output", "mine.yaml").exit_code == 0
+    checked = run("check", "mine.yaml", "--json", "--no-sheet")
+    assert checked.exit_code == 0, checked.output
+    facts = json.loads(checked.stdout)
+    assert list(facts["hosts"]) == ["scan02"]
+    assert "blobs" not in facts["masks"]
+
+
 def test_sessions_of_one_person_are_one_patient(run: Run, tmp_path: Path) -> None:
     root = tmp_path / "mine"
     for number, (who, session) in enumerate((("a", 1), ("a", 2), ("b", 1))):
