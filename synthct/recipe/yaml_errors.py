@@ -204,7 +204,7 @@ def _mismatch(value: Any, details: list[ErrorDetails], item_keys: Sequence[str])
         elif any("number" in word for word in expected) and _NUMBER.fullmatch(value):
             hint = f"; did you mean {value}, without quotes?"
     elif expected == ["text"] and value is not None and not isinstance(value, dict | list):
-        hint = f"; did you mean {json.dumps(str(value))}, in quotes?"
+        hint = "; put it in quotes as it stands there"  # not as it was read: 01 is a name, too
     elif expected == ["a whole number"] and isinstance(value, float) and value == int(value):
         hint = f"; did you mean {int(value)}?"
     if expected == ["a list"] and not hint and value is not None and not isinstance(value, dict):

@@ -98,7 +98,10 @@ def test_values_arrive_with_their_types(tmp_path: Path) -> None:
     [
         ("name: a\nsed: 1\n", "x.yaml:2:1: sed: unknown key; did you mean 'seed'?"),
         ("seed: 1\n", "x.yaml:1:1: name: this key is missing; add it"),
-        ("name: 1.0\n", 'x.yaml:1:7: name: expected text, not 1.0; did you mean "1.0", in quotes?'),
+        (
+            "name: 1.0\n",
+            "x.yaml:1:7: name: expected text, not 1.0; put it in quotes as it stands there",
+        ),
         ("name:\n", "x.yaml:1:1: name: expected text, not nothing"),
         ("name: a\nseed: 1.5\n", "x.yaml:2:7: seed: expected a whole number, not 1.5"),
         (
