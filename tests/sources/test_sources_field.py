@@ -248,7 +248,7 @@ def test_a_copy_without_its_affine_is_the_same_person(tmp_path: Path, tiny_case:
             "hosts": Kits(root=tmp_path / "kits"),
             "more": Nifti(root=copies, image="{case}.nii"),
         }
-        with pytest.raises(SourceError, match=r"mirrored and turned.*liver_7: case_00000"):
+        with pytest.raises(SourceError, match=r'mirrored and turned.*"liver_7": "case_00000"'):
             index_sources(sources, [], cache_dir=tmp_path / "cache")
         sources["more"] = Nifti(root=copies, image="{case}.nii", patients={"liver_7": "case_00000"})
         index = index_sources(sources, [], cache_dir=tmp_path / "cache")
