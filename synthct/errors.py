@@ -96,6 +96,12 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in text)
 
 
-def counted(number: int, noun: str) -> str:
-    """``1 sample``, ``2 samples``, for messages."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+def counted(number: int, noun: str, several: str | None = None) -> str:
+    """``1 sample``, ``1,024 samples``, for messages and documents.
+
+    Args:
+        number: How many there are.
+        noun: What one of them is called; it may go on, as in ``voxel is``.
+        several: What any other number of them is called; None adds an ``s``.
+    """
+    return f"{number:,} {noun if number == 1 else several or f'{noun}s'}"

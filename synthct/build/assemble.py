@@ -183,9 +183,10 @@ def _complete(order: Order, staging: Staging, document: Document) -> Release:
     records = [recorded[shard.path] for shard in order.shards]
     if not any(record.rows for record in records):
         discard(staging)
+        planned = sum(shard.samples for shard in order.shards)
+        all_were = "the only sample was" if planned == 1 else f"all {planned:,} samples were"
         raise MaskError(
-            f"all {sum(shard.samples for shard in order.shards)} samples were rejected "
-            f"({_reasons(records)}); 'synthct check' says why for some of them"
+            f"{all_were} rejected ({_reasons(records)}); 'synthct check' says why for some of them"
         )
     release = release_of(
         staging.tree,

@@ -97,11 +97,9 @@ def mask_stream(spec: SampleSpec) -> list[str]:
 def level_of(spec: SampleSpec, label: str | None, recipe: Recipe) -> float | None:
     """The median HU that a mask is to be painted with; None where the recipe leaves it open."""
     network = recipe.inpaint.network
-    stated = None if network is None else network.levels.get(label or "")
-    if stated is None:
+    if network is None:
         return None
-    rng = seeds.generator(recipe.seed, "level", *mask_stream(spec)[1:])
-    return round(float(rng.uniform(*stated)), 1)
+    return network.level_of(label, seeds.generator(recipe.seed, "level", *mask_stream(spec)[1:]))
 
 
 def noise_stream(spec: SampleSpec, patch: int) -> list[str]:

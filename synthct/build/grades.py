@@ -12,6 +12,7 @@ from synthct.dataset.manifest import Release, read_manifest, require_manifest
 from synthct.dataset.schema import measures_of
 from synthct.dataset.verdicts import REJECTED_BY_REVIEW, Verdict, verdict_on
 from synthct.dataset.writer import read_shard
+from synthct.errors import counted
 from synthct.recipe.quality import GRADES, Grade, Standard
 from synthct.storage.files import atomic_write, beside, make_folder
 
@@ -105,7 +106,7 @@ def tell_review(release: Release, final: Path, verdicts: Mapping[str, Verdict]) 
         for shard in manifest.shards
         for row in read_shard(final / shard.path, ["sample_id", "sample_digest"]).to_pylist()
     )
-    logger.info("review: %d samples accepted, %d rejected", accepted, rejected)
+    logger.info("review: %s accepted, %d rejected", counted(accepted, "sample"), rejected)
     if unused := len(verdicts) - accepted - rejected:
         logger.warning(
             "note: review: %d of %d verdicts are about samples that are not painted here, or "

@@ -76,8 +76,7 @@ def paint_scan(
     for problem in setting_problems(files, settings, (label,)):
         raise CheckpointError(f"{path_text(problem.location)}: {problem.message}")
     rules = files.network.rules(files, settings, (label,))
-    stated = settings.levels.get(label or "")
-    level = None if stated is None else float(generator(seed, "inpaint-level").uniform(*stated))
+    level = settings.level_of(label, generator(seed, "inpaint-level"))
     asked = Asked(label, level, is_lesion=label in rules.guidance)
     task = _Task(scan, region, settings, rules, asked, view, seed)
     is_whole = together and rules.neighbours and len(task.slices) > 1

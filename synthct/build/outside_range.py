@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -88,14 +88,21 @@ def _planes(checked: Checked) -> dict[str, tuple[float, float]]:
     return planes
 
 
+def _some_hosts(some: Iterable[str], of: int) -> str:
+    first, *others = some
+    if not others:
+        return f"the host {first} has" if of == 1 else f"1 of {of} hosts, {first}, has"
+    return f"{len(others) + 1} of {of} hosts, such as {first}, have"
+
+
 def _spacings(checked: Checked) -> Iterator[str]:
     assert checked.rules is not None
     planes, stated = _planes(checked), checked.rules.spacing_range_mm
     outside = {name: p for name, p in planes.items() if any(scale_into(s, stated) != 1 for s in p)}
     if outside:
-        name, (rows, columns) = next(iter(outside.items()))
+        _name, (rows, columns) = next(iter(outside.items()))
         yield (
-            f"{len(outside)} of {len(planes)} hosts, such as {name}, have {checked.recipe.plane} "
+            f"{_some_hosts(outside, len(planes))} {checked.recipe.plane} "
             f"pixels of {rows:.2f} x {columns:.2f} mm, the checkpoint paints {stated[0]:g} "
             f"to {stated[1]:g} mm: {_RESAMPLED}"
         )
@@ -110,9 +117,9 @@ def _slices(checked: Checked) -> Iterator[str]:
     hosts = {spec.host.case_id: max(spec.host.spacing_mm) for spec in checked.plan.specs}
     outside = {name: mm for name, mm in hosts.items() if scale_into(mm, stated) != 1}
     if outside:
-        name, apart = next(iter(outside.items()))
+        _name, apart = next(iter(outside.items()))
         yield (
-            f"{len(outside)} of {len(hosts)} hosts, such as {name}, have slices {apart:.2f} mm "
+            f"{_some_hosts(outside, len(hosts))} slices {apart:.2f} mm "
             f"apart, the checkpoint paints {stated[0]:g} to {stated[1]:g} mm: {_RESAMPLED}"
         )
 

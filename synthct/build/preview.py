@@ -68,8 +68,8 @@ def _review_notes(checked: Checked) -> list[str]:
         return []
     decided = Counter(verdict.decision for verdict in checked.verdicts.values())
     return [
-        f"review: {Path(review.table).name} accepts {decided['accept']} samples and rejects "
-        f"{decided['reject']}, which counts where the same is painted again"
+        f"review: {Path(review.table).name} accepts {counted(decided['accept'], 'sample')} and "
+        f"rejects {decided['reject']}, which counts where the same is painted again"
     ]
 
 

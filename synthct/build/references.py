@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from synthct.errors import MaskError
+from synthct.errors import MaskError, counted
 from synthct.metrics.adherence import Segmenter, local_features, near
 from synthct.metrics.distribution import Quantiles, hu_quantiles
 from synthct.sources import CaseEntry, Index, read_case
@@ -151,7 +151,7 @@ def learn_references(
     known = {which: load_arrays(path) for which, path in wanted.items()}
     new = dict.fromkeys(entry for (entry, _), arrays in known.items() if arrays is None)
     if new and not progress:
-        _log.info("learning how real %s looks from %d scans", ", ".join(scans), len(new))
+        _log.info("learning how real %s looks from %s", ", ".join(scans), counted(len(new), "scan"))
     for entry in tqdm(
         new, desc="learning real tissue", unit="scan", leave=False, disable=not progress
     ):

@@ -88,7 +88,7 @@ def _painted(
     if isinstance(stack, Step):
         pasted = _pasted(original, stack.region, stack.largest, painted[count:])
         largest, _ = _with_grain(pasted, stack.region, draft, recipe)
-        painting = shown_of_largest(painting, largest, mask)
+        painting = shown_of_largest(painting, largest, mask, draft.patches[0].level_hu)
     return painting, facts
 
 

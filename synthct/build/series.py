@@ -47,18 +47,25 @@ def parts_of(painted: Stack | Block | Step) -> tuple[Stack | Block, ...]:
     return (painted.own, painted.largest) if isinstance(painted, Step) else (painted,)
 
 
-def shown_of_largest(own: Volume, largest: Volume, mask: Volume) -> Volume:
+def shown_of_largest(
+    own: Volume, largest: Volume, mask: Volume, level_hu: float | None = None
+) -> Volume:
     """What a smaller step shows.
 
     Args:
         own: HU with its own paint.
         largest: HU with that of the largest step.
         mask: Boolean, its mask, on the same grid.
+        level_hu: The median that it is to have, since a part of the largest has another one than
+            all of it; None to leave it.
     """
     inside = mask.array.astype(bool)
     depth_mm = ndimage.distance_transform_edt(np.pad(inside, 1), sampling=mask.spacing_mm)
     share = np.minimum(depth_mm[1:-1, 1:-1, 1:-1][inside] / RIM_MM, 1)
     of_own, of_largest = (one.array[inside].astype(np.float32) for one in (own, largest))
+    shown = of_own + share * (of_largest - of_own)
+    if level_hu is not None:
+        shown += np.float32(level_hu - np.median(shown))
     hu = np.zeros(own.shape, np.float32)
-    hu[inside] = of_own + share * (of_largest - of_own)
+    hu[inside] = shown
     return own.paste(hu, where=inside)

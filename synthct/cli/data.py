@@ -21,7 +21,7 @@ from synthct.cli.common import (
     reporting,
     roots_of,
 )
-from synthct.errors import RecipeError
+from synthct.errors import RecipeError, counted
 
 
 class PhantomLayout(StrEnum):
@@ -172,7 +172,7 @@ def phantom(
         ids = write_phantoms(
             output, layout.value, patients, seed, scanner=scanner, progress=console.progress
         )
-        console.result(f"{output}: {len(ids)} patients, {ids[0]} to {ids[-1]}")
+        console.result(f"{output}: {counted(len(ids), 'patient')}, {ids[0]} to {ids[-1]}")
 
 
 def schema() -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from synthct.cli.common import Console, Debug, Quiet, reporting
+from synthct.errors import counted
 
 if TYPE_CHECKING:
     from synthct.publish.hub.bundle import Bundle
@@ -95,7 +96,7 @@ def _list(console: Console, bundle: Bundle, repo: str, private: bool, privacy: s
     console.say(f"{bundle.label} ({bundle.licence}) -> {where}")
     for item in bundle.items:
         console.say(f"  {item.size:>14,}  {item.path}")
-    console.say(f"  {bundle.size:>14,}  bytes in {len(bundle.items)} files")
+    console.say(f"  {bundle.size:>14,}  bytes in {counted(len(bundle.items), 'file')}")
     if privacy:
         console.result(privacy)
     if bundle.gated and not private:

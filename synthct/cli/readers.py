@@ -20,6 +20,7 @@ from synthct.cli.common import (
     reporting,
     roots_of,
 )
+from synthct.errors import counted
 
 if TYPE_CHECKING:
     from synthct.publish.pages.server import Site
@@ -65,7 +66,7 @@ def review(
             return
         _serve(console, site(reviewed), port)
         counts = ", ".join(f"{n} {name}" for name, n in reviewed.counts().items())
-        console.say(f"of {total} samples: {counts}")
+        console.say(f"of {counted(total, 'sample')}: {counts}")
         console.result(reviewed.table)
 
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from synthct.cli.common import Debug, reporting
+from synthct.errors import counted
 
 Output = Annotated[
     Path | None,
@@ -46,8 +47,9 @@ def crash(
         with tqdm(unit="trial", disable=not console.progress) as bar:
             result = crash_test(folder, kills=points, seed=seed, progress=bar.update)
         console.result(
-            f"{result.kills} kills and {result.faults} disk errors at {result.points} points, seed "
-            f"{seed}, in {result.seconds:.0f} s: every build continued to the same bytes, content "
+            f"{counted(result.kills, 'kill')} and {counted(result.faults, 'disk error')} at "
+            f"{counted(result.points, 'point')}, seed {seed}, in {result.seconds:.0f} s: "
+            "every build continued to the same bytes, content "
             f"{result.content_id[:12]}; no incomplete version was seen, no finished shard was lost"
         )
 

@@ -24,7 +24,7 @@ from synthct.dataset.patch_rows import patch_schema
 from synthct.dataset.row_check import examine
 from synthct.dataset.rows import stored_rows
 from synthct.dataset.schema import arrow_schema, is_of_volumes
-from synthct.errors import ResourceError, VerifyError
+from synthct.errors import ResourceError, VerifyError, counted
 
 
 @dataclass
@@ -101,7 +101,9 @@ def _check_shard(folder: Path, shard: FileEntry, seen: _Seen) -> Iterator[Findin
         return
     digests = seen.digests[first:]
     if len(digests) != shard.rows:
-        yield Finding(shard.path, f"holds {len(digests)} rows, the manifest says {shard.rows}")
+        yield Finding(
+            shard.path, f"holds {counted(len(digests), 'row')}, the manifest says {shard.rows}"
+        )
     is_first = seen.release.format_version == FIRST_FORMAT  # which has no roots
     if merkle_root(digests) != shard.root and not is_first:
         yield Finding(shard.path, "its rows are not those of the manifest, or in another order")
@@ -191,5 +193,6 @@ def _check_sizes(manifest: Manifest) -> Iterator[Finding]:
         shards = [shard for shard in manifest.shards if shard.split == size.name]
         rows = sum(shard.rows or 0 for shard in shards)
         if (rows, len(shards)) != (size.rows, size.shards):
-            what = f"split '{size.name}' has {rows} rows in {len(shards)} files, "
+            there = f"{counted(rows, 'row')} in {counted(len(shards), 'file')}"
+            what = f"split '{size.name}' has {there}, "
             yield Finding(MANIFEST, f"{what}the release says {size.rows} in {size.shards}")

@@ -21,7 +21,7 @@ from synthct.dataset.digest import canonical_json, merkle_root
 from synthct.dataset.first_format import FIRST_FORMAT
 from synthct.dataset.schema import FORMAT_VERSION
 from synthct.dataset.writer import RowDigests, ShardRecord, row_digests
-from synthct.errors import ResourceError, VerifyError
+from synthct.errors import RecipeError, ResourceError, VerifyError
 from synthct.storage.files import atomic_write, remove_leftovers, resource_error, sha256_of
 from synthct.version import __version__
 
@@ -248,16 +248,47 @@ def require_manifest(folder: Path) -> Manifest:
         ResourceError: If there is no such folder.
         VerifyError: If it is no finished dataset, or its manifest is damaged.
     """
-    if not folder.is_dir():
-        what = "is no folder" if folder.exists() else "does not exist"
-        raise ResourceError(f"{folder} {what}; give the folder of a version: OUTPUT/name/1.0.0")
+    require_folder(folder)
     manifest = read_manifest(folder)
     if manifest is None:
         raise VerifyError(
-            f"{folder} is no finished dataset (it has no {MANIFEST}); give the folder of a "
-            "version: OUTPUT/name/1.0.0"
+            f"{folder} is no finished dataset (it has no {MANIFEST}); {dataset_near(folder)}"
         )
     return manifest
+
+
+def require_todays_recipe(folder: Path) -> None:
+    """See that the recipe of a finished dataset has the keys of today's.
+
+    Raises:
+        RecipeError: If not.
+        ResourceError, VerifyError: As ``require_manifest``.
+    """
+    if require_manifest(folder).release.format_version == FIRST_FORMAT:
+        raise RecipeError(
+            f"{folder} is of format {FIRST_FORMAT}, whose recipe this synthct does not read, and "
+            "this needs it; build the dataset anew"
+        )
+
+
+def require_folder(folder: Path) -> None:
+    """See that what is given as a dataset is a folder.
+
+    Raises:
+        ResourceError: If it is not.
+    """
+    if not folder.is_dir():
+        what = "is a file, not a folder" if folder.exists() else "does not exist"
+        raise ResourceError(f"{folder} {what}; {dataset_near(folder)}")
+
+
+def dataset_near(place: Path) -> str:
+    """For a message: what to give instead of a path, such as a dataset below or around it."""
+    found = [path for level in ("*", "*/*") for path in place.glob(f"{level}/{MANIFEST}")]
+    around = [place.parent] if (place.parent / MANIFEST).is_file() else []
+    if datasets := sorted(path.parent for path in found) or around:
+        return f"give {datasets[-1]}"
+    return "give the folder of a version: OUTPUT/name/1.0.0"
 
 
 def _first_manifest(content: dict[str, Any]) -> Manifest:

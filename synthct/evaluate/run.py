@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 
 from synthct.dataset.sample import Sample
-from synthct.errors import RecipeError, SynthCTError
+from synthct.errors import RecipeError, SynthCTError, counted
 from synthct.evaluate.collect import FeatureJob, FeatureSet, PictureKind, collect
 from synthct.evaluate.pictures import Extractor, Hu
 from synthct.evaluate.results import (
@@ -246,7 +246,7 @@ def _missing_masks(sides: _Sides) -> Iterator[str]:
     for name, side in sides.controls.items():
         shared = len(masks & {row["mask_id"] for row in side.rows})
         if shared < len(masks):
-            yield f"arm '{name}' has {shared} of the dataset's {len(masks)} masks"
+            yield f"arm '{name}' has {shared} of the dataset's {counted(len(masks), 'mask')}"
 
 
 def _results(

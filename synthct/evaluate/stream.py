@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from synthct.dataset.added import OPTIONAL, with_added_columns
-from synthct.dataset.manifest import require_manifest
+from synthct.dataset.manifest import require_manifest, require_todays_recipe
 from synthct.dataset.records import RECIPE, REJECTED
 from synthct.dataset.rows import decode
 from synthct.dataset.sample import Sample
@@ -192,6 +192,7 @@ def recipe_of(folder: Path, roots: Mapping[str, Path], *, read: Collection[str])
     Raises:
         RecipeError: If the root of one that is read is missing.
     """
+    require_todays_recipe(folder)
     path = folder / RECIPE
     others = rooted_sources(folder) - roots.keys() - set(read)
     return load_recipe(path, sources={**dict.fromkeys(others, Path()), **roots})

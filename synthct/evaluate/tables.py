@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from synthct.dataset.markdown import code, inert, table
+from synthct.errors import counted
 from synthct.evaluate.results import Evaluation, Interval, Scope, Score
 
 Cell = Callable[[Score], str]
@@ -52,7 +53,7 @@ def results_markdown(evaluation: Evaluation) -> str:
 
 def compared(evaluation: Evaluation) -> str:
     """A sentence that says what was compared."""
-    return f"{evaluation.rows} samples, content {evaluation.content_id[:12]}; " + (
+    return f"{counted(evaluation.rows, 'sample')}, content {evaluation.content_id[:12]}; " + (
         "compared with the same places before painting."
         if evaluation.real == evaluation.content_id
         else f"compared with the originals of content {evaluation.real[:12]}."

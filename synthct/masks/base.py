@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from synthct.errors import MaskError
+from synthct.errors import MaskError, counted
 from synthct.volume import Array, Box, Index3, Volume, shifted
 from synthct.volume.anatomy import LesionFacts
 from synthct.volume.case import Case
@@ -67,10 +67,13 @@ class PlacementError(MaskError):
         self.reasons = dict(reasons.most_common())
 
     @classmethod
-    def after_tries(cls, what: str, reasons: Counter[str], advice: str) -> Self:
+    def after_tries(
+        cls, what: str, reasons: Counter[str], advice: str, *, tries: int | None = None
+    ) -> Self:
         """The error with its counted reasons and an advice in the message."""
-        counted = ", ".join(f"{name} {number}" for name, number in reasons.most_common())
-        return cls(f"{what} ({counted}); {advice}", reasons)
+        after = "" if tries is None else f" after {counted(tries, 'try', 'tries')}"
+        numbers = ", ".join(f"{name} {number}" for name, number in reasons.most_common())
+        return cls(f"{what}{after} ({numbers}); {advice}", reasons)
 
     @property
     def reason(self) -> str:

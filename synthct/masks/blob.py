@@ -98,9 +98,10 @@ class Blob(MaskSection):
             reasons["outside_tissue"] += 1
         raise PlacementError.after_tries(
             f"case {host.case_id}: no place for a blob of {self.radius_mm[0]:g}.."
-            f"{self.radius_mm[1]:g} mm after {self.tries} tries",
+            f"{self.radius_mm[1]:g} mm",
             reasons,
             "allow smaller radii or more tries",
+            tries=self.tries,
         )
 
     def build(self, host: Case, donor: Case | None, params: Params) -> Mask:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from synthct.errors import MaskError
+from synthct.errors import MaskError, counted
 from synthct.masks.base import Mask, MaskSection, Params, Rising, check_drawn_for, make_mask
 from synthct.volume import Box, plane_spacing_mm
 from synthct.volume.anatomy import organ_parts
@@ -73,8 +73,8 @@ class BoxMask(MaskSection):
             parts = organ_parts(host, self.around)
             if params["part"] > len(parts):
                 raise MaskError(
-                    f"case {host.case_id}: '{self.around}' has {len(parts)} parts but part "
-                    f"{params['part']} was drawn; was its label map changed?"
+                    f"case {host.case_id}: '{self.around}' has {counted(len(parts), 'part')} but "
+                    f"part {params['part']} was drawn; was its label map changed?"
                 )
             part = parts[params["part"] - 1]
             region, box = part.region, part.box

@@ -107,9 +107,10 @@ class Ellipsoid(MaskSection):
             reasons[reason] += 1
         raise PlacementError.after_tries(
             f"case {host.case_id}: no legal place in {self.into} for a {' or '.join(self.sizes)} "
-            f"ellipsoid after {self.tries} tries",
+            "ellipsoid",
             reasons,
             "allow smaller sizes, wider limits or more tries",
+            tries=self.tries,
         )
 
     def build(self, host: Case, donor: Case | None, params: Params) -> Mask:

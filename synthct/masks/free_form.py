@@ -109,9 +109,10 @@ class FreeForm(MaskSection):
                 return params
             reasons["outside_tissue"] += 1
         raise PlacementError.after_tries(
-            f"case {host.case_id}: no place for a free form after {self.tries} tries",
+            f"case {host.case_id}: no place for a free form",
             reasons,
             "allow a smaller frame_mm, tissue_fraction or more tries",
+            tries=self.tries,
         )
 
     def build(self, host: Case, donor: Case | None, params: Params) -> Mask:

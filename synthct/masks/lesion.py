@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from synthct.errors import MaskError
+from synthct.errors import MaskError, counted
 from synthct.masks.base import voxel_centres
 from synthct.masks.deform import Displacement, Velocity, flow
 from synthct.masks.shape import Points, Quaternion, rotation_matrix
@@ -100,8 +100,8 @@ def _smooth(donor: Case, label: str, number: int) -> Lesion:
     numbers, counts, box = lesion_parts(donor, label)
     if not 1 <= number <= len(counts):
         raise MaskError(
-            f"case {donor.case_id}: '{label}' has {len(counts)} parts but part {number} was "
-            "drawn; was its label map changed?"
+            f"case {donor.case_id}: '{label}' has {counted(len(counts), 'part')} but part {number} "
+            "was drawn; was its label map changed?"
         )
     tight = Box.around(numbers == number)
     assert tight is not None

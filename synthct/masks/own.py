@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from synthct.errors import MaskError
+from synthct.errors import MaskError, counted
 from synthct.masks.base import LabelPolicy, Mask, MaskSection, Params, check_drawn_for, make_mask
 from synthct.volume import Box, Volume
 from synthct.volume.case import Case
@@ -80,7 +80,7 @@ class Own(MaskSection):
         parts, counts = components(region)
         if int(counts.sum()) != params["voxels"]:
             raise MaskError(
-                f"case {host.case_id}: the mask has {int(counts.sum())} voxels but "
+                f"case {host.case_id}: the mask has {counted(int(counts.sum()), 'voxel')} but "
                 f"{params['voxels']} when it was drawn; was its file changed?"
             )
         if params["part"]:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
-from synthct.errors import MaskError
+from synthct.errors import MaskError, counted
 from synthct.masks.base import (
     LabelPolicy,
     LesionChange,
@@ -196,8 +196,9 @@ class _Lesions:
             MaskError: If there is no such part.
         """
         if not parts or not set(parts) <= set(range(1, len(self.volumes_ml) + 1)):
+            has = f"has {counted(len(self.volumes_ml), 'part')}"
             raise MaskError(
-                f"case {self.host.case_id}: '{self.lesion}' has {len(self.volumes_ml)} parts but "
+                f"case {self.host.case_id}: '{self.lesion}' {has} but "
                 f"parts {parts} were drawn; was its label map changed?"
             )
         region = np.isin(self.numbers, parts)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from synthct.errors import MaskError
+from synthct.errors import MaskError, counted
 from synthct.masks.accept import Accept, Reason
 from synthct.masks.base import (
     LabelPolicy,
@@ -190,9 +190,10 @@ class Transplant(MaskSection):
             reasons[reason] += 1
         raise PlacementError.after_tries(
             f"case {host.case_id}: no legal place in {self.into} for {self.label} "
-            f"{lesion.volume_ml:.1f} ml of donor {donor.case_id} after {self.tries} tries",
+            f"{lesion.volume_ml:.1f} ml of donor {donor.case_id}",
             reasons,
             "widen the limits of accept, allow a smaller scale, or more tries",
+            tries=self.tries,
         )
 
     def build(self, host: Case, donor: Case | None, params: Params) -> Mask:
@@ -208,7 +209,7 @@ class Transplant(MaskSection):
         sites = self._organ_sites(host)
         if not 1 <= params["organ_part"] <= len(sites):
             raise MaskError(
-                f"case {host.case_id}: '{self.into}' has {len(sites)} parts but part "
+                f"case {host.case_id}: '{self.into}' has {counted(len(sites), 'part')} but part "
                 f"{params['organ_part']} was drawn; was its label map changed?"
             )
         site = sites[params["organ_part"] - 1]

@@ -6,7 +6,7 @@ Class attributes say what a method needs from a build, so that no other code ask
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -22,6 +22,9 @@ from pydantic import (
 
 from synthct.models.config import Spacing
 from synthct.volume.intensity import parse_codec
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Scheduler = Literal[
     "ddpm",
@@ -245,6 +248,16 @@ class Diffusion(Method):
         """``level_hu`` as ranges."""
         stated = self.level_hu or {}
         return {label: v if isinstance(v, tuple) else (v, v) for label, v in stated.items()}
+
+    def level_of(self, label: str | None, rng: np.random.Generator) -> float | None:
+        """The median HU that a mask is to be painted with, drawn if it is a range.
+
+        Args:
+            label: What is painted; None for whatever fits, which has no level.
+            rng: The mask's own, used only where the label has a level.
+        """
+        stated = self.levels.get(label or "")
+        return None if stated is None else round(float(rng.uniform(*stated)), 1)
 
     def prompt_for(self, label: str | None) -> str | None:
         """The prompt for a label, or for whatever fits; None if the recipe has none."""

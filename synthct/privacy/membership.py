@@ -19,7 +19,7 @@ import torch
 
 from synthct import seeds
 from synthct.dataset.privacy.results import Interval, Membership, Side
-from synthct.errors import CheckpointError, SourceError
+from synthct.errors import CheckpointError, SourceError, counted
 from synthct.models.checkpoint import PACKAGE_PREFIX, find_checkpoint
 from synthct.models.network import CheckpointFiles
 from synthct.sources import CaseEntry, download, index_sources, label_table
@@ -94,7 +94,11 @@ def attack(checkpoint: str, options: AttackOptions, *, cache_dir: Path) -> Membe
         patches = list(_patches(recipe, cases, options.masks))
         who = {(entry.source, entry.case_id): entry.patient_id for entry in cases.hosts}
         patients.append([who[one.source, one.case_id] for one in patches])
-        logger.info("%d patches of %s", len(patches), "members" if is_member else "others")
+        logger.info(
+            "%s of %s",
+            counted(len(patches), "patch", "patches"),
+            "members" if is_member else "others",
+        )
         with torch.no_grad():
             losses = [
                 [

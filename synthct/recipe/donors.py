@@ -43,7 +43,7 @@ def no_match_message(source: str, pool: Sequence[CaseEntry], section: MaskKind) 
     sizes = [lesion.volume_ml for lesion in whole]
     ranges = f": {min(sizes):.3g}..{max(sizes):.3g} ml" if sizes else ""
     return (
-        f"matches none of the {len(lesions)} lesions of '{source}'{cut}{ranges}; "
+        f"matches none of the {counted(len(lesions), 'lesion')} of '{source}'{cut}{ranges}; "
         "widen it, or choose another label or source"
     )
 

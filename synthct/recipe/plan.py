@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import accumulate, groupby
 
-from synthct.errors import RecipeError, SourceError
+from synthct.errors import RecipeError, SourceError, counted
 from synthct.masks import MaskKind
 from synthct.masks.base import SeveralSlices
 from synthct.recipe.donors import DonorChooser, OwnCase, can_lend, donor_volume_ml, no_match_message
@@ -192,7 +192,7 @@ def plan_samples(recipe: Recipe, index: Index) -> Plan:
     notes = [*_unknown_notes(recipe, scans)]
     for name, ids in eligible.items():
         if lacking := [scan.case_id for scan in scans if scan.case_id not in ids]:
-            count = f"{len(lacking)} of {len(scans)} hosts lack its labels and are skipped"
+            count = f"{len(lacking)} of {counted(len(scans), 'host')} skipped, without its labels"
             notes.append(f"masks '{name}': {count}: {_some(lacking)}")
 
     donors = [e for s in recipe.masks if not s.donor_is_host for e in pools[s.name]]
@@ -215,8 +215,8 @@ def plan_samples(recipe: Recipe, index: Index) -> Plan:
         if isinstance(chooser, OwnCase):
             notes += [f"masks '{section.name}': {note}" for note in chooser.notes(hosts)]
         if lacking:
-            count = f"{len(lacking)} hosts lack {chooser.requirement}"
-            notes.append(f"masks '{section.name}': {count} and are skipped: {_some(lacking)}")
+            count = f"{counted(len(lacking), 'host')} skipped, without {chooser.requirement}"
+            notes.append(f"masks '{section.name}': {count}: {_some(lacking)}")
 
     specs = tuple(
         spec

@@ -97,7 +97,8 @@ def _lines(
         for label in entry.labels:
             there[label] = there.get(label, 0) + 1
     name = re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-")[:60] or "mine"
-    yield f"# {cases} scans; {len(entries)} of them were read to see what they show."
+    read = counted(len(entries), "of them was", "of them were")
+    yield f"# {counted(cases, 'scan')}; {read} read to see what can be painted."
     yield "# Next: synthct check THIS_FILE, then synthct build THIS_FILE --limit 8"
     yield ""
     yield f"name: {name}"
@@ -113,7 +114,8 @@ def _lines(
         yield f"    {key}:"
         yield from (f"      {_flow(name)}: {_flow(called)}" for name, called in value.items())
     yield "    # licence: CC-BY-4.0     # of your scans; without it nothing can be published"
-    yield "    # patients: {case_1: anna, case_2: anna}   # where one person has several scans"
+    if "patients" not in found.section:
+        yield "    # patients: {case_1: anna, case_2: anna}   # where one person has several scans"
     if found.section["layout"] == "nifti":
         yield "    # scans are called as your files, and the dataset tells these names: they should"
         yield "    # not say who a patient is"

@@ -47,6 +47,7 @@ _BOUNDS = {
     "less_than_equal": ("le", "at most"),
 }
 _BOOLS = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
+_NUMBER = re.compile(r"[-+]?\d+(\.\d+)?")
 _NUMBER_WITH_UNIT = re.compile(
     r"\s*([-+]?\d+(?:\.\d+)?)\s*(?:mm|cm|ml|hu|deg|degrees|°|%|x)\s*", re.I
 )
@@ -149,13 +150,13 @@ def _problem(
 ) -> Problem:
     """The problem at one location."""
     value = _value_at(place, data)
-    # Of the members of a union a list is meant for the one that takes lists.
-    own = (d for d in details if isinstance(value, list) and not _is_mismatch(d))
+    # Of the members of a union a list is meant for the one that takes lists, a word for the words.
+    own = (d for d in details if (isinstance(value, list) and not _is_mismatch(d))
+           or (isinstance(value, str) and d["type"] == "literal_error"))  # fmt: skip
     detail = next(own, details[0])
     kind, context = detail["type"], detail.get("ctx", {})
     if kind == "extra_forbidden":
-        hint = _hint_for_key(place, data, model_type)
-        return Problem(place, f"unknown key{hint}", at_key=True)
+        return Problem(place, f"unknown key{_hint_for_key(place, data, model_type)}", at_key=True)
     if kind == "missing":
         if isinstance(value, list):
             return Problem(place, f"the list {_show(value)} is too short")
@@ -174,9 +175,9 @@ def _problem(
     if kind in {"too_short", "too_long"}:
         least, most = context.get("min_length"), context.get("max_length")
         limit = f"at least {least}" if kind == "too_short" else f"at most {most}"
-        return Problem(place, f"{context.get('actual_length')} items; the list takes {limit}")
+        return Problem(place, f"a list of {context.get('actual_length')}; it takes {limit}")
     if _is_mismatch(detail):
-        return Problem(place, _mismatch(value, details))
+        return Problem(place, _mismatch(value, details, _keys_of((*place, 0), data, model_type)))
     if kind == "string_pattern_mismatch":
         pattern = str(context.get("pattern"))
         name = re.sub(r"[^a-z0-9]+", "-", str(value).lower()).strip("-")
@@ -186,28 +187,29 @@ def _problem(
     return _at_named_key(place, message, value)
 
 
-def _mismatch(value: Any, details: list[ErrorDetails]) -> str:
+def _mismatch(value: Any, details: list[ErrorDetails], item_keys: Sequence[str]) -> str:
     """Message for a value of the wrong type: the expected type, and a suggestion."""
     types = [_mismatch_of(detail["type"]) or "string" for detail in details]
     expected = list(dict.fromkeys(_EXPECTED[name] for name in types))
     hint = ""
     if isinstance(value, str):
         number = _NUMBER_WITH_UNIT.fullmatch(value)
-        is_number = re.fullmatch(r"[-+]?\d+(\.\d+)?", value)
         if "true or false" in expected and value.lower() in _BOOLS:
             hint = f"; did you mean {_BOOLS[value.lower()]}?"
         elif any("number" in word for word in expected) and number:
-            hint = f"; did you mean {number[1]}? The key names the unit"
-        elif any("number" in word for word in expected) and is_number:
+            meant = f"{number[1]}? The key names the unit"
+            if value.rstrip().endswith("%"):
+                meant = f"{float(number[1]) / 100:g}? It is a fraction"
+            hint = f"; did you mean {meant}"
+        elif any("number" in word for word in expected) and _NUMBER.fullmatch(value):
             hint = f"; did you mean {value}, without quotes?"
     elif expected == ["text"] and value is not None and not isinstance(value, dict | list):
-        hint = f"; did you mean {json.dumps(str(value))}, in quotes?"
+        hint = "; put it in quotes as it stands there"  # not as it was read: 01 is a name, too
     elif expected == ["a whole number"] and isinstance(value, float) and value == int(value):
         hint = f"; did you mean {int(value)}?"
     if expected == ["a list"] and not hint and value is not None and not isinstance(value, dict):
-        hint = f"; did you mean [{value}]?"
-    what = "nothing" if value is None else _show(value)
-    return f"expected {' or '.join(expected)}, not {what}{hint}"
+        hint = "; begin each of its parts with '-'" if item_keys else f"; did you mean [{value}]?"
+    return f"expected {' or '.join(expected)}, not {_show(value)}{hint}"
 
 
 def _tag_problem(
@@ -392,9 +394,7 @@ def _stem(plain: str) -> str:
 
 def _show(value: Any) -> str:
     """A value for a message, short and in quotes if it is text."""
-    text = (
-        f"'{value}'"
-        if isinstance(value, str)
-        else json.dumps(value, ensure_ascii=False, default=str)
-    )
+    text = "nothing" if value is None else json.dumps(value, ensure_ascii=False, default=str)
+    if isinstance(value, str):
+        text = f"'{value}'"
     return text if len(text) <= 60 else text[:56] + " ..."

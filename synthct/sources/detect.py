@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from synthct.errors import SourceError
+from synthct.errors import SourceError, counted
+from synthct.sources.bids import bids_patients, bids_patterns
 from synthct.sources.nifti import Nifti, longer_name
 from synthct.sources.stored import SUFFIXES
 from synthct.volume import read_labels
@@ -37,8 +38,8 @@ _IMAGE_WORDS = frozenset({
     "scan", "scans", "volume", "volumes",
 })  # fmt: skip
 _LABEL_WORDS = frozenset({
-    "annotation", "annotations", "gt", "groundtruth", "label", "labelmap", "labels", "labelstr",
-    "labelsts", "mask", "masks", "roi", "seg", "segmentation", "segmentations", "segs",
+    "annotation", "annotations", "dseg", "gt", "groundtruth", "label", "labelmap", "labels",
+    "labelstr", "labelsts", "mask", "masks", "roi", "seg", "segmentation", "segmentations", "segs",
     "structures",
 })  # fmt: skip
 #: What the checkpoints call otherwise; a gross tumour volume is a tumour.
@@ -166,33 +167,39 @@ def _nifti(root: Path) -> Detected:
         (_Arrangement(patterns, kinds) for patterns in _arrangements(root, files)),
         key=lambda one: one.score,
     )
+    # All may be of one case: a scan, and label maps that would else be none's.
+    own = _Arrangement({f"{_CASE}/{f.as_posix()}": {root.name: root / f} for f in files}, kinds)
+    is_one_case = len(own.patterns) == 1 + len(own.labels) and own.score > best.score
+    best = own if is_one_case else best
     if best.image is None:
         raise SourceError(
-            f"{root}: {len(files)} files, but none is a scan: all hold whole numbers from 0 on, as "
-            "label maps do; name the folder with the scans"
+            f"{root}: {counted(len(files), 'file')} but no scan: all are whole numbers "
+            "from 0 on, as in label maps; name the folder with the scans"
         )
     section: dict[str, Any] = {"layout": "nifti", "root": str(root), "image": best.image}
+    if is_one_case:
+        section |= {"root": str(root.parent), "cases": [root.name]}
     remarks = []
-    own = {pattern: _structure_of(pattern, _stem_words(best.image)) for pattern in best.labels}
-    if len(own) > 1 and all(own.values()) and len(set(own.values())) == len(own):
-        section["structures"] = {str(name): pattern for pattern, name in own.items()}
+    named = {pattern: _structure_of(pattern, _stem_words(best.image)) for pattern in best.labels}
+    if len(named) > 1 and all(named.values()) and len(set(named.values())) == len(named):
+        section["structures"] = {str(name): pattern for pattern, name in named.items()}
         section |= _unions(section["structures"])
-    elif own:
-        pattern = max(own, key=lambda one: len(best.patterns[one]))
+    elif named:
+        pattern = max(named, key=lambda one: len(best.patterns[one]))
         section["labels"] = pattern
-        section["label_names"] = _named(own[pattern], best.patterns[pattern].values())
+        section["label_names"] = _named(named[pattern], best.patterns[pattern].values())
         if any(name.startswith("label_") for name in section["label_names"]):
             remarks.append("give the structures in label_names their real names")
-        remarks += [f"not used: {other}" for other in own if other != pattern]
+        remarks += [f"not used: {other}" for other in named if other != pattern]
     else:
         remarks.append("no label maps were found, so masks are blobs anywhere in the body")
-    others = [p for p in best.patterns if p != best.image and p not in own]
+    others = [p for p in best.patterns if p != best.image and p not in named]
     remarks += [f"not used: {other}" for other in others[:5]]
     chosen = [best.image, *(section.get("structures") or {}).values()]
     chosen += [section["labels"]] if "labels" in section else []
     section |= _links(best.patterns[best.image].values())
-    found = Nifti.model_validate(section).find(root).cases
-    whole = [case.case_id for case in found if case.image is not None and case.label_files]
+    cases = Nifti.model_validate(section).find(root).cases
+    whole = [case.case_id for case in cases if case.image is not None and case.label_files]
     strangers = [
         name
         for name in sorted(set(_strangers(chosen, best.patterns)))
@@ -200,6 +207,8 @@ def _nifti(root: Path) -> Detected:
     ]
     if strangers:
         section["exclude"] = strangers
+    if patients := bids_patients(whole):
+        section["patients"] = patients
     return Detected(section, tuple(remarks))
 
 
@@ -256,12 +265,13 @@ def _arrangements(root: Path, files: Sequence[Path]) -> Iterator[Patterns]:
     depth = max(len(path.parts) for path in files)
     for level in range(depth - 1):
         found: dict[str, dict[str, Path]] = defaultdict(dict)
+        folders = {path.parts[level] for path in files if len(path.parts) > level + 1}
         for path in files:
             if len(path.parts) > level + 1:
-                case = path.parts[level]
+                case, after = _split_folder(path.parts[level], folders)
                 parts = [part.replace(case, _CASE) if n > level else part
                          for n, part in enumerate(path.parts)]  # fmt: skip
-                parts[level] = _CASE
+                parts[level] = f"{_CASE}{after}"
                 found["/".join(parts)][case] = root / path
         yield found
     beginnings, endings = _several(files, _BEGINNING, 3, 2), _several(files, _ENDING, 1, 3)
@@ -271,6 +281,7 @@ def _arrangements(root: Path, files: Sequence[Path]) -> Iterator[Patterns]:
         suffix = path.name[len(before + case + after) :]
         found["/".join((*path.parts[:-1], f"{before}{_CASE}{after}{suffix}"))][case] = root / path
     yield found
+    yield bids_patterns(root, files)
 
 
 _BEGINNING = re.compile(r"(([A-Za-z]+)[-_.]?)(.*\d.*)")
@@ -284,6 +295,16 @@ def _several(files: Iterable[Path], shape: re.Pattern[str], case: int, word: int
         if match := shape.fullmatch(_SUFFIX.sub("", path.name)):
             by_case[match[case]].add(match[word])
     return {word for words in by_case.values() if len(words) > 1 for word in words}
+
+
+def _split_folder(name: str, others: Collection[str]) -> tuple[str, str]:
+    """A folder's name as the case and what stands after it, as in ``pat1_seg`` beside ``pat1``."""
+    match = _ENDING.fullmatch(name)
+    if match is None or match[3].lower() not in _IMAGE_WORDS | _LABEL_WORDS:
+        return name, ""
+    beside = (match[1], *(f"{match[1]}{match[2][0]}{w}" for w in _IMAGE_WORDS | _LABEL_WORDS))
+    is_one_of_several = any(one in others for one in beside if one != name)
+    return (match[1], match[2]) if is_one_of_several else (name, "")
 
 
 def _split_name(stem: str, beginnings: set[str], endings: set[str]) -> tuple[str, str, str]:
@@ -300,8 +321,10 @@ def _split_name(stem: str, beginnings: set[str], endings: set[str]) -> tuple[str
 
 
 def _words(pattern: str) -> list[str]:
-    """The words of a pattern, the last first."""
-    return re.findall(r"[a-z0-9]+", _SUFFIX.sub("", pattern.replace(_CASE, "/")).lower())[::-1]
+    """The words of a pattern, the last first, but before them that of a folder like ``1_seg``."""
+    folder = re.findall(r"\{case\}[-_.]([a-z]+)/", pattern.lower())
+    words = re.findall(r"[a-z0-9]+", _SUFFIX.sub("", pattern.replace(_CASE, "/")).lower())
+    return [word for word in folder if word in _LABEL_WORDS] + words[::-1]
 
 
 def _is_label(pattern: str, files: Mapping[str, Path], kinds: dict[Path, bool]) -> bool:

@@ -12,7 +12,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from synthct.errors import SourceError
+from synthct.errors import SourceError, counted
 from synthct.sources.base import CaseFiles, FolderContents, Name, expand
 from synthct.sources.dicom_files import DicomFiles, dicom_files
 from synthct.sources.folder import FolderSection
@@ -167,8 +167,8 @@ class Dicom(FolderSection):
             raise SourceError(f"root {root} has no CT series{_instead(found, self.recursive)}")
         names = self._names(series)
         flat = [uid for uid, paths in series.items() if _in_one_place(paths, found.kinds)]
-        skipped = tuple((names[uid], f"all {len(series.pop(uid))} slices lie in one place (a "
-                         "single slice, or bolus tracking)") for uid in flat)  # fmt: skip
+        skipped = tuple((names[uid], f"{_slices(series.pop(uid))} in one place (a single slice, or "
+                         "bolus tracking)") for uid in flat)  # fmt: skip
         cases = [
             self._case(
                 uid,
@@ -292,11 +292,12 @@ class Dicom(FolderSection):
             listed = ", ".join(f"{count} {what}" for what, count in sorted(others.items()))
             yield f"DICOM files that are no CT images are left out: {listed}"
         if found.others:
-            yield f"{len(found.others)} files are called .dcm or .ima but are no DICOM"
+            yield _no_dicom(found.others)
         lost = [k for k in found.kinds.values() if k.kind in ("SEG", "RTSTRUCT")]
         here = series.keys() | {k.instance for k in found.kinds.values() if k.kind == "CT"}
         if lost := [kind for kind in lost if here.isdisjoint(kind.drawn_on)]:
-            yield f"{len(lost)} SEG or RTSTRUCT files are drawn on no series that is here"
+            files = counted(len(lost), "SEG or RTSTRUCT file is", "SEG or RTSTRUCT files are")
+            yield f"{files} drawn on no series that is here"
         lacking = dict.fromkeys((*self.label_names, *self.structures), 0)
         for name in lacking:
             if none := [case.case_id for case in cases if name not in case.label_files]:
@@ -305,7 +306,8 @@ class Dicom(FolderSection):
                 yield f"'{name}' is in no file of {len(none)} of {len(cases)} cases: {listed}{more}"
         unknown = sum(case.patient_id is None for case in cases)
         if unknown:
-            yield f"{unknown} cases have no PatientID; each counts as a person of its own"
+            have = counted(unknown, "case has", "cases have")
+            yield f"{have} no PatientID; each counts as a person of its own"
         if len(cases) > 1 and not unknown and len({case.patient_id for case in cases}) == 1:
             yield (
                 f"all {len(cases)} cases have one PatientID and count as one person; if they are "
@@ -339,16 +341,22 @@ def _in_one_place(paths: Sequence[Path], kinds: Mapping[Path, Kind]) -> bool:
     return len(places) == 1 and places != {""}
 
 
+def _slices(paths: Sequence[Path]) -> str:
+    return "its only slice lies" if len(paths) == 1 else f"all {len(paths)} slices lie"
+
+
+def _no_dicom(paths: Sequence[Path]) -> str:
+    called = counted(len(paths), "file is called", "files are called")
+    return f"{called} .dcm or .ima but {'is' if len(paths) == 1 else 'are'} no DICOM"
+
+
 def _instead(found: DicomFiles, recursive: bool) -> str:
     """What a folder without a CT series holds, and what to do."""
     if not found.kinds:
         if found.others:
             with found.others[0].open("rb") as file:
                 strange = describe_format(file.read(START_BYTES)) or "they have no mark of DICOM"
-            return (
-                f": {len(found.others)} files are called .dcm or .ima but are no DICOM "
-                f"('{found.others[0].name}': {strange})"
-            )
+            return f": {_no_dicom(found.others)} ('{found.others[0].name}': {strange})"
         below = "" if recursive else ", or below it with 'recursive: true'"
         return f": there is no DICOM file in it{below}; correct root"
     kinds = Counter(

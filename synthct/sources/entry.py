@@ -10,7 +10,7 @@ from functools import reduce
 
 import numpy as np
 
-from synthct.errors import SourceError
+from synthct.errors import SourceError, counted
 from synthct.sources.base import (
     CaseEntry,
     CaseFiles,
@@ -64,7 +64,10 @@ class CaseIndexer:
         entry = with_lesions(entry, self.lesions, self.label_names, self.store)
         self.remarks.update(remarks)
         if image is not None and image.filled:
-            what = f"{image.filled} voxels that are not finite are read as air"
+            are = counted(
+                image.filled, "voxel that is not finite is", "voxels that are not finite are"
+            )
+            what = f"{are} read as air"
             self.notes.append(f"case {case.case_id}: {what}")
         return entry
 

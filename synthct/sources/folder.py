@@ -64,8 +64,9 @@ class FolderSection(SourceSection):
         frame: Which 3D scan of 4D images to take, from 0; without it they are refused.
         nan: What to do about voxels that are not finite numbers: ``refuse`` the scan, or ``fill``
             them with air (-1024 HU).
-        orientation: Patient directions in which i, j and k increase, such as ``LAS``, of files of
-            which both form codes are 0; without it they are refused.
+        orientation: Patient directions in which i, j and k increase, such as ``LAS``, of files that
+            do not say it (NIfTI with both form codes 0, NRRD without a space of a patient,
+            MetaImage without TransformMatrix); without it they are refused.
         label_grid: ``image`` for label maps that have lost their affine: one that has the stored
             shape of its image but lies elsewhere takes the image's grid.
         links: ``follow`` links that lead out of ``root``, as in folders of links and in the Hub's

@@ -249,8 +249,9 @@ def _not_there(section: SourceSection, entries: Sequence[CaseEntry]) -> Iterator
     bare = [entry.case_id for entry in entries if entry.image is None]
     if 0 < len(bare) < len(entries):  # a source without any image is there for its shapes
         more = f" and {len(bare) - _LISTED} more" if len(bare) > _LISTED else ""
+        have = "has" if len(bare) == 1 else "have"
         yield (
-            f"{len(bare)} of {len(entries)} cases have no image, so they lend shapes but are no "
+            f"{len(bare)} of {len(entries)} cases {have} no image and can lend shapes, but not be "
             f"hosts: {', '.join(bare[:_LISTED])}{more}"
         )
     present = {name for entry in entries for name in entry.labels}

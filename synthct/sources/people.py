@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable
 
 from synthct.errors import SourceError
@@ -56,10 +57,11 @@ class People:
     def _refuse(first: CaseEntry, second: CaseEntry, what: str, how: str) -> None:
         if first.patient_id == second.patient_id:
             return
+        who = {second.case_id: first.patient_id}  # in quotes: YAML takes 02 for a number
         raise SourceError(
             f"case {second.case_id} (source '{second.source}', patient {second.patient_id}) has "
             f"the very same {what} as case {first.case_id} (source '{first.source}', patient "
             f"{first.patient_id}){how}; say that they are one person with "
-            f"patients: {{{second.case_id}: {first.patient_id}}} in source '{second.source}', or "
+            f"patients: {json.dumps(who, ensure_ascii=False)} in source '{second.source}', or "
             "exclude one"
         )

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from synthct.errors import ConflictError
+from synthct.errors import ConflictError, counted
 from synthct.sources.base import CaseFiles, FolderContents, SourceSection
 from synthct.sources.kits import KITS_LABELS
 from synthct.sources.scanner import IMAGE, LABELS, Scanner, is_intact, keep_patient, write_case
@@ -192,7 +192,7 @@ def _in_threads(jobs: list[Callable[[], None]], progress: bool) -> None:
         return
     from tqdm import tqdm
 
-    _log.info("making %d phantoms", len(jobs))
+    _log.info("making %s", counted(len(jobs), "phantom"))
     with ThreadPoolExecutor(_threads(len(jobs))) as pool:
         futures = [pool.submit(job) for job in jobs]
         try:

@@ -13,6 +13,7 @@ import hashlib
 import os
 import secrets
 import shutil
+import sys
 from pathlib import Path
 
 from synthct.errors import RecipeError, ResourceError
@@ -49,6 +50,12 @@ def check_utf8(name: str | Path) -> None:
     try:
         str(name).encode()
     except UnicodeEncodeError as err:
+        encoding = sys.getfilesystemencoding()
+        if encoding != "utf-8":
+            raise RecipeError(
+                f"{name!a}: Python takes names for {encoding} here; set PYTHONUTF8=1, or LC_ALL to "
+                "a locale of UTF-8"
+            ) from err
         raise RecipeError(f"{name}: the name is no UTF-8; rename it or use another one") from err
 
 
@@ -164,6 +171,8 @@ def resource_error(path: Path, err: OSError, *, needed: int | None = None) -> Re
         return ResourceError(
             f"{what} ({', '.join(sizes)}); free some space and run the same command again"
         )
+    if err.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return ResourceError(f"{what}; allow it, or choose another folder")
     return ResourceError(f"{what}; mend it and run the same command again")
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from synthct import seeds
-from synthct.errors import CheckpointError, MaskError, RecipeError
+from synthct.errors import CheckpointError, MaskError, RecipeError, counted
 from synthct.masks.blob import TISSUE_HU
 from synthct.models.checkpoint import find_checkpoint, load_checkpoint
 from synthct.models.grain import with_grain
@@ -134,7 +134,9 @@ def adapt(
     adapted = find_checkpoint(str(folder))
     steps = int(adapted.training["steps"])
     if steps < settings.steps:
-        notes.append(f"time was up after {steps} of {settings.steps} steps; run again to go on")
+        notes.append(
+            f"time was up after {steps} of {counted(settings.steps, 'step')}; run again to go on"
+        )
     before, after = (measure(one, plan.inpaint, data, recipe.seed) for one in (plan.base, adapted))
     return Adapted(folder, steps, before, after, tuple(notes))
 

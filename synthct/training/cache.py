@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from synthct.errors import MaskError
+from synthct.errors import MaskError, counted
 from synthct.models.patch import PatchRules
 from synthct.processes.workers import map_ahead
 from synthct.sources import CaseEntry, Index, label_table
@@ -190,9 +190,10 @@ def _build(
             raise resource_error(folder, err) from err
         raise
     megabytes = (folder / PATCHES).stat().st_size // 1_000_000
-    logger.info("%d patches cut, %d MB", tally.drawn.total(), megabytes)
+    cut = counted(tally.drawn.total(), "patch", "patches")
+    logger.info("%s cut, %d MB", cut, megabytes)
     for reason, times in tally.left_out.most_common(5):
-        logger.info("  %d masks left out: %s", times, reason)
+        logger.info("  %s left out: %s", counted(times, "mask"), reason)
 
 
 def _write(

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from synthct.errors import counted
 from synthct.models.patch import PatchRules
 from synthct.sources import download, index_sources, label_table
 from synthct.storage.files import make_folder, require_space
@@ -87,7 +88,8 @@ def describe_training(facts: Mapping[str, Any]) -> str:
     through = f" and {facts['depth']} slices" if facts["depth"] > 1 else ""
     patches = ", ".join(f"{name} {count}" for name, count in facts["patches"].items())
     lines = [
-        f"{facts['name']}: {facts['steps']} steps, {facts['parameters'] / 1e6:.2f} M parameters",
+        f"{facts['name']}: {counted(facts['steps'], 'step')}, "
+        f"{facts['parameters'] / 1e6:.2f} M parameters",
         f"  {'paints':<8}{', '.join(facts['paints']) or 'whatever fits'}",
         f"  {'cases':<8}{facts['cases']} to train on, {facts['held_out']} held out",
         f"  {'patches':<8}{patches}; of {sizes} pixels{through}",

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from synthct.errors import SourceError
+from synthct.errors import SourceError, counted
 from synthct.volume.formats import not_a_file
 
 _GZIP = b"\x1f\x8b"
@@ -66,7 +66,8 @@ class Content:
         while missing:
             part = self._some(missing)
             if not part:
-                raise self._error(f"cut short: {missing} bytes are missing; fetch the file again")
+                lacks = counted(missing, "byte is", "bytes are")
+                raise self._error(f"cut short: {lacks} missing; fetch the file again")
             parts.append(part)
             missing -= len(part)
         return b"".join(parts)
@@ -154,7 +155,8 @@ class Content:
                 place = f"between bytes {position - len(self._zipped)} and {position}"
                 raise self._error(f"damaged {place} ({err}); fetch the file again") from err
             ended = self._gunzip.eof
-            self._zipped = self._gunzip.unused_data if ended else self._gunzip.unconsumed_tail
+            unused = self._gunzip.unused_data.lstrip(b"\0")
+            self._zipped = unused if ended else self._gunzip.unconsumed_tail
             if part:
                 return part
             if not ended and not self._zipped:
@@ -163,10 +165,15 @@ class Content:
                     raise self._error(f"cut short at byte {self.file_size}; fetch the file again")
 
     def _next_member(self) -> bool:
-        """Begin with the next gzip stream of the file; false at the file's end."""
-        self._zipped = self._zipped or self._fetch()
-        if not self._zipped:
-            return False
+        """Begin with the next gzip stream of the file; false at the file's end.
+
+        Zeros may follow a stream (tapes and some programs pad files to whole blocks).
+        """
+        while not self._zipped:
+            block = self._fetch()
+            if not block:
+                return False
+            self._zipped = block.lstrip(b"\0")
         position = self._file.tell() - len(self._zipped)
         if len(self._zipped) < len(_GZIP):
             self._zipped += self._fetch()

@@ -121,6 +121,23 @@ def spacing_of(affine: Affine) -> Spacing:
     return float(x), float(y), float(z)
 
 
+def oriented_affine(shape: Index3, spacing_mm: Sequence[float], orientation: str) -> Affine:
+    """The affine (4, 4) of a grid of which no more is known; its centre is the origin.
+
+    Args:
+        shape: Shape (I, J, K).
+        spacing_mm: Voxel size in mm along i, j, k.
+        orientation: Patient directions in which the axes run, such as ``LAS``.
+    """
+    from nibabel.orientations import axcodes2ornt, inv_ornt_aff
+
+    turn = inv_ornt_aff(axcodes2ornt(tuple(orientation)), shape)
+    affine = np.eye(4)
+    affine[:3, :3] = np.linalg.inv(turn)[:3, :3] @ np.diag(spacing_mm)
+    affine[:3, 3] = -affine[:3, :3] @ (np.asarray(shape) - 1) / 2
+    return affine
+
+
 def shifted(affine: Affine, start_ijk: Sequence[float]) -> Affine:
     """The affine of a crop that starts at ``start_ijk``."""
     moved = affine.copy()

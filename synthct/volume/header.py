@@ -22,6 +22,7 @@ from synthct.volume.grid import (
     Affine,
     Index3,
     corner_distance_mm,
+    oriented_affine,
     spacing_of,
     voxel_distance,
 )
@@ -253,13 +254,11 @@ def _affine(path: Path, fields: Any, shape: Index3) -> Affine | None:
 
 
 def _oriented(path: Path, fields: Any, shape: Index3, orientation: str | None) -> Affine:
-    """The affine of a file whose orientation the user says; its centre is the origin.
+    """The affine of a file whose orientation the user says.
 
     Raises:
         SourceError: If the user does not.
     """
-    from nibabel.orientations import axcodes2ornt, inv_ornt_aff
-
     if orientation is None:
         raise SourceError(
             f"{path}: neither sform nor qform says how it lies in the patient (both codes are 0), "
@@ -267,11 +266,7 @@ def _oriented(path: Path, fields: Any, shape: Index3, orientation: str | None) -
             "(or RAS, LPS, ...) in the source in which directions its axes run; a label map that "
             "lies as its image does can take its grid by 'label_grid: image'"
         )
-    turn = inv_ornt_aff(axcodes2ornt(tuple(orientation)), shape)
-    affine = np.eye(4)
-    affine[:3, :3] = np.linalg.inv(turn)[:3, :3] @ np.diag(_spacing_mm(path, fields))
-    affine[:3, 3] = -affine[:3, :3] @ (np.asarray(shape) - 1) / 2
-    return affine
+    return oriented_affine(shape, _spacing_mm(path, fields), orientation)
 
 
 def _spacing_mm(path: Path, fields: Any) -> list[float]:

@@ -6,16 +6,18 @@ Without that SimpleITK takes voxels of 1 mm along the axes of the patient.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from synthct.errors import SourceError
+from synthct.errors import SourceError, counted
 from synthct.volume.dicom.files import joint_sha256
 from synthct.volume.formats import START_BYTES, describe_format
+from synthct.volume.grid import oriented_affine
 from synthct.volume.header import MAX_VOXELS
-from synthct.volume.volume import Volume
 from synthct.volume.voxels import CtVoxels, LabelVoxels, Stored
 
 if TYPE_CHECKING:
@@ -34,6 +36,13 @@ _PLACE = {
         ("ElementSpacing", "ElementSize"),
     ),
 }
+#: What tells the size of a voxel.
+_SIZES = {"nrrd": ("space directions", "spacings"), "mha": ("ElementSpacing", "ElementSize")}
+#: The spaces of NRRD that SimpleITK turns into its own; it takes any other for left-posterior.
+_SPACES = frozenset({
+    "las", "left-anterior-superior", "left-posterior-superior", "lps", "ras",
+    "right-anterior-superior",
+})  # fmt: skip
 #: What such files begin with.
 _BEGINNINGS = {"nrrd": (b"NRRD",), "mha": (b"ObjectType", b"NDims", b"Comment")}
 #: The values are not scaled.
@@ -89,35 +98,66 @@ def _fields(path: Path, start: bytes) -> dict[str, str]:
     return fields
 
 
-def read_itk_ct(
-    path: Path, *, sha256: str | None, fill_nan: bool, remarks: list[str]
-) -> tuple[Volume, int]:
-    """Read a CT; see ``read_ct_counting``.
+def open_itk(
+    path: Path, sha256: str | None = None, orientation: str | None = None
+) -> tuple[SimpleITK.Image, Stored, str | None]:
+    """A file's voxels, and what ``itk_grid`` tells.
+
+    Args:
+        path: Of the file, or of its header.
+        sha256: What the file's bytes must hash to; None for any.
+        orientation: As for ``itk_grid``.
 
     Raises:
-        SourceError: If it is damaged, not 3D, not in HU, or does not say how it lies.
+        SourceError: If it is damaged or another than meant; and what ``itk_grid`` raises.
     """
-    image, stored = _open(path, sha256)
-    voxels = CtVoxels(stored)
-    _add(voxels, image, stored)
-    return voxels.finish(remarks, fill_nan=fill_nan)
+    stored, unsaid = itk_grid(path, orientation)
+    with _named(path):
+        digests = [_sha256(file) for file in files_of(path)]
+        digest = digests[0] if len(digests) == 1 else joint_sha256(iter(digests))
+        image = _reader(path).Execute()
+    if sha256 is not None and digest != sha256:
+        raise SourceError(
+            f"{path}: is not the file that was indexed; run the command again. If it says so "
+            "again, the file is damaged: restore it, or touch it if it is right"
+        )
+    return image, stored, unsaid
 
 
-def read_itk_labels(path: Path, *, sha256: str | None) -> Volume:
-    """Read a label map; see ``read_labels``.
+def itk_grid(path: Path, orientation: str | None = None) -> tuple[Stored, str | None]:
+    """How a file lies by its header, and what that lacks to say so, if anything.
+
+    Args:
+        path: Of the file, or of its header.
+        orientation: Patient directions of the axes, such as ``LAS``, of files that say none.
 
     Raises:
-        SourceError: If it is damaged, not 3D, holds no labels, or does not say how it lies.
+        SourceError: If it is not 3D, or says not how it lies and ``orientation`` does not either.
     """
-    image, stored = _open(path, sha256)
-    voxels = LabelVoxels(stored)
-    _add(voxels, image, stored)
-    return voxels.finish()
+    unsaid = _unsaid(path, orientation)
+    files_of(path)  # says it better than SimpleITK if one is not there
+    with _named(path):
+        reader = _reader(path)
+        reader.ReadImageInformation()
+    size = reader.GetSize()
+    if len(size) != 3 or reader.GetNumberOfComponents() != 1:
+        raise SourceError(
+            f"{path}: expected a 3D scan or label map but its size is {size} with "
+            f"{counted(reader.GetNumberOfComponents(), 'value')} a voxel; save one scan, or one "
+            "label map of segments that do not overlap"
+        )
+    if np.prod(size, dtype=float) > MAX_VOXELS:
+        raise SourceError(f"{path}: {size} voxels are more than {MAX_VOXELS}")
+    affine = np.eye(4)
+    affine[:3, :3] = np.reshape(reader.GetDirection(), (3, 3)) * reader.GetSpacing()
+    affine[:3, 3] = reader.GetOrigin()
+    affine[:2] *= -1  # ITK is LPS+
+    if unsaid is not None and orientation is not None:
+        affine = oriented_affine(size, reader.GetSpacing(), orientation)
+    return Stored(path, size, affine, _SCALING), unsaid
 
 
-def _open(path: Path, sha256: str | None) -> tuple[SimpleITK.Image, Stored]:
-    """The image, and how it lies."""
-    _require_place(path)
+def _reader(path: Path) -> SimpleITK.ImageFileReader:
     try:
         import SimpleITK
     except ImportError as err:
@@ -125,37 +165,21 @@ def _open(path: Path, sha256: str | None) -> tuple[SimpleITK.Image, Stored]:
             f"{path}: NRRD and MetaImage are read by SimpleITK, which is not installed; run "
             "pip install '.[itk]'"
         ) from err
+    reader = SimpleITK.ImageFileReader()
+    reader.SetFileName(str(path))
+    return reader
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Name the file in what is raised because it cannot be read."""
     try:
-        digests = [_sha256(file) for file in files_of(path)]
-        digest = digests[0] if len(digests) == 1 else joint_sha256(iter(digests))
-        reader = SimpleITK.ImageFileReader()
-        reader.SetFileName(str(path))
-        reader.ReadImageInformation()
-        size = reader.GetSize()
-        if len(size) != 3 or reader.GetNumberOfComponents() != 1:
-            raise SourceError(
-                f"{path}: expected a 3D scan or label map but its size is {size} with "
-                f"{reader.GetNumberOfComponents()} values a voxel; save one scan, or one label map "
-                "of segments that do not overlap"
-            )
-        if np.prod(size, dtype=float) > MAX_VOXELS:
-            raise SourceError(f"{path}: {size} voxels are more than {MAX_VOXELS}")
-        image = reader.Execute()
+        yield
     except OSError as err:
         raise SourceError(f"{path}: cannot be read ({err.strerror})") from err
     except RuntimeError as err:
         reason = str(err).strip().splitlines()[-1]
         raise SourceError(f"{path}: damaged or cut short ({reason}); fetch it again") from err
-    if sha256 is not None and digest != sha256:
-        raise SourceError(
-            f"{path}: is not the file that was indexed; run the command again. If it says so "
-            "again, the file is damaged: restore it, or touch it if it is right"
-        )
-    affine = np.eye(4)
-    affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
-    affine[:3, 3] = image.GetOrigin()
-    affine[:2] *= -1  # ITK is LPS+
-    return image, Stored(path, image.GetSize(), affine, _SCALING)
 
 
 def _sha256(path: Path) -> str:
@@ -163,7 +187,12 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _add(voxels: CtVoxels | LabelVoxels, image: SimpleITK.Image, stored: Stored) -> None:
+def add_itk(voxels: CtVoxels | LabelVoxels, image: SimpleITK.Image, stored: Stored) -> None:
+    """Take the voxels of a file.
+
+    Raises:
+        SourceError: If they are of a type, or have values, that a scan or label map has not.
+    """
     import SimpleITK
 
     array = SimpleITK.GetArrayViewFromImage(image)  # (K, J, I)
@@ -173,20 +202,34 @@ def _add(voxels: CtVoxels | LabelVoxels, image: SimpleITK.Image, stored: Stored)
         voxels.add(start, array[start : start + _SLICES].T)
 
 
-def _require_place(path: Path) -> None:
-    """Refuse a file whose header leaves open how it lies, or that is something else.
+def _unsaid(path: Path, orientation: str | None) -> str | None:
+    """What a header lacks to say how its file lies; None if it says it.
 
     Raises:
-        SourceError: If it does, or cannot be read.
+        SourceError: If it lacks something and no orientation is given, or nothing tells the size of
+            a voxel, or the file is something else or cannot be read.
     """
     start = _start(path)
     strange = describe_format(start[:START_BYTES])
     if strange is not None and not start.startswith(_BEGINNINGS[_kind(path)]):
         raise SourceError(f"{path}: not what its name says; {strange}")
     fields = _fields(path, start)
-    for names in _PLACE[_kind(path)]:
-        if fields.keys().isdisjoint(names):
-            raise SourceError(
-                f"{path}: its header has no '{names[0]}', so how it lies in the patient is "
-                "unknown; save it again by a program that knows"
-            )
+    missing = (n[0] for n in _PLACE[_kind(path)] if fields.keys().isdisjoint(n))
+    unsaid = next((f"has no '{name}'" for name in missing), None)
+    space = fields.get("space", "")
+    if unsaid is None and _kind(path) == "nrrd" and space.lower() not in _SPACES:
+        unsaid = f"is of the space '{space}', which tells no directions of a patient"
+    if unsaid is None:
+        return None
+    if orientation is None:
+        raise SourceError(
+            f"{path}: its header {unsaid}, so how it lies in the patient is unknown; save it again "
+            "by a program that knows, or say with 'orientation: LAS' (or RAS, LPS, ...) in the "
+            "source in which directions its axes run"
+        )
+    if fields.keys().isdisjoint(_SIZES[_kind(path)]):
+        raise SourceError(
+            f"{path}: its header has no '{_SIZES[_kind(path)][0]}', so the size of its voxels is "
+            "unknown; save it again by a program that knows"
+        )
+    return unsaid

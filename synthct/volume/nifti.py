@@ -19,12 +19,13 @@ from synthct.errors import ResourceError, SourceError
 from synthct.volume.content import Content, open_content
 from synthct.volume.grid import same_grid
 from synthct.volume.header import Header, read_header
-from synthct.volume.itk import ITK_SUFFIXES, read_itk_ct, read_itk_labels
+from synthct.volume.itk import ITK_SUFFIXES, add_itk, itk_grid, open_itk
 from synthct.volume.volume import Array, Volume
 from synthct.volume.voxels import CtVoxels, LabelVoxels, Stored
 
 #: What a slab of stored voxels holds at most, unless a single slice is more.
 _SLAB_BYTES = 1 << 23
+_NO_FORM = "neither sform nor qform says how it lies"
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,12 @@ def read_ct_counting(
     reading = reading or CtReading()
     remarks = [] if remarks is None else remarks
     if path.suffix in ITK_SUFFIXES:
-        return read_itk_ct(path, sha256=sha256, fill_nan=reading.fill_nan, remarks=remarks)
+        image, stored, unsaid = open_itk(path, sha256, reading.orientation)
+        voxels = CtVoxels(stored)
+        add_itk(voxels, image, stored)
+        if unsaid is not None:
+            remarks.append(_read_as("image", reading.orientation, f"its header {unsaid}"))
+        return voxels.finish(remarks, fill_nan=reading.fill_nan)
     with _open(path, sha256, reading.orientation) as (content, header):
         frame = _frame(path, header, reading.frame)
         frame_bytes = math.prod(header.shape) * header.dtype.itemsize
@@ -102,10 +108,7 @@ def read_ct_counting(
         content.finish()
     scaled = f" (scl_slope {header.slope:g}, scl_inter {header.intercept:g})"
     if not header.has_form:
-        remarks.append(
-            f"the image is read as orientation {reading.orientation}, since neither sform nor "
-            "qform says how it lies"
-        )
+        remarks.append(_read_as("image", reading.orientation, _NO_FORM))
     corrected = "dcm2niix writes a corrected copy beside it, whose name ends with _Tilt_1"
     return voxels.finish(remarks, fill_nan=reading.fill_nan, scaled=scaled, corrected=corrected)
 
@@ -132,20 +135,18 @@ def read_labels(
     """
     reading = reading or LabelReading()
     remarks = [] if remarks is None else remarks
-    if path.suffix in ITK_SUFFIXES:
-        return read_itk_labels(path, sha256=sha256)
     # Any orientation will do for a file that takes its image's grid.
     orientation = reading.orientation or ("RAS" if reading.image is not None else None)
+    if path.suffix in ITK_SUFFIXES:
+        image, stored, unsaid = open_itk(path, sha256, orientation)
+        stored = _placed(stored, unsaid and f"its header {unsaid}", reading, remarks)
+        voxels = LabelVoxels(stored)
+        add_itk(voxels, image, stored)
+        return voxels.finish()
     with _open(path, sha256, orientation) as (content, header):
         _frame(path, header, None)
-        if reading.image is not None:
-            header = _on_grid_of(path, header, reading.image, reading.orientation, remarks)
-        elif not header.has_form:
-            remarks.append(
-                f"the label map is read as orientation {reading.orientation}, since neither sform "
-                "nor qform says how it lies"
-            )
-        voxels = LabelVoxels(_stored(path, header))
+        unsaid = None if header.has_form else _NO_FORM
+        voxels = LabelVoxels(_placed(_stored(path, header), unsaid, reading, remarks))
         for start, slab in _slabs(content, header):
             if header.intercept == 0 and not slab.any():
                 continue  # most of most structures' files is empty, and so is the array
@@ -154,32 +155,52 @@ def read_labels(
     return voxels.finish()
 
 
-def _on_grid_of(
-    path: Path, header: Header, image: Path, orientation: str | None, remarks: list[str]
-) -> Header:
-    """A label map's header with the affine of its image if its own puts it elsewhere.
+def _placed(own: Stored, unsaid: str | None, reading: LabelReading, remarks: list[str]) -> Stored:
+    """How a label map lies: by its own header, or as its image if the user says so.
+
+    Args:
+        own: How it lies by its own header, or by the orientation that the user says.
+        unsaid: Why its header does not say it; None if it does.
+        reading: What the user says of its place.
+        remarks: Gets a sentence for a choice that was made.
 
     Raises:
         SourceError: If it has not the stored shape of its image and no affine of its own.
     """
-    with open_content(image) as content:
-        other = read_header(content, orientation=orientation)
-    if header.shape != other.shape:
-        if header.has_form or orientation is not None:
-            return header  # perhaps a part of the image's grid, or refused when they are compared
+    orientation = reading.orientation
+    if reading.image is None:
+        if unsaid is not None:
+            remarks.append(_read_as("label map", orientation, unsaid))
+        return own
+    other = _stored_of(reading.image, orientation)
+    if own.shape != other.shape:
+        if unsaid is None or orientation is not None:
+            return own  # perhaps a part of the image's grid, or refused when they are compared
         raise SourceError(
-            f"{path}: its shape {header.shape} is not that of its image, {other.shape}, and "
-            "neither sform nor qform says how it lies; repair the header"
+            f"{own.path}: its shape {own.shape} is not that of its image, {other.shape}, and "
+            f"{unsaid}; repair the header"
         )
-    shape, affine, _ = _stored(path, header).canonical_grid()
-    other_shape, other_affine, _ = _stored(image, other).canonical_grid()
-    if header.has_form and shape == other_shape and same_grid(shape, other_affine, affine):
-        return header
+    shape, affine, _ = own.canonical_grid()
+    other_shape, other_affine, _ = other.canonical_grid()
+    if unsaid is None and shape == other_shape and same_grid(shape, other_affine, affine):
+        return own
     remarks.append(
         "the label map takes the grid of its image (label_grid: image), since its own affine does "
         "not fit"
     )
-    return replace(header, affine=other.affine)
+    return replace(own, affine=other.affine)
+
+
+def _stored_of(path: Path, orientation: str | None) -> Stored:
+    """How a scan lies in its file."""
+    if path.suffix in ITK_SUFFIXES:
+        return itk_grid(path, orientation)[0]
+    with open_content(path) as content:
+        return _stored(path, read_header(content, orientation=orientation))
+
+
+def _read_as(what: str, orientation: str | None, unsaid: str) -> str:
+    return f"the {what} is read as orientation {orientation}, since {unsaid}"
 
 
 def write_volume(volume: Volume, path: Path) -> None:

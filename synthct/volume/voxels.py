@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from synthct.errors import ResourceError, SourceError
+from synthct.errors import ResourceError, SourceError, counted
 from synthct.volume.distance import is_sheared
 from synthct.volume.grid import Affine, Index3, spacing_of
 from synthct.volume.hounsfield import NIFTI_SCALING, has_no_air, not_hu
@@ -215,8 +215,10 @@ class _NotFinite:
     def refuse(self) -> None:
         """Raise a SourceError if there were any."""
         if self.count:
+            are = counted(
+                self.count, "voxel is not a finite number", "voxels are not finite numbers"
+            )
             raise SourceError(
-                f"{self.path}: {self.count} voxels are not finite numbers, the first is voxel "
-                f"{self.first}; repair the scan, or read them as air with 'nan: fill' in a "
-                "recipe's source"
+                f"{self.path}: {are}, the first is voxel {self.first}; repair the scan, or read "
+                "such voxels as air with 'nan: fill' in a recipe's source"
             )

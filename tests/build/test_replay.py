@@ -183,7 +183,7 @@ def test_a_forged_voxel_inside_of_the_mask_is_found_by_painting_again(
     assert check(copy).findings, "its measures are not those of the picture"
     measure_again(copy, check)
     (finding,) = check(copy, level=3).findings
-    assert str(finding) == f"{where}: painted again, 1 voxels differ, by up to 1 HU"
+    assert str(finding) == f"{where}: painted again, 1 voxel differs, by up to 1 HU"
 
 
 @pytest.mark.long

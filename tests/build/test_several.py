@@ -115,6 +115,18 @@ def test_a_series_is_one_lesion_in_one_place(folder: Path, tiny_checkpoint: Path
     assert not verify(dataset, level=2, originals=given).findings
 
 
+def test_every_size_of_a_series_has_the_stated_level(folder: Path, tiny_checkpoint: Path) -> None:
+    masks = [{**BLOB, "radius_mm": [5, 6], "label": "tumor"}]
+    network = {"checkpoint": str(tiny_checkpoint), "num_inference_steps": 2, "scheduler": "ddim",
+               "level_hu": {"tumor": 50}, "grain": "surroundings"}  # fmt: skip
+    made = recipe(folder, tiny_checkpoint, series={"volume_factor": [0.5, 1, 2]}, inpaint=network,
+                  **(SERIES | {"masks": masks}))  # fmt: skip
+    dataset = build(made, folder / "levels", cache_dir=folder / "cache", workers=0)
+    samples = [decode(row) for path in dataset.glob("data/*") for row in stored_rows(path)]
+    assert len(samples) == 3
+    assert all(abs(np.median(one.image[one.mask]) - 50) <= 0.5 for one in samples)
+
+
 def test_a_series_of_a_network_in_3d_shows_one_lesion_too(folder: Path, tmp_path: Path) -> None:
     series = {"volume_factor": [0.5, 2]}
     made = recipe(

@@ -17,9 +17,9 @@ from synthct.build.run import build
 from synthct.build.verify.run import Originals, verify
 from synthct.dataset.finding import Finding
 from synthct.dataset.integrity import check_bytes
-from synthct.dataset.manifest import MANIFEST, read_manifest
+from synthct.dataset.manifest import MANIFEST, read_manifest, require_manifest
 from synthct.dataset.rows import stored_rows
-from synthct.errors import ResourceError
+from synthct.errors import ResourceError, VerifyError
 from synthct.recipe.recipe import Recipe
 
 
@@ -159,7 +159,20 @@ def test_a_patient_in_two_splits_is_found_by_name(built: Path, copy: Path, role:
 
 
 def test_what_is_no_dataset_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ResourceError, match="is no folder"):
+    with pytest.raises(ResourceError, match="does not exist; give the folder of a version"):
         verify(tmp_path / "nowhere")
     (finding,) = verify(tmp_path).findings
-    assert str(finding) == "manifest.json: is missing: this is no finished dataset"
+    assert str(finding).startswith(
+        "manifest.json: is missing: this is no finished dataset; give th"
+    )
+
+
+def test_a_dataset_near_what_was_given_is_named(built: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(built, tmp_path / "out" / "tiny" / "1.0.0"))
+    for above in (copy.parent, copy.parent.parent):
+        (finding,) = verify(above).findings
+        assert str(finding).endswith(f"; give {copy}")
+        with pytest.raises(VerifyError, match=f"is no finished dataset .*; give {copy}"):
+            require_manifest(above)
+    with pytest.raises(ResourceError, match=f"is a file, not a folder; give {copy}"):
+        verify(copy / "README.md")

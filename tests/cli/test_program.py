@@ -79,6 +79,17 @@ def test_names_that_are_no_utf8_are_told(words: list[bytes], tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_names_that_the_locale_cannot_spell_are_told(tmp_path: Path) -> None:
+    (tmp_path / "\N{LATIN SMALL LETTER O WITH DIAERESIS}").mkdir()
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [*PYTHON, "verify", "\N{LATIN SMALL LETTER O WITH DIAERESIS}"],
+        capture_output=True, text=True, cwd=tmp_path, timeout=120, env={**os.environ, **ascii_only},
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert "set PYTHONUTF8=1" in done.stderr
+
+
 def test_the_log_cannot_steer_a_terminal(tmp_path: Path) -> None:
     code = (
         "import logging\nfrom synthct.cli.common import reporting\n"

@@ -18,10 +18,11 @@ from ruamel.yaml import YAML
 
 from synthct.dataset.documents.card import CardFacts, SourceNote, attribution, dataset_card
 from synthct.dataset.manifest import Release, release_of
-from synthct.dataset.markdown import code, count, inert
+from synthct.dataset.markdown import code, inert
 from synthct.dataset.schema import Facts
 from synthct.dataset.summary import Summary, summarise
 from synthct.dataset.version import commit
+from synthct.errors import counted
 from synthct.models.methods import DIFFUSION_WORDS
 from synthct.storage.files import atomic_write
 from synthct.volume.intensity import SOFT_TISSUE
@@ -323,7 +324,8 @@ def test_attribution_names_every_source() -> None:
 
 
 def test_counts_know_the_plural() -> None:
-    assert [count(n, "case") for n in (0, 1, 2000)] == ["0 cases", "1 case", "2,000 cases"]
+    assert [counted(n, "case") for n in (0, 1, 2000)] == ["0 cases", "1 case", "2,000 cases"]
+    assert [counted(n, "try", "tries") for n in (1, 2)] == ["1 try", "2 tries"]
 
 
 def test_code_spans_hold_backticks() -> None:

@@ -21,10 +21,11 @@ from synthct.dataset.lockfile import read_lock
 from synthct.dataset.manifest import read_manifest
 from synthct.dataset.rows import decode, stored_rows
 from synthct.dataset.schema import FORMAT_VERSION, columns
-from synthct.errors import VerifyError
+from synthct.errors import RecipeError, VerifyError
 from synthct.evaluate.results import read_results
-from synthct.evaluate.stream import Dataset
+from synthct.evaluate.stream import Dataset, recipe_of
 from synthct.models.checkpoint import load_checkpoint
+from synthct.publish.export.scans import PaintedScans
 from synthct.publish.report.run import write_report
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
@@ -90,6 +91,16 @@ def test_volumes_of_every_format_are_read(version: str, tmp_path: Path) -> None:
     assert rows[0]["image"].shape == rows[0]["mask"].shape
     run("export", folder, "--to", "nifti", "--output", tmp_path / "plain")
     assert write_report(folder, tmp_path / "report").stat().st_size > 10_000
+
+
+def test_what_needs_a_recipe_that_is_not_read_says_so(tmp_path: Path) -> None:
+    first = GOLDEN / "datasets" / "1.0.0"
+    for needs in (
+        lambda: recipe_of(first, {}, read=()),
+        lambda: PaintedScans(first, {}, tmp_path),
+    ):
+        with pytest.raises(RecipeError, match=r"is of format 1\.0\.0, whose recipe"):
+            needs()
 
 
 @of_every_format

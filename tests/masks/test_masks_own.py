@@ -198,7 +198,7 @@ def test_hosts_without_a_file_or_with_an_empty_one_are_left_out(
     root = write_masks(tmp_path / "masks", {HOSTS[1]: volume()})
     made = checked(data, tiny_checkpoint, root)
     assert {spec.host.case_id for spec in made.plan.specs} == {HOSTS[1]}
-    assert any("1 hosts lack a mask of its own" in note and HOSTS[0] in note
+    assert any("1 host skipped, without a mask of its own" in note and HOSTS[0] in note
                for note in made.plan.notes)  # fmt: skip
     empty = volume(np.zeros((48, 40, 24)))
     write_volume(empty, root / f"{HOSTS[0]}_mask.nii.gz")

@@ -572,7 +572,7 @@ def test_parameters_of_other_cases_or_broken_limits_are_refused():
     params, _ = drawn(kind, host, donor)
     with pytest.raises(MaskError, match="drawn for donor donor"):
         kind.build(host, make_case(donor.labels, "d2"), params)
-    with pytest.raises(MaskError, match="has 1 parts but part 7"):
+    with pytest.raises(MaskError, match="has 1 part but part 7"):
         kind.build(host, donor, {**params, "part": 7})
     with pytest.raises(MaskError, match="has 2 parts but part 9"):
         kind.build(host, donor, {**params, "organ_part": 9})

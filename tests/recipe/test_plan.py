@@ -175,7 +175,7 @@ def test_a_query_chooses_the_donors_and_stays_within_their_splits() -> None:
     tests = {**TUMOR, "query": {"split": ["test"]}}
     made = plan([tests, KIDNEY], cases(10), donors, masks_per_case=4)
     assert {spec.split for spec in made.specs if spec.section.name == "tumors"} == {"test"}
-    assert any("hosts lack a donor of another patient" in note for note in made.notes)
+    assert any("hosts skipped, without a donor of another patient" in note for note in made.notes)
 
 
 def test_a_query_that_takes_no_lesion_names_what_there_is() -> None:
@@ -280,8 +280,8 @@ def test_hosts_without_the_label_are_skipped_and_counted() -> None:
     assert made.count("host") == {"case_000": 4, "case_001": 4, "case_002": 4, "liver": 4}
     assert {spec.section.name for spec in made.specs if spec.host.case_id == "liver"} == {"organs"}
     assert made.notes == (
-        "masks 'kidneys': 2 of 5 hosts lack its labels and are skipped: bare, liver",
-        "masks 'organs': 1 of 5 hosts lack its labels and are skipped: bare",
+        "masks 'kidneys': 2 of 5 hosts skipped, without its labels: bare, liver",
+        "masks 'organs': 1 of 5 hosts skipped, without its labels: bare",
     )
 
 
@@ -333,7 +333,7 @@ def test_hosts_whose_split_has_no_donor_are_skipped_and_counted() -> None:
     )
     assert_safe(made)
     (note,) = made.notes
-    assert note.startswith("masks 'tumors': 2 hosts lack a donor of another patient")
+    assert note.startswith("masks 'tumors': 2 hosts skipped, without a donor of another patient")
     with pytest.raises(RecipeError, match=r"masks\[0\].donors: no host has a donor of another"):
         plan([TUMOR], cases(1), [entry("case_000", ["kidney", "tumor"])], splits={"train": 1})
 

@@ -195,7 +195,8 @@ def test_mutated_recipes_are_located_and_their_repair_is_named(tmp_path: Path) -
     ("old", "new", "message"),
     [
         (CHECKPOINT, "  level_hu: {kidney: [35]}", "kidney: the list [35] is too short"),
-        (CHECKPOINT, "  level_hu: {kidney: [3, 4, 5]}", "kidney: 3 items; the list takes at most"),
+        (CHECKPOINT, "  level_hu: {kidney: [3, 4, 5]}", "kidney: a list of 3; it takes at most"),
+        ("keep_original: true", "quality: strict", "'strict' is not known; choose one of: none"),
         (CHECKPOINT, "  level_hu: {kidney: [9, 1]}", "hu.kidney: 9 exceeds 1; write the lesser"),
         (CHECKPOINT, "  method: copy_paste", "scheduler: unknown key; it is of method diffusion"),
         ("    around: kidney", "    around: kidney\n    deform: {}",

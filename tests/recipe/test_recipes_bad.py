@@ -55,7 +55,7 @@ BAD: dict[str, tuple[str, str, str]] = {
     "other unit": (edit("margin_mm", "margin_cm"), "10:5", "did you mean 'margin_mm'"),
     "unit in the value": (edit("[1, 3]", "[1cm, 3]"), "10:17", "not '1cm'; did you mean 1"),
     "text for a number": (edit("[1, 3]", '["1", 3]'), "10:17", "did you mean 1, without quotes"),
-    "number for text": (edit("name: tiny", "name: 1"), "1:7", 'did you mean "1", in quotes'),
+    "number for text": (edit("name: tiny", "name: 1"), "1:7", "put it in quotes as it stands"),
     "range that falls": (edit("[1, 3]", "[3, 1]"), "10:16", "must rise"),
     "not a number": (edit("[1, 3]", "[.nan, 3]"), "10:17", "not a finite number"),
     "infinity": (edit("[1, 3]", "[1, .inf]"), "10:20", "not a finite number"),

@@ -151,6 +151,30 @@ LAYOUTS: dict[str, tuple[Write, str, set[str]]] = {
     "MetaImage of nnU-Net": (nnunet_mha, "nnunet", {"kidney", "tumor"}),
     "DICOM with RTSTRUCT": (dicom, "dicom", {"kidney", "tumor"}),
     "DICOM with NIfTI": (dicom_with_maps, "dicom", {"kidney"}),
+    "folders of labels beside those of scans": (
+        lambda root: write(root, "{case}/vol.nii.gz", kidney="{case}_seg/kidney.nii.gz",
+                           tumor="{case}_seg/tumor.nii.gz"),
+        "nifti", {"kidney", "tumor"},
+    ),
+    "scans and labels of one name": (
+        lambda root: write(root, "{case}/ct.nii.gz", labels="{case}_seg/ct.nii.gz"),
+        "nifti", {"label_1", "label_2"},
+    ),
+    "two folders of each case": (
+        lambda root: write(root, "{case}_ct/vol.nii.gz", labels="{case}_seg/vol.nii.gz"),
+        "nifti", {"label_1", "label_2"},
+    ),
+    "BIDS": (
+        lambda root: write(root, "sub-{case}/ct/sub-{case}_ct.nii.gz",
+                           labels="derivatives/seg/sub-{case}/ct/sub-{case}_ct_dseg.nii.gz"),
+        "nifti", {"label_1", "label_2"},
+    ),
+    "BIDS with sessions": (
+        lambda root: write(
+            root, "sub-{case}/ses-1/ct/sub-{case}_ses-1_ct.nii.gz",
+            kidney="derivatives/m/sub-{case}/ses-1/sub-{case}_ses-1_label-kidney_mask.nii.gz"),
+        "nifti", {"kidney"},
+    ),
     "scans alone": (lambda root: write(root, "{case}.nii.gz"), "nifti", set()),
 }  # fmt: skip
 
@@ -189,6 +213,32 @@ def test_a_recipe_for_own_scans_is_taken_as_it_is(
         assert all(name.startswith("around-") for name in facts["masks"])
     else:
         assert facts["masks"].keys() == {"blobs"}
+
+
+@pytest.mark.parametrize("labels", ["seg.nii.gz", "segmentations/kidney.nii.gz"])
+def test_the_folder_of_one_case_is_understood(run: Run, tmp_path: Path, labels: str) -> None:
+    write(tmp_path / "mine", "{case}/ct.nii.gz", labels=f"{{case}}/{labels}")
+    assert run("init", "mine/scan02", "--output", "mine.yaml").exit_code == 0
+    checked = run("check", "mine.yaml", "--json", "--no-sheet")
+    assert checked.exit_code == 0, checked.output
+    facts = json.loads(checked.stdout)
+    assert list(facts["hosts"]) == ["scan02"]
+    assert "blobs" not in facts["masks"]
+
+
+def test_sessions_of_one_person_are_one_patient(run: Run, tmp_path: Path) -> None:
+    root = tmp_path / "mine"
+    for number, (who, session) in enumerate((("a", 1), ("a", 2), ("b", 1))):
+        ct, labels = volumes(number)
+        name = f"sub-{who}/ses-{session}/ct/sub-{who}_ses-{session}_ct"
+        for path, volume in ((name, ct), (f"derivatives/seg/{name}_dseg", labels)):
+            (root / path).parent.mkdir(parents=True)
+            write_volume(volume, root / f"{path}.nii.gz")
+    assert run("init", "mine", "--output", "mine.yaml").exit_code == 0
+    (hosts,) = load_recipe(tmp_path / "mine.yaml").sources.values()
+    assert hosts.patients == {
+        "sub-a_ses-1": "sub-a", "sub-a_ses-2": "sub-a", "sub-b_ses-1": "sub-b"
+    }  # fmt: skip
 
 
 def test_a_recipe_goes_to_standard_output(run: Run, tmp_path: Path) -> None:
@@ -248,5 +298,5 @@ def test_a_folder_without_scans_is_told(run: Run, tmp_path: Path) -> None:
     for case in CASES:
         (tmp_path / "maps" / case / "ct.nii.gz").unlink()
     result = run("init", "maps")
-    assert "none is a scan" in result.stderr
+    assert "3 files but no scan" in result.stderr
     shutil.rmtree(tmp_path / "maps")

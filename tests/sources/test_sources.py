@@ -285,7 +285,7 @@ def test_equal_voxels_under_two_patients_are_refused(
 ) -> None:
     cache = tmp_path / "cache"
     sources = {"donors": Kits(root=kits_root), "hosts": TotalSegmentator(root=organs_root)}
-    with pytest.raises(SourceError, match=r"patients: \{s0001: case_00000\} in source 'hosts'"):
+    with pytest.raises(SourceError, match=r'patients: \{"s0001": "case_00000"\} in source .hosts'):
         index_sources(sources, [], cache_dir=cache)
     same = {"s0001": "case_00000", "s0002": "case_00001"}
     sources["hosts"] = TotalSegmentator(root=organs_root, patients=same)

@@ -68,7 +68,7 @@ def test_series_are_told_by_their_uids_and_nothing_else_is_taken(tmp_path: Path)
     assert {entry.shape for entry in index.entries("hosts")} == {(48, 40, 8)}
     notes = "\n".join(index.notes)
     assert "left out: 2 CT localizer, 1 CT of MGML, 1 MR, 1 SR" in notes
-    assert "1 files are called .dcm or .ima but are no DICOM" in notes
+    assert "1 file is called .dcm or .ima but is no DICOM" in notes
     assert "all 2 cases have one PatientID and count as one person" in notes
 
 
@@ -107,7 +107,7 @@ def test_nothing_tells_the_patient(tmp_path: Path, capsys: pytest.CaptureFixture
     said = json.dumps(
         [skipped.reason, skipped.case_id, ids(index), index.entries("hosts")[0].patient_id]
     )
-    assert "slices lie where another one does, the first are file " in said
+    assert "slice lies where another one does, the first are file " in said
     for name in ("Doe", "Jane", "MRN", "4711", str(tmp_path)):
         assert name not in said
 
@@ -235,7 +235,7 @@ def test_a_drawing_on_a_series_that_is_not_here_is_told(tmp_path: Path) -> None:
     write_rtstruct(tmp_path / "in/rt.dcm", case.scan(), {"x": case.region("tumor")}, "elsewhere")
     index = index_one(Dicom(root=tmp_path / "in"), tmp_path)
     assert index.entries("hosts")[0].available == ()
-    assert any("1 SEG or RTSTRUCT files are drawn on no series" in note for note in index.notes)
+    assert any("1 SEG or RTSTRUCT file is drawn on no series" in note for note in index.notes)
 
 
 def test_label_maps_lie_beside_the_series(tmp_path: Path) -> None:

@@ -248,7 +248,7 @@ def test_a_copy_without_its_affine_is_the_same_person(tmp_path: Path, tiny_case:
             "hosts": Kits(root=tmp_path / "kits"),
             "more": Nifti(root=copies, image="{case}.nii"),
         }
-        with pytest.raises(SourceError, match=r"mirrored and turned.*liver_7: case_00000"):
+        with pytest.raises(SourceError, match=r'mirrored and turned.*"liver_7": "case_00000"'):
             index_sources(sources, [], cache_dir=tmp_path / "cache")
         sources["more"] = Nifti(root=copies, image="{case}.nii", patients={"liver_7": "case_00000"})
         index = index_sources(sources, [], cache_dir=tmp_path / "cache")
@@ -328,7 +328,7 @@ def test_cases_without_an_image_and_values_that_nobody_has_are_told(
     names = {"kidney": 1, "tumour": 9}
     index = index_one(Nifti(root=tmp_path, **{**PAIR, "label_names": names}), tmp_path)
     notes = "\n".join(index.notes)
-    assert "1 of 2 cases have no image" in notes
+    assert "1 of 2 cases has no image" in notes
     assert "no label map holds 'tumour' (value 9)" in notes
 
 

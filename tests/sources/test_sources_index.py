@@ -313,8 +313,17 @@ def test_two_donors_without_images_may_not_share_a_label_map(
     copied(kits_root, "case_00777")
     copied(kits_root, "case_00778", level=1)
     donors = Kits(root=kits_root, cases=("case_0077*",))
-    with pytest.raises(SourceError, match=r"case_00778 .*patients: \{case_00778: case_00777\}"):
+    with pytest.raises(SourceError, match=r'patients: \{"case_00778": "case_00777"\}'):
         index_sources({"donors": donors}, ["kidney"], cache_dir=tmp_path / "cache")
+
+
+def test_what_says_that_two_cases_are_one_person_can_be_pasted(tmp_path: Path) -> None:
+    """YAML takes 02 for a number."""
+    case = make_tiny_case()
+    for name in ("01", "02"):
+        write_volume(case.scan(), tmp_path / f"{name}.nii.gz")
+    with pytest.raises(SourceError, match=r'with patients: \{"02": "01"\} in source'):
+        index_one(Nifti(root=tmp_path, image="{case}.nii.gz"), tmp_path)
 
 
 def test_scans_of_two_people_may_share_a_label_map(kits_root: Path, tmp_path: Path) -> None:

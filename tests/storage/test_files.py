@@ -44,6 +44,7 @@ def test_failing_disk_keeps_the_old_file_and_is_explained(
             atomic_write(path, b"new" * 1000)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+    assert ("choose another folder" in str(caught.value)) is (code == errno.EROFS)
     full = code in (errno.ENOSPC, errno.EDQUOT)
     assert ("needs 3,000 bytes" in str(caught.value)) is full
     # A quota may be used up while the disk has room.

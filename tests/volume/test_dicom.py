@@ -265,7 +265,7 @@ def test_a_double_slice_is_refused_by_name(tmp_path: Path, tiny_case: Case) -> N
     paths = write_series(tmp_path, small(tiny_case))
     (tmp_path / "copy.dcm").write_bytes(paths[2].read_bytes())
     with pytest.raises(
-        SourceError, match=r"1 slices lie where another.*'copy.dcm' and 'series_002"
+        SourceError, match=r"1 slice lies where another.*'copy.dcm' and 'series_002"
     ):
         read(tmp_path)
 

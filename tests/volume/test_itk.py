@@ -12,10 +12,11 @@ from orientations import stored_in_all_ways
 
 from synthct.errors import SourceError
 from synthct.sources.stored import sha256_of
-from synthct.volume import Volume, canonical, read_ct, read_labels, same_grid
+from synthct.volume import LabelReading, Volume, canonical, read_ct, read_labels, same_grid
 from synthct.volume.case import Case
+from synthct.volume.grid import spacing_of
 from synthct.volume.itk import files_of
-from synthct.volume.nifti import read_ct_counting
+from synthct.volume.nifti import CtReading, read_ct_counting
 
 
 def write(path: Path, volume: Volume, compressed: bool = False) -> Path:
@@ -27,6 +28,15 @@ def write(path: Path, volume: Volume, compressed: bool = False) -> Path:
     image.SetDirection((affine[:3, :3] / steps).ravel().tolist())
     SimpleITK.WriteImage(image, str(path), compressed)
     return path
+
+
+def without(path: Path, field: bytes) -> None:
+    """Take a field out of a header; a NRRD file whose space is unknown still says its axes."""
+    content = path.read_bytes()
+    if field == b"space:":
+        content = content.replace(b"space: left-posterior-superior", b"space dimension: 3")
+    kept = [line for line in content.split(b"\n") if not line.startswith(field)]
+    path.write_bytes(b"\n".join(kept))
 
 
 @pytest.mark.parametrize("suffix", [".nrrd", ".mha"])
@@ -98,10 +108,59 @@ def test_a_file_that_does_not_say_how_it_lies_is_refused(
     tmp_path: Path, tiny_case: Case, suffix: str, field: bytes
 ) -> None:
     path = write(tmp_path / f"a{suffix}", tiny_case.scan())
-    kept = [line for line in path.read_bytes().split(b"\n") if not line.startswith(field)]
-    path.write_bytes(b"\n".join(kept))
-    with pytest.raises(SourceError, match="how it lies in the patient is unknown"):
+    without(path, field)
+    with pytest.raises(SourceError, match=r"how it lies in the patient is unknown.*orientation: L"):
         read_ct(path)
+
+
+@pytest.mark.parametrize("space", [b"scanner-xyz", b"3D-right-handed", b"3D-left-handed"])
+def test_a_space_without_directions_of_a_patient_is_refused(
+    tmp_path: Path, tiny_case: Case, space: bytes
+) -> None:
+    """SimpleITK takes them for left-posterior-superior."""
+    path = write(tmp_path / "a.nrrd", tiny_case.scan())
+    path.write_bytes(path.read_bytes().replace(b"left-posterior-superior", space))
+    with pytest.raises(SourceError, match=f"space '{space.decode()}', which tells no directions"):
+        read_ct(path)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "field"), [(".nrrd", b"space:"), (".mha", b"TransformMatrix"), (".mha", b"Offset")]
+)
+def test_the_user_can_say_how_a_file_lies(
+    tmp_path: Path, tiny_case: Case, suffix: str, field: bytes
+) -> None:
+    scan = tiny_case.scan()
+    path = write(tmp_path / f"a{suffix}", scan)
+    without(path, field)
+    remarks: list[str] = []
+    reading = CtReading(orientation="LAS")
+    found, _ = read_ct_counting(path, reading=reading, remarks=remarks)
+    assert np.array_equal(found.array, scan.array[::-1])
+    assert np.allclose(found.spacing_mm, spacing_of(scan.affine))
+    assert remarks[0].startswith("the image is read as orientation LAS, since its header has no '")
+    # A label map lies as its image does, by the same word or by its image.
+    labels = write(tmp_path / f"b{suffix}", tiny_case.labels)
+    if suffix == ".nrrd":  # pynrrd writes no more than this of an array
+        start, _, voxels = path.read_bytes().partition(b"\n\n")
+        lines = [one for one in start.split(b"\n") if not one.startswith(b"space")]
+        sizes = " ".join(f"{size:g}" for size in spacing_of(scan.affine)).encode()
+        path.write_bytes(b"\n".join([*lines, b"spacings: " + sizes]) + b"\n\n" + voxels)
+        assert read_ct(path, reading=reading).has_grid_of(found)
+    for image, lost in ((None, field), (path, field), (path, b"#")):
+        without(labels, lost)
+        told = LabelReading("LAS", image)
+        assert read_labels(labels, reading=told).has_grid_of(found)
+
+
+@pytest.mark.parametrize(("suffix", "field"), [(".mha", b"ElementSpacing"), (".nrrd", b"space d")])
+def test_nobody_guesses_the_size_of_a_voxel(
+    tmp_path: Path, tiny_case: Case, suffix: str, field: bytes
+) -> None:
+    path = write(tmp_path / f"a{suffix}", tiny_case.scan())
+    without(path, field)
+    with pytest.raises(SourceError, match="so the size of its voxels is unknown"):
+        read_ct(path, reading=CtReading(orientation="LAS"))
 
 
 @pytest.mark.parametrize("suffix", [".nrrd", ".mha"])

@@ -35,7 +35,7 @@ from synthct.dataset.records import REJECTED, read_rejected
 from synthct.dataset.rows import Columns, decode, parsed, stored_rows
 from synthct.dataset.sample import Sample
 from synthct.dataset.writer import Rejection
-from synthct.errors import VerifyError
+from synthct.errors import VerifyError, counted
 from synthct.recipe.plan import SampleSpec
 
 #: Keys of a lock that decide the plan.
@@ -87,7 +87,7 @@ def check_plan(
     shards = [masks_of(shard.specs) for shard in checked.plan.shards]
     paths = [shard.path for shard in manifest.shards]
     if len(paths) != len(shards):
-        yield Finding(LOCK, f"the plan comes to {len(shards)} shards, there are {len(paths)}")
+        yield Finding(LOCK, f"the plan comes to {counted(len(shards), 'shard')}, not {len(paths)}")
         return
     for number, masks in prepared_shards(checked, shards, iter(range(len(shards))), workers):
         path, stored = paths[number], enumerate(stored_rows(folder / paths[number]))
@@ -282,7 +282,8 @@ def _unlike(old: Columns, new: Columns | None, draft: Draft, *, exactly: bool) -
     if not apart.any():
         return None
     if exactly:
-        return f"painted again, {np.count_nonzero(apart)} voxels differ, by up to {apart.max()} HU"
+        differ = counted(int(np.count_nonzero(apart)), "voxel differs", "voxels differ")
+        return f"painted again, {differ}, by up to {apart.max()} HU"
     share = float((apart[one.mask] > _CLOSE_HU).mean())
     if share > _FAR_SHARE or apart[~one.mask].any():
         return f"painted again, {share:.1%} of its voxels differ by more than {_CLOSE_HU} HU"

@@ -24,10 +24,16 @@ from synthct.dataset.finding import Finding
 from synthct.dataset.first_format import FIRST_FORMAT, recipe_id
 from synthct.dataset.integrity import check_bytes
 from synthct.dataset.lockfile import LOCK, Lock, read_lock, work_id
-from synthct.dataset.manifest import MANIFEST, Manifest, Release, read_manifest
-from synthct.dataset.markdown import count
+from synthct.dataset.manifest import (
+    MANIFEST,
+    Manifest,
+    Release,
+    dataset_near,
+    read_manifest,
+    require_folder,
+)
 from synthct.dataset.records import RECIPE
-from synthct.errors import PolicyError, RecipeError, ResourceError, VerifyError
+from synthct.errors import PolicyError, RecipeError, ResourceError, VerifyError, counted
 from synthct.licence import licence_of
 from synthct.processes.device import choose_device
 from synthct.recipe.recipe import Recipe, load_recipe, stored_recipe
@@ -93,14 +99,14 @@ def verify(folder: Path, *, level: int = 1, originals: Originals | None = None) 
         ResourceError: If there is no such folder.
         SynthCTError: If sources or checkpoint are not there or cannot be read.
     """
-    if not folder.is_dir():
-        raise ResourceError(f"{folder} is no folder; name that of a dataset, with manifest.json")
+    require_folder(folder)
     try:
         manifest = read_manifest(folder)
     except VerifyError as err:
         return Report(None, ("level 0: the manifest",), (Finding(MANIFEST, str(err)),))
     if manifest is None:
-        missing = Finding(MANIFEST, "is missing: this is no finished dataset")
+        message = f"is missing: this is no finished dataset; {dataset_near(folder)}"
+        missing = Finding(MANIFEST, message)
         return Report(None, ("level 0: the manifest",), (missing,))
     levels_of = _Levels(folder, manifest, originals or Originals())
     checks = (levels_of.bytes, levels_of.content, levels_of.plan, levels_of.paint)
@@ -131,17 +137,17 @@ class _Levels:
     def bytes(self) -> Checking:
         """Level 0."""
         size = sum(entry.bytes for entry in self.manifest.files)
-        title = f"{count(len(self.manifest.files), 'file')} of {size:,} bytes"
+        title = f"{counted(len(self.manifest.files), 'file')} of {size:,} bytes"
         return title, check_bytes(self.folder, self.manifest)
 
     def content(self) -> Checking:
         """Level 1."""
-        title = f"{count(self.manifest.release.rows, 'row')}, lock, splits, licence and documents"
+        title = f"{counted(self.manifest.release.rows, 'row')}, lock, splits, licence and documents"
         return title, list(_content(self.folder, self.manifest))
 
     def plan(self) -> Checking:
         """Level 2."""
-        title = f"{count(self.manifest.release.rows, 'row')}, masks and measures from the sources"
+        title = f"{counted(self.manifest.release.rows, 'row')}, masks and measures from the sources"
         lock, checked = self._checked
         if findings := list(check_inputs(checked, lock)):
             return "the sources against the lock", findings
@@ -165,7 +171,7 @@ class _Levels:
         groups = choose(checked, given.samples, given.seed)
         results = list(check_paint(self.folder, self.manifest, lock, context, groups))
         findings = [one for one in results if isinstance(one, Finding)]
-        again = f"{count(len(results), 'sample')} painted again"
+        again = f"{counted(len(results), 'sample')} painted again"
         if dict(context.numerics) != lock.numerics:
             how = "in another numerics class, so compared within 2 HU and never called identical"
             return f"{again}, {how}", findings

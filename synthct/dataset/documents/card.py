@@ -13,9 +13,10 @@ from urllib.parse import quote
 
 from synthct.dataset.documents.card_usage import usage
 from synthct.dataset.manifest import Release
-from synthct.dataset.markdown import bullets, code, count, figure, inert, one_line, table
+from synthct.dataset.markdown import bullets, code, figure, inert, one_line, table
 from synthct.dataset.records import yaml_text
 from synthct.dataset.summary import Summary
+from synthct.errors import counted
 from synthct.licence import hub_fields, licence_url
 from synthct.metrics.table import MEASURES
 from synthct.volume.views import IGNORE
@@ -134,7 +135,7 @@ def attribution(sources: Sequence[SourceNote]) -> str:
     """attribution.md: sources, licences, and what is owed to whom."""
     blocks = [
         f"## {code(source.name)}\n\n"
-        f"Layout {code(source.layout)}, {count(source.cases, 'case')}, "
+        f"Layout {code(source.layout)}, {counted(source.cases, 'case')}, "
         f"licence {_licence(source.licence)}.{_from_hub(source)}\n\n"
         f"{inert(source.attribution) if source.attribution else 'No attribution is asked for.'}"
         for source in sources
@@ -185,7 +186,7 @@ def card_header(
 def _introduction(release: Release, summary: Summary, facts: CardFacts) -> str:
     is_volume = facts.view == "volume"
     slices = "CT volume" if is_volume else f"{facts.view} CT slice"
-    hosts = count(summary.hosts, "patient")
+    hosts = counted(summary.hosts, "patient")
     whose = "the real patient's" if _is_real(facts) else "that of a procedural phantom"
     outside = f"outside of it every voxel is {whose}"
     if release.patch_id is not None:
@@ -195,13 +196,13 @@ def _introduction(release: Release, summary: Summary, facts: CardFacts) -> str:
         parts.append(inert(facts.description))
     one = "volume" if is_volume else "slice"
     parts.append(
-        f"{count(summary.samples - summary.real, slices)} of {hosts}, in each of which "
+        f"{counted(summary.samples - summary.real, slices)} of {hosts}, in each of which "
         f"{facts.words.who} a region anew, with the label map after painting. **Inside of the "
         f"mask {facts.words.inside}; {outside}.**"
     )
     if summary.real:
         parts.append(
-            f"It also has {count(summary.real, f'unpainted {one}')} "
+            f"It also has {counted(summary.real, f'unpainted {one}')} "
             f"(`is_painted` is false). A {one} and its paintings share a `pair_id`; `has_lesion` "
             "says which of them show the lesion that was painted or removed. Other lesions may be "
             "on both."
@@ -229,12 +230,12 @@ def _contents(summary: Summary, facts: CardFacts) -> str:
     ]
     total = ["all", "", "", *summary.splits.values(), summary.samples]
     head = ["mask", "kind", "painted as", *map(code, splits), "all"]
-    donors = f", {count(summary.donors, 'donor patient')}" if summary.donors else ""
+    donors = f", {counted(summary.donors, 'donor patient')}" if summary.donors else ""
     parts = [
         "## What is in it",
         table(head, [*by_mask, total]),
-        f"{count(summary.masks, 'mask')} in {count(len(summary.by_case), 'host case')} of "
-        f"{count(summary.hosts, 'patient')}{donors}. "
+        f"{counted(summary.masks, 'mask')} in {counted(len(summary.by_case), 'host case')} of "
+        f"{counted(summary.hosts, 'patient')}{donors}. "
         "A sample's host and donor are in the same split.",
         table(["host case", "samples"], _longest(summary.by_case)),
         "Values of the label map:",
@@ -279,13 +280,13 @@ def _quality(summary: Summary, grades: str) -> str:
             f"By limits that real tissue of the hosts keeps (`synthct.lock`): {grades}. Doubtful "
             "is beyond two thirds of the way to a limit."
         )
-    parts.append(f"Rejected (`rejected.parquet`): {count(rejected, 'planned sample')}.")
+    parts.append(f"Rejected (`rejected.parquet`): {counted(rejected, 'planned sample')}.")
     if rejected:
         reasons = [[inert(reason), count] for reason, count in summary.rejected.items()]
         parts.append(table(["reason", "rejected"], reasons))
     if summary.in_training:
         parts.append(
-            f"The checkpoint was trained on the hosts of {count(summary.in_training, 'sample')} "
+            f"The checkpoint was trained on the hosts of {counted(summary.in_training, 'sample')} "
             "(`host_in_training`): exclude them when you evaluate the model."
         )
     return "\n\n".join(parts)

@@ -19,6 +19,7 @@ from synthct.dataset.documents.card import CardFacts
 from synthct.dataset.manifest import Release
 from synthct.dataset.summary import Summary
 from synthct.dataset.writer import ShardRecord
+from synthct.errors import counted
 from synthct.licence import licence_url, terms_of
 
 CROISSANT = "croissant.json"
@@ -128,9 +129,9 @@ def spelt(content: Mapping[str, Any]) -> bytes:
 
 
 def _description(summary: Summary, facts: CardFacts) -> str:
-    slices = "CT volumes" if facts.view == "volume" else f"{facts.view} CT slices"
+    one = "CT volume" if facts.view == "volume" else f"{facts.view} CT slice"
     return (
-        f"{summary.samples} {slices} of {summary.hosts} patients, in which regions "
+        f"{counted(summary.samples, one)} of {counted(summary.hosts, 'patient')}, in which regions "
         "were painted anew, with masks and label maps."
     )
 

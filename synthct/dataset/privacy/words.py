@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from synthct.dataset.markdown import bullets, code, count, figure, inert, table
+from synthct.dataset.markdown import bullets, code, figure, inert, table
 from synthct.dataset.privacy.results import How, Membership, Power, PrivacyCheck, Share
+from synthct.errors import counted
 
 #: What each flag says.
 FLAGS = {
@@ -52,7 +53,7 @@ def membership_sentence(result: Membership) -> str:
     """The result of a membership test in a sentence that fits on a card."""
     auc, found = result.auc, result.true_positives
     sides = (
-        f"{one.patches} patches of {count(one.patients, 'patient')}"
+        f"{one.patches} patches of {counted(one.patients, 'patient')}"
         for one in (result.members, result.others)
     )
     return (
@@ -85,8 +86,8 @@ def _dataset(check: PrivacyCheck) -> str:
     else:
         rows.append((
             "training regions",
-            f"{check.training_regions:,} of {count(check.training_patients or 0, 'patient')}; "
-            f"{check.scans_at_hand} of {check.training_scans} scans at hand",
+            f"{check.training_regions:,} of {counted(check.training_patients or 0, 'patient')}; "
+            f"{check.scans_at_hand} of {counted(check.training_scans or 0, 'scan')} at hand",
         ))  # fmt: skip
     rows.append(("flagged", _share(check.copies)))
     rows.append(("nearer to training than to held-out regions", _share(check.nearer_to_training)))
@@ -97,7 +98,7 @@ def _dataset(check: PrivacyCheck) -> str:
     ))  # fmt: skip
     rows.append((
         "regions of one patient, most",
-        f"{check.reuse.most:,} ({count(check.reuse.patients, 'patient')}, Gini "
+        f"{check.reuse.most:,} ({counted(check.reuse.patients, 'patient')}, Gini "
         f"{check.reuse.gini:.2f})",
     ))  # fmt: skip
     shapes = [one.donor_shape_dice for one in check.regions if one.donor_shape_dice is not None]
@@ -134,7 +135,8 @@ def _power(check: PrivacyCheck) -> str:
         lost = "none tried" if one.lost_at is None else f"{one.lost_at:g}"
         rows.append((one.change, one.unit, seen, lost))
     head = ("change", "unit", "recall by strength", "below 50 % from")
-    planted = f"Real tissue planted among the training regions, {check.power[0].planted} times each"
+    times = counted(check.power[0].planted, "time")
+    planted = f"Real tissue planted among the training regions, {times} each"
     return f"{planted}.\n\n{table(head, rows)}"
 
 

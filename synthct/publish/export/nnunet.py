@@ -21,10 +21,10 @@ import pyarrow.csv as pa_csv
 from tqdm import tqdm
 
 from synthct.dataset.manifest import Manifest
-from synthct.dataset.markdown import code, count, inert, table
+from synthct.dataset.markdown import code, inert, table
 from synthct.dataset.rows import parsed
 from synthct.dataset.schema import flat_schema
-from synthct.errors import RecipeError
+from synthct.errors import RecipeError, counted
 from synthct.publish.export.export_format import Columns, file_stem
 from synthct.publish.export.samples import samples_table
 from synthct.publish.export.scans import PaintedScan, PaintedScans, rows_of_split
@@ -232,7 +232,9 @@ class NnUnet:
              "licences"],
             ["`synthct.lock`, `attribution.md`", "every input by hash; who is to be named"],
         ]  # fmt: skip
-        scans = f"{count(painted, 'painted scan')} and {count(len(cases) - painted, 'real scan')}"
+        scans = (
+            f"{counted(painted, 'painted scan')} and {counted(len(cases) - painted, 'real scan')}"
+        )
         sections = [
             f"# {inert(release.name)} {release.version}, for nnU-Net",
             f"{scans} of {code(release.label)}. Scans are HU as int16 in the orientation of their "

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from synthct.dataset.manifest import Release
-from synthct.dataset.markdown import code, count, inert, table
+from synthct.dataset.markdown import code, inert, table
 from synthct.dataset.records import yaml_text
+from synthct.errors import counted
 from synthct.publish.export.export_format import ExportFormat, files_of
 from synthct.volume.views import IGNORE
 
@@ -59,7 +60,7 @@ def page(
     sections = [
         f"---\n{yaml_text(kept if fmt.loader is None else {**kept, 'configs': [config]})}---",
         f"# {inert(release.name)} {release.version}, as plain files",
-        f"{count(release.rows, 'sample')} of {code(release.label)}. Where `is_painted` is true, "
+        f"{counted(release.rows, 'sample')} of {code(release.label)}. Where `is_painted` is true, "
         "the inside of the mask was painted by a model; everything else is as in the scan. Method, "
         "attribution and permitted use are described in the files beside this one.",
         *([] if fmt.loader is None else [_LOADING.format(loader=fmt.loader)]),

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from synthct.build.compose import painted_hosts
 from synthct.build.draw import CaseReader, shown_of
 from synthct.dataset.lockfile import read_lock
-from synthct.dataset.manifest import Manifest
+from synthct.dataset.manifest import Manifest, require_todays_recipe
 from synthct.dataset.records import RECIPE
 from synthct.dataset.rows import decode, stored_rows
 from synthct.dataset.sample import Sample
@@ -115,6 +115,7 @@ class PaintedScans:
     def __init__(
         self, folder: Path, sources: Mapping[str, Path], cache_dir: Path, lesions: int = _MOST
     ) -> None:
+        require_todays_recipe(folder)
         recipe, self.lock = stored_recipe(folder / RECIPE), read_lock(folder)
         if recipe.view != "volume":
             for section in recipe.masks:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from synthct.dataset.manifest import read_manifest
-from synthct.dataset.markdown import count
 from synthct.dataset.privacy.results import (
     MEMBERSHIP,
     RESULTS,
@@ -14,7 +13,7 @@ from synthct.dataset.privacy.results import (
     read_results,
 )
 from synthct.dataset.privacy.words import FLAGS, membership_sentence
-from synthct.errors import PolicyError
+from synthct.errors import PolicyError, counted
 from synthct.models.checkpoint import PACKAGE_PREFIX, find_checkpoint
 from synthct.models.layout import INDEX
 from synthct.models.network import CheckpointFiles
@@ -74,7 +73,7 @@ def passed(folder: Path, content_id: str, *, faces: bool = False) -> str:
     shown = [one.sample_id for one in check.regions if one.recognisable]
     if shown and not faces:
         raise PolicyError(
-            f"{folder}: a head or face is in the field of {count(len(shown), 'sample')} (such as "
+            f"{folder}: a head or face is in the field of {counted(len(shown), 'sample')} (such as "
             f"{shown[0]}), so this is not published; deface the scans and build again, or give "
             "--faces if they are defaced or you may show them"
         )
@@ -122,8 +121,8 @@ def _refuse_copies(folder: Path, check: PrivacyCheck) -> None:
         for one in flagged[:_NAMED]
     ]
     raise PolicyError(
-        f"{folder}: {count(len(flagged), 'painting')} may be copies of training patients, so this "
-        "is not published; build again without these masks, or with another checkpoint\n"
+        f"{folder}: {counted(len(flagged), 'painting')} may be copies of training patients, so "
+        "this is not published; build again without these masks, or with another checkpoint\n"
         + "\n".join(lines)
         + (f"\n  ... and {len(flagged) - _NAMED:,} more" if len(flagged) > _NAMED else "")
     )

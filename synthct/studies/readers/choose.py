@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from synthct.dataset.manifest import require_todays_recipe
 from synthct.dataset.records import RECIPE
 from synthct.dataset.rows import decode
 from synthct.dataset.sample import Sample
@@ -183,6 +184,7 @@ def _of_sources(
     """A real structure for each painted one, from as many scans as there are."""
     if not targets:
         return
+    require_todays_recipe(folder)
     require_roots(folder / RECIPE, roots)
     recipe = load_recipe(folder / RECIPE, sources=roots)
     sources = download(recipe.sources, cache_dir)

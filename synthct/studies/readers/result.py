@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from synthct.dataset.markdown import inert, table
+from synthct.errors import counted
 from synthct.storage.files import atomic_write
 from synthct.studies.readers.statistics import (
     CONFIDENCE,
@@ -92,7 +93,8 @@ def write_result(study: StudyFolder) -> Result:
 def result_markdown(result: Result) -> str:
     """The result as tables."""
     if not result.told:
-        return f"No reader has answered all {result.pictures} pictures yet.{_waiting(result)}"
+        pictures = counted(result.pictures, "picture", f"all {result.pictures} pictures")
+        return f"No reader has answered {pictures} yet.{_waiting(result)}"
     head = ("reader", "accuracy", "p (guessing)", "AUC", "painted found", "real found")
     rows = [
         (inert(name), _interval(told.accuracy, 100, " %"), f"{told.p_value:.3g}",
@@ -112,8 +114,8 @@ def result_markdown(result: Result) -> str:
         for label, (count, accuracy) in result.by_label.items()
     ]
     lines.append(
-        f"{result.pictures} pictures; by guessing accuracy is 50 % and AUC 0.5; intervals are of "
-        f"{100 * CONFIDENCE:.0f} %.{_waiting(result)}"
+        f"{counted(result.pictures, 'picture')}; by guessing accuracy is 50 % and AUC 0.5; "
+        f"intervals are of {100 * CONFIDENCE:.0f} %.{_waiting(result)}"
     )
     return "\n".join(lines)
 

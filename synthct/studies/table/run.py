@@ -18,7 +18,7 @@ from typing import Any
 from synthct.build.check import check
 from synthct.build.run import build
 from synthct.dataset.manifest import require_manifest
-from synthct.errors import CheckpointError, RecipeError
+from synthct.errors import CheckpointError, RecipeError, counted
 from synthct.evaluate.pictures import Extractor
 from synthct.evaluate.results import Score, Spread
 from synthct.evaluate.run import LEAST_MASKS, PAINTED, Options, evaluate
@@ -165,7 +165,7 @@ def _check_masks(table: Table, row: str, recipe: Recipe, place: Place) -> Iterat
     if len(masks) < LEAST_MASKS:
         raise table.error(
             f"rows.{row}",
-            f"comes to {len(masks)} masks, and a comparison needs {LEAST_MASKS}; raise "
+            f"comes to {counted(len(masks), 'mask')}, and a comparison needs {LEAST_MASKS}; raise "
             "masks_per_case or give more hosts",
         )
     if len(patients) < LEAST_PATIENTS:

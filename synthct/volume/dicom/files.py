@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from synthct.errors import SourceError
+from synthct.errors import SourceError, counted
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -37,7 +37,7 @@ class Series:
     @property
     def name(self) -> str:
         """For messages."""
-        return f"{self.folder} ({len(self.files)} files)"
+        return f"{self.folder} ({counted(len(self.files), 'file')})"
 
 
 @dataclass(frozen=True)

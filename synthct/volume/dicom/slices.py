@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from synthct.errors import SourceError
+from synthct.errors import SourceError, counted
 from synthct.volume.dicom.files import Series
 from synthct.volume.dicom.kinds import CT_CLASSES, HU_TYPES
 from synthct.volume.grid import GRID_TOLERANCE, Affine, spacing_of
@@ -252,8 +252,9 @@ def _complete(series: Series, slices: Sequence[Slice], steps: npt.NDArray[np.flo
             if len(numbers) > 1
             else ""
         )
+        copies = double.size + 1 if not apart.size else double.size
         raise SourceError(
-            f"{series.folder}: {double.size + 1 if not apart.size else double.size} slices lie "
+            f"{series.folder}: {counted(copies, 'slice lies', 'slices lie')} "
             f"where another one does, the first are {one.name} and {two.name}{several}; remove "
             "the copies, or the files of all acquisitions but one"
         )
@@ -261,8 +262,9 @@ def _complete(series: Series, slices: Sequence[Slice], steps: npt.NDArray[np.flo
     if gaps.size:
         one, two = slices[int(gaps[0])], slices[int(gaps[0]) + 1]
         missing = int(np.rint(steps[gaps] / usual - 1).sum())
+        are = counted(missing, "slice is", "slices are")
         raise SourceError(
-            f"{series.folder}: {missing} slices are missing, the first between {one.name} and "
+            f"{series.folder}: {are} missing, the first between {one.name} and "
             f"{two.name} ({steps[gaps[0]]:g} mm apart, others {usual:g} mm); fetch the series "
             "again, or resample it if it has slices of several thicknesses"
         )
