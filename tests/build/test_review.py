@@ -78,7 +78,7 @@ def test_the_next_version_leaves_out_what_was_rejected(
                     (first[0], "accept"), (first[1], "reject"), (other, "reject"))  # fmt: skip
     recipe = loaded(world, version="1.1.0", review={"table": table})
     facts = facts_of(check(recipe, cache_dir=world / "cache"))
-    assert "review: seen.csv accepts 1 samples and rejects 2" in facts["notes"][-1]
+    assert "review: seen.csv accepts 1 sample and rejects 2" in facts["notes"][-1]
     caplog.set_level(logging.INFO, "synthct")
     final = make(world, version="1.1.0", review={"table": table})
     said = [record.getMessage() for record in caplog.records]
