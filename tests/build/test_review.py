@@ -82,7 +82,7 @@ def test_the_next_version_leaves_out_what_was_rejected(
     caplog.set_level(logging.INFO, "synthct")
     final = make(world, version="1.1.0", review={"table": table})
     said = [record.getMessage() for record in caplog.records]
-    assert "review: 1 samples accepted, 1 rejected" in said
+    assert "review: 1 sample accepted, 1 rejected" in said
     assert any("1 of 3 verdicts" in line for line in said)
 
     kept = rows(final)
