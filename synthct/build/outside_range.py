@@ -100,7 +100,7 @@ def _spacings(checked: Checked) -> Iterator[str]:
     planes, stated = _planes(checked), checked.rules.spacing_range_mm
     outside = {name: p for name, p in planes.items() if any(scale_into(s, stated) != 1 for s in p)}
     if outside:
-        _name, (rows, columns) = next(iter(outside.items()))
+        rows, columns = next(iter(outside.values()))
         yield (
             f"{_some_hosts(outside, len(planes))} {checked.recipe.plane} "
             f"pixels of {rows:.2f} x {columns:.2f} mm, the checkpoint paints {stated[0]:g} "
@@ -117,7 +117,7 @@ def _slices(checked: Checked) -> Iterator[str]:
     hosts = {spec.host.case_id: max(spec.host.spacing_mm) for spec in checked.plan.specs}
     outside = {name: mm for name, mm in hosts.items() if scale_into(mm, stated) != 1}
     if outside:
-        _name, apart = next(iter(outside.items()))
+        apart = next(iter(outside.values()))
         yield (
             f"{_some_hosts(outside, len(hosts))} slices {apart:.2f} mm "
             f"apart, the checkpoint paints {stated[0]:g} to {stated[1]:g} mm: {_RESAMPLED}"

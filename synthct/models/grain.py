@@ -162,14 +162,15 @@ def match_grain(
 
     smooth = ndimage.gaussian_filter(np.where(inside, paint, scan), _CLASS / voxel)
     low, high = np.percentile(smooth[inside], (5, 95))
-    weight = np.exp(-ndimage.distance_transform_edt(~inside, sampling=voxel) / _NEAR)
+    distance = ndimage.distance_transform_edt(~inside, sampling=voxel)
+    weight = np.exp(-distance / _NEAR).astype(np.float32)
 
     def within(reach: float, least: int = 0) -> list[Spectrum]:
         """The grain of surroundings whose HU differ by no more; none where that is too little."""
         lowest, highest = max(range_hu[0], low - reach), min(range_hu[1], high + reach)
         tissue = ~inside & (smooth > lowest) & (smooth < highest)
         residual = scan - local_mean(scan, tissue, voxel)
-        found = spectrum_around(residual, tissue, lattice, weight.astype(np.float32))
+        found = spectrum_around(residual, tissue, lattice, weight)
         is_grain = found is not None and found.voxels >= least and found.variance < _MOST**2
         return [found] if found is not None and is_grain else []
 
@@ -204,13 +205,17 @@ def match_grain(
     limit = np.where(is_edge[near], np.float32(_EDGE_HU), np.float32(_OTHER * deviation))
     beside = np.where(np.abs(beside) < limit, beside, np.float32(0))
     known_hu = np.where(inside[near], residual[near], beside)
-    grain = _from_the_border(field[near], known_hu, inside[near], there, voxel)
+    grain = _from_the_border(field[near], known_hu, distance[near], there, voxel)
     facts = Grain(float(deviation), float(np.sqrt(own.variance if own else 0)), there.voxels)
     return (even + grain).astype(np.float32), facts
 
 
 def _from_the_border(
-    field: Values, residual: Values, inside: Region, there: Spectrum, voxel: Steps
+    field: Values,
+    residual: Values,
+    distance: npt.NDArray[np.float64],
+    there: Spectrum,
+    voxel: Steps,
 ) -> Values:
     """Grain (N,) inside the mask that goes on from the known voxels at its border.
 
@@ -223,16 +228,16 @@ def _from_the_border(
         field: The grain that was drawn.
         residual: Inside the mask the paint minus its local mean, outside the scan minus the local
             mean of the paint; 0 where that is other tissue.
-        inside: The mask.
+        distance: From the mask, in units of ``voxel``; 0 inside.
         there: The grain of the surroundings.
         voxel: Voxel sizes.
     """
     from scipy.ndimage import distance_transform_edt
     from scipy.spatial import cKDTree
 
-    outer = distance_transform_edt(~inside, sampling=voxel)
+    inside = distance == 0
     depth = distance_transform_edt(inside, sampling=voxel)[inside]
-    ring, near = np.argwhere((outer > 0) & (outer < _RING)), depth < _DEPTH
+    ring, near = np.argwhere(~inside & (distance < _RING)), depth < _DEPTH
     grain = field[inside]
     if not len(ring):
         return grain

@@ -148,12 +148,13 @@ def itk_grid(path: Path, orientation: str | None = None) -> tuple[Stored, str | 
         )
     if np.prod(size, dtype=float) > MAX_VOXELS:
         raise SourceError(f"{path}: {size} voxels are more than {MAX_VOXELS}")
-    affine = np.eye(4)
-    affine[:3, :3] = np.reshape(reader.GetDirection(), (3, 3)) * reader.GetSpacing()
-    affine[:3, 3] = reader.GetOrigin()
-    affine[:2] *= -1  # ITK is LPS+
     if unsaid is not None and orientation is not None:
         affine = oriented_affine(size, reader.GetSpacing(), orientation)
+    else:
+        affine = np.eye(4)
+        affine[:3, :3] = np.reshape(reader.GetDirection(), (3, 3)) * reader.GetSpacing()
+        affine[:3, 3] = reader.GetOrigin()
+        affine[:2] *= -1  # ITK is LPS+
     return Stored(path, size, affine, _SCALING), unsaid
 
 
