@@ -78,7 +78,7 @@ class Trainer:
         rate = optim.learning_rate * learning_rate_factor(self.recipe, step)
         for optimizer in self.train_state.optimizers.values():
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group.get("pace", 1.0)
         losses = []
         for part in range(optim.gradient_accumulation):
             batch = {name: value.to(accelerator.device) for name, value in next(batches).items()}
