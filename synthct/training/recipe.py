@@ -33,9 +33,6 @@ from synthct.training.sections import (
     kind,
 )
 
-#: Least side of a patch that a discriminator of paintings has a window for.
-LEAST_JUDGED_PX = 24
-
 #: Locations of the values in which environment variables are expanded.
 PATH_KEYS = ("sources.*.root", "from_checkpoint")
 
@@ -236,17 +233,9 @@ def _section_problems(recipe: TrainingRecipe) -> Iterator[Problem]:
             yield Problem(("masks",), f"{what}; give all masks the same label or none")
         if recipe.data.label_dropout:
             yield Problem(("data", "label_dropout"), f"{what}; remove it", at_key=True)
-    if recipe.noise.adversarial is not None:
-        least = min(recipe.model.patch_sizes)
-        if kind(recipe.model) != "palette":
-            message = f"a network of kind {kind(recipe.model)} is not judged; remove it"
-            yield Problem(("noise", "adversarial"), message, at_key=True)
-        elif least < LEAST_JUDGED_PX:
-            message = (
-                f"what is judged has at least {LEAST_JUDGED_PX} pixels a side, and "
-                f"model.patch_sizes has {least}; remove one"
-            )
-            yield Problem(("noise", "adversarial"), message, at_key=True)
+    if recipe.noise.adversarial is not None and kind(recipe.model) != "palette":
+        message = f"a network of kind {kind(recipe.model)} is not judged; remove it"
+        yield Problem(("noise", "adversarial"), message, at_key=True)
     takes_level = getattr(recipe.model, "noise_embedding", "timestep") == "level"
     if recipe.noise.painting is not None and not takes_level:
         message = (

@@ -67,11 +67,20 @@ def test_each_loss_leaves_gradients_in_its_own_network_alone(kits_root: Path, ba
     assert touched == [{"discriminator"}, {"unet"}]
 
 
+def test_the_judge_starts_with_what_the_network_knows(kits_root: Path) -> None:
+    objective = PaletteObjective(judged(kits_root))
+    encoder = objective.networks["discriminator"].encoder.state_dict()
+    known = objective.unet.unet.state_dict()
+    assert encoder
+    assert all(torch.equal(value, known[name]) for name, value in encoder.items())
+    assert all(encoder[name].data_ptr() != known[name].data_ptr() for name in encoder)
+
+
 def has_gradients(network: nn.Module) -> bool:
     return any(p.grad is not None and bool(p.grad.abs().sum()) for p in network.parameters())
 
 
-def test_only_windows_that_show_a_mask_are_judged(kits_root: Path, batch: Batch) -> None:
+def test_only_what_is_masked_is_judged(kits_root: Path, batch: Batch) -> None:
     recipe = judged(kits_root)
     unet = PaletteObjective(recipe).unet
     mask = torch.zeros_like(batch["mask"])
@@ -81,10 +90,11 @@ def test_only_windows_that_show_a_mask_are_judged(kits_root: Path, batch: Batch)
 
     def loss(real: float, fake: float, elsewhere: float) -> float:
         class Judge(nn.Module):
-            def forward(self, image: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
-                scores = torch.full((len(image), 1, 4, 4), elsewhere)
+            def forward(self, both: Painted) -> list[torch.Tensor]:
+                assert torch.equal(both.label[: len(mask)], both.label[len(mask) :])
+                scores = torch.full((len(both.image), 1, 4, 4), elsewhere)
                 scores[: len(mask), ..., :2], scores[len(mask) :, ..., :2] = real, fake
-                return scores
+                return [scores, scores[..., ::2, :]]
 
         return float(verdict_loss(Judge(), batch["image"], painted, torch.Generator()))
 
@@ -103,21 +113,22 @@ def test_a_judge_learns_to_tell_a_smooth_fill_from_tissue_and_says_where_to_go(
     adam.param_groups[0]["lr"] = 1e-3
     known, mask = objective.unet.surroundings(batch["image"], batch["mask"]), batch["mask"]
     tissue = batch["image"] + 0.3 * torch.rand_like(known)  # no filter took its grain
-    smooth = Painted(torch.where(mask > 0.5, known, tissue), known, mask)
+    told = (batch["label"], batch["spacing_mm"])
+    smooth = Painted(torch.where(mask > 0.5, known, tissue), known, mask, *told)
     noise = torch.Generator().manual_seed(1)
     losses = []
-    for _ in range(40):
+    for _ in range(60):
         loss = verdict_loss(judge, tissue, smooth, noise)
         loss.backward()
         adam.step()
         adam.zero_grad()
         losses.append(float(loss.detach()))
-    assert losses[-1] < 0.5 < 1.8 < losses[0]
+    assert losses[-1] < 0.8 < 1.8 < losses[0]
     smooth.image.requires_grad_(True)
     score = realism(judge, smooth, noise)
     (uphill,) = torch.autograd.grad(score, smooth.image)
     step = smooth.image.detach() + 0.05 * uphill.sign() * mask
-    assert realism(judge, Painted(step, known, mask), noise) > score
+    assert realism(judge, Painted(step, known, mask, *told), noise) > score
 
 
 def test_a_killed_run_goes_on_to_the_same_two_networks(

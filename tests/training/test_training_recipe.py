@@ -106,10 +106,6 @@ def test_a_checkpoint_that_is_given_brings_its_shape(tmp_path, kits_root, tiny_c
             {"noise": {"adversarial": {}}, "model": {"kind": "volume"}},
             "noise.adversarial: a network of kind volume is not judged; remove it",
         ),
-        (
-            {"noise": {"adversarial": {}}, "model": {**TINY_MODEL, "patch_sizes": [16, 64]}},
-            "noise.adversarial: what is judged has at least 24 pixels .* has 16; remove one",
-        ),
         ({"validation": {"share": 0.2, "patients": ["a"]}}, "exclude each other; remove one"),
         ({"revision": "main"}, "revision: belongs to a Hub repository in from_checkpoint"),
         ({"optim": {"max_step": 3}}, "did you mean 'max_steps'"),

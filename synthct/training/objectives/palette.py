@@ -34,7 +34,7 @@ class PaletteObjective(DenoisingObjective):
         super().__init__(recipe)
         if recipe.noise.adversarial is None:
             return
-        discriminator = TissueDiscriminator()
+        discriminator = TissueDiscriminator(self.unet)
         adam = torch.optim.AdamW(
             [{"params": discriminator.parameters(), "pace": PACE}], betas=BETAS, weight_decay=0.0
         )
