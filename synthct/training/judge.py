@@ -32,6 +32,10 @@ BETAS, PACE = (0.0, 0.99), 4.0
 #: filters left of its grain.
 NOISE = 0.03
 
+#: Side in pixels of the squares whose mean is held to the tissue's: a judge does not mind a level
+#: that is some HU off, and without this kidneys drifted by 9.
+LEVEL_PX = 9
+
 
 @dataclass(frozen=True, eq=False)
 class Painted:
@@ -66,11 +70,9 @@ class TissueDiscriminator(nn.Module):
 
     def __init__(self, unet: Any) -> None:
         super().__init__()
-        inner = unet.unet
-        names = ("time_proj", "time_embedding", "class_embedding", "conv_in", "down_blocks")
-        self.encoder = nn.ModuleDict({name: deepcopy(getattr(inner, name)) for name in names})
-        self.label_embedding = deepcopy(unet.label_embedding)
-        self.spacing_embedding = deepcopy(unet.spacing_embedding)
+        self.encoder: Any = deepcopy(unet)
+        del self.encoder.unet.mid_block, self.encoder.unet.up_blocks
+        del self.encoder.unet.conv_norm_out, self.encoder.unet.conv_out
         self.heads = nn.ModuleList(
             nn.Sequential(
                 nn.Conv2d(channels, HEAD_CHANNELS, 3, padding=1),
@@ -79,25 +81,24 @@ class TissueDiscriminator(nn.Module):
             )
             for channels in unet.config.block_out_channels
         )
-        self.fold, self.neighbours = unet.fold, unet.neighbours
-        self.to_diffused = unet.to_diffused
 
     def forward(self, painted: Painted) -> list[Tensor]:
         """Scores, high for real: (B, 1, h, w) of each level, from fine to coarse."""
+        encoder, unet = self.encoder, self.encoder.unet
         known, mask = painted.surroundings, painted.mask
-        image = self.to_diffused(painted.image, known)
-        nothing = mask.new_zeros(()).expand(len(mask), self.neighbours, *mask.shape[2:])
-        x = nn.functional.pixel_unshuffle(torch.cat([image, known, mask, nothing], dim=1), self.fold)
-        part = self.encoder
-        clean = torch.zeros(len(mask), device=mask.device)
-        emb = part["time_embedding"](part["time_proj"](clean))
+        nothing = mask.new_zeros(()).expand(len(mask), encoder.neighbours, *mask.shape[2:])
+        seen = [encoder.to_diffused(painted.image, known), known, mask, nothing]
+        x = nn.functional.pixel_unshuffle(torch.cat(seen, dim=1), encoder.fold)
         relative = torch.log(painted.spacing_mm / REFERENCE_SPACING_MM)
-        emb = emb + self.label_embedding(painted.label) + self.spacing_embedding(relative)
-        x, scores = part["conv_in"](x), []
-        for block, head in zip(part["down_blocks"], self.heads, strict=True):
-            # What a level has seen before it is halved for the next one.
-            x, seen = block(hidden_states=x, temb=emb)
-            scores.append(head(seen[len(block.resnets) - 1]))
+        clean = torch.zeros(len(mask), device=mask.device)
+        condition = unet.time_embedding(unet.time_proj(clean))
+        condition = condition + encoder.label_embedding(painted.label)
+        condition = condition + encoder.spacing_embedding(relative)
+        x, scores = unet.conv_in(x), []
+        for block, head in zip(unet.down_blocks, self.heads, strict=True):
+            x, outputs = block(hidden_states=x, temb=condition)
+            # The last before it is halved for the next level.
+            scores.append(head(outputs[len(block.resnets) - 1]))
         return scores
 
 
@@ -127,7 +128,8 @@ def paint_in_steps(
         position = unet.noise_position(timestep, share.expand(len(image)).to(image.device))
         seen = unet.given_noisy(noisy, clean, mask)
         with torch.set_grad_enabled(following is None):
-            predicted = net(seen, position, known, mask, batch["label"], batch["spacing_mm"], adjacent)
+            told = (batch["label"], batch["spacing_mm"], adjacent)
+            predicted = net(seen, position, known, mask, *told)
         painted = image_of(predicted.float(), seen, share, noise.prediction_type)
         if following is not None:  # DDIM: the noise that it stands for, at the next level
             eps = (seen - share.sqrt() * painted) / (1 - share).sqrt()
@@ -164,6 +166,24 @@ def realism(discriminator: nn.Module, painted: Painted, generator: torch.Generat
     return torch.stack([_inside(level.float(), painted.mask) for level in scores]).mean()
 
 
+def level_loss(painted: Painted, real: Tensor, scale: float) -> Tensor:
+    """The squared error of local means inside the mask.
+
+    Args:
+        painted: What was painted.
+        real: (B, 1, H, W); the tissue in place of the paint.
+        scale: Of what is diffused, in which the loss of denoising is taken.
+    """
+    shown = _local_mean(painted.mask)
+    error = _local_mean(painted.image - real) * scale / shown.clamp_min(1e-6)
+    return (error**2 * shown).sum() / shown.sum()
+
+
+def _local_mean(values: Tensor) -> Tensor:
+    """Means over squares of ``LEVEL_PX``, four pixels apart."""
+    return nn.functional.avg_pool2d(values, LEVEL_PX, stride=4, padding=LEVEL_PX // 2)
+
+
 def _noised(image: Tensor, generator: torch.Generator) -> Tensor:
     return image + NOISE * torch.randn(image.shape, generator=generator).to(image.device)
 
@@ -176,5 +196,6 @@ def _joined(first: Painted, second: Painted) -> Painted:
 
 def _inside(scores: Tensor, mask: Tensor) -> Tensor:
     """The mean of scores (B, 1, h, w), each weighted by how much of its place is masked."""
-    shown = nn.functional.adaptive_avg_pool2d(mask, scores.shape[-2:])
+    rows, columns = scores.shape[-2:]
+    shown = nn.functional.adaptive_avg_pool2d(mask, (rows, columns))
     return (scores * shown).sum() / shown.sum()

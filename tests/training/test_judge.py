@@ -15,7 +15,7 @@ from training_recipes import TINY_MODEL, tiny_recipe
 from synthct.models.networks.palette import Palette
 from synthct.training import objectives
 from synthct.training.data import Batch
-from synthct.training.judge import Painted, paint_in_steps, realism, verdict_loss
+from synthct.training.judge import Painted, level_loss, paint_in_steps, realism, verdict_loss
 from synthct.training.loop import train
 from synthct.training.loss import make_schedule
 from synthct.training.objectives.palette import PaletteObjective
@@ -70,8 +70,8 @@ def test_each_loss_leaves_gradients_in_its_own_network_alone(kits_root: Path, ba
 def test_the_judge_starts_with_what_the_network_knows(kits_root: Path) -> None:
     objective = PaletteObjective(judged(kits_root))
     encoder = objective.networks["discriminator"].encoder.state_dict()
-    known = objective.unet.unet.state_dict()
-    assert encoder
+    known = objective.unet.state_dict()
+    assert {"unet.conv_in.weight", "label_embedding.weight"} < encoder.keys() < known.keys()
     assert all(torch.equal(value, known[name]) for name, value in encoder.items())
     assert all(encoder[name].data_ptr() != known[name].data_ptr() for name in encoder)
 
@@ -129,6 +129,20 @@ def test_a_judge_learns_to_tell_a_smooth_fill_from_tissue_and_says_where_to_go(
     (uphill,) = torch.autograd.grad(score, smooth.image)
     step = smooth.image.detach() + 0.05 * uphill.sign() * mask
     assert realism(judge, Painted(step, known, mask, *told), noise) > score
+
+
+def test_the_level_of_paint_is_held_and_its_detail_is_not() -> None:
+    real, mask = torch.zeros(1, 1, 48, 48), torch.zeros(1, 1, 48, 48)
+    mask[..., 12:36, 12:36] = 1
+    stripes = torch.ones(48, 48)
+    stripes[::2] = -1
+    nothing = torch.zeros(1)
+
+    def loss(paint: torch.Tensor) -> float:
+        return float(level_loss(Painted(paint * mask, real, mask, nothing, nothing), real, 2.0))
+
+    assert loss(torch.full((48, 48), 0.1)) == pytest.approx(0.2**2, rel=1e-5)  # to its very border
+    assert loss(0.1 * stripes) < 0.1 * 0.2**2
 
 
 def test_a_killed_run_goes_on_to_the_same_two_networks(

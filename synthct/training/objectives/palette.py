@@ -14,6 +14,7 @@ from synthct.training.judge import (
     BETAS,
     PACE,
     TissueDiscriminator,
+    level_loss,
     paint_in_steps,
     realism,
     verdict_loss,
@@ -51,12 +52,14 @@ class PaletteObjective(DenoisingObjective):
             return
         painted = paint_in_steps(nets["unet"], self.unet, noise, batch, generator)
         judge = self.networks["discriminator"]
-        yield "discriminator", verdict_loss(
-            nets["discriminator"], batch["image"], painted, generator
+        yield (
+            "discriminator",
+            verdict_loss(nets["discriminator"], batch["image"], painted, generator),
         )
         # The gradient passes through the discriminator without staying in it.
         judge.requires_grad_(False)
         score = realism(judge, painted, generator)
         judge.requires_grad_(True)
+        level = level_loss(painted, batch["image"], self.unet.residual_scale or 1.0)
         for name, loss in super().losses(nets, batch, generator):
-            yield name, loss - noise.adversarial.weight * score
+            yield name, loss + level - noise.adversarial.weight * score
