@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import re
 import stat
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,9 @@ TRAINING, TRAINING_INDEX, README = "training.json", "training_index.parquet", "R
 BESIDE = (TRAINING, TRAINING_INDEX)
 #: Hashes of the files, in the format of ``sha256sum``: damaged weights may still be finite.
 SUMS = "SHA256SUMS"
+
+#: Key of a DPM-Solver's config that is minus infinity where nothing is clipped, the usual case.
+UNBOUNDED = "lambda_min_clipped"
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _MAX_JSON_BYTES = 1 << 22
@@ -137,13 +141,13 @@ def write_sums(folder: Path) -> None:
 def read_json(path: Path, name: str) -> dict[str, Any]:
     """Read a JSON object without duplicate keys or numbers that are not finite.
 
+    But for ``UNBOUNDED``, in whose place diffusers writes ``-Infinity``.
+
     Raises:
         CheckpointError: If the file holds anything else.
     """
     try:
-        value = json.loads(
-            path.read_bytes(), object_pairs_hook=_unique, parse_constant=_refuse_constant
-        )
+        value = json.loads(path.read_bytes(), object_pairs_hook=_unique, parse_constant=_constant)
     except (OSError, ValueError, RecursionError) as err:
         raise CheckpointError(f"checkpoint '{name}': {path.name} is not JSON ({err})") from err
     if not isinstance(value, dict):
@@ -308,8 +312,17 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
         raise ValueError("a key is there twice")
+    for key, one in pairs:
+        if key != UNBOUNDED and _is_infinite(one):
+            raise ValueError("-Infinity is no number")
     return value
 
 
-def _refuse_constant(text: str) -> Any:
-    raise ValueError(f"{text} is no number")
+def _is_infinite(value: Any) -> bool:
+    return any(map(_is_infinite, value)) if isinstance(value, list) else value == -math.inf
+
+
+def _constant(text: str) -> float:
+    if text != "-Infinity":
+        raise ValueError(f"{text} is no number")
+    return -math.inf

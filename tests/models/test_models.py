@@ -120,9 +120,13 @@ def test_plain_diffusers_loads_the_checkpoint_and_paints_the_same(tiny_checkpoin
     assert torch.equal(*painted)
 
 
-def test_saved_by_diffusers_is_loaded_by_synthct(tiny_checkpoint: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("scheduler", ["ddpm", "dpmsolver++", "unipc", "euler"])
+def test_saved_by_diffusers_is_loaded_by_synthct(
+    tiny_checkpoint: Path, tmp_path: Path, scheduler: str
+) -> None:
+    """Also with the -Infinity that diffusers writes for what some schedulers do not clip."""
     loaded = load_checkpoint(str(tiny_checkpoint))
-    pipeline = pipeline_of(Inpainter(loaded, Diffusion(scheduler="ddim")))
+    pipeline = pipeline_of(Inpainter(loaded, Diffusion(scheduler=scheduler)))
     pipeline.save_pretrained(tmp_path / "saved")
     again = load_checkpoint(str(tmp_path / "saved"))
     for name, tensor in again["unet"].state_dict().items():

@@ -202,6 +202,10 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
     "huge config": (huge_json, "more than the 4194304 allowed"),
     "deep config": (deep_json, "config.json is not JSON"),
     "key twice": (set_text(CONFIG, "{", '{"fold": 1,'), "a key is there twice"),
+    "-Infinity in a list of the config": (
+        set_text(CONFIG, '"fold": 2', '"fold": [[-Infinity]]'),
+        "-Infinity is no number",
+    ),
     "NaN in the config": (set_text(CONFIG, '"fold": 2', '"fold": NaN'), "NaN is no number"),
     # weights
     "header of a terabyte": (huge_header, "its header claims 1099511627776 of"),

@@ -587,3 +587,15 @@ def test_strength_outside_of_its_range_is_refused(checkpoint: Checkpoint, streng
     inpainter = Inpainter(checkpoint, Diffusion(num_inference_steps=2))
     with pytest.raises(ValueError, match="strength"):
         inpainter.paint([replace(make_patch(0), strength=strength)], [0])
+
+
+@pytest.mark.parametrize("steps", [4, 7, 30])
+@pytest.mark.parametrize("scheduler", sorted({*SCHEDULERS} - {"deis", "pndm"}))  # never exact
+def test_what_a_network_is_sure_of_is_painted_in_any_number_of_steps(
+    scheduler: str, steps: int
+) -> None:
+    """No noise is left, also where the steps do not divide the schedule evenly."""
+    mean = torch.linspace(-0.4, 0.4, 8).expand(4, 1, 8, 8)
+    oracle = Oracle(mean, 1e-12, TRAINED_WITH)
+    painted = paint_with(oracle, make_scheduler(scheduler, TRAINED_WITH), mean * 0, steps=steps)
+    assert (painted - mean).abs().max() < 1e-3
