@@ -18,8 +18,8 @@ from synthct.models.methods import REPAINT
 #: which a second-order step in that ratio multiplies every error by, and float32 cannot resolve.
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "ddpm": ("DDPMScheduler", {"timestep_spacing": "trailing", "clip_sample": False}),
-    # DPM-Solver++ of the first order is DDIM (Lu et al. 2022, section 4.3). DDIMScheduler steps back
-    # by a fixed stride, and where that does not divide the schedule evenly it leaves noise.
+    # DPM-Solver++ of the first order is DDIM (Lu et al. 2022, section 4.3). DDIMScheduler steps
+    # back by a fixed stride, and where that does not divide the schedule evenly it leaves noise.
     "ddim": (
         "DPMSolverMultistepScheduler",
         {"algorithm_type": "dpmsolver++", "solver_order": 1, "timestep_spacing": "trailing"},
