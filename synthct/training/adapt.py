@@ -245,7 +245,8 @@ def training_recipe(
             {"name": "tissue", "kind": "blob", "radius_mm": [high / 3.5, high], "weight": 2},
             *({"name": label, "kind": "organ", "label": label, **extent} for label in organs),
         ],
-        "noise": dict(base.training.get("noise", {})),
+        # A judge takes thrice the time, and must first learn what it judges.
+        "noise": {k: v for k, v in base.training.get("noise", {}).items() if k != "adversarial"},
         "data": {
             "views": {recipe.plane: 1},
             "patches": min(_PATCHES, BATCH * max(settings.steps, _LEAST_STEPS)),
