@@ -67,6 +67,7 @@ def test_a_bug_arrives_with_its_traceback() -> None:
 def test_a_killed_worker_is_named_with_its_case() -> None:
     def die(n: int) -> int:
         if n == 5:
+            time.sleep(1)  # what it computed before is on its way
             os.kill(os.getpid(), signal.SIGKILL)
         return n
 

@@ -71,12 +71,17 @@ def make_scheduler(name: str, trained_with: Any) -> Any:
 
 
 def require_steps(sampler: Any, name: str, steps: int) -> None:
-    """Check that sampling starts at a step that is mostly noise."""
+    """Check that there are as many steps, and that sampling starts at one that is mostly noise."""
+    trained = sampler.config.num_train_timesteps
+    if steps > trained:
+        raise CheckpointError(
+            f"scheduler '{name}' cannot paint in {steps} steps: the network knows {trained}"
+        )
     try:
         sampler.set_timesteps(steps)
     except ValueError as err:
         raise CheckpointError(f"scheduler '{name}' cannot paint in {steps} steps: {err}") from err
-    if float(sampler.timesteps[0]) <= sampler.config.num_train_timesteps / 2:
+    if float(sampler.timesteps[0]) <= trained / 2:
         raise CheckpointError(
             f"scheduler '{name}' cannot paint in num_inference_steps {steps}; "
             "give it more, or choose ddim or dpmsolver++"
