@@ -32,7 +32,8 @@ class Objective(ABC):
             loss is finite; such ones are not written as a checkpoint (``Validation.collapse``).
         varies: Whether another seed gives another painting.
         networks: What is trained, by name; each is saved in states and has a moving average.
-        optimizers: By name, in the order of their steps.
+        optimizers: By name, in the order of their steps. A group of parameters may have a ``pace``,
+            by which the recipe's learning rate is multiplied.
         base: The checkpoint that training starts from, if any.
         rules: The patches that the networks take.
     """

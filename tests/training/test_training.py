@@ -493,7 +493,12 @@ def test_going_on_with_another_recipe_is_said(kits_root, patch_cache, tmp_path, 
 @pytest.mark.full  # three processes that import everything; builds start some by default
 @pytest.mark.parametrize("noise", [{}, {"adversarial": {}}])
 def test_two_processes_train_one_checkpoint(kits_root, patch_cache, tmp_path, caplog, noise):
-    changes = {**RANDOM, "noise": noise, "optim": {"max_steps": 3, "batch_size": 1}, "save_every": 100}
+    changes = {
+        **RANDOM,
+        "noise": noise,
+        "optim": {"max_steps": 3, "batch_size": 1},
+        "save_every": 100,
+    }
     path, output = written(tmp_path, kits_root, **changes), tmp_path / "run"
     launch = [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
