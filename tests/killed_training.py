@@ -6,8 +6,13 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
+
+import torch
+
+from synthct.training.objective import Objective
 
 
 def kill_at_first_state(command: Sequence[str], run: Path) -> str:
@@ -31,3 +36,24 @@ def kill_at_first_state(command: Sequence[str], run: Path) -> str:
     said, _ = process.communicate()
     assert process.returncode == -signal.SIGKILL, said
     return said
+
+
+def interrupted(kind: type[Objective], after: int) -> type[Objective]:
+    """An objective that stops when one optimiser has taken its step and the next has not.
+
+    Args:
+        kind: The objective.
+        after: Losses of one run that are minimised before.
+    """
+
+    class Interrupted(kind):  # type: ignore[valid-type, misc]
+        taken = 0
+
+        def losses(self, *given: Any) -> Iterator[tuple[str, torch.Tensor]]:
+            for one in super().losses(*given):
+                yield one
+                self.taken += 1
+                if self.taken == after:
+                    raise KeyboardInterrupt
+
+    return Interrupted

@@ -16,6 +16,7 @@ from synthct.training.cache import TrainingSet, open_training_set
 from synthct.training.checkpoint import TrainState, latest_state
 from synthct.training.data import Batch, PatchBatches
 from synthct.training.denoising import build_unet
+from synthct.training.objective import Objective
 from synthct.training.objectives.palette import PaletteObjective
 from synthct.training.recipe import TrainingRecipe
 
@@ -93,3 +94,17 @@ def objective_with(recipe: TrainingRecipe, weights: dict[str, torch.Tensor]) -> 
     objective.unet.load_state_dict(weights)
     objective.unet.eval()
     return objective
+
+
+def networks_touched(objective: Objective, batch: Batch) -> list[set[str]]:
+    """For each loss of a batch, the networks that it leaves gradients in."""
+
+    def has_gradients(network: torch.nn.Module) -> bool:
+        return any(p.grad is not None and bool(p.grad.abs().sum()) for p in network.parameters())
+
+    touched = []
+    for name, loss in objective.losses(objective.networks, batch, torch.Generator()):
+        torch.autograd.backward(loss)
+        touched.append({n for n, net in objective.networks.items() if has_gradients(net)})
+        objective.optimizers[name].zero_grad()
+    return touched

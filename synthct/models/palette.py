@@ -72,16 +72,25 @@ class PaletteUNet(Denoiser, ModelMixin, ConfigMixin):
         Returns:
             (B, 1, H, W); meaningful inside the mask only.
         """
+        x = self.folded(noisy, masked, mask, neighbours)
+        out = self.unet(x, position, class_labels=self.condition(label, spacing_mm)).sample
+        return nn.functional.pixel_shuffle(out, self.fold)
+
+    def folded(
+        self, noisy: Tensor, masked: Tensor, mask: Tensor, neighbours: Tensor | None = None
+    ) -> Tensor:
+        """The pictures of ``forward`` as channels, (B, C, H / fold, W / fold)."""
         inputs = [noisy, masked, mask]
         if self.neighbours:
             nothing = mask.new_zeros(()).expand(len(mask), self.neighbours, *mask.shape[2:])
             inputs.append(nothing if neighbours is None else neighbours)
-        x = torch.cat(inputs, dim=1)
-        x = nn.functional.pixel_unshuffle(x, self.fold)
+        return nn.functional.pixel_unshuffle(torch.cat(inputs, dim=1), self.fold)
+
+    def condition(self, label: Tensor, spacing_mm: Tensor) -> Tensor:
+        """Label and pixel size as an embedding, (B, channels)."""
         relative = torch.log(spacing_mm / REFERENCE_SPACING_MM)
-        condition = self.label_embedding(label) + self.spacing_embedding(relative)
-        out = self.unet(x, position, class_labels=condition).sample
-        return nn.functional.pixel_shuffle(out, self.fold)
+        embedded: Tensor = self.label_embedding(label) + self.spacing_embedding(relative)
+        return embedded
 
     @property
     def size_multiple(self) -> int:

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from synthct.models.denoiser import image_of
 from synthct.models.painting import trailing_timesteps
-from synthct.models.palette import REFERENCE_SPACING_MM
 from synthct.training.data import Batch
 from synthct.training.loss import alphas_cumprod
 from synthct.training.sections import NoiseSection
@@ -86,14 +85,9 @@ class TissueDiscriminator(nn.Module):
         """Scores, high for real: (B, 1, h, w) of each level, from fine to coarse."""
         encoder, unet = self.encoder, self.encoder.unet
         known, mask = painted.surroundings, painted.mask
-        nothing = mask.new_zeros(()).expand(len(mask), encoder.neighbours, *mask.shape[2:])
-        seen = [encoder.to_diffused(painted.image, known), known, mask, nothing]
-        x = nn.functional.pixel_unshuffle(torch.cat(seen, dim=1), encoder.fold)
-        relative = torch.log(painted.spacing_mm / REFERENCE_SPACING_MM)
-        clean = torch.zeros(len(mask), device=mask.device)
-        condition = unet.time_embedding(unet.time_proj(clean))
-        condition = condition + encoder.label_embedding(painted.label)
-        condition = condition + encoder.spacing_embedding(relative)
+        x = encoder.folded(encoder.to_diffused(painted.image, known), known, mask)
+        clean = unet.time_embedding(unet.time_proj(torch.zeros(len(mask), device=mask.device)))
+        condition = clean + encoder.condition(painted.label, painted.spacing_mm)
         x, scores = unet.conv_in(x), []
         for block, head in zip(unet.down_blocks, self.heads, strict=True):
             x, outputs = block(hidden_states=x, temb=condition)

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from killed_training import interrupted
 from tiny_gan import GAN, OPTIM, gan_recipe
 from torch import nn
+from training_recipes import networks_touched
 
 from synthct.errors import CheckpointError, RecipeError
 from synthct.models.checkpoint import load_checkpoint
@@ -53,16 +55,7 @@ def test_a_score_looks_at_70_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_each_loss_leaves_gradients_in_its_own_network_alone(kits_root: Path, batch: Batch) -> None:
     objective = Pix2PixObjective(gan_recipe(kits_root))
-    touched = []
-    for name, loss in objective.losses(objective.networks, batch, torch.Generator()):
-        loss.backward()
-        touched.append({n for n, net in objective.networks.items() if has_gradients(net)})
-        objective.optimizers[name].zero_grad()
-    assert touched == [{"discriminator"}, {"generator"}]
-
-
-def has_gradients(network: nn.Module) -> bool:
-    return any(p.grad is not None and bool(p.grad.abs().sum()) for p in network.parameters())
+    assert networks_touched(objective, batch) == [{"discriminator"}, {"generator"}]
 
 
 @pytest.mark.parametrize(("criterion", "yes", "no"), [(None, 20, -20), (least_squares, 1, 0)])
@@ -163,20 +156,8 @@ def test_a_killed_run_goes_on_to_the_same_two_networks(
     recipe = gan_recipe(kits_root, save_every=2)
     train(recipe, tmp_path / "whole", **runs)
 
-    class Killed(Pix2PixObjective):
-        """Stops when one optimiser has taken its step and the other has not."""
-
-        steps = 0
-
-        def losses(self, *given: Any) -> Any:
-            for one in super().losses(*given):
-                yield one
-                self.steps += 1
-                if self.steps == 7:
-                    raise KeyboardInterrupt
-
     with monkeypatch.context() as patched:
-        patched.setattr(objectives, "OBJECTIVES", (Killed,))
+        patched.setattr(objectives, "OBJECTIVES", (interrupted(Pix2PixObjective, after=7),))
         with pytest.raises(KeyboardInterrupt):
             train(recipe, tmp_path / "killed", **runs)
     assert max((tmp_path / "killed/states").iterdir()).name == "step-00000002"

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
 import torch
 from diffusers import DDIMScheduler
+from killed_training import interrupted
 from torch import nn
-from training_recipes import TINY_MODEL, tiny_recipe
+from training_recipes import TINY_MODEL, networks_touched, tiny_recipe
 
 from synthct.models.networks.palette import Palette
 from synthct.training import objectives
@@ -59,12 +60,7 @@ def test_what_is_judged_is_what_the_pipeline_paints(
 
 def test_each_loss_leaves_gradients_in_its_own_network_alone(kits_root: Path, batch: Batch) -> None:
     objective = PaletteObjective(judged(kits_root))
-    touched = []
-    for name, loss in objective.losses(objective.networks, batch, torch.Generator()):
-        loss.backward()
-        touched.append({n for n, net in objective.networks.items() if has_gradients(net)})
-        objective.optimizers[name].zero_grad()
-    assert touched == [{"discriminator"}, {"unet"}]
+    assert networks_touched(objective, batch) == [{"discriminator"}, {"unet"}]
 
 
 def test_the_judge_starts_with_what_the_network_knows(kits_root: Path) -> None:
@@ -74,10 +70,6 @@ def test_the_judge_starts_with_what_the_network_knows(kits_root: Path) -> None:
     assert {"unet.conv_in.weight", "label_embedding.weight"} < encoder.keys() < known.keys()
     assert all(torch.equal(value, known[name]) for name, value in encoder.items())
     assert all(encoder[name].data_ptr() != known[name].data_ptr() for name in encoder)
-
-
-def has_gradients(network: nn.Module) -> bool:
-    return any(p.grad is not None and bool(p.grad.abs().sum()) for p in network.parameters())
 
 
 def test_only_what_is_masked_is_judged(kits_root: Path, batch: Batch) -> None:
@@ -117,13 +109,14 @@ def test_a_judge_learns_to_tell_a_smooth_fill_from_tissue_and_says_where_to_go(
     smooth = Painted(torch.where(mask > 0.5, known, tissue), known, mask, *told)
     noise = torch.Generator().manual_seed(1)
     losses = []
-    for _ in range(60):
+    for _ in range(120):
         loss = verdict_loss(judge, tissue, smooth, noise)
         loss.backward()
         adam.step()
         adam.zero_grad()
         losses.append(float(loss.detach()))
-    assert losses[-1] < 0.8 < 1.8 < losses[0]
+    # Single losses leap, and where they do differs between machines.
+    assert median(losses[-20:]) < 0.8 < 1.8 < losses[0]
     smooth.image.requires_grad_(True)
     score = realism(judge, smooth, noise)
     (uphill,) = torch.autograd.grad(score, smooth.image)
@@ -152,20 +145,8 @@ def test_a_killed_run_goes_on_to_the_same_two_networks(
     runs: dict[str, Any] = {"cache_dir": patch_cache, "device": "cpu", "workers": 0}
     train(recipe, tmp_path / "whole", **runs)
 
-    class Killed(PaletteObjective):
-        """Stops when one optimiser has taken its step and the other has not."""
-
-        steps = 0
-
-        def losses(self, *given: Any) -> Iterator[tuple[str, torch.Tensor]]:
-            for one in super().losses(*given):
-                yield one
-                self.steps += 1
-                if self.steps == 7:
-                    raise KeyboardInterrupt
-
     with monkeypatch.context() as patched:
-        patched.setattr(objectives, "OBJECTIVES", (Killed,))
+        patched.setattr(objectives, "OBJECTIVES", (interrupted(PaletteObjective, after=7),))
         with pytest.raises(KeyboardInterrupt):
             train(recipe, tmp_path / "killed", **runs)
     train(recipe, tmp_path / "killed", **runs)
